@@ -1,0 +1,17 @@
+"""t2aux: recurrent networks that classify very long sequences, with auxiliary losses.
+
+A TensorFlow 2 reproduction of "Learning Longer-term Dependencies in RNNs with Auxiliary Losses"
+(Trinh, Dai, Luong, Le, ICML 2018). Importing this package imports nothing heavy: TensorFlow is
+loaded by the modules that need it, so that a device can classify with LiteRT alone.
+"""
+
+import pathlib as _pathlib
+
+__version__ = "0.1.0"
+
+# In a checkout `export/` and `gin/` stand beside this package; in a wheel they are inside it. With
+# the checkout's root on the package's path, `t2aux.export` and the bundled gin files are found the
+# same way in both.
+_root = _pathlib.Path(__file__).resolve().parent.parent
+if (_root / "export" / "saved_model.py").is_file() and str(_root) not in __path__:
+    __path__.append(str(_root))

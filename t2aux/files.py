@@ -1,0 +1,97 @@
+"""Files that are whole or absent: write to a temporary name, then rename."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+from t2aux.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary file beside `path` that takes its name when the block ends well.
+
+    Args:
+        path: The file to write. Its folder must exist.
+        mode: "w" for UTF-8 text or "wb" for bytes.
+
+    Yields:
+        The open file.
+
+    Raises:
+        UserError: The file can't be written (no such folder, no permission, disk full). Nothing is
+            left behind, and an earlier file of that name stays as it was.
+    """
+    path = pathlib.Path(path)
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner can read.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise UserError(
+            f"Can't write {path}: {error.strerror or error}. Free some space there, or choose a "
+            "folder that you may write to."
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes `value` as indented JSON, atomically. Raises UserError as `atomic_write` does."""
+    with atomic_write(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        UserError: The file is missing, can't be read, or is not JSON.
+    """
+    path = pathlib.Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged: it is not valid JSON ({error}). Make it anew with the command "
+            "that wrote it."
+        ) from error
+
+
+def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Makes a directory (and its parents) and checks that files can be written in it.
+
+    Raises:
+        UserError: It can't be made, is a file, or can't be written to.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Can't write to the directory {path}: {error.strerror or error}. Choose another, or "
+            "change its permissions."
+        ) from error
+    return path
