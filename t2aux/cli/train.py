@@ -1,0 +1,58 @@
+"""Trains a classifier of long sequences, or goes on with a run that was stopped.
+
+The run directory gets checkpoints, metrics.jsonl, train.log, TensorBoard's events and the
+configuration. The same command, given again, goes on from the last checkpoint; SIGTERM saves one
+and exits with status 75.
+
+Examples:
+  t2aux train --model_dir=runs/quick --gin_file=quickstart
+  t2aux train --model_dir=runs/mnist --gin_file=paper/mnist --gin_file=models/p_lstm
+  t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder \\
+      --data_dir=my_images --gin_param='load.side = 32'
+  t2aux train --model_dir=runs/quick            (goes on with it, as it was configured)
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from t2aux.cli import common
+from t2aux.errors import UserError
+
+common.define_model_dir("Folder of the run: made, or gone on with.")
+common.define_gin_flags()
+common.define_data_dir()
+
+# sysexits.h's EX_TEMPFAIL: stopped by SIGTERM with a checkpoint; start it again.
+_STOPPED = 75
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command. Returns the exit status."""
+    common.quiet_tensorflow()
+    from t2aux import config
+    from t2aux.model import prediction, reconstruction  # noqa: F401  Their configurables.
+    from t2aux.training import loop
+
+    common.no_arguments(argv)
+    model_dir = flags.FLAGS.model_dir
+    own = pathlib.Path(model_dir) / "config.gin"
+    if flags.FLAGS.gin_file:
+        text = common.parse_gin()
+    elif own.is_file():
+        text = common.parse_gin(gin_files=[str(own)])
+    else:
+        raise UserError(
+            f"There is no run in {model_dir} to go on with, and no --gin_file: give one, for "
+            "example --gin_file=quickstart."
+        )
+    with config.user_errors():
+        done = loop.train(model_dir, text)
+    return 0 if done else _STOPPED
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,1 @@
+"""The networks: the LSTM, its input layer and head, and the auxiliary networks."""

@@ -1,0 +1,170 @@
+"""What the auxiliary losses share; `reconstruction.py` and `prediction.py` are the two.
+
+Both are taken at `anchors` random positions of the sequence, drawn anew for every batch (paper,
+section 3 and Figure 2), over segments of `length` predicted tokens, and averaged over all predicted
+tokens. Everything is time-major, [T, B, ...], with the sequences aligned at their ends: sequence b
+begins at step starts[b] and ends at T. Position p means the state before token p is read.
+
+Where the paper is silent the default is ours, and marked [us] in the parameter's description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from t2aux.errors import UserError
+from t2aux.model import lstm
+from t2aux.model.classifier import Classifier
+from t2aux.model.heads import Head
+from t2aux.model.lstm import LSTMState
+
+# Streams of random numbers of one batch; Reconstruction has more, from 2 on.
+_REFERENCE, _ANCHOR = range(2)
+
+
+class Loss(NamedTuple):
+    """A sum over predicted tokens, and how many there were; scalars."""
+
+    total: tf.Tensor
+    count: tf.Tensor
+
+    @property
+    def mean(self) -> tf.Tensor:
+        """The mean per predicted token; 0 where nothing could be predicted."""
+        return tf.math.divide_no_nan(self.total, self.count)
+
+
+def stream(seed: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:
+    """The `index`-th independent seed [2] made from a seed [2]."""
+    return tf.random.experimental.stateless_fold_in(seed, index)
+
+
+def uniform_position(draw: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """Maps draws in [0, 1) to the integers low <= p <= high (low where the range is empty)."""
+    count = tf.maximum(high - low + 1, 1)
+    # In float64: float32 can't tell 16,000 positions apart evenly.
+    offset = tf.cast(draw * tf.cast(count, tf.float64), tf.int32)
+    return low + tf.minimum(offset, count - 1)
+
+
+class Auxiliary(tf.Module):
+    """What the two auxiliary networks share: stacked LSTM layers, a head, anchors, a token loss."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        name: str,
+        anchors: int,
+        length: int,
+        weight: float,
+        layers: int,
+        head_size: int,
+        bottom_input_size: int,
+    ) -> None:
+        super().__init__(name=name)
+        kind = type(self).__name__
+        for parameter, value in (
+            ("anchors", anchors),
+            ("length", length),
+            ("layers", layers),
+            ("head_size", head_size),
+        ):
+            if value < 1:
+                raise UserError(f"{kind}.{parameter} must be at least 1, but is {value}.")
+        if weight < 0:
+            raise UserError(f"{kind}.weight must not be negative, but is {weight}.")
+        info = classifier.info
+        self.anchors = anchors
+        self.length = length
+        self.weight = weight
+        self._is_text = info.is_text
+        size = classifier.hidden_size
+        seed = classifier.seed
+        self.layers = [
+            lstm.LSTM(
+                bottom_input_size if i == 0 else size, size, seed=seed, name=f"{name}/lstm_{i}"
+            )
+            for i in range(layers)
+        ]
+        token_size = info.vocabulary_size if info.is_text else info.channels
+        self.head = Head(size, head_size, token_size, seed=seed, name=f"{name}/head")
+        longest = info.length or info.max_length
+        if longest is not None and longest < self.shortest_sequence:
+            raise UserError(
+                f"{kind}.length = {length} needs sequences of at least {self.shortest_sequence} "
+                f"steps, but those of {info.name} have at most {longest}: set a smaller one, for "
+                f"example --gin_param='{kind}.length={max(1, longest // 2)}'."
+            )
+
+    @property
+    def shortest_sequence(self) -> int:
+        """The fewest steps that a sequence must have for this loss to be taken on it."""
+        raise NotImplementedError
+
+    def bottom_state(self, anchor_state: LSTMState) -> list[LSTMState]:
+        """The layers' states at an anchor: the main state at the bottom, zeros above."""
+        zeros = LSTMState(*[tf.zeros_like(x) for x in anchor_state])
+        return [anchor_state] + [zeros] * (len(self.layers) - 1)
+
+    def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """The loss of every predicted token.
+
+        Squared distance for real-valued tokens, cross-entropy for ids.
+
+        Args:
+            predictions: [l, N, C] values or [l, N, V] logits.
+            targets: [l, N, C] float32 or [l, N] int32.
+
+        Returns:
+            [l, N].
+        """
+        if self._is_text:
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, predictions)
+        return tf.reduce_sum(tf.math.squared_difference(predictions, targets), axis=-1)
+
+    def _reference_range(
+        self, seed: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        # Where lengths vary, anchors are drawn from the range of one sequence of the batch, drawn
+        # from those that have one, so that they fall where typical sequences are, not only the
+        # longest. Where they don't, this is the batch's own range.
+        order = tf.random.stateless_uniform(tf.shape(low), stream(seed, _REFERENCE))
+        order = tf.where(low <= high, order, -1.0)
+        index = tf.argmax(order)
+        return low[index], high[index]
+
+    def _draw_anchors(self, seed: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+        draw = tf.random.stateless_uniform([self.anchors], stream(seed, _ANCHOR), dtype=tf.float64)
+        return uniform_position(draw, low, high)
+
+
+def run_stack(
+    layers: list[lstm.LSTM],
+    x: tf.Tensor,
+    states: list[LSTMState],
+    active: Callable | None = None,
+) -> tuple[tf.Tensor, list[LSTMState]]:
+    """Runs stacked layers over x [T, N, D].
+
+    Args:
+        layers: Bottom first.
+        x: [T, N, D].
+        states: Each layer's state before.
+        active: See `lstm.run`.
+
+    Returns:
+        The top layer's outputs [T, N, H] and each layer's state after.
+    """
+    after = []
+    for layer, state in zip(layers, states, strict=True):
+        if active is None:
+            x, final = layer.outputs_time_major(x, state)
+        else:
+            final, outputs = layer.scan_time_major(x, state, active)
+            x = outputs.h
+        after.append(final)
+    return x, after

@@ -1,0 +1,62 @@
+"""The two-layer feed-forward heads, with DropConnect."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from t2aux.model import initializers
+
+
+class Head(tf.Module):
+    """Two dense layers with a ReLU between: input -> hidden -> output.
+
+    DropConnect (Wan et al. 2013) sets each weight of the second layer to zero with probability
+    `dropconnect` while training, and scales the rest so that their mean stays (paper, section 4).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        *,
+        dropconnect: float = 0.0,
+        seed: int,
+        name: str,
+    ) -> None:
+        """Makes the weights: Glorot-uniform, with zero biases.
+
+        Args:
+            input_size: Of the vectors that come in.
+            hidden_size: Units of the hidden layer.
+            output_size: Classes, or the token's size.
+            dropconnect: The probability to drop a weight of the second layer, in [0, 1).
+            seed: Of the initial weights, together with `name`.
+            name: The head's name.
+        """
+        super().__init__(name=name.replace("/", "_"))
+        self.dropconnect = dropconnect
+        self.hidden_kernel = initializers.glorot(
+            (input_size, hidden_size), seed, f"{name}/hidden_kernel"
+        )
+        self.hidden_bias = initializers.zeros((hidden_size,), f"{name}/hidden_bias")
+        self.output_kernel = initializers.glorot(
+            (hidden_size, output_size), seed, f"{name}/output_kernel"
+        )
+        self.output_bias = initializers.zeros((output_size,), f"{name}/output_bias")
+
+    def __call__(self, x: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Applies the head.
+
+        Args:
+            x: [..., input_size].
+            seed: [2] int32 for this batch's DropConnect; None (inference) drops nothing.
+
+        Returns:
+            [..., output_size].
+        """
+        hidden = tf.nn.relu(tf.tensordot(x, self.hidden_kernel, 1) + self.hidden_bias)
+        kernel = tf.convert_to_tensor(self.output_kernel)
+        if seed is not None and self.dropconnect > 0:
+            kernel = tf.nn.experimental.stateless_dropout(kernel, self.dropconnect, seed=seed)
+        return tf.tensordot(hidden, kernel, 1) + self.output_bias

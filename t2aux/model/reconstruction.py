@@ -1,0 +1,249 @@
+"""r-LSTM: the auxiliary loss that reconstructs the past (paper, Figure 2 left)."""
+
+from __future__ import annotations
+
+import gin
+import tensorflow as tf
+
+from t2aux.model import lstm
+from t2aux.model.auxiliary import Auxiliary, Loss, run_stack, stream, uniform_position
+from t2aux.model.classifier import Classifier
+from t2aux.model.lstm import LSTMState
+
+# Streams of random numbers of one batch; the base class has 0 and 1.
+_SEGMENT, _SAMPLE, _TOKEN = range(2, 5)
+
+
+@gin.configurable(denylist=["classifier"])
+class Reconstruction(Auxiliary):
+    """r-LSTM: from the state at an anchor, reconstruct a segment that was read before it.
+
+    A decoder starts from the main LSTM's state at the anchor, is given the first token of the
+    segment, and emits the tokens after it (paper, Figure 2 left).
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        anchors: int = 1,
+        length: int = 600,
+        weight: float = 1.0,
+        layers: int = 2,
+        head_size: int = 256,
+        scheduled_sampling: bool = True,
+        reverse: bool = True,
+        distant_past: bool = True,
+    ) -> None:
+        """Makes the decoder.
+
+        Args:
+            classifier: The network whose state is decoded.
+            anchors: n, positions a batch; the paper varies it at a constant n * length (Table 6).
+            length: l, predicted tokens a segment.
+            weight: w of the loss L = L_supervised + w * L_auxiliary.
+            layers: LSTM layers of the decoder.
+            head_size: Hidden units of its head [us].
+            scheduled_sampling: Feed the decoder's own tokens instead of the true ones with a
+                probability that grows from 0 to 1 over the phase (Figure 6).
+            reverse: Emit the segment from its end to its beginning (Figure 6) [us: what it means].
+            distant_past: Draw the segment's place uniformly from all before the anchor; otherwise
+                it ends at the anchor (Figure 6) [us: the law].
+        """
+        super().__init__(
+            classifier,
+            name="reconstruction",
+            anchors=anchors,
+            length=length,
+            weight=weight,
+            layers=layers,
+            head_size=head_size,
+            bottom_input_size=classifier.input.output_size,
+        )
+        self.scheduled_sampling = scheduled_sampling
+        self.reverse = reverse
+        self.distant_past = distant_past
+
+    @property
+    def shortest_sequence(self) -> int:
+        """A first token and the predicted ones."""
+        return self.length + 1
+
+    def draw(self, seed: tf.Tensor, starts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        """Draws the batch's anchors, uniform over the positions that leave room for a segment.
+
+        Args:
+            seed: [2] int32, this batch's.
+            starts: [B] int32, the step at which each sequence begins.
+            steps: Scalar int32 T.
+
+        Returns:
+            [n] int32 positions in 0..T: the state before that step is decoded.
+        """
+        low = starts + self.length + 1
+        low, high = self._reference_range(seed, low, tf.fill(tf.shape(starts), steps))
+        return tf.minimum(self._draw_anchors(seed, low, high), steps)
+
+    def segments(
+        self, seed: tf.Tensor, tokens: tf.Tensor, starts: tf.Tensor, anchors: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws a segment before each anchor, in the order in which the decoder emits it.
+
+        Args:
+            seed: [2] int32, this batch's.
+            tokens: [T, B, C] float32 or [T, B] int32.
+            starts: [B] int32, the step at which each sequence begins.
+            anchors: [n] int32 positions.
+
+        Returns:
+            The segments [l + 1, n * B, ...] (anchor-major), and [n * B] float32: 1 where the
+            sequence has room for one, else 0.
+        """
+        batch = tf.shape(tokens)[1]
+        high = anchors[:, tf.newaxis] - self.length - 1
+        low = tf.broadcast_to(starts[tf.newaxis], [self.anchors, batch])
+        if self.distant_past:
+            # One draw an anchor, shared by the batch [us].
+            draw = tf.random.stateless_uniform(
+                [self.anchors, 1], stream(seed, _SEGMENT), dtype=tf.float64
+            )
+            first = uniform_position(draw, low, high)
+        else:
+            first = tf.broadcast_to(high, [self.anchors, batch])
+        room = tf.cast(low <= high, tf.float32)
+        first = tf.maximum(first, 0)
+        offsets = tf.range(self.length + 1)
+        if self.reverse:
+            offsets = tf.reverse(offsets, [0])
+        # Where there is no room the segment may reach past the end: its loss counts for nothing.
+        position = tf.minimum(
+            first[tf.newaxis] + offsets[:, tf.newaxis, tf.newaxis], tf.shape(tokens)[0] - 1
+        )
+        index = position * batch + tf.range(batch)
+        flat = tf.reshape(tokens, tf.concat([[-1], tf.shape(tokens)[2:]], 0))
+        segments = tf.gather(flat, tf.reshape(index, [self.length + 1, -1]))
+        segments.set_shape([self.length + 1, None, *tokens.shape[2:]])
+        return segments, tf.reshape(room, [-1])
+
+    def loss(
+        self,
+        classifier: Classifier,
+        states: LSTMState,
+        segments: tf.Tensor,
+        room: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        sampling: tf.Tensor,
+        truncation: int | None = None,
+    ) -> Loss:
+        """Decodes all segments as one batch.
+
+        Args:
+            classifier: The main network, for its input layer.
+            states: The main states at the anchors, [n * B, H] each.
+            segments: [l + 1, n * B, ...], see `segments`.
+            room: [n * B]: which count.
+            seed: [2] int32, this batch's.
+            sampling: Scalar: the probability to feed the decoder its own token.
+            truncation: The decoder's states pass no gradient at every so many steps; None: all.
+
+        Returns:
+            The loss.
+        """
+        predictions = self.decode(
+            classifier, states, segments[:-1], seed=seed, sampling=sampling, truncation=truncation
+        )
+        losses = self.token_losses(predictions, segments[1:]) * room
+        return Loss(tf.reduce_sum(losses), tf.reduce_sum(room) * self.length)
+
+    def decode(
+        self,
+        classifier: Classifier,
+        states: LSTMState,
+        given: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        sampling: tf.Tensor,
+        truncation: int | None = None,
+    ) -> tf.Tensor:
+        """The decoder's predictions.
+
+        Args:
+            classifier: The main network, for its input layer.
+            states: The states to start from, [N, H] each.
+            given: [l, N, ...] the true tokens before the predicted ones; the first is always fed.
+            seed: [2] int32.
+            sampling: Scalar: the probability to feed the decoder its own token instead.
+            truncation: See `loss`.
+
+        Returns:
+            [l, N, C] values or [l, N, V] logits.
+        """
+        chunk = truncation or self.length
+        carried = self.bottom_state(states)
+        previous = tf.zeros_like(given[0])
+        outputs = []
+        for begin in range(0, self.length, chunk):
+            if begin:
+                carried = [LSTMState(*map(tf.stop_gradient, state)) for state in carried]
+            part = given[begin : begin + chunk]
+            if self.scheduled_sampling:
+                hidden, carried, previous = self._decode_fed(
+                    classifier, part, carried, previous, begin, seed, sampling
+                )
+            else:
+                hidden, carried = run_stack(self.layers, classifier.input(part), carried)
+            outputs.append(hidden)
+        return self.head(tf.concat(outputs, axis=0))
+
+    def _decode_fed(
+        self,
+        classifier: Classifier,
+        given: tf.Tensor,
+        carried: list[LSTMState],
+        previous: tf.Tensor,
+        begin: int,
+        seed: tf.Tensor,
+        sampling: tf.Tensor,
+    ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
+        # The fed token is a stopped one, so the gradient of the head is taken outside of the loop,
+        # in one product over all steps.
+        bottom, *upper = self.layers
+        folded = classifier.input.fold(bottom.kernel, bottom.bias)
+        count = tf.shape(given)[1]
+        steps = tf.shape(given)[0]
+        sample_seed, token_seed = stream(seed, _SAMPLE), stream(seed, _TOKEN)
+        true = tf.TensorArray(given.dtype, steps, element_shape=given.shape[1:]).unstack(given)
+        hidden = tf.TensorArray(tf.float32, steps, element_shape=carried[0].h.shape)
+
+        def body(t: tf.Tensor, previous: tf.Tensor, states: list, hidden: tf.TensorArray) -> tuple:
+            step = begin + t
+            own = tf.random.stateless_uniform([count], stream(sample_seed, step)) < sampling
+            own = tf.logical_and(own, step > 0)
+            token = true.read(t)
+            own = tf.reshape(own, tf.concat([[count], tf.ones([tf.rank(token) - 1], tf.int32)], 0))
+            token = tf.where(own, previous, token)
+            if folded.table is None:
+                z = tf.matmul(token, folded.kernel) + folded.bias
+            else:
+                z = tf.gather(folded.table, token)
+            new = [lstm.cell(z + tf.matmul(states[0].h, bottom.recurrent_kernel), states[0].c)]
+            for layer, state in zip(upper, states[1:], strict=True):
+                new.append(layer.step(new[-1].h, state)[1])
+            output = tf.stop_gradient(self.head(new[-1].h))
+            if self._is_text:
+                sampled = tf.random.stateless_categorical(
+                    output, 1, stream(token_seed, step), dtype=tf.int32
+                )
+                output = sampled[:, 0]
+            output.set_shape(previous.shape)
+            new = [
+                LSTMState(*[tf.ensure_shape(a, b.shape) for a, b in zip(n, s, strict=True)])
+                for n, s in zip(new, states, strict=True)
+            ]
+            return t + 1, output, new, hidden.write(t, new[-1].h)
+
+        _, previous, carried, hidden = tf.while_loop(
+            lambda t, *_: t < steps, body, (0, previous, carried, hidden)
+        )
+        return hidden.stack(), carried, previous

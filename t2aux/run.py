@@ -1,0 +1,79 @@
+"""A trained run, loaded from its directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+# Imported for their configurables: a run's configuration names them.
+import t2aux.model.prediction
+import t2aux.model.reconstruction
+import t2aux.training.loop  # noqa: F401
+from t2aux import config, files
+from t2aux.errors import UserError
+from t2aux.model.classifier import Classifier
+from t2aux.preprocessing import DatasetInfo
+from t2aux.training import checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained classifier and where it came from.
+
+    Attributes:
+        model_dir: The run directory.
+        classifier: With the checkpoint's weights.
+        info: The data set it was trained on.
+        step: The checkpoint's.
+        checkpoint: The checkpoint's path.
+        config: The run's configuration, as gin text.
+    """
+
+    model_dir: pathlib.Path
+    classifier: Classifier
+    info: DatasetInfo
+    step: int
+    checkpoint: str
+    config: str
+
+
+def load_run(
+    model_dir: str | pathlib.Path,
+    checkpoint: str | None = None,
+    gin_params: Sequence[str] = (),
+) -> Run:
+    """Loads a run: parses its config.gin and restores its classifier.
+
+    Args:
+        model_dir: The run directory, as `t2aux train` made it.
+        checkpoint: The name or path of a checkpoint in it; the newest by default.
+        gin_params: Bindings that override the configuration's (where the data lies, say).
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: The directory is no run, or its checkpoint is missing, damaged or of another
+            architecture.
+    """
+    directory = pathlib.Path(model_dir)
+    if not (directory / "config.gin").is_file() or not (directory / "dataset.json").is_file():
+        raise UserError(
+            f"{directory} is not a model directory: it has no config.gin or dataset.json. Give the "
+            "--model_dir of a `t2aux train` run."
+        )
+    text = config.parse([str(directory / "config.gin")], gin_params)
+    info = DatasetInfo.from_json(files.read_json(directory / "dataset.json"))
+    if checkpoint is None:
+        path = checkpoints.latest(directory)
+        if path is None:
+            raise UserError(f"{directory} has no checkpoint yet: train it first.")
+    else:
+        path = checkpoint
+        if not pathlib.Path(path).parent.name:
+            path = str(directory / "checkpoints" / checkpoint)
+    with config.user_errors():
+        classifier = Classifier(info, seed=0)
+    checkpoints.restore(path, classifier=classifier)
+    return Run(directory, classifier, info, int(path.rsplit("-", 1)[-1]), path, text)

@@ -1,0 +1,122 @@
+"""What a run writes as it goes: a line on the terminal, train.log, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import logging as python_logging
+import pathlib
+import time
+from types import TracebackType
+from typing import IO
+
+import tensorflow as tf
+from absl import logging
+
+from t2aux import files
+from t2aux.errors import UserError
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1:02:03."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+class Rate:
+    """Steps a second, over the time since the last reading, and the time that is left."""
+
+    def __init__(self) -> None:
+        self._step: int | None = None
+        self._time = 0.0
+        self._smooth: float | None = None
+
+    def update(self, step: int) -> float | None:
+        """The rate since the last call; None at the first."""
+        now = time.monotonic()
+        rate = None
+        if self._step is not None and step > self._step:
+            rate = (step - self._step) / max(now - self._time, 1e-9)
+            self._smooth = rate if self._smooth is None else 0.7 * self._smooth + 0.3 * rate
+        self._step, self._time = step, now
+        return rate
+
+    def left(self, steps: int) -> str:
+        """The time that so many steps will take; "?" while the rate is unknown."""
+        return "?" if not self._smooth else duration(steps / self._smooth)
+
+
+class RunLog:
+    """The files of a run that say how it goes. A context manager.
+
+    On going on from a checkpoint, lines of metrics.jsonl from after it are dropped, so that every
+    step stands there once.
+    """
+
+    def __init__(self, model_dir: pathlib.Path, step: int) -> None:
+        """Opens the files.
+
+        Args:
+            model_dir: The run directory.
+            step: The step from which the run goes on.
+
+        Raises:
+            UserError: A file can't be read or written.
+        """
+        self._metrics = _open_metrics(model_dir / "metrics.jsonl", step)
+        try:
+            self._handler = python_logging.FileHandler(model_dir / "train.log", encoding="utf-8")
+        except OSError as error:
+            self._metrics.close()
+            raise UserError(f"Can't write {model_dir / 'train.log'}: {error.strerror}.") from error
+        self._handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s"))
+        logging.get_absl_logger().addHandler(self._handler)
+        self._summaries = tf.summary.create_file_writer(str(model_dir / "tensorboard"))
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._summaries.close()
+        self._metrics.close()
+        logging.get_absl_logger().removeHandler(self._handler)
+        self._handler.close()
+
+    def write(self, step: int, values: dict[str, float | int | str]) -> None:
+        """Adds a line to metrics.jsonl, and the numbers in it to TensorBoard.
+
+        Args:
+            step: The global step.
+            values: By name; "phase" and "split" are texts.
+        """
+        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        self._metrics.flush()
+        prefix = str(values.get("split", "train"))
+        with self._summaries.as_default(step=step):
+            for name, value in values.items():
+                if not isinstance(value, str):
+                    tf.summary.scalar(f"{prefix}/{name}", value)
+        self._summaries.flush()
+
+
+def _open_metrics(path: pathlib.Path, step: int) -> IO[str]:
+    if path.exists():
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # The run was killed while it wrote this line, the last.
+            if entry["step"] > step:
+                break
+            kept.append(line + "\n")
+        with files.atomic_write(path) as file:
+            file.writelines(kept)
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Can't write {path}: {error.strerror}.") from error

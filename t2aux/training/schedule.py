@@ -1,0 +1,65 @@
+"""The phases of a run, each with its epochs, learning rate and decay."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gin
+import tensorflow as tf
+
+from t2aux.errors import UserError
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A phase of training; the defaults are the paper's joint phase.
+
+    Attributes:
+        name: Shown in logs and metrics.
+        epochs: Passes over the training set.
+        learning_rate: At the phase's beginning.
+        decay_factor: The rate is multiplied by it every `decay_epochs`.
+        decay_epochs: Epochs of the phase between decays; None: the rate stays.
+        supervised: Whether the supervised loss is part of it; if not, it is pretraining on the
+            auxiliary losses alone.
+    """
+
+    name: str = "joint"
+    epochs: int = 1000
+    learning_rate: float = 1e-3
+    decay_factor: float = 0.5
+    decay_epochs: int | None = 300
+    supervised: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a value is out of range."""
+        if self.epochs < 0:
+            raise UserError(
+                f"Phase.epochs of {self.name} must be at least 0, but is {self.epochs}."
+            )
+        if self.learning_rate <= 0 or self.decay_factor <= 0:
+            raise UserError(
+                f"Phase.learning_rate and Phase.decay_factor of {self.name} must be above 0, but "
+                f"are {self.learning_rate} and {self.decay_factor}."
+            )
+        if self.decay_epochs is not None and self.decay_epochs < 1:
+            raise UserError(
+                f"Phase.decay_epochs of {self.name} must be at least 1 or None, but is "
+                f"{self.decay_epochs}."
+            )
+
+    def rate(self, step: tf.Tensor, steps_per_epoch: int) -> tf.Tensor:
+        """The learning rate at a step of the phase, a scalar."""
+        if self.decay_epochs is None:
+            return tf.constant(self.learning_rate)
+        decays = tf.cast(step // (self.decay_epochs * steps_per_epoch), tf.float32)
+        return self.learning_rate * tf.pow(self.decay_factor, decays)
+
+
+# The paper's schedule for images: 100 epochs of pretraining, then 1000 joint ones with the rate
+# halved every 300.
+PAPER_PHASES = (
+    Phase(name="pretrain", epochs=100, decay_epochs=None, supervised=False),
+    Phase(),
+)

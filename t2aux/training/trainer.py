@@ -1,0 +1,393 @@
+"""One training step: the gradient of the supervised and the auxiliary losses, truncated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from t2aux.data import Batch
+from t2aux.errors import UserError
+from t2aux.model import lstm
+from t2aux.model.auxiliary import Auxiliary, Loss, stream
+from t2aux.model.classifier import Classifier, time_major
+from t2aux.model.lstm import LSTMState
+from t2aux.model.prediction import Prediction
+from t2aux.model.reconstruction import Reconstruction
+from t2aux.training import truncation
+from t2aux.training.truncation import Bptt
+
+# Streams of random numbers of one batch: DropConnect, and one an auxiliary loss.
+_DROPCONNECT, _FIRST_AUXILIARY = 0, 1
+
+
+class Aligned(NamedTuple):
+    """A batch as the trainer works on it: time-major, aligned at the ends.
+
+    Attributes:
+        tokens: [T, B, C] float32 or [T, B] int32.
+        starts: [B] int32: the step at which each sequence begins.
+        labels: [B] int32.
+        padded: Whether sequences may begin after step 0.
+    """
+
+    tokens: tf.Tensor
+    starts: tf.Tensor
+    labels: tf.Tensor
+    padded: bool
+
+    @property
+    def steps(self) -> tf.Tensor:
+        """T, a scalar."""
+        return tf.shape(self.tokens)[0]
+
+    def active(self, begin: tf.Tensor | int = 0) -> lstm.Callable | None:
+        """For `lstm.run` over tokens from step `begin` on."""
+        return lstm.active_from(self.starts - begin) if self.padded else None
+
+
+class Step(NamedTuple):
+    """What a training step computes.
+
+    Attributes:
+        gradients: One a trainable variable, not clipped.
+        metrics: Scalars: "loss", "supervised_loss" and "correct" (the number of right answers)
+            where there is a supervised loss, and a mean per token for each auxiliary loss.
+    """
+
+    gradients: list[tf.Tensor]
+    metrics: dict[str, tf.Tensor]
+
+
+class Trainer(tf.Module):
+    """Computes truncated gradients of L = L_supervised + sum of w * L_auxiliary (paper, section 3).
+
+    Where both truncations are "full" there is one pass with everything in it; that is also the
+    plainest form of the method, which the other is tested against. Otherwise the batch is swept
+    without gradient, and three kinds of windows are run again with it:
+
+    - supervised: the last `supervised_bptt` steps of every sequence;
+    - reconstruction: `auxiliary_bptt` steps before an anchor. All segments are decoded first, as
+      one batch; the decoder's gradient with respect to the states at the anchors is then carried on
+      into the windows, one window at a time;
+    - prediction: the segments from the anchors on, as one batch.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        losses: Sequence[Auxiliary] = (),
+        *,
+        supervised_bptt: Bptt = 300,
+        auxiliary_bptt: Bptt = 300,
+    ) -> None:
+        """Keeps the networks.
+
+        Args:
+            classifier: The main network.
+            losses: The auxiliary networks with their losses.
+            supervised_bptt: Steps that the supervised gradient goes back, "full" for all of them;
+                0: it reaches the head only.
+            auxiliary_bptt: Steps that each auxiliary gradient goes back.
+
+        Raises:
+            UserError: A truncation length is negative.
+        """
+        super().__init__(name="trainer")
+        truncation.check_bptt("train.supervised_bptt", supervised_bptt)
+        truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
+        if auxiliary_bptt == 0 and any(isinstance(loss, Prediction) for loss in losses):
+            raise UserError(
+                "train.auxiliary_bptt = 0 leaves nothing for Prediction to train: its gradient "
+                "flows inside of its segment; set at least 1, or use Reconstruction."
+            )
+        self.classifier = classifier
+        self.losses = list(losses)
+        self.supervised_bptt = supervised_bptt
+        self.auxiliary_bptt = auxiliary_bptt
+        self._variables = [
+            *classifier.trainable_variables,
+            *(v for loss in self.losses for v in loss.trainable_variables),
+        ]
+
+    @property
+    def variables_in_order(self) -> list[tf.Variable]:
+        """The variables that `Step.gradients` are of, in that order."""
+        return self._variables
+
+    def step(self, batch: Batch, *, seed: tf.Tensor, progress: tf.Tensor, supervised: bool) -> Step:
+        """The losses and gradients of a batch.
+
+        Args:
+            batch: inputs [B, T, C] float32 or [B, T] int32, lengths [B], labels [B].
+            seed: [2] int32, this batch's: anchors, segments, sampling and DropConnect are a
+                function of it alone.
+            progress: Scalar float32 in [0, 1]: how far the phase has got (scheduled sampling).
+            supervised: False in pretraining: the auxiliary losses alone.
+
+        Returns:
+            The step.
+        """
+        padded = self.classifier.info.length is None
+        tokens = truncation.align_ends(batch.inputs, batch.lengths) if padded else batch.inputs
+        tokens = time_major(tokens)
+        starts = tf.shape(tokens)[0] - batch.lengths if padded else tf.zeros_like(batch.lengths)
+        aligned = Aligned(tokens, starts, batch.labels, padded)
+        seeds = [stream(seed, _FIRST_AUXILIARY + i) for i in range(len(self.losses))]
+        positions = [
+            loss.draw(s, starts, aligned.steps) for loss, s in zip(self.losses, seeds, strict=True)
+        ]
+        if self.auxiliary_bptt == "full" and (self.supervised_bptt == "full" or not supervised):
+            gradients, metrics = self._full(
+                aligned, positions, seeds, seed, progress, supervised=supervised
+            )
+        else:
+            gradients, metrics = self._windowed(
+                aligned, positions, seeds, seed, progress, supervised=supervised
+            )
+        total = metrics.get("supervised_loss", tf.constant(0.0))
+        for loss in self.losses:
+            total = total + loss.weight * metrics[f"{loss.name}_loss"]
+        return Step(gradients, {"loss": total, **metrics})
+
+    def _supervised(
+        self, h: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        logits = self.classifier.logits(h, stream(seed, _DROPCONNECT))
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        right = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels
+        correct = tf.reduce_sum(tf.cast(right, tf.float32))
+        return loss, {"supervised_loss": loss, "correct": correct}
+
+    # --- Everything in one pass -------------------------------------------------------------------
+
+    def _full(
+        self,
+        batch: Aligned,
+        positions: list[tf.Tensor],
+        seeds: list[tf.Tensor],
+        seed: tf.Tensor,
+        progress: tf.Tensor,
+        *,
+        supervised: bool,
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        metrics = {}
+        zero = self.classifier.init_state(tf.shape(batch.tokens)[1])
+        with tf.GradientTape() as tape:
+            after = self.classifier.states(batch.tokens, zero, batch.active())
+            # at[p] is the state before step p.
+            at = LSTMState(
+                *[tf.concat([z[tf.newaxis], s], 0) for z, s in zip(zero, after, strict=True)]
+            )
+            objective = tf.constant(0.0)
+            for loss, anchors, own_seed in zip(self.losses, positions, seeds, strict=True):
+                if isinstance(loss, Reconstruction):
+                    value = self._reconstruct(
+                        loss, batch, anchors, _gather_flat(at, anchors), own_seed, progress, None
+                    )
+                else:
+                    value = self._predict_from_outputs(loss, batch, anchors, at)
+                objective += loss.weight * value.mean
+                metrics[f"{loss.name}_loss"] = value.mean
+            if supervised:
+                value, supervised_metrics = self._supervised(at.h[-1], batch.labels, seed)
+                objective += value
+                metrics.update(supervised_metrics)
+        return _gradients(tape, objective, self._variables), metrics
+
+    def _predict_from_outputs(
+        self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, at: LSTMState
+    ) -> Loss:
+        segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
+        outputs, _ = loss.gather(at.h[1:], batch.starts, anchors)
+        active = lstm.active_from(begins) if batch.padded else None
+        carried = loss.bottom_state(_gather_flat(at, anchors))
+        return loss.outputs_loss(outputs[:-1], segments[1:], carried, begins, active)[0]
+
+    # --- Swept, then windows ----------------------------------------------------------------------
+
+    def _windowed(
+        self,
+        batch: Aligned,
+        positions: list[tf.Tensor],
+        seeds: list[tf.Tensor],
+        seed: tf.Tensor,
+        progress: tf.Tensor,
+        *,
+        supervised: bool,
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        metrics = {}
+        gradients = [tf.zeros_like(v) for v in self._variables]
+        # The positions whose states the windows begin from, one slice of them a use.
+        marks, sizes, windows = [], [], []
+        for loss, anchors in zip(self.losses, positions, strict=True):
+            group = None
+            if isinstance(loss, Reconstruction) and self.auxiliary_bptt != 0:
+                steps = self._auxiliary_steps(batch)
+                group = truncation.group_anchors(anchors, steps)
+                marks.append(group.begin)
+                sizes.append(loss.anchors)
+            windows.append(group)
+            marks.append(anchors)
+            sizes.append(loss.anchors)
+        if supervised:
+            begin = self._supervised_begin(batch)
+            marks.append(begin[tf.newaxis])
+            sizes.append(1)
+        starts = batch.starts if batch.padded else None
+        kept = truncation.sweep(self.classifier, batch.tokens, starts, tf.concat(marks, 0))
+        slices = [LSTMState(h, c) for h, c in zip(*(tf.split(x, sizes) for x in kept), strict=True)]
+
+        for loss, anchors, own_seed, group in zip(
+            self.losses, positions, seeds, windows, strict=True
+        ):
+            if isinstance(loss, Reconstruction):
+                first = slices.pop(0) if group is not None else None
+                part, value = self._windowed_reconstruction(
+                    loss, batch, anchors, slices.pop(0), own_seed, progress, group, first
+                )
+            else:
+                part, value = self._windowed_prediction(loss, batch, anchors, slices.pop(0))
+            gradients = [a + b for a, b in zip(gradients, part, strict=True)]
+            metrics[f"{loss.name}_loss"] = value
+        if supervised:
+            state = LSTMState(*[s[0] for s in slices.pop(0)])
+            part, supervised_metrics = self._windowed_supervised(batch, begin, state, seed)
+            gradients = [a + b for a, b in zip(gradients, part, strict=True)]
+            metrics.update(supervised_metrics)
+        return gradients, metrics
+
+    def _auxiliary_steps(self, batch: Aligned) -> tf.Tensor | int:
+        return batch.steps if self.auxiliary_bptt == "full" else self.auxiliary_bptt
+
+    def _supervised_begin(self, batch: Aligned) -> tf.Tensor:
+        if self.supervised_bptt == "full":
+            return tf.constant(0)
+        return tf.maximum(batch.steps - self.supervised_bptt, 0)
+
+    def _windowed_supervised(
+        self, batch: Aligned, begin: tf.Tensor, state: LSTMState, seed: tf.Tensor
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            if self.supervised_bptt != 0:
+                state = self.classifier.final(batch.tokens[begin:], state, batch.active(begin))
+            loss, metrics = self._supervised(state.h, batch.labels, seed)
+        return _gradients(tape, loss, self._variables), metrics
+
+    def _windowed_prediction(
+        self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, states: LSTMState
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
+        cut = loss.length if self.auxiliary_bptt == "full" else self.auxiliary_bptt
+        with tf.GradientTape() as tape:
+            value = loss.loss(
+                self.classifier,
+                _flatten(states),
+                segments,
+                begins,
+                padded=batch.padded,
+                truncation=cut,
+            ).mean
+            objective = loss.weight * value
+        return _gradients(tape, objective, self._variables), value
+
+    def _windowed_reconstruction(
+        self,
+        loss: Reconstruction,
+        batch: Aligned,
+        anchors: tf.Tensor,
+        states: LSTMState,
+        seed: tf.Tensor,
+        progress: tf.Tensor,
+        windows: truncation.Windows | None,
+        first: LSTMState | None,
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        cut = None if self.auxiliary_bptt in ("full", 0) else self.auxiliary_bptt
+        flat = _flatten(states)
+        with tf.GradientTape() as tape:
+            tape.watch(flat)
+            value = self._reconstruct(loss, batch, anchors, flat, seed, progress, cut).mean
+            objective = loss.weight * value
+        gradients = _gradients(tape, objective, [*self._variables, *flat])
+        gradients, at_anchors = gradients[:-2], gradients[-2:]
+        if windows is not None:
+            shape = tf.shape(states.h)
+            at_anchors = LSTMState(*[tf.reshape(g, shape) for g in at_anchors])
+            through = self._through_windows(batch, anchors, at_anchors, windows, first)
+            by_variable = {
+                v.ref(): g
+                for v, g in zip(self.classifier.recurrent_variables, through, strict=True)
+            }
+            gradients = [
+                g + by_variable[v.ref()] if v.ref() in by_variable else g
+                for v, g in zip(self._variables, gradients, strict=True)
+            ]
+        return gradients, value
+
+    def _reconstruct(
+        self,
+        loss: Reconstruction,
+        batch: Aligned,
+        anchors: tf.Tensor,
+        states: LSTMState,
+        seed: tf.Tensor,
+        progress: tf.Tensor,
+        cut: int | None,
+    ) -> Loss:
+        segments, room = loss.segments(seed, batch.tokens, batch.starts, anchors)
+        return loss.loss(
+            self.classifier, states, segments, room, seed=seed, sampling=progress, truncation=cut
+        )
+
+    def _through_windows(
+        self,
+        batch: Aligned,
+        anchors: tf.Tensor,
+        at_anchors: LSTMState,
+        windows: truncation.Windows,
+        first: LSTMState,
+    ) -> list[tf.Tensor]:
+        """Carries gradients with respect to the states at anchors on into the main network.
+
+        One window at a time, so that memory holds the activations of one.
+
+        Returns:
+            The gradients of `classifier.recurrent_variables`.
+        """
+        variables = self.classifier.recurrent_variables
+
+        def body(j: tf.Tensor, sums: list[tf.Tensor]) -> tuple:
+            members = tf.where(windows.group == j)[:, 0]
+            begin, end = windows.first[j], windows.end[j]
+            state = LSTMState(*[s[members[0]] for s in first])
+            with tf.GradientTape() as tape:
+                after = self.classifier.states(batch.tokens[begin:end], state, batch.active(begin))
+                # The state before step p is the one after step p - 1.
+                index = tf.gather(anchors, members) - 1 - begin
+                at = [tf.gather(s, index) for s in after]
+            part = tape.gradient(
+                at, variables, output_gradients=[tf.gather(g, members) for g in at_anchors]
+            )
+            return j + 1, [a + tf.convert_to_tensor(b) for a, b in zip(sums, part, strict=True)]
+
+        sums = [tf.zeros_like(v) for v in variables]
+        return tf.while_loop(lambda j, _: j < windows.count, body, (0, sums))[1]
+
+
+def _gradients(
+    tape: tf.GradientTape, objective: tf.Tensor, sources: Sequence[tf.Tensor | tf.Variable]
+) -> list[tf.Tensor]:
+    gradients = tape.gradient(
+        objective, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return [tf.convert_to_tensor(g) for g in gradients]
+
+
+def _flatten(states: LSTMState) -> LSTMState:
+    # [n, B, H] -> [n * B, H]
+    return LSTMState(*[tf.reshape(s, [-1, s.shape[-1]]) for s in states])
+
+
+def _gather_flat(at: LSTMState, anchors: tf.Tensor) -> LSTMState:
+    return _flatten(LSTMState(*[tf.gather(s, anchors) for s in at]))

@@ -1,0 +1,142 @@
+"""Truncated backpropagation through time: which windows of steps carry gradient.
+
+A batch is swept from left to right without storing anything, the state carried along; the states at
+chosen positions (`marks`) are kept. From these the windows that do carry gradient are run again,
+their gradient stopped at their beginning. So the memory of a training step depends on the windows'
+lengths, and not on the sequence's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import tensorflow as tf
+
+from t2aux.errors import UserError
+from t2aux.model import lstm
+from t2aux.model.classifier import Classifier
+from t2aux.model.lstm import LSTMState
+
+Bptt = int | Literal["full"]
+
+
+class Windows(NamedTuple):
+    """Windows of steps that end at anchors.
+
+    Attributes:
+        group: [n] int32: the window of each anchor.
+        begin: [n] int32: the first step of each anchor's window.
+        first: [n] int32: the first step of each window; beyond `count` undefined.
+        end: [n] int32: one past the last step of each window, its last anchor; beyond `count`
+            undefined.
+        count: Scalar int32: how many windows there are.
+    """
+
+    group: tf.Tensor
+    begin: tf.Tensor
+    first: tf.Tensor
+    end: tf.Tensor
+    count: tf.Tensor
+
+
+def check_bptt(parameter: str, value: Bptt) -> None:
+    """Raises UserError where a truncation length is neither "full" nor 0 or more."""
+    if value != "full" and value < 0:
+        raise UserError(f"{parameter} must be 'full' or a number of steps from 0, but is {value}.")
+
+
+def group_anchors(anchors: tf.Tensor, truncation: tf.Tensor | int) -> Windows:
+    """Groups anchors into windows of at most `truncation` steps.
+
+    A window ends at the last anchor that no other window has, and holds all anchors of its
+    `truncation` steps: their gradient reaches back to its beginning. So the last anchor's gradient
+    reaches back exactly `truncation` steps, the others' at most so many, and n anchors cost at most
+    min(T, n * truncation) steps, however close together they lie. With one anchor it is exact.
+
+    Args:
+        anchors: [n] int32 positions.
+        truncation: Steps, at least 1.
+
+    Returns:
+        The windows, disjoint.
+    """
+    count = tf.shape(anchors)[0]
+    order = tf.argsort(anchors, direction="DESCENDING", stable=True)
+    descending = tf.gather(anchors, order)
+
+    def body(i: tf.Tensor, end: tf.Tensor, group: tf.Tensor, ends: tf.TensorArray) -> tuple:
+        position = descending[i]
+        outside = position <= end - truncation
+        end = tf.where(outside, position, end)
+        group = group + tf.cast(outside, tf.int32)
+        return i + 1, end, group, ends.write(i, tf.stack([group, end]))
+
+    rows = tf.TensorArray(tf.int32, count, element_shape=[2])
+    *_, rows = tf.while_loop(lambda i, *_: i < count, body, (0, descending[0], 0, rows))
+    rows = rows.stack()
+    inverse = tf.argsort(order)
+    by_anchor = tf.gather(rows, inverse)
+    end = tf.math.unsorted_segment_max(rows[:, 1], rows[:, 0], count)
+    return Windows(
+        group=by_anchor[:, 0],
+        begin=tf.maximum(by_anchor[:, 1] - truncation, 0),
+        first=tf.maximum(end - truncation, 0),
+        end=end,
+        count=rows[-1, 0] + 1,
+    )
+
+
+def sweep(
+    classifier: Classifier,
+    tokens: tf.Tensor,
+    starts: tf.Tensor | None,
+    marks: tf.Tensor,
+) -> LSTMState:
+    """The states at the marked positions; nothing else is stored, and no gradient flows.
+
+    Args:
+        classifier: The network.
+        tokens: [T, B, C] float32 or [T, B] int32.
+        starts: [B] int32, the step at which each sequence begins; None: all at 0.
+        marks: [M] int32 positions in 0..T, in any order.
+
+    Returns:
+        The states before those steps, [M, B, H] each.
+    """
+    order = tf.argsort(marks, stable=True)
+    ascending = tf.gather(marks, order)
+    count = tf.shape(marks)[0]
+    state = classifier.init_state(tf.shape(tokens)[1])
+    active = lstm.active_from(starts)
+    kept = [tf.TensorArray(tf.float32, count, element_shape=state.h.shape) for _ in range(2)]
+
+    def body(
+        i: tf.Tensor,
+        position: tf.Tensor,
+        h: tf.Tensor,
+        c: tf.Tensor,
+        hs: tf.TensorArray,
+        cs: tf.TensorArray,
+    ) -> tuple:
+        to = ascending[i]
+        h, c = classifier.advance(tokens, LSTMState(h, c), position, to, active)
+        return i + 1, to, h, c, hs.write(i, h), cs.write(i, c)
+
+    *_, hs, cs = tf.while_loop(lambda i, *_: i < count, body, (0, 0, *state, *kept))
+    inverse = tf.argsort(order)
+    return LSTMState(*[tf.stop_gradient(tf.gather(states.stack(), inverse)) for states in (hs, cs)])
+
+
+def align_ends(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    """Moves the padding from the ends to the beginnings.
+
+    So the last k steps of the batch are the last k of every sequence, whatever its length.
+
+    Args:
+        tokens: [B, T, ...], padded at the ends.
+        lengths: [B] int32.
+
+    Returns:
+        [B, T, ...]: sequence b now begins at step T - lengths[b].
+    """
+    return tf.reverse(tf.reverse_sequence(tokens, lengths, seq_axis=1), [1])
