@@ -13,5 +13,5 @@ __version__ = "0.1.0"
 # the checkout's root on the package's path, `t2aux.export` and the bundled gin files are found the
 # same way in both.
 _root = _pathlib.Path(__file__).resolve().parent.parent
-if (_root / "export" / "saved_model.py").is_file() and str(_root) not in __path__:
+if (_root / "gin" / "base.gin").is_file() and str(_root) not in __path__:
     __path__.append(str(_root))

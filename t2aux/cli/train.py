@@ -1,4 +1,4 @@
-"""Trains a classifier of long sequences, or goes on with a run that was stopped.
+r"""Trains a classifier of long sequences, or goes on with a run that was stopped.
 
 The run directory gets checkpoints, metrics.jsonl, train.log, TensorBoard's events and the
 configuration. The same command, given again, goes on from the last checkpoint; SIGTERM saves one
@@ -7,7 +7,7 @@ and exits with status 75.
 Examples:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
   t2aux train --model_dir=runs/mnist --gin_file=paper/mnist --gin_file=models/p_lstm
-  t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder \\
+  t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder \
       --data_dir=my_images --gin_param='load.side = 32'
   t2aux train --model_dir=runs/quick            (goes on with it, as it was configured)
 """

@@ -1,0 +1,189 @@
+"""What the commands share: their common flags, their help, and how errors reach the user."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import flags, logging
+
+from t2aux.errors import UserError
+
+# What gin adds to the message of any error that passes through a configurable.
+_GIN_SUFFIX = "\n  In call to configurable"
+# An interrupted program's status, by convention: 128 + SIGINT.
+_INTERRUPTED = 130
+
+
+def define_model_dir(description: str) -> None:
+    """Defines --model_dir, which must be given."""
+    flags.DEFINE_string("model_dir", None, description)
+    flags.mark_flag_as_required("model_dir")
+
+
+def define_gin_flags() -> None:
+    """Defines --gin_file, --gin_param and --gin_search_path."""
+    flags.DEFINE_multi_string(
+        "gin_file",
+        [],
+        "A configuration: a file, or a bundled one by its name (quickstart, paper/mnist, ...). "
+        "Repeatable; later ones win.",
+    )
+    flags.DEFINE_multi_string(
+        "gin_param", [], "One setting, such as 'BATCH_SIZE = 64'. Repeatable; wins over the files."
+    )
+    flags.DEFINE_multi_string(
+        "gin_search_path", [], "Another folder to look for gin files in. Repeatable."
+    )
+
+
+def define_data_dir() -> None:
+    """Defines --data_dir, which sets load.data_dir."""
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of the data; T2AUX_DATA_DIR by default. Sets load.data_dir."
+    )
+
+
+def gin_params() -> list[str]:
+    """The settings given on the command line, --data_dir among them."""
+    values = flags.FLAGS.flag_values_dict()
+    params = list(values.get("gin_param", []))
+    if values.get("data_dir") is not None:
+        params.append(f"load.data_dir = {values['data_dir']!r}")
+    return params
+
+
+def parse_gin(gin_files: Sequence[str] | None = None) -> str:
+    """Parses the configuration that the flags name, strictly.
+
+    Args:
+        gin_files: Instead of --gin_file.
+
+    Returns:
+        The parsed configuration as gin text.
+
+    Raises:
+        UserError: See `t2aux.config.parse`.
+    """
+    from t2aux import config
+
+    files = flags.FLAGS.gin_file if gin_files is None else gin_files
+    return config.parse(files, gin_params(), flags.FLAGS.gin_search_path)
+
+
+def no_arguments(argv: Sequence[str]) -> None:
+    """Raises UserError where there are arguments besides flags."""
+    if len(argv) > 1:
+        raise UserError(
+            f"This command takes flags only, but was given {argv[1]!r}: write --flag=value."
+        )
+
+
+def quiet_tensorflow() -> None:
+    """Keeps TensorFlow's notes on its start off the terminal, unless the user asked for them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # tensorflow-datasets looks for Google's cloud otherwise, which takes long without a network.
+    os.environ.setdefault("NO_GCE_CHECK", "true")
+
+
+def help_text(name: str, description: str) -> str:
+    """A command's help: what it does, and its own flags."""
+    lines = [description.strip(), "", "Flags:"]
+    for flag in _own_flags():
+        lines.append(f"  --{flag.name}" + ("" if flag.boolean else "=..."))
+        described = flag.help.strip()
+        if flag.default not in (None, [], "", False):
+            described += f" Default: {flag.default_as_str}."
+        lines.extend(
+            textwrap.wrap(described, 92, initial_indent="      ", subsequent_indent=" " * 6)
+        )
+    lines.append(f"\n`{name} --helpfull` also lists the flags of the libraries (logging, ...).")
+    return "\n".join(lines)
+
+
+def _own_flags() -> list[flags.Flag]:
+    # A command that is run as a module has its flags under the program's name.
+    ours = [
+        flag
+        for module, defined in flags.FLAGS.flags_by_module_dict().items()
+        if module.startswith("t2aux.cli") or module == sys.argv[0]
+        for flag in defined
+    ]
+    return sorted(ours, key=lambda flag: flag.name)
+
+
+def run(
+    main: Callable[[Sequence[str]], int | None],
+    description: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Runs a command and exits with its status.
+
+    A mistake of the user's is one line on stderr and status 1.
+
+    Args:
+        main: The command; takes what is left of the arguments after the flags.
+        description: Its help; its module's docstring by default.
+        argv: The program's name and arguments; the process's by default.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    # A class or module run by its path has a path for a name.
+    name = argv[0] if argv[0].startswith("t2aux") else f"python -m t2aux.cli.{_stem(argv[0])}"
+    description = description or main.__globals__["__doc__"]
+    before_end = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    if any(a in ("--help", "-help", "-h", "-?") for a in before_end):
+        print(help_text(name, description))
+        sys.exit(0)
+    if "--helpfull" in before_end:
+        print(description.strip() + "\n\nFlags:\n" + flags.FLAGS.get_help())
+        sys.exit(0)
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.set_stderrthreshold("info")
+    logging.get_absl_handler().setFormatter(None)
+    status: int | None
+    try:
+        status = main(_parse_flags(argv))
+        sys.stdout.flush()
+    except UserError as error:
+        status = _fail(str(error).split(_GIN_SUFFIX)[0])
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough. Python would complain once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        status = _fail(f"Can't write{place}: {error.strerror}. Free some space or choose another.")
+    sys.exit(status or 0)
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _fail(message: str) -> int:
+    logging.flush()
+    print(f"t2aux: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, [f.name for f in _own_flags()], n=1)
+        hint = f"did you mean --{near[0]}?" if near else "--help lists the flags."
+        raise UserError(f"There is no flag --{error.flagname}: {hint}") from error
+    except flags.Error as error:
+        if "must have a value other than None" in str(error):
+            name = str(error).split("--")[1].split()[0].rstrip(":")
+            raise UserError(f"--{name} must be given; --help tells what it is.") from error
+        raise UserError(f"{str(error).splitlines()[0].rstrip('.')}.") from error

@@ -1,0 +1,73 @@
+"""Lists the data sets, prepares one, shows what is in it.
+
+Usage:
+    t2aux data                        lists the names
+    t2aux data NAME [flags]           prints a summary and draws a few sequences
+    t2aux data NAME --prepare         downloads a data set of tensorflow-datasets first
+
+Examples:
+    t2aux data digits
+    t2aux data digits --gin_param=load.side=28 --picture=digits.png
+    t2aux data mnist --prepare
+    t2aux data idx --data_dir=mnist --gin_param=load.permutation_seed=92916 --picture=pmnist.png
+    t2aux data csv --data_dir=dbpedia --gin_param='load.tokens="bytes"'
+    t2aux data --gin_file=quickstart.gin
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from t2aux.cli import common
+from t2aux.errors import UserError
+
+common.define_gin_flags()
+common.define_data_dir()
+_PREPARE = flags.DEFINE_bool(
+    "prepare", False, "Download and prepare the data set with tensorflow-datasets first."
+)
+_PICTURE = flags.DEFINE_string(
+    "picture", None, "Draw a few sequences into this file (.png, .pdf or .svg)."
+)
+
+
+def main(argv: Sequence[str]) -> int | None:
+    """Runs the command; argv[1], if there, is the name of the data set."""
+    from t2aux.data import catalogue
+
+    if len(argv) > 2:
+        raise UserError(f"Give one name of a data set, not {len(argv) - 1}: {' '.join(argv[1:])}.")
+    configured = common.parse_gin()
+    name = argv[1] if len(argv) == 2 else _configured("name")
+    if name is None and not configured:
+        if _PREPARE.value or _PICTURE.value:
+            raise UserError("Name the data set: t2aux data NAME; `t2aux data` lists the names.")
+        print(catalogue.listing())
+        return None
+
+    # TensorFlow and matplotlib are imported only where they are needed.
+    from t2aux.data import load, prepare
+    from t2aux.data.summary import draw_sequences, summarise
+
+    arguments = {} if name is None else {"name": name}
+    if _PREPARE.value and not prepare(name or "digits", _configured("data_dir")):
+        print(f"{name or 'digits'} needs no preparation.")
+    splits = {split: load(split, **arguments) for split in ("train", "test")}
+    print(summarise(splits))
+    if _PICTURE.value:
+        draw_sequences(splits["train"], _PICTURE.value)
+        print(f"\nA picture of some training sequences: {_PICTURE.value}")
+    return None
+
+
+def _configured(parameter: str) -> object:
+    """Returns the value that the configuration binds to a parameter of `load`, or None."""
+    import gin
+
+    return gin.get_bindings("load").get(parameter)
+
+
+if __name__ == "__main__":
+    common.run(main, __doc__)

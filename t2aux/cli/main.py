@@ -1,0 +1,64 @@
+"""The program `t2aux`: finds the command and runs it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+import t2aux
+from t2aux.cli import common
+
+COMMANDS = {
+    "demo": "the whole way on real digits, in a few minutes and without internet",
+    "data": "list the data sets, prepare one, look at it",
+    "train": "train a classifier, or go on with a run",
+    "evaluate": "accuracy, confusion matrix and a table by class of a run",
+    "export": "make a SavedModel and TensorFlow Lite files of a run",
+    "classify": "classify images, texts or arrays with any of these",
+}
+
+_HELP = """t2aux: recurrent networks that classify very long sequences, with auxiliary losses.
+
+Usage: t2aux COMMAND [flags]
+
+Commands:
+{commands}
+
+`t2aux COMMAND --help` tells more of each. To begin:
+  t2aux train --model_dir=runs/quick --gin_file=quickstart
+  t2aux export --model_dir=runs/quick --export_dir=exports/quick
+"""
+
+
+def help_text() -> str:
+    """What `t2aux --help` prints."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    return _HELP.format(commands=commands)
+
+
+def main() -> None:
+    """Runs the command that the process's arguments name, and exits with its status."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] == "help":
+        arguments = [*arguments[1:2], "--help"]
+    if not arguments or arguments[0] in ("--help", "-h", "-help", "--helpfull"):
+        print(help_text())
+        sys.exit(0)
+    if arguments[0] == "--version":
+        print(t2aux.__version__)
+        sys.exit(0)
+    name = arguments[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}."
+        print(f"t2aux: error: There is no command {name!r}: {hint}", file=sys.stderr)
+        sys.exit(1)
+    # Only the command that runs is imported: classifying on a device must not load TensorFlow.
+    module = importlib.import_module(f"t2aux.cli.{name}")
+    common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])
+
+
+if __name__ == "__main__":
+    main()

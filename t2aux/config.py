@@ -1,0 +1,338 @@
+"""Strict gin configuration: every mistake is one clear sentence with the nearest right name.
+
+gin itself lets a misspelled macro, a value of the wrong type and `%gin.REQUIRED` behind a macro
+pass; these are errors here. Statements are read with gin's own parser and bound with its own
+functions, so a configuration means what it means to gin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import pathlib
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
+
+import gin
+import typeguard
+from gin import config as gin_config
+from gin import config_parser
+
+import t2aux
+from t2aux.errors import UserError
+
+_MACRO = "gin.macro"
+_UNKNOWN = object()
+
+
+def bundled_gin_dir() -> pathlib.Path:
+    """The folder of the gin files that come with t2aux."""
+    for root in t2aux.__path__:
+        folder = pathlib.Path(root) / "gin"
+        if (folder / "base.gin").is_file():
+            return folder
+    raise UserError("The gin files that come with t2aux are missing: install t2aux again.")
+
+
+def list_bundled() -> list[str]:
+    """The names of the bundled gin files, without the suffix, sorted: "paper/mnist", ..."""
+    folder = bundled_gin_dir()
+    return sorted(f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.gin"))
+
+
+def parse(
+    gin_files: Sequence[str], gin_params: Sequence[str], search_path: Sequence[str] = ()
+) -> str:
+    """Parses files, then single settings, into gin's global configuration, replacing what it was.
+
+    The configurables that are named must have been imported.
+
+    Args:
+        gin_files: Paths or names, looked up as given, in `search_path` and among the bundled ones;
+            the suffix may be left off.
+        gin_params: Settings such as "train.batch_size = 64" or "BATCH_SIZE = 64".
+        search_path: More folders to look in.
+
+    Returns:
+        The whole configuration as gin text, which parses to the same.
+
+    Raises:
+        UserError: A file is missing; a statement can't be read; the name of a configurable, a
+            parameter or a macro is unknown; a value is of the wrong type, or required and not set.
+    """
+    gin.clear_config()
+    with gin.unlock_config():
+        parser = _Parser([pathlib.Path(p) for p in search_path])
+        for name in gin_files:
+            parser.parse_file(name, None)
+        for param in gin_params:
+            parser.parse_text(io.StringIO(param), f"--gin_param={param!r}")
+        parser.check_macros()
+        _check_values()
+        _drop_unused_macros()
+    return gin.config_str()
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns gin's complaint about a required parameter, made at the call, into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        match = re.search(
+            r"Required bindings for `(\S+)` not provided in config: \['(\w+)'", str(error)
+        )
+        if not match:
+            raise
+        name = f"{match[1]}.{match[2]}"
+        raise UserError(f"{name} must be set: --gin_param='{name} = ...'.") from error
+
+
+class _Parser:
+    """Reads statements and binds them; keeps track of macros and where they stand."""
+
+    def __init__(self, search_path: list[pathlib.Path]) -> None:
+        self._search_path = search_path
+        self._delegate = gin_config.ParserDelegate(skip_unknown=False)
+        self._defined: dict[str, str] = {}
+        self._used: dict[str, str] = {}
+        self._open: list[pathlib.Path] = []
+
+    def parse_file(self, name: str, included_by: pathlib.Path | None) -> None:
+        path = self._find(name, included_by)
+        if path in self._open:
+            raise UserError(f"{included_by} includes {name}, which includes it in turn.")
+        self._open.append(path)
+        try:
+            with path.open(encoding="utf-8") as file:
+                self.parse_text(file, str(path), path)
+        except OSError as error:
+            raise UserError(f"Can't read the gin file {path}: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"The gin file {path} is not UTF-8 text.") from error
+        self._open.pop()
+
+    def _find(self, name: str, included_by: pathlib.Path | None) -> pathlib.Path:
+        folders = [included_by.parent if included_by else pathlib.Path()]
+        folders += [*self._search_path, bundled_gin_dir()]
+        for folder in folders:
+            for candidate in (folder / name, folder / f"{name}.gin"):
+                if candidate.is_file():
+                    return candidate
+        bundled = list_bundled()
+        near = _nearest(name.removesuffix(".gin"), bundled, f" ({', '.join(bundled)})")
+        raise UserError(
+            f"There is no gin file {name!r}{f' (included by {included_by})' if included_by else ''}"
+            f": it is neither in {', '.join(str(f) for f in folders[:-1])} nor among the bundled "
+            f"ones{near}"
+        )
+
+    def parse_text(self, file: IO[str], where: str, path: pathlib.Path | None = None) -> None:
+        statements = iter(config_parser.ConfigParser(file, self._delegate))
+        line = 0
+        while True:
+            try:
+                statement = next(statements)
+            except StopIteration:
+                return
+            except SyntaxError as error:
+                raise UserError(
+                    f"Can't read the setting in {where}"
+                    f"{f', line {error.lineno}' if path else ''}: {error.msg.rstrip('.')}. Write "
+                    "NAME = VALUE or configurable.parameter = VALUE, texts in quotes."
+                ) from error
+            except ValueError as error:
+                # An unknown @reference, which gin refuses while it reads the value.
+                match = re.search(r"'@?([\w./]+?)(\(\))?'", str(error))
+                name = (match[1] if match else str(error)).rpartition("/")[2]
+                after = f", after line {line}" if line else ""
+                raise UserError(
+                    _unknown_configurable(name, f"{where}{after if path else ''}")
+                ) from error
+            line = statement.location.line_num
+            place = f"{where}, line {line}" if path else where
+            if isinstance(statement, config_parser.BindingStatement):
+                self._bind(statement, place)
+            elif isinstance(statement, config_parser.IncludeStatement):
+                self.parse_file(statement.filename, path)
+            elif isinstance(statement, config_parser.BlockDeclaration):
+                if not gin_config._REGISTRY.get_match(statement.selector):
+                    raise UserError(_unknown_configurable(statement.selector, place))
+            else:
+                raise UserError(
+                    f"{place} imports a Python module, which a configuration may not do here: "
+                    "remove the line, and import the module in a program of your own."
+                )
+
+    def _bind(self, statement: config_parser.BindingStatement, place: str) -> None:
+        for reference in gin_config.iterate_references({"": statement.value}):
+            if _is_macro(reference):
+                self._used.setdefault(_macro_name(reference), place)
+        scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
+        if not parameter:
+            name = f"{scope}/{selector}" if scope else selector
+            self._defined.setdefault(name, place)
+            gin.bind_parameter((name, _MACRO, "value"), statement.value)
+            return
+        try:
+            configurable = gin_config._REGISTRY.get_match(selector)
+        except KeyError as error:
+            raise UserError(f"{selector!r} in {place} is ambiguous: {error.args[0]}.") from error
+        if configurable is None:
+            raise UserError(_unknown_configurable(selector, place))
+        names = _parameters(configurable)
+        if names is not None and parameter not in names:
+            raise UserError(
+                f"{selector} has no parameter {parameter!r} ({place})"
+                f"{_nearest(parameter, names, ': it has ' + ', '.join(sorted(names)))}"
+            )
+        gin.bind_parameter((scope, selector, parameter), statement.value)
+
+    def check_macros(self) -> None:
+        for name, place in self._used.items():
+            if name not in self._defined:
+                raise UserError(
+                    f"The macro %{name} is used in {place}, but nothing defines it"
+                    f"{_nearest(name, self._defined, f': set {name} = ...')}"
+                )
+        for name, place in self._defined.items():
+            if name not in self._used:
+                raise UserError(
+                    f"The macro {name} is set in {place}, but nothing uses it"
+                    f"{_nearest(name, self._used, ': remove it, or set a parameter instead')}"
+                )
+
+
+def _is_macro(reference: gin_config.ConfigurableReference) -> bool:
+    return reference.selector in (_MACRO, "macro")
+
+
+def _macro_name(reference: gin_config.ConfigurableReference) -> str:
+    return reference.scoped_selector.rpartition("/")[0]
+
+
+def _nearest(name: str, names: Iterable[str], otherwise: str) -> str:
+    """The end of a sentence: the nearest right name, or something else where none is near."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f": did you mean {near[0]}?" if near else f"{otherwise}."
+
+
+def _unknown_configurable(name: str, place: str) -> str:
+    known = [
+        gin_config._REGISTRY.minimal_selector(selector)
+        for selector, _ in gin_config._REGISTRY.items()
+        if not selector.startswith("gin.")
+    ]
+    hint = _nearest(name, known, f": there are {', '.join(sorted(known))}")
+    return f"There is no configurable {name!r} ({place}){hint}"
+
+
+def _function(configurable: gin_config.Configurable) -> Any:
+    wrapped = configurable.wrapped
+    return wrapped.__init__ if isinstance(wrapped, type) else wrapped
+
+
+def _parameters(configurable: gin_config.Configurable) -> list[str] | None:
+    """The parameters that may be set; None: any (a function with **kwargs)."""
+    spec = gin_config._get_cached_arg_spec(_function(configurable))
+    if spec.varkw:
+        return None
+    denied = set(configurable.denylist or ()) | {"self"}
+    return [name for name in (*spec.args, *spec.kwonlyargs) if name not in denied]
+
+
+def _check_values() -> None:
+    referenced = {
+        r.scoped_selector.rpartition("/")[0]
+        for r in gin_config.iterate_references(gin_config._CONFIG)
+    }
+    for (scope, selector), bindings in gin_config._CONFIG.items():
+        # The bindings of a scope count where something refers to it.
+        if selector == _MACRO or (scope and scope not in referenced):
+            continue
+        configurable = gin_config._REGISTRY[selector]
+        hints = typing.get_type_hints(_function(configurable))
+        short = gin_config._REGISTRY.minimal_selector(selector)
+        for parameter, bound in bindings.items():
+            name = f"{scope}/{short}.{parameter}" if scope else f"{short}.{parameter}"
+            value = _resolve(bound, name)
+            if parameter in hints and value is not _UNKNOWN:
+                _check_type(name, value, hints[parameter])
+
+
+def _resolve(value: Any, name: str) -> Any:
+    """A bound value with its macros replaced; _UNKNOWN where only a call would tell."""
+    if isinstance(value, gin_config.ConfigurableReference):
+        if _is_macro(value):
+            macro = _macro_name(value)
+            return _resolve(gin.query_parameter(f"{macro}/{_MACRO}.value"), macro)
+        if value.selector in ("gin.constant", "constant"):
+            value = value.scoped_configurable_fn()
+            if value is gin.REQUIRED:
+                raise UserError(
+                    f"{name} must be set: --gin_param='{name} = ...', or in a gin file."
+                )
+            return value
+        return _UNKNOWN if value.evaluate else value.scoped_configurable_fn
+    if isinstance(value, (list, tuple)):
+        items = [_resolve(item, name) for item in value]
+        return _UNKNOWN if any(i is _UNKNOWN for i in items) else type(value)(items)
+    return value
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    members = typing.get_args(hint) if _is_union(hint) else (hint,)
+    wrong = isinstance(value, bool) and bool not in members and typing.Any not in members
+    if not wrong:
+        try:
+            typeguard.check_type(value, hint)
+            return
+        except typeguard.TypeCheckError:
+            pass
+    wanted = " or ".join(_describe(member) for member in members)
+    raise UserError(f"{name} must be {wanted}, but is {value!r} ({type(value).__name__}).")
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _describe(hint: Any) -> str:
+    plain = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text in quotes",
+        bool: "True or False",
+        type(None): "None",
+    }
+    if hint in plain:
+        return plain[hint]
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(repr(choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) in (list, tuple) or "Sequence" in str(hint):
+        inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
+        what = f" of {_describe(inner[0])} each" if inner and inner[0] in plain else ""
+        return f"a list{what}" if typing.get_origin(hint) is not tuple else f"a tuple{what}"
+    if "Callable" in str(hint):
+        return "a reference such as @name"
+    return getattr(hint, "__name__", str(hint))
+
+
+def _drop_unused_macros() -> None:
+    # A setting that replaced another may have left the other's macro with nothing that uses it;
+    # kept, it would be an error when the configuration is read again.
+    while True:
+        used = {
+            _macro_name(r)
+            for r in gin_config.iterate_references(gin_config._CONFIG)
+            if _is_macro(r)
+        }
+        unused = [k for k in gin_config._CONFIG if k[1] == _MACRO and k[0] not in used]
+        if not unused:
+            return
+        for key in unused:
+            del gin_config._CONFIG[key]
