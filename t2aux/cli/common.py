@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
+from t2aux import logs
 from t2aux.errors import UserError
 
 # What gin adds to the message of any error that passes through a configurable.
@@ -84,10 +85,27 @@ def no_arguments(argv: Sequence[str]) -> None:
 
 
 def quiet_tensorflow() -> None:
-    """Keeps TensorFlow's notes on its start off the terminal, unless the user asked for them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Imports TensorFlow and keeps its notes on that off the terminal.
+
+    Not where the user has set TF_CPP_MIN_LOG_LEVEL.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     # tensorflow-datasets looks for Google's cloud otherwise, which takes long without a network.
     os.environ.setdefault("NO_GCE_CHECK", "true")
+    # Some notes are written before any level is looked at. Errors still come as exceptions.
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def help_text(name: str, description: str) -> str:
@@ -145,6 +163,7 @@ def run(
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
     logging.get_absl_handler().setFormatter(None)
+    logging.get_absl_handler().addFilter(logs.is_ours)
     status: int | None
     try:
         status = main(_parse_flags(argv))

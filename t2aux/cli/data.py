@@ -35,38 +35,35 @@ _PICTURE = flags.DEFINE_string(
 
 def main(argv: Sequence[str]) -> int | None:
     """Runs the command; argv[1], if there, is the name of the data set."""
+    # Here, since `t2aux data --help` needs none of it.
     from t2aux.data import catalogue
 
     if len(argv) > 2:
         raise UserError(f"Give one name of a data set, not {len(argv) - 1}: {' '.join(argv[1:])}.")
-    configured = common.parse_gin()
-    name = argv[1] if len(argv) == 2 else _configured("name")
-    if name is None and not configured:
+    if len(argv) == 1 and not (flags.FLAGS.gin_file or flags.FLAGS.gin_param):
         if _PREPARE.value or _PICTURE.value:
             raise UserError("Name the data set: t2aux data NAME; `t2aux data` lists the names.")
         print(catalogue.listing())
         return None
 
-    # TensorFlow and matplotlib are imported only where they are needed.
+    import gin
+
     from t2aux.data import load, prepare
     from t2aux.data.summary import draw_sequences, summarise
 
-    arguments = {} if name is None else {"name": name}
-    if _PREPARE.value and not prepare(name or "digits", _configured("data_dir")):
-        print(f"{name or 'digits'} needs no preparation.")
+    common.parse_gin()
+    arguments = {"name": argv[1]} if len(argv) == 2 else {}
+    if _PREPARE.value:
+        bindings = gin.get_bindings("load")
+        name = arguments.get("name", bindings.get("name", "digits"))
+        if not prepare(name, bindings.get("data_dir")):
+            print(f"{name} needs no preparation.")
     splits = {split: load(split, **arguments) for split in ("train", "test")}
     print(summarise(splits))
     if _PICTURE.value:
         draw_sequences(splits["train"], _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")
     return None
-
-
-def _configured(parameter: str) -> object:
-    """Returns the value that the configuration binds to a parameter of `load`, or None."""
-    import gin
-
-    return gin.get_bindings("load").get(parameter)
 
 
 if __name__ == "__main__":

@@ -293,7 +293,9 @@ class _Run:
             batch, step = batch + count, step + count
             at_end = batch == self._steps_per_epoch
             done = step == total
-            if step % self._log_every == 0 or done:
+            # The means of two phases must not mix.
+            end_of_phase = at_end and epoch + 1 == phase.epochs
+            if step % self._log_every == 0 or end_of_phase:
                 self._log(log, phase, epoch, step, total, rate)
             if at_end:
                 position.batch.assign(0)

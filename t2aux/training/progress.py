@@ -12,7 +12,7 @@ from typing import IO
 import tensorflow as tf
 from absl import logging
 
-from t2aux import files
+from t2aux import files, logs
 from t2aux.errors import UserError
 
 
@@ -68,6 +68,7 @@ class RunLog:
         except OSError as error:
             self._metrics.close()
             raise UserError(f"Can't write {model_dir / 'train.log'}: {error.strerror}.") from error
+        self._handler.addFilter(logs.is_ours)
         self._handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s"))
         logging.get_absl_logger().addHandler(self._handler)
         self._summaries = tf.summary.create_file_writer(str(model_dir / "tensorboard"))

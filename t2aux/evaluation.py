@@ -1,0 +1,72 @@
+"""How well a classifier does on a split: accuracy, loss, confusion matrix, and a table by class."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from t2aux import data
+from t2aux.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The outcome of an evaluation.
+
+    Attributes:
+        classes: The classes' names, K of them.
+        confusion: [K, K] int64: row the true class, column the predicted one.
+        loss: Mean cross-entropy, in nats.
+    """
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+    loss: float
+
+    @property
+    def examples(self) -> int:
+        """How many sequences were classified."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, in [0, 1]."""
+        return float(np.trace(self.confusion) / self.examples)
+
+
+def evaluate(
+    predict: Callable[[data.Batch], tf.Tensor],
+    split: data.Split,
+    batch_size: int = 128,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Classifies a split.
+
+    Args:
+        predict: Gives a batch's logits [B, K].
+        split: The data.
+        batch_size: B; the last batch may be smaller.
+        progress: Called after every batch with the number of sequences done.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        UserError: The split is empty.
+    """
+    if len(split) == 0:
+        raise UserError(f"There is nothing to evaluate: a split of {split.info.name} is empty.")
+    count = split.info.num_classes
+    confusion = np.zeros((count, count), np.int64)
+    loss = 0.0
+    for batch in split.batches(batch_size):
+        logits = predict(batch)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch.labels, logits)
+        loss += float(tf.reduce_sum(tf.cast(losses, tf.float64)))
+        np.add.at(confusion, (batch.labels.numpy(), np.argmax(logits, axis=-1)), 1)
+        if progress is not None:
+            progress(int(confusion.sum()))
+    return Evaluation(split.info.classes, confusion, loss / len(split))
