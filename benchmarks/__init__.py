@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios against its peers, measured in the same run."""

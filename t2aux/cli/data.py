@@ -1,17 +1,17 @@
-"""Lists the data sets, prepares one, shows what is in it.
+r"""Lists the data sets, prepares one, shows what is in it.
 
 Usage:
-    t2aux data                        lists the names
-    t2aux data NAME [flags]           prints a summary and draws a few sequences
-    t2aux data NAME --prepare         downloads a data set of tensorflow-datasets first
+  t2aux data                    lists the names
+  t2aux data NAME [flags]       prints a summary, and draws a few sequences into --picture
+  t2aux data NAME --prepare     downloads a data set of tensorflow-datasets first
 
 Examples:
-    t2aux data digits
-    t2aux data digits --gin_param=load.side=28 --picture=digits.png
-    t2aux data mnist --prepare
-    t2aux data idx --data_dir=mnist --gin_param=load.permutation_seed=92916 --picture=pmnist.png
-    t2aux data csv --data_dir=dbpedia --gin_param='load.tokens="bytes"'
-    t2aux data --gin_file=quickstart.gin
+  t2aux data digits
+  t2aux data digits --gin_param='load.side = 28' --picture=digits.png
+  t2aux data mnist --prepare
+  t2aux data idx --data_dir=mnist --gin_param='load.permutation_seed = 92916' --picture=pmnist.png
+  t2aux data csv --data_dir=dbpedia --gin_param='load.tokens = "bytes"'
+  t2aux data --gin_file=quickstart
 """
 
 from __future__ import annotations
@@ -48,23 +48,32 @@ def main(argv: Sequence[str]) -> int | None:
 
     import gin
 
+    from t2aux import config
     from t2aux.data import load, prepare
     from t2aux.data.summary import draw_sequences, summarise
 
+    if flags.FLAGS.gin_file or not all(p.lstrip().startswith("load.") for p in common.gin_params()):
+        # A configuration of a whole run names the configurables of the training too. They are slow
+        # to import.
+        common.quiet_tensorflow()
+        from t2aux.model import prediction, reconstruction  # noqa: F401
+        from t2aux.training import loop  # noqa: F401
     common.parse_gin()
-    arguments = {"name": argv[1]} if len(argv) == 2 else {}
-    if _PREPARE.value:
-        bindings = gin.get_bindings("load")
-        name = arguments.get("name", bindings.get("name", "digits"))
-        if not prepare(name, bindings.get("data_dir")):
-            print(f"{name} needs no preparation.")
-    splits = {split: load(split, **arguments) for split in ("train", "test")}
-    print(summarise(splits))
+    bindings = gin.get_bindings("load")
+    name = argv[1] if len(argv) == 2 else bindings.get("name", "digits")
+    if name not in catalogue.OWN:
+        common.quiet_tensorflow()
+    if _PREPARE.value and not prepare(name, bindings.get("data_dir")):
+        print(f"{name} needs no preparation.")
+    with config.user_errors():
+        train = load("train", name=name)
+        test = load("test", name=name, info=train.info)
+    print(summarise({"train": train, "test": test}))
     if _PICTURE.value:
-        draw_sequences(splits["train"], _PICTURE.value)
+        draw_sequences(train, _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")
     return None
 
 
 if __name__ == "__main__":
-    common.run(main, __doc__)
+    common.run(main)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pathlib
 
 import tensorflow as tf
+from google.protobuf import message as protobuf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from t2aux.errors import UserError
 
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+# Where TensorFlow keeps the graph of the saved objects.
+_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_NETWORKS = ("classifier", "auxiliary")
 
 
 def latest(model_dir: pathlib.Path) -> str | None:
@@ -40,38 +44,59 @@ def check(path: str, **objects: tf.Module) -> None:
     Raises:
         UserError: See `restore`.
     """
+    stored = _stored_shapes(path)
+    for name, module in objects.items():
+        own = {
+            "/".join([name, *map(str, place)]): variable.shape.as_list()
+            for place, variable in module._flatten(
+                predicate=lambda x: isinstance(x, tf.Variable), with_path=True
+            )
+        }
+        for key, shape in own.items():
+            if stored.get(key) != shape:
+                there = f"has it as {stored[key]}" if key in stored else "does not have it"
+                raise UserError(_other_architecture(path, key, str(shape), there))
+        for key in stored:
+            if key.startswith(f"{name}/") and key not in own:
+                raise UserError(_other_architecture(path, key, "no such variable", "has it"))
+
+
+def _stored_shapes(path: str) -> dict[str, list[int]]:
+    """The shapes of a checkpoint's variables by their place in the saved objects.
+
+    Not by their keys: a variable that two objects share is stored under one of its places only.
+    """
     try:
-        stored = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError) as error:
+        reader = tf.train.load_checkpoint(path)
+        shapes = reader.get_variable_to_shape_map()
+        graph = trackable_object_graph_pb2.TrackableObjectGraph()
+        graph.ParseFromString(reader.get_tensor(_GRAPH))
+    except (tf.errors.OpError, ValueError, RuntimeError, protobuf.DecodeError) as error:
         raise UserError(
             f"The checkpoint {path} is missing or damaged ({_first_line(error)}). Remove it to go "
             "on from the one before it, or train anew in another --model_dir."
         ) from error
-    for name, module in objects.items():
-        own = {
-            "/".join([name, *map(str, p)]) + _VALUE: variable
-            for p, variable in module._flatten(
-                predicate=lambda x: isinstance(x, tf.Variable), with_path=True
-            )
-        }
-        for key, variable in own.items():
-            shape = stored.get(key)
-            if shape is None or list(shape) != variable.shape.as_list():
-                there = "does not have it" if shape is None else f"has it as {list(shape)}"
-                raise UserError(_other_architecture(path, key, variable.shape.as_list(), there))
-        for key in stored:
-            # Optimizer slots are stored under the optimizer's own name.
-            if key.startswith(f"{name}/") and key.endswith(_VALUE) and key not in own:
-                raise UserError(_other_architecture(path, key, None, "has it"))
+    found: dict[str, list[int]] = {}
+
+    def walk(node_id: int, place: str) -> None:
+        node = graph.nodes[node_id]
+        for attribute in node.attributes:
+            found[place] = list(shapes[attribute.checkpoint_key])
+        for child in node.children:
+            walk(child.node_id, f"{place}/{child.local_name}")
+
+    for child in graph.nodes[0].children:
+        # The optimizer refers back to the networks' variables; its own are not asked for.
+        if child.local_name in _NETWORKS:
+            walk(child.node_id, child.local_name)
+    return found
 
 
-def _other_architecture(key_path: str, key: str, shape: list[int] | None, there: str) -> str:
-    variable = key.removesuffix(_VALUE)
-    wanted = "no such variable" if shape is None else f"{shape}"
+def _other_architecture(path: str, variable: str, wanted: str, there: str) -> str:
     return (
-        f"The checkpoint {key_path} is of another architecture: the configuration asks for "
-        f"{wanted} as {variable}, and the checkpoint {there}. Use the configuration it was trained "
-        "with, or another --model_dir."
+        f"The checkpoint {path} is of another architecture: the configuration asks for {wanted} as "
+        f"{variable}, and the checkpoint {there}. Use the configuration it was trained with, or "
+        "another --model_dir."
     )
 
 

@@ -1,0 +1,124 @@
+"""The whole way on real digits, in a few minutes and without internet.
+
+Trains r-LSTM, and a plain LSTM at the same truncation and with as many updates; evaluates both;
+exports r-LSTM; and classifies a real image with the exported TensorFlow Lite file through LiteRT.
+Each step is one of the other commands, shown as it is run.
+
+Example:
+  t2aux demo --output_dir=runs/demo
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from t2aux import files
+from t2aux.cli import common
+from t2aux.errors import UserError
+
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "runs/demo", "Folder for all that is made.")
+
+# The test image that is classified at the end.
+_EXAMPLE = 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command. Returns the exit status."""
+    common.no_arguments(argv)
+    began = time.monotonic()
+    root = files.ensure_directory(_OUTPUT_DIR.value)
+    r_lstm, lstm = root / "r_lstm", root / "lstm"
+    _run("train", f"--model_dir={r_lstm}", "--gin_file=quickstart")
+    _run("train", f"--model_dir={lstm}", "--gin_file=quickstart_lstm")
+    for model_dir in (r_lstm, lstm):
+        _run("evaluate", f"--model_dir={model_dir}")
+    version = _next_version(root / "export")
+    _run("export", f"--model_dir={r_lstm}", f"--export_dir={root / 'export'}")
+    image, label = _save_example(root)
+    tflite = version / "classifier.tflite"
+    _run("classify", f"--model={tflite}", image)
+    print(f"(It is a {label}.)\n")
+    _summary(root, r_lstm, lstm, version, image, time.monotonic() - began)
+    return 0
+
+
+def _run(*arguments: str | pathlib.Path) -> None:
+    words = [str(a) for a in arguments]
+    print(f"\n$ t2aux {shlex.join(words)}", flush=True)
+    # In a checkout that is not installed the package is found from its parent folder alone.
+    root = pathlib.Path(__file__).resolve().parents[2]
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(root)]))
+    done = subprocess.run(
+        [sys.executable, "-m", "t2aux", *words],
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(
+            f"t2aux {words[0]} ended with status {done.returncode}: what it said is above."
+        )
+
+
+def _next_version(export_dir: pathlib.Path) -> pathlib.Path:
+    made = [int(d.name) for d in export_dir.glob("*") if d.name.isdigit()]
+    return export_dir / str(max(made, default=0) + 1)
+
+
+def _save_example(root: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """Writes a test image as a PNG file. Returns its path and its class."""
+    import numpy as np
+    from PIL import Image
+
+    from t2aux.data import digits
+
+    pixels, label = digits.test_image(_EXAMPLE)
+    path = root / "digit.png"
+    with files.atomic_write(path, "wb") as file:
+        Image.fromarray(np.asarray(pixels, np.uint8)).save(file, format="PNG")
+    return path, label
+
+
+def _summary(
+    root: pathlib.Path,
+    r_lstm: pathlib.Path,
+    lstm: pathlib.Path,
+    version: pathlib.Path,
+    image: pathlib.Path,
+    seconds: float,
+) -> None:
+    def accuracy(model_dir: pathlib.Path) -> float:
+        report = files.read_json(model_dir / "evaluation" / "test" / "evaluation.json")
+        return 100 * report["accuracy"]
+
+    parity = files.read_json(version / "parity.json")
+    artefacts = parity["artefacts"]
+    updates = json.loads((r_lstm / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    print(f"Test accuracy on real digits after {updates} updates:")
+    print(f"  {accuracy(r_lstm):6.2f} %  r-LSTM")
+    print(f"  {accuracy(lstm):6.2f} %  plain LSTM, same truncation")
+    print(f"  {100 * artefacts['classifier.tflite']['accuracy']:6.2f} %  r-LSTM as a TFLite file")
+    print("\nWhere everything lies:")
+    for what, path in (
+        ("runs (checkpoints, metrics, TensorBoard)", f"{r_lstm}, {lstm}"),
+        ("confusion matrix", r_lstm / "evaluation" / "test" / "confusion.png"),
+        ("SavedModel for TF Serving", version),
+        ("TensorFlow Lite, whole sequences", version / "classifier.tflite"),
+        ("TensorFlow Lite, streaming", version / "classifier_stream.tflite"),
+        ("accuracy of every artefact", version / "parity.json"),
+        ("the image", image),
+    ):
+        print(f"  {what:42}{path}")
+    print(f"\nTook {seconds / 60:.1f} minutes. Next: tensorboard --logdir={root}")
+
+
+if __name__ == "__main__":
+    common.run(main)

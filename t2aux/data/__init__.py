@@ -1,0 +1,11 @@
+"""Data, one door: `load(split, name, ...)` gives a `Split`, whose `batches` feed the training.
+
+The sources, a module each: the embedded `digits`; the data sets of tensorflow-datasets, by their
+names; and a user's own `image_folder`, `csv`, `npz` and `idx` files.
+"""
+
+from t2aux.data.loading import SOURCES, load, prepare
+from t2aux.data.split import Batch, Split
+from t2aux.data.table import Table
+
+__all__ = ["SOURCES", "Batch", "Split", "Table", "load", "prepare"]

@@ -1,0 +1,43 @@
+"""`digits`: 1,797 real handwritten digits of 8 x 8 pixels, embedded in scikit-learn.
+
+Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+Repository, 1998. It needs no internet. scikit-learn ships no split, so this is the project's own:
+a fifth of each class, drawn with a fixed seed, is the test split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from t2aux.data.pixels import image_info, image_table
+from t2aux.data.table import Options, Table, subset
+from t2aux.preprocessing import DatasetInfo
+
+SIDE = 8
+CLASSES = tuple("0123456789")
+_SPLIT_SEED = 1797
+_LARGEST_VALUE = 16  # scikit-learn's pixels are counts from 0 to 16.
+
+
+def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
+    """Reads a split of `digits`, 1,438 training and 359 test images."""
+    # scikit-learn takes a second to import, and only this source needs it.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    chosen = split_indices(digits.target)[split]
+    chosen = chosen[subset(len(chosen), options.max_examples)]
+    pixels = np.round(digits.images[chosen] * (255 / _LARGEST_VALUE)).astype(np.uint8)
+    info = image_info("digits", CLASSES, 1, (SIDE, SIDE), options)
+    images = ((f"digit {index}", image) for index, image in zip(chosen, pixels, strict=True))
+    return info, image_table(images, digits.target[chosen], info, resize=True)
+
+
+def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the fixed split: int64 indices, ascending, by "train" and "test"."""
+    generator = np.random.Generator(np.random.PCG64(_SPLIT_SEED))
+    is_test = np.zeros(len(labels), bool)
+    for label in range(len(CLASSES)):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        is_test[members[: round(len(members) / 5)]] = True
+    return {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}

@@ -1,0 +1,222 @@
+"""The one door to all data: `load`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+import gin
+
+from t2aux.data import digits, idx, image_folder, npz, text_csv
+from t2aux.data.split import Split
+from t2aux.data.table import Options, Table
+from t2aux.errors import UserError
+from t2aux.preprocessing import TOKENS, DatasetInfo
+
+SPLITS = ("train", "test")
+# The sources that have names of their own; every other name is one of tensorflow-datasets.
+SOURCES: dict[str, Callable[[str, Options], tuple[DatasetInfo, Table]]] = {
+    "digits": digits.read,
+    "image_folder": image_folder.read,
+    "csv": text_csv.read,
+    "npz": npz.read,
+    "idx": idx.read,
+}
+_TFDS_PREFIX = "tfds:"
+
+
+@gin.configurable("load")
+def load(
+    split: str,
+    name: str = "digits",
+    data_dir: str | None = None,
+    side: int | None = None,
+    grey: bool = False,
+    permutation_seed: int | None = None,
+    tokens: str = "characters",
+    max_length: int | None = None,
+    vocabulary_size: int = 256,
+    bucket_batches: int = 16,
+    max_examples: int | None = None,
+    splits: tuple[str, str] | None = None,
+    info: DatasetInfo | None = None,
+) -> Split:
+    """Reads a split of a data set into memory.
+
+    Args:
+        split: "train" or "test".
+        name: "digits"; or "image_folder", "csv", "npz" or "idx" for files in `data_dir`; or any
+            image or text classification data set of tensorflow-datasets by its name, such as
+            "mnist", "cifar10", "stanford_dogs" or "ag_news_subset" ("tfds:NAME" if in doubt).
+        data_dir: The folder of the files; for tensorflow-datasets, that of its prepared data. If
+            None, the environment variable T2AUX_DATA_DIR, and then tensorflow-datasets' own
+            default.
+        side: Height and width that images are resized to (bilinear, antialiased). None keeps
+            square images of one size as they are.
+        grey: Whether to turn colour images into grey ones, with one channel instead of three.
+        permutation_seed: Seed of a fixed permutation of the pixels, the same for every image and
+            split (pMNIST); None for raster order.
+        tokens: What a step of text is: "characters" (Unicode code points) or "bytes" (of UTF-8).
+        max_length: Where texts are cut, in tokens; None for nowhere.
+        vocabulary_size: The largest number of different characters, the most frequent ones of the
+            training split; the others become the unknown character, which is counted too.
+        bucket_batches: Where lengths vary, sequences are sorted by length in pools of this many
+            batches before the batches are shuffled, which saves padding; 1 to turn it off.
+        max_examples: Take only so many examples, a fixed random choice; None for all.
+        splits: For tensorflow-datasets, what it shall read as "train" and as "test", such as
+            ("train[:90%]", "train[90%:]"). None for its splits of these names, with "validation"
+            in place of a missing "test".
+        info: The description of the data that a classifier was trained on. The data is then
+            prepared as it says (side, grey, permutation, tokens, vocabulary, classes) rather than
+            by the arguments above, and must agree with it; images of another size are resized only
+            if `side` is given too.
+
+    Returns:
+        The split. Both splits of a data set have equal `info`.
+
+    Raises:
+        UserError: An argument is out of its range; the name is unknown; the data is missing, not
+            prepared or damaged; or it disagrees with `info`.
+    """
+    if split not in SPLITS:
+        raise UserError(f"The split is {split!r}: give one of {', '.join(SPLITS)}.")
+    _check_whole_number("bucket_batches", bucket_batches, least=1)
+    options = _options(
+        data_dir=data_dir,
+        side=side,
+        grey=grey,
+        permutation_seed=permutation_seed,
+        tokens=tokens,
+        max_length=max_length,
+        vocabulary_size=vocabulary_size,
+        max_examples=max_examples,
+        splits=splits,
+    )
+    if info is not None:
+        options = _options_of_info(options, info)
+    found, table = _read(name, split, options)
+    _check_applicable(options, found)
+    if info is not None:
+        _check_agreement(found, info)
+        found = info
+    return Split(found, table, bucket_batches)
+
+
+def prepare(name: str, data_dir: str | None = None) -> bool:
+    """Downloads and prepares a data set of tensorflow-datasets.
+
+    Args:
+        name: As for `load`.
+        data_dir: As for `load`: where the prepared data goes.
+
+    Returns:
+        Whether there was anything to do: False for the embedded data set and for a user's files.
+
+    Raises:
+        UserError: The name is unknown, or the download or the preparation fails.
+    """
+    if name in SOURCES:
+        return False
+    from t2aux.data import tfds_source
+
+    tfds_source.prepare(name.removeprefix(_TFDS_PREFIX), _folder(data_dir), tuple(SOURCES))
+    return True
+
+
+def _read(name: str, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+    if not isinstance(name, str) or not name:
+        raise UserError(f"load.name is {name!r}: give the name of a data set.")
+    if name in SOURCES:
+        return SOURCES[name](split, options)
+    # tensorflow-datasets takes seconds to import, and the other sources do without it.
+    from t2aux.data import tfds_source
+
+    return tfds_source.read(split, options, name.removeprefix(_TFDS_PREFIX), tuple(SOURCES))
+
+
+def _options(**arguments: object) -> Options:
+    """Checks the arguments of `load` one by one and fills in the data_dir."""
+    folder = _folder(arguments.pop("data_dir"))
+    for name, least in (("side", 1), ("permutation_seed", 0), ("max_length", 1)):
+        _check_whole_number(name, arguments[name], least=least, optional=True)
+    _check_whole_number("max_examples", arguments["max_examples"], least=1, optional=True)
+    _check_whole_number("vocabulary_size", arguments["vocabulary_size"], least=2)
+    if not isinstance(arguments["grey"], bool):
+        raise UserError(f"load.grey is {arguments['grey']!r}: give True or False.")
+    if arguments["tokens"] not in TOKENS:
+        raise UserError(f"load.tokens is {arguments['tokens']!r}: give {' or '.join(TOKENS)}.")
+    splits = arguments["splits"]
+    if splits is not None:
+        is_pair = isinstance(splits, (tuple, list)) and len(splits) == len(SPLITS)
+        if not is_pair or not all(isinstance(part, str) for part in splits):
+            raise UserError(
+                f"load.splits is {splits!r}: give two names, for training and for test, such as "
+                "('train[:90%]', 'train[90%:]')."
+            )
+        arguments["splits"] = tuple(splits)
+    return Options(data_dir=folder, resize=arguments["side"] is not None, **arguments)
+
+
+def _folder(data_dir: object) -> pathlib.Path | None:
+    if data_dir is None:
+        data_dir = os.environ.get("T2AUX_DATA_DIR") or None
+    if data_dir is None:
+        return None
+    if not isinstance(data_dir, (str, os.PathLike)):
+        raise UserError(f"load.data_dir is {data_dir!r}: give the name of a folder.")
+    return pathlib.Path(data_dir).expanduser()
+
+
+def _check_whole_number(name: str, value: object, *, least: int, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if type(value) is not int or value < least:
+        none = ", or None" if optional else ""
+        raise UserError(f"load.{name} is {value!r}: give a whole number of at least {least}{none}.")
+
+
+def _options_of_info(options: Options, info: DatasetInfo) -> Options:
+    return dataclasses.replace(
+        options,
+        side=info.side,
+        grey=info.kind == "image" and info.channels == 1,
+        permutation_seed=info.permutation_seed,
+        tokens=info.tokens or options.tokens,
+        max_length=info.max_length,
+        info=info,
+    )
+
+
+def _check_applicable(options: Options, info: DatasetInfo) -> None:
+    """Raises UserError if an option was set that this kind of data has no use for."""
+    useless = {
+        "side": options.side is not None and info.kind != "image",
+        "grey": options.grey and info.kind != "image",
+        "permutation_seed": options.permutation_seed is not None and info.kind != "image",
+        "max_length": options.max_length is not None and not info.is_text,
+    }
+    for name, is_useless in useless.items():
+        if is_useless:
+            raise UserError(
+                f"load.{name} is set, but {info.name} holds {info.kind}, which it does not apply "
+                "to: leave it out."
+            )
+
+
+def _check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
+    """Raises UserError if data is not of the kind that a classifier was trained on."""
+    for field in dataclasses.fields(info):
+        ours, theirs = getattr(found, field.name), getattr(info, field.name)
+        if field.name != "name" and ours != theirs:
+            raise UserError(
+                f"The data of {found.name} does not fit the classifier, which was trained on "
+                f"{info.name}: its {field.name} is {_short(ours)} where the classifier has "
+                f"{_short(theirs)}; evaluate it on data like that it was trained on."
+            )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,168 @@
+"""`npz`: a user's own sequences of real vectors, as train.npz and test.npz."""
+
+from __future__ import annotations
+
+import pathlib
+import tokenize
+import zipfile
+
+import numpy as np
+
+from t2aux.data.table import (
+    DAMAGE,
+    Options,
+    Table,
+    damaged,
+    find_file,
+    require_data_dir,
+    subset,
+)
+from t2aux.errors import UserError
+from t2aux.preprocessing import DatasetInfo
+
+# What zipfile and numpy raise for damage, unknown compression and encryption among it.
+_DAMAGE = (
+    *DAMAGE,
+    zipfile.BadZipFile,
+    ValueError,
+    KeyError,
+    SyntaxError,
+    tokenize.TokenError,
+    RuntimeError,
+    MemoryError,
+)
+_REAL_KINDS = "fiub"
+_INTEGER_KINDS = "iu"
+
+
+def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
+    """Reads a split of sequences.
+
+    Arrays of the file: `inputs` [N, T, C] or [N, T], real or integer, used as they are (scale them
+    to about [0, 1] yourself); `labels` int [N]; optionally `lengths` int [N], the number of true
+    steps of each sequence (what follows them is ignored); optionally, in train.npz, `classes`, the
+    names of the classes. Without it they are "0", "1", ... up to the largest training label.
+
+    Raises:
+        UserError: A file is missing or damaged, an array is missing or of a wrong shape or type, a
+            value is NaN or infinite, or a label or a length is out of range.
+    """
+    folder = require_data_dir("npz", options)
+    path = find_file(folder, [f"{split}.npz"], "npz")
+    arrays = _read_arrays(path)
+    inputs = arrays["inputs"]
+    if options.info is not None:
+        classes, channels = options.info.classes, options.info.channels
+        length = options.info.length
+    else:
+        train = arrays
+        if split != "train":
+            train = _read_arrays(find_file(folder, ["train.npz"], "npz"))
+        classes, channels = _classes(train, folder / "train.npz"), train["inputs"].shape[2]
+        length = None if "lengths" in train else train["inputs"].shape[1]
+    labels, lengths = _check_labels(arrays["labels"], classes, path), arrays.get("lengths")
+    if inputs.shape[2] != channels:
+        raise UserError(
+            f"{path}: inputs has {inputs.shape[2]} channels where the training data has "
+            f"{channels}: make them agree."
+        )
+    if lengths is None:
+        lengths = np.full(len(inputs), inputs.shape[1])
+    _check_lengths(lengths, inputs.shape[1], length, path)
+    chosen = subset(len(inputs), options.max_examples)
+    inputs, lengths = inputs[chosen], lengths[chosen]
+    # Row by row, the true steps: what lies behind them is dropped here, whatever it holds.
+    is_true = np.arange(inputs.shape[1]) < lengths[:, np.newaxis]
+    with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
+        values = inputs[is_true].astype(np.float32)
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        row, step = np.argwhere(is_true)[int(finite.argmin())]
+        raise UserError(
+            f"{path}: inputs holds NaN or an infinite value in sequence {chosen[row]}, step {step} "
+            "(counted from 0): mend the data."
+        )
+    info = DatasetInfo("npz", "vectors", classes, channels=channels, length=length)
+    return info, Table.of_lengths(values, lengths, labels[chosen])
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads and checks the types and shapes of the arrays of a file."""
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is damaged or not an .npz file: save it with numpy.savez.")
+    try:
+        # Pickled objects could run code; numpy refuses them here with a ValueError.
+        with np.load(path, allow_pickle=False) as file:
+            names = [n for n in ("inputs", "labels", "lengths", "classes") if n in file.files]
+            arrays = {name: file[name] for name in names}
+    except _DAMAGE as error:
+        raise damaged(path, error) from error
+    for name in ("inputs", "labels"):
+        if name not in arrays:
+            raise UserError(
+                f"{path} has no array `{name}`: save it with numpy.savez(..., {name}=...)."
+            )
+    inputs = arrays["inputs"]
+    if inputs.ndim == 2:
+        inputs = arrays["inputs"] = inputs[:, :, np.newaxis]
+    if inputs.dtype.kind not in _REAL_KINDS or inputs.ndim != 3 or not inputs.size:
+        raise UserError(
+            f"{path}: inputs is {inputs.dtype} of the shape {list(inputs.shape)}: give real "
+            "numbers [N, T, C] or [N, T], none of them 0."
+        )
+    for name in ("labels", "lengths"):
+        array = arrays.get(name)
+        if array is not None and (
+            array.dtype.kind not in _INTEGER_KINDS or array.shape != (len(inputs),)
+        ):
+            raise UserError(
+                f"{path}: {name} is {array.dtype} of the shape {list(array.shape)}: give integers "
+                f"[{len(inputs)}], one for each of the inputs."
+            )
+    return arrays
+
+
+def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...]:
+    names = train.get("classes")
+    if names is None:
+        largest = int(train["labels"].max())
+        # Else a stray label would make a classifier of a billion classes.
+        if largest >= len(train["labels"]):
+            raise UserError(
+                f"{path}: the label {largest} is larger than the number of sequences: mend the "
+                "labels, or save the names of all classes as `classes`."
+            )
+        return tuple(str(label) for label in range(largest + 1))
+    if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) != len(names):
+        raise UserError(
+            f"{path}: classes is {names.dtype} of the shape {list(names.shape)}: give a list of "
+            "different names (strings)."
+        )
+    return tuple(names.tolist())
+
+
+def _check_labels(labels: np.ndarray, classes: tuple[str, ...], path: pathlib.Path) -> np.ndarray:
+    wrong = (labels < 0) | (labels >= len(classes))
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise UserError(
+            f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}, but there "
+            f"are {len(classes)} classes: labels run from 0 to {len(classes) - 1}."
+        )
+    return labels.astype(np.int32)
+
+
+def _check_lengths(lengths: np.ndarray, steps: int, fixed: int | None, path: pathlib.Path) -> None:
+    wrong = (lengths < 1) | (lengths > steps)
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise UserError(
+            f"{path}: the length of sequence {index} (counted from 0) is {lengths[index]}: lengths "
+            f"run from 1 to {steps}, the steps of inputs."
+        )
+    if fixed is not None and (lengths != fixed).any():
+        index = int((lengths != fixed).argmax())
+        raise UserError(
+            f"{path}: sequence {index} (counted from 0) has {lengths[index]} steps where all "
+            f"training sequences have {fixed}: save `lengths` in train.npz too if lengths vary."
+        )

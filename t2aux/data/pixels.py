@@ -1,0 +1,101 @@
+"""Images into the table of pixels: what all image sources share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from t2aux.data.table import Options, Progress, Table
+from t2aux.errors import UserError
+from t2aux.preprocessing import DatasetInfo, image_pixels
+
+_ROWS_PERMUTED_AT_ONCE = 1024
+
+
+def image_info(
+    name: str, classes: tuple[str, ...], channels: int, size: tuple[int, int], options: Options
+) -> DatasetInfo:
+    """Describes a data set of images.
+
+    Args:
+        name: The data set.
+        classes: The names of the classes.
+        channels: 1 or 3, before `options.grey`.
+        size: Height and width of the training images, used if `options.side` is None.
+        options: side, grey and permutation_seed are read.
+
+    Raises:
+        UserError: The images are not square and no side is given.
+    """
+    side = options.side
+    if side is None:
+        if size[0] != size[1]:
+            raise UserError(
+                f"The images of {name} are {size[0]} x {size[1]} pixels, not square: set load.side "
+                "to the side that they shall be resized to."
+            )
+        side = size[0]
+    return DatasetInfo(
+        name=name,
+        kind="image",
+        classes=classes,
+        channels=1 if options.grey else channels,
+        length=side * side,
+        side=side,
+        permutation_seed=options.permutation_seed,
+    )
+
+
+def image_table(
+    images: Iterable[tuple[str, Image.Image | np.ndarray]],
+    labels: np.ndarray,
+    info: DatasetInfo,
+    *,
+    resize: bool,
+) -> Table:
+    """Converts, resizes and permutes images into a table.
+
+    Args:
+        images: len(labels) pairs of what to call an image in messages, and the image.
+        labels: int [N].
+        info: side, channels and permutation are read.
+        resize: Whether images of other sizes are resized; if not, they are errors.
+
+    Raises:
+        UserError: An image has another size than `info.side`, or an unsupported mode.
+    """
+    pixels = np.empty((len(labels), info.length, info.channels), np.uint8)
+    progress = Progress(f"Reading the images of {info.name}", len(labels))
+    index = -1
+    for index, (where, image) in enumerate(images):
+        if isinstance(image, np.ndarray):
+            height, width = image.shape[:2]
+        else:
+            width, height = image.size
+        if not resize and (height, width) != (info.side, info.side):
+            raise UserError(
+                f"{where} is {height} x {width} pixels, others are {info.side} x {info.side}: set "
+                "load.side to the side that all shall be resized to."
+            )
+        try:
+            pixels[index] = image_pixels(image, info.side, info.channels)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        progress.update(index + 1)
+    if index + 1 != len(labels):
+        raise UserError(
+            f"{info.name} gave {index + 1} images where {len(labels)} were announced: prepare the "
+            "data anew."
+        )
+    return Table.of_rows(permute(pixels, info), labels)
+
+
+def permute(pixels: np.ndarray, info: DatasetInfo) -> np.ndarray:
+    """Applies the fixed permutation of `info`, if any, to pixels [N, T, C] in place."""
+    if info.permutation is not None:
+        for start in range(0, len(pixels), _ROWS_PERMUTED_AT_ONCE):
+            rows = pixels[start : start + _ROWS_PERMUTED_AT_ONCE]
+            rows[...] = rows[:, info.permutation]
+    return pixels

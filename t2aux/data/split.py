@@ -1,0 +1,204 @@
+"""A split of a data set in memory, and its batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from t2aux.data.table import Table
+from t2aux.errors import UserError
+from t2aux.preprocessing import DatasetInfo, scale_pixels
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_PREFETCHED_BATCHES = 2
+
+
+class Batch(NamedTuple):
+    """The one batch type.
+
+    Attributes:
+        inputs: float32 [B, T, C], pixels in [0, 1]; or int32 ids [B, T]. Shorter sequences are
+            padded with zeros on the right.
+        lengths: int32 [B]: the number of true steps of each sequence, at least 1.
+        labels: int32 [B].
+    """
+
+    inputs: tf.Tensor | np.ndarray
+    lengths: tf.Tensor | np.ndarray
+    labels: tf.Tensor | np.ndarray
+
+
+class Split:
+    """The examples of a split, and their order in training.
+
+    Attributes:
+        info: What the sequences and the classes are.
+        labels: int32 [N].
+        lengths: int32 [N]: the number of steps of each sequence.
+    """
+
+    def __init__(self, info: DatasetInfo, table: Table, bucket_batches: int = 16) -> None:
+        """Wraps a table.
+
+        Args:
+            info: What the table holds.
+            table: The sequences; pixels already permuted.
+            bucket_batches: As for `load`.
+
+        Raises:
+            UserError: There are no examples.
+        """
+        if not len(table.labels):
+            raise UserError(f"The data set {info.name} has no examples: check its files.")
+        self.info = info
+        self.labels = table.labels
+        self.lengths = np.diff(table.offsets).astype(np.int32)
+        self._table = table
+        self._bucket_batches = bucket_batches
+        self._is_ragged = bool((self.lengths != self.lengths[0]).any())
+        self._tensors: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the split takes, in bytes."""
+        table = self._table
+        return sum(a.nbytes for a in (table.values, table.offsets, self.labels, self.lengths))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The steps of all sequences, one after the other, as they are stored (see `Table`)."""
+        return self._table.values
+
+    def example(self, index: int) -> np.ndarray:
+        """Returns sequence `index` as the model sees it: float32 [T, C] or int32 ids [T]."""
+        start, end = self._table.offsets[index % len(self)] + [0, self.lengths[index]]
+        return self._as_input(self._table.values[start:end])
+
+    def num_batches(self, batch_size: int, drop_remainder: bool = False) -> int:
+        """Returns the number of batches of an epoch."""
+        return len(self) // batch_size if drop_remainder else -(-len(self) // batch_size)
+
+    def order(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> np.ndarray:
+        """Returns the order of the examples in an epoch, a pure function of its arguments.
+
+        Sequences of various lengths are bucketed: inside pools of `bucket_batches` batches they are
+        sorted by length, so that a batch has little padding, and then the batches are shuffled.
+
+        Args:
+            batch_size: The number of examples in a batch.
+            seed: Non-negative seed, or None for the order of the files.
+            epoch: Number of the epoch, from 0.
+
+        Returns:
+            int64 [N]; batch i is order[i * batch_size : (i + 1) * batch_size].
+        """
+        count = len(self)
+        if seed is None:
+            return np.arange(count)
+        generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+        order = generator.permutation(count)
+        full = count // batch_size
+        if not self._is_ragged or self._bucket_batches < 2 or not full:
+            return order
+        # The incomplete batch stays at the end, so that dropping it drops a random choice.
+        head, rest = order[: full * batch_size], order[full * batch_size :]
+        pool = self._bucket_batches * batch_size
+        for start in range(0, len(head), pool):
+            part = head[start : start + pool]
+            head[start : start + pool] = part[np.argsort(self.lengths[part], kind="stable")]
+        batches = head.reshape(full, batch_size)[generator.permutation(full)]
+        return np.concatenate([batches.reshape(-1), rest])
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        first_batch: int = 0,
+        drop_remainder: bool = False,
+    ) -> tf.data.Dataset:
+        """Returns the batches of an epoch.
+
+        Args:
+            batch_size: The number of examples in a batch.
+            seed: Non-negative seed of the shuffle, or None for the order of the files.
+            epoch: Number of the epoch; with `seed` it fixes the order.
+            first_batch: The batch to start at. What follows is exactly what an uninterrupted pass
+                gives from there; nothing before it is read.
+            drop_remainder: Whether to leave out the last batch if it is smaller.
+
+        Returns:
+            A `tf.data.Dataset` of `Batch`.
+
+        Raises:
+            UserError: The batch size or the seed is out of range, or larger than the split while
+                the remainder is dropped.
+            ValueError: first_batch is out of range.
+        """
+        # Here, since a summary or a device's client reads data without TensorFlow.
+        import tensorflow as tf
+
+        if batch_size < 1:
+            raise UserError(f"The batch size is {batch_size}: give at least 1.")
+        if seed is not None and seed < 0:
+            raise UserError(f"The seed of the shuffle is {seed}: give 0 or more.")
+        count = self.num_batches(batch_size, drop_remainder)
+        if not count:
+            raise UserError(
+                f"The batch size of {batch_size} is more than the {len(self)} examples of "
+                f"{self.info.name}: make it smaller."
+            )
+        if not 0 <= first_batch <= count:
+            raise ValueError(f"first_batch is {first_batch}; the epoch has {count} batches.")
+        values, offsets, labels = self._in_tensorflow()
+        with tf.device("/CPU:0"):
+            order = tf.constant(self.order(batch_size, seed=seed, epoch=epoch))
+            if self._is_ragged:
+                rows = tf.RaggedTensor.from_row_splits(values, offsets, validate=False)
+            else:
+                rows = tf.reshape(values, [len(self), self.lengths[0], *values.shape[1:]])
+        input_type = tf.int32 if self.info.is_text else tf.float32
+        is_pixels = values.dtype == tf.uint8 and not self.info.is_text
+
+        # In TensorFlow's own operations: a Python function made anew each epoch would never be
+        # freed, since the default graph keeps whatever is given to tf.numpy_function.
+        def fetch(number: tf.Tensor) -> Batch:
+            chosen = order[number * batch_size : (number + 1) * batch_size]
+            inputs = tf.gather(rows, chosen)
+            if self._is_ragged:
+                inputs = inputs.to_tensor()
+            inputs = tf.cast(inputs, input_type)
+            if is_pixels:
+                inputs /= 255.0
+            starts, ends = tf.gather(offsets, chosen), tf.gather(offsets, chosen + 1)
+            return Batch(inputs, tf.cast(ends - starts, tf.int32), tf.gather(labels, chosen))
+
+        return tf.data.Dataset.range(first_batch, count).map(fetch).prefetch(_PREFETCHED_BATCHES)
+
+    def _in_tensorflow(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns values, offsets and labels as tensors on the CPU, made once."""
+        import tensorflow as tf
+
+        if self._tensors is None:
+            table = self._table
+            with tf.device("/CPU:0"):
+                self._tensors = tuple(
+                    tf.constant(array) for array in (table.values, table.offsets, self.labels)
+                )
+            # From here on numpy looks into the tensor's memory, so the table is held only once.
+            values = np.asarray(memoryview(self._tensors[0]))
+            self._table = dataclasses.replace(table, values=values)
+        return self._tensors
+
+    def _as_input(self, values: np.ndarray) -> np.ndarray:
+        if self.info.is_text:
+            return values.astype(np.int32)
+        return scale_pixels(values) if values.dtype == np.uint8 else values

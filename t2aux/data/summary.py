@@ -1,0 +1,217 @@
+"""A summary of a data set for the terminal, and a picture of a few of its sequences."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from t2aux.data.split import Split
+from t2aux.errors import UserError
+from t2aux.files import atomic_write
+from t2aux.preprocessing import UNKNOWN, DatasetInfo
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
+_SHOWN_CHARACTERS = 40
+_SHOWN_VECTOR_CHANNELS = 8
+_TEXT_COLUMNS, _TEXT_LINES = 120, 4
+_GREY_CURVE = ("#3b4a6b",)
+_COLOUR_CURVES = ("#c0392b", "#27864a", "#2b62b0")
+_ACCENT = "#b5542b"
+
+
+def summarise(splits: Mapping[str, Split]) -> str:
+    """Describes the splits of one data set.
+
+    Args:
+        splits: The splits by their names.
+
+    Returns:
+        Several lines of text: what a sequence is, the lengths, the memory and the examples of each
+        class in each split.
+    """
+    info = next(iter(splits.values())).info
+    counts = [np.bincount(s.labels, minlength=info.num_classes) for s in splits.values()]
+    rows = [
+        ("examples", *(f"{len(split):,}" for split in splits.values())),
+        *(
+            (f"length, {what}", *(f"{function(s.lengths):,.0f}" for s in splits.values()))
+            for what, function in (("shortest", np.min), ("mean", np.mean), ("longest", np.max))
+        ),
+        ("memory, MB", *(f"{split.nbytes / 1e6:,.1f}" for split in splits.values())),
+    ]
+    if info.tokens == "characters":
+        unknown = ((split.values == 0).mean() for split in splits.values())
+        rows.append(("unknown characters, %", *(f"{100 * share:.2f}" for share in unknown)))
+    rows.append((f"{info.num_classes} classes", *("" for _ in splits)))
+    rows += [
+        (f"  {name}", *(f"{count[label]:,}" for count in counts))
+        for label, name in enumerate(info.classes)
+    ]
+    return "\n".join([*_describe(info), "", _table([("", *splits), *rows])])
+
+
+def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -> None:
+    """Draws a few sequences, each of another class, as the classifier reads them.
+
+    Images are drawn with the strip and the curve of their pixels in the order of the steps; texts
+    as their first characters; vectors as curves.
+
+    Args:
+        split: Where the sequences come from.
+        path: The picture to write: .png, .pdf or .svg.
+        count: The largest number of sequences.
+
+    Raises:
+        UserError: The suffix is another, or the file can't be written.
+    """
+    from matplotlib.figure import Figure  # Slow to import; pyplot's global state is not needed.
+
+    path = pathlib.Path(path)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UserError(
+            f"Can't draw {path}: give a name that ends in {' or '.join(PICTURE_SUFFIXES)}."
+        )
+    present = np.unique(split.labels)
+    places = np.linspace(0, len(present) - 1, min(count, len(present))).round().astype(int)
+    indices = [int((split.labels == label).argmax()) for label in present[places]]
+    info = split.info
+    figure = Figure(figsize=(10, 0.7 + 1.75 * len(indices)), dpi=150, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    figure.suptitle(_title(info), fontsize=12)
+    parts = np.atleast_1d(figure.subfigures(len(indices), 1))
+    draw = {"image": _draw_image, "text": _draw_text, "vectors": _draw_vectors}[info.kind]
+    for part, index in zip(parts, indices, strict=True):
+        axis = draw(part, split, index)
+        if axis is not None:
+            axis.tick_params(labelsize=7, colors="#555555")
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_xlabel("step", fontsize=8, color="#555555")
+    with atomic_write(path, "wb") as file, warnings.catch_warnings():
+        # Characters that the font lacks are drawn as boxes, which tells enough.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(file, format=path.suffix[1:].lower())
+
+
+def _describe(info: DatasetInfo) -> list[str]:
+    if info.kind == "image":
+        colours = "grey" if info.channels == 1 else "RGB"
+        order = "raster order"
+        if info.permutation_seed is not None:
+            first = ", ".join(map(str, info.permutation[:5]))
+            order = f"permuted with seed {info.permutation_seed} (pixels {first}, ...)"
+        lines = [
+            f"{info.name}: {colours} images of {info.side} x {info.side}, one pixel a step",
+            f"order of the pixels: {order}",
+        ]
+    elif info.is_text:
+        limit = "" if info.max_length is None else f", cut at {info.max_length:,}"
+        lines = [f"{info.name}: texts, one of {info.vocabulary_size} {info.tokens} a step{limit}"]
+        if info.vocabulary is not None:
+            shown = "".join(info.vocabulary[1 : _SHOWN_CHARACTERS + 1])
+            lines.append(f"most frequent characters: {shown!r}")
+    else:
+        plural = "s" if info.channels != 1 else ""
+        lines = [f"{info.name}: sequences of real vectors of {info.channels} channel{plural}"]
+    return lines
+
+
+def _title(info: DatasetInfo) -> str:
+    order = "" if info.permutation_seed is None else ", permuted"
+    return _describe(info)[0].replace(": ", " \N{EN DASH} ", 1) + order
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _draw_image(part: SubFigure, split: Split, index: int) -> Axes:
+    info = split.info
+    sequence = split.example(index)
+    pixels = sequence
+    if info.permutation is not None:
+        pixels = np.empty_like(sequence)
+        pixels[info.permutation] = sequence
+    grid = part.add_gridspec(2, 2, width_ratios=[1, 6], height_ratios=[1, 4], hspace=0.05)
+    picture = part.add_subplot(grid[:, 0])
+    picture.imshow(_colours(pixels.reshape(info.side, info.side, -1)), cmap="gray", vmin=0, vmax=1)
+    picture.set_title(_class_name(split, index), fontsize=9, color=_ACCENT)
+    picture.axis("off")
+    curve = part.add_subplot(grid[1, 1])
+    colours = _GREY_CURVE if info.channels == 1 else _COLOUR_CURVES
+    thin = 0.9 if len(sequence) <= 1024 else 0.4
+    for channel, colour in enumerate(colours):
+        curve.plot(sequence[:, channel], color=colour, linewidth=thin, alpha=0.85)
+    curve.set_xlim(-0.5, len(sequence) - 0.5)
+    curve.set_ylim(-0.05, 1.05)
+    curve.set_yticks([0, 0.5, 1])
+    strip = part.add_subplot(grid[0, 1], sharex=curve)
+    strip.imshow(
+        _colours(sequence[np.newaxis]),
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        aspect="auto",
+        extent=(-0.5, len(sequence) - 0.5, 0, 1),
+    )
+    strip.axis("off")
+    return curve
+
+
+def _draw_text(part: SubFigure, split: Split, index: int) -> None:
+    info = split.info
+    ids = split.example(index)
+    if info.vocabulary is None:
+        text = bytes(ids.astype(np.uint8)).decode("utf-8", "replace")
+    else:
+        text = "".join(info.vocabulary[token] for token in ids)
+    text = "".join(c if c.isprintable() else UNKNOWN for c in text.replace("\n", "\u23ce"))
+    shown = text[: _TEXT_COLUMNS * _TEXT_LINES]
+    axis = part.add_subplot()
+    axis.axis("off")
+    axis.set_title(
+        f"{_class_name(split, index)}  \N{MIDDLE DOT}  {len(ids):,} {info.tokens}",
+        fontsize=9,
+        loc="left",
+        color=_ACCENT,
+    )
+    for line, start in enumerate(range(0, len(shown), _TEXT_COLUMNS)):
+        height = 1 - (line + 0.5) / _TEXT_LINES
+        style = {"family": "monospace", "va": "center", "transform": axis.transAxes}
+        axis.text(0, height, f"{start:>4}", fontsize=7, color="#999999", **style)
+        row = shown[start : start + _TEXT_COLUMNS]
+        # parse_math: a text with two dollar signs is not a formula.
+        axis.text(0.04, height, row, fontsize=9, color="#222222", parse_math=False, **style)
+
+
+def _draw_vectors(part: SubFigure, split: Split, index: int) -> Axes:
+    axis = part.add_subplot()
+    axis.plot(split.example(index)[:, :_SHOWN_VECTOR_CHANNELS], linewidth=0.9)
+    axis.set_title(_class_name(split, index), fontsize=9, loc="left", color=_ACCENT)
+    axis.margins(x=0)
+    return axis
+
+
+def _class_name(split: Split, index: int) -> str:
+    name = split.info.classes[split.labels[index]]
+    return name if len(name) <= 24 else name[:23] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _colours(pixels: np.ndarray) -> np.ndarray:
+    """Drops the channel axis of grey pixels, as imshow wants it."""
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

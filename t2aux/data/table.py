@@ -1,0 +1,171 @@
+"""The table that holds a split in memory, the options of a source, and how sources find files."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import io
+import lzma
+import os
+import pathlib
+import time
+import zlib
+from collections.abc import Sequence
+from typing import IO
+
+import numpy as np
+from absl import logging
+
+from t2aux.errors import UserError
+from t2aux.preprocessing import DatasetInfo
+
+# Everything that reading a damaged compressed file may raise.
+DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+_SUBSET_SEED = 0
+_SECONDS_BETWEEN_REPORTS = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of `load` that a source may need; `load` documents them.
+
+    `side` is that of `info` where there is one; `resize` tells whether `load` was given one, so
+    that images of other sizes are resized rather than errors.
+    """
+
+    data_dir: pathlib.Path | None = None
+    side: int | None = None
+    resize: bool = False
+    grey: bool = False
+    permutation_seed: int | None = None
+    tokens: str = "characters"
+    max_length: int | None = None
+    vocabulary_size: int = 256
+    max_examples: int | None = None
+    splits: tuple[str, str] | None = None
+    info: DatasetInfo | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Sequences of any lengths, one after the other.
+
+    Attributes:
+        values: The steps of all sequences: [total, C] uint8 pixels or float32 vectors, or [total]
+            unsigned integer ids.
+        offsets: int64 [N + 1]: sequence i is values[offsets[i]:offsets[i + 1]].
+        labels: int32 [N].
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of_rows(cls, rows: np.ndarray, labels: np.ndarray) -> Table:
+        """Makes a table of sequences of one length, rows [N, T, C]."""
+        count, steps = rows.shape[:2]
+        offsets = np.arange(count + 1, dtype=np.int64) * steps
+        values = rows.reshape(count * steps, *rows.shape[2:])
+        return cls(values, offsets, np.asarray(labels, np.int32))
+
+    @classmethod
+    def of_lengths(cls, values: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> Table:
+        """Makes a table of the steps of all sequences and the length of each."""
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        return cls(values, offsets, np.asarray(labels, np.int32))
+
+
+class Progress:
+    """Reports long work every few seconds, through absl's log."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        self._what = what
+        self._of = "" if total is None else f" of {total:,}"
+        self._next = time.monotonic() + _SECONDS_BETWEEN_REPORTS
+
+    def update(self, done: int) -> None:
+        """Says how much is done, if the last report is long enough ago."""
+        now = time.monotonic()
+        if now >= self._next:
+            logging.info("%s: %s%s", self._what, f"{done:,}", self._of)
+            self._next = now + _SECONDS_BETWEEN_REPORTS
+
+
+def subset(count: int, max_examples: int | None) -> np.ndarray:
+    """Returns the indices of the examples to keep, ascending, int64 [min(count, max_examples)].
+
+    They are drawn with a fixed seed rather than taken from the start, since many data sets are
+    stored class by class.
+    """
+    if max_examples is None or max_examples >= count:
+        return np.arange(count)
+    generator = np.random.Generator(np.random.PCG64(_SUBSET_SEED))
+    return np.sort(generator.permutation(count)[:max_examples])
+
+
+def require_data_dir(source: str, options: Options) -> pathlib.Path:
+    """Returns the folder of a user's own files; UserError if there is none."""
+    if options.data_dir is None:
+        raise UserError(
+            f"The data set {source} needs a folder: give --data_dir, set load.data_dir, or set the "
+            "environment variable T2AUX_DATA_DIR."
+        )
+    if not options.data_dir.is_dir():
+        raise UserError(
+            f"There is no folder {options.data_dir}: set load.data_dir to the folder of the "
+            f"{source} data."
+        )
+    return options.data_dir
+
+
+def find_file(folder: pathlib.Path, names: Sequence[str], source: str) -> pathlib.Path:
+    """Returns the first of `names` that is in `folder`; UserError if none is."""
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise UserError(
+        f"There is no {' or '.join(names)} in {folder}: set load.data_dir to the folder of the "
+        f"{source} data, or put the file there."
+    )
+
+
+def open_compressed(path: pathlib.Path) -> IO[bytes]:
+    """Opens a file for reading bytes, through gzip if its name ends in .gz."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    """Reads a file whole, unpacking gzip; UserError if it is damaged."""
+    try:
+        with open_compressed(path) as file:
+            return file.read()
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+
+
+def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
+    """Reads a classes.txt, a name a line; None if there is no such file.
+
+    Raises:
+        UserError: It can't be read, is empty, or names a class twice.
+    """
+    if not path.exists():
+        return None
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+    names = tuple(line.strip() for line in io.StringIO(text) if line.strip())
+    if not names:
+        raise UserError(f"{path} is empty: write a class name on each line, or take it away.")
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise UserError(f"{path} names the class {repeated[0]!r} twice: name each class once.")
+    return names
+
+
+def damaged(path: str | os.PathLike[str], error: BaseException) -> UserError:
+    """Returns the error for a file that can't be read."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return UserError(f"Can't read {path} ({reason.rstrip('.')}): restore the file.")

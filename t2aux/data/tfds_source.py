@@ -1,0 +1,260 @@
+"""The data sets of tensorflow-datasets: images with classes, or texts with classes.
+
+Nothing here downloads unless `prepare` is called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from t2aux.data.characters import text_info, text_table
+from t2aux.data.pixels import image_info, image_table
+from t2aux.data.table import Options, Progress, Table, subset
+from t2aux.errors import UserError
+from t2aux.preprocessing import DatasetInfo
+
+# Without it, tensorflow-datasets waits for Google Cloud's metadata server, which is nowhere else.
+os.environ.setdefault("NO_GCE_CHECK", "true")
+
+import tensorflow_datasets as tfds
+
+_COLOUR_CHANNELS = (1, 3)
+_NEAREST_NAMES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """A builder and where its examples keep what a classifier needs."""
+
+    name: str
+    builder: tfds.core.DatasetBuilder
+    input_key: str
+    label_key: str
+
+    @property
+    def input_feature(self) -> Any:
+        return self.builder.info.features[self.input_key]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.builder.info.features[self.label_key].names)
+
+
+def read(
+    split: str, options: Options, name: str, own_names: tuple[str, ...] = ()
+) -> tuple[DatasetInfo, Table]:
+    """Reads a split of a prepared data set.
+
+    Args:
+        split: "train" or "test".
+        options: The options of `load`.
+        name: The builder's name, possibly with configuration and version, as "emnist/letters".
+        own_names: Other names that `load` knows, for the suggestions if the name is unknown.
+
+    Raises:
+        UserError: The name is unknown, the data is not prepared or not what can be classified, or
+            an example has no class or an empty text.
+    """
+    source = _source(name, options.data_dir, own_names)
+    if isinstance(source.input_feature, tfds.features.Image):
+        return _read_images(source, split, options)
+    return _read_texts(source, split, options)
+
+
+def prepare(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...] = ()) -> None:
+    """Downloads and prepares a data set.
+
+    Args:
+        name: As for `read`.
+        data_dir: Where to put it; None for tensorflow-datasets' default.
+        own_names: As for `read`.
+
+    Raises:
+        UserError: The name is unknown, or the download or the preparation fails.
+    """
+    builder = _source(name, data_dir, own_names).builder
+    try:
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+    # What a builder's own code and the network may raise has no common base.
+    except Exception as error:
+        raise UserError(
+            f"Preparing {name} in {builder.data_dir} failed ({_first_line(error)}): check the "
+            "connection and the space on the disk, and try again."
+        ) from error
+
+
+def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]) -> _Source:
+    """Finds a builder by its name, and the keys of its input and its label."""
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except tfds.core.DatasetNotFoundError as error:
+        names = [*own_names, *tfds.list_builders(with_community_datasets=False)]
+        nearest = difflib.get_close_matches(name.split("/")[0], names, n=_NEAREST_NAMES)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see `t2aux data`."
+        raise UserError(f"There is no data set named {name!r}: {hint}") from error
+    # Unknown configurations and versions, builders that need a package, damaged metadata: what they
+    # raise has no common base.
+    except Exception as error:
+        raise UserError(
+            f"tensorflow-datasets can't make the data set {name!r} ({_first_line(error)}): check "
+            "its name and its folder."
+        ) from error
+    features = builder.info.features
+    if isinstance(features, tfds.features.FeaturesDict):
+        inputs = [key for key in features if _is_input(features[key])]
+        labels = [key for key in features if _is_label(features[key])]
+        supervised = builder.info.supervised_keys or ()
+        if len(supervised) == 2 and supervised[0] in inputs and supervised[1] in labels:
+            return _Source(name, builder, *supervised)
+        if len(inputs) == 1 and len(labels) == 1:
+            return _Source(name, builder, inputs[0], labels[0])
+    raise UserError(
+        f"The data set {name} has no single image (grey or RGB) or text with a class: choose one "
+        "for image or text classification."
+    )
+
+
+def _is_input(feature: Any) -> bool:
+    if isinstance(feature, tfds.features.Image):
+        return feature.shape[-1] in _COLOUR_CHANNELS and feature.np_dtype == np.uint8
+    return isinstance(feature, tfds.features.Text)
+
+
+def _is_label(feature: Any) -> bool:
+    return isinstance(feature, tfds.features.ClassLabel) and bool(feature.num_classes)
+
+
+def _part(source: _Source, split: str, options: Options) -> str:
+    """Returns what tensorflow-datasets calls the split."""
+    if options.splits is not None:
+        return options.splits[0 if split == "train" else 1]
+    known = list(source.builder.info.splits)
+    if split == "test" and "test" not in known and "validation" in known:
+        return "validation"
+    return split
+
+
+def _dataset(source: _Source, part: str, *keys: str) -> tf.data.Dataset:
+    """Returns the given features of the examples of a split, in a fixed order."""
+    builder = source.builder
+    try:
+        return builder.as_dataset(
+            split=part,
+            shuffle_files=False,
+            decoders=tfds.decode.PartialDecoding(dict.fromkeys(keys, True)),
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        )
+    except AssertionError as error:
+        raise UserError(
+            f"The data set {source.name} is not prepared in {builder.data_dir}: run `t2aux data "
+            f"{source.name} --prepare` with an internet connection, or set load.data_dir to where "
+            "it is."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"The data set {source.name} has no split {part!r}, only "
+            f"{', '.join(builder.info.splits)}: set load.splits to the two that shall be read for "
+            "training and test."
+        ) from error
+
+
+def _iterate(source: _Source, dataset: tf.data.Dataset) -> Iterator[dict[str, Any]]:
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"The files of {source.name} in {source.builder.data_dir} are damaged "
+            f"({_first_line(error)}): delete that folder and prepare the data anew."
+        ) from error
+
+
+def _labels(source: _Source, part: str) -> np.ndarray:
+    key = source.label_key
+    examples = _iterate(source, _dataset(source, part, key))
+    labels = np.array([example[key] for example in examples], np.int64)
+    wrong = (labels < 0) | (labels >= len(source.classes))
+    if wrong.any():
+        raise UserError(
+            f"Example {int(wrong.argmax())} of the split {part!r} of {source.name} has no class: "
+            "set load.splits to splits with classes."
+        )
+    return labels
+
+
+def _read_images(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+    height, width, channels = source.input_feature.shape
+    if options.side is None and (height is None or width is None):
+        raise UserError(
+            f"The images of {source.name} have various sizes: set load.side to the side that they "
+            "shall be resized to."
+        )
+    info = image_info(source.name, source.classes, channels, (height, width), options)
+    part = _part(source, split, options)
+    labels = _labels(source, part)
+    chosen = subset(len(labels), options.max_examples)
+    examples = _iterate(source, _dataset(source, part, source.input_key))
+    images = (
+        (f"Image {index} of {source.name}", example[source.input_key])
+        for index, example in _choose(examples, chosen)
+    )
+    return info, image_table(images, labels[chosen], info, resize=options.resize)
+
+
+def _read_texts(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+    part = _part(source, split, options)
+    labels = _labels(source, part)
+    texts = _texts(source, part)
+
+    def training_texts() -> list[str]:
+        return texts if split == "train" else _texts(source, _part(source, "train", options))
+
+    info = text_info(source.name, source.classes, options, training_texts)
+    chosen = subset(len(texts), options.max_examples)
+    return info, text_table([texts[index] for index in chosen], labels[chosen], info)
+
+
+def _texts(source: _Source, part: str) -> list[str]:
+    dataset = _dataset(source, part, source.input_key)
+    count = int(dataset.cardinality())
+    progress = Progress(f"Reading the texts of {source.name}", count if count > 0 else None)
+    texts = []
+    for example in _iterate(source, dataset):
+        texts.append(example[source.input_key].decode("utf-8", "replace"))
+        if not texts[-1].strip():
+            raise UserError(
+                f"The text of example {len(texts) - 1} of the split {part!r} of {source.name} is "
+                "empty: set load.splits to leave it out."
+            )
+        progress.update(len(texts))
+    return texts
+
+
+def _choose(
+    examples: Iterator[dict[str, Any]], chosen: np.ndarray
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the chosen examples (ascending indices) and stops reading after the last."""
+    wanted = iter(chosen.tolist())
+    next_index = next(wanted, None)
+    for index, example in enumerate(examples):
+        if index == next_index:
+            yield index, example
+            next_index = next(wanted, None)
+        if next_index is None:
+            return
+
+
+def _first_line(error: BaseException) -> str:
+    """Returns the first line of a message, its middle left out if it is long."""
+    lines = str(error).strip().splitlines()
+    line = lines[0].rstrip(".") if lines else type(error).__name__
+    return line if len(line) <= 240 else f"{line[:110]} ... {line[-110:]}"

@@ -1,0 +1,338 @@
+"""What turns an image, a text or an array into the sequence that a classifier reads.
+
+The same code runs in training (through `t2aux.data`), in evaluation and on a device, so nothing
+here needs TensorFlow: numpy and Pillow are enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from t2aux.errors import UserError
+
+KINDS = ("image", "text", "vectors")
+TOKENS = ("characters", "bytes")
+UNKNOWN = "\ufffd"  # Stands at id 0 of every character vocabulary.
+
+# Modes that Pillow converts to 8-bit grey or RGB without losing the scale of the values. The others
+# (I, I;16, F) hold wider values that `convert` would clip.
+_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+_TRANSPARENT_MODES = frozenset({"LA", "PA", "RGBA"})
+
+
+def read_image(path: str | os.PathLike[str] | IO[bytes], name: str | None = None) -> Image.Image:
+    """Reads an image file whole, upright (its EXIF orientation is applied).
+
+    Args:
+        path: A file name, or a binary file open for reading.
+        name: What to call the image in error messages; the file name if None.
+
+    Returns:
+        The decoded image, of a mode that converts to 8-bit grey or RGB.
+
+    Raises:
+        UserError: The file is missing, damaged, not an image, or of an unsupported mode (16-bit or
+            float values).
+    """
+    name = str(path) if name is None else name
+    try:
+        with Image.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no image file {name}: check the path.") from error
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{name} is damaged or not an image in a format that Pillow reads: replace it, or take "
+            "it away."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"The image {name} is too large to decode: make it smaller.") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        # Pillow's decoders report damage by any of these.
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"Can't read the image {name} ({reason}): replace it, or take it away."
+        ) from error
+    _check_mode(upright, name)
+    return upright
+
+
+def image_pixels(image: Image.Image | np.ndarray, side: int, channels: int) -> np.ndarray:
+    """Converts and resizes one image to the pixels of a sequence, in raster order.
+
+    The whole image is squeezed to a square (bilinear, antialiased when it shrinks). Transparent
+    parts show white.
+
+    Args:
+        image: A Pillow image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGBA).
+        side: Height and width after the resize.
+        channels: 1 for grey, 3 for RGB.
+
+    Returns:
+        uint8 [side * side, channels].
+
+    Raises:
+        UserError: The array has another shape or type, or the image an unsupported mode.
+    """
+    if isinstance(image, np.ndarray):
+        image = _image_of_array(image)
+    _check_mode(image, "the image")
+    if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8).reshape(side * side, channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What a classifier has to know of the data it was trained on; saved beside its weights.
+
+    Attributes:
+        name: The data set, such as "digits", "mnist" or "csv".
+        kind: "image", "text" or "vectors".
+        classes: The names of the classes, by label.
+        channels: C of real-valued input [T, C]: 1 or 3 for images; None for text.
+        length: The number of steps T that every sequence has, or None where lengths vary.
+        max_length: The longest text allowed, in tokens (a longer one is cut), or None.
+        side: Height and width of the images after the resize; None if the input is no image.
+        permutation_seed: Seed of the fixed pixel permutation, or None for raster order.
+        tokens: What a step of text is, "characters" or "bytes"; None for other kinds.
+        vocabulary: The characters by id, with U+FFFD, the unknown character, at id 0; None for
+            bytes, whose ids are their values, and for other kinds.
+    """
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    channels: int | None = None
+    length: int | None = None
+    max_length: int | None = None
+    side: int | None = None
+    permutation_seed: int | None = None
+    tokens: str | None = None
+    vocabulary: tuple[str, ...] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the sequences are ids [T] rather than real values [T, C]."""
+        return self.kind == "text"
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """The number of token ids, or None if the input is not text."""
+        if not self.is_text:
+            return None
+        return 256 if self.vocabulary is None else len(self.vocabulary)
+
+    @functools.cached_property
+    def permutation(self) -> np.ndarray | None:
+        """int64 [T]: step t of a sequence is pixel permutation[t]; None for raster order."""
+        if self.permutation_seed is None:
+            return None
+        generator = np.random.Generator(np.random.PCG64(self.permutation_seed))
+        return generator.permutation(self.length)
+
+    @functools.cached_property
+    def _id_of_code_point(self) -> np.ndarray:
+        table = np.zeros(0x110000, np.int32)
+        for index, character in enumerate(self.vocabulary or ()):
+            table[ord(character)] = index
+        return table
+
+    def image_sequence(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        """Turns an image of any size into the sequence that the classifier reads.
+
+        Args:
+            image: A Pillow image, or a uint8 array [H, W] or [H, W, C].
+
+        Returns:
+            float32 [T, C] in [0, 1], T = side * side: one pixel a step, in raster order or in that
+            of the fixed permutation.
+
+        Raises:
+            UserError: This data is not images, or the image has the wrong shape, type or mode.
+        """
+        if self.kind != "image" or self.side is None or self.channels is None:
+            raise UserError(f"The classifier reads {self.kind}, not images: give it {self.kind}.")
+        pixels = image_pixels(image, self.side, self.channels)
+        if self.permutation is not None:
+            pixels = pixels[self.permutation]
+        return scale_pixels(pixels)
+
+    def text_ids(self, text: str) -> np.ndarray:
+        """Turns a text into token ids, cut at `max_length`.
+
+        Args:
+            text: The text. Characters outside the vocabulary become id 0.
+
+        Returns:
+            int32 [T], T >= 1.
+
+        Raises:
+            UserError: The text is empty or only white space, or this data is not text.
+        """
+        if not self.is_text:
+            raise UserError(f"The classifier reads {self.kind}, not text: give it {self.kind}.")
+        if not text.strip():
+            raise UserError("The text is empty: give at least one visible character.")
+        # A limit of n tokens never needs more than n characters.
+        text = text[: self.max_length]
+        if self.tokens == "bytes":
+            try:
+                encoded = text.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                raise UserError(f"The text is not valid Unicode ({error}): mend it.") from error
+            ids = np.frombuffer(encoded, np.uint8).astype(np.int32)
+        else:
+            ids = self._id_of_code_point[code_points(text)]
+        return ids[: self.max_length]
+
+    def vector_sequence(self, array: np.ndarray) -> np.ndarray:
+        """Checks one sequence of real vectors.
+
+        Args:
+            array: [T, C], or [T] where C is 1, of any real or integer type; used as it is, not
+                scaled. Any T >= 1 is accepted.
+
+        Returns:
+            float32 [T, C].
+
+        Raises:
+            UserError: The shape or type is wrong, or a value is NaN or infinite.
+        """
+        if self.kind != "vectors":
+            raise UserError(f"The classifier reads {self.kind}, not vectors: give it {self.kind}.")
+        array = np.asarray(array)
+        if array.dtype.kind not in "fiub":
+            raise UserError(f"The sequence holds {array.dtype} values: give real numbers.")
+        if array.ndim == 1 and self.channels == 1:
+            array = array[:, np.newaxis]
+        if array.ndim != 2 or array.shape[1] != self.channels or not len(array):
+            raise UserError(
+                f"The sequence has the shape {list(array.shape)}: give [T, {self.channels}] with "
+                "at least one step."
+            )
+        with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
+            array = array.astype(np.float32)
+        finite = np.isfinite(array).all(axis=1)
+        if not finite.all():
+            raise UserError(
+                f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} "
+                "(counted from 0): mend the data."
+            )
+        return array
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the description as a dictionary that `json` can write."""
+        return {
+            field.name: list(value) if isinstance(value, tuple) else value
+            for field in dataclasses.fields(self)
+            for value in [getattr(self, field.name)]
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> DatasetInfo:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            UserError: An entry is missing, unknown, of the wrong type, or contradicts another.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(value, dict) or sorted(value) != sorted(names):
+            found = sorted(value) if isinstance(value, dict) else type(value).__name__
+            raise _damaged(f"it has {found} where {sorted(names)} belong")
+        entries = dict(value)
+        for name in ("classes", "vocabulary"):
+            if isinstance(entries[name], list):
+                entries[name] = tuple(entries[name])
+        info = cls(**entries)
+        info._check()
+        return info
+
+    def _check(self) -> None:
+        """Raises UserError if an entry has the wrong type or contradicts another."""
+        for name in ("channels", "length", "max_length", "side", "permutation_seed"):
+            entry = getattr(self, name)
+            least = 0 if name == "permutation_seed" else 1
+            if entry is not None and (type(entry) is not int or entry < least):
+                raise _damaged(f"its {name} is {entry!r}")
+        if not isinstance(self.name, str) or self.kind not in KINDS:
+            raise _damaged(f"its name is {self.name!r} and its kind {self.kind!r}")
+        if not _are_strings(self.classes) or not self.classes:
+            raise _damaged("its classes are not a list of names")
+        if self.is_text:
+            if self.tokens not in TOKENS or (self.tokens == "characters") != bool(self.vocabulary):
+                raise _damaged(f"its tokens are {self.tokens!r}, which its vocabulary contradicts")
+            if self.vocabulary is not None and not (
+                _are_strings(self.vocabulary)
+                and all(len(character) == 1 for character in self.vocabulary)
+                and len(set(self.vocabulary)) == len(self.vocabulary)
+                and self.vocabulary[0] == UNKNOWN
+            ):
+                raise _damaged("its vocabulary is not a list of single, different characters")
+        elif self.channels is None:
+            raise _damaged("its channels are missing")
+        if self.kind == "image" and (
+            self.side is None or self.length != self.side**2 or self.channels not in (1, 3)
+        ):
+            raise _damaged("its side, length and channels do not agree")
+        if self.permutation_seed is not None and self.kind != "image":
+            raise _damaged("it permutes what is no image")
+
+
+def code_points(text: str) -> np.ndarray:
+    """Returns the Unicode code points of `text`, uint32 [number of characters]."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def scale_pixels(pixels: np.ndarray) -> np.ndarray:
+    """Scales uint8 pixels of any shape to float32 in [0, 1]."""
+    return np.divide(pixels, np.float32(255), dtype=np.float32)
+
+
+def _are_strings(values: Any) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, str) for value in values)
+
+
+def _damaged(what: str) -> UserError:
+    return UserError(
+        f"The description of the data (dataset.json) is damaged: {what}. Restore it, or train anew."
+    )
+
+
+def _check_mode(image: Image.Image, name: str) -> None:
+    if image.mode not in _MODES:
+        raise UserError(
+            f"The mode of {name} is {image.mode}, which is not supported: save it as 8-bit grey or "
+            "RGB."
+        )
+
+
+def _image_of_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if (
+        array.dtype != np.uint8
+        or not array.size
+        or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
+    ):
+        raise UserError(
+            f"The image is an array of {array.dtype} and shape {list(array.shape)}: give uint8 "
+            "[height, width], or [height, width, channels] with 1, 3 or 4 channels."
+        )
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,50 @@
+import pytest
+
+from tests.cli_helpers import assert_one_sentence, t2aux
+
+
+def test_lists_the_names():
+    output = t2aux("data").stdout
+    for name in ("digits", "image_folder", "csv", "npz", "idx", "mnist", "cifar10"):
+        assert f"\n  {name} " in output
+
+
+def test_summary_and_picture(tmp_path):
+    picture = tmp_path / "digits.png"
+    done = t2aux("data", "digits", "--gin_param=load.side = 12", f"--picture={picture}")
+    assert "digits: grey images of 12 x 12" in done.stdout
+    assert "1,438" in done.stdout
+    assert str(picture) in done.stdout
+    assert picture.stat().st_size > 10_000
+
+
+def test_configuration_of_a_whole_run():
+    assert "digits: grey images" in t2aux("data", "--gin_file=quickstart").stdout
+
+
+def test_data_dir(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("a,one\nb,two\n")
+    assert "csv: texts" in t2aux("data", "csv", f"--data_dir={tmp_path}").stdout
+    assert "csv: texts" in t2aux("data", "csv", T2AUX_DATA_DIR=str(tmp_path)).stdout
+
+
+def test_preparing_what_needs_none():
+    assert "digits needs no preparation." in t2aux("data", "digits", "--prepare").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnst"], "did you mean mnist"),
+        (["csv", "--data_dir=none"], "no folder none"),
+        (["digits", "mnist"], "Give one name"),
+        (["--picture=a.png"], "Name the data set"),
+        (["digits", "--picture=a.doc"], ".png or .pdf or .svg"),
+        (["digits", "--gin_param=load.sid = 3"], "did you mean side"),
+        (["digits", "--gin_param=load.side = 0"], "load.side is 0"),
+        (["digits", "--pictur=a.png"], "--picture"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, message):
+    assert_one_sentence(t2aux("data", *arguments, check=False), message)

@@ -1,0 +1,203 @@
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t2aux.data import load
+from t2aux.data.characters import build_vocabulary, text_table
+from t2aux.errors import UserError
+from t2aux.preprocessing import UNKNOWN, DatasetInfo
+
+DBPEDIA = """"1","First","A ""quoted"" text, with a comma."
+"3","Second"," Two
+lines."
+"2","Third","More."
+"""
+
+
+def read(folder, split="train", **arguments):
+    return load(split, name="csv", data_dir=str(folder), **arguments)
+
+
+def texts_of(split):
+    vocabulary = split.info.vocabulary
+    return ["".join(vocabulary[i] for i in split.example(n)) for n in range(len(split))]
+
+
+def test_reads_the_layout_of_dbpedia(tmp_path):
+    (tmp_path / "train.csv.gz").write_bytes(gzip.compress(DBPEDIA.encode()))
+    (tmp_path / "test.csv").write_text('"2","A","B"\n')
+    (tmp_path / "classes.txt").write_text("Company\nArtist\nAthlete\n")
+    split = read(tmp_path)
+    assert split.info.classes == ("Company", "Artist", "Athlete")
+    assert split.labels.tolist() == [0, 2, 1]
+    assert texts_of(split) == [
+        'First A "quoted" text, with a comma.',
+        "Second Two\nlines.",
+        "Third More.",
+    ]
+    test = read(tmp_path, "test")
+    assert test.info == split.info
+    assert test.labels.tolist() == [1]
+    assert texts_of(test) == [f"A {UNKNOWN}"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "labels"),
+    [
+        ("b,x\na,y\nb,z\n", ("a", "b"), [1, 0, 1]),
+        ("10,x\n9,y\n", ("9", "10"), [1, 0]),
+        ("0,x\n1,y\n", ("0", "1"), [0, 1]),
+        ("label,text\nb,x\na,y\n", ("a", "b"), [1, 0]),
+        ("\ufeffa,x\n\nb,y\n", ("a", "b"), [0, 1]),
+    ],
+)
+def test_classes_without_a_file_of_names(tmp_path, rows, classes, labels):
+    (tmp_path / "train.csv").write_text(rows, encoding="utf-8")
+    split = read(tmp_path)
+    assert split.info.classes == classes
+    assert split.labels.tolist() == labels
+
+
+def test_classes_by_name_beside_a_file_of_names(tmp_path):
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    (tmp_path / "train.csv").write_text("y,text\n1,text\n02,text\n")
+    assert read(tmp_path).labels.tolist() == [1, 0, 1]
+
+
+def test_names_that_are_numbers_are_names(tmp_path):
+    (tmp_path / "classes.txt").write_text("0\n1\n")
+    (tmp_path / "train.csv").write_text("1,text\n0,text\n")
+    assert read(tmp_path).labels.tolist() == [1, 0]
+
+
+def test_bytes_and_the_limit(tmp_path):
+    (tmp_path / "train.csv").write_text("a,h\u00e9llo\nb,w\n", encoding="utf-8")
+    split = read(tmp_path, tokens="bytes", max_length=4)
+    assert split.info.vocabulary is None
+    assert split.example(0).tolist() == list("h\u00e9llo".encode()[:4])
+    assert split.lengths.tolist() == [4, 1]
+
+
+def test_the_vocabulary_is_that_of_the_training_split(tmp_path):
+    (tmp_path / "train.csv").write_text("a,aab\nb,bcc c\n")
+    (tmp_path / "test.csv").write_text("a,zzz zzc\n")
+    train = read(tmp_path, vocabulary_size=3)
+    # a appears twice, b twice and c thrice: ties go to the lower code point.
+    assert train.info.vocabulary == (UNKNOWN, "c", "a")
+    test = read(tmp_path, "test", vocabulary_size=3)
+    assert test.info == train.info
+    assert test.example(0).tolist() == [0, 0, 0, 0, 0, 0, 1]
+
+
+def test_a_run_keeps_its_vocabulary(tmp_path):
+    (tmp_path / "train.csv").write_text("a,xyz\nb,x\n")
+    info = read(tmp_path, max_length=2).info
+    (tmp_path / "train.csv").unlink()
+    (tmp_path / "test.csv").write_text("b,yxw\n")
+    test = read(tmp_path, "test", info=info)
+    assert test.example(0).tolist() == [info.vocabulary.index("y"), info.vocabulary.index("x")]
+
+
+def test_a_run_of_other_classes_is_a_user_error(tmp_path):
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    (tmp_path / "train.csv").write_text("a,xyz\nb,x\n")
+    info = read(tmp_path).info
+    (tmp_path / "classes.txt").write_text("b\na\n")
+    with pytest.raises(UserError, match="its classes is"):
+        read(tmp_path, info=info)
+
+
+def test_options_of_images_are_user_errors(tmp_path):
+    (tmp_path / "train.csv").write_text("a,xyz\nb,x\n")
+    for arguments in ({"side": 3}, {"grey": True}, {"permutation_seed": 1}):
+        with pytest.raises(UserError, match="does not apply"):
+            read(tmp_path, **arguments)
+
+
+def test_max_examples(tmp_path):
+    (tmp_path / "train.csv").write_text("".join(f"{i % 3},text {i}\n" for i in range(50)))
+    split = read(tmp_path, max_examples=7)
+    assert len(split) == 7
+    # Classes and vocabulary are those of the whole file, as for the test split.
+    assert split.info == read(tmp_path).info
+    for text, label in zip(texts_of(split), split.labels, strict=True):
+        assert int(text.split()[1]) % 3 == label
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("", "no rows"),
+        ("\n\n", "no rows"),
+        ("class,text\n", "no rows"),
+        ("a,x\nb\n", r"train\.csv, line 2: the row has one column"),
+        ("a,x\nb,\n", "line 2: the text is empty"),
+        ('a,"x\ny"\nb," ","\t"\n', "line 3: the text is empty"),
+        ('a,x\nb,"y\nc,z\n', "line 2: the row is not valid CSV"),
+        ('a,x\nb,"y"y\n', "line 2: the row is not valid CSV"),
+    ],
+)
+def test_malformed_rows_are_user_errors(tmp_path, rows, message):
+    (tmp_path / "train.csv").write_text(rows)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["0", "3", "-1", "c", "", "1.0"])
+def test_classes_out_of_range_are_user_errors(tmp_path, number):
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    (tmp_path / "train.csv").write_text(f'1,"two\nlines"\n2,x\n{number},x\n')
+    with pytest.raises(UserError, match=rf"line 4: the class is '{number}'.* 1 to 2"):
+        read(tmp_path)
+
+
+def test_a_class_only_in_the_test_split_is_a_user_error(tmp_path):
+    (tmp_path / "train.csv").write_text("a,x\nb,y\n")
+    (tmp_path / "test.csv").write_text("a,x\nc,y\n")
+    with pytest.raises(UserError, match=r"test\.csv, line 2: the class is 'c'"):
+        read(tmp_path, "test")
+
+
+def test_damaged_files_are_user_errors(tmp_path):
+    (tmp_path / "train.csv").write_bytes(b"a,x\nb,\xff\xfe\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read(tmp_path)
+    (tmp_path / "train.csv").unlink()
+    content = gzip.compress(DBPEDIA.encode() * 50)
+    for damage in (content[:-20], b"no gzip", content[:40] + b"\xff" * 50):
+        (tmp_path / "train.csv.gz").write_bytes(damage)
+        with pytest.raises(UserError, match=r"train\.csv\.gz"):
+            read(tmp_path)
+
+
+def test_long_fields_are_read(tmp_path):
+    (tmp_path / "train.csv").write_text(f"a,{'x' * 200_000}\nb,y\n")
+    assert read(tmp_path).lengths.tolist() == [200_000, 1]
+
+
+texts = st.lists(
+    st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(str.strip), min_size=1
+)
+
+
+@settings(max_examples=40)
+@given(texts, st.integers(2, 400), st.one_of(st.none(), st.integers(1, 5)))
+def test_vocabulary_is_of_the_most_frequent(texts, size, limit):
+    vocabulary = build_vocabulary(texts, size, limit)
+    shown = "".join(text[:limit] for text in texts).replace(UNKNOWN, "")
+    expected = sorted(set(shown), key=lambda c: (-shown.count(c), c))
+    assert vocabulary == (UNKNOWN, *expected[: size - 1])
+
+
+@settings(max_examples=40)
+@given(texts, st.sampled_from(["characters", "bytes"]), st.integers(2, 300))
+def test_the_table_holds_what_text_ids_gives(texts, tokens, size):
+    vocabulary = build_vocabulary(texts, size) if tokens == "characters" else None
+    info = DatasetInfo("t", "text", ("a",), tokens=tokens, vocabulary=vocabulary)
+    table = text_table(texts, np.zeros(len(texts)), info)
+    for index, text in enumerate(texts):
+        start, end = table.offsets[index : index + 2]
+        np.testing.assert_array_equal(table.values[start:end], info.text_ids(text))

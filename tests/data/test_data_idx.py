@@ -1,0 +1,163 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t2aux.data import load
+from t2aux.data.idx import read_array
+from t2aux.errors import UserError
+
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+def idx_bytes(array):
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        images = generator.integers(0, 256, (count, 5, 5)).astype(np.uint8)
+        labels = (np.arange(count) % 3).astype(np.uint8)
+        (tmp_path / f"{FILES[split][0]}.gz").write_bytes(gzip.compress(idx_bytes(images)))
+        (tmp_path / FILES[split][1]).write_bytes(idx_bytes(labels))
+    return tmp_path
+
+
+def read(folder, split="train", **arguments):
+    return load(split, name="idx", data_dir=str(folder), **arguments)
+
+
+def images_of(folder, split):
+    return read_array(folder / f"{FILES[split][0]}.gz", 3)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_reads_images_and_labels(folder, split):
+    data = read(folder, split)
+    images = images_of(folder, split)
+    assert data.info.classes == ("0", "1", "2")
+    assert data.info == read(folder, "train").info
+    np.testing.assert_array_equal(data.labels, np.arange(len(images)) % 3)
+    np.testing.assert_array_equal(
+        data.example(4), images[4].reshape(25, 1).astype(np.float32) / np.float32(255)
+    )
+
+
+def test_permutes_and_resizes(folder):
+    image = images_of(folder, "train")[2]
+    plain, permuted = read(folder), read(folder, permutation_seed=1)
+    order = permuted.info.permutation
+    np.testing.assert_array_equal(permuted.example(2), plain.example(2)[order])
+    resized = read(folder, side=3, permutation_seed=1)
+    np.testing.assert_array_equal(resized.example(2), resized.info.image_sequence(image))
+
+
+def test_names_the_classes_by_a_file(folder):
+    (folder / "classes.txt").write_text("ant\nbee\ncat\ndog\n")
+    assert read(folder).info.classes == ("ant", "bee", "cat", "dog")
+    (folder / "classes.txt").write_text("ant\nant\n")
+    with pytest.raises(UserError, match="'ant' twice"):
+        read(folder)
+    (folder / "classes.txt").write_text("\n")
+    with pytest.raises(UserError, match="empty"):
+        read(folder)
+
+
+def test_test_labels_out_of_range(folder):
+    (folder / FILES["test"][1]).write_bytes(idx_bytes(np.array([0, 1, 2, 7, 0, 9], np.uint8)))
+    with pytest.raises(UserError, match=r"image 3 .* label 7, but there are 3 classes"):
+        read(folder, "test")
+
+
+def test_counts_that_differ(folder):
+    (folder / FILES["train"][1]).write_bytes(idx_bytes(np.zeros(11, np.uint8)))
+    with pytest.raises(UserError, match=r"12 images but .* 11 labels"):
+        read(folder)
+
+
+def test_test_images_of_another_size(folder):
+    path = folder / f"{FILES['test'][0]}.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((6, 4, 4), np.uint8))))
+    with pytest.raises(UserError, match=r"4 x 4 pixels, others are 5 x 5: set load\.side"):
+        read(folder, "test")
+    assert read(folder, "test", side=5).info.side == 5
+
+
+def test_images_that_are_not_square(folder):
+    path = folder / f"{FILES['train'][0]}.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((12, 4, 5), np.uint8))))
+    with pytest.raises(UserError, match=r"not square: set load\.side"):
+        read(folder)
+    assert read(folder, side=4).info.length == 16
+
+
+def test_no_examples(folder):
+    for name, shape in zip(FILES["train"], [(0, 5, 5), (0,)], strict=True):
+        for path in folder.glob(f"{name}*"):
+            path.unlink()
+        (folder / name).write_bytes(idx_bytes(np.zeros(shape, np.uint8)))
+    with pytest.raises(UserError, match="no examples"):
+        read(folder)
+
+
+def test_missing_labels(folder):
+    (folder / FILES["train"][1]).unlink()
+    with pytest.raises(UserError, match=r"no train-labels-idx1-ubyte or .*\.gz"):
+        read(folder)
+
+
+def test_damaged_gzip(folder):
+    path = folder / f"{FILES['train'][0]}.gz"
+    content = path.read_bytes()
+    for damage in (content[: len(content) // 2], b"not gzip at all", content[:30] + b"\xff" * 99):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz"):
+            read(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "nothing"),
+        (b"\x00\x00\x08", "00 00 08 where 00 00 08 01 belongs"),
+        (b"\x00\x00\x0d\x01" + b"\x00" * 4, "not an IDX file"),
+        (b"\x00\x00\x08\x03" + b"\x00" * 20, "not an IDX file"),
+        (b"\x00\x00\x08\x01\x00\x00\x00\x05" + b"abc", "should hold 5 .* only 3"),
+        (b"\x00\x00\x08\x01\x00\x00\x00\x02" + b"abc", "should hold 2 .* more"),
+    ],
+)
+def test_malformed_files(tmp_path, content, message):
+    path = tmp_path / "labels"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_array(path, 1)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_damage_is_noticed_or_harmless(tmp_path_factory, data):
+    """Cutting a file, or changing its header, never gives anything but a UserError."""
+    path = tmp_path_factory.mktemp("idx") / "images"
+    whole = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+    end = data.draw(st.integers(0, len(whole) - 1))
+    path.write_bytes(whole[:end])
+    with pytest.raises(UserError):
+        read_array(path, 3)
+    place, value = data.draw(st.integers(0, 15)), data.draw(st.integers(0, 255))
+    changed = bytearray(whole)
+    changed[place] = value
+    path.write_bytes(changed)
+    if changed == whole:
+        assert read_array(path, 3).shape == (2, 3, 4)
+    else:
+        with pytest.raises(UserError):
+            read_array(path, 3)

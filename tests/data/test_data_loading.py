@@ -1,0 +1,163 @@
+import hashlib
+import pathlib
+import subprocess
+import sys
+
+import gin
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2aux.data import SOURCES, catalogue, digits, load
+from t2aux.data.table import subset
+from t2aux.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _clean_configuration(monkeypatch):
+    monkeypatch.delenv("T2AUX_DATA_DIR", raising=False)
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def test_digits_are_the_default_and_real():
+    train, test = load("train"), load("test")
+    assert (len(train), len(test)) == (1438, 359)
+    assert train.info == test.info
+    assert train.info.classes == tuple("0123456789")
+    assert (train.info.length, train.info.channels, train.info.side) == (64, 1, 8)
+    values = np.concatenate([train.example(i) for i in range(len(train))])
+    assert set(np.unique(np.round(values * 16, 1))) <= set(range(17))
+    assert (values.min(), values.max()) == (0, 1)
+    assert np.bincount(test.labels).min() >= 34
+
+
+def test_the_split_of_digits_is_fixed():
+    from sklearn.datasets import load_digits
+
+    indices = digits.split_indices(load_digits().target)
+    together = np.concatenate([indices["train"], indices["test"]])
+    np.testing.assert_array_equal(np.sort(together), np.arange(1797))
+    digest = hashlib.sha256(indices["test"].astype("<i8").tobytes()).hexdigest()
+    assert digest.startswith("bd6dfde071e38c72")
+
+
+@pytest.mark.parametrize("side", [4, 8, 12, 28])
+def test_digits_of_any_side(side):
+    split = load("test", side=side)
+    assert split.info.length == side * side
+    assert split.example(0).shape == (side * side, 1)
+    small = load("test").example(0).reshape(8, 8)
+    image = Image.fromarray(np.round(small * 255).astype(np.uint8))
+    resized = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float32) / 255
+    np.testing.assert_allclose(split.example(0).reshape(side, side), resized, atol=1e-6)
+
+
+def test_the_permutation_is_the_same_for_both_splits():
+    for split in ("train", "test"):
+        plain, permuted = load(split), load(split, permutation_seed=7)
+        order = permuted.info.permutation
+        for index in (0, 100):
+            np.testing.assert_array_equal(permuted.example(index), plain.example(index)[order])
+    assert load("train", permutation_seed=7).info == load("test", permutation_seed=7).info
+
+
+def test_a_classifier_sees_what_training_saw():
+    split = load("test", side=12, permutation_seed=3)
+    raw = np.round(load("test").example(5).reshape(8, 8) * 255).astype(np.uint8)
+    np.testing.assert_array_equal(split.info.image_sequence(raw), split.example(5))
+
+
+def test_max_examples_takes_a_fixed_choice_of_all_classes():
+    split = load("train", max_examples=200)
+    assert len(split) == 200
+    assert len(np.unique(split.labels)) == 10
+    np.testing.assert_array_equal(split.labels, load("train", max_examples=200).labels)
+    assert len(load("test", max_examples=10**6)) == 359
+
+
+def test_subset_is_ascending_and_without_repetition():
+    chosen = subset(1000, 100)
+    assert (np.diff(chosen) > 0).all()
+    assert chosen.max() > 500
+
+
+def test_info_of_a_run_fixes_the_preprocessing():
+    info = load("train", side=6, permutation_seed=2).info
+    split = load("test", info=info)
+    assert split.info is info
+    np.testing.assert_array_equal(
+        split.example(0), load("test", side=6, permutation_seed=2).example(0)
+    )
+
+
+def test_gin_binds_the_arguments():
+    gin.parse_config("load.side = 5\nload.name = 'digits'")
+    assert load("test").info.side == 5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"side": 0},
+        {"side": 8.0},
+        {"side": True},
+        {"grey": 1},
+        {"permutation_seed": -1},
+        {"permutation_seed": "1"},
+        {"tokens": "words"},
+        {"max_length": 0},
+        {"vocabulary_size": 1},
+        {"vocabulary_size": None},
+        {"bucket_batches": 0},
+        {"max_examples": 0},
+        {"splits": ("train",)},
+        {"splits": "train"},
+        {"data_dir": 3},
+    ],
+)
+def test_arguments_out_of_range_are_user_errors(arguments):
+    (name,) = arguments
+    with pytest.raises(UserError, match=rf"load\.{name} is"):
+        load("train", **arguments)
+
+
+def test_other_wrong_arguments_are_user_errors():
+    with pytest.raises(UserError, match="'valid'"):
+        load("valid")
+    with pytest.raises(UserError, match=r"load\.name"):
+        load("train", name=None)
+    with pytest.raises(UserError, match=r"load\.max_length is set"):
+        load("train", max_length=5)
+
+
+@pytest.mark.parametrize("name", ["csv", "npz", "idx", "image_folder"])
+def test_a_missing_folder_is_a_user_error(name, tmp_path):
+    with pytest.raises(UserError, match="T2AUX_DATA_DIR"):
+        load("train", name=name)
+    with pytest.raises(UserError, match="no folder"):
+        load("train", name=name, data_dir=str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"There is no train"):
+        load("train", name=name, data_dir=str(tmp_path))
+
+
+def test_the_environment_gives_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("T2AUX_DATA_DIR", str(tmp_path))
+    (tmp_path / "train.csv").write_text("a,hello\nb,world\n")
+    assert len(load("train", name="csv")) == 2
+
+
+def test_the_catalogue_names_every_source():
+    assert list(catalogue.OWN) == list(SOURCES)
+    listing = catalogue.listing()
+    assert all(f"\n  {name} " in listing for name in (*SOURCES, "mnist", "cifar10"))
+
+
+def test_reading_needs_no_tensorflow():
+    code = (
+        "import sys; from t2aux.data import load; load('test'); "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -1,0 +1,159 @@
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t2aux.data import load
+from t2aux.errors import UserError
+
+INPUTS = np.random.default_rng(0).normal(size=(6, 5, 2))
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+LENGTHS = np.array([5, 1, 3, 2, 5, 4])
+
+
+def save(folder, split="train", **arrays):
+    arrays = {"inputs": INPUTS, "labels": LABELS, **arrays}
+    path = folder / f"{split}.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def read(folder, split="train", **arguments):
+    return load(split, name="npz", data_dir=str(folder), **arguments)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8, bool])
+def test_reads_any_real_type(tmp_path, dtype):
+    inputs = (INPUTS * 10).astype(dtype)
+    save(tmp_path, inputs=inputs)
+    split = read(tmp_path)
+    assert (split.info.kind, split.info.channels, split.info.length) == ("vectors", 2, 5)
+    assert split.info.classes == ("0", "1", "2")
+    assert split.example(3).dtype == np.float32
+    np.testing.assert_array_equal(split.example(3), inputs[3].astype(np.float32))
+
+
+def test_flat_inputs_have_one_channel(tmp_path):
+    save(tmp_path, inputs=INPUTS[:, :, 0])
+    assert read(tmp_path).example(0).shape == (5, 1)
+
+
+def test_lengths_and_what_lies_behind_them(tmp_path):
+    inputs = INPUTS.copy()
+    inputs[1, 1:] = np.nan
+    save(tmp_path, inputs=inputs, lengths=LENGTHS)
+    split = read(tmp_path)
+    assert split.info.length is None
+    np.testing.assert_array_equal(split.lengths, LENGTHS)
+    for index, length in enumerate(LENGTHS):
+        np.testing.assert_array_equal(
+            split.example(index), inputs[index, :length].astype(np.float32)
+        )
+
+
+def test_names_of_the_classes(tmp_path):
+    save(tmp_path, classes=np.array(["x", "y", "z", "never"]))
+    save(tmp_path, "test")
+    assert read(tmp_path, "test").info.classes == ("x", "y", "z", "never")
+    assert read(tmp_path, "test").info == read(tmp_path).info
+
+
+def test_a_run_knows_the_classes_without_the_training_file(tmp_path):
+    save(tmp_path)
+    info = read(tmp_path).info
+    (tmp_path / "train.npz").rename(tmp_path / "test.npz")
+    assert read(tmp_path, "test", info=info).info == info
+
+
+def test_max_examples(tmp_path):
+    save(tmp_path, lengths=LENGTHS)
+    split = read(tmp_path, max_examples=3)
+    assert len(split) == 3
+    for index in range(3):
+        (original,) = (
+            row
+            for row in range(6)
+            if INPUTS[row, 0, 0].astype(np.float32) == split.example(index)[0, 0]
+        )
+        assert (split.lengths[index], split.labels[index]) == (LENGTHS[original], LABELS[original])
+
+
+def with_value(value):
+    inputs = INPUTS.copy()
+    inputs[4, 2, 1] = value
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"inputs": None}, "no array `inputs`"),
+        ({"labels": None}, "no array `labels`"),
+        ({"inputs": with_value(np.nan)}, r"NaN .* sequence 4, step 2"),
+        ({"inputs": with_value(-np.inf)}, r"infinite .* sequence 4, step 2"),
+        ({"inputs": with_value(1e200)}, r"infinite .* sequence 4, step 2"),
+        ({"inputs": INPUTS[0, 0]}, r"shape \[2\]"),
+        ({"inputs": INPUTS[..., None]}, r"shape \[6, 5, 2, 1\]"),
+        ({"inputs": INPUTS[:, :0]}, r"shape \[6, 0, 2\]"),
+        ({"inputs": INPUTS.astype(complex)}, "complex128"),
+        ({"inputs": INPUTS.astype(str)}, "inputs is <U"),
+        ({"inputs": INPUTS.astype(object)}, r"train\.npz .*[Pp]ickle|allow_pickle"),
+        ({"labels": LABELS[:5]}, r"labels is int64 of the shape \[5\]"),
+        ({"labels": LABELS.astype(float)}, "labels is float64"),
+        ({"labels": LABELS - 1}, r"label of sequence 0 .* is -1"),
+        ({"labels": LABELS * 1000}, "larger than the number of sequences"),
+        ({"classes": np.array(["x", "y"])}, r"label of sequence 2 .* is 2.* 2 classes"),
+        ({"classes": np.array(["x", "y", "x"])}, "different names"),
+        ({"classes": np.array([1, 2, 3])}, "different names"),
+        ({"lengths": LENGTHS - 1}, r"length of sequence 1 .* is 0: .* 1 to 5"),
+        ({"lengths": LENGTHS + 1}, r"length of sequence 0 .* is 6: .* 1 to 5"),
+        ({"lengths": LENGTHS[:4]}, "lengths is int64"),
+        ({"lengths": LENGTHS.astype(float)}, "lengths is float64"),
+    ],
+)
+def test_bad_arrays_are_user_errors(tmp_path, arrays, message):
+    save(tmp_path, **arrays)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"inputs": INPUTS[:, :, :1]}, "1 channels where the training data has 2"),
+        ({"inputs": INPUTS[:, :4]}, "4 steps where all training sequences have 5"),
+        ({"lengths": LENGTHS}, "1 steps where all training sequences have 5"),
+        ({"labels": LABELS + 1}, r"is 3, but there are 3 classes"),
+    ],
+)
+def test_a_test_split_unlike_the_training_split(tmp_path, arrays, message):
+    save(tmp_path)
+    save(tmp_path, "test", **arrays)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, "test")
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_any_damage_is_a_user_error_or_harmless(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("npz")
+    save(folder, lengths=LENGTHS)
+    path = folder / "train.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(UserError):
+        read(folder)
+    changed = bytearray(whole)
+    changed[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(changed)
+    # Flags and times in the archive's headers are of no consequence.
+    with contextlib.suppress(UserError):
+        assert len(read(folder)) == 6
+
+
+def test_a_single_array_is_a_user_error(tmp_path):
+    with (tmp_path / "train.npz").open("wb") as file:
+        np.save(file, INPUTS)
+    with pytest.raises(UserError, match=r"not an \.npz file"):
+        read(tmp_path)

@@ -1,0 +1,130 @@
+"""Every gin file that comes with t2aux: built, and run for a batch on stand-in data."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import t2aux.model.prediction
+import t2aux.model.reconstruction  # noqa: F401
+from t2aux import config, data
+from t2aux.training import loop
+
+# The real lengths, with small networks: one batch of each phase.
+SMALL = [
+    "Classifier.hidden_size = 4",
+    "Classifier.projection_size = 3",
+    "Classifier.head_size = 4",
+    "Reconstruction.head_size = 4",
+    "Prediction.head_size = 4",
+    "BATCH_SIZE = 2",
+    "load.max_examples = 2",
+]
+EPOCHS = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1"]
+
+# What each shipped file is tested in: the files, with it, and the settings it needs.
+WHOLE = {
+    "quickstart": (["quickstart"], []),
+    "quickstart_lstm": (["quickstart_lstm"], []),
+    "paper/images": (["paper/images", "datasets/mnist"], []),
+    "paper/mnist": (["paper/mnist"], []),
+    "paper/pmnist": (["paper/pmnist"], []),
+    "paper/cifar10": (["paper/cifar10"], []),
+    "paper/stanford_dogs": (["paper/stanford_dogs"], ["SIDE = 40"]),
+    "paper/dbpedia": (["paper/dbpedia"], []),
+    "base": (["base", "datasets/digits", "models/r_lstm"], ["SEGMENT_LENGTH = 20"]),
+    "models/lstm": (["paper/mnist", "models/lstm"], []),
+    "models/r_lstm": (["paper/mnist", "models/p_lstm", "models/r_lstm"], []),
+    "models/p_lstm": (["paper/mnist", "models/p_lstm"], []),
+    "training/full": (["quickstart", "training/full"], []),
+    "training/truncated": (["quickstart", "training/truncated"], []),
+}
+DATASETS = {
+    "digits": ((64, 1), 10),
+    "mnist": ((784, 1), 10),
+    "pmnist": ((784, 1), 10),
+    "cifar10": ((1024, 3), 10),
+    "stanford_dogs": ((1600, 3), 120),
+    "dbpedia": ((None,), 2),
+    "csv": ((None,), 2),
+    "image_folder": ((36, 3), 2),
+    "npz": ((5, 2), 2),
+    "idx": ((16, 1), 10),
+}
+
+
+def write_stand_ins(folder):
+    """A folder that every source of a user's own files can read."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    text = "words of a document about nothing in particular, " * 8
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        rows = [f'"{label}","title","{text}"\n' for label in (1, 2)]
+        (folder / f"{split}.csv").write_text("".join(rows))
+        inputs = rng.random((4, 5, 2)).astype(np.float32)
+        np.savez(folder / f"{split}.npz", inputs=inputs, labels=np.array([0, 1, 0, 1]))
+        for label in ("cat", "dog"):
+            place = folder / split / label
+            place.mkdir(parents=True)
+            pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / "0.png")
+        images = rng.integers(0, 256, (10, 4, 4), dtype=np.uint8)
+        header = np.array([0x803, *images.shape], ">u4").tobytes()
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        labels = np.arange(10, dtype=np.uint8)
+        header = np.array([0x801, 10], ">u4").tobytes()
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stand_ins")
+    write_stand_ins(folder)
+    with tfds.testing.mock_data(num_examples=4):
+        yield folder
+
+
+def test_every_file_is_covered():
+    assert set(config.list_bundled()) == {*WHOLE, *(f"datasets/{name}" for name in DATASETS)}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
+    files, settings = WHOLE[name]
+    settings = [*SMALL, *EPOCHS, f"load.data_dir = {str(stand_ins)!r}", *settings]
+    text = config.parse(files, settings)
+    assert loop.train(str(tmp_path / "run"), text)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    plain = name in ("models/lstm", "quickstart_lstm")
+    phases = ["joint"] if plain else ["pretrain", "joint"]
+    assert [line["phase"] for line in lines if line["split"] == "train"] == phases
+    assert np.isfinite([line["loss"] for line in lines]).all()
+    # What was written is a configuration that means the same.
+    assert config.parse([str(tmp_path / "run/config.gin")], []) == text
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_set_has_its_shape(name, stand_ins):
+    (shape, classes) = DATASETS[name]
+    settings = [*SMALL, *EPOCHS, f"load.data_dir = {str(stand_ins)!r}"]
+    if name == "stanford_dogs":
+        settings.append("SIDE = 40")
+    config.parse(["base", f"datasets/{name}", "models/lstm"], settings)
+    split = data.load("train")
+    assert split.info.num_classes == classes
+    batch = next(iter(split.batches(2)))
+    if shape == (None,):
+        assert batch.inputs.dtype == tf.int32
+        assert batch.inputs.shape.rank == 2
+    else:
+        assert tuple(batch.inputs.shape[1:]) == shape
+
+
+def test_the_eight_lengths_of_stanford_dogs(stand_ins):
+    for side in (40, 48, 56, 72, 80, 96, 112, 128):
+        settings = [*SMALL, f"SIDE = {side}", f"load.data_dir = {str(stand_ins)!r}"]
+        config.parse(["paper/stanford_dogs"], settings)
+        assert data.load("train").info.length == side * side

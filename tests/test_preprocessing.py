@@ -1,0 +1,262 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from t2aux.errors import UserError
+from t2aux.preprocessing import UNKNOWN, DatasetInfo, image_pixels, read_image
+
+GREY = DatasetInfo("d", "image", ("a", "b"), channels=1, length=16, side=4)
+RGB = DatasetInfo("d", "image", ("a", "b"), channels=3, length=16, side=4, permutation_seed=5)
+TEXT = DatasetInfo(
+    "d", "text", ("a",), tokens="characters", vocabulary=(UNKNOWN, "a", "b", "\u00e9", " ")
+)
+BYTES = DatasetInfo("d", "text", ("a",), tokens="bytes", max_length=7)
+VECTORS = DatasetInfo("d", "vectors", ("a", "b"), channels=2)
+
+
+def test_importing_it_imports_no_tensorflow():
+    code = "import sys, t2aux.preprocessing; sys.exit('tensorflow' in sys.modules)"
+    root = pathlib.Path(__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("info", [GREY, RGB, TEXT, BYTES, VECTORS])
+def test_json_round_trip(info):
+    assert DatasetInfo.from_json(json.loads(json.dumps(info.to_json()))) == info
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"side": 5},
+        {"length": "16"},
+        {"channels": 2},
+        {"channels": True},
+        {"classes": []},
+        {"classes": "ab"},
+        {"kind": "sound"},
+        {"name": 3},
+        {"surprise": 1},
+        {"permutation_seed": -1},
+        {"kind": "text"},
+    ],
+)
+def test_damaged_json_is_a_user_error(change):
+    with pytest.raises(UserError, match=r"dataset\.json"):
+        DatasetInfo.from_json({**GREY.to_json(), **change})
+
+
+@pytest.mark.parametrize("vocabulary", [["a"], [UNKNOWN, "ab"], [UNKNOWN, "a", "a"], None, [1]])
+def test_damaged_vocabulary_is_a_user_error(vocabulary):
+    with pytest.raises(UserError, match=r"dataset\.json"):
+        DatasetInfo.from_json({**TEXT.to_json(), "vocabulary": vocabulary})
+
+
+def test_what_is_no_dictionary_is_a_user_error():
+    with pytest.raises(UserError, match=r"dataset\.json"):
+        DatasetInfo.from_json(["classes"])
+
+
+def test_properties():
+    assert (GREY.num_classes, GREY.is_text, GREY.vocabulary_size) == (2, False, None)
+    assert (TEXT.is_text, TEXT.vocabulary_size, BYTES.vocabulary_size) == (True, 5, 256)
+
+
+def test_image_of_the_right_size_is_only_scaled():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
+    sequence = GREY.image_sequence(image)
+    assert sequence.dtype == np.float32
+    np.testing.assert_array_equal(sequence, image.reshape(16, 1) / np.float32(255))
+    np.testing.assert_array_equal(GREY.image_sequence(Image.fromarray(image)), sequence)
+
+
+def test_permutation_reorders_the_pixels_of_rgb():
+    image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    expected = np.random.Generator(np.random.PCG64(5)).permutation(16)
+    np.testing.assert_array_equal(
+        RGB.image_sequence(image), (image.reshape(16, 3) / np.float32(255))[expected]
+    )
+
+
+@given(st.integers(0, 2**40), st.integers(1, 40))
+def test_permutation_is_a_bijection(seed, side):
+    info = DatasetInfo(
+        "d", "image", ("a",), channels=1, length=side**2, side=side, permutation_seed=seed
+    )
+    np.testing.assert_array_equal(np.sort(info.permutation), np.arange(side**2))
+
+
+def test_the_published_permutation_stays():
+    info = DatasetInfo(
+        "d", "image", ("a",), channels=1, length=784, side=28, permutation_seed=92916
+    )
+    assert info.permutation[:5].tolist() == [283, 28, 288, 783, 276]
+
+
+def test_resize_is_bilinear_and_antialiased():
+    # A checkerboard averages to grey: without antialiasing it would stay black or white.
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    inner = GREY.image_sequence(board).reshape(4, 4)[1:3, 1:3]
+    np.testing.assert_allclose(inner, 0.5, atol=0.02)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_modes_convert(mode, channels):
+    assert image_pixels(Image.new(mode, (5, 3)), 4, channels).shape == (16, channels)
+
+
+def test_transparency_is_white():
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    np.testing.assert_array_equal(GREY.image_sequence(image), 1.0)
+    # A palette's transparent entry too.
+    image = Image.new("P", (4, 4), 0)
+    image.info["transparency"] = 0
+    np.testing.assert_array_equal(GREY.image_sequence(image), 1.0)
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16"])
+def test_wide_modes_are_user_errors(mode):
+    with pytest.raises(UserError, match="mode"):
+        GREY.image_sequence(Image.new(mode, (4, 4)))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 4), np.uint8),
+    ],
+)
+def test_wrong_image_arrays_are_user_errors(array):
+    with pytest.raises(UserError, match=r"array of"):
+        GREY.image_sequence(array)
+
+
+def test_read_image(tmp_path):
+    path = tmp_path / "a.png"
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    Image.fromarray(pixels).save(path)
+    np.testing.assert_array_equal(np.asarray(read_image(path)), pixels)
+
+
+def test_read_image_turns_it_upright(tmp_path):
+    image = Image.new("RGB", (6, 3))
+    exif = image.getexif()
+    exif[0x0112] = 6  # Turn by 90 degrees.
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").size == (3, 6)
+
+
+def test_bad_image_files_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match=r"no image file .*none\.png"):
+        read_image(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(UserError, match=r"text\.png is damaged"):
+        read_image(tmp_path / "text.png")
+    Image.new("I;16", (4, 4)).save(tmp_path / "wide.png")
+    with pytest.raises(UserError, match=r"wide\.png is I;16"):
+        read_image(tmp_path / "wide.png")
+    with pytest.raises(UserError, match="Can't read"):
+        read_image(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tiff", "webp", "ppm"])
+def test_truncated_images_are_user_errors(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    for end in (0, 3, 20, len(content) // 2):
+        path.write_bytes(content[:end])
+        with pytest.raises(UserError, match=f"a.{suffix}"):
+            read_image(path)
+
+
+def test_characters_to_ids():
+    ids = TEXT.text_ids("ba\u00e9z\U0001f600 a")
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [2, 1, 3, 0, 0, 4, 1]
+
+
+def test_bytes_are_cut_at_the_limit():
+    assert BYTES.text_ids("a\u00e9").tolist() == [97, 0xC3, 0xA9]
+    assert BYTES.text_ids("abcdefghi").tolist() == list(b"abcdefg")
+    assert len(BYTES.text_ids("\u00e9" * 9)) == 7
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(str.strip))
+def test_text_ids_round_trip(text):
+    vocabulary = (UNKNOWN, *sorted(set(text) - {UNKNOWN}))
+    info = DatasetInfo("d", "text", ("a",), tokens="characters", vocabulary=vocabulary)
+    assert "".join(vocabulary[i] for i in info.text_ids(text)) == text
+    info = DatasetInfo("d", "text", ("a",), tokens="bytes")
+    assert bytes(info.text_ids(text).astype(np.uint8)).decode() == text
+
+
+@given(st.text(min_size=1).filter(str.strip), st.integers(1, 9))
+def test_cut_ids_are_the_beginning(text, limit):
+    for tokens, vocabulary in (("characters", (UNKNOWN, "a", "0")), ("bytes", None)):
+        whole = DatasetInfo("d", "text", ("a",), tokens=tokens, vocabulary=vocabulary)
+        cut = DatasetInfo(
+            "d", "text", ("a",), tokens=tokens, vocabulary=vocabulary, max_length=limit
+        )
+        np.testing.assert_array_equal(cut.text_ids(text), whole.text_ids(text)[:limit])
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t "])
+@pytest.mark.parametrize("info", [TEXT, BYTES])
+def test_empty_text_is_a_user_error(info, text):
+    with pytest.raises(UserError, match="empty"):
+        info.text_ids(text)
+
+
+def test_undecodable_arguments_keep_their_bytes():
+    assert BYTES.text_ids(b"a\xff".decode("utf-8", "surrogateescape")).tolist() == [97, 255]
+    assert TEXT.text_ids("a\udcff").tolist() == [1, 0]
+    with pytest.raises(UserError, match="Unicode"):
+        BYTES.text_ids("a\ud800")
+
+
+def test_vectors():
+    sequence = VECTORS.vector_sequence(np.array([[1, 2], [3, 4], [5, 6]], np.int16))
+    assert sequence.dtype == np.float32
+    assert sequence.tolist() == [[1, 2], [3, 4], [5, 6]]
+    single = DatasetInfo("d", "vectors", ("a",), channels=1)
+    assert single.vector_sequence(np.arange(3.0)).shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 3)), "shape"),
+        (np.zeros(3), "shape"),
+        (np.zeros((0, 2)), "shape"),
+        (np.array([["a", "b"]]), "values"),
+        (np.array([[0, 1], [0, np.nan]]), "step 1"),
+        (np.array([[np.inf, 1], [0, 1]]), "step 0"),
+        (np.array([[1e300, 1]]), "step 0"),
+    ],
+)
+def test_bad_vectors_are_user_errors(array, message):
+    with pytest.raises(UserError, match=message):
+        VECTORS.vector_sequence(array)
+
+
+def test_input_of_another_kind_is_a_user_error():
+    with pytest.raises(UserError, match="reads text, not images"):
+        TEXT.image_sequence(np.zeros((4, 4), np.uint8))
+    with pytest.raises(UserError, match="reads image, not text"):
+        GREY.text_ids("a")
+    with pytest.raises(UserError, match="reads image, not vectors"):
+        GREY.vector_sequence(np.zeros((4, 1)))

@@ -1,0 +1,184 @@
+"""The run: going on after a kill, SIGTERM, what it writes, and mistakes."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.cli_helpers import assert_one_sentence, environment, t2aux
+
+# Small, with everything random in it that there is: both auxiliary losses, scheduled sampling,
+# DropConnect, two phases.
+SETTINGS = [
+    "--gin_file=quickstart",
+    "--gin_param=train.auxiliary_losses = [@Reconstruction, @Prediction]",
+    "--gin_param=PRETRAIN_EPOCHS = 2",
+    "--gin_param=JOINT_EPOCHS = 3",
+    "--gin_param=load.max_examples = 200",
+    "--gin_param=Classifier.hidden_size = 8",
+    "--gin_param=Classifier.projection_size = 4",
+    "--gin_param=train.log_every = 2",
+    "--gin_param=train.steps_per_call = 1",
+    "--gin_param=train.checkpoint_minutes = 0",
+    "--gin_param=BATCH_SIZE = 32",
+]
+STEPS = 5 * 7
+
+
+def command(model_dir, *more):
+    return [sys.executable, "-m", "t2aux", "train", f"--model_dir={model_dir}", *SETTINGS, *more]
+
+
+def weights(model_dir):
+    reader = tf.train.load_checkpoint(str(model_dir / "checkpoints"))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith(("classifier/", "auxiliary/", "optimizer/", "position/"))
+    }
+
+
+def metrics(model_dir):
+    return [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def quiet_run(tmp_path_factory):
+    model_dir = tmp_path_factory.mktemp("runs") / "quiet"
+    done = subprocess.run(command(model_dir), env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return model_dir, done.stderr
+
+
+def start_and_wait_for_step(model_dir, step):
+    process = subprocess.Popen(
+        command(model_dir), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    state = model_dir / "checkpoints" / "checkpoint"
+    while time.monotonic() < deadline and process.poll() is None:
+        found = tf.train.latest_checkpoint(str(state.parent)) if state.exists() else None
+        if found and int(found.rsplit("-", 1)[1]) >= step:
+            return process
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError(process.communicate()[1])
+
+
+def assert_same_weights(got, want):
+    got, want = weights(got), weights(want)
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+def test_a_run_explains_itself(quiet_run):
+    model_dir, log = quiet_run
+    assert f"step {STEPS}/{STEPS}" in log
+    assert "left" in log
+    assert "test accuracy" in (model_dir / "train.log").read_text()
+    assert list((model_dir / "tensorboard").glob("events.out.tfevents.*"))
+    assert "BATCH_SIZE = 32" in (model_dir / "config.gin").read_text()
+    assert "Classifier.dropconnect = 0.5" in (model_dir / "operative_config.gin").read_text()
+    lines = metrics(model_dir)
+    assert [line["step"] for line in lines if line["split"] == "test"] == [21, 28, 35]
+    pretrain = [line for line in lines if line.get("phase") == "pretrain"]
+    assert all("supervised_loss" not in line for line in pretrain)
+    for line in lines:
+        if line["split"] == "train":
+            assert np.isfinite([line["loss"], line["gradient_norm"], line["learning_rate"]]).all()
+            assert {"reconstruction_loss", "prediction_loss"} <= line.keys()
+
+
+# In pretraining, across the phases' border, in the joint phase.
+@pytest.mark.parametrize("step", [3, 13, 24])
+def test_a_killed_run_ends_with_the_same_weights(quiet_run, tmp_path, step):
+    process = start_and_wait_for_step(tmp_path / "run", step)
+    process.kill()
+    process.communicate()
+    again = subprocess.run(
+        command(tmp_path / "run"), env=environment(), capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert "Going on from" in again.stderr
+    assert_same_weights(tmp_path / "run", quiet_run[0])
+    steps = [(line["split"], line["step"]) for line in metrics(tmp_path / "run")]
+    assert len(steps) == len(set(steps))
+    assert steps[-1] == ("test", STEPS)
+
+
+def test_sigterm_saves_and_says_start_again(quiet_run, tmp_path):
+    process = start_and_wait_for_step(tmp_path / "run", 4)
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, error
+    assert "Traceback" not in error
+    stopped = int(tf.train.latest_checkpoint(str(tmp_path / "run/checkpoints")).rsplit("-", 1)[1])
+    assert 4 <= stopped < STEPS
+    # No --gin_file: it goes on as it was configured.
+    done = t2aux("train", f"--model_dir={tmp_path / 'run'}")
+    assert f"step {stopped}." in done.stderr
+    assert_same_weights(tmp_path / "run", quiet_run[0])
+    again = t2aux("train", f"--model_dir={tmp_path / 'run'}")
+    assert "done already" in again.stderr
+
+
+def test_a_run_of_another_architecture_is_refused(quiet_run):
+    model_dir, _ = quiet_run
+    before = (model_dir / "config.gin").read_text()
+    for setting, part in (
+        ("Classifier.hidden_size = 9", "another architecture"),
+        ("train.auxiliary_losses = [@Reconstruction]", "another architecture"),
+        ("SEED = 1", "train.seed = 0"),
+        ("BATCH_SIZE = 16", "train.batch_size = 32"),
+    ):
+        done = subprocess.run(
+            command(model_dir, f"--gin_param={setting}"),
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert_one_sentence(done, part)
+    assert (model_dir / "config.gin").read_text() == before
+
+
+def test_a_damaged_checkpoint_is_refused(quiet_run, tmp_path):
+    model_dir, _ = quiet_run
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(model_dir), str(copy)], check=True)
+    newest = pathlib.Path(tf.train.latest_checkpoint(str(copy / "checkpoints")) + ".index")
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert_one_sentence(t2aux("train", f"--model_dir={copy}", check=False), "missing or damaged")
+
+
+def test_mistakes_are_one_sentence_each(tmp_path):
+    run = f"--model_dir={tmp_path / 'run'}"
+    (tmp_path / "file").write_text("")
+    for arguments, parts in (
+        ([run], ["--gin_file"]),
+        ([run, "--gin_file=quikstart"], ["did you mean quickstart?"]),
+        ([run, "--gin_fil=quickstart"], ["did you mean --gin_file?"]),
+        (["--gin_file=quickstart"], ["--model_dir must be given"]),
+        ([run, "--gin_file=quickstart", "--gin_param=ANCHRS = 2"], ["did you mean ANCHORS?"]),
+        ([run, *SETTINGS, "--gin_param=SEGMENT_LENGTH = 64"], ["at least 65", "at most 64"]),
+        ([run, *SETTINGS, "--gin_param=BATCH_SIZE = 0"], ["train.batch_size", "at least 1"]),
+        ([f"--model_dir={tmp_path / 'file'}", *SETTINGS], ["Can't write to the directory"]),
+    ):
+        assert_one_sentence(t2aux("train", *arguments, check=False), *parts)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_one_sentence(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").symlink_to("/dev/full")
+    done = t2aux("train", f"--model_dir={run}", *SETTINGS, check=False)
+    assert_one_sentence(done, "No space left")
