@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 import io
 import pathlib
 import re
@@ -140,10 +141,11 @@ class _Parser:
             except StopIteration:
                 return
             except SyntaxError as error:
+                place = f"{where}, line {error.lineno}" if path else where
+                why = " ".join(error.msg.split()).rstrip(".")
                 raise UserError(
-                    f"Can't read the setting in {where}"
-                    f"{f', line {error.lineno}' if path else ''}: {error.msg.rstrip('.')}. Write "
-                    "NAME = VALUE or configurable.parameter = VALUE, texts in quotes."
+                    f"Can't read the setting in {place}: {why}. Write NAME = VALUE or "
+                    "configurable.parameter = VALUE, texts in quotes."
                 ) from error
             except ValueError as error:
                 # An unknown @reference, which gin refuses while it reads the value.
@@ -233,7 +235,8 @@ def _unknown_configurable(name: str, place: str) -> str:
 
 def _function(configurable: gin_config.Configurable) -> Any:
     wrapped = configurable.wrapped
-    return wrapped.__init__ if isinstance(wrapped, type) else wrapped
+    # gin wraps a class's constructor in place.
+    return inspect.unwrap(wrapped.__init__ if isinstance(wrapped, type) else wrapped)
 
 
 def _parameters(configurable: gin_config.Configurable) -> list[str] | None:

@@ -36,6 +36,34 @@ class Evaluation:
         """The share of right answers, in [0, 1]."""
         return float(np.trace(self.confusion) / self.examples)
 
+    def by_class(self) -> dict[str, dict[str, float | int]]:
+        """Precision, recall and F1 in [0, 1] (0 where undefined) and the examples of each class."""
+        right = np.diag(self.confusion)
+        true, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        precision = right / np.maximum(predicted, 1)
+        recall = right / np.maximum(true, 1)
+        f1 = 2 * right / np.maximum(true + predicted, 1)
+        return {
+            name: {
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "examples": int(true[i]),
+            }
+            for i, name in enumerate(self.classes)
+        }
+
+    def to_json(self) -> dict[str, object]:
+        """Everything, as JSON can hold it."""
+        return {
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "examples": self.examples,
+            "by_class": self.by_class(),
+            "classes": list(self.classes),
+            "confusion": self.confusion.tolist(),
+        }
+
 
 def evaluate(
     predict: Callable[[data.Batch], tf.Tensor],

@@ -25,14 +25,22 @@ def duration(seconds: float) -> str:
 class Rate:
     """Steps a second, over the time since the last reading, and the time that is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_seconds: float = 0.0) -> None:
+        """Begins to measure at the first `update`.
+
+        Args:
+            every_seconds: `update` gives a rate at most so often.
+        """
+        self._every = every_seconds
         self._step: int | None = None
         self._time = 0.0
         self._smooth: float | None = None
 
     def update(self, step: int) -> float | None:
-        """The rate since the last call; None at the first."""
+        """The rate since the last one given; None at the first call, and when it is too early."""
         now = time.monotonic()
+        if self._step is not None and now - self._time < self._every:
+            return None
         rate = None
         if self._step is not None and step > self._step:
             rate = (step - self._step) / max(now - self._time, 1e-9)

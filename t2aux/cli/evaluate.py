@@ -1,0 +1,80 @@
+"""Evaluates a trained run: accuracy, loss, confusion matrix and a table by class.
+
+Prints the table, and writes evaluation.json and confusion.png into the run's evaluation/SPLIT
+folder. The data set is the one that the run was trained on, read as its configuration says.
+
+Examples:
+  t2aux evaluate --model_dir=runs/quick
+  t2aux evaluate --model_dir=runs/mnist --data_dir=mnist --split=train --output_dir=report
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+from absl import flags, logging
+
+from t2aux import files
+from t2aux.cli import common
+
+common.define_model_dir("Folder of the run.")
+common.define_data_dir()
+_GIN_PARAM = flags.DEFINE_multi_string(
+    "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint's name; the newest if not set.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "What to evaluate on.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Sequences a batch.", lower_bound=1)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Where to write; the run's evaluation/SPLIT folder if not set."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    common.no_arguments(argv)
+    common.quiet_tensorflow()
+    import tensorflow as tf
+
+    from t2aux import data, evaluation, evaluation_report
+    from t2aux.run import load_run
+
+    run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
+    split = data.load(_SPLIT.value, info=run.info)
+    predict = tf.function(
+        lambda batch: run.classifier(batch.inputs, batch.lengths), reduce_retracing=True
+    )
+    result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, _progress(len(split)))
+    output = pathlib.Path(_OUTPUT_DIR.value or run.model_dir / "evaluation" / _SPLIT.value)
+    files.ensure_directory(output)
+    about = {
+        "dataset": run.info.name,
+        "split": _SPLIT.value,
+        "checkpoint": pathlib.Path(run.checkpoint).name,
+        "step": run.step,
+    }
+    files.write_json(output / "evaluation.json", {**about, **result.to_json()})
+    title = f"{run.info.name}, {_SPLIT.value}, step {run.step}"
+    evaluation_report.draw_confusion(result, output / "confusion.png", title)
+    print(evaluation_report.table(result))
+    print(f"\n{output / 'evaluation.json'}\n{output / 'confusion.png'}")
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    from t2aux.training.progress import Rate
+
+    rate = Rate(every_seconds=5)
+    rate.update(0)
+
+    def show(done: int) -> None:
+        speed = rate.update(done)
+        if speed:
+            left = rate.left(total - done)
+            logging.info("%d/%d sequences  %.0f a second  %s left", done, total, speed, left)
+
+    return show
+
+
+if __name__ == "__main__":
+    common.run(main)
