@@ -64,7 +64,9 @@ def read_image(path: str | os.PathLike[str] | IO[bytes], name: str | None = None
     return upright
 
 
-def image_pixels(image: Image.Image | np.ndarray, side: int, channels: int) -> np.ndarray:
+def image_pixels(
+    image: Image.Image | np.ndarray, side: int, channels: int, border: int = 0
+) -> np.ndarray:
     """Converts and resizes one image to the pixels of a sequence, in raster order.
 
     The whole image is squeezed to a square (bilinear, antialiased when it shrinks). Transparent
@@ -74,9 +76,10 @@ def image_pixels(image: Image.Image | np.ndarray, side: int, channels: int) -> n
         image: A Pillow image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGBA).
         side: Height and width after the resize.
         channels: 1 for grey, 3 for RGB.
+        border: Black pixels that are then put around it.
 
     Returns:
-        uint8 [side * side, channels].
+        uint8 [T, channels], T = (side + 2 * border) ** 2.
 
     Raises:
         UserError: The array has another shape or type, or the image an unsupported mode.
@@ -90,7 +93,10 @@ def image_pixels(image: Image.Image | np.ndarray, side: int, channels: int) -> n
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(side * side, channels)
+    pixels = np.asarray(image, dtype=np.uint8).reshape(side, side, channels)
+    if border:
+        pixels = np.pad(pixels, ((border, border), (border, border), (0, 0)))
+    return pixels.reshape(-1, channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +111,7 @@ class DatasetInfo:
         length: The number of steps T that every sequence has, or None where lengths vary.
         max_length: The longest text allowed, in tokens (a longer one is cut), or None.
         side: Height and width of the images after the resize; None if the input is no image.
+        border: Black pixels around the resized images.
         permutation_seed: Seed of the fixed pixel permutation, or None for raster order.
         tokens: What a step of text is, "characters" or "bytes"; None for other kinds.
         vocabulary: The characters by id, with U+FFFD, the unknown character, at id 0; None for
@@ -118,6 +125,7 @@ class DatasetInfo:
     length: int | None = None
     max_length: int | None = None
     side: int | None = None
+    border: int = 0
     permutation_seed: int | None = None
     tokens: str | None = None
     vocabulary: tuple[str, ...] | None = None
@@ -161,15 +169,15 @@ class DatasetInfo:
             image: A Pillow image, or a uint8 array [H, W] or [H, W, C].
 
         Returns:
-            float32 [T, C] in [0, 1], T = side * side: one pixel a step, in raster order or in that
-            of the fixed permutation.
+            float32 [T, C] in [0, 1], T = (side + 2 * border) ** 2: one pixel a step, in raster
+            order or in that of the fixed permutation.
 
         Raises:
             UserError: This data is not images, or the image has the wrong shape, type or mode.
         """
         if self.kind != "image" or self.side is None or self.channels is None:
             raise UserError(f"The classifier reads {self.kind}, not images: give it {self.kind}.")
-        pixels = image_pixels(image, self.side, self.channels)
+        pixels = image_pixels(image, self.side, self.channels, self.border)
         if self.permutation is not None:
             pixels = pixels[self.permutation]
         return scale_pixels(pixels)
@@ -271,6 +279,8 @@ class DatasetInfo:
             least = 0 if name == "permutation_seed" else 1
             if entry is not None and (type(entry) is not int or entry < least):
                 raise _damaged(f"its {name} is {entry!r}")
+        if type(self.border) is not int or self.border < 0:
+            raise _damaged(f"its border is {self.border!r}")
         if not isinstance(self.name, str) or self.kind not in KINDS:
             raise _damaged(f"its name is {self.name!r} and its kind {self.kind!r}")
         if not _are_strings(self.classes) or not self.classes:
@@ -288,9 +298,11 @@ class DatasetInfo:
         elif self.channels is None:
             raise _damaged("its channels are missing")
         if self.kind == "image" and (
-            self.side is None or self.length != self.side**2 or self.channels not in (1, 3)
+            self.side is None
+            or self.length != (self.side + 2 * self.border) ** 2
+            or self.channels not in (1, 3)
         ):
-            raise _damaged("its side, length and channels do not agree")
+            raise _damaged("its side, border, length and channels do not agree")
         if self.permutation_seed is not None and self.kind != "image":
             raise _damaged("it permutes what is no image")
 

@@ -260,3 +260,16 @@ def test_input_of_another_kind_is_a_user_error():
         GREY.text_ids("a")
     with pytest.raises(UserError, match="reads image, not vectors"):
         GREY.vector_sequence(np.zeros((4, 1)))
+
+
+def test_a_border_is_black_and_part_of_the_sequence():
+    pixels = np.arange(1, 10, dtype=np.uint8).reshape(3, 3)
+    bordered = image_pixels(pixels, 3, 1, border=2)
+    assert bordered.shape == (49, 1)
+    np.testing.assert_array_equal(bordered.reshape(7, 7)[2:5, 2:5], pixels)
+    assert bordered.sum() == pixels.sum()
+    info = DatasetInfo("x", "image", ("a",), channels=1, length=49, side=3, border=2)
+    np.testing.assert_array_equal(info.image_sequence(pixels) * 255, bordered)
+    assert DatasetInfo.from_json(info.to_json()) == info
+    with pytest.raises(UserError, match="do not agree"):
+        DatasetInfo.from_json({**info.to_json(), "border": 1})

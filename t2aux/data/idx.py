@@ -65,7 +65,7 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
     info = image_info("idx", classes, 1, size, options)
     chosen = subset(len(images), options.max_examples)
     images, labels = images[chosen], labels[chosen]
-    if images.shape[1:] == (info.side, info.side):
+    if images.shape[1:] == (info.side, info.side) and not info.border:
         rows = images.reshape(len(images), info.length, 1)
         return info, Table.of_rows(permute(rows, info), labels)
     named = ((f"Image {i} of {image_path}", image) for i, image in zip(chosen, images, strict=True))

@@ -33,6 +33,7 @@ def load(
     name: str = "digits",
     data_dir: str | None = None,
     side: int | None = None,
+    border: int = 0,
     grey: bool = False,
     permutation_seed: int | None = None,
     tokens: str = "characters",
@@ -55,6 +56,8 @@ def load(
             default.
         side: Height and width that images are resized to (bilinear, antialiased). None keeps
             square images of one size as they are.
+        border: Black pixels that are put around the resized images, on each side: what MNIST has
+            around its digits, so that the last steps of a sequence tell nothing.
         grey: Whether to turn colour images into grey ones, with one channel instead of three.
         permutation_seed: Seed of a fixed permutation of the pixels, the same for every image and
             split (pMNIST); None for raster order.
@@ -69,9 +72,9 @@ def load(
             ("train[:90%]", "train[90%:]"). None for its splits of these names, with "validation"
             in place of a missing "test".
         info: The description of the data that a classifier was trained on. The data is then
-            prepared as it says (side, grey, permutation, tokens, vocabulary, classes) rather than
-            by the arguments above, and must agree with it; images of another size are resized only
-            if `side` is given too.
+            prepared as it says (side, border, grey, permutation, tokens, vocabulary, classes)
+            rather than by the arguments above, and must agree with it; images of another size are
+            resized only if `side` is given too.
 
     Returns:
         The split. Both splits of a data set have equal `info`.
@@ -86,6 +89,7 @@ def load(
     options = _options(
         data_dir=data_dir,
         side=side,
+        border=border,
         grey=grey,
         permutation_seed=permutation_seed,
         tokens=tokens,
@@ -142,6 +146,7 @@ def _options(**arguments: object) -> Options:
     for name, least in (("side", 1), ("permutation_seed", 0), ("max_length", 1)):
         _check_whole_number(name, arguments[name], least=least, optional=True)
     _check_whole_number("max_examples", arguments["max_examples"], least=1, optional=True)
+    _check_whole_number("border", arguments["border"], least=0)
     _check_whole_number("vocabulary_size", arguments["vocabulary_size"], least=2)
     if not isinstance(arguments["grey"], bool):
         raise UserError(f"load.grey is {arguments['grey']!r}: give True or False.")
@@ -181,6 +186,7 @@ def _options_of_info(options: Options, info: DatasetInfo) -> Options:
     return dataclasses.replace(
         options,
         side=info.side,
+        border=info.border,
         grey=info.kind == "image" and info.channels == 1,
         permutation_seed=info.permutation_seed,
         tokens=info.tokens or options.tokens,
@@ -193,6 +199,7 @@ def _check_applicable(options: Options, info: DatasetInfo) -> None:
     """Raises UserError if an option was set that this kind of data has no use for."""
     useless = {
         "side": options.side is not None and info.kind != "image",
+        "border": options.border != 0 and info.kind != "image",
         "grey": options.grey and info.kind != "image",
         "permutation_seed": options.permutation_seed is not None and info.kind != "image",
         "max_length": options.max_length is not None and not info.is_text,

@@ -24,7 +24,7 @@ def image_info(
         classes: The names of the classes.
         channels: 1 or 3, before `options.grey`.
         size: Height and width of the training images, used if `options.side` is None.
-        options: side, grey and permutation_seed are read.
+        options: side, border, grey and permutation_seed are read.
 
     Raises:
         UserError: The images are not square and no side is given.
@@ -42,8 +42,9 @@ def image_info(
         kind="image",
         classes=classes,
         channels=1 if options.grey else channels,
-        length=side * side,
+        length=(side + 2 * options.border) ** 2,
         side=side,
+        border=options.border,
         permutation_seed=options.permutation_seed,
     )
 
@@ -60,7 +61,7 @@ def image_table(
     Args:
         images: len(labels) pairs of what to call an image in messages, and the image.
         labels: int [N].
-        info: side, channels and permutation are read.
+        info: side, border, channels and permutation are read.
         resize: Whether images of other sizes are resized; if not, they are errors.
 
     Raises:
@@ -80,7 +81,7 @@ def image_table(
                 "load.side to the side that all shall be resized to."
             )
         try:
-            pixels[index] = image_pixels(image, info.side, info.channels)
+            pixels[index] = image_pixels(image, info.side, info.channels, info.border)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         progress.update(index + 1)

@@ -105,11 +105,12 @@ def _describe(info: DatasetInfo) -> list[str]:
     if info.kind == "image":
         colours = "grey" if info.channels == 1 else "RGB"
         order = "raster order"
+        border = f" and a border of {info.border}" if info.border else ""
         if info.permutation_seed is not None:
             first = ", ".join(map(str, info.permutation[:5]))
             order = f"permuted with seed {info.permutation_seed} (pixels {first}, ...)"
         lines = [
-            f"{info.name}: {colours} images of {info.side} x {info.side}, one pixel a step",
+            f"{info.name}: {colours} images of {info.side} x {info.side}{border}, one pixel a step",
             f"order of the pixels: {order}",
         ]
     elif info.is_text:
@@ -149,7 +150,8 @@ def _draw_image(part: SubFigure, split: Split, index: int) -> Axes:
         pixels[info.permutation] = sequence
     grid = part.add_gridspec(2, 2, width_ratios=[1, 6], height_ratios=[1, 4], hspace=0.05)
     picture = part.add_subplot(grid[:, 0])
-    picture.imshow(_colours(pixels.reshape(info.side, info.side, -1)), cmap="gray", vmin=0, vmax=1)
+    width = info.side + 2 * info.border
+    picture.imshow(_colours(pixels.reshape(width, width, -1)), cmap="gray", vmin=0, vmax=1)
     picture.set_title(_class_name(split, index), fontsize=9, color=_ACCENT)
     picture.axis("off")
     curve = part.add_subplot(grid[1, 1])

@@ -36,6 +36,7 @@ class Options:
     data_dir: pathlib.Path | None = None
     side: int | None = None
     resize: bool = False
+    border: int = 0
     grey: bool = False
     permutation_seed: int | None = None
     tokens: str = "characters"

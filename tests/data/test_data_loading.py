@@ -161,3 +161,14 @@ def test_reading_needs_no_tensorflow():
     )
     root = pathlib.Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_a_border_around_digits():
+    plain, bordered = load("train"), load("train", border=1)
+    assert bordered.info.length == 100
+    np.testing.assert_array_equal(
+        bordered.example(7).reshape(10, 10)[1:-1, 1:-1], plain.example(7).reshape(8, 8)
+    )
+    assert load("test", info=bordered.info).info == bordered.info
+    with pytest.raises(UserError, match=r"load\.border is -1"):
+        load("train", border=-1)
