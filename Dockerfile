@@ -1,13 +1,17 @@
 FROM python:3.11-slim
 
-RUN useradd --create-home t2aux
-WORKDIR /opt/t2aux
-COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
-COPY t2aux t2aux
-COPY export export
-COPY gin gin
-RUN pip install --no-cache-dir -c constraints.txt .
+RUN useradd --create-home --uid 1000 t2aux
 
+WORKDIR /opt/t2aux
+COPY constraints.txt setup.cfg pyproject.toml README.md LICENSE ./
+COPY t2aux/ t2aux/
+COPY export/ export/
+COPY gin/ gin/
+RUN pip install --no-cache-dir --constraint constraints.txt .
+
+# Mount a folder here to keep what is made: docker run -v "$PWD/runs:/data" ...
+WORKDIR /data
+RUN chown t2aux:t2aux /data
 USER t2aux
-WORKDIR /home/t2aux
 ENTRYPOINT ["t2aux"]
+CMD ["--help"]

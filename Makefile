@@ -7,17 +7,18 @@ DEMO_DIR ?= runs/demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint lock clean
 
 help:
 	@echo "make demo   train, evaluate, export and classify real digits ($(DEMO_DIR))"
 	@echo "make test   run the tests"
 	@echo "make lint   check style"
+	@echo "make lock   choose the versions in constraints.txt anew"
 	@echo "make clean  remove $(VENV) and caches"
 
 $(READY): setup.cfg constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "t2aux needs Python 3.10 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "t2aux needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -25,12 +26,23 @@ $(READY): setup.cfg constraints.txt
 demo: $(READY)
 	$(BIN)/t2aux demo --output_dir=$(DEMO_DIR)
 
+# Two processes with one thread each, not two that fight for every core.
+test: export TF_NUM_INTRAOP_THREADS = 1
+test: export TF_NUM_INTEROP_THREADS = 1
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -n 2
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# ai-edge-litert asks for backports.strenum on every Python, its 1.3 refuses 3.11 and later, and uv,
+# unlike pip, does not look at such upper bounds.
+lock: $(READY)
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	echo "backports.strenum<1.3; python_version >= '3.11'" | $(BIN)/uv pip compile -q setup.cfg \
+		--constraint - --extra dev --universal --python-version 3.10 --no-header --no-annotate \
+		--output-file constraints.txt --upgrade
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,7 @@
+"""The export stage: from a run to a SavedModel, TensorFlow Lite files and what they are worth.
+
+    directory, measured = pipeline.export(run.load_run("runs/quick"), "exports/quick")
+
+A version's directory holds everything: `saved_model.pb` and `variables/`, `classifier.tflite`,
+`classifier_stream.tflite`, `metadata.json`, `parity.json` and `README.md`, the model card.
+"""

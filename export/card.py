@@ -1,0 +1,238 @@
+"""The model card: the README.md of an export."""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import Any
+
+from t2aux import litert
+from t2aux.export import saved_model
+from t2aux.export.parity import Parity
+from t2aux.preprocessing import DatasetInfo
+from t2aux.run import Run
+
+_CARD = string.Template("""# A classifier of $what
+
+$about
+
+| | |
+|---|---|
+| classes | $classes |
+| input | $input |
+| network | $network |
+| checkpoint | $checkpoint |
+| made | $created, $packages |
+
+## How good it is
+
+Measured after export, each artefact in its own runtime, on $examples test examples of $dataset.
+"same class" is how often the most probable class is the checkpoint's; "largest difference" that of
+any probability from the checkpoint's.
+
+$parity
+
+## How to use it
+
+From the command line, with LiteRT alone or with TensorFlow:
+
+    $command
+$usage
+## What is here
+
+$files
+""")
+
+_SAVED_MODEL = string.Template("""
+### TensorFlow Serving
+
+From this directory; the official image runs as root unless it is told otherwise:
+
+    docker run --rm --user "$$(id -u)" -p 8501:8501 -e MODEL_NAME=$name \\
+        -v "$$(cd .. && pwd):/models/$name:ro" tensorflow/serving
+    curl localhost:8501/v1/models/$name:predict -d '$request'
+
+$signatures
+
+Lengths run from 1 to T (in `step_segment` from 0 to S: a sequence with 0 keeps its state); what
+pads a sequence behind its length does not matter. Streaming: `initial_state` once, then
+`step_segment` with each segment and the state that the last one gave. Without TensorFlow Serving:
+`tf.saved_model.load(".").signatures["serving_default"](inputs=..., lengths=...)`$text_import.
+""")
+
+_TFLITE = string.Template("""
+### LiteRT, on a device
+
+`pip install ai-edge-litert`. A whole sequence:
+
+```python
+import json
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+metadata = json.load(open("metadata.json", encoding="utf-8"))
+classify = Interpreter("$whole").get_signature_runner()
+$example
+probabilities = classify(inputs=inputs)["probabilities"][0]
+print(metadata["classes"][probabilities.argmax()], probabilities.max())
+```
+
+Segment by segment, as the input arrives:
+
+```python
+step = Interpreter("$stream").get_signature_runner()
+h = c = np.zeros([1, $hidden], np.float32)
+for begin in range(0, inputs.shape[1], $segment):
+    out = step(segment=inputs[:, begin : begin + $segment], h=h, c=c)
+    h, c = out["h"], out["c"]
+    probabilities = out["probabilities"][0]  # So far.
+```
+
+Don't feed NaN. `t2aux.litert.LiteRTClassifier` does the same with every check.
+""")
+
+
+def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
+    """Writes the card.
+
+    Args:
+        run: What was exported.
+        metadata: As in metadata.json.
+        parity: As in parity.json.
+
+    Returns:
+        Markdown.
+    """
+    info = run.info
+    model = metadata["model"]
+    packages = metadata["packages"]
+    usage = ""
+    if "SavedModel" in metadata["artefacts"]:
+        usage += _saved_model_usage(info)
+    if litert.WHOLE in metadata["artefacts"]:
+        usage += _TFLITE.substitute(
+            whole=litert.WHOLE,
+            stream=litert.STREAM,
+            example=_example(info),
+            hidden=model["hidden_size"],
+            segment=parity.segment,
+        )
+    return _CARD.substitute(
+        what=_WHAT[info.kind],
+        about=(
+            "An LSTM that reads a sequence token by token and classifies it from the state at its "
+            "end, trained by t2aux with truncated backpropagation and, where the run asked for "
+            "it, an auxiliary loss (Trinh et al., ICML 2018, arXiv 1803.00144)."
+        ),
+        classes=f"{len(info.classes)}: {_cell(', '.join(info.classes))}",
+        input=_input(info),
+        network=(
+            f"{model['input_layer']} to {model['input_size']}, LSTM of {model['hidden_size']}, "
+            f"head of {model['head_size']}; {model['weights']:,} weights"
+        ),
+        checkpoint=f"step {run.step} of the run {_cell(metadata['checkpoint']['run'])}",
+        created=metadata["created"],
+        packages=f"t2aux {packages['t2aux']}, TensorFlow {packages['tensorflow']}",
+        examples=f"{parity.examples:,}",
+        dataset=info.name,
+        parity=_markdown_table(parity.rows()),
+        command=_command(info, metadata),
+        usage=usage,
+        files=_files(metadata),
+    )
+
+
+_WHAT = {"image": "images", "text": "texts", "vectors": "sequences of vectors"}
+
+
+def _input(info: DatasetInfo) -> str:
+    if info.kind == "image":
+        colour = "grey" if info.channels == 1 else "RGB"
+        order = (
+            "in raster order"
+            if info.permutation_seed is None
+            else "in the order of np.random.Generator(np.random.PCG64("
+            f"{info.permutation_seed})).permutation({info.length})"
+        )
+        return (
+            f"an image as {colour}, resized to {info.side} x {info.side} (bilinear, antialiased), "
+            f"one pixel a step {order}: {info.length} steps of {_values(info)}, / 255"
+        )
+    if info.kind == "text":
+        limit = "" if info.max_length is None else f", cut at {info.max_length}"
+        if info.tokens == "bytes":
+            return f"a text as its UTF-8 bytes{limit}"
+        return (
+            f"a text as its characters{limit}; their ids stand in metadata.json, "
+            f"preprocessing.vocabulary ({info.vocabulary_size} of them, 0 for any other)"
+        )
+    steps = "any number of" if info.length is None else info.length
+    return f"{steps} steps of {_values(info)}, used as they are"
+
+
+def _values(info: DatasetInfo) -> str:
+    return "1 real value" if info.channels == 1 else f"{info.channels} real values"
+
+
+def _saved_model_usage(info: DatasetInfo) -> str:
+    name = re.sub(r"\W+", "_", info.name) or "classifier"
+    if info.is_text:
+        request = '{"signature_name": "serving_text", "inputs": {"text": ["Some text."]}}'
+    else:
+        values = ", ".join(["0.5"] * info.channels)
+        request = f'{{"inputs": {{"inputs": [[[{values}], [{values}]]], "lengths": [2]}}}}'
+    table = (saved_model.__doc__ or "").split("\n\n", 2)[2].rstrip()
+    if not info.is_text:
+        table = re.sub(r"\| `serving_text`.*\n", "", table)
+    return _SAVED_MODEL.substitute(
+        name=name,
+        request=request,
+        signatures=table,
+        text_import=" after `import tensorflow_text`" if info.is_text else "",
+    )
+
+
+def _example(info: DatasetInfo) -> str:
+    if info.is_text and info.tokens == "bytes":
+        return 'inputs = np.frombuffer("Some text.".encode(), np.uint8).astype(np.int32)[None]'
+    if info.is_text:
+        return (
+            'ids = {c: i for i, c in enumerate(metadata["preprocessing"]["vocabulary"])}\n'
+            'inputs = np.array([[ids.get(c, 0) for c in "Some text."]], np.int32)'
+        )
+    comment = "  # The pixels / 255, in the order above." if info.kind == "image" else ""
+    return (
+        f"inputs = np.random.rand(1, {info.length or 100}, {info.channels})"
+        f".astype(np.float32){comment}"
+    )
+
+
+def _command(info: DatasetInfo, metadata: dict[str, Any]) -> str:
+    model = litert.WHOLE if litert.WHOLE in metadata["artefacts"] else "."
+    argument = {"image": "IMAGE.png", "text": "--text='Some text.'", "vectors": "SEQUENCES.npz"}
+    return f"t2aux classify --model={model} {argument[info.kind]}"
+
+
+def _files(metadata: dict[str, Any]) -> str:
+    about = {
+        "saved_model.pb": "with `variables/`: the SavedModel",
+        litert.WHOLE: "TensorFlow Lite, whole sequences, with a fused LSTM",
+        litert.STREAM: "TensorFlow Lite, segments, with the state as input and output",
+    }
+    lines = [f"- `{name}`: {what}" for name, what in about.items() if name in metadata["files"]]
+    lines.append(
+        "- `metadata.json`: classes, preprocessing, tensors, configuration, checkpoint, versions"
+    )
+    lines.append("- `parity.json`: the table above in full")
+    return "\n".join(lines)
+
+
+def _markdown_table(rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|---" + "|---:" * (len(rows[0]) - 1) + "|")
+    return "\n".join(lines)
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,133 @@
+"""What an export says of itself: metadata.json."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import t2aux
+from t2aux import litert
+from t2aux.export import saved_model, tflite
+from t2aux.run import Run
+
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "tensorflow-text",
+    "tensorflow-datasets",
+    "ai-edge-litert",
+    "gin-config",
+    "numpy",
+)
+
+
+def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
+    """Describes an export whose artefacts are written.
+
+    Args:
+        run: What was exported.
+        directory: With the artefacts, and nothing else.
+
+    Returns:
+        What metadata.json holds:
+        format, format_version: "t2aux-export" and 1.
+        created: When, in UTC.
+        kind, classes: Of the data: "image", "text" or "vectors", and the names by label.
+        preprocessing: `DatasetInfo.to_json()`.
+        model: The input layer and the sizes.
+        artefacts: By name, the tensors of each signature with shapes (null: any size) and types,
+            and a TensorFlow Lite file's operations.
+        files: By relative path, bytes and SHA-256 of the artefacts' files.
+        checkpoint: Its name and step, and the run's name.
+        configuration: The run's, as gin text.
+        packages: Versions of what made the export.
+    """
+    classifier = run.classifier
+    return {
+        "format": litert.FORMAT,
+        "format_version": litert.FORMAT_VERSION,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "kind": run.info.kind,
+        "classes": list(run.info.classes),
+        "preprocessing": run.info.to_json(),
+        "model": {
+            "input_layer": type(classifier.input).__name__,
+            "input_size": classifier.input.output_size,
+            "hidden_size": classifier.hidden_size,
+            "head_size": int(classifier.head.hidden_bias.shape[0]),
+            "classes": run.info.num_classes,
+            "weights": int(sum(np.prod(v.shape) for v in classifier.variables)),
+        },
+        "artefacts": _artefacts(directory),
+        "files": {
+            path.relative_to(directory).as_posix(): litert.digest(path.read_bytes())
+            for path in sorted(directory.rglob("*"))
+            if path.is_file()
+        },
+        "checkpoint": {
+            "run": run.model_dir.resolve().name,
+            "name": pathlib.Path(run.checkpoint).name,
+            "step": run.step,
+        },
+        "configuration": run.config,
+        "packages": {
+            "t2aux": t2aux.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def _artefacts(directory: pathlib.Path) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    if (directory / "saved_model.pb").exists():
+        described["SavedModel"] = {"signatures": _signatures(directory)}
+    for name in (litert.WHOLE, litert.STREAM):
+        path = directory / name
+        if path.exists():
+            model = litert.LiteRTModel(path)
+            described[name] = {
+                "signatures": {
+                    "serving_default": {
+                        "inputs": _litert_tensors(model.inputs),
+                        "outputs": _litert_tensors(model.outputs),
+                    }
+                },
+                "operators": tflite.operators(path.read_bytes()),
+            }
+    return described
+
+
+def _signatures(directory: pathlib.Path) -> dict[str, Any]:
+    """Reads the signatures from the SavedModel itself."""
+    loaded = saved_model.read_signatures(directory)
+    return {
+        name: {"inputs": _tensors(signature.inputs), "outputs": _tensors(signature.outputs)}
+        for name, signature in sorted(loaded.items())
+    }
+
+
+def _tensors(infos: Any) -> dict[str, Any]:
+    return {
+        name: {
+            "shape": [None if d.size < 0 else d.size for d in info.tensor_shape.dim],
+            "dtype": tf.as_dtype(info.dtype).name,
+        }
+        for name, info in sorted(infos.items())
+    }
+
+
+def _litert_tensors(details: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        name: {
+            "shape": [None if d < 0 else int(d) for d in detail["shape_signature"]],
+            "dtype": np.dtype(detail["dtype"]).name,
+        }
+        for name, detail in sorted(details.items())
+    }

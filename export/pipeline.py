@@ -1,0 +1,87 @@
+"""The export stage: a run becomes a version with its artefacts, and says what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Sequence
+
+from absl import logging
+
+from t2aux import config, data, files, litert
+from t2aux.errors import UserError
+from t2aux.export import card, metadata, parity, saved_model, staging, tflite
+from t2aux.export.twin import Twin
+from t2aux.run import Run
+
+FORMATS = ("saved_model", "tflite")
+
+
+def export(
+    run: Run,
+    export_dir: str | os.PathLike[str],
+    *,
+    version: int | None = None,
+    formats: Sequence[str] = FORMATS,
+    examples: int | None = None,
+    segment: int = 28,
+    tolerance: parity.Tolerance | None = None,
+) -> tuple[pathlib.Path, parity.Parity]:
+    """Exports a run: artefacts, metadata.json, parity.json and a model card.
+
+    Args:
+        run: The trained classifier; its configuration must be gin's (as `load_run` leaves it), for
+            it says where the test data lies.
+        export_dir: The base directory; the version goes into a folder of its number in it.
+        version: By default one more than the newest.
+        formats: Which artefacts to make: "saved_model", "tflite".
+        examples: How many test examples to measure (a fixed random choice); all by default.
+        segment: Steps of a segment when the streaming artefacts are measured.
+        tolerance: How far an artefact may be from the checkpoint.
+
+    Returns:
+        The version's directory, and what was measured.
+
+    Raises:
+        UserError: A format is unknown, the directory can't be written, the version is there
+            already, the test data is missing, or an artefact could not be made or is further off
+            than the tolerance. Nothing is left behind then.
+    """
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not formats:
+        raise UserError(
+            f"There is no format {unknown[0] if unknown else ''!r}: give one or more of "
+            f"{', '.join(FORMATS)}."
+        )
+    if segment < 1:
+        raise UserError(f"A segment has {segment} steps: give at least 1.")
+    with staging.staged(export_dir, version) as stage:
+        split = _test_split(run, examples)
+        directory = stage.directory
+        if "saved_model" in formats:
+            logging.info("Writing the SavedModel ...")
+            saved_model.save(Twin(run.classifier), directory)
+        if "tflite" in formats:
+            logging.info("Converting to TensorFlow Lite ...")
+            (directory / litert.WHOLE).write_bytes(tflite.convert_whole(run.classifier))
+            (directory / litert.STREAM).write_bytes(tflite.convert_stream(run.classifier))
+        described = metadata.describe(run, directory)
+        files.write_json(directory / litert.METADATA, described)
+        measured = parity.measure(
+            directory,
+            run.classifier,
+            split,
+            segment=segment,
+            tolerance=tolerance or parity.Tolerance(),
+        )
+        files.write_json(directory / "parity.json", measured.to_json())
+        (directory / "README.md").write_text(card.text(run, described, measured), "utf-8")
+    return stage.published, measured
+
+
+def _test_split(run: Run, examples: int | None) -> data.Split:
+    arguments = {} if examples is None else {"max_examples": examples}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(config.user_errors())
+        return data.load("test", info=run.info, **arguments)

@@ -1,0 +1,199 @@
+"""Classifiers that run in TensorFlow: a SavedModel, loaded as a server would, and a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from t2aux import litert, run
+from t2aux.errors import UserError
+from t2aux.model.classifier import Classifier
+from t2aux.model.lstm import LSTMState
+from t2aux.preprocessing import DatasetInfo
+
+
+class _BatchClassifier:
+    """Classifies single sequences by means of batches.
+
+    Attributes:
+        info: The classes and the preprocessing.
+    """
+
+    info: DatasetInfo
+
+    def batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Classifies whole sequences.
+
+        Args:
+            inputs: [B, T, C] float32 or [B, T] int32, padded on the right.
+            lengths: [B] int32.
+
+        Returns:
+            float32 [B, K]: the classes' probabilities.
+        """
+        raise NotImplementedError
+
+    def stream_batch(
+        self, inputs: np.ndarray, lengths: np.ndarray, segment: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Reads sequences segment by segment, carrying the state.
+
+        Args:
+            inputs: [B, T, C] float32 or [B, T] int32, padded on the right.
+            lengths: [B] int32.
+            segment: Steps of a segment; the last may have fewer.
+
+        Yields:
+            The number of steps read and the probabilities so far, float32 [B, K].
+        """
+        raise NotImplementedError
+
+    def probabilities(self, sequence: np.ndarray) -> np.ndarray:
+        """Classifies one sequence, [T, C] or [T]; see `litert.LiteRTClassifier`."""
+        sequence = litert.check_sequence(self.info, sequence)
+        return self.batch(sequence[np.newaxis], np.array([len(sequence)], np.int32))[0]
+
+    def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Reads one sequence by segments; see `litert.LiteRTClassifier`."""
+        sequence = litert.check_sequence(self.info, sequence)
+        lengths = np.array([len(sequence)], np.int32)
+        for done, probabilities in self.stream_batch(sequence[np.newaxis], lengths, segment):
+            yield done, probabilities[0]
+
+
+class SavedModelClassifier(_BatchClassifier):
+    """A classifier from an exported SavedModel, through its signatures.
+
+    Attributes:
+        info: The classes and the preprocessing.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Loads a version's directory.
+
+        Raises:
+            UserError: It is no SavedModel of an export, or a file of it is missing or damaged.
+        """
+        directory = pathlib.Path(directory)
+        metadata = litert.read_metadata(directory)
+        self.info = DatasetInfo.from_json(metadata["preprocessing"])
+        check_files(directory, metadata["files"])
+        if self.info.is_text:
+            import tensorflow_text  # noqa: F401  Its operations are in the graph.
+        try:
+            self._module = tf.saved_model.load(str(directory))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+            raise UserError(
+                f"TensorFlow can't load the SavedModel in {directory} ({reason}): export again."
+            ) from error
+        self._signatures = self._module.signatures
+
+    def batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """See the base class; through `serving_default`."""
+        answers = self._signatures["serving_default"](
+            inputs=tf.constant(inputs), lengths=tf.constant(lengths)
+        )
+        return answers["probabilities"].numpy()
+
+    def text_batch(self, texts: list[str] | list[bytes]) -> np.ndarray:
+        """Classifies texts through `serving_text`. Returns float32 [B, K]."""
+        return self._signatures["serving_text"](text=tf.constant(texts))["probabilities"].numpy()
+
+    def stream_batch(
+        self, inputs: np.ndarray, lengths: np.ndarray, segment: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """See the base class; through `initial_state` and `step_segment`."""
+        state = self._signatures["initial_state"](batch=tf.constant(lengths))
+        for done, part, there in _segments(inputs, lengths, segment):
+            state = self._signatures["step_segment"](
+                segment=tf.constant(part), lengths=tf.constant(there), **state
+            )
+            yield done, state.pop("probabilities").numpy()
+
+
+class CheckpointClassifier(_BatchClassifier):
+    """A trained classifier as it is in memory.
+
+    Attributes:
+        info: The classes and the preprocessing.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        """Wraps a classifier with its weights."""
+        self.info = classifier.info
+        self._init_state = classifier.init_state
+        shape = [None, None] if self.info.is_text else [None, None, self.info.channels]
+        tokens = tf.TensorSpec(shape, tf.int32 if self.info.is_text else tf.float32)
+        lengths = tf.TensorSpec([None], tf.int32)
+        state = tf.TensorSpec([None, classifier.hidden_size])
+
+        @tf.function(input_signature=[tokens, lengths], autograph=False)
+        def whole(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+            return tf.nn.softmax(classifier(tokens, lengths))
+
+        @tf.function(input_signature=[tokens, lengths, state, state], autograph=False)
+        def step(
+            tokens: tf.Tensor, lengths: tf.Tensor, h: tf.Tensor, c: tf.Tensor
+        ) -> tuple[LSTMState, tf.Tensor]:
+            new = classifier.scan(tokens, LSTMState(h, c), lengths)
+            return new, tf.nn.softmax(classifier.logits(new.h))
+
+        self._whole, self._step = whole, step
+
+    @classmethod
+    def of_run(cls, model_dir: str | os.PathLike[str]) -> CheckpointClassifier:
+        """Loads the newest checkpoint of a run directory. Raises UserError as `run.load_run`."""
+        return cls(run.load_run(model_dir).classifier)
+
+    def batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """See the base class."""
+        return self._whole(inputs, lengths).numpy()
+
+    def stream_batch(
+        self, inputs: np.ndarray, lengths: np.ndarray, segment: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """See the base class."""
+        state = self._init_state(len(lengths))
+        for done, part, there in _segments(inputs, lengths, segment):
+            state, probabilities = self._step(part, there, *state)
+            yield done, probabilities.numpy()
+
+
+def check_files(directory: pathlib.Path, entries: dict[str, dict]) -> None:
+    """Checks the SavedModel's files against metadata.json.
+
+    Args:
+        directory: A version's directory.
+        entries: What metadata.json says of its files, by their relative paths.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
+    for name, entry in entries.items():
+        path = directory / name
+        if path.suffix == ".tflite":
+            continue
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"The SavedModel in {directory} is incomplete: can't read {name} "
+                f"({error.strerror or error}); export again."
+            ) from error
+        litert.check_content(path, content, entry)
+
+
+def _segments(
+    inputs: np.ndarray, lengths: np.ndarray, segment: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Cuts a batch along time; yields steps read, the segment, and each sequence's part of it."""
+    lengths = np.asarray(lengths)
+    for done, steps in litert.segments(np.arange(lengths.max()), segment):
+        begin = done - len(steps)
+        there = np.clip(lengths - begin, 0, len(steps)).astype(np.int32)
+        yield done, np.asarray(inputs[:, begin:done]), there

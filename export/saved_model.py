@@ -1,0 +1,195 @@
+"""The SavedModel: whole sequences in batches, and streaming with explicit state.
+
+Signatures (B sequences, T steps, C channels, H cells, K classes, k = min(5, K)):
+
+| signature | inputs | outputs |
+|---|---|---|
+| `serving_default` | inputs [B, T, C] float32 or [B, T] int32, lengths [B] int32 | answers |
+| `serving_text` (text only) | text [B] string | answers |
+| `initial_state` | batch [B] int32, of which only the size counts | h, c [B, H] float32 |
+| `step_segment` | segment [B, S, C] or [B, S], lengths [B] int32, h, c | h, c, probabilities |
+
+Answers: probabilities [B, K] float32; and the k best, best first: classes [B, k] int32, names
+[B, k] string, top_probabilities [B, k] float32. Every input has the batch in dimension 0, as
+TF Serving's batching wants it.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from t2aux.errors import UserError
+from t2aux.export.text import TextIds
+from t2aux.export.twin import Twin
+from t2aux.model.lstm import LSTMState
+
+TOP = 5
+
+
+class ServingClassifier(tf.Module):
+    """The functions behind the signatures."""
+
+    def __init__(self, twin: Twin) -> None:
+        """Wraps a twin.
+
+        Args:
+            twin: The weights and the recurrence.
+        """
+        super().__init__(name="serving")
+        self.twin = twin
+        self._names = tf.constant(twin.info.classes)
+        self._text_ids = TextIds(twin.info) if twin.info.is_text else None
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """The concrete functions by the names of their signatures."""
+        twin = self.twin
+        lengths = tf.TensorSpec([None], tf.int32, "lengths")
+        specs = {
+            "serving_default": (self.classify, [twin.tokens_spec(None, None, "inputs"), lengths]),
+            "initial_state": (self.initial_state, [tf.TensorSpec([None], tf.int32, "batch")]),
+            "step_segment": (
+                self.step_segment,
+                [twin.tokens_spec(None, None, "segment"), lengths, *twin.state_spec(None)],
+            ),
+        }
+        if self._text_ids is not None:
+            specs["serving_text"] = (
+                self.classify_text,
+                [tf.TensorSpec([None], tf.string, "text")],
+            )
+        return {
+            name: tf.function(
+                function, input_signature=spec, autograph=False
+            ).get_concrete_function()
+            for name, (function, spec) in specs.items()
+        }
+
+    def classify(self, inputs: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Whole sequences, padded on the right to T steps; what pads them does not matter.
+
+        Args:
+            inputs: [B, T, C] float32 or [B, T] int32.
+            lengths: [B] int32, from 1 to T.
+
+        Returns:
+            The answers, see above.
+        """
+        inputs, lengths = self._checked(inputs, lengths, least=1)
+        state = self.twin.scan(inputs, self.twin.init_state(tf.shape(inputs)[0]), lengths)
+        return self._answers(state.h)
+
+    def classify_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Texts, [B] string (UTF-8), none of them empty. Returns the answers."""
+        ids, lengths = self._text_ids(text)
+        empty = tf.debugging.assert_positive(lengths, "A text is empty.")
+        with tf.control_dependencies([empty]):
+            return self.classify(tf.identity(ids), lengths)
+
+    def initial_state(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The state before any step: zeros [B, H] for `batch` [B]."""
+        return self.twin.init_state(tf.shape(batch)[0])._asdict()
+
+    def step_segment(
+        self, segment: tf.Tensor, lengths: tf.Tensor, h: tf.Tensor, c: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Reads on for a segment.
+
+        Args:
+            segment: [B, S, C] float32 or [B, S] int32.
+            lengths: [B] int32, from 0 to S: the steps of it that are there. A sequence with 0
+                keeps its state.
+            h: [B, H].
+            c: [B, H].
+
+        Returns:
+            The state h and c after it, and the `probabilities` [B, K] so far.
+        """
+        segment, lengths = self._checked(segment, lengths, least=0)
+        state = self.twin.scan(segment, LSTMState(h, c), lengths)
+        return {**state._asdict(), "probabilities": self.twin.probabilities(state.h)}
+
+    def _answers(self, h: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = self.twin.probabilities(h)
+        top = tf.math.top_k(probabilities, min(TOP, self.twin.info.num_classes))
+        return {
+            "probabilities": probabilities,
+            "classes": top.indices,
+            "names": tf.gather(self._names, top.indices),
+            "top_probabilities": top.values,
+        }
+
+    def _checked(
+        self, tokens: tf.Tensor, lengths: tf.Tensor, least: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Asserts that lengths and ids are in range; puts id 0 where ids are padding."""
+        batch, steps = tf.unstack(tf.shape(tokens)[:2])
+        assertions = [
+            tf.debugging.assert_equal(
+                tf.shape(lengths)[0], batch, "lengths must have one entry for each sequence."
+            ),
+            tf.debugging.assert_greater_equal(
+                lengths, least, f"A length is less than {least}, the least there may be."
+            ),
+            tf.debugging.assert_less_equal(
+                lengths, steps, "A length is more than the number of steps given."
+            ),
+        ]
+        with tf.control_dependencies(assertions):
+            tokens, lengths = tf.identity(tokens), tf.identity(lengths)
+        if self.twin.info.is_text:
+            tokens = tf.where(tf.sequence_mask(lengths, steps), tokens, 0)
+            with tf.control_dependencies(
+                [
+                    tf.debugging.assert_non_negative(tokens, "An id is negative."),
+                    tf.debugging.assert_less(
+                        tokens, self.twin.info.vocabulary_size, "An id is not in the vocabulary."
+                    ),
+                ]
+            ):
+                tokens = tf.identity(tokens)
+        return tokens, lengths
+
+
+def save(twin: Twin, directory: pathlib.Path) -> None:
+    """Writes the SavedModel. See `write`."""
+    module = ServingClassifier(twin)
+    write(module, directory, module.signatures())
+
+
+def write(
+    module: tf.Module,
+    directory: str | os.PathLike[str],
+    signatures: dict[str, tf.types.experimental.ConcreteFunction],
+) -> None:
+    """Writes any SavedModel.
+
+    Args:
+        module: Tracks the variables.
+        directory: Where to; it may exist.
+        signatures: By name.
+
+    Raises:
+        UserError: It can't be written.
+    """
+    try:
+        tf.saved_model.save(module, str(directory), signatures=signatures)
+    except tf.errors.OpError as error:
+        # Such as "{{function_node ...}} some/file; No space left on device [Op:SaveV2]".
+        reason = re.sub(r" \[Op:\w+\]$", "", error.message.splitlines()[0]).split("; ")[-1]
+        raise UserError(
+            f"Can't write the SavedModel to {directory}: {reason}. Free some space there, or "
+            "choose a directory that you may write to."
+        ) from error
+
+
+def read_signatures(directory: pathlib.Path) -> dict[str, Any]:
+    """The signatures of a SavedModel as its `SignatureDef` messages, by name."""
+    content = (directory / "saved_model.pb").read_bytes()
+    graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0]
+    return {n: s for n, s in graph.signature_def.items() if not n.startswith("__")}

@@ -1,0 +1,79 @@
+r"""Exports a run as a SavedModel and TensorFlow Lite files, and measures each on the test set.
+
+Makes EXPORT_DIR/VERSION with saved_model.pb, classifier.tflite, classifier_stream.tflite,
+metadata.json, parity.json and README.md (a model card that tells how to use them). The version is
+there whole or not at all: a server may watch EXPORT_DIR. An artefact that differs from the
+checkpoint by more than the tolerances is an error.
+
+Examples:
+  t2aux export --model_dir=runs/quick --export_dir=exports/quick
+  t2aux export --model_dir=runs/mnist --export_dir=exports/mnist --data_dir=data/mnist \
+      --parity_examples=1000
+  t2aux export --model_dir=runs/quick --export_dir=exports/quick --formats=tflite --version=7
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from t2aux.cli import common
+
+common.define_model_dir("Folder of the run to export.")
+common.define_data_dir()
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "Where versions go, each into a folder of its number.", required=True
+)
+_VERSION = flags.DEFINE_integer(
+    "version", None, "The version; one more than the newest by default.", lower_bound=1
+)
+_FORMATS = flags.DEFINE_list("formats", "saved_model,tflite", "Which artefacts to make.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "The name of a checkpoint of the run; the newest by default."
+)
+_EXAMPLES = flags.DEFINE_integer(
+    "parity_examples",
+    None,
+    "How many test examples to measure, a fixed random choice; all by default.",
+    lower_bound=1,
+)
+_SEGMENT = flags.DEFINE_integer(
+    "segment", 28, "Steps of a segment when streaming is measured.", lower_bound=1
+)
+_ACCURACY = flags.DEFINE_float(
+    "accuracy_tolerance", 0.2, "Percentage points that an artefact's accuracy may be off."
+)
+_PROBABILITY = flags.DEFINE_float(
+    "probability_tolerance", 1e-3, "How far any probability may be off."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    common.no_arguments(argv)
+    common.quiet_tensorflow()
+    from t2aux import run
+    from t2aux.export.parity import Tolerance
+    from t2aux.export.pipeline import export
+
+    # As Ctrl-C does: unwinds, so that the half-built version is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    loaded = run.load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
+    directory, measured = export(
+        loaded,
+        _EXPORT_DIR.value,
+        version=_VERSION.value,
+        formats=_FORMATS.value,
+        examples=_EXAMPLES.value,
+        segment=_SEGMENT.value,
+        tolerance=Tolerance(_ACCURACY.value, _PROBABILITY.value),
+    )
+    print(measured.table())
+    print(f"\nExported to {directory}; {directory / 'README.md'} tells how to use it.")
+
+
+if __name__ == "__main__":
+    common.run(main)

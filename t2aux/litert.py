@@ -1,0 +1,375 @@
+"""Classifies sequences with an exported `.tflite` file, through LiteRT alone.
+
+Needs numpy, Pillow and ai-edge-litert, not TensorFlow. Everything else that a client has to know
+(the classes, the preprocessing) stands in the `metadata.json` beside the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from t2aux import files
+from t2aux.errors import UserError
+from t2aux.preprocessing import DatasetInfo
+
+FORMAT = "t2aux-export"
+FORMAT_VERSION = 1
+METADATA = "metadata.json"
+WHOLE = "classifier.tflite"
+STREAM = "classifier_stream.tflite"
+
+# "TFL3" is the identifier of TensorFlow Lite's flatbuffers, at byte 4.
+_IDENTIFIER = b"TFL3"
+_MENDING = "copy it anew from the export, or export again."
+_WHOLE_INPUTS = {"inputs"}
+_STREAM_INPUTS = {"segment", "h", "c"}
+
+
+def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads an export's metadata.json.
+
+    Args:
+        directory: A version's directory of an export, or the folder where its files were copied.
+
+    Returns:
+        The metadata; see `t2aux.export.metadata`.
+
+    Raises:
+        UserError: The file is missing, damaged, or of another format than this program reads.
+    """
+    path = pathlib.Path(directory) / METADATA
+    if not path.is_file():
+        raise UserError(
+            f"There is no {METADATA} in {path.parent}: it says what the classes and the inputs "
+            "are; copy it there from the export."
+        )
+    try:
+        metadata = files.read_json(path)
+    except RecursionError as error:
+        raise UserError(f"{path} is damaged: its JSON is nested too deep; {_MENDING}") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise UserError(f"{path} does not describe an export of t2aux: {_MENDING}")
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION or type(version) is not int:
+        raise UserError(
+            f"{path} has the format version {version!r}, and this program reads {FORMAT_VERSION}: "
+            "install the t2aux that wrote it, or export again."
+        )
+    try:
+        info = DatasetInfo.from_json(metadata.get("preprocessing"))
+    except UserError as error:
+        raise UserError(f"{path} is damaged in its entry `preprocessing`: {_MENDING}") from error
+    if metadata.get("classes") != list(info.classes):
+        raise UserError(
+            f"{path} is damaged: its classes contradict its preprocessing's; {_MENDING}"
+        )
+    for name in ("artefacts", "files"):
+        entries = metadata.get(name)
+        if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+            raise UserError(f"{path} is damaged in its entry `{name}`: {_MENDING}")
+    return metadata
+
+
+def digest(content: bytes) -> dict[str, int | str]:
+    """What metadata.json keeps of a file: its size in bytes and its SHA-256."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def check_content(path: pathlib.Path, content: bytes, entry: dict[str, Any]) -> None:
+    """Checks a file's content against what metadata.json says of it.
+
+    Args:
+        path: The file, for the message.
+        content: What is in it.
+        entry: With `bytes` and `sha256`, as `digest` makes them.
+
+    Raises:
+        UserError: They differ.
+    """
+    found = digest(content)
+    if entry.get("bytes") != found["bytes"]:
+        raise UserError(
+            f"{path} is damaged, or not the file that {METADATA} beside it describes: it has "
+            f"{found['bytes']} bytes and not {entry.get('bytes')}; {_MENDING}"
+        )
+    if entry.get("sha256") != found["sha256"]:
+        raise UserError(
+            f"{path} is damaged, or not the file that {METADATA} beside it describes: its SHA-256 "
+            f"differs; {_MENDING}"
+        )
+
+
+def check_sequence(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
+    """Checks one sequence against what a classifier reads.
+
+    Args:
+        info: Of the classifier.
+        sequence: Real values [T, C], or ids [T].
+
+    Returns:
+        The sequence as float32 [T, C] or int32 [T].
+
+    Raises:
+        UserError: The shape or type is wrong, T is not the classifier's, a value is NaN or
+            infinite, or an id is not in the vocabulary.
+    """
+    sequence = np.asarray(sequence)
+    if info.is_text:
+        if sequence.ndim != 1 or not sequence.size or sequence.dtype.kind not in "iu":
+            raise UserError(
+                f"The sequence is {sequence.dtype} of the shape {list(sequence.shape)}: give "
+                "integer ids [T] with at least one step."
+            )
+        wrong = (sequence < 0) | (sequence >= info.vocabulary_size)
+        if wrong.any():
+            raise UserError(
+                f"The sequence holds the id {sequence[wrong.argmax()]}: ids run from 0 to "
+                f"{info.vocabulary_size - 1}."
+            )
+        sequence = sequence.astype(np.int32)
+    else:
+        if sequence.dtype.kind not in "fiub":
+            raise UserError(f"The sequence holds {sequence.dtype} values: give real numbers.")
+        if sequence.ndim != 2 or sequence.shape[1] != info.channels or not sequence.size:
+            raise UserError(
+                f"The sequence has the shape {list(sequence.shape)}: give [T, {info.channels}] "
+                "with at least one step."
+            )
+        with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
+            sequence = sequence.astype(np.float32)
+        finite = np.isfinite(sequence).all(axis=1)
+        if not finite.all():
+            raise UserError(
+                f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} "
+                "(counted from 0): mend the data."
+            )
+    if info.length is not None and len(sequence) != info.length:
+        raise UserError(
+            f"The sequence has {len(sequence)} steps where the classifier reads {info.length}: "
+            f"give {info.length}."
+        )
+    return sequence
+
+
+def check_probabilities(
+    info: DatasetInfo, model: str | os.PathLike[str], probabilities: np.ndarray
+) -> np.ndarray:
+    """Checks what a model answered for one sequence.
+
+    Args:
+        info: Of the classifier.
+        model: What the model is called, for the message.
+        probabilities: Its answer, [1, K].
+
+    Returns:
+        float32 [K].
+
+    Raises:
+        UserError: It has another number of classes, or holds NaN: the model is damaged, or its
+            metadata belongs to another.
+    """
+    if probabilities.shape != (1, info.num_classes):
+        raise UserError(
+            f"{model} answers with the shape {list(probabilities.shape)}, but its description "
+            f"names {info.num_classes} classes: they are not of one model; {_MENDING}"
+        )
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"{model} answers with NaN: its weights are damaged, or diverged.")
+    return np.asarray(probabilities[0], np.float32)
+
+
+def segments(sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Cuts a sequence [T, ...] into segments of `segment` steps; the last may be shorter.
+
+    Yields:
+        How many steps there were up to the segment's end, and the segment.
+
+    Raises:
+        UserError: `segment` is less than 1.
+    """
+    if segment < 1:
+        raise UserError(f"A segment has {segment} steps: give at least 1.")
+    for begin in range(0, len(sequence), segment):
+        part = sequence[begin : begin + segment]
+        yield begin + len(part), part
+
+
+def read_tflite(path: pathlib.Path) -> bytes:
+    """Reads a `.tflite` file and checks its identifier.
+
+    Raises:
+        UserError: It is missing, can't be read, or does not begin as such a file.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}: check the path.") from error
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+    if content[4:8] != _IDENTIFIER:
+        what = "empty" if not content else "damaged or not a TensorFlow Lite file"
+        raise UserError(f"{path} is {what}: {_MENDING}")
+    return content
+
+
+class LiteRTModel:
+    """One `.tflite` file in LiteRT's interpreter, with its tensors by name.
+
+    Attributes:
+        path: The file.
+        inputs: The inputs' details by name, as LiteRT gives them.
+        outputs: The outputs' details by name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], entry: dict[str, Any] | None = None) -> None:
+        """Loads the file.
+
+        Args:
+            path: The file.
+            entry: What metadata.json says of it (`bytes`, `sha256`). What differs from it is
+                refused before LiteRT sees it. LiteRT finds truncation by itself, but other damage
+                can make it crash, hang or answer wrongly.
+
+        Raises:
+            UserError: The file is missing, damaged, or holds what this LiteRT can't run.
+        """
+        self.path = pathlib.Path(path)
+        content = read_tflite(self.path)
+        if entry is not None:
+            check_content(self.path, content, entry)
+        # Here, since it takes a while and checking a file does not need it.
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise UserError(
+                f"LiteRT can't be imported ({error}): install it with `pip install ai-edge-litert`."
+            ) from error
+        with self._failing("load"):
+            # A sequence is one long chain of small steps: threads have nothing to share.
+            self._interpreter = Interpreter(model_content=content, num_threads=1)
+            # Now rather than at the first call, so that what LiteRT notes and misses comes here.
+            self._interpreter.allocate_tensors()
+            self._runner = self._interpreter.get_signature_runner()
+            self.inputs: dict[str, dict[str, Any]] = self._runner.get_input_details()
+            self.outputs: dict[str, dict[str, Any]] = self._runner.get_output_details()
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the model once on arrays by the inputs' names; returns arrays by the outputs'.
+
+        Raises:
+            UserError: LiteRT can't run it on these.
+        """
+        with self._failing("run"):
+            return self._runner(**inputs)
+
+    @contextlib.contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # LiteRT reports damage by any of Python's exceptions.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise UserError(f"LiteRT can't {what} {self.path} ({reason}): {_MENDING}") from error
+
+
+class LiteRTClassifier:
+    """A classifier from an export's `.tflite` files.
+
+    Attributes:
+        info: The classes and the preprocessing.
+        metadata: The whole metadata.json.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Loads a file and the metadata.json beside it.
+
+        Args:
+            path: The whole-sequence or the streaming file. It may have been renamed.
+
+        Raises:
+            UserError: A file is missing or damaged, or they are not of one export.
+        """
+        path = pathlib.Path(path)
+        content = read_tflite(path)
+        self.metadata = read_metadata(path.parent)
+        self.info = DatasetInfo.from_json(self.metadata["preprocessing"])
+        self._directory = path.parent
+        entries = self.metadata["files"]
+        # By its content first, since the file may have been renamed.
+        same = [name for name in (WHOLE, STREAM) if entries.get(name) == digest(content)]
+        name = (same or [path.name if path.name in entries else WHOLE])[0]
+        self._model = self._load(path, name)
+        self._stream = self._model if name == STREAM else None
+
+    @property
+    def streaming(self) -> LiteRTModel:
+        """The streaming file's model; loaded when it is first wanted.
+
+        Raises:
+            UserError: It is not beside the whole-sequence file, or damaged.
+        """
+        if self._stream is None:
+            path = self._directory / STREAM
+            if not path.is_file():
+                raise UserError(
+                    f"There is no {STREAM} in {self._directory}, which streaming needs: copy it "
+                    "there from the export."
+                )
+            self._stream = self._load(path, STREAM)
+        return self._stream
+
+    def probabilities(self, sequence: np.ndarray) -> np.ndarray:
+        """Classifies a whole sequence.
+
+        Args:
+            sequence: Real values [T, C] or ids [T].
+
+        Returns:
+            float32 [K]: the classes' probabilities.
+
+        Raises:
+            UserError: See `check_sequence` and `LiteRTModel`.
+        """
+        sequence = check_sequence(self.info, sequence)
+        if self._model is self._stream:
+            *_, (_, probabilities) = self.stream(sequence, len(sequence))
+            return probabilities
+        answer = self._model(inputs=sequence[np.newaxis])["probabilities"]
+        return check_probabilities(self.info, self._model.path, answer)
+
+    def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Reads a sequence segment by segment, carrying the state.
+
+        Args:
+            sequence: Real values [T, C] or ids [T].
+            segment: Steps of a segment; the last may have fewer.
+
+        Yields:
+            The number of steps read and the probabilities so far, float32 [K].
+
+        Raises:
+            UserError: See `probabilities`; or there is no streaming file.
+        """
+        sequence = check_sequence(self.info, sequence)
+        model = self.streaming
+        h, c = (np.zeros(model.inputs[name]["shape"], np.float32) for name in ("h", "c"))
+        for steps, part in segments(sequence, segment):
+            answer = model(segment=part[np.newaxis], h=h, c=c)
+            h, c = answer["h"], answer["c"]
+            yield steps, check_probabilities(self.info, model.path, answer["probabilities"])
+
+    def _load(self, path: pathlib.Path, name: str) -> LiteRTModel:
+        """Loads `path`, which should be the export's file `name`."""
+        if name not in self.metadata["files"]:
+            raise UserError(f"{METADATA} in {self._directory} does not describe {path}: {_MENDING}")
+        model = LiteRTModel(path, self.metadata["files"][name])
+        wanted = _STREAM_INPUTS if name == STREAM else _WHOLE_INPUTS
+        if set(model.inputs) != wanted or "probabilities" not in model.outputs:
+            raise UserError(f"{path} is no classifier that t2aux exported: {_MENDING}")
+        return model

@@ -1,0 +1,222 @@
+"""Reads what a user wants classified: images, texts and arrays become sequences, one by one.
+
+Needs numpy and Pillow, not TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from PIL import Image
+
+from t2aux import litert
+from t2aux.errors import UserError
+from t2aux.preprocessing import DatasetInfo, read_image, scale_pixels
+
+_LONGEST_TITLE = 60
+# What zipfile and numpy raise for damage, unknown compression and encryption among it.
+_NPZ_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Input:
+    """One sequence to be classified.
+
+    Attributes:
+        name: The file, with the number of the sequence where it holds several; or the text.
+        sequence: As the classifier reads it: float32 [T, C] or int32 [T].
+        title: What to call it in messages: the name, or the beginning of the text.
+    """
+
+    name: str
+    sequence: np.ndarray
+    title: str
+
+
+def read_inputs(
+    info: DatasetInfo, paths: Iterable[str], texts: Iterable[str] = ()
+) -> Iterator[Input]:
+    """Reads what is to be classified, one sequence after the other.
+
+    Args:
+        info: What the classifier reads.
+        paths: Image files; `.txt` files (UTF-8, one text each, without the line break at its end);
+            or `.npz` files, see `read_npz`. A file whose name tells nothing is taken for what the
+            classifier reads.
+        texts: Texts given as such; they come first.
+
+    Yields:
+        The sequences, each when it is asked for.
+
+    Raises:
+        UserError: An input is missing, damaged, empty or not of the kind that the classifier
+            reads; the message names it.
+    """
+    for text in texts:
+        title = repr(_shortened(text))
+        _check_kind(info, "text", f"--text={title}")
+        with named(f"--text={title}"):
+            ids = info.text_ids(text)
+        yield Input(text, ids, title)
+    for path in map(pathlib.Path, paths):
+        # Not Path's methods, which raise OSError for a name that is too long, such as a text.
+        if os.path.isdir(path):
+            raise UserError(f"{path} is a directory: give the files in it.")
+        if not os.path.exists(path):
+            hint = ", or give a text as --text" if info.is_text else ""
+            raise UserError(f"There is no file {path}: check the path{hint}.")
+        suffix = path.suffix.lower()
+        if suffix == ".npz":
+            yield from read_npz(info, path)
+        elif suffix == ".txt" or (info.is_text and suffix not in Image.registered_extensions()):
+            _check_kind(info, "text", str(path))
+            text = _read_text(path)
+            with named(str(path)):
+                ids = info.text_ids(text)
+            yield Input(str(path), ids, str(path))
+        else:
+            _check_kind(info, "image", str(path))
+            yield Input(str(path), info.image_sequence(read_image(path)), str(path))
+
+
+def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
+    """Reads the sequences of an `.npz` file.
+
+    Its array `inputs` is [N, T, C] real values (or [N, T] where C is 1) as the classifier reads
+    them: in its order, and pixels in [0, 1]. For an image classifier it may also be uint8: pixel
+    sequences of the same shape, which are scaled, or images [N, H, W] or [N, H, W, C] of any size,
+    which are treated as files are. For a text classifier it is integer ids [N, T]. The optional
+    `lengths` [N] tells how many steps of each sequence are true.
+
+    Yields:
+        The sequences in their order.
+
+    Raises:
+        UserError: The file or an array in it is missing or damaged, has another shape or type than
+            the classifier reads, or holds NaN; the message names the file.
+    """
+    inputs, lengths = _read_arrays(path)
+    if inputs.ndim == 2 and not info.is_text:
+        inputs = inputs[:, :, np.newaxis]
+    is_bytes = info.kind == "image" and inputs.dtype == np.uint8
+    is_images = is_bytes and inputs.shape[1:] != (info.length, info.channels)
+    wanted = "[N, T] (ids)" if info.is_text else f"[N, T, {info.channels}]"
+    if not is_images and inputs.shape[2:] != (() if info.is_text else (info.channels,)):
+        raise UserError(
+            f"{path}: inputs has the shape {list(inputs.shape)}, and the classifier reads {wanted}."
+        )
+    for index, array in enumerate(inputs):
+        name = f"{path}[{index}]"
+        with named(name):
+            if is_images:
+                sequence = info.image_sequence(array)
+            else:
+                true = array if lengths is None else array[: lengths[index]]
+                true = scale_pixels(true) if is_bytes else true
+                sequence = litert.check_sequence(info, true[: info.max_length])
+                _check_pixels(info, sequence)
+        yield Input(name, sequence, name)
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """Puts the input's name before what is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a text, on one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_TITLE else text[: _LONGEST_TITLE - 3] + "..."
+
+
+def _check_kind(info: DatasetInfo, kind: str, name: str) -> None:
+    if kind == info.kind:
+        return
+    found = {"image": "an image", "text": "a text"}[kind]
+    wanted = {
+        "image": "images: give image files",
+        "text": "texts: give .txt files, or --text",
+        "vectors": "sequences of vectors: give .npz files",
+    }[info.kind]
+    raise UserError(f"{name} is {found}, and the classifier reads {wanted}.")
+
+
+def _check_pixels(info: DatasetInfo, sequence: np.ndarray) -> None:
+    if info.kind != "image":
+        return
+    outside = (sequence < 0) | (sequence > 1)
+    if outside.any():
+        raise UserError(
+            f"A pixel is {sequence[outside][0]:g}: give values in [0, 1], or 0 to 255 as uint8."
+        )
+
+
+def _read_text(path: pathlib.Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text in UTF-8 ({error.reason}): convert it.") from error
+    # Editors end a file with a line break that is no part of the text.
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _read_arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads inputs [N, T, ...] and lengths [N]."""
+    try:
+        # Pickled objects could run code; numpy refuses them here with a ValueError.
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("inputs", "lengths") if name in file.files}
+    except _NPZ_DAMAGE as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"{path} is damaged or not an .npz file ({reason}): save it with numpy.savez."
+        ) from error
+    if "inputs" not in arrays:
+        raise UserError(f"{path} has no array `inputs`: save it with numpy.savez(..., inputs=...).")
+    inputs, lengths = arrays["inputs"], arrays.get("lengths")
+    if inputs.dtype.kind not in "fiu" or inputs.ndim < 2 or not inputs.size:
+        raise UserError(
+            f"{path}: inputs is {inputs.dtype} of the shape {list(inputs.shape)}: give numbers "
+            "[N, T, C], none of them 0."
+        )
+    if lengths is None:
+        return inputs, None
+    if lengths.dtype.kind not in "iu" or lengths.shape != (len(inputs),):
+        raise UserError(
+            f"{path}: lengths is {lengths.dtype} of the shape {list(lengths.shape)}: give integers "
+            f"[{len(inputs)}], one for each of the inputs."
+        )
+    wrong = (lengths < 1) | (lengths > inputs.shape[1])
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise UserError(
+            f"{path}: the length of sequence {index} (counted from 0) is {lengths[index]}: lengths "
+            f"run from 1 to {inputs.shape[1]}, the steps of inputs."
+        )
+    return inputs, lengths

@@ -1,0 +1,114 @@
+"""Runs with random weights, one of each kind of data, exported once for all tests."""
+
+import functools
+import json
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from t2aux import config, data, litert, run
+from t2aux.export.pipeline import export
+from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
+from t2aux.model.classifier import Classifier
+
+KINDS = ("grey", "rgb", "characters", "bytes", "vectors", "direct")
+TEXTS = (
+    "good film",
+    "bad Film!",
+    "naïve café",
+    "日本 ☃ 語",
+    "a",
+    "a long text, long enough to cut",
+)
+
+
+def _write_data(kind, folder):
+    """Writes the data of a kind; returns the settings that read it."""
+    rng = np.random.default_rng(0)
+    if kind == "grey":
+        return ["load.name = 'digits'", "load.side = 5", "load.max_examples = 24"]
+    if kind == "rgb":
+        for split, label, number in np.ndindex(2, 3, 4):
+            path = folder / ("train", "test")[split] / f"class {label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).save(path)
+        return ["load.name = 'image_folder'", "load.side = 5", "load.permutation_seed = 7"]
+    if kind in ("characters", "bytes"):
+        for split in ("train", "test"):
+            rows = [f'{i % 3},"{text}"\n' for i, text in enumerate(TEXTS)]
+            (folder / f"{split}.csv").write_text("".join(rows), encoding="utf-8")
+        return [
+            "load.name = 'csv'",
+            f"load.tokens = '{kind}'",
+            "load.max_length = 20",
+            "load.vocabulary_size = 16",
+        ]
+    lengths = np.array([1, 9, 4, 12, 7, 12])
+    for split in ("train", "test"):
+        arrays = {"inputs": rng.random((6, 12, 2)), "labels": np.arange(6) % 3}
+        if kind == "vectors":
+            arrays["lengths"] = lengths
+        np.savez(folder / f"{split}.npz", **arrays)
+    return ["load.name = 'npz'"]
+
+
+def make_run(kind, folder):
+    """Makes a run directory with random weights, large enough for answers that differ."""
+    folder.mkdir(parents=True)
+    settings = _write_data(kind, folder)
+    settings += [f"load.data_dir = '{folder}'", "Classifier.hidden_size = 8"]
+    settings += [f"Classifier.projection_size = {None if kind == 'direct' else 6}"]
+    model_dir = folder / "run"
+    model_dir.mkdir()
+    (model_dir / "config.gin").write_text("\n".join(settings))
+    config.parse([str(model_dir / "config.gin")], [])
+    info = data.load("train").info
+    (model_dir / "dataset.json").write_text(json.dumps(info.to_json()))
+    classifier = Classifier(info, seed=1)
+    rng = np.random.default_rng(2)
+    for variable in classifier.variables:
+        variable.assign(2 * variable + rng.normal(scale=0.3, size=variable.shape))
+    tf.train.Checkpoint(classifier=classifier).write(str(model_dir / "checkpoints" / "ckpt-3"))
+    return model_dir
+
+
+@pytest.fixture(scope="session")
+def model_dirs(tmp_path_factory):
+    """Gives the run directory of a kind."""
+    return functools.cache(lambda kind: make_run(kind, tmp_path_factory.mktemp("runs") / kind))
+
+
+def load(model_dir):
+    return run.load_run(model_dir, checkpoint="ckpt-3")
+
+
+@pytest.fixture(scope="session")
+def exports(model_dirs):
+    """Gives the export of a kind, with everything that it can be compared with."""
+
+    @functools.cache
+    def exported(kind):
+        loaded = load(model_dirs(kind))
+        split = data.load("test", info=loaded.info)
+        directory, parity = export(loaded, model_dirs(kind) / "export", segment=3)
+        return types.SimpleNamespace(
+            run=loaded,
+            info=loaded.info,
+            directory=directory,
+            parity=parity,
+            sequences=[split.example(i) for i in range(len(split))],
+            checkpoint=CheckpointClassifier(loaded.classifier),
+            saved_model=SavedModelClassifier(directory),
+            whole=litert.LiteRTClassifier(directory / litert.WHOLE),
+        )
+
+    return exported
+
+
+@pytest.fixture(params=KINDS)
+def exported(request, exports):
+    """The export of each kind in turn."""
+    return exports(request.param)

@@ -1,0 +1,93 @@
+"""What an export says of itself is true."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import t2aux
+from t2aux import litert
+from t2aux.preprocessing import DatasetInfo
+from tests.cli_helpers import environment
+
+
+@pytest.fixture
+def metadata(exported):
+    return litert.read_metadata(exported.directory)
+
+
+def test_data_and_model(exported, metadata):
+    assert metadata["kind"] == exported.info.kind
+    assert metadata["classes"] == list(exported.info.classes)
+    assert DatasetInfo.from_json(metadata["preprocessing"]) == exported.info
+    assert metadata["model"]["hidden_size"] == 8
+    assert metadata["model"]["weights"] == sum(
+        np.prod(v.shape) for v in exported.run.classifier.variables
+    )
+    assert metadata["checkpoint"] == {"run": "run", "name": "ckpt-3", "step": 3}
+    assert metadata["configuration"] == exported.run.config
+    assert metadata["packages"]["t2aux"] == t2aux.__version__
+    assert {"python", "tensorflow", "keras", "ai-edge-litert"} <= set(metadata["packages"])
+
+
+def test_every_file_of_the_artefacts_is_described(exported, metadata):
+    own = {"metadata.json", "parity.json", "README.md"}
+    found = {
+        p.relative_to(exported.directory).as_posix()
+        for p in exported.directory.rglob("*")
+        if p.is_file()
+    }
+    assert set(metadata["files"]) == found - own
+    assert own <= found
+    for name, entry in metadata["files"].items():
+        assert litert.digest((exported.directory / name).read_bytes()) == entry
+
+
+def test_tensors(exported, metadata):
+    steps, is_text = exported.info.length, exported.info.is_text
+    dtype, channels = ("int32", []) if is_text else ("float32", [exported.info.channels])
+    answer = {"shape": [1, exported.info.num_classes], "dtype": "float32"}
+    state = {"shape": [1, 8], "dtype": "float32"}
+    assert metadata["artefacts"][litert.WHOLE]["signatures"] == {
+        "serving_default": {
+            "inputs": {"inputs": {"shape": [1, steps, *channels], "dtype": dtype}},
+            "outputs": {"probabilities": answer},
+        }
+    }
+    assert metadata["artefacts"][litert.STREAM]["signatures"] == {
+        "serving_default": {
+            "inputs": {
+                "segment": {"shape": [1, None, *channels], "dtype": dtype},
+                "h": state,
+                "c": state,
+            },
+            "outputs": {"probabilities": answer, "h": state, "c": state},
+        }
+    }
+    served = metadata["artefacts"]["SavedModel"]["signatures"]["serving_default"]
+    assert served["inputs"]["inputs"] == {"shape": [None, None, *channels], "dtype": dtype}
+    assert served["outputs"]["names"]["dtype"] == "string"
+
+
+def test_the_card_s_program_runs(exported):
+    card = (exported.directory / "README.md").read_text()
+    code = "".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
+    assert "step(segment=" in code
+    code += (
+        "whole = classify(inputs=inputs)['probabilities'][0]\n"
+        "assert np.allclose(probabilities, whole, atol=1e-6)\n"
+        "import sys; assert 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=exported.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rsplit(maxsplit=1)[0] in exported.info.classes
+    assert "$" not in re.sub(r"\$\((id|cd)|\"\$PWD", "", card)
+    assert ("serving_text" in card) == exported.info.is_text

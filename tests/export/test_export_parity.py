@@ -1,0 +1,109 @@
+"""Every artefact is measured against the checkpoint, and one that is off is refused."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+
+from t2aux import data, files, litert
+from t2aux.errors import UserError
+from t2aux.export import parity, tflite
+from t2aux.export.parity import Tolerance
+from t2aux.export.pipeline import export
+from t2aux.preprocessing import DatasetInfo
+from tests.export.conftest import load
+
+FILES = [litert.WHOLE, litert.STREAM]
+
+
+def test_every_artefact_is_measured(exported):
+    measured = exported.parity
+    signatures = ["serving_default", "step_segment"]
+    signatures += ["serving_text"] if exported.info.is_text else []
+    assert list(measured.artefacts) == [f"SavedModel {s}" for s in signatures] + FILES
+    assert measured.examples == len(exported.sequences)
+    labels = data.load("test", info=load(exported.run.model_dir).info).labels
+    answers = [exported.checkpoint.probabilities(s).argmax() for s in exported.sequences]
+    assert measured.checkpoint_accuracy == pytest.approx(np.mean(answers == labels))
+    for comparison in measured.artefacts.values():
+        assert comparison.accuracy == measured.checkpoint_accuracy
+        assert comparison.agreement == 1
+        assert comparison.largest_difference < 1e-5
+        assert comparison.bytes > 1000
+
+
+def test_parity_json_and_the_tables_say_the_same(exported):
+    written = files.read_json(exported.directory / "parity.json")
+    assert written == json.loads(json.dumps(exported.parity.to_json()))
+    card = (exported.directory / "README.md").read_text()
+    table = exported.parity.table()
+    for name, comparison in exported.parity.artefacts.items():
+        size = f"{comparison.bytes / 1000:,.0f} kB"
+        assert f"| {name} | {comparison.accuracy:.2%} | 100.00% |" in card
+        assert [line for line in table.splitlines() if name in line and line.endswith(size)]
+
+
+def test_an_artefact_that_is_off_leaves_nothing(exports, tmp_path, monkeypatch):
+    exported = exports("grey")
+    other = copy.deepcopy(exported.run.classifier)
+    other.head.output_bias.assign(other.head.output_bias + np.linspace(0, 0.1, 10))
+    convert = tflite.convert_whole
+    monkeypatch.setattr(tflite, "convert_whole", lambda _: convert(other))
+    run = load(exported.run.model_dir)
+    with pytest.raises(UserError, match=r"classifier\.tflite differs from the checkpoint"):
+        export(run, tmp_path / "new" / "base", formats=["tflite"])
+    assert not (tmp_path / "new" / "base").exists()
+    loose = Tolerance(accuracy=100, probability=1)
+    directory, _ = export(run, tmp_path / "base", formats=["tflite"], tolerance=loose)
+    assert sorted(p.name for p in directory.glob("*.tflite")) == sorted(FILES)
+    assert not (directory / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "difference", "passes"),
+    [
+        (0.5, 0.0, True),
+        (0.501, 1e-3, True),
+        (0.503, 0.0, False),
+        (0.497, 0.0, False),
+        (0.5, 1.1e-3, False),
+        (0.5, math.nan, False),
+    ],
+)
+def test_tolerance(accuracy, difference, passes):
+    comparison = parity.Comparison(accuracy, 1.0, difference, 1)
+    if passes:
+        parity._check("it", comparison, 0.5, Tolerance())
+    else:
+        with pytest.raises(UserError, match="it differs"):
+            parity._check("it", comparison, 0.5, Tolerance())
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes"])
+@pytest.mark.parametrize("max_length", [None, 4])
+def test_text_of_ids_becomes_the_same_ids(tokens, max_length):
+    vocabulary = ("\ufffd", "a", " ", "é") if tokens == "characters" else None
+    info = DatasetInfo("t", "text", ("x",), None, None, max_length, None, None, tokens, vocabulary)
+    # Blanks alone may be what is left of a text that was cut.
+    for ids in ([2, 2, 2, 2], [0, 1, 2, 3], [1]):
+        if tokens == "bytes":
+            ids = [b"\xffa \xc3"[i] for i in ids]
+        text = parity.text_of_ids(info, np.array(ids, np.int32))
+        text = text.decode("utf-8", "surrogateescape")
+        if text.strip():
+            assert info.text_ids(text).tolist() == ids
+
+
+def test_a_long_measurement_says_how_it_goes(monkeypatch, caplog):
+    clock = iter(range(1000))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    report = parity._Progress(100).of("it")
+    caplog.set_level("INFO", "absl")
+    for done in range(1, 101):
+        report(done)
+    lines = [r.getMessage() for r in caplog.records]
+    assert any(line.startswith("Measuring it: ") and line.endswith(" left") for line in lines)
+    assert lines[-1].startswith("Measured it in ")
+    assert 3 < len(lines) < 30

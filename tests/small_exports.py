@@ -1,0 +1,38 @@
+"""Exports of small, untrained classifiers, for tests of what reads exports."""
+
+import pathlib
+
+from t2aux.export import metadata, saved_model, tflite
+from t2aux.export.twin import Twin
+
+from t2aux import files, litert
+from t2aux.preprocessing import DatasetInfo
+from t2aux.run import Run
+from tests import networks
+
+IMAGES = DatasetInfo(
+    "made up images", "image", ("cat", "dog", "eel"), channels=1, length=16, side=4
+)
+TEXT = networks.text_info()
+VECTORS = networks.vectors_info(channels=2)
+
+
+def write(directory, info, formats=("tflite",), poison=0.0):
+    """Writes an export as `t2aux export` does, but measures nothing; returns its classifier.
+
+    `poison` is added to its weights.
+    """
+    classifier = networks.classifier(info)
+    # Untrained, it would answer much the same to everything.
+    for variable in classifier.trainable_variables:
+        variable.assign(variable * 3.0 + poison)
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True)
+    if "saved_model" in formats:
+        saved_model.save(Twin(classifier), directory)
+    if "tflite" in formats:
+        (directory / litert.WHOLE).write_bytes(tflite.convert_whole(classifier))
+        (directory / litert.STREAM).write_bytes(tflite.convert_stream(classifier))
+    run = Run(pathlib.Path("runs/made_up"), classifier, info, 7, "checkpoints/ckpt-7", "A = 1\n")
+    files.write_json(directory / litert.METADATA, metadata.describe(run, directory))
+    return classifier

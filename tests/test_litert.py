@@ -1,0 +1,331 @@
+"""t2aux.litert: right answers without TensorFlow, and one sentence for every damage."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from t2aux import litert
+from t2aux.errors import UserError
+from tests import cli_helpers, networks, small_exports
+
+INFOS = {
+    "images": small_exports.IMAGES,
+    "text": small_exports.TEXT,
+    "vectors": small_exports.VECTORS,
+}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """By kind of data: the directory of an export, and the classifier in it."""
+    folder = tmp_path_factory.mktemp("exports")
+    return {
+        name: (folder / name, small_exports.write(folder / name, info))
+        for name, info in INFOS.items()
+    }
+
+
+@pytest.fixture
+def copied(exports, tmp_path):
+    """A copy of the export of images, to be damaged."""
+    return shutil.copytree(exports["images"][0], tmp_path / "export")
+
+
+def rewrite_metadata(directory, **entries):
+    path = directory / litert.METADATA
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+def redescribe(directory, name):
+    """Makes metadata.json tell of a file what it is now."""
+    described = json.loads((directory / litert.METADATA).read_text())["files"]
+    described[name] = litert.digest((directory / name).read_bytes())
+    rewrite_metadata(directory, files=described)
+
+
+def sequences_of(info):
+    """Three sequences; of different lengths where the classifier allows it."""
+    lengths = [info.length] * 3 if info.length else [9, 4, 12]
+    batch = networks.batch(info, lengths)
+    return [batch.inputs[i, :n].numpy() for i, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("kind", INFOS)
+def test_answers_equal_the_classifiers(exports, kind):
+    directory, classifier = exports[kind]
+    loaded = litert.LiteRTClassifier(directory / litert.WHOLE)
+    assert loaded.info == INFOS[kind]
+    answers = []
+    # Twice the same, since nothing may stay in the interpreter from one call to the next.
+    for sequence in sequences_of(loaded.info) * 2:
+        answers.append(loaded.probabilities(sequence))
+        expected = tf.nn.softmax(classifier(tf.constant(sequence[np.newaxis])))[0]
+        np.testing.assert_allclose(answers[-1], expected, atol=2e-6)
+    assert answers[-1].dtype == np.float32
+    assert np.ptp([answer[0] for answer in answers]) > 1e-3
+
+
+@pytest.mark.parametrize("kind", INFOS)
+@pytest.mark.parametrize("segment", [1, 5, 100])
+def test_streamed_answers_are_those_of_the_beginnings(exports, kind, segment):
+    directory, classifier = exports[kind]
+    loaded = litert.LiteRTClassifier(directory / litert.WHOLE)
+    for sequence in sequences_of(loaded.info):
+        steps = []
+        for done, probabilities in loaded.stream(sequence, segment):
+            steps.append(done)
+            expected = tf.nn.softmax(classifier(tf.constant(sequence[np.newaxis, :done])))[0]
+            np.testing.assert_allclose(probabilities, expected, atol=2e-6)
+        assert steps == [*range(segment, len(sequence), segment), len(sequence)]
+
+
+def test_the_streaming_file_classifies_whole_sequences_too(exports):
+    directory, _ = exports["text"]
+    whole = litert.LiteRTClassifier(directory / litert.WHOLE)
+    stream = litert.LiteRTClassifier(directory / litert.STREAM)
+    for sequence in sequences_of(whole.info):
+        np.testing.assert_allclose(
+            stream.probabilities(sequence), whole.probabilities(sequence), atol=2e-6
+        )
+
+
+def test_a_renamed_file_is_known_by_its_content(copied):
+    (copied / litert.WHOLE).rename(copied / "digits.tflite")
+    sequence = sequences_of(small_exports.IMAGES)[0]
+    assert litert.LiteRTClassifier(copied / "digits.tflite").probabilities(sequence).shape == (3,)
+
+
+def test_tensorflow_is_not_imported(exports):
+    code = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None\n"
+        "import numpy as np, t2aux.classify, t2aux.cli.classify, t2aux.cli.main\n"
+        "from t2aux import litert\n"
+        "loaded = litert.LiteRTClassifier(sys.argv[1])\n"
+        "print(loaded.probabilities(np.ones([16, 1], 'f')).sum())\n"
+        "for _ in loaded.stream(np.ones([16, 1], 'f'), 4): print(_[0])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, exports["images"][0] / litert.WHOLE],
+        capture_output=True,
+        text=True,
+        env=cli_helpers.environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    total, *steps = done.stdout.split()
+    assert float(total) == pytest.approx(1)
+    assert steps == ["4", "8", "12", "16"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sequence", "message"),
+    [
+        ("images", np.zeros([15, 1]), "has 15 steps where the classifier reads 16"),
+        ("images", np.zeros([16, 3]), r"shape \[16, 3\]: give \[T, 1\]"),
+        ("images", np.zeros([16]), r"shape \[16\]"),
+        ("images", np.full([16, 1], "a"), "real numbers"),
+        ("vectors", np.zeros([0, 2]), "at least one step"),
+        ("vectors", np.array([[0, 0], [0, np.nan]]), "NaN or an infinite value at step 1"),
+        ("vectors", np.array([[0, -np.inf]]), "NaN or an infinite value at step 0"),
+        ("vectors", np.array([[0, 1e300]]), "NaN or an infinite value at step 0"),
+        ("text", np.zeros([0], int), "at least one step"),
+        ("text", np.zeros([4]), "integer ids"),
+        ("text", np.zeros([4, 1], int), "integer ids"),
+        ("text", np.array([0, 7]), "the id 7: ids run from 0 to 6"),
+        ("text", np.array([0, -1]), "the id -1"),
+        ("text", np.array([2**40]), "the id 1099511627776"),
+    ],
+)
+def test_a_wrong_sequence_is_one_sentence(exports, kind, sequence, message):
+    loaded = litert.LiteRTClassifier(exports[kind][0] / litert.WHOLE)
+    with pytest.raises(UserError, match=message):
+        loaded.probabilities(sequence)
+    with pytest.raises(UserError, match=message):
+        list(loaded.stream(sequence, 4))
+
+
+def test_a_segment_has_a_step(exports):
+    loaded = litert.LiteRTClassifier(exports["images"][0] / litert.WHOLE)
+    with pytest.raises(UserError, match="A segment has 0 steps"):
+        list(loaded.stream(np.zeros([16, 1]), 0))
+
+
+def flip(content, position):
+    return content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "is empty"),
+        (lambda content: content[:7], "damaged or not a TensorFlow Lite file"),
+        (lambda content: b"PK\x03\x04" + content[4:], "damaged"),
+        (lambda content: b"not a flatbuffer at all", "not a TensorFlow Lite file"),
+        (lambda content: content[: len(content) // 2], "damaged"),
+        (lambda content: content[:-1], "damaged"),
+        (lambda content: content + b"\0", "damaged"),
+        (lambda content: flip(content, len(content) // 2), "SHA-256"),
+        (lambda content: flip(content, len(content) - 1), "SHA-256"),
+    ],
+)
+@pytest.mark.parametrize("name", [litert.WHOLE, litert.STREAM])
+def test_a_damaged_file_is_one_sentence(copied, name, damage, message):
+    path = copied / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=message) as error:
+        list(litert.LiteRTClassifier(copied / litert.WHOLE).stream(np.zeros([16, 1]), 16))
+    assert "\n" not in str(error.value)
+    assert name in str(error.value)
+
+
+def test_a_file_that_was_damaged_before_it_was_described(copied):
+    path = copied / litert.WHOLE
+    path.write_bytes(path.read_bytes()[:-200])
+    redescribe(copied, litert.WHOLE)
+    with pytest.raises(UserError, match=r"LiteRT can't load .*classifier\.tflite \("):
+        litert.LiteRTClassifier(path)
+
+
+def test_a_file_of_another_export(copied, exports):
+    shutil.copy(exports["vectors"][0] / litert.WHOLE, copied / litert.WHOLE)
+    with pytest.raises(UserError, match="not the file that metadata"):
+        litert.LiteRTClassifier(copied / litert.WHOLE)
+
+
+def test_metadata_that_contradicts_the_file(copied):
+    preprocessing = json.loads((copied / litert.METADATA).read_text())["preprocessing"]
+    preprocessing["classes"] = preprocessing["classes"][:2]
+    rewrite_metadata(copied, preprocessing=preprocessing, classes=preprocessing["classes"])
+    with pytest.raises(UserError, match="names 2 classes"):
+        litert.LiteRTClassifier(copied / litert.WHOLE).probabilities(np.zeros([16, 1]))
+
+
+def test_a_tflite_file_of_something_else(copied):
+    @tf.function(input_signature=[tf.TensorSpec([1, 3], name="x")])
+    def double(x):
+        return {"y": x + x}
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [double.get_concrete_function()], tf.Module()
+    )
+    (copied / litert.WHOLE).write_bytes(converter.convert())
+    with pytest.raises(UserError, match="damaged, or not the file"):
+        litert.LiteRTClassifier(copied / litert.WHOLE)
+    redescribe(copied, litert.WHOLE)
+    with pytest.raises(UserError, match="is no classifier that t2aux exported"):
+        litert.LiteRTClassifier(copied / litert.WHOLE)
+
+
+def test_weights_with_nan_are_told(tmp_path):
+    info = networks.vectors_info(channels=1, length=2)
+    small_exports.write(tmp_path / "export", info, poison=float("nan"))
+    with pytest.raises(UserError, match="NaN"):
+        litert.LiteRTClassifier(tmp_path / "export" / litert.WHOLE).probabilities(np.ones([2, 1]))
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (litert.WHOLE, "There is no file"),
+        (litert.METADATA, "There is no metadata.json in"),
+        (litert.STREAM, "There is no classifier_stream.tflite"),
+    ],
+)
+def test_a_missing_file(copied, missing, message):
+    os.remove(copied / missing)
+    with pytest.raises(UserError, match=message):
+        list(litert.LiteRTClassifier(copied / litert.WHOLE).stream(np.zeros([16, 1]), 4))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"format": "keras"}, "does not describe an export"),
+        ({"format_version": 2}, "format version 2"),
+        ({"format_version": True}, "format version True"),
+        ({"format_version": "1"}, "format version '1'"),
+        ({"preprocessing": None}, "preprocessing"),
+        ({"preprocessing": {"name": "x"}}, "preprocessing"),
+        ({"classes": ["a"]}, "classes contradict"),
+        ({"files": None}, "entry `files`"),
+        ({"files": {litert.WHOLE: 3}}, "entry `files`"),
+        ({"files": {}}, "does not describe"),
+        ({"files": {litert.WHOLE: {}}}, "damaged"),
+        ({"artefacts": []}, "entry `artefacts`"),
+    ],
+)
+def test_damaged_metadata(copied, entries, message):
+    rewrite_metadata(copied, **entries)
+    with pytest.raises(UserError, match=message):
+        litert.LiteRTClassifier(copied / litert.WHOLE)
+
+
+@pytest.mark.parametrize("content", ["", "[" * 100_000, "[]", "null", '{"format"', "\ufeff{}"])
+def test_metadata_that_is_none(copied, content):
+    (copied / litert.METADATA).write_text(content, "utf-8")
+    with pytest.raises(UserError, match=r"metadata\.json"):
+        litert.LiteRTClassifier(copied / litert.WHOLE)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+def entries_of(value, place=()):
+    """All places in a JSON value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*place, key)
+            yield from entries_of(inner, (*place, key))
+
+
+@hypothesis.settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(st.data())
+def test_metadata_with_anything_anywhere_never_ends_in_a_traceback(copied, exports, data):
+    metadata = json.loads((exports["images"][0] / litert.METADATA).read_text())
+    *way, last = data.draw(st.sampled_from(list(entries_of(metadata))))
+    entry = metadata
+    for key in way:
+        entry = entry[key]
+    if data.draw(st.booleans()):
+        entry[last] = data.draw(JSON)
+    else:
+        del entry[last]
+    (copied / litert.METADATA).write_text(json.dumps(metadata))
+    try:
+        answer = litert.LiteRTClassifier(copied / litert.WHOLE).probabilities(np.zeros([16, 1]))
+    except UserError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert answer.shape == (3,)
+
+
+@hypothesis.settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(st.data())
+def test_metadata_with_damaged_bytes_never_ends_in_a_traceback(copied, exports, data):
+    content = bytearray((exports["images"][0] / litert.METADATA).read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(position, len(content))) :]
+    (copied / litert.METADATA).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        litert.LiteRTClassifier(copied / litert.WHOLE)
+    assert "\n" not in str(error.value)

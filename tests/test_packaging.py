@@ -1,0 +1,232 @@
+"""The package in a wheel, in an editable install and in a checkout; and its pinned versions."""
+
+import configparser
+import email
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Folders of the checkout, and where each is in the installed package.
+FOLDERS = {"t2aux": "t2aux", "export": "t2aux/export", "gin": "t2aux/gin"}
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+# What a program that has the package sees: printed as JSON on the last line.
+LOOK = """
+import importlib.metadata, json, sys
+import t2aux, t2aux.config, t2aux.export
+from t2aux.cli import main
+print(json.dumps({
+    "package": t2aux.__file__,
+    "export": t2aux.export.__file__,
+    "gin": str(t2aux.config.bundled_gin_dir()),
+    "bundled": t2aux.config.list_bundled(),
+    "tensorflow": "tensorflow" in sys.modules,
+}))
+"""
+
+
+def shipped_files():
+    """The files of the checkout that an installation must have, by their places in it."""
+    found = {}
+    for folder, place in FOLDERS.items():
+        for file in (ROOT / folder).rglob("*"):
+            if file.suffix == (".gin" if folder == "gin" else ".py"):
+                found[f"{place}/{file.relative_to(ROOT / folder).as_posix()}"] = file
+    return found
+
+
+def run(*arguments, cwd, path=()):
+    """Runs Python and returns what it prints; t2aux is found through `path` alone.
+
+    Without `site` (-S) an installed t2aux is not seen, whichever way the tests' own one came there;
+    the libraries are, as plain folders.
+    """
+    libraries = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
+    done = subprocess.run(
+        [sys.executable, "-S", *map(str, arguments)],
+        cwd=cwd,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, [*path, *libraries])),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A copy of all that an installation is made of: building leaves files behind."""
+    copy = tmp_path_factory.mktemp("sources")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(sources, tmp_path_factory):
+    place = tmp_path_factory.mktemp("wheel")
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--quiet"]
+    run("-m", "pip", "wheel", *options, "--wheel-dir", place, sources, cwd=place)
+    (file,) = place.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    place = tmp_path_factory.mktemp("installed")
+    options = ["--no-deps", "--no-index", "--quiet"]
+    run("-m", "pip", "install", *options, "--target", place, wheel, cwd=place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def editable(sources, tmp_path_factory):
+    """The folder that an editable install puts into site-packages."""
+    place = tmp_path_factory.mktemp("editable")
+    build = "from setuptools import build_meta; build_meta.build_editable({!r})"
+    run("-c", build.format(str(place)), cwd=sources)
+    (file,) = place.glob("*.whl")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(place)
+    return place
+
+
+def contents(archive):
+    return {n for n in archive.namelist() if not n.endswith("/") and ".dist-info/" not in n}
+
+
+def test_wheel_holds_all_packages_and_gin_files_and_nothing_else(wheel):
+    files = shipped_files()
+    assert {"t2aux/cli/main.py", "t2aux/export/__init__.py", "t2aux/gin/base.gin"} < set(files)
+    with zipfile.ZipFile(wheel) as archive:
+        assert contents(archive) == set(files)
+        for name, file in files.items():
+            assert archive.read(name) == file.read_bytes(), name
+
+
+def test_wheel_describes_itself(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (info,) = {n.split("/")[0] for n in archive.namelist() if ".dist-info/" in n}
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        scripts = configparser.ConfigParser()
+        scripts.read_string(archive.read(f"{info}/entry_points.txt").decode())
+        licences = [n for n in archive.namelist() if n.startswith(info) and "LICENSE" in n]
+        assert archive.read(licences[0]) == (ROOT / "LICENSE").read_bytes()
+    assert metadata["Name"] == "t2aux"
+    assert f'__version__ = "{metadata["Version"]}"' in (ROOT / "t2aux/__init__.py").read_text()
+    assert "Apache-2.0" in (metadata["License"] or metadata["License-Expression"])
+    assert "make demo" in metadata.get_payload()
+    assert dict(scripts["console_scripts"]) == {"t2aux": "t2aux.cli.main:main"}
+
+
+def assert_whole(seen, package, export, gin):
+    seen = json.loads(seen.splitlines()[-1])
+    assert pathlib.Path(seen["package"]) == package / "__init__.py"
+    assert pathlib.Path(seen["export"]) == export / "__init__.py"
+    assert pathlib.Path(seen["gin"]) == gin
+    expected = [f.relative_to(ROOT / "gin") for f in (ROOT / "gin").rglob("*.gin")]
+    assert seen["bundled"] == sorted(f.with_suffix("").as_posix() for f in expected)
+    assert {"quickstart", "paper/mnist"} < set(seen["bundled"])
+    assert not seen["tensorflow"]
+
+
+def test_installed_wheel_works(installed, tmp_path):
+    seen = run("-c", LOOK, cwd=tmp_path, path=[installed])
+    place = installed / "t2aux"
+    assert_whole(seen, place, place / "export", place / "gin")
+    # A file that includes others is read to its end.
+    parse = (
+        "import t2aux.data, t2aux.training.loop, t2aux.model.reconstruction as _\n"
+        "from t2aux import config; print(config.parse(['paper/mnist'], []))"
+    )
+    assert "load.name = 'mnist'" in run("-c", parse, cwd=tmp_path, path=[installed])
+
+
+def test_installed_program_helps(installed, tmp_path):
+    for arguments in (["-m", "t2aux"], ["-m", "t2aux.cli.main"]):
+        out = run(*arguments, "--help", cwd=tmp_path, path=[installed])
+        assert "t2aux COMMAND" in out
+    script = (installed / "bin" / "t2aux").read_text()
+    assert "t2aux.cli.main" in script
+
+
+def test_editable_install_works(editable, sources, tmp_path):
+    code = f"import site; site.addsitedir({str(editable)!r})\n{LOOK}"
+    seen = run("-c", code, cwd=tmp_path)
+    assert_whole(seen, sources / "t2aux", sources / "export", sources / "gin")
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_checkout_works_from_its_root_and_from_elsewhere(within, tmp_path):
+    cwd, path = (ROOT, []) if within else (tmp_path, [ROOT])
+    seen = run("-c", LOOK, cwd=cwd, path=path)
+    assert_whole(seen, ROOT / "t2aux", ROOT / "export", ROOT / "gin")
+    assert "t2aux COMMAND" in run("-m", "t2aux", "--help", cwd=cwd, path=path)
+
+
+def direct_requirements():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options"]["install_requires"] + setup["options.extras_require"]["dev"]
+    return [Requirement(line) for line in lines.split("\n") if line]
+
+
+def pins(python):
+    """The version of each library that constraints.txt gives to a Python on Linux."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+    }
+    found = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        pin = Requirement(line)
+        assert re.fullmatch(r"==[\w.+!]+", str(pin.specifier)), line
+        assert pin.url is None, line
+        if pin.marker is None or pin.marker.evaluate(environment):
+            name = canonicalize_name(pin.name)
+            assert name not in found, f"two versions for Python {python}: {line}"
+            found[name] = str(pin.specifier)[2:]
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_each_python_has_one_version_of_each_dependency(python):
+    pinned = pins(python)
+    for requirement in direct_requirements():
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
+        assert [s.operator for s in requirement.specifier] == [">="], requirement
+    # What ai-edge-litert needs on every Python; from 1.3 on it refuses 3.11 and later.
+    assert tuple(map(int, pinned["backports-strenum"].split("."))) < (1, 3)
+
+
+def test_pinned_versions_are_those_that_are_tested():
+    """In an environment that `make` built, the libraries are the pinned ones."""
+    if not (pathlib.Path(sys.prefix) / ".ready").exists():
+        pytest.skip("not an environment that make built")
+    from importlib.metadata import version
+
+    pinned = pins(f"{sys.version_info[0]}.{sys.version_info[1]}")
+    for requirement in direct_requirements():
+        assert version(requirement.name) == pinned[canonicalize_name(requirement.name)]

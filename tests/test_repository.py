@@ -1,0 +1,97 @@
+"""What the repository may hold, and what must go together in it."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LARGEST_BINARY = 100_000
+GIN_FILES = sorted((ROOT / "gin").rglob("*.gin"))
+
+# Written in two parts, or this file would be found itself.
+MACHINE_PATHS = re.compile(r"(?<![\w.$}-])/(?:work|root|home/(?!t2aux)\w+|Us" r"ers/\w+)/")
+REGISTRIES = re.compile(
+    "py" r"pi\.org|python" r"hosted\.org|npm" r"js\.(?:org|com)|deb" r"ian\.org"
+)
+
+
+def git(*arguments):
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    done = subprocess.run(
+        # The checkout may belong to another user, as in a container.
+        ["git", "-c", f"safe.directory={ROOT}", *arguments, "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [name for name in done.stdout.split("\0") if name]
+
+
+def repository_files():
+    """What is tracked, or would be: all but what .gitignore names."""
+    names = git("ls-files", "--cached", "--others", "--exclude-standard")
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def test_no_binaries_of_size():
+    files = repository_files()
+    assert ROOT / "setup.cfg" in files
+    for file in files:
+        data = file.read_bytes()
+        assert b"\0" not in data or len(data) <= LARGEST_BINARY, file
+
+
+def test_no_path_of_a_machine_and_no_registry():
+    for file in repository_files():
+        data = file.read_bytes()
+        if b"\0" in data:
+            continue
+        text = data.decode("utf-8")
+        for pattern in (MACHINE_PATHS, REGISTRIES):
+            found = pattern.search(text)
+            assert not found, f"{file}: {found[0]!r}"
+
+
+def test_nothing_generated_is_tracked():
+    assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == []
+
+
+@pytest.mark.parametrize("file", GIN_FILES, ids=lambda f: f.relative_to(ROOT / "gin").as_posix())
+def test_gin_file_says_what_it_is(file):
+    header = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        header.append(line.lstrip("#").strip())
+    # A sentence: it starts with more than a name and comes to an end.
+    assert len(header[0].split()) >= 3 if header else False, f"{file}: no header"
+    assert any(line.endswith((".", ":", ")")) for line in header), file
+
+
+def test_gin_folder_is_no_package():
+    # With an __init__.py it would hide the library gin from a checkout's root.
+    assert GIN_FILES
+    assert not list((ROOT / "gin").rglob("*.py"))
+
+
+def test_every_package_has_tests():
+    packages = [ROOT / "export", *(f.parent for f in (ROOT / "t2aux").glob("*/__init__.py"))]
+    assert len(packages) >= 5
+    for package in packages:
+        assert list((ROOT / "tests" / package.name).glob("test_*.py")), package
+
+
+def test_what_the_readme_says_is_what_ci_runs():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^make \w+(?= +#|$)", readme, re.MULTILINE)
+    assert commands[:2] == ["make demo", "make test"]
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert re.findall(r"^make \w+$", ci, re.MULTILINE) == ["make lint", "make test"]
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {command.split()[1] for command in commands} | {"lint"} <= set(targets)
