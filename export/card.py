@@ -183,7 +183,9 @@ def _saved_model_usage(info: DatasetInfo) -> str:
         values = ", ".join(["0.5"] * info.channels)
         request = f'{{"inputs": {{"inputs": [[[{values}], [{values}]]], "lengths": [2]}}}}'
     table = (saved_model.__doc__ or "").split("\n\n", 2)[2].rstrip()
-    if not info.is_text:
+    if info.is_text:
+        table = table.replace(" (text only)", "")
+    else:
         table = re.sub(r"\| `serving_text`.*\n", "", table)
     return _SAVED_MODEL.substitute(
         name=name,
@@ -194,12 +196,13 @@ def _saved_model_usage(info: DatasetInfo) -> str:
 
 
 def _example(info: DatasetInfo) -> str:
+    cut = "" if info.max_length is None else f"[:{info.max_length}]"
     if info.is_text and info.tokens == "bytes":
-        return 'inputs = np.frombuffer("Some text.".encode(), np.uint8).astype(np.int32)[None]'
+        return f'inputs = np.array([list("Some text.".encode(){cut})], np.int32)'
     if info.is_text:
         return (
             'ids = {c: i for i, c in enumerate(metadata["preprocessing"]["vocabulary"])}\n'
-            'inputs = np.array([[ids.get(c, 0) for c in "Some text."]], np.int32)'
+            f'inputs = np.array([[ids.get(c, 0) for c in "Some text."{cut}]], np.int32)'
         )
     comment = "  # The pixels / 255, in the order above." if info.kind == "image" else ""
     return (

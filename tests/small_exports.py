@@ -2,10 +2,9 @@
 
 import pathlib
 
+from t2aux import files, litert
 from t2aux.export import metadata, saved_model, tflite
 from t2aux.export.twin import Twin
-
-from t2aux import files, litert
 from t2aux.preprocessing import DatasetInfo
 from t2aux.run import Run
 from tests import networks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -113,7 +114,8 @@ def help_text(name: str, description: str) -> str:
     lines = [description.strip(), "", "Flags:"]
     for flag in _own_flags():
         lines.append(f"  --{flag.name}" + ("" if flag.boolean else "=..."))
-        described = flag.help.strip()
+        # absl adds this to what it is told; the help of these flags says "Repeatable."
+        described = flag.help.strip().split(";\n    repeat this option")[0]
         if flag.default not in (None, [], "", False):
             described += f" Default: {flag.default_as_str}."
         lines.extend(
@@ -203,6 +205,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
         raise UserError(f"There is no flag --{error.flagname}: {hint}") from error
     except flags.Error as error:
         if "must have a value other than None" in str(error):
-            name = str(error).split("--")[1].split()[0].rstrip(":")
+            name = re.split(r"[\s:=]", str(error).split("--")[1])[0]
             raise UserError(f"--{name} must be given; --help tells what it is.") from error
         raise UserError(f"{str(error).splitlines()[0].rstrip('.')}.") from error

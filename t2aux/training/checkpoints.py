@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import tensorflow as tf
 from google.protobuf import message as protobuf
@@ -13,6 +14,8 @@ from t2aux.errors import UserError
 # Where TensorFlow keeps the graph of the saved objects.
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _NETWORKS = ("classifier", "auxiliary")
+# What TensorFlow raises for missing, cut and changed files.
+_DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, protobuf.DecodeError)
 
 
 def latest(model_dir: pathlib.Path) -> str | None:
@@ -31,7 +34,19 @@ def restore(path: str, **objects: tf.Module) -> None:
         UserError: The checkpoint is damaged, or of another architecture.
     """
     check(path, **objects)
-    tf.train.Checkpoint(**objects).restore(path).expect_partial()
+    read(tf.train.Checkpoint(**objects), path).expect_partial()
+
+
+def read(checkpoint: tf.train.Checkpoint, path: str) -> Any:
+    """Restores into a checkpoint's objects. Returns TensorFlow's load status.
+
+    Raises:
+        UserError: The checkpoint is damaged.
+    """
+    try:
+        return checkpoint.restore(path)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
 
 
 def check(path: str, **objects: tf.Module) -> None:
@@ -71,11 +86,8 @@ def _stored_shapes(path: str) -> dict[str, list[int]]:
         shapes = reader.get_variable_to_shape_map()
         graph = trackable_object_graph_pb2.TrackableObjectGraph()
         graph.ParseFromString(reader.get_tensor(_GRAPH))
-    except (tf.errors.OpError, ValueError, RuntimeError, protobuf.DecodeError) as error:
-        raise UserError(
-            f"The checkpoint {path} is missing or damaged ({_first_line(error)}). Remove it to go "
-            "on from the one before it, or train anew in another --model_dir."
-        ) from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
     found: dict[str, list[int]] = {}
 
     def walk(node_id: int, place: str) -> None:
@@ -97,6 +109,14 @@ def _other_architecture(path: str, variable: str, wanted: str, there: str) -> st
         f"The checkpoint {path} is of another architecture: the configuration asks for {wanted} as "
         f"{variable}, and the checkpoint {there}. Use the configuration it was trained with, or "
         "another --model_dir."
+    )
+
+
+def _damaged(path: str, error: Exception) -> UserError:
+    return UserError(
+        f"The checkpoint {path} is missing or damaged ({_first_line(error)}). Remove its files and "
+        "its line in the file 'checkpoint' beside them to go on from the one before it, or train "
+        "anew in another --model_dir."
     )
 
 

@@ -233,7 +233,7 @@ class _Run:
         checkpoints.check(path, **self._modules)
         position = self._position
         expected = (int(position.seed), self._batch_size, len(self._train_split))
-        self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+        checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
         position.check(*expected)
         logging.info("Going on from %s, step %d.", path, int(position.step))
 
