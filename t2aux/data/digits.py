@@ -27,10 +27,23 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
     digits = load_digits()
     chosen = split_indices(digits.target)[split]
     chosen = chosen[subset(len(chosen), options.max_examples)]
-    pixels = np.round(digits.images[chosen] * (255 / _LARGEST_VALUE)).astype(np.uint8)
+    pixels = _pixels(digits.images[chosen])
     info = image_info("digits", CLASSES, 1, (SIDE, SIDE), options)
     images = ((f"digit {index}", image) for index, image in zip(chosen, pixels, strict=True))
     return info, image_table(images, digits.target[chosen], info, resize=True)
+
+
+def test_image(index: int) -> tuple[np.ndarray, str]:
+    """Returns an image of the test split, uint8 [8, 8], and the name of its class."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    chosen = split_indices(digits.target)["test"][index]
+    return _pixels(digits.images[chosen]), CLASSES[digits.target[chosen]]
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return np.round(images * (255 / _LARGEST_VALUE)).astype(np.uint8)
 
 
 def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,11 +14,8 @@ from t2aux.errors import UserError
 
 
 @pytest.fixture(autouse=True)
-def _clean_configuration(monkeypatch):
+def _no_folder_in_the_environment(monkeypatch):
     monkeypatch.delenv("T2AUX_DATA_DIR", raising=False)
-    gin.clear_config()
-    yield
-    gin.clear_config()
 
 
 def test_digits_are_the_default_and_real():
@@ -41,6 +38,15 @@ def test_the_split_of_digits_is_fixed():
     np.testing.assert_array_equal(np.sort(together), np.arange(1797))
     digest = hashlib.sha256(indices["test"].astype("<i8").tobytes()).hexdigest()
     assert digest.startswith("bd6dfde071e38c72")
+
+
+def test_a_test_image_is_of_the_test_split():
+    split = load("test")
+    for index in (0, 358):
+        pixels, name = digits.test_image(index)
+        sequence = split.example(index)
+        np.testing.assert_array_equal(pixels.reshape(-1, 1), np.round(255 * sequence))
+        assert name == split.info.classes[split.labels[index]]
 
 
 @pytest.mark.parametrize("side", [4, 8, 12, 28])
