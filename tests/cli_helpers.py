@@ -14,14 +14,14 @@ def environment(**variables):
     return {**os.environ, "PYTHONPATH": path, **variables}
 
 
-def t2aux(*arguments, check=True, **variables):
+def t2aux(*arguments, check=True, timeout=300, **variables):
     """Runs `t2aux ARGUMENTS`; with `check`, asserts that it ends well."""
     done = subprocess.run(
         [sys.executable, "-m", "t2aux", *map(str, arguments)],
         capture_output=True,
         text=True,
         env=environment(**variables),
-        timeout=300,
+        timeout=timeout,
     )
     if check:
         assert done.returncode == 0, done.stderr + done.stdout

@@ -26,9 +26,12 @@ from t2aux.cli import common
 from t2aux.errors import UserError
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "runs/demo", "Folder for all that is made.")
+_GIN_PARAM = flags.DEFINE_multi_string(
+    "gin_param", [], "One setting, NAME = VALUE, for both trainings. Repeatable."
+)
 
 # The test image that is classified at the end.
-_EXAMPLE = 0
+_EXAMPLE = 1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,8 +40,9 @@ def main(argv: Sequence[str]) -> int:
     began = time.monotonic()
     root = files.ensure_directory(_OUTPUT_DIR.value)
     r_lstm, lstm = root / "r_lstm", root / "lstm"
-    _run("train", f"--model_dir={r_lstm}", "--gin_file=quickstart")
-    _run("train", f"--model_dir={lstm}", "--gin_file=quickstart_lstm")
+    settings = [f"--gin_param={setting}" for setting in _GIN_PARAM.value]
+    _run("train", f"--model_dir={r_lstm}", "--gin_file=quickstart", *settings)
+    _run("train", f"--model_dir={lstm}", "--gin_file=quickstart_lstm", *settings)
     for model_dir in (r_lstm, lstm):
         _run("evaluate", f"--model_dir={model_dir}")
     version = _next_version(root / "export")
@@ -46,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     image, label = _save_example(root)
     tflite = version / "classifier.tflite"
     _run("classify", f"--model={tflite}", image)
-    print(f"(It is a {label}.)\n")
+    print(f"(The data set says {label}.)\n")
     _summary(root, r_lstm, lstm, version, image, time.monotonic() - began)
     return 0
 

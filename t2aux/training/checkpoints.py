@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 from typing import Any
 
 import tensorflow as tf
@@ -35,6 +36,31 @@ def restore(path: str, **objects: tf.Module) -> None:
     """
     check(path, **objects)
     read(tf.train.Checkpoint(**objects), path).expect_partial()
+
+
+def save(manager: tf.train.CheckpointManager, step: int) -> None:
+    """Writes the checkpoint of a step.
+
+    Raises:
+        UserError: It can't be written. Nothing half-written is left behind.
+    """
+    try:
+        manager.save(checkpoint_number=step)
+    except (tf.errors.OpError, OSError) as error:
+        for path in pathlib.Path(manager.directory).glob(f"ckpt-{step}[_.]*"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        # TensorFlow's message names the operation and its own temporary file first.
+        reason = _first_line(error).rsplit(";", 1)[-1].split(" [Op:")[0].strip()
+        raise UserError(
+            f"Can't write a checkpoint to {manager.directory} ({reason}): free some space there, "
+            f"or make it writable, and give the same command again. {newest_of(manager)}"
+        ) from error
+
+
+def newest_of(manager: tf.train.CheckpointManager) -> str:
+    """A sentence that says from where a run can go on."""
+    newest = manager.latest_checkpoint
+    return f"It will go on from {newest}." if newest else "There is no earlier checkpoint."
 
 
 def read(checkpoint: tf.train.Checkpoint, path: str) -> Any:

@@ -16,6 +16,7 @@ from absl import logging
 
 from t2aux import data, evaluation, files
 from t2aux.errors import UserError
+from t2aux.model.auxiliary import Auxiliary
 from t2aux.model.classifier import Classifier
 from t2aux.training import checkpoints
 from t2aux.training.progress import Rate, RunLog
@@ -156,6 +157,7 @@ def train(
     test_split = data.load("test", info=train_split.info)
     classifier = Classifier(train_split.info, seed=seed)
     losses = [make(classifier) for make in auxiliary_losses]
+    _check_lengths(train_split, losses)
     run = _Run(
         directory,
         Trainer(classifier, losses, supervised_bptt=supervised_bptt, auxiliary_bptt=auxiliary_bptt),
@@ -178,6 +180,29 @@ def train(
     with files.atomic_write(directory / "operative_config.gin") as file:
         file.write(gin.operative_config_str())
     return run.run()
+
+
+def _check_lengths(split: data.Split, losses: Sequence[Auxiliary]) -> None:
+    """Raises UserError if a loss has no sequence to be taken on; says if it has only some."""
+    for loss in losses:
+        kind, needed = type(loss).__name__, loss.shortest_sequence
+        fitting = int((split.lengths >= needed).sum())
+        if not fitting:
+            raise UserError(
+                f"{kind}.length = {loss.length} needs sequences of at least {needed} steps, but "
+                f"the longest training sequence of {split.info.name} has {split.lengths.max()}: "
+                f"set a smaller one, such as {max(1, int(split.lengths.max()) // 2)}."
+            )
+        if fitting < len(split):
+            logging.warning(
+                "%d of the %d training sequences have fewer than the %d steps that %s.length = %d "
+                "needs: they train the classifier alone.",
+                len(split) - fitting,
+                len(split),
+                needed,
+                kind,
+                loss.length,
+            )
 
 
 class _Run:
@@ -355,9 +380,9 @@ class _Run:
             means.pop("supervised_loss")
         if not means["loss"] - means["loss"] == 0:
             raise UserError(
-                f"The loss is {means['loss']} at step {step}. The last good checkpoint is "
-                f"{self._manager.latest_checkpoint}; start again from it with a lower "
-                "Phase.learning_rate or train.clip_norm."
+                f"The loss is {means['loss']} at step {step}: give the same command again with a "
+                "lower Phase.learning_rate or train.clip_norm. "
+                + checkpoints.newest_of(self._manager)
             )
         speed = rate.update(step)
         means["learning_rate"] = float(self._optimizer.learning_rate)
@@ -395,14 +420,7 @@ class _Run:
         logging.info("test accuracy %.2f %%  loss %.4f", 100 * result.accuracy, result.loss)
 
     def _save(self) -> None:
-        try:
-            self._manager.save(checkpoint_number=self._position.step)
-        except (tf.errors.OpError, OSError) as error:
-            raise UserError(
-                f"Can't write a checkpoint to {self._manager.directory} "
-                f"({str(error).splitlines()[0]}): free some space there. The last good one is "
-                f"{self._manager.latest_checkpoint}."
-            ) from error
+        checkpoints.save(self._manager, int(self._position.step))
         self._saved_at = time.monotonic()
 
     @contextlib.contextmanager

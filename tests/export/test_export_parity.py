@@ -1,6 +1,7 @@
 """Every artefact is measured against the checkpoint, and one that is off is refused."""
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -12,7 +13,7 @@ from t2aux.errors import UserError
 from t2aux.export import parity, tflite
 from t2aux.export.parity import Tolerance
 from t2aux.export.pipeline import export
-from t2aux.preprocessing import DatasetInfo
+from tests import networks
 from tests.export.conftest import load
 
 FILES = [litert.WHOLE, litert.STREAM]
@@ -85,7 +86,8 @@ def test_tolerance(accuracy, difference, passes):
 @pytest.mark.parametrize("max_length", [None, 4])
 def test_text_of_ids_becomes_the_same_ids(tokens, max_length):
     vocabulary = ("\ufffd", "a", " ", "é") if tokens == "characters" else None
-    info = DatasetInfo("t", "text", ("x",), None, None, max_length, None, None, tokens, vocabulary)
+    made_up = networks.text_info()
+    info = dataclasses.replace(made_up, max_length=max_length, tokens=tokens, vocabulary=vocabulary)
     # Blanks alone may be what is left of a text that was cut.
     for ids in ([2, 2, 2, 2], [0, 1, 2, 3], [1]):
         if tokens == "bytes":

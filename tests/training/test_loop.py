@@ -1,8 +1,8 @@
 """The run: going on after a kill, SIGTERM, what it writes, and mistakes."""
 
 import json
-import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +25,7 @@ SETTINGS = [
     "--gin_param=Classifier.hidden_size = 8",
     "--gin_param=Classifier.projection_size = 4",
     "--gin_param=train.log_every = 2",
+    "--gin_param=train.evaluate_every = 1",
     "--gin_param=train.steps_per_call = 1",
     "--gin_param=train.checkpoint_minutes = 0",
     "--gin_param=BATCH_SIZE = 32",
@@ -175,10 +176,37 @@ def test_mistakes_are_one_sentence_each(tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_sequences_too_short_for_a_segment(tmp_path):
+    inputs, labels = np.random.default_rng(0).random((8, 5, 2)), np.arange(8) % 2
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", inputs=inputs, labels=labels, lengths=2 + labels * 3)
+    settings = [
+        "--gin_file=base",
+        "--gin_file=models/r_lstm",
+        "--gin_file=datasets/npz",
+        f"--data_dir={tmp_path}",
+        "--gin_param=PRETRAIN_EPOCHS = 1",
+        "--gin_param=JOINT_EPOCHS = 1",
+        f"--model_dir={tmp_path / 'run'}",
+    ]
+    done = t2aux("train", *settings, "--gin_param=SEGMENT_LENGTH = 5", check=False)
+    assert_one_sentence(done, "at least 6 steps", "npz has 5", "such as 2")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    # The other half of the sequences is long enough for this one.
+    done = t2aux("train", *settings, "--gin_param=SEGMENT_LENGTH = 4")
+    assert "4 of the 8 training sequences have fewer than the 5 steps" in done.stderr
+    assert metrics(tmp_path / "run")[0]["reconstruction_loss"] > 0
+
+
 def test_a_full_disk_is_one_sentence(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "metrics.jsonl").symlink_to("/dev/full")
-    done = t2aux("train", f"--model_dir={run}", *SETTINGS, check=False)
-    assert_one_sentence(done, "No space left")
+    done = subprocess.run(
+        command(tmp_path / "run"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        # No file may grow beyond this: like a full disk, it comes in the midst of writing.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    folder = tmp_path / "run" / "checkpoints"
+    assert_one_sentence(done, f"Can't write a checkpoint to {folder} (File too large)")
+    assert not list(folder.iterdir())

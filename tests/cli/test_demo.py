@@ -1,0 +1,49 @@
+"""The demo: in seconds as far as the commands go, in minutes for what it promises."""
+
+import json
+
+import pytest
+
+from t2aux import litert
+from tests.cli_helpers import t2aux
+
+SHORT = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "load.max_examples = 40"]
+
+
+def accuracy(model_dir):
+    return json.loads((model_dir / "evaluation/test/evaluation.json").read_text())["accuracy"]
+
+
+def test_the_demo_walks_the_whole_way(tmp_path):
+    root = tmp_path / "demo"
+    done = t2aux("demo", f"--output_dir={root}", *[f"--gin_param={s}" for s in SHORT])
+    for command in ("train", "evaluate", "export", "classify"):
+        assert f"$ t2aux {command} " in done.stdout
+    version = root / "export" / "1"
+    for path in (
+        root / "r_lstm",
+        root / "lstm",
+        root / "r_lstm" / "evaluation" / "test" / "confusion.png",
+        version / "saved_model.pb",
+        version / litert.WHOLE,
+        version / litert.STREAM,
+        version / "parity.json",
+        root / "digit.png",
+    ):
+        assert path.exists()
+        assert str(path) in done.stdout or path.name == "saved_model.pb"
+    # Again: the runs are done already, and the next version is made.
+    again = t2aux("demo", f"--output_dir={root}", *[f"--gin_param={s}" for s in SHORT])
+    assert str(root / "export" / "2") in again.stdout
+
+
+@pytest.mark.long
+def test_the_demo_keeps_its_promise(tmp_path):
+    t2aux("demo", f"--output_dir={tmp_path}", timeout=900)
+    r_lstm, lstm = accuracy(tmp_path / "r_lstm"), accuracy(tmp_path / "lstm")
+    assert r_lstm >= 0.9
+    assert lstm < r_lstm - 0.3
+    artefacts = json.loads((tmp_path / "export/1/parity.json").read_text())["artefacts"]
+    assert abs(artefacts[litert.WHOLE]["accuracy"] - r_lstm) <= 0.002
+    operative = (tmp_path / "r_lstm" / "config.gin").read_text()
+    assert "SUPERVISED_BPTT = 8" in operative  # Of 64 steps.
