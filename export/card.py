@@ -155,9 +155,10 @@ def _input(info: DatasetInfo) -> str:
             else "in the order of np.random.Generator(np.random.PCG64("
             f"{info.permutation_seed})).permutation({info.length})"
         )
+        border = f", a border of {info.border} black pixels around it" if info.border else ""
         return (
-            f"an image as {colour}, resized to {info.side} x {info.side} (bilinear, antialiased), "
-            f"one pixel a step {order}: {info.length} steps of {_values(info)}, / 255"
+            f"an image as {colour}, resized to {info.side} x {info.side} (bilinear, antialiased)"
+            f"{border}, one pixel a step {order}: {info.length} steps of {_values(info)}, / 255"
         )
     if info.kind == "text":
         limit = "" if info.max_length is None else f", cut at {info.max_length}"

@@ -19,7 +19,7 @@ from t2aux.errors import UserError
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.model.classifier import Classifier
 from t2aux.preprocessing import DatasetInfo
-from t2aux.training.progress import Rate, duration
+from t2aux.training.progress import Rate
 
 _BATCH = 128
 _SECONDS_BETWEEN_LINES = 5.0
@@ -264,7 +264,7 @@ class _Progress:
             nonlocal last
             now = time.monotonic()
             if done == self._total:
-                logging.info("Measured %s in %s.", name, duration(now - started))
+                logging.info("Measured %s in %.1f s.", name, now - started)
             elif now - last >= _SECONDS_BETWEEN_LINES:
                 last = now
                 speed = rate.update(done)

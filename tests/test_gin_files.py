@@ -123,6 +123,15 @@ def test_a_data_set_has_its_shape(name, stand_ins):
         assert tuple(batch.inputs.shape[1:]) == shape
 
 
+@pytest.mark.parametrize("name", ["csv", "npz", "idx"])
+def test_a_data_set_of_ones_own_after_the_quickstart(name, stand_ins):
+    settings = [*SMALL, f"load.data_dir = {str(stand_ins)!r}"]
+    config.parse(["quickstart", f"datasets/{name}"], settings)
+    info = data.load("train").info
+    # Not the quickstart's size and border.
+    assert (info.side, info.border) == ((4, 0) if name == "idx" else (None, 0))
+
+
 def test_the_eight_lengths_of_stanford_dogs(stand_ins):
     for side in (40, 48, 56, 72, 80, 96, 112, 128):
         settings = [*SMALL, f"SIDE = {side}", f"load.data_dir = {str(stand_ins)!r}"]
