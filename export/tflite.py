@@ -14,6 +14,7 @@ weights twice.
 
 from __future__ import annotations
 
+import struct
 import tempfile
 import uuid
 from collections import Counter
@@ -31,6 +32,8 @@ from t2aux.model.lstm import LSTMState
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
+# Where the table of a fused LSTM's options has its field cell_clip.
+_CELL_CLIP = 6
 _BUILTIN_NAMES = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
@@ -65,7 +68,7 @@ def convert_whole(classifier: Classifier) -> bytes:
     spec = twin.tokens_spec(1, classifier.info.length, "inputs")
     content = _convert(classify, [spec], classifier)
     check_operators(content, required={FUSED: 1}, forbidden={_LOOP})
-    return content
+    return _without_cell_clip(content)
 
 
 def convert_stream(classifier: Classifier) -> bytes:
@@ -80,6 +83,21 @@ def convert_stream(classifier: Classifier) -> bytes:
     content = _convert(step_segment, specs, twin)
     check_operators(content, required={_LOOP: 1}, forbidden=set())
     return content
+
+
+def fused_options(content: bytes) -> list[schema.UnidirectionalSequenceLSTMOptions]:
+    """The options of a file's fused LSTMs."""
+    found = []
+    model = schema.Model.GetRootAsModel(content, 0)
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for operator in map(graph.Operators, range(graph.OperatorsLength())):
+            kind = operator.BuiltinOptionsType()
+            if kind == schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions:
+                table = operator.BuiltinOptions()
+                options = schema.UnidirectionalSequenceLSTMOptions()
+                options.Init(table.Bytes, table.Pos)
+                found.append(options)
+    return found
 
 
 def operators(content: bytes) -> list[str]:
@@ -117,6 +135,20 @@ def check_operators(content: bytes, required: dict[str, int], forbidden: set[str
             f"{'it lacks ' + ', '.join(missing) + '; ' if missing else ''}use the TensorFlow "
             "version that t2aux's constraints name."
         )
+
+
+def _without_cell_clip(content: bytes) -> bytes:
+    """Turns off the clipping of the cells.
+
+    The converter has the fused operation clip them at 10, as no LSTM here was trained to. Trained
+    cells do grow larger, and then the answers differ.
+    """
+    patched = bytearray(content)
+    for options in fused_options(content):
+        offset = options._tab.Offset(_CELL_CLIP)
+        if offset:  # Where it is not stored, it is 0.
+            struct.pack_into("<f", patched, options._tab.Pos + offset, 0.0)
+    return bytes(patched)
 
 
 def _fusible_lstm(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from t2aux import litert
 from t2aux.errors import UserError
 from t2aux.export import tflite
+from t2aux.export.runtimes import CheckpointClassifier
+from tests import networks
 
 EXACT = 1e-6
 
@@ -69,6 +72,28 @@ def test_whole_file_equals_the_checkpoint(exported):
     for sequence in exported.sequences:
         answer = exported.whole.probabilities(sequence)
         np.testing.assert_allclose(answer, probabilities(exported, sequence), atol=EXACT)
+
+
+def test_cells_may_grow_beyond_ten():
+    # There the converter's fused LSTM would clip them.
+    info = networks.vectors_info(length=40)
+    classifier = networks.classifier(info, hidden=8)
+    rng = np.random.default_rng(0)
+    for variable in classifier.variables:
+        variable.assign(rng.normal(size=variable.shape))
+    forget = np.repeat([0.0, 1.0, 0.0, 0.0], 8)
+    classifier.lstm.bias.assign(classifier.lstm.bias + 8 * forget)
+    sequence = np.ones([40, 1], np.float32)
+    state = classifier.scan(tf.constant(sequence[np.newaxis]), classifier.init_state(1))
+    assert np.abs(state.c).max() > 15
+    content = tflite.convert_whole(classifier)
+    (options,) = tflite.fused_options(content)
+    assert options.CellClip() == options.ProjClip() == 0
+    run = Interpreter(model_content=content).get_signature_runner()
+    answer = run(inputs=sequence[np.newaxis])["probabilities"][0]
+    wanted = CheckpointClassifier(classifier).probabilities(sequence)
+    np.testing.assert_allclose(answer, wanted, atol=EXACT)
+    assert 0.01 < wanted.max() < 0.99
 
 
 def test_answers_do_not_depend_on_what_was_asked_before(exported):
