@@ -168,8 +168,9 @@ def test_installed_program_helps(installed, tmp_path):
 
 
 def test_editable_install_works(editable, sources, tmp_path):
+    # First on the path: the environment may have the finder of an editable install of its own.
     code = f"import site; site.addsitedir({str(editable)!r})\n{LOOK}"
-    seen = run("-c", code, cwd=tmp_path)
+    seen = run("-c", code, cwd=tmp_path, path=[editable])
     assert_whole(seen, sources / "t2aux", sources / "export", sources / "gin")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -42,7 +42,7 @@ class Aligned(NamedTuple):
         """T, a scalar."""
         return tf.shape(self.tokens)[0]
 
-    def active(self, begin: tf.Tensor | int = 0) -> lstm.Callable | None:
+    def active(self, begin: tf.Tensor | int = 0) -> Callable | None:
         """For `lstm.run` over tokens from step `begin` on."""
         return lstm.active_from(self.starts - begin) if self.padded else None
 
