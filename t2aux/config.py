@@ -13,6 +13,7 @@ import inspect
 import io
 import pathlib
 import re
+import tokenize
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -133,19 +134,27 @@ class _Parser:
         )
 
     def parse_text(self, file: IO[str], where: str, path: pathlib.Path | None = None) -> None:
-        statements = iter(config_parser.ConfigParser(file, self._delegate))
+        statements = None
         line = 0
         while True:
             try:
+                # The parser reads the first token as soon as it is made.
+                if statements is None:
+                    statements = iter(config_parser.ConfigParser(file, self._delegate))
                 statement = next(statements)
             except StopIteration:
                 return
-            except SyntaxError as error:
-                place = f"{where}, line {error.lineno}" if path else where
-                why = " ".join(error.msg.split()).rstrip(".")
+            except (SyntaxError, tokenize.TokenError) as error:
+                # From Python 3.12 on the tokenizer's own error comes through.
+                why, at = (
+                    (error.msg, error.lineno)
+                    if isinstance(error, SyntaxError)
+                    else (error.args[0], error.args[1][0])
+                )
+                place = f"{where}, line {at}" if path else where
                 raise UserError(
-                    f"Can't read the setting in {place}: {why}. Write NAME = VALUE or "
-                    "configurable.parameter = VALUE, texts in quotes."
+                    f"Can't read the setting in {place}: {' '.join(why.split()).rstrip('.')}. "
+                    "Write NAME = VALUE or configurable.parameter = VALUE, texts in quotes."
                 ) from error
             except ValueError as error:
                 # An unknown @reference, which gin refuses while it reads the value.
