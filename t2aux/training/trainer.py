@@ -372,7 +372,10 @@ class Trainer(tf.Module):
             return j + 1, [a + tf.convert_to_tensor(b) for a, b in zip(sums, part, strict=True)]
 
         sums = [tf.zeros_like(v) for v in variables]
-        return tf.while_loop(lambda j, _: j < windows.count, body, (0, sums))[1]
+        # Windows do not wait for each other, and TensorFlow would run ten of them at a time.
+        return tf.while_loop(
+            lambda j, _: j < windows.count, body, (0, sums), parallel_iterations=1
+        )[1]
 
 
 def _gradients(
