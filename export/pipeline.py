@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import logging
 
@@ -27,6 +27,7 @@ def export(
     examples: int | None = None,
     segment: int = 28,
     tolerance: parity.Tolerance | None = None,
+    before_publishing: Callable[[], None] | None = None,
 ) -> tuple[pathlib.Path, parity.Parity]:
     """Exports a run: artefacts, metadata.json, parity.json and a model card.
 
@@ -39,6 +40,8 @@ def export(
         examples: How many test examples to measure (a fixed random choice); all by default.
         segment: Steps of a segment when the streaming artefacts are measured.
         tolerance: How far an artefact may be from the checkpoint.
+        before_publishing: Called when all is written, the last moment to give up: where it raises,
+            nothing is left behind.
 
     Returns:
         The version's directory, and what was measured.
@@ -77,6 +80,8 @@ def export(
         )
         files.write_json(directory / "parity.json", measured.to_json())
         (directory / "README.md").write_text(card.text(run, described, measured), "utf-8")
+        if before_publishing is not None:
+            before_publishing()
     return stage.published, measured
 
 

@@ -177,7 +177,7 @@ def _fusible_lstm(
         bias: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
         x = tf.transpose(inputs, [1, 0, 2])
-        read = lstm.read_dense(x, kernel, bias)
+        read = lstm.reader(x, kernel, bias, differentiable=True)
         final, states = lstm.run(
             read, 0, tf.shape(x)[0], LSTMState(init_h, init_c), recurrent_kernel, collect=True
         )

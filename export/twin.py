@@ -71,7 +71,8 @@ class Twin(tf.Module):
         """
         tokens = time_major(tokens)
         end = tf.shape(tokens)[0] if lengths is None else tf.reduce_max(lengths)
-        read = Folded(self.kernel, self.bias, self.table).reader(tokens, differentiable=False)
+        weights = Folded(self.kernel, self.bias, self.table).weights
+        read = lstm.reader(tokens, *weights, differentiable=False)
         return lstm.run(
             read, 0, end, state, self.recurrent_kernel, active=lstm.active_until(lengths)
         )[0]

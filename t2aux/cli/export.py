@@ -59,8 +59,20 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.export.parity import Tolerance
     from t2aux.export.pipeline import export
 
-    # As Ctrl-C does: unwinds, so that the half-built version is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    stopped = False
+
+    def stop(*_: object) -> None:
+        # As Ctrl-C does: unwinds, so that the half-built version is removed.
+        nonlocal stopped
+        stopped = True
+        sys.exit(128 + signal.SIGTERM)
+
+    def check() -> None:
+        # An exception that a signal raises inside of a destructor or a callback goes no further.
+        if stopped:
+            sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
     loaded = run.load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     directory, measured = export(
         loaded,
@@ -70,6 +82,7 @@ def main(argv: Sequence[str]) -> None:
         examples=_EXAMPLES.value,
         segment=_SEGMENT.value,
         tolerance=Tolerance(_ACCURACY.value, _PROBABILITY.value),
+        before_publishing=check,
     )
     print(measured.table())
     print(f"\nExported to {directory}; {directory / 'README.md'} tells how to use it.")

@@ -10,7 +10,6 @@ Where the paper is silent the default is ours, and marked [us] in the parameter'
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -146,7 +145,7 @@ def run_stack(
     layers: list[lstm.LSTM],
     x: tf.Tensor,
     states: list[LSTMState],
-    active: Callable | None = None,
+    active: lstm.Active | None = None,
 ) -> tuple[tf.Tensor, list[LSTMState]]:
     """Runs stacked layers over x [T, N, D].
 
@@ -161,10 +160,6 @@ def run_stack(
     """
     after = []
     for layer, state in zip(layers, states, strict=True):
-        if active is None:
-            x, final = layer.outputs_time_major(x, state)
-        else:
-            final, outputs = layer.scan_time_major(x, state, active)
-            x = outputs.h
+        x, final = layer.outputs_time_major(x, state, active)
         after.append(final)
     return x, after

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import gin
 import tensorflow as tf
 
@@ -107,27 +105,51 @@ class Classifier(tf.Module):
         """
         tokens = time_major(tokens)
         state = self.init_state(tf.shape(tokens)[1]) if state is None else state
-        return self.advance(
-            tokens, state, 0, tf.shape(tokens)[0], active=lstm.active_until(lengths)
+        states, _ = self.states_at(
+            tokens, state, tf.shape(tokens)[:1], lstm.active_until(lengths), gradient=False
         )
+        return LSTMState(*[s[0] for s in states])
 
-    def advance(
+    def states_at(
         self,
         tokens: tf.Tensor,
         state: LSTMState,
-        begin: tf.Tensor | int,
-        end: tf.Tensor | int,
-        active: Callable | None = None,
-    ) -> LSTMState:
-        """The state after the steps begin <= t < end of time-major tokens [T, B, ...].
+        marks: tf.Tensor,
+        active: lstm.Active | None = None,
+        *,
+        outputs: bool = False,
+        gradient: bool = True,
+    ) -> tuple[LSTMState, tf.Tensor | None]:
+        """The states at some positions of time-major tokens.
 
-        Stores nothing along the way: for evaluation, and for steps that carry no gradient.
+        Args:
+            tokens: [T, B, C] float32 or [T, B] int32.
+            state: The state before them.
+            marks: [M] int32 positions in 0..T: the states before those steps are given.
+            active: See `lstm.run`.
+            outputs: Give the outputs after every step too.
+            gradient: Whether a gradient may be taken. Without, nothing is stored along the way.
+
+        Returns:
+            The states [M, B, H], and the outputs [T, B, H] or None.
         """
-        if active is None and lstm.on_gpu():
-            return self._advance_in_chunks(tokens, state, begin, end)
+        if active is None and not gradient and not outputs and lstm.on_gpu():
+
+            def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
+                return self._advance_in_chunks(tokens, state, begin, end)
+
+            return lstm.keep_at(advance, state, marks), None
         folded = self.input.fold(self.lstm.kernel, self.lstm.bias)
-        read = folded.reader(tokens, differentiable=False)
-        return lstm.run(read, begin, end, state, self.lstm.recurrent_kernel, active=active)[0]
+        return lstm.states_at(
+            tokens,
+            *folded.weights,
+            self.lstm.recurrent_kernel,
+            state,
+            marks,
+            active=active,
+            outputs=outputs,
+            gradient=gradient,
+        )
 
     def _advance_in_chunks(
         self, tokens: tf.Tensor, state: LSTMState, begin: tf.Tensor | int, end: tf.Tensor | int
@@ -145,40 +167,26 @@ class Classifier(tf.Module):
         _, h, c = tf.while_loop(lambda t, *_: t < end, body, (begin, *state))
         return LSTMState(h, c)
 
-    def final(
-        self, tokens: tf.Tensor, state: LSTMState, active: Callable | None = None
-    ) -> LSTMState:
-        """The state after time-major tokens, as `states`; made for a gradient to be taken.
+    def outputs(
+        self, tokens: tf.Tensor, state: LSTMState, active: lstm.Active | None = None
+    ) -> tuple[tf.Tensor, LSTMState]:
+        """The outputs [T, B, H] over time-major tokens, and the state after them.
 
-        On a GPU it goes through cuDNN where no sequence is padded.
+        Made for a gradient to be taken; on a GPU through cuDNN where no sequence is padded.
         """
         if active is None and lstm.on_gpu():
-            return self.lstm.outputs_time_major(self.input(tokens), state)[1]
-        folded = self.input.fold(self.lstm.kernel, self.lstm.bias)
-        read = folded.reader(tokens, differentiable=True)
-        steps = tf.shape(tokens)[0]
-        return lstm.run(read, 0, steps, state, self.lstm.recurrent_kernel, active=active)[0]
+            return self.lstm.outputs_time_major(self.input(tokens), state)
+        states, outputs = self.states_at(tokens, state, tf.shape(tokens)[:1], active, outputs=True)
+        return outputs, LSTMState(*[s[0] for s in states])
 
-    def states(
-        self, tokens: tf.Tensor, state: LSTMState, active: Callable | None = None
+    def final(
+        self, tokens: tf.Tensor, state: LSTMState, active: lstm.Active | None = None
     ) -> LSTMState:
-        """The states after every step of time-major tokens; made for a gradient to be taken.
-
-        Args:
-            tokens: [T, B, C] float32 or [T, B] int32.
-            state: The state before them.
-            active: See `lstm.run`.
-
-        Returns:
-            The states after each step, [T, B, H] each.
-        """
-        folded = self.input.fold(self.lstm.kernel, self.lstm.bias)
-        read = folded.reader(tokens, differentiable=True)
-        steps = tf.shape(tokens)[0]
-        _, states = lstm.run(
-            read, 0, steps, state, self.lstm.recurrent_kernel, active=active, collect=True
-        )
-        return states
+        """The state after time-major tokens; made for a gradient to be taken, as `outputs`."""
+        if active is None and lstm.on_gpu():
+            return self.outputs(tokens, state)[1]
+        states, _ = self.states_at(tokens, state, tf.shape(tokens)[:1], active)
+        return LSTMState(*[s[0] for s in states])
 
     def logits(self, h: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """The classes' logits [B, K] from the LSTM's output h [B, H].

@@ -55,8 +55,10 @@ class Head(tf.Module):
         Returns:
             [..., output_size].
         """
-        hidden = tf.nn.relu(tf.tensordot(x, self.hidden_kernel, 1) + self.hidden_bias)
+        # bias_add, unlike +, sums its gradient on all cores.
+        hidden = tf.tensordot(x, self.hidden_kernel, 1)
+        hidden = tf.nn.relu(tf.nn.bias_add(hidden, self.hidden_bias))
         kernel = tf.convert_to_tensor(self.output_kernel)
         if seed is not None and self.dropconnect > 0:
             kernel = tf.nn.experimental.stateless_dropout(kernel, self.dropconnect, seed=seed)
-        return tf.tensordot(hidden, kernel, 1) + self.output_bias
+        return tf.nn.bias_add(tf.tensordot(hidden, kernel, 1), self.output_bias)

@@ -6,12 +6,11 @@ sequence of few-channel pixels or of characters needs no [T * B, D] x [D, 4H] pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from t2aux.model import initializers, lstm
+from t2aux.model import initializers
 
 
 class Folded(NamedTuple):
@@ -27,24 +26,10 @@ class Folded(NamedTuple):
     bias: tf.Tensor | None
     table: tf.Tensor | None
 
-    def reader(self, tokens: tf.Tensor, differentiable: bool) -> Callable:
-        """A reader for `lstm.run`.
-
-        Args:
-            tokens: [T, B, C] float32 or [T, B] int32.
-            differentiable: Whether a gradient is taken through it. Ids are then looked up all at
-                once, which costs [T, B, 4H] of memory and makes the table's gradient one sum;
-                otherwise step by step, which costs none.
-        """
-        if self.table is None:
-            return lstm.read_dense(tokens, self.kernel, self.bias)
-        if differentiable:
-            rows = tf.gather(self.table, tokens)
-            steps = tf.TensorArray(
-                tf.float32, tf.shape(tokens)[0], element_shape=rows.shape[1:]
-            ).unstack(rows)
-            return steps.read
-        return lambda t: tf.gather(self.table, tokens[t])
+    @property
+    def weights(self) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """The kernel or table and the bias or None, as `lstm.states_at` takes them."""
+        return (self.kernel if self.table is None else self.table), self.bias
 
 
 class InputProjection(tf.Module):

@@ -3,6 +3,9 @@
 Nothing here hides state in a variable. `scan` over segments with the state carried equals `scan`
 over the whole sequence, and so does `step` repeated, in values and gradients. Everything inside is
 time-major; only `LSTM.scan` takes batch-major input.
+
+`run` is the recurrence in plain TensorFlow: the reference, what is exported, and what runs where
+the CPU's fused kernel (`t2aux.kernels`) does not. `states_at` picks one of the two.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from t2aux.kernels import ops
 from t2aux.model import initializers
 
 
@@ -22,6 +26,25 @@ class LSTMState(NamedTuple):
 
     h: tf.Tensor
     c: tf.Tensor
+
+
+class Active(NamedTuple):
+    """When sequences are there: sequence b at first[b] <= t < last[b].
+
+    Attributes:
+        first: [B] int32; None: from the first step on.
+        last: [B] int32; None: to the last.
+    """
+
+    first: tf.Tensor | None
+    last: tf.Tensor | None
+
+    def __call__(self, t: tf.Tensor) -> tf.Tensor:
+        """Which sequences are there at step t, [B, 1] bool."""
+        bounds = [] if self.first is None else [t >= self.first]
+        if self.last is not None:
+            bounds.append(t < self.last)
+        return functools.reduce(tf.logical_and, bounds)[:, tf.newaxis]
 
 
 def cell(z: tf.Tensor, c: tf.Tensor) -> LSTMState:
@@ -46,7 +69,7 @@ def run(
     state: LSTMState,
     recurrent_kernel: tf.Tensor,
     *,
-    active: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    active: Active | None = None,
     collect: bool = False,
 ) -> tuple[LSTMState, LSTMState | None]:
     """Runs the recurrence over the steps begin <= t < end.
@@ -60,7 +83,7 @@ def run(
         end: One past the last step.
         state: The state before step `begin`.
         recurrent_kernel: [H, 4H].
-        active: Gives at step t which sequences are there, [B, 1] bool; the others keep their state.
+        active: When sequences are there; elsewhere they keep their state. None: always.
         collect: Also return the states after every step.
 
     Returns:
@@ -100,17 +123,125 @@ def run(
     return LSTMState(h, c), LSTMState(hs.stack(), cs.stack())
 
 
-def read_dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Callable:
-    """A reader for `run` over real-valued input.
+def states_at(
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor | None,
+    recurrent_kernel: tf.Tensor,
+    state: LSTMState,
+    marks: tf.Tensor,
+    *,
+    active: Active | None = None,
+    outputs: bool = False,
+    gradient: bool = True,
+    input_gradient: bool = False,
+) -> tuple[LSTMState, tf.Tensor | None]:
+    """The states at some positions of a segment, through the CPU's kernel where there is one.
 
     Args:
-        x: [T, B, D], time-major.
-        kernel: [D, 4H].
-        bias: [4H].
+        x: [T, B, D] float32, or ids [T, B] int32.
+        kernel: [D, 4H], or for ids a table [V, 4H] with the bias in it.
+        bias: [4H]; None for ids.
+        recurrent_kernel: [H, 4H].
+        state: The state before the segment.
+        marks: [M] int32 positions in 0..T: the states before those steps are given.
+        active: See `run`.
+        outputs: Give all outputs too.
+        gradient: Whether a gradient may be taken. Without, memory does not grow with T.
+        input_gradient: Whether one with respect to x may be.
+
+    Returns:
+        The states [M, B, H], and the outputs [T, B, H] or None.
     """
+    if ops.enabled():
+        result = ops.lstm(
+            x,
+            kernel,
+            bias,
+            recurrent_kernel,
+            *state,
+            marks,
+            first=None if active is None else active.first,
+            last=None if active is None else active.last,
+            outputs=outputs,
+            gradient=gradient,
+            input_gradient=input_gradient,
+        )
+        return LSTMState(result.h, result.c), result.outputs if outputs else None
+    if not gradient and not outputs:
+        read = reader(x, kernel, bias, differentiable=False)
+
+        def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
+            return run(read, begin, end, state, recurrent_kernel, active=active)[0]
+
+        return keep_at(advance, state, marks), None
+    read = reader(x, kernel, bias, differentiable=True)
+    _, states = run(read, 0, tf.shape(x)[0], state, recurrent_kernel, active=active, collect=True)
+    # after[t] is the state after step t - 1.
+    after = [tf.concat([first[tf.newaxis], s], 0) for first, s in zip(state, states, strict=True)]
+    return LSTMState(*[tf.gather(s, marks) for s in after]), states.h if outputs else None
+
+
+def keep_at(
+    advance: Callable[[LSTMState, tf.Tensor, tf.Tensor], LSTMState],
+    state: LSTMState,
+    marks: tf.Tensor,
+) -> LSTMState:
+    """Sweeps once over a sequence and keeps the states at some positions.
+
+    Args:
+        advance: Gives the state at a position from that at an earlier one and the two positions.
+        state: The state at position 0.
+        marks: [M] int32 positions, in any order.
+
+    Returns:
+        The states there, [M, B, H] each.
+    """
+    order = tf.argsort(marks, stable=True)
+    ascending = tf.gather(marks, order)
+    count = tf.shape(marks)[0]
+    kept = [tf.TensorArray(tf.float32, count, element_shape=state.h.shape) for _ in range(2)]
+
+    def body(
+        i: tf.Tensor,
+        position: tf.Tensor,
+        h: tf.Tensor,
+        c: tf.Tensor,
+        hs: tf.TensorArray,
+        cs: tf.TensorArray,
+    ) -> tuple:
+        to = ascending[i]
+        h, c = advance(LSTMState(h, c), position, to)
+        return i + 1, to, h, c, hs.write(i, h), cs.write(i, c)
+
+    *_, hs, cs = tf.while_loop(lambda i, *_: i < count, body, (0, 0, *state, *kept))
+    inverse = tf.argsort(order)
+    return LSTMState(*[tf.gather(states.stack(), inverse) for states in (hs, cs)])
+
+
+def reader(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, *, differentiable: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """For `run`: the input's part of the pre-activations at a step, [B, 4H].
+
+    Args:
+        x: [T, B, D] float32, or ids [T, B] int32.
+        kernel: [D, 4H], or for ids a table [V, 4H] with the bias in it.
+        bias: [4H]; None for ids.
+        differentiable: Whether a gradient is taken through it. Ids are then looked up all at once,
+            which costs [T, B, 4H] of memory and makes the table's gradient one sum; otherwise step
+            by step, which costs none.
+    """
+    if bias is None and not differentiable:
+        return lambda t: tf.gather(kernel, x[t])
     # Slicing x[t] in the loop would make the backward pass quadratic in T: each slice's gradient
     # is a tensor as large as x. A TensorArray's is one slice.
-    steps = tf.TensorArray(tf.float32, tf.shape(x)[0], element_shape=x.shape[1:]).unstack(x)
+    values = tf.gather(kernel, x) if bias is None else x
+    steps = tf.TensorArray(tf.float32, tf.shape(values)[0], element_shape=values.shape[1:]).unstack(
+        values
+    )
+    if bias is None:
+        return steps.read
     return lambda t: tf.matmul(steps.read(t), kernel) + bias
 
 
@@ -176,15 +307,15 @@ class LSTM(tf.Module):
             The outputs [B, T, H], and the state after each sequence's true end.
         """
         state = self.init_state(tf.shape(x)[0]) if state is None else state
-        final, states = self.scan_time_major(
-            tf.transpose(x, [1, 0, 2]), state, active=active_until(lengths)
+        outputs, final = self.outputs_time_major(
+            tf.transpose(x, [1, 0, 2]), state, active_until(lengths)
         )
-        return tf.transpose(states.h, [1, 0, 2]), final
+        return tf.transpose(outputs, [1, 0, 2]), final
 
-    def scan_time_major(
-        self, x: tf.Tensor, state: LSTMState, active: Callable | None = None
-    ) -> tuple[LSTMState, LSTMState]:
-        """As `run` with `collect`, over dense input.
+    def outputs_time_major(
+        self, x: tf.Tensor, state: LSTMState, active: Active | None = None
+    ) -> tuple[tf.Tensor, LSTMState]:
+        """The outputs over dense input; on a GPU through cuDNN where no sequence is padded.
 
         Args:
             x: [T, B, D].
@@ -192,27 +323,22 @@ class LSTM(tf.Module):
             active: See `run`.
 
         Returns:
-            The state after the last step, and the states after every step [T, B, H].
-        """
-        read = read_dense(x, self.kernel, self.bias)
-        return run(
-            read, 0, tf.shape(x)[0], state, self.recurrent_kernel, active=active, collect=True
-        )
-
-    def outputs_time_major(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
-        """The outputs alone, over dense input without padding: on a GPU through cuDNN.
-
-        Args:
-            x: [T, B, D].
-            state: The state before it.
-
-        Returns:
             The outputs [T, B, H] and the state after the last step.
         """
-        if on_gpu():
+        if active is None and on_gpu():
             return self._outputs_keras(x, state)
-        final, states = self.scan_time_major(x, state)
-        return states.h, final
+        states, outputs = states_at(
+            x,
+            self.kernel,
+            self.bias,
+            self.recurrent_kernel,
+            state,
+            tf.shape(x)[:1],
+            active=active,
+            outputs=True,
+            input_gradient=True,
+        )
+        return outputs, LSTMState(*[s[0] for s in states])
 
     def _outputs_keras(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
         # Keras picks cuDNN's kernel on a GPU. Its layer is used without its own weights.
@@ -226,14 +352,14 @@ class LSTM(tf.Module):
         return tf.transpose(outputs, [1, 0, 2]), LSTMState(h, c)
 
 
-def active_until(lengths: tf.Tensor | None) -> Callable | None:
-    """For `run`: sequences of the given lengths [B], padded at their ends. None: no padding."""
-    return None if lengths is None else lambda t: (t < lengths)[:, tf.newaxis]
+def active_until(lengths: tf.Tensor | None) -> Active | None:
+    """Sequences of the given lengths [B], padded at their ends. None: no padding."""
+    return None if lengths is None else Active(None, lengths)
 
 
-def active_from(starts: tf.Tensor | None) -> Callable | None:
-    """For `run`: sequences that begin at the given steps [B], padded before. None: no padding."""
-    return None if starts is None else lambda t: (t >= starts)[:, tf.newaxis]
+def active_from(starts: tf.Tensor | None) -> Active | None:
+    """Sequences that begin at the given steps [B], padded before. None: no padding."""
+    return None if starts is None else Active(starts, None)
 
 
 def on_gpu() -> bool:

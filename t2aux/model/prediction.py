@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import gin
 import tensorflow as tf
 
@@ -129,12 +127,9 @@ class Prediction(Auxiliary):
             part = segments[:-1][begin : begin + truncation]
             target = segments[1:][begin : begin + truncation]
             active = lstm.active_from(begins - begin) if padded else None
-            main_states = classifier.states(part, main, active)
-            part_loss, carried = self.outputs_loss(
-                main_states.h, target, carried, begins - begin, active
-            )
+            outputs, main = classifier.outputs(part, main, active)
+            part_loss, carried = self.outputs_loss(outputs, target, carried, begins - begin, active)
             total, count = total + part_loss.total, count + part_loss.count
-            main = last_state(main_states, main)
         return Loss(total, count)
 
     def outputs_loss(
@@ -143,7 +138,7 @@ class Prediction(Auxiliary):
         targets: tf.Tensor,
         carried: list[LSTMState],
         begins: tf.Tensor,
-        active: Callable | None,
+        active: lstm.Active | None,
     ) -> tuple[Loss, list[LSTMState]]:
         """The loss given the main LSTM's outputs.
 
@@ -162,10 +157,3 @@ class Prediction(Auxiliary):
         there = tf.cast(there, tf.float32)
         losses = self.token_losses(self.head(hidden), targets)
         return Loss(tf.reduce_sum(losses * there), tf.reduce_sum(there)), carried
-
-
-def last_state(states: LSTMState, initial: LSTMState) -> LSTMState:
-    """The last of the states after every step [T, N, H]; the initial one where T = 0."""
-    return LSTMState(
-        *[tf.concat([i[tf.newaxis], s], 0)[-1] for i, s in zip(initial, states, strict=True)]
-    )

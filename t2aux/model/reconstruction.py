@@ -5,6 +5,7 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
+from t2aux.kernels import ops
 from t2aux.model import lstm
 from t2aux.model.auxiliary import Auxiliary, Loss, run_stack, stream, uniform_position
 from t2aux.model.classifier import Classifier
@@ -182,47 +183,85 @@ class Reconstruction(Auxiliary):
         chunk = truncation or self.length
         carried = self.bottom_state(states)
         previous = tf.zeros_like(given[0])
+        own, draws = self._draw_sampling(tf.shape(given)[1], seed, sampling)
+        # The fed token is a stopped one, so the gradient of the head is taken outside of the loop,
+        # in one product over all steps.
+        decode = self._decode_kernel if ops.enabled() else self._decode_plain
         outputs = []
         for begin in range(0, self.length, chunk):
             if begin:
                 carried = [LSTMState(*map(tf.stop_gradient, state)) for state in carried]
-            part = given[begin : begin + chunk]
-            if self.scheduled_sampling:
-                hidden, carried, previous = self._decode_fed(
-                    classifier, part, carried, previous, begin, seed, sampling
-                )
-            else:
-                hidden, carried = run_stack(self.layers, classifier.input(part), carried)
+            part = slice(begin, begin + chunk)
+            hidden, carried, previous = decode(
+                classifier, given[part], carried, previous, own[part], draws[part]
+            )
             outputs.append(hidden)
         return self.head(tf.concat(outputs, axis=0))
 
-    def _decode_fed(
+    def _draw_sampling(
+        self, count: tf.Tensor, seed: tf.Tensor, sampling: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        # Which tokens are the decoder's own, [l, N] bool, and, for ids, where in the softmax's
+        # cumulative distribution they are drawn, [l, N] in [0, 1).
+        shape = [self.length, count]
+        if not self.scheduled_sampling:
+            return tf.zeros(shape, tf.bool), tf.zeros(shape)
+        own = tf.random.stateless_uniform(shape, stream(seed, _SAMPLE)) < sampling
+        own = tf.logical_and(own, tf.range(self.length)[:, tf.newaxis] > 0)
+        if not self._is_text:
+            return own, tf.zeros(shape)
+        return own, tf.random.stateless_uniform(shape, stream(seed, _TOKEN))
+
+    def _decode_kernel(
         self,
         classifier: Classifier,
         given: tf.Tensor,
         carried: list[LSTMState],
         previous: tf.Tensor,
-        begin: int,
-        seed: tf.Tensor,
-        sampling: tf.Tensor,
+        own: tf.Tensor,
+        draws: tf.Tensor,
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
-        # The fed token is a stopped one, so the gradient of the head is taken outside of the loop,
-        # in one product over all steps.
         bottom, *upper = self.layers
         folded = classifier.input.fold(bottom.kernel, bottom.bias)
-        count = tf.shape(given)[1]
+        head = self.head
+        result = ops.decode(
+            given,
+            previous,
+            own,
+            draws if self._is_text else None,
+            [head.hidden_kernel, head.hidden_bias, head.output_kernel, head.output_bias],
+            [
+                (*folded.weights, bottom.recurrent_kernel),
+                *((layer.kernel, layer.bias, layer.recurrent_kernel) for layer in upper),
+            ],
+            [state.h for state in carried],
+            [state.c for state in carried],
+        )
+        carried = [LSTMState(h, c) for h, c in zip(result.h, result.c, strict=True)]
+        return result.outputs, carried, result.last
+
+    def _decode_plain(
+        self,
+        classifier: Classifier,
+        given: tf.Tensor,
+        carried: list[LSTMState],
+        previous: tf.Tensor,
+        own: tf.Tensor,
+        draws: tf.Tensor,
+    ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
+        if not self.scheduled_sampling:
+            hidden, carried = run_stack(self.layers, classifier.input(given), carried)
+            return hidden, carried, previous
+        bottom, *upper = self.layers
+        folded = classifier.input.fold(bottom.kernel, bottom.bias)
         steps = tf.shape(given)[0]
-        sample_seed, token_seed = stream(seed, _SAMPLE), stream(seed, _TOKEN)
         true = tf.TensorArray(given.dtype, steps, element_shape=given.shape[1:]).unstack(given)
         hidden = tf.TensorArray(tf.float32, steps, element_shape=carried[0].h.shape)
 
         def body(t: tf.Tensor, previous: tf.Tensor, states: list, hidden: tf.TensorArray) -> tuple:
-            step = begin + t
-            own = tf.random.stateless_uniform([count], stream(sample_seed, step)) < sampling
-            own = tf.logical_and(own, step > 0)
             token = true.read(t)
-            own = tf.reshape(own, tf.concat([[count], tf.ones([tf.rank(token) - 1], tf.int32)], 0))
-            token = tf.where(own, previous, token)
+            mine = own[t] if self._is_text else own[t][:, tf.newaxis]
+            token = tf.where(mine, previous, token)
             if folded.table is None:
                 z = tf.matmul(token, folded.kernel) + folded.bias
             else:
@@ -232,10 +271,7 @@ class Reconstruction(Auxiliary):
                 new.append(layer.step(new[-1].h, state)[1])
             output = tf.stop_gradient(self.head(new[-1].h))
             if self._is_text:
-                sampled = tf.random.stateless_categorical(
-                    output, 1, stream(token_seed, step), dtype=tf.int32
-                )
-                output = sampled[:, 0]
+                output = _sample(output, draws[t])
             output.set_shape(previous.shape)
             new = [
                 LSTMState(*[tf.ensure_shape(a, b.shape) for a, b in zip(n, s, strict=True)])
@@ -247,3 +283,10 @@ class Reconstruction(Auxiliary):
             lambda t, *_: t < steps, body, (0, previous, carried, hidden)
         )
         return hidden.stack(), carried, previous
+
+
+def _sample(logits: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Ids [N] int32 whose share of the softmax of [N, V] the draws [N] in [0, 1) fall into."""
+    cumulative = tf.cumsum(tf.nn.softmax(logits), axis=-1)
+    below = tf.cast(cumulative <= draws[:, tf.newaxis], tf.int32)
+    return tf.minimum(tf.reduce_sum(below, axis=-1), logits.shape[-1] - 1)

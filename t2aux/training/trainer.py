@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -42,7 +42,7 @@ class Aligned(NamedTuple):
         """T, a scalar."""
         return tf.shape(self.tokens)[0]
 
-    def active(self, begin: tf.Tensor | int = 0) -> Callable | None:
+    def active(self, begin: tf.Tensor | int = 0) -> lstm.Active | None:
         """For `lstm.run` over tokens from step `begin` on."""
         return lstm.active_from(self.starts - begin) if self.padded else None
 
@@ -174,35 +174,47 @@ class Trainer(tf.Module):
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         metrics = {}
         zero = self.classifier.init_state(tf.shape(batch.tokens)[1])
+        # The anchors' states, one slice of them a loss, and the last.
+        marks = tf.concat([*positions, batch.steps[tf.newaxis]], 0)
+        sizes = [loss.anchors for loss in self.losses]
         with tf.GradientTape() as tape:
-            after = self.classifier.states(batch.tokens, zero, batch.active())
-            # at[p] is the state before step p.
-            at = LSTMState(
-                *[tf.concat([z[tf.newaxis], s], 0) for z, s in zip(zero, after, strict=True)]
+            at, outputs = self.classifier.states_at(
+                batch.tokens,
+                zero,
+                marks,
+                batch.active(),
+                outputs=any(isinstance(loss, Prediction) for loss in self.losses),
             )
+            *states, last = _split(at, [*sizes, 1])
             objective = tf.constant(0.0)
-            for loss, anchors, own_seed in zip(self.losses, positions, seeds, strict=True):
+            for loss, anchors, own_seed, state in zip(
+                self.losses, positions, seeds, states, strict=True
+            ):
+                flat = _flatten(state)
                 if isinstance(loss, Reconstruction):
-                    value = self._reconstruct(
-                        loss, batch, anchors, _gather_flat(at, anchors), own_seed, progress, None
-                    )
+                    value = self._reconstruct(loss, batch, anchors, flat, own_seed, progress, None)
                 else:
-                    value = self._predict_from_outputs(loss, batch, anchors, at)
+                    value = self._predict_from_outputs(loss, batch, anchors, flat, outputs)
                 objective += loss.weight * value.mean
                 metrics[f"{loss.name}_loss"] = value.mean
             if supervised:
-                value, supervised_metrics = self._supervised(at.h[-1], batch.labels, seed)
+                value, supervised_metrics = self._supervised(last.h[0], batch.labels, seed)
                 objective += value
                 metrics.update(supervised_metrics)
         return _gradients(tape, objective, self._variables), metrics
 
     def _predict_from_outputs(
-        self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, at: LSTMState
+        self,
+        loss: Prediction,
+        batch: Aligned,
+        anchors: tf.Tensor,
+        states: LSTMState,
+        outputs: tf.Tensor,
     ) -> Loss:
         segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
-        outputs, _ = loss.gather(at.h[1:], batch.starts, anchors)
+        outputs, _ = loss.gather(outputs, batch.starts, anchors)
         active = lstm.active_from(begins) if batch.padded else None
-        carried = loss.bottom_state(_gather_flat(at, anchors))
+        carried = loss.bottom_state(states)
         return loss.outputs_loss(outputs[:-1], segments[1:], carried, begins, active)[0]
 
     # --- Swept, then windows ----------------------------------------------------------------------
@@ -237,7 +249,7 @@ class Trainer(tf.Module):
             sizes.append(1)
         starts = batch.starts if batch.padded else None
         kept = truncation.sweep(self.classifier, batch.tokens, starts, tf.concat(marks, 0))
-        slices = [LSTMState(h, c) for h, c in zip(*(tf.split(x, sizes) for x in kept), strict=True)]
+        slices = _split(kept, sizes)
 
         for loss, anchors, own_seed, group in zip(
             self.losses, positions, seeds, windows, strict=True
@@ -362,10 +374,12 @@ class Trainer(tf.Module):
             begin, end = windows.first[j], windows.end[j]
             state = LSTMState(*[s[members[0]] for s in first])
             with tf.GradientTape() as tape:
-                after = self.classifier.states(batch.tokens[begin:end], state, batch.active(begin))
-                # The state before step p is the one after step p - 1.
-                index = tf.gather(anchors, members) - 1 - begin
-                at = [tf.gather(s, index) for s in after]
+                at, _ = self.classifier.states_at(
+                    batch.tokens[begin:end],
+                    state,
+                    tf.gather(anchors, members) - begin,
+                    batch.active(begin),
+                )
             part = tape.gradient(
                 at, variables, output_gradients=[tf.gather(g, members) for g in at_anchors]
             )
@@ -392,5 +406,5 @@ def _flatten(states: LSTMState) -> LSTMState:
     return LSTMState(*[tf.reshape(s, [-1, s.shape[-1]]) for s in states])
 
 
-def _gather_flat(at: LSTMState, anchors: tf.Tensor) -> LSTMState:
-    return _flatten(LSTMState(*[tf.gather(s, anchors) for s in at]))
+def _split(states: LSTMState, sizes: Sequence[int]) -> list[LSTMState]:
+    return [LSTMState(h, c) for h, c in zip(*(tf.split(s, sizes) for s in states), strict=True)]

@@ -103,28 +103,14 @@ def sweep(
     Returns:
         The states before those steps, [M, B, H] each.
     """
-    order = tf.argsort(marks, stable=True)
-    ascending = tf.gather(marks, order)
-    count = tf.shape(marks)[0]
-    state = classifier.init_state(tf.shape(tokens)[1])
-    active = lstm.active_from(starts)
-    kept = [tf.TensorArray(tf.float32, count, element_shape=state.h.shape) for _ in range(2)]
-
-    def body(
-        i: tf.Tensor,
-        position: tf.Tensor,
-        h: tf.Tensor,
-        c: tf.Tensor,
-        hs: tf.TensorArray,
-        cs: tf.TensorArray,
-    ) -> tuple:
-        to = ascending[i]
-        h, c = classifier.advance(tokens, LSTMState(h, c), position, to, active)
-        return i + 1, to, h, c, hs.write(i, h), cs.write(i, c)
-
-    *_, hs, cs = tf.while_loop(lambda i, *_: i < count, body, (0, 0, *state, *kept))
-    inverse = tf.argsort(order)
-    return LSTMState(*[tf.stop_gradient(tf.gather(states.stack(), inverse)) for states in (hs, cs)])
+    states, _ = classifier.states_at(
+        tokens,
+        classifier.init_state(tf.shape(tokens)[1]),
+        marks,
+        lstm.active_from(starts),
+        gradient=False,
+    )
+    return LSTMState(*map(tf.stop_gradient, states))
 
 
 def align_ends(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,225 @@
+"""Compiles the kernel with the system's compiler for the machine at hand, once, and finds it again.
+
+The compiled file lies in the user's cache directory (T2AUX_CACHE_DIR, else XDG_CACHE_HOME/t2aux,
+else ~/.cache/t2aux). Its name holds a hash of all that it was made from (sources, flags, compiler,
+TensorFlow, processor) and one of its own content: a file made for another machine or damaged since
+is not loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+
+import tensorflow as tf
+from absl import logging
+
+_HERE = pathlib.Path(__file__).parent
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-w", "-fPIC", "-shared")
+_TIMEOUT_SECONDS = 600
+
+
+class BuildError(Exception):
+    """The kernel can't be compiled or loaded here; the message says why in one sentence."""
+
+
+def library() -> pathlib.Path:
+    """The compiled kernel, compiled now if it has not been before.
+
+    Returns:
+        Its path. Where the cache directory can't be written it lies in a temporary folder.
+
+    Raises:
+        BuildError: There is no compiler, or it fails.
+    """
+    compiler = _compiler()
+    key = _key(compiler)
+    folder = _cache_dir()
+    found = _find(folder, key)
+    if found is not None:
+        return found
+    begin = time.monotonic()
+    logging.info("Compiling the LSTM kernel with %s; this is done once.", compiler[0])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = _compile(compiler, folder, key)
+    except OSError as error:
+        logging.warning(
+            "The kernel's cache directory %s can't be written (%s): the kernel is compiled anew "
+            "in every run; set T2AUX_CACHE_DIR to a folder that can be.",
+            folder,
+            error.strerror or error,
+        )
+        path = _compile_aside(compiler, key)
+    logging.info("Compiled the LSTM kernel in %.0f s: %s.", time.monotonic() - begin, path)
+    return path
+
+
+def forget(path: pathlib.Path) -> None:
+    """Removes a compiled file that does not load, so that it is compiled anew."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _compile_aside(compiler: list[str], key: str) -> pathlib.Path:
+    # The file may go once it is loaded, but the folder is left to the system: the loader may still
+    # be reading it.
+    try:
+        return _compile(compiler, pathlib.Path(tempfile.mkdtemp(prefix="t2aux-kernel-")), key)
+    except OSError as error:
+        raise BuildError(f"no folder for the compiled kernel can be written ({error})") from error
+
+
+def _sources() -> list[pathlib.Path]:
+    return sorted([*_HERE.glob("*.cc"), *_HERE.glob("*.h")])
+
+
+def _compiler() -> list[str]:
+    chosen = os.environ.get("CXX")
+    if chosen:
+        words = shlex.split(chosen)
+        if not words or shutil.which(words[0]) is None:
+            raise BuildError(f"the C++ compiler that CXX names, {chosen!r}, is not there")
+        return words
+    for name in ("g++", "clang++", "c++"):
+        if shutil.which(name) is not None:
+            return [name]
+    raise BuildError("there is no C++ compiler (g++, clang++ or c++)")
+
+
+def _cache_dir() -> pathlib.Path:
+    own = os.environ.get("T2AUX_CACHE_DIR")
+    if own:
+        return pathlib.Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (pathlib.Path(base) if base else pathlib.Path("~/.cache").expanduser()) / "t2aux"
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    names = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.split(":")[0].strip() in names}))
+
+
+def _key(compiler: list[str]) -> str:
+    parts = [
+        *(path.name for path in _sources()),
+        *(path.read_bytes() for path in _sources()),
+        " ".join(compiler),
+        _version(compiler),
+        *_FLAGS,
+        tf.version.GIT_VERSION + tf.version.VERSION,
+        *_abi_flags(),
+        _processor(),
+    ]
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def _abi_flags() -> list[str]:
+    # Those that do not name a folder: an environment that has moved needs no new kernel.
+    return [flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("-I")]
+
+
+def _version(compiler: list[str]) -> str:
+    done = _run([*compiler, "--version"])
+    if done.returncode != 0:
+        raise BuildError(f"the C++ compiler does not work: {_first_line(done.stderr)}")
+    return done.stdout
+
+
+def _find(folder: pathlib.Path, key: str) -> pathlib.Path | None:
+    try:
+        candidates = sorted(folder.glob(f"lstm-{key}-*.so"))
+    except OSError:
+        return None
+    for path in candidates:
+        try:
+            if path.name == _name(key, path):
+                return path
+        except OSError:
+            continue
+        logging.warning("The compiled kernel %s is damaged: it is compiled anew.", path)
+        forget(path)
+    return None
+
+
+def _name(key: str, path: pathlib.Path) -> str:
+    return f"lstm-{key}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _compile(compiler: list[str], folder: pathlib.Path, key: str) -> pathlib.Path:
+    with _temporary(folder) as temporary:
+        command = [
+            *compiler,
+            *_FLAGS,
+            *tf.sysconfig.get_compile_flags(),
+            str(_HERE / "lstm.cc"),
+            "-o",
+            str(temporary),
+            *tf.sysconfig.get_link_flags(),
+        ]
+        done = _run(command)
+        if done.returncode != 0:
+            if _is_full(folder):
+                raise OSError(None, "No space left on device")
+            raise BuildError(
+                f"{compiler[0]} failed with status {done.returncode}: {_first_line(done.stderr)}"
+            )
+        path = folder / _name(key, temporary)
+        os.replace(temporary, path)
+    return path
+
+
+@contextlib.contextmanager
+def _temporary(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    handle, name = tempfile.mkstemp(prefix=".lstm-", suffix=".so", dir=folder)
+    os.close(handle)
+    path = pathlib.Path(name)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _is_full(folder: pathlib.Path) -> bool:
+    # The compiler's own word for it depends on the stage at which the disk was full.
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_SECONDS
+        )
+    except OSError as error:
+        raise BuildError(f"{command[0]} can't be run ({error.strerror or error})") from error
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{command[0]} took more than {_TIMEOUT_SECONDS} s") from error
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or ["it says nothing"])[0]

@@ -1,0 +1,203 @@
+// A decoder that is fed its own tokens: stacked layers and a head, one step after the other.
+
+#ifndef T2AUX_KERNELS_DECODE_H_
+#define T2AUX_KERNELS_DECODE_H_
+
+#include "forward.h"
+
+namespace t2aux {
+
+// A two-layer feed-forward head, packed: rectified([x] hidden + bias) output + bias.
+struct PackedHead {
+  int inputs, hidden, outputs;  // sizes
+  int hidden_panels, output_panels;
+  Buffer hidden_kernel;  // [panels][inputs][WIDE]
+  Buffer hidden_bias;    // [panels * WIDE]
+  Buffer output_kernel;  // [panels][hidden_panels * WIDE][WIDE]
+  Buffer output_bias;
+};
+
+inline int wide_panels(int columns) { return (columns + WIDE - 1) / WIDE; }
+
+// [rows, columns] to [panels][depth][WIDE], with zeros; depth >= rows.
+inline Buffer pack_columns(const float* from, int rows, int columns, int depth) {
+  const int panels = wide_panels(columns);
+  Buffer to = Buffer::zeros(static_cast<int64_t>(panels) * depth * WIDE);
+  for (int q = 0; q < panels; ++q) {
+    const int count = std::min(WIDE, columns - q * WIDE);
+    for (int k = 0; k < rows; ++k) {
+      std::memcpy(to.get() + (static_cast<int64_t>(q) * depth + k) * WIDE,
+                  from + static_cast<int64_t>(k) * columns + q * WIDE, sizeof(float) * count);
+    }
+  }
+  return to;
+}
+
+inline PackedHead pack_head(const float* hidden_kernel, const float* hidden_bias,
+                            const float* output_kernel, const float* output_bias, int inputs,
+                            int hidden, int outputs) {
+  PackedHead head{inputs, hidden, outputs, wide_panels(hidden), wide_panels(outputs), {}, {}, {}, {}};
+  const int depth = head.hidden_panels * WIDE;
+  head.hidden_kernel = pack_columns(hidden_kernel, inputs, hidden, inputs);
+  head.hidden_bias = pack_columns(hidden_bias, 1, hidden, 1);
+  head.output_kernel = pack_columns(output_kernel, hidden, outputs, depth);
+  head.output_bias = pack_columns(output_bias, 1, outputs, 1);
+  return head;
+}
+
+// to [rows][panels * WIDE] = x [rows, `x_row` apart] times kernel [panels][depth][WIDE] + bias.
+inline void dense(const float* x, int64_t x_row, int rows, int depth, const float* kernel,
+                  const float* bias, int panels, bool rectify, float* to) {
+  for (int q = 0; q < panels; ++q) {
+    in_blocks(rows, [&](auto n, int r) {
+      constexpr int R = n;
+      Vec sum[R][4];
+#pragma GCC unroll 8
+      for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) sum[i][j] = load(bias + q * WIDE + j * VEC);
+      }
+      multiply<R>(sum, x + r * x_row, x_row, 1, kernel + static_cast<int64_t>(q) * depth * WIDE,
+                  depth);
+#pragma GCC unroll 8
+      for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          Vec v = sum[i][j];
+          if (rectify) v = v < 0.0f ? Vec{} : v;
+          store(to + (static_cast<int64_t>(r + i) * panels + q) * WIDE + j * VEC, v);
+        }
+      }
+    });
+  }
+}
+
+// A decoder that is fed the given tokens or its own: stacked layers and a head.
+struct Decoder {
+  int steps;
+  int batch;
+  int channels;                          // C; 0 where tokens are ids
+  const float* given_x = nullptr;        // [T, B, C]
+  const int32_t* given_ids = nullptr;    // [T, B]
+  const float* previous_x = nullptr;     // [B, C]: the own token before step 0
+  const int32_t* previous_ids = nullptr; // [B]
+  const unsigned char* own;              // [T, B]: whether step t reads the own token
+  const float* draws = nullptr;          // [T, B] in [0, 1): from which ids are sampled
+  std::vector<const Cells*> layers;
+  std::vector<const float*> h0, c0;      // [B, H] each
+  const PackedHead* head;
+};
+
+struct DecoderResult {
+  float* fed_x = nullptr;        // [T, B, C]: what was read
+  int32_t* fed_ids = nullptr;    // [T, B]
+  float* last_x = nullptr;       // [B, C]: the own token after the last step
+  int32_t* last_ids = nullptr;   // [B]
+  std::vector<float*> outputs;   // [T, B, H], a layer
+  std::vector<float*> h, c;      // [B, H], a layer: after the last step
+  std::vector<float*> saved;     // a layer, as ForwardResult's; or null
+};
+
+// The id whose share of the softmax `draw` falls into.
+inline int32_t sample(const float* logits, int count, float draw) {
+  float most = logits[0];
+  for (int v = 1; v < count; ++v) most = std::max(most, logits[v]);
+  float total = 0;
+  for (int v = 0; v < count; ++v) total += std::exp(logits[v] - most);
+  float left = draw * total;
+  for (int v = 0; v + 1 < count; ++v) {
+    left -= std::exp(logits[v] - most);
+    if (left < 0) return v;
+  }
+  return count - 1;
+}
+
+inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) {
+  const int rows = tile.end - tile.begin, C = d.channels;
+  std::vector<TileState> states;
+  for (size_t k = 0; k < d.layers.size(); ++k) {
+    int64_t at = static_cast<int64_t>(tile.begin) * d.layers[k]->hidden;
+    states.emplace_back(*d.layers[k], rows, d.h0[k] + at, d.c0[k] + at);
+  }
+  const PackedHead& head = *d.head;
+  Buffer hidden(static_cast<int64_t>(rows) * head.hidden_panels * WIDE);
+  const int64_t logits_row = static_cast<int64_t>(head.output_panels) * WIDE;
+  Buffer logits(rows * logits_row);
+  std::vector<float> own_x(static_cast<size_t>(rows) * C);
+  std::vector<int32_t> own_ids(C ? 0 : rows);
+  if (C) {
+    std::copy_n(d.previous_x + static_cast<int64_t>(tile.begin) * C, own_x.size(), own_x.begin());
+  } else {
+    std::copy_n(d.previous_ids + tile.begin, rows, own_ids.begin());
+  }
+  for (int t = 0; t < d.steps; ++t) {
+    const int64_t at = static_cast<int64_t>(t) * d.batch + tile.begin;
+    for (int r = 0; r < rows; ++r) {
+      if (C) {
+        std::copy_n(d.own[at + r] ? own_x.data() + static_cast<int64_t>(r) * C
+                                  : d.given_x + (at + r) * C,
+                    C, out.fed_x + (at + r) * C);
+      } else {
+        out.fed_ids[at + r] = d.own[at + r] ? own_ids[r] : d.given_ids[at + r];
+      }
+    }
+    for (size_t k = 0; k < d.layers.size(); ++k) {
+      const Cells& cells = *d.layers[k];
+      Step s;
+      s.rows = rows;
+      s.x = k ? states[k - 1].h[(t + 1) % 2].get() : C ? out.fed_x + at * C : nullptr;
+      s.x_row = k ? d.layers[k - 1]->padded : C;
+      s.ids = k || C ? nullptr : out.fed_ids + at;
+      s.h = states[k].h[t % 2].get();
+      s.h_new = states[k].h[(t + 1) % 2].get();
+      s.c = states[k].c.get();
+      s.active = nullptr;
+      s.saved_panel = static_cast<int64_t>(d.batch) * SAVED;
+      s.saved = out.saved[k] ? out.saved[k] + (static_cast<int64_t>(t) * cells.panels * d.batch +
+                                               tile.begin) *
+                                                  SAVED
+                             : nullptr;
+      s.streaming = is_large(saved_size(d.steps, d.batch, cells.hidden));
+      Range panels{0, cells.panels};
+      forward_step(cells, s, panels);
+      copy_h(cells, s.h_new, rows, panels, out.outputs[k] + at * cells.hidden);
+      if (t + 1 == d.steps) {
+        int64_t to = static_cast<int64_t>(tile.begin) * cells.hidden;
+        copy_h(cells, s.h_new, rows, panels, out.h[k] + to);
+        copy_c(cells, s.c, rows, panels, out.c[k] + to);
+      }
+    }
+    // The own token is made where it is read.
+    if (t + 1 < d.steps && !std::memchr(d.own + at + d.batch, 1, rows)) continue;
+    const Cells& top = *d.layers.back();
+    dense(states.back().h[(t + 1) % 2].get(), top.padded, rows, top.hidden,
+          head.hidden_kernel.get(), head.hidden_bias.get(), head.hidden_panels, true, hidden.get());
+    dense(hidden.get(), static_cast<int64_t>(head.hidden_panels) * WIDE, rows,
+          head.hidden_panels * WIDE, head.output_kernel.get(), head.output_bias.get(),
+          head.output_panels, false, logits.get());
+    for (int r = 0; r < rows; ++r) {
+      const float* row = logits.get() + r * logits_row;
+      if (C) {
+        std::copy_n(row, C, own_x.begin() + static_cast<int64_t>(r) * C);
+      } else {
+        own_ids[r] = sample(row, head.outputs, d.draws[at + r]);
+      }
+    }
+  }
+  finish_streaming();
+  if (C) {
+    std::copy(own_x.begin(), own_x.end(), out.last_x + static_cast<int64_t>(tile.begin) * C);
+  } else {
+    std::copy(own_ids.begin(), own_ids.end(), out.last_ids + tile.begin);
+  }
+}
+
+inline void decode(const Decoder& d, const DecoderResult& out, const Pool& pool) {
+  // By sequences alone: a decoder's batch is all anchors' segments.
+  const int tiles = make_plan(d.batch, 1, pool.threads).tiles;
+  pool.run(tiles, [&](int i) { decode_tile(d, out, part(d.batch, i, tiles)); });
+}
+
+}  // namespace t2aux
+
+#endif  // T2AUX_KERNELS_DECODE_H_

@@ -1,0 +1,271 @@
+// The forward pass over a batch: storing nothing, or what the backward pass needs.
+
+#ifndef T2AUX_KERNELS_FORWARD_H_
+#define T2AUX_KERNELS_FORWARD_H_
+
+#include "core.h"
+
+namespace t2aux {
+
+// A tile of sequences at one step.
+struct Step {
+  int rows;
+  const float* x;        // [rows], `x_row` apart, D values each; null for ids
+  int64_t x_row;
+  const int32_t* ids;    // [rows]
+  const float* h;        // [rows][P * VEC], before the step
+  float* h_new;          // after it
+  float* c;              // [P][rows][VEC], updated
+  const char* active;    // [rows], or null: all
+  float* saved;          // panel p's begin at saved + p * saved_panel, rows SAVED apart; or null
+  int64_t saved_panel;
+  bool streaming;
+};
+
+template <int R>
+T2AUX_INLINE void forward_block(const Cells& cells, const Step& s, int p, int r, bool any) {
+  const int depth = cells.hidden + cells.inputs;
+  const float* kernel = cells.kernel.get() + static_cast<int64_t>(p) * depth * WIDE;
+  Vec z[R][4];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) {
+    const float* from = cells.bias.get() + static_cast<int64_t>(p) * WIDE;
+    if (s.ids) {
+      from = cells.table.get() + (static_cast<int64_t>(s.ids[r + i]) * cells.panels + p) * WIDE;
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) z[i][j] = load(from + j * VEC);
+  }
+  if (any) {
+    multiply<R>(z, s.h + static_cast<int64_t>(r) * cells.padded, cells.padded, 1, kernel,
+                cells.hidden);
+    if (!s.ids) {
+      multiply<R>(z, s.x + r * s.x_row, s.x_row, 1,
+                  kernel + static_cast<int64_t>(cells.hidden) * WIDE, cells.inputs);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) {
+    float* c_at = s.c + (static_cast<int64_t>(p) * s.rows + r + i) * VEC;
+    int64_t unit = static_cast<int64_t>(r + i) * cells.padded + p * VEC;
+    Vec c = load(c_at);
+    Vec in = {}, forget = all(1.0f), candidate = {}, out = {}, h;
+    if (!s.active || s.active[r + i]) {
+      // Two quotients share a division.
+      Vec a = sigmoid_denominator(z[i][0]);
+      Quotient g = tanh_quotient(z[i][2]);
+      Vec q = 1.0f / (a * g.under);
+      in = q * g.under;
+      candidate = g.over * (q * a);
+      Vec b = sigmoid_denominator(z[i][1]), d = sigmoid_denominator(z[i][3]);
+      q = 1.0f / (b * d);
+      forget = q * d;
+      out = q * b;
+      c = forget * c + in * candidate;
+      h = out * tanh_of(c);
+      store(c_at, c);
+    } else {
+      h = load(s.h + unit);
+    }
+    store(s.h_new + unit, h);
+    if (s.saved) {
+      float* to = s.saved + p * s.saved_panel + static_cast<int64_t>(r + i) * SAVED;
+      const Vec values[5] = {in, forget, candidate, out, c};
+      for (int j = 0; j < 5; ++j) {
+        if (s.streaming) {
+          store_streaming(to + j * VEC, values[j]);
+        } else {
+          store(to + j * VEC, values[j]);
+        }
+      }
+    }
+  }
+}
+
+// One step of the tile for panels.begin <= p < panels.end.
+inline void forward_step(const Cells& cells, const Step& s, Range panels) {
+  bool any = !s.active || std::memchr(s.active, 1, s.rows) != nullptr;
+  for (int p = panels.begin; p < panels.end; ++p) {
+    in_blocks(s.rows, [&](auto n, int r) { forward_block<n>(cells, s, p, r, any); });
+  }
+}
+
+// States wanted at positions 0 ... T, sorted.
+struct Marks {
+  std::vector<int> position;
+  std::vector<int> index;  // into the caller's order
+
+  Marks(const int32_t* marks, int count) : position(count), index(count) {
+    std::iota(index.begin(), index.end(), 0);
+    std::stable_sort(index.begin(), index.end(), [&](int a, int b) { return marks[a] < marks[b]; });
+    for (int i = 0; i < count; ++i) position[i] = marks[index[i]];
+  }
+  Range at(int p) const {
+    auto both = std::equal_range(position.begin(), position.end(), p);
+    return {static_cast<int>(both.first - position.begin()),
+            static_cast<int>(both.second - position.begin())};
+  }
+};
+
+// A layer over a batch.
+struct Problem {
+  int steps;                       // T
+  int batch;                       // B
+  const float* x = nullptr;        // [T, B, D]
+  const int32_t* ids = nullptr;    // [T, B]
+  const float* h0;                 // [B, H]
+  const float* c0;                 // [B, H]
+  const int32_t* first = nullptr;  // [B]: sequence b is there at first[b] <= t < last[b], and keeps
+  const int32_t* last = nullptr;   // [B]  its state elsewhere; null: everywhere
+  const Marks* marks;
+
+  bool active(int t, int b) const {
+    return (!first || t >= first[b]) && (!last || t < last[b]);
+  }
+  bool masked() const { return first || last; }
+};
+
+struct ForwardResult {
+  float* h_at;                // [M, B, H]
+  float* c_at;                // [M, B, H]
+  float* outputs = nullptr;   // [T, B, H]
+  float* saved = nullptr;     // [T][P][B][SAVED]
+};
+
+inline int64_t saved_size(int64_t steps, int64_t batch, int hidden) {
+  return steps * batch * panels_of(hidden) * SAVED;
+}
+
+// Saved activations beyond the caches' size are written past them.
+inline bool is_large(int64_t floats) { return floats > (int64_t{1} << 21); }
+
+// The state of a tile, between steps.
+struct TileState {
+  Buffer h[2];  // [rows][P * VEC]
+  Buffer c;     // [P][rows][VEC]
+
+  TileState(const Cells& cells, int rows, const float* h0, const float* c0) {
+    int H = cells.hidden;
+    h[0] = Buffer::zeros(static_cast<int64_t>(rows) * cells.padded);
+    h[1] = Buffer::zeros(static_cast<int64_t>(rows) * cells.padded);
+    c = Buffer::zeros(static_cast<int64_t>(rows) * cells.padded);
+    for (int r = 0; r < rows; ++r) {
+      if (h0) {
+        std::memcpy(h[0].get() + static_cast<int64_t>(r) * cells.padded,
+                    h0 + static_cast<int64_t>(r) * H, sizeof(float) * H);
+      }
+      for (int p = 0; c0 && p < cells.panels; ++p) {
+        store(c.get() + (static_cast<int64_t>(p) * rows + r) * VEC,
+              load_some(c0 + static_cast<int64_t>(r) * H + p * VEC, H - p * VEC));
+      }
+    }
+  }
+};
+
+// Copies the columns of `panels` of h [rows][P * VEC] to [rows, H].
+inline void copy_h(const Cells& cells, const float* h, int rows, Range panels, float* to) {
+  int begin = panels.begin * VEC, end = std::min(panels.end * VEC, cells.hidden);
+  for (int r = 0; r < rows; ++r) {
+    std::memcpy(to + static_cast<int64_t>(r) * cells.hidden + begin,
+                h + static_cast<int64_t>(r) * cells.padded + begin, sizeof(float) * (end - begin));
+  }
+}
+
+inline void copy_c(const Cells& cells, const float* c, int rows, Range panels, float* to) {
+  for (int p = panels.begin; p < panels.end; ++p) {
+    for (int r = 0; r < rows; ++r) {
+      store_some(to + static_cast<int64_t>(r) * cells.hidden + p * VEC,
+                 load(c + (static_cast<int64_t>(p) * rows + r) * VEC), cells.hidden - p * VEC);
+    }
+  }
+}
+
+class ForwardTile {
+ public:
+  ForwardTile(const Cells& cells, const Problem& q, const ForwardResult& out, Range rows)
+      : cells_(cells),
+        q_(q),
+        out_(out),
+        begin_(rows.begin),
+        rows_(rows.end - rows.begin),
+        state_(cells, rows_, q.h0 + static_cast<int64_t>(begin_) * cells.hidden,
+               q.c0 + static_cast<int64_t>(begin_) * cells.hidden),
+        streaming_(is_large(saved_size(q.steps, q.batch, cells.hidden))) {}
+
+  // Step t, for some panels; `active` is scratch of the caller's thread.
+  void step(int t, Range panels, std::vector<char>& active) {
+    const int H = cells_.hidden;
+    const int64_t at = static_cast<int64_t>(t) * q_.batch + begin_;
+    if (t == 0) keep(0, panels);
+    Step s;
+    s.rows = rows_;
+    s.x = q_.x ? q_.x + at * cells_.inputs : nullptr;
+    s.x_row = cells_.inputs;
+    s.ids = q_.ids ? q_.ids + at : nullptr;
+    s.h = state_.h[t % 2].get();
+    s.h_new = state_.h[(t + 1) % 2].get();
+    s.c = state_.c.get();
+    s.active = nullptr;
+    if (q_.masked()) {
+      active.resize(rows_);
+      for (int r = 0; r < rows_; ++r) active[r] = q_.active(t, begin_ + r);
+      s.active = active.data();
+    }
+    s.saved_panel = static_cast<int64_t>(q_.batch) * SAVED;
+    s.saved = out_.saved
+                  ? out_.saved + (static_cast<int64_t>(t) * cells_.panels * q_.batch + begin_) * SAVED
+                  : nullptr;
+    s.streaming = streaming_;
+    forward_step(cells_, s, panels);
+    if (out_.outputs) copy_h(cells_, s.h_new, rows_, panels, out_.outputs + at * H);
+    keep(t + 1, panels);
+  }
+
+  // The states at position p to where they are wanted.
+  void keep(int p, Range panels) {
+    Range marks = q_.marks->at(p);
+    for (int m = marks.begin; m < marks.end; ++m) {
+      int64_t at = (static_cast<int64_t>(q_.marks->index[m]) * q_.batch + begin_) * cells_.hidden;
+      copy_h(cells_, state_.h[p % 2].get(), rows_, panels, out_.h_at + at);
+      copy_c(cells_, state_.c.get(), rows_, panels, out_.c_at + at);
+    }
+  }
+
+ private:
+  const Cells& cells_;
+  const Problem& q_;
+  const ForwardResult& out_;
+  int begin_;
+  int rows_;
+  TileState state_;
+  bool streaming_;
+};
+
+inline void forward(const Cells& cells, const Problem& q, const ForwardResult& out,
+                    const Pool& pool) {
+  Plan plan = make_plan(q.batch, cells.panels, pool.threads);
+  Range every{0, cells.panels};
+  if (q.steps == 0) {
+    ForwardTile(cells, q, out, {0, q.batch}).keep(0, every);
+    return;
+  }
+  if (plan.slots > 1) {
+    ForwardTile tile(cells, q, out, {0, q.batch});
+    in_phases(pool, plan.slots, q.steps, [&](int slot, int64_t t) {
+      std::vector<char> active;
+      tile.step(static_cast<int>(t), part(cells.panels, slot, plan.slots), active);
+      if (t + 1 == q.steps) finish_streaming();
+    });
+    return;
+  }
+  pool.run(plan.tiles, [&](int i) {
+    ForwardTile tile(cells, q, out, part(q.batch, i, plan.tiles));
+    std::vector<char> active;
+    for (int t = 0; t < q.steps; ++t) tile.step(t, every, active);
+    finish_streaming();
+  });
+}
+
+}  // namespace t2aux
+
+#endif  // T2AUX_KERNELS_FORWARD_H_

@@ -1,0 +1,284 @@
+"""The kernel's ops with their gradients, and whether they are used.
+
+`T2AUX_KERNEL=off` in the environment turns the kernel off, `on` makes it an error that it can't be
+compiled; otherwise it is used where there is a compiler and no GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import types
+from typing import NamedTuple
+
+import tensorflow as tf
+from absl import logging
+
+from t2aux.errors import UserError
+from t2aux.kernels import build
+
+
+class Result(NamedTuple):
+    """What the LSTM gives.
+
+    Attributes:
+        h: [M, B, H]: the outputs at the marks.
+        c: [M, B, H]: the cells at the marks.
+        outputs: [T, B, H], all outputs, or [0, B, H] where they are not wanted.
+    """
+
+    h: tf.Tensor
+    c: tf.Tensor
+    outputs: tf.Tensor
+
+
+class Decoded(NamedTuple):
+    """What the decoder gives.
+
+    Attributes:
+        outputs: [T, B, H] of the top layer.
+        h: [B, H], a layer: after the last step.
+        c: [B, H], a layer.
+        last: [B, C] or [B]: its own token after the last step.
+    """
+
+    outputs: tf.Tensor
+    h: list[tf.Tensor]
+    c: list[tf.Tensor]
+    last: tf.Tensor
+
+
+def enabled() -> bool:
+    """Whether the kernel is used; compiles and loads it when asked first.
+
+    Raises:
+        UserError: T2AUX_KERNEL is neither off, on nor auto; or on, and the kernel can't be had.
+    """
+    return _library(os.environ.get("T2AUX_KERNEL", "auto")) is not None
+
+
+def lstm(
+    x: tf.Tensor,
+    input_kernel: tf.Tensor,
+    bias: tf.Tensor | None,
+    recurrent_kernel: tf.Tensor,
+    h0: tf.Tensor,
+    c0: tf.Tensor,
+    marks: tf.Tensor,
+    *,
+    first: tf.Tensor | None = None,
+    last: tf.Tensor | None = None,
+    outputs: bool = False,
+    gradient: bool = True,
+    input_gradient: bool = False,
+) -> Result:
+    """An LSTM over time-major input, gates in Keras's order (input, forget, candidate, output).
+
+    Args:
+        x: [T, B, D] float32, or [T, B] int32 ids.
+        input_kernel: [D, 4H], or for ids a table [V, 4H] with the bias in it.
+        bias: [4H]; None for ids.
+        recurrent_kernel: [H, 4H].
+        h0: [B, H], the output before the first step.
+        c0: [B, H], the cell before it.
+        marks: [M] int32, positions in 0..T: the states before those steps are given.
+        first: [B] int32: sequence b is there from this step on; None: from step 0.
+        last: [B] int32: and until this one; None: to the end. Elsewhere it keeps its state.
+        outputs: Give all outputs too.
+        gradient: Whether a gradient may be taken; without, nothing is stored.
+        input_gradient: Whether one with respect to x may be, too.
+
+    Returns:
+        The states and outputs.
+
+    Raises:
+        tf.errors.InvalidArgumentError: Shapes do not fit, or an id or a mark is out of range.
+    """
+    none = tf.zeros([0], tf.int32)
+    h_at, c_at, all_h, _ = _require().t2aux_lstm(
+        x=x,
+        input_kernel=input_kernel,
+        bias=tf.zeros([0]) if bias is None else bias,
+        recurrent_kernel=recurrent_kernel,
+        h0=h0,
+        c0=c0,
+        first=none if first is None else first,
+        last=none if last is None else last,
+        marks=marks,
+        outputs=outputs,
+        save=gradient,
+        input_gradient=input_gradient,
+    )
+    return Result(h_at, c_at, all_h)
+
+
+def decode(
+    given: tf.Tensor,
+    previous: tf.Tensor,
+    own: tf.Tensor,
+    draws: tf.Tensor | None,
+    head: list[tf.Tensor],
+    layers: list[tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]],
+    h0: list[tf.Tensor],
+    c0: list[tf.Tensor],
+) -> Decoded:
+    """Stacked LSTM layers that read given tokens or the ones that a head makes of their outputs.
+
+    The gradient flows through the layers; the fed tokens pass none, nor does the head here.
+
+    Args:
+        given: [T, B, C] float32 or [T, B] int32.
+        previous: [B, C] or [B]: the own token before step 0.
+        own: [T, B] bool: whether step t reads the own token.
+        draws: [T, B] in [0, 1): own ids are sampled by them from the head's softmax; None for real
+            values.
+        head: The head's hidden kernel and bias, output kernel and bias.
+        layers: Bottom first: input kernel (or table, with no bias), bias, recurrent kernel.
+        h0: [B, H], a layer.
+        c0: [B, H], a layer.
+
+    Returns:
+        What it gives.
+
+    Raises:
+        tf.errors.InvalidArgumentError: Shapes do not fit, or an id is out of range.
+    """
+    kernels, biases, recurrent = zip(*layers, strict=True)
+    result = _require().t2aux_lstm_decode(
+        given=given,
+        previous=previous,
+        own=own,
+        draws=tf.zeros([0]) if draws is None else draws,
+        head_hidden_kernel=head[0],
+        head_hidden_bias=head[1],
+        head_output_kernel=head[2],
+        head_output_bias=head[3],
+        kernels=kernels,
+        biases=[tf.zeros([0]) if bias is None else bias for bias in biases],
+        recurrent_kernels=recurrent,
+        h0=h0,
+        c0=c0,
+        save=True,
+    )
+    return Decoded(result.outputs[-1], list(result.h), list(result.c), result.last)
+
+
+@functools.cache
+def _library(mode: str) -> types.ModuleType | None:
+    if mode not in ("auto", "on", "off"):
+        raise UserError(f"T2AUX_KERNEL must be off, on or auto, but is {mode!r}.")
+    if mode == "off":
+        return None
+    if mode == "auto" and tf.config.list_physical_devices("GPU"):
+        logging.info("There is a GPU: the CPU's LSTM kernel is not used.")
+        return None
+    try:
+        return _load()
+    except build.BuildError as error:
+        if mode == "on":
+            raise UserError(
+                f"T2AUX_KERNEL=on, but the LSTM kernel can't be used: {error}."
+            ) from error
+        logging.warning(
+            "The LSTM kernel can't be used: %s. Plain TensorFlow does the work, several times "
+            "slower.",
+            error,
+        )
+        return None
+
+
+@functools.cache
+def _load() -> types.ModuleType:
+    path = build.library()
+    try:
+        return tf.load_op_library(str(path))
+    except (tf.errors.OpError, OSError) as error:
+        build.forget(path)
+        raise build.BuildError(f"{path} does not load ({str(error).splitlines()[0]})") from error
+
+
+def _require() -> types.ModuleType:
+    library = _library(os.environ.get("T2AUX_KERNEL", "auto"))
+    if library is None:
+        raise RuntimeError("the kernel is not enabled: ask `enabled` first")
+    return library
+
+
+@tf.RegisterGradient("T2auxLstm")
+def _lstm_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor | None]:
+    x, input_kernel, _, recurrent_kernel, h0, c0, first, last, marks = op.inputs
+    d_h, d_c, d_outputs, _ = gradients
+    wanted = op.get_attr("input_gradient") and x.dtype != tf.int32
+    result = _load().t2aux_lstm_grad(
+        x=x,
+        input_kernel=input_kernel,
+        recurrent_kernel=recurrent_kernel,
+        h0=h0,
+        c0=c0,
+        first=first,
+        last=last,
+        marks=marks,
+        saved=op.outputs[3],
+        d_h_at=d_h,
+        d_c_at=d_c,
+        d_all_h=d_outputs,
+        outputs=op.get_attr("outputs"),
+        input_gradient=wanted,
+    )
+    return [
+        result.d_x if wanted else None,
+        result.d_input_kernel,
+        None if x.dtype == tf.int32 else result.d_bias,
+        result.d_recurrent_kernel,
+        result.d_h0,
+        result.d_c0,
+        None,
+        None,
+        None,
+    ]
+
+
+@tf.RegisterGradient("T2auxLstmDecode")
+def _decode_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor | None]:
+    layers = op.get_attr("layers")
+    kernels, _, recurrent, h0, c0 = _split(op.inputs[8:], layers)
+    outputs, _, _, saved = _split(op.outputs[2:], layers)
+    d_outputs, d_h, d_c, _ = _split(gradients[2:], layers)
+    fed = op.outputs[0]
+    steps = tf.shape(fed)[:1]
+    none = tf.zeros([0], tf.int32)
+    by_layer = []
+    # Nobody sees the lower layers' outputs but the layer above.
+    above = d_outputs[-1]
+    for k in reversed(range(layers)):
+        result = _load().t2aux_lstm_grad(
+            x=outputs[k - 1] if k else fed,
+            input_kernel=kernels[k],
+            recurrent_kernel=recurrent[k],
+            h0=h0[k],
+            c0=c0[k],
+            first=none,
+            last=none,
+            marks=steps,
+            saved=saved[k],
+            d_h_at=d_h[k][tf.newaxis],
+            d_c_at=d_c[k][tf.newaxis],
+            d_all_h=above,
+            outputs=True,
+            input_gradient=k > 0,
+        )
+        above = result.d_x
+        by_layer.insert(0, result)
+    ids = fed.dtype == tf.int32
+    return [
+        *[None] * 8,
+        *[r.d_input_kernel for r in by_layer],
+        *[None if ids and k == 0 else r.d_bias for k, r in enumerate(by_layer)],
+        *[r.d_recurrent_kernel for r in by_layer],
+        *[r.d_h0 for r in by_layer],
+        *[r.d_c0 for r in by_layer],
+    ]
+
+
+def _split(values: list[tf.Tensor], size: int) -> list[list[tf.Tensor]]:
+    return [list(values[i : i + size]) for i in range(0, len(values), size)]
