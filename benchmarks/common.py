@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
+import sys
+import time
 from collections.abc import Callable
 
 import keras
@@ -44,8 +47,7 @@ def random_batch(size: Size) -> Batch:
     return Batch(tf.constant(inputs), tf.constant(lengths), tf.constant(labels))
 
 
-def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
-    """A compiled training step of ours: gradients, clipping and RMSProp."""
+def _classifier(size: Size) -> Classifier:
     info = DatasetInfo(
         name="noise",
         kind="vectors",
@@ -58,7 +60,12 @@ def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
         tokens=None,
         vocabulary=None,
     )
-    classifier = Classifier(info, hidden_size=size.hidden, seed=0)
+    return Classifier(info, hidden_size=size.hidden, seed=0)
+
+
+def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
+    """A compiled training step of ours: gradients, clipping and RMSProp."""
+    classifier = _classifier(size)
     losses = [make(classifier, anchors=n, length=length) for make, n, length in LOSSES[name]]
     trainer = Trainer(classifier, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
     optimizer = keras.optimizers.RMSprop(1e-3)
@@ -75,9 +82,19 @@ def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
     return step
 
 
-def keras_full(size: Size) -> Callable[[Batch], None]:
-    """The peer: Keras's LSTM with the same input layer and head, full BPTT."""
-    model = keras.Sequential(
+def ours_forward(size: Size) -> Callable[[Batch], tf.Tensor]:
+    """Our classifier without a gradient, as in evaluation."""
+    classifier = _classifier(size)
+
+    @tf.function
+    def forward(batch: Batch) -> tf.Tensor:
+        return classifier(batch.inputs)
+
+    return forward
+
+
+def _keras_model(size: Size) -> keras.Model:
+    return keras.Sequential(
         [
             keras.layers.Input((None, size.channels)),
             keras.layers.Dense(128),
@@ -87,6 +104,11 @@ def keras_full(size: Size) -> Callable[[Batch], None]:
             keras.layers.Dense(size.classes),
         ]
     )
+
+
+def keras_full(size: Size) -> Callable[[Batch], None]:
+    """The peer: Keras's LSTM with the same input layer and head, full BPTT."""
+    model = _keras_model(size)
     optimizer = keras.optimizers.RMSprop(1e-3)
     variables = [v.value for v in model.trainable_variables]
     optimizer.build(variables)
@@ -102,3 +124,116 @@ def keras_full(size: Size) -> Callable[[Batch], None]:
         optimizer.apply(gradients, variables)
 
     return step
+
+
+def keras_forward(size: Size) -> Callable[[Batch], tf.Tensor]:
+    """Keras's classifier without a gradient."""
+    model = _keras_model(size)
+
+    @tf.function
+    def forward(batch: Batch) -> tf.Tensor:
+        return model(batch.inputs, training=False)
+
+    return forward
+
+
+def torch_steps(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]] | None:
+    """The other peer: a training step with full BPTT and a forward pass; None without torch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.projection = torch.nn.Linear(size.channels, 128)
+            self.lstm = torch.nn.LSTM(128, size.hidden)
+            self.head = torch.nn.Sequential(
+                torch.nn.Linear(size.hidden, 256),
+                torch.nn.ReLU(),
+                torch.nn.Dropout(0.5),
+                torch.nn.Linear(256, size.classes),
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            _, (h, _) = self.lstm(self.projection(x.transpose(0, 1).contiguous()))
+            return self.head(h[0])
+
+    torch.set_num_threads(tf.config.threading.get_intra_op_parallelism_threads() or _cores())
+    model = Model()
+    optimizer = torch.optim.RMSprop(model.parameters(), 1e-3)
+
+    def inputs(batch: Batch) -> torch.Tensor:
+        return torch.from_numpy(batch.inputs.numpy())
+
+    def step(batch: Batch) -> None:
+        model.train()
+        optimizer.zero_grad()
+        labels = torch.from_numpy(batch.labels.numpy()).long()
+        torch.nn.functional.cross_entropy(model(inputs(batch)), labels).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    def forward(batch: Batch) -> None:
+        model.eval()
+        with torch.no_grad():
+            model(inputs(batch))
+
+    return step, forward
+
+
+def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]:
+    """The recurrent matrix products alone, of a training step and of a forward pass.
+
+    Of thousands of steps at once, as no LSTM can do them: a library's best case. TensorFlow's
+    (oneDNN's) is the fastest of those at hand where there is AVX-512.
+    """
+    rows = size.batch * size.length
+    part = min(rows, 8192)
+    h = tf.random.normal([part, size.hidden])
+    dz = tf.random.normal([part, 4 * size.hidden])
+    kernel = tf.random.normal([size.hidden, 4 * size.hidden])
+    count = round(rows / part)
+
+    def forward(batch: Batch) -> None:
+        del batch
+        for _ in range(count):
+            tf.matmul(h, kernel)
+
+    def training(batch: Batch) -> None:
+        forward(batch)
+        for _ in range(count):
+            tf.matmul(dz, kernel, transpose_b=True)
+            tf.matmul(h, dz, transpose_a=True)
+
+    return training, forward
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def medians(
+    steps: dict[str, Callable[[Batch], object]], batch: Batch, repeat: int
+) -> dict[str, float]:
+    """Median seconds of each step on a batch.
+
+    The repetitions are interleaved, so that a noisy machine disturbs all alike. Every step is run
+    once before, to be compiled.
+    """
+    for name, step in steps.items():
+        print(f"compiling {name}", file=sys.stderr)
+        step(batch)
+    times = {name: [] for name in steps}
+    for i in range(repeat):
+        print(f"repetition {i + 1}/{repeat}", file=sys.stderr)
+        for name, step in steps.items():
+            # The threads of the library before may be waiting for more work with open eyes.
+            time.sleep(0.05)
+            begin = time.perf_counter()
+            step(batch)
+            times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in times.items()}

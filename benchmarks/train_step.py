@@ -1,57 +1,186 @@
-"""Seconds a batch of training, ours beside Keras's LSTM with full BPTT, in one run.
+"""Seconds a batch, ours beside Keras's and torch's LSTM and the bare matrix products, in one run.
 
 The repetitions are interleaved, so that a noisy machine disturbs all alike; medians are shown.
+torch is an extra (`pip install -e '.[benchmarks]'`); without it its columns stay empty.
 
   python -m benchmarks.train_step --batch=128 --hidden=128 --length=784 [--json]
+  python -m benchmarks.train_step --grid [--json]
+  python -m benchmarks.train_step --figure3 --plot=figure3.png [--json]
 """
 
 from __future__ import annotations
 
 import json
-import statistics
-import sys
-import time
+import pathlib
 
 from absl import app, flags
 
 _BATCH = flags.DEFINE_integer("batch", 128, "Sequences a batch.", lower_bound=1)
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
-_LENGTH = flags.DEFINE_integer("length", 784, "Steps a sequence; at least 601.", lower_bound=601)
+_LENGTH = flags.DEFINE_integer("length", 784, "Steps a sequence.", lower_bound=1)
 _CHANNELS = flags.DEFINE_integer("channels", 1, "Values a step.", lower_bound=1)
 _REPEAT = flags.DEFINE_integer("repeat", 7, "Repetitions.", lower_bound=1)
+_MODELS = flags.DEFINE_bool("models", True, "Time r-LSTM and p-LSTM, truncated 300, too.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
+_GRID = flags.DEFINE_bool(
+    "grid", False, "All of batch 1, 16, 128, hidden 128, 256, 512 and length 784, 4096."
+)
+_FIGURE3 = flags.DEFINE_bool(
+    "figure3", False, "Seconds a batch against the length, as in the paper's Figure 3."
+)
+_LENGTHS = flags.DEFINE_list(
+    "lengths",
+    ["1600", "2304", "3136", "5184", "6400", "9216", "12544", "16384"],
+    "Those of --figure3.",
+)
+_KERAS_LENGTHS = flags.DEFINE_list(
+    "keras_lengths", ["1600", "12544"], "At which --figure3 times Keras's LSTM too."
+)
+_PLOT = flags.DEFINE_string("plot", None, "A PNG to draw --figure3 in.")
+
+_TRUNCATED = "truncated 300"
+
+
+def _ratio(seconds: dict[str, float], peer: str, own: str) -> float | None:
+    return seconds[peer] / seconds[own] if peer in seconds else None
+
+
+def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
+    """One size: the fields that --json prints."""
+    from benchmarks import common
+
+    size = common.Size(batch, length, hidden, _CHANNELS.value)
+    data = common.random_batch(size)
+    floor, floor_forward = common.floor(size)
+    steps = {
+        "ours": common.ours("LSTM", size, "full"),
+        "keras": common.keras_full(size),
+        "floor": floor,
+        "ours forward": common.ours_forward(size),
+        "keras forward": common.keras_forward(size),
+        "floor forward": floor_forward,
+        f"LSTM, {_TRUNCATED}": common.ours("LSTM", size, 300),
+    }
+    torch_steps = common.torch_steps(size)
+    if torch_steps is not None:
+        steps["torch"], steps["torch forward"] = torch_steps
+    if models:
+        for name in common.LOSSES:
+            if name != "LSTM":
+                steps[f"{name}, {_TRUNCATED}"] = common.ours(name, size, 300)
+    seconds = common.medians(steps, data, _REPEAT.value)
+    return {
+        "batch": batch,
+        "hidden": hidden,
+        "length": length,
+        "seconds": seconds["ours"],
+        "ratio_keras": _ratio(seconds, "keras", "ours"),
+        "ratio_torch": _ratio(seconds, "torch", "ours"),
+        "fraction_of_floor": seconds["floor"] / seconds["ours"],
+        "forward": {
+            "seconds": seconds["ours forward"],
+            "ratio_keras": _ratio(seconds, "keras forward", "ours forward"),
+            "ratio_torch": _ratio(seconds, "torch forward", "ours forward"),
+            "fraction_of_floor": seconds["floor forward"] / seconds["ours forward"],
+        },
+        "all_seconds": seconds,
+    }
+
+
+def _show(result: dict) -> None:
+    print(f"\nB {result['batch']}, T {result['length']}, H {result['hidden']}")
+    seconds = result["all_seconds"]
+    print(f"{'':30}{'seconds a batch':>16}{'Keras / this':>14}{'torch / this':>14}")
+    for name, value in seconds.items():
+        peer = " forward" if name.endswith(" forward") else ""
+        ratios = ""
+        for other in ("keras", "torch"):
+            ratio = seconds.get(other + peer)
+            ratios += f"{'-':>14}" if ratio is None else f"{ratio / value:14.2f}"
+        print(f"{name:30}{value:16.4f}{ratios}")
+    print(
+        f"of the floor's speed: {result['fraction_of_floor']:.0%} training, "
+        f"{result['forward']['fraction_of_floor']:.0%} forward",
+        flush=True,
+    )
+
+
+def _grid() -> list[dict]:
+    print(
+        f"{'B':>4}{'H':>5}{'T':>6}{'training':>11}{'/Keras':>8}{'/torch':>8}{'floor':>7}"
+        f"{'forward':>11}{'/Keras':>8}{'/torch':>8}{'floor':>7}"
+    )
+    results = []
+    for length in (784, 4096):
+        for hidden in (128, 256, 512):
+            for batch in (1, 16, 128):
+                result = _measure(batch, hidden, length, models=False)
+                results.append(result)
+                line = f"{batch:4}{hidden:5}{length:6}"
+                for part in (result, result["forward"]):
+                    line += f"{part['seconds']:10.4f}s"
+                    for key in ("ratio_keras", "ratio_torch"):
+                        line += f"{'-':>8}" if part[key] is None else f"{part[key]:8.2f}"
+                    line += f"{part['fraction_of_floor']:7.0%}"
+                print(line, flush=True)
+    return results
+
+
+def _figure3() -> dict:
+    from benchmarks import common
+
+    columns = [*common.LOSSES, "LSTM, full BPTT", "Keras, full BPTT"]
+    print(f"seconds a batch of {_BATCH.value}, truncated 300 but for full BPTT")
+    print(f"{'T':>6}" + "".join(f"{name:>18}" for name in columns))
+    rows = {}
+    for length in map(int, _LENGTHS.value):
+        size = common.Size(_BATCH.value, length, _HIDDEN.value, channels=3, classes=120)
+        data = common.random_batch(size)
+        steps = {name: common.ours(name, size, 300) for name in common.LOSSES}
+        steps["LSTM, full BPTT"] = common.ours("LSTM", size, "full")
+        if str(length) in _KERAS_LENGTHS.value:
+            steps["Keras, full BPTT"] = common.keras_full(size)
+        seconds = common.medians(steps, data, _REPEAT.value)
+        rows[length] = seconds
+        line = "".join(
+            f"{seconds[name]:18.3f}" if name in seconds else f"{'-':>18}" for name in columns
+        )
+        print(f"{length:6}{line}", flush=True)
+    if _PLOT.value:
+        _draw(rows, columns, pathlib.Path(_PLOT.value))
+    return rows
+
+
+def _draw(rows: dict[int, dict[str, float]], columns: list[str], path: pathlib.Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in columns:
+        points = [(length, seconds[name]) for length, seconds in rows.items() if name in seconds]
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(xlabel="steps a sequence", ylabel=f"seconds a batch of {_BATCH.value}")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main(argv: list[str]) -> None:
     """Measures and prints."""
-    del argv
-    from benchmarks import common
-
-    size = common.Size(_BATCH.value, _LENGTH.value, _HIDDEN.value, _CHANNELS.value)
-    batch = common.random_batch(size)
-    peer = "Keras LSTM, full BPTT"
-    steps = {peer: common.keras_full(size)}
-    for name in common.LOSSES:
-        steps[f"{name}, truncated 300"] = common.ours(name, size, 300)
-    steps["LSTM, full BPTT"] = common.ours("LSTM", size, "full")
-    for name, step in steps.items():
-        print(f"compiling {name}", file=sys.stderr)
-        step(batch)
-    times = {name: [] for name in steps}
-    for i in range(_REPEAT.value):
-        print(f"repetition {i + 1}/{_REPEAT.value}", file=sys.stderr)
-        for name, step in steps.items():
-            begin = time.perf_counter()
-            step(batch)
-            times[name].append(time.perf_counter() - begin)
-    seconds = {name: statistics.median(values) for name, values in times.items()}
-    print(f"\nB {size.batch}, T {size.length}, H {size.hidden}, C {size.channels}")
-    print(f"{'':30}{'seconds a batch':>16}{'Keras / this':>14}")
-    for name, value in seconds.items():
-        print(f"{name:30}{value:16.3f}{seconds[peer] / value:14.2f}")
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument {argv[1]!r}.")
+    if _GRID.value:
+        result = _grid()
+    elif _FIGURE3.value:
+        result = _figure3()
+    else:
+        # The auxiliary losses' segments have 600 steps.
+        models = _MODELS.value and _LENGTH.value > 600
+        result = _measure(_BATCH.value, _HIDDEN.value, _LENGTH.value, models)
+        _show(result)
     if _JSON.value:
-        ratio = {name: seconds[peer] / value for name, value in seconds.items()}
-        print(json.dumps({"seconds": seconds, "ratio_keras": ratio}))
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Folders of the checkout, and where each is in the installed package.
 FOLDERS = {"t2aux": "t2aux", "export": "t2aux/export", "gin": "t2aux/gin"}
+SUFFIXES = {"t2aux": (".py", ".cc", ".h"), "export": (".py",), "gin": (".gin",)}
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 # What a program that has the package sees: printed as JSON on the last line.
@@ -40,7 +41,7 @@ def shipped_files():
     found = {}
     for folder, place in FOLDERS.items():
         for file in (ROOT / folder).rglob("*"):
-            if file.suffix == (".gin" if folder == "gin" else ".py"):
+            if file.suffix in SUFFIXES[folder]:
                 found[f"{place}/{file.relative_to(ROOT / folder).as_posix()}"] = file
     return found
 

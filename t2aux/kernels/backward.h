@@ -392,7 +392,7 @@ inline void backward(const Cells& shape, const Transposed& weights, int vocabula
     tile.finish();
   } else {
     // Thread i's tiles are always the same ones, in the same order: so are the sums.
-    pool.run(threads, [&](int i) {
+    pool.run_apart(threads, [&](int i) {
       Range own = part(plan.tiles, i, threads);
       for (int k = own.begin; k < own.end; ++k) {
         BackwardTile tile(shape, weights, q, g, part(q.batch, k, plan.tiles));

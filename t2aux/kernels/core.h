@@ -25,7 +25,12 @@
 #include <memory>
 #include <new>
 #include <numeric>
+#include <thread>
 #include <vector>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #if defined(__AVX512F__) || defined(__AVX__)
 #include <immintrin.h>
@@ -174,16 +179,88 @@ class Buffer {
 
 // --- Threads --------------------------------------------------------------------------------------
 
-// Runs work(0) ... work(count - 1), on several threads if it likes, and returns when all are done.
-struct Pool {
-  int threads = 1;
-  std::function<void(int count, const std::function<void(int)>& work)> run;
-};
-
 T2AUX_INLINE void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
 #endif
+}
+
+// Runs work(0) ... work(count - 1), on several threads if it likes, and returns when all are done.
+struct Pool {
+  int threads = 1;
+  std::function<void(int count, const std::function<void(int)>& work)> run;
+
+  // The same for a few long pieces of work: sees to it that every thread has a core of its own.
+  void run_apart(int count, const std::function<void(int)>& work) const;
+};
+
+// Threads that were woken for the same work should be on different cores. Linux often wakes one on
+// the core of the thread that woke it, and leaves it waiting there for up to 10 ms though another
+// core is idle: longer than the whole work may take.
+class Apart {
+ public:
+  explicit Apart(int count) : cores_(count) {
+    for (auto& core : cores_) core.store(-1, std::memory_order_relaxed);
+  }
+
+  // Called by every thread before its work.
+  void arrive() {
+#ifdef __linux__
+    // Once a thread, however many pieces it works on.
+    static thread_local int64_t last = -1;
+    if (last == id_) return;
+    last = id_;
+    const int self = arrived_.fetch_add(1);
+    const int count = static_cast<int>(cores_.size());
+    if (self >= count) return;
+    const int core = sched_getcpu();
+    // That thread is at work and not running, so it is waiting for this core.
+    for (int i = 0; i < self; ++i) {
+      if (cores_[i].load() == core) return move_away();
+    }
+    cores_[self].store(core);
+    if (self > 0) return;
+    // Those that wait for this core come to run by yielding; they will move away.
+    for (int i = 0; i < 200 && arrived_.load() < count; ++i) {
+      for (int j = 0; j < 16; ++j) pause();
+      if (i % 16 == 15) sched_yield();
+    }
+#endif
+  }
+
+ private:
+#ifdef __linux__
+  void move_away() {
+    cpu_set_t allowed, others;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+    others = allowed;
+    for (auto& core : cores_) {
+      if (core.load() >= 0) CPU_CLR(core.load(), &others);
+    }
+    if (CPU_COUNT(&others) == 0) return;
+    if (sched_setaffinity(0, sizeof(others), &others) == 0) {
+      sched_setaffinity(0, sizeof(allowed), &allowed);
+    }
+  }
+#endif
+
+  static int64_t next_id() {
+    static std::atomic<int64_t> id{0};
+    return id.fetch_add(1);
+  }
+
+  const int64_t id_ = next_id();
+  std::vector<std::atomic<int>> cores_;
+  std::atomic<int> arrived_{0};
+};
+
+inline void Pool::run_apart(int count, const std::function<void(int)>& work) const {
+  if (count == 1) return work(0);
+  Apart apart(std::min(count, threads));
+  run(count, [&](int i) {
+    apart.arrive();
+    work(i);
+  });
 }
 
 // Runs work(slot, phase) for all slots of a phase before any of the next: for batches too small to
@@ -201,7 +278,7 @@ inline void in_phases(const Pool& pool, int slots, int64_t phases,
   };
   std::vector<Claim> claims(slots);
   std::atomic<int64_t> done{0};
-  pool.run(slots, [&](int self) {
+  pool.run_apart(slots, [&](int self) {
     std::vector<char> absent(slots, 0);
     for (int64_t k = done.load(std::memory_order_acquire) / slots; k < phases; ++k) {
       for (int j = 0; j < slots; ++j) {
@@ -219,7 +296,14 @@ inline void in_phases(const Pool& pool, int slots, int64_t phases,
           absent[slot] = 0;
         }
       }
-      while (done.load(std::memory_order_acquire) < (k + 1) * slots) pause();
+      // A thread at work that lost its core to another gets this one.
+      for (int i = 0; done.load(std::memory_order_acquire) < (k + 1) * slots; ++i) {
+        if (i < 2048) {
+          pause();
+        } else {
+          std::this_thread::yield();
+        }
+      }
     }
   });
 }

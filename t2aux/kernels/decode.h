@@ -195,7 +195,7 @@ inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) 
 inline void decode(const Decoder& d, const DecoderResult& out, const Pool& pool) {
   // By sequences alone: a decoder's batch is all anchors' segments.
   const int tiles = make_plan(d.batch, 1, pool.threads).tiles;
-  pool.run(tiles, [&](int i) { decode_tile(d, out, part(d.batch, i, tiles)); });
+  pool.run_apart(tiles, [&](int i) { decode_tile(d, out, part(d.batch, i, tiles)); });
 }
 
 }  // namespace t2aux

@@ -258,7 +258,7 @@ inline void forward(const Cells& cells, const Problem& q, const ForwardResult& o
     });
     return;
   }
-  pool.run(plan.tiles, [&](int i) {
+  pool.run_apart(plan.tiles, [&](int i) {
     ForwardTile tile(cells, q, out, part(q.batch, i, plan.tiles));
     std::vector<char> active;
     for (int t = 0; t < q.steps; ++t) tile.step(t, every, active);
