@@ -1,5 +1,10 @@
 FROM python:3.11-slim
 
+# The compiler is for the LSTM kernel, which is made for the machine it runs on, on first use.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+
 RUN useradd --create-home --uid 1000 t2aux
 
 WORKDIR /opt/t2aux

@@ -190,11 +190,11 @@ def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]
     (oneDNN's) is the fastest of those at hand where there is AVX-512.
     """
     rows = size.batch * size.length
-    part = min(rows, 8192)
+    count = -(-rows // 8192)
+    part = -(-rows // count)
     h = tf.random.normal([part, size.hidden])
     dz = tf.random.normal([part, 4 * size.hidden])
     kernel = tf.random.normal([size.hidden, 4 * size.hidden])
-    count = round(rows / part)
 
     def forward(batch: Batch) -> None:
         del batch

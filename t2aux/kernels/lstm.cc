@@ -98,11 +98,20 @@ Pool pool_of(tf::OpKernelContext* context) {
   pool.run = [workers](int count, const std::function<void(int)>& work) {
     using Threads = tf::thread::ThreadPool;
     if (count == 1) return work(0);
+    // An exception must not leave a thread of TensorFlow's.
+    std::atomic<bool> no_memory{false};
     workers->workers->ParallelFor(
         count, Threads::SchedulingParams(Threads::SchedulingStrategy::kFixedBlockSize, {}, 1),
-        [&work](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) work(static_cast<int>(i));
+        [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            try {
+              work(static_cast<int>(i));
+            } catch (const std::bad_alloc&) {
+              no_memory = true;
+            }
+          }
         });
+    if (no_memory) throw std::bad_alloc();
   };
   return pool;
 }

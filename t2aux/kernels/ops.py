@@ -169,7 +169,7 @@ def _library(mode: str) -> types.ModuleType | None:
         raise UserError(f"T2AUX_KERNEL must be off, on or auto, but is {mode!r}.")
     if mode == "off":
         return None
-    if mode == "auto" and tf.config.list_physical_devices("GPU"):
+    if mode == "auto" and tf.config.list_logical_devices("GPU"):
         logging.info("There is a GPU: the CPU's LSTM kernel is not used.")
         return None
     try:

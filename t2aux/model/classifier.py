@@ -6,6 +6,7 @@ import gin
 import tensorflow as tf
 
 from t2aux.errors import UserError
+from t2aux.kernels import ops
 from t2aux.model import inputs, lstm
 from t2aux.model.heads import Head
 from t2aux.model.lstm import LSTMState
@@ -44,6 +45,9 @@ class Classifier(tf.Module):
             UserError: A text has no projection; a size or a probability is out of range.
         """
         super().__init__(name="classifier")
+        # Now, not inside of a compiled function: a kernel that was asked for and can't be had is
+        # told before any work.
+        ops.enabled()
         for parameter, value in (
             ("projection_size", projection_size),
             ("hidden_size", hidden_size),

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tensorflow.core.protobuf import saved_model_pb2
 
 from t2aux.errors import UserError
 from t2aux.export import saved_model, text
@@ -42,6 +43,15 @@ def test_signatures(exported):
     assert set(found["serving_default"].inputs) == {"inputs", "lengths"}
     assert set(found["step_segment"].inputs) == {"segment", "lengths", "h", "c"}
     assert set(found["step_segment"].outputs) == {"h", "c", "probabilities"}
+
+
+def test_a_server_needs_no_kernel_of_ours(exported):
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((exported.directory / "saved_model.pb").read_bytes())
+    [graph] = [meta.graph_def for meta in saved.meta_graphs]
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    assert len(nodes) > 50
+    assert not [node.op for node in nodes if "t2aux" in node.op.lower()]
 
 
 def test_padding_does_not_matter(exported):

@@ -1,0 +1,48 @@
+"""The kernel's computations under AddressSanitizer, UndefinedBehaviorSanitizer, ThreadSanitizer."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+KERNELS = HERE.parents[1] / "t2aux" / "kernels"
+
+
+def compile_with(tmp_path, source, *flags):
+    program = tmp_path / "program"
+    command = ["g++", "-std=c++17", "-O1", "-g", "-march=native", "-ffp-contract=fast", "-pthread"]
+    done = subprocess.run(
+        [*command, *flags, f"-I{KERNELS}", str(source), "-o", str(program)],
+        capture_output=True,
+        text=True,
+    )
+    return program, done
+
+
+def sanitized(tmp_path, flag):
+    """Whether this machine's compiler has the sanitizer's library: not all bring it."""
+    probe = tmp_path / "probe.cc"
+    probe.write_text("int main() { return 0; }\n")
+    program, done = compile_with(tmp_path, probe, flag)
+    return done.returncode == 0 and run(program).returncode == 0
+
+
+def run(program):
+    # ThreadSanitizer can't place its memory where addresses are randomised widely.
+    prefix = ["setarch", "-R"] if shutil.which("setarch") else []
+    return subprocess.run([*prefix, str(program)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("flag", ["-fsanitize=address,undefined", "-fsanitize=thread"])
+def test_the_driver_is_clean(tmp_path, flag):
+    if shutil.which("g++") is None or not sanitized(tmp_path, flag):
+        pytest.skip(f"g++ {flag} makes no program that runs on this machine")
+    program, done = compile_with(
+        tmp_path, HERE / "driver.cc", flag, "-fno-sanitize-recover=all", "-Wall", "-Werror"
+    )
+    assert done.returncode == 0, done.stderr
+    done = run(program)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "ok\n"
