@@ -1,6 +1,7 @@
-"""The kernel's computations under AddressSanitizer, UndefinedBehaviorSanitizer, ThreadSanitizer."""
+"""The kernel's computations without TensorFlow: under sanitizers, and for narrower vectors."""
 
 import pathlib
+import platform
 import shutil
 import subprocess
 
@@ -33,6 +34,16 @@ def run(program):
     # ThreadSanitizer can't place its memory where addresses are randomised widely.
     prefix = ["setarch", "-R"] if shutil.which("setarch") else []
     return subprocess.run([*prefix, str(program)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("processor", ["haswell", "x86-64"])
+def test_other_vectors(tmp_path, processor):
+    if shutil.which("g++") is None or platform.machine() != "x86_64":
+        pytest.skip("made for g++ on an x86-64 machine with AVX2")
+    program, done = compile_with(tmp_path, HERE / "driver.cc", f"-march={processor}", "-O2")
+    assert done.returncode == 0, done.stderr
+    done = run(program)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
 @pytest.mark.parametrize("flag", ["-fsanitize=address,undefined", "-fsanitize=thread"])
