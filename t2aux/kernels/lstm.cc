@@ -23,8 +23,8 @@ using tf::shape_inference::InferenceContext;
 using tf::shape_inference::ShapeHandle;
 
 // Memory for saved activations. A training step wants the same few hundred MiB again and again, and
-// fetching them from the system costs as much time as a quarter of the step (the pages are cleared
-// first): what is given back is kept for the next step. Where nothing kept is large enough, all that
+// fetching them from the system page by page, cleared, adds 0.7 of the step's own time (B 128, T 784,
+// H 128): what is given back is kept for the next step. Where nothing kept is large enough, all that
 // is kept goes back to the system first, so this never holds more than was in use at once.
 class Memory {
  public:
