@@ -113,7 +113,7 @@ def test_a_damaged_file_is_compiled_anew(machine, caplog, damage):
         path.write_bytes(changed)
     else:
         path.write_bytes(damage)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="absl"):
         assert build.library().read_bytes() == content
     assert machine() == 2
     assert [r.getMessage() for r in caplog.records] == [
@@ -123,7 +123,7 @@ def test_a_damaged_file_is_compiled_anew(machine, caplog, damage):
 
 def test_a_cache_that_cannot_be_written_is_done_without(machine, tmp_path, caplog, monkeypatch):
     (tmp_path / "cache").write_text("a file, not a folder")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="absl"):
         path = build.library()
     assert path.is_file()
     [record] = caplog.records
@@ -210,7 +210,7 @@ def test_what_was_asked_for_and_cannot_be_had_is_an_error(machine, tmp_path, var
 def test_on_a_gpu_it_is_left_alone(monkeypatch, caplog):
     monkeypatch.setattr(ops.tf.config, "list_logical_devices", lambda kind: ["a GPU"])
     ops._library.cache_clear()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         assert ops._library("auto") is None
         assert ops._library("auto") is None
     ops._library.cache_clear()
