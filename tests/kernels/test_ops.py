@@ -20,8 +20,8 @@ from tests.kernels import reference
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _kernel():
+@pytest.fixture(autouse=True)
+def _kernel(_kernel_as_by_default):
     assert ops.enabled(), "these tests need a C++ compiler"
 
 
