@@ -160,7 +160,6 @@ def torch_steps(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], 
             _, (h, _) = self.lstm(self.projection(x.transpose(0, 1).contiguous()))
             return self.head(h[0])
 
-    torch.set_num_threads(tf.config.threading.get_intra_op_parallelism_threads() or _cores())
     model = Model()
     optimizer = torch.optim.RMSprop(model.parameters(), 1e-3)
 
@@ -208,12 +207,6 @@ def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]
             tf.matmul(h, dz, transpose_a=True)
 
     return training, forward
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def medians(

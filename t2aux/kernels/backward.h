@@ -7,13 +7,13 @@
 
 namespace t2aux {
 
-// The transposed weights: columns h then x, in panels of WIDE columns each; the order of the rows is
-// that of the gates' gradients, panel by panel.
+// The transposed weights: columns h then x, in panels of WIDE columns each; the order of the rows
+// is that of the gates' gradients, panel by panel.
 struct Transposed {
   int h_panels = 0;
   int x_panels = 0;
-  int depth = 0;   // P * WIDE
-  Buffer kernel;   // [h_panels + x_panels][depth][WIDE]
+  int depth = 0;  // P * WIDE
+  Buffer kernel;  // [h_panels + x_panels][depth][WIDE]
 };
 
 inline Transposed transpose(const float* input, int inputs, const float* recurrent, int hidden,
@@ -184,8 +184,8 @@ class BackwardTile {
     Vec dh = load(dh_.get() + r * h_row_ + p * VEC);
     Vec dc = load(dc_.get() + at);
     if (g_.outputs) {
-      dh += load_some(g_.outputs + (static_cast<int64_t>(t) * q_.batch + b) * cells_.hidden + p * VEC,
-                      count);
+      dh += load_some(
+          g_.outputs + (static_cast<int64_t>(t) * q_.batch + b) * cells_.hidden + p * VEC, count);
     }
     add_marks(marks, r, p, count, dh, dc);
     if (q_.masked()) {
@@ -196,8 +196,7 @@ class BackwardTile {
     }
     dc += dh * out * (1.0f - tanh_c * tanh_c);
     const Vec d[4] = {dc * candidate * in * (1.0f - in), dc * c_before * forget * (1.0f - forget),
-                      dc * in * (1.0f - candidate * candidate),
-                      dh * tanh_c * out * (1.0f - out)};
+                      dc * in * (1.0f - candidate * candidate), dh * tanh_c * out * (1.0f - out)};
     store(dc_.get() + at, dc * forget);
     float* to = dz(p, slot, r);
     for (int j = 0; j < 4; ++j) {
@@ -257,10 +256,10 @@ class BackwardTile {
         }
         for (int k = p; k < end; ++k) {
           if (k % columns_ == q) prefetch(t, k, r, R);
-          multiply<R>(sum, dz(k, slot, r), WIDE, 1,
-                      weights_.kernel.get() +
-                          (static_cast<int64_t>(q) * weights_.depth + k * WIDE) * WIDE,
-                      WIDE);
+          multiply<R>(
+              sum, dz(k, slot, r), WIDE, 1,
+              weights_.kernel.get() + (static_cast<int64_t>(q) * weights_.depth + k * WIDE) * WIDE,
+              WIDE);
         }
         for (int i = 0; i < R; ++i) {
           for (int j = 0; j < 4; ++j) store(to[i] + j * VEC, sum[i][j]);
@@ -320,17 +319,17 @@ class BackwardTile {
   const GradientTensors& g_;
   int begin_;
   int rows_;
-  int slots_;         // steps whose gates' gradients are kept for `accumulate`
-  int columns_;       // panels of columns that `back` fills
+  int slots_;    // steps whose gates' gradients are kept for `accumulate`
+  int columns_;  // panels of columns that `back` fills
   int64_t h_row_;
   TileState initial_;
-  Buffer dh_;         // [rows][h_panels * WIDE]
-  Buffer kept_;       // the same, of sequences that are not there
-  Buffer dc_;         // [P][rows][VEC]
-  Buffer tanh_c_;     // [P][rows][VEC]: of the step that comes next
-  Buffer dz_;         // [P][slots * rows][WIDE]
-  Buffer h_;          // [slots * rows][P * VEC], before each step
-  Buffer x_;          // [slots * rows][D]
+  Buffer dh_;      // [rows][h_panels * WIDE]
+  Buffer kept_;    // the same, of sequences that are not there
+  Buffer dc_;      // [P][rows][VEC]
+  Buffer tanh_c_;  // [P][rows][VEC]: of the step that comes next
+  Buffer dz_;      // [P][slots * rows][WIDE]
+  Buffer h_;       // [slots * rows][P * VEC], before each step
+  Buffer x_;       // [slots * rows][D]
   Buffer dx_ = Buffer(static_cast<int64_t>(rows_) * weights_.x_panels * WIDE);
 };
 
@@ -341,8 +340,9 @@ struct WeightGradients {
 };
 
 // Adds the threads' sums in order.
-inline void add_sums(const Cells& shape, int vocabulary, const std::vector<std::unique_ptr<Sums>>& sums,
-                     const WeightGradients& to, const Pool& pool) {
+inline void add_sums(const Cells& shape, int vocabulary,
+                     const std::vector<std::unique_ptr<Sums>>& sums, const WeightGradients& to,
+                     const Pool& pool) {
   const int H = shape.hidden, D = shape.inputs, P = shape.panels;
   auto total = [&](auto get, float* into) {
     for (int j = 0; j < 4; ++j) {
@@ -370,8 +370,9 @@ inline void add_sums(const Cells& shape, int vocabulary, const std::vector<std::
   });
 }
 
-inline void backward(const Cells& shape, const Transposed& weights, int vocabulary, const Problem& q,
-                     const GradientTensors& g, const WeightGradients& to, const Pool& pool) {
+inline void backward(const Cells& shape, const Transposed& weights, int vocabulary,
+                     const Problem& q, const GradientTensors& g, const WeightGradients& to,
+                     const Pool& pool) {
   Plan plan = make_plan(q.batch, shape.panels, pool.threads);
   Range panels{0, shape.panels};
   const int columns = weights.h_panels + (g.x ? weights.x_panels : 0);

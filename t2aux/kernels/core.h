@@ -38,7 +38,8 @@
 
 namespace t2aux {
 
-// --- Vectors --------------------------------------------------------------------------------------
+// --- Vectors
+// --------------------------------------------------------------------------------------
 
 #if defined(__AVX512F__)
 constexpr int VEC = 16;
@@ -152,7 +153,8 @@ T2AUX_INLINE Vec tanh_of(Vec x) {
   return q.over / q.under;
 }
 
-// --- Memory ---------------------------------------------------------------------------------------
+// --- Memory
+// ---------------------------------------------------------------------------------------
 
 // Aligned floats, not initialised.
 class Buffer {
@@ -177,7 +179,8 @@ class Buffer {
   std::unique_ptr<float, Free> data_;
 };
 
-// --- Threads --------------------------------------------------------------------------------------
+// --- Threads
+// --------------------------------------------------------------------------------------
 
 T2AUX_INLINE void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -266,7 +269,8 @@ inline void Pool::run_apart(int count, const std::function<void(int)>& work) con
 // Runs work(slot, phase) for all slots of a phase before any of the next: for batches too small to
 // give every thread sequences of its own. A thread takes its own slot, so that its weights stay in
 // its cache; a slot whose thread has not come (the pool may be busy) is taken by another. As a
-// slot once taken is always being worked on, no thread ever waits for one that has not started.
+// slot once taken is always being worked on, no thread ever waits for one that has not started. The
+// work must not throw.
 inline void in_phases(const Pool& pool, int slots, int64_t phases,
                       const std::function<void(int slot, int64_t phase)>& work) {
   if (slots == 1) {
@@ -333,7 +337,8 @@ inline Plan make_plan(int batch, int panels, int threads) {
   return {tiles * ((each + kRows - 1) / kRows), 1};
 }
 
-// --- The product ----------------------------------------------------------------------------------
+// --- The product
+// ----------------------------------------------------------------------------------
 
 // sums[i][j] += sum over k of a[i * row + k * step] * b[k * WIDE + j * VEC ...].
 template <int R>
@@ -382,26 +387,38 @@ T2AUX_INLINE void in_blocks(int count, F f) {
   int r = 0;
   for (; r + BLOCK <= count; r += BLOCK) f(std::integral_constant<int, BLOCK>(), r);
   switch (count - r) {
-    case 5: f(std::integral_constant<int, 5>(), r); break;
-    case 4: f(std::integral_constant<int, 4>(), r); break;
-    case 3: f(std::integral_constant<int, 3>(), r); break;
-    case 2: f(std::integral_constant<int, 2>(), r); break;
-    case 1: f(std::integral_constant<int, 1>(), r); break;
-    default: break;
+    case 5:
+      f(std::integral_constant<int, 5>(), r);
+      break;
+    case 4:
+      f(std::integral_constant<int, 4>(), r);
+      break;
+    case 3:
+      f(std::integral_constant<int, 3>(), r);
+      break;
+    case 2:
+      f(std::integral_constant<int, 2>(), r);
+      break;
+    case 1:
+      f(std::integral_constant<int, 1>(), r);
+      break;
+    default:
+      break;
   }
 }
 
-// --- Packed weights -------------------------------------------------------------------------------
+// --- Packed weights
+// -------------------------------------------------------------------------------
 
 // One layer's weights, in panels.
 struct Cells {
-  int hidden = 0;    // H
-  int inputs = 0;    // D; 0 where the input is ids
-  int panels = 0;    // P
-  int padded = 0;    // P * VEC
-  Buffer kernel;     // [P][H + D][WIDE]
-  Buffer bias;       // [P][WIDE]
-  Buffer table;      // [V][P][WIDE], for ids
+  int hidden = 0;  // H
+  int inputs = 0;  // D; 0 where the input is ids
+  int panels = 0;  // P
+  int padded = 0;  // P * VEC
+  Buffer kernel;   // [P][H + D][WIDE]
+  Buffer bias;     // [P][WIDE]
+  Buffer table;    // [V][P][WIDE], for ids
 };
 
 inline int panels_of(int hidden) { return (hidden + VEC - 1) / VEC; }

@@ -36,7 +36,8 @@ inline Buffer pack_columns(const float* from, int rows, int columns, int depth) 
 inline PackedHead pack_head(const float* hidden_kernel, const float* hidden_bias,
                             const float* output_kernel, const float* output_bias, int inputs,
                             int hidden, int outputs) {
-  PackedHead head{inputs, hidden, outputs, wide_panels(hidden), wide_panels(outputs), {}, {}, {}, {}};
+  PackedHead head{inputs, hidden, outputs, wide_panels(hidden), wide_panels(outputs), {},
+                  {},     {},     {}};
   const int depth = head.hidden_panels * WIDE;
   head.hidden_kernel = pack_columns(hidden_kernel, inputs, hidden, inputs);
   head.hidden_bias = pack_columns(hidden_bias, 1, hidden, 1);
@@ -76,26 +77,26 @@ inline void dense(const float* x, int64_t x_row, int rows, int depth, const floa
 struct Decoder {
   int steps;
   int batch;
-  int channels;                          // C; 0 where tokens are ids
-  const float* given_x = nullptr;        // [T, B, C]
-  const int32_t* given_ids = nullptr;    // [T, B]
-  const float* previous_x = nullptr;     // [B, C]: the own token before step 0
-  const int32_t* previous_ids = nullptr; // [B]
-  const unsigned char* own;              // [T, B]: whether step t reads the own token
-  const float* draws = nullptr;          // [T, B] in [0, 1): from which ids are sampled
+  int channels;                           // C; 0 where tokens are ids
+  const float* given_x = nullptr;         // [T, B, C]
+  const int32_t* given_ids = nullptr;     // [T, B]
+  const float* previous_x = nullptr;      // [B, C]: the own token before step 0
+  const int32_t* previous_ids = nullptr;  // [B]
+  const unsigned char* own;               // [T, B]: whether step t reads the own token
+  const float* draws = nullptr;           // [T, B] in [0, 1): from which ids are sampled
   std::vector<const Cells*> layers;
-  std::vector<const float*> h0, c0;      // [B, H] each
+  std::vector<const float*> h0, c0;  // [B, H] each
   const PackedHead* head;
 };
 
 struct DecoderResult {
-  float* fed_x = nullptr;        // [T, B, C]: what was read
-  int32_t* fed_ids = nullptr;    // [T, B]
-  float* last_x = nullptr;       // [B, C]: the own token after the last step
-  int32_t* last_ids = nullptr;   // [B]
-  std::vector<float*> outputs;   // [T, B, H], a layer
-  std::vector<float*> h, c;      // [B, H], a layer: after the last step
-  std::vector<float*> saved;     // a layer, as ForwardResult's; or null
+  float* fed_x = nullptr;       // [T, B, C]: what was read
+  int32_t* fed_ids = nullptr;   // [T, B]
+  float* last_x = nullptr;      // [B, C]: the own token after the last step
+  int32_t* last_ids = nullptr;  // [B]
+  std::vector<float*> outputs;  // [T, B, H], a layer
+  std::vector<float*> h, c;     // [B, H], a layer: after the last step
+  std::vector<float*> saved;    // a layer, as ForwardResult's
 };
 
 // The id whose share of the softmax `draw` falls into.
@@ -134,9 +135,9 @@ inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) 
     const int64_t at = static_cast<int64_t>(t) * d.batch + tile.begin;
     for (int r = 0; r < rows; ++r) {
       if (C) {
-        std::copy_n(d.own[at + r] ? own_x.data() + static_cast<int64_t>(r) * C
-                                  : d.given_x + (at + r) * C,
-                    C, out.fed_x + (at + r) * C);
+        std::copy_n(
+            d.own[at + r] ? own_x.data() + static_cast<int64_t>(r) * C : d.given_x + (at + r) * C,
+            C, out.fed_x + (at + r) * C);
       } else {
         out.fed_ids[at + r] = d.own[at + r] ? own_ids[r] : d.given_ids[at + r];
       }
@@ -153,10 +154,8 @@ inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) 
       s.c = states[k].c.get();
       s.active = nullptr;
       s.saved_panel = static_cast<int64_t>(d.batch) * SAVED;
-      s.saved = out.saved[k] ? out.saved[k] + (static_cast<int64_t>(t) * cells.panels * d.batch +
-                                               tile.begin) *
-                                                  SAVED
-                             : nullptr;
+      s.saved =
+          out.saved[k] + (static_cast<int64_t>(t) * cells.panels * d.batch + tile.begin) * SAVED;
       s.streaming = is_large(saved_size(d.steps, d.batch, cells.hidden));
       Range panels{0, cells.panels};
       forward_step(cells, s, panels);

@@ -10,14 +10,14 @@ namespace t2aux {
 // A tile of sequences at one step.
 struct Step {
   int rows;
-  const float* x;        // [rows], `x_row` apart, D values each; null for ids
+  const float* x;  // [rows], `x_row` apart, D values each; null for ids
   int64_t x_row;
-  const int32_t* ids;    // [rows]
-  const float* h;        // [rows][P * VEC], before the step
-  float* h_new;          // after it
-  float* c;              // [P][rows][VEC], updated
-  const char* active;    // [rows], or null: all
-  float* saved;          // panel p's begin at saved + p * saved_panel, rows SAVED apart; or null
+  const int32_t* ids;  // [rows]
+  const float* h;      // [rows][P * VEC], before the step
+  float* h_new;        // after it
+  float* c;            // [P][rows][VEC], updated
+  const char* active;  // [rows], or null: all
+  float* saved;        // panel p's begin at saved + p * saved_panel, rows SAVED apart; or null
   int64_t saved_panel;
   bool streaming;
 };
@@ -119,17 +119,15 @@ struct Problem {
   const int32_t* last = nullptr;   // [B]  its state elsewhere; null: everywhere
   const Marks* marks;
 
-  bool active(int t, int b) const {
-    return (!first || t >= first[b]) && (!last || t < last[b]);
-  }
+  bool active(int t, int b) const { return (!first || t >= first[b]) && (!last || t < last[b]); }
   bool masked() const { return first || last; }
 };
 
 struct ForwardResult {
-  float* h_at;                // [M, B, H]
-  float* c_at;                // [M, B, H]
-  float* outputs = nullptr;   // [T, B, H]
-  float* saved = nullptr;     // [T][P][B][SAVED]
+  float* h_at;               // [M, B, H]
+  float* c_at;               // [M, B, H]
+  float* outputs = nullptr;  // [T, B, H]
+  float* saved = nullptr;    // [T][P][B][SAVED]
 };
 
 inline int64_t saved_size(int64_t steps, int64_t batch, int hidden) {
@@ -212,9 +210,9 @@ class ForwardTile {
       s.active = active.data();
     }
     s.saved_panel = static_cast<int64_t>(q_.batch) * SAVED;
-    s.saved = out_.saved
-                  ? out_.saved + (static_cast<int64_t>(t) * cells_.panels * q_.batch + begin_) * SAVED
-                  : nullptr;
+    s.saved = out_.saved ? out_.saved +
+                               (static_cast<int64_t>(t) * cells_.panels * q_.batch + begin_) * SAVED
+                         : nullptr;
     s.streaming = streaming_;
     forward_step(cells_, s, panels);
     if (out_.outputs) copy_h(cells_, s.h_new, rows_, panels, out_.outputs + at * H);
@@ -251,9 +249,10 @@ inline void forward(const Cells& cells, const Problem& q, const ForwardResult& o
   }
   if (plan.slots > 1) {
     ForwardTile tile(cells, q, out, {0, q.batch});
+    // Made here: in the phases nothing may throw, for the others would wait.
+    std::vector<std::vector<char>> active(plan.slots, std::vector<char>(q.batch));
     in_phases(pool, plan.slots, q.steps, [&](int slot, int64_t t) {
-      std::vector<char> active;
-      tile.step(static_cast<int>(t), part(cells.panels, slot, plan.slots), active);
+      tile.step(static_cast<int>(t), part(cells.panels, slot, plan.slots), active[slot]);
       if (t + 1 == q.steps) finish_streaming();
     });
     return;

@@ -4,11 +4,11 @@
 
 #include <mutex>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "backward.h"
 #include "decode.h"
 #include "forward.h"
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -23,9 +23,9 @@ using tf::shape_inference::InferenceContext;
 using tf::shape_inference::ShapeHandle;
 
 // Memory for saved activations. A training step wants the same few hundred MiB again and again, and
-// fetching them from the system page by page, cleared, adds 0.7 of the step's own time (B 128, T 784,
-// H 128): what is given back is kept for the next step. Where nothing kept is large enough, all that
-// is kept goes back to the system first, so this never holds more than was in use at once.
+// fetching them from the system page by page, cleared, adds 0.7 of the step's own time (B 128, T
+// 784, H 128): what is given back is kept for the next step. Where nothing kept is large enough,
+// all that is kept goes back to the system first, so this never holds more than was in use at once.
 class Memory {
  public:
   static Memory& get() {
@@ -187,35 +187,35 @@ struct Inputs {
 
   absl::Status check() {
     if (x.dims() != (ids ? 2 : 3)) {
-      return invalid("x must be [T, B, D] floats or [T, B] ids, but is ",
-                                         x.shape().DebugString());
+      return invalid("x must be [T, B, D] floats or [T, B] ids, but is ", x.shape().DebugString());
     }
     if (recurrent_kernel.dims() != 2 ||
         recurrent_kernel.dim_size(1) != 4 * recurrent_kernel.dim_size(0)) {
       return invalid("recurrent_kernel must be [H, 4H], but is ",
-                                         recurrent_kernel.shape().DebugString());
+                     recurrent_kernel.shape().DebugString());
     }
     steps = x.dim_size(0);
     batch = x.dim_size(1);
     hidden = recurrent_kernel.dim_size(0);
+    if (hidden == 0) return invalid("recurrent_kernel must have at least one cell");
     inputs = ids ? 0 : x.dim_size(2);
     vocabulary = ids ? input_kernel.dim_size(0) : 0;
     if (input_kernel.dims() != 2 || input_kernel.dim_size(1) != 4 * hidden ||
         (!ids && input_kernel.dim_size(0) != inputs)) {
-      return invalid(
-          "input_kernel must be [D, 4H] or a table [V, 4H], but is ",
-          input_kernel.shape().DebugString(), " with x ", x.shape().DebugString(), " and H ", hidden);
+      return invalid("input_kernel must be [D, 4H] or a table [V, 4H], but is ",
+                     input_kernel.shape().DebugString(), " with x ", x.shape().DebugString(),
+                     " and H ", hidden);
     }
     for (const tf::Tensor* state : {&h0, &c0}) {
       if (state->shape() != tf::TensorShape({batch, hidden})) {
-        return invalid("an initial state must be [", batch, ", ", hidden,
-                                           "], but is ", state->shape().DebugString());
+        return invalid("an initial state must be [", batch, ", ", hidden, "], but is ",
+                       state->shape().DebugString());
       }
     }
     for (const tf::Tensor* bound : {&first, &last}) {
       if (bound->NumElements() != 0 && bound->shape() != tf::TensorShape({batch})) {
         return invalid("first and last must be [", batch, "] or [0], but one is ",
-                                           bound->shape().DebugString());
+                       bound->shape().DebugString());
       }
     }
     if (ids) TF_RETURN_IF_ERROR(check_ids(x, vocabulary));
@@ -252,8 +252,7 @@ class LstmOp : public tf::OpKernel {
     OP_REQUIRES_OK(c, in.check());
     const tf::Tensor& bias = c->input(2);
     OP_REQUIRES(c, bias.NumElements() == 0 || bias.NumElements() == 4 * in.hidden,
-                invalid("bias must be [4H] or [0], but is ",
-                                            bias.shape().DebugString()));
+                invalid("bias must be [4H] or [0], but is ", bias.shape().DebugString()));
     const int64_t marks = in.marks.NumElements();
     tf::Tensor *h_at, *c_at, *outputs;
     OP_REQUIRES_OK(c, c->allocate_output(0, {marks, in.batch, in.hidden}, &h_at));
@@ -299,16 +298,13 @@ class LstmGradOp : public tf::OpKernel {
     const tf::Tensor &d_h = c->input(9), &d_c = c->input(10), &d_outputs = c->input(11);
     const int64_t marks = in.marks.NumElements();
     OP_REQUIRES(c, saved.NumElements() == saved_size(in.steps, in.batch, in.hidden),
-                invalid(
-                    "the forward op saved nothing for a gradient: call it with save=True"));
+                invalid("the forward op saved nothing for a gradient: call it with save=True"));
     const tf::TensorShape at({marks, in.batch, in.hidden});
     OP_REQUIRES(c, d_h.shape() == at && d_c.shape() == at,
-                invalid("gradients of the marked states must be ",
-                                            at.DebugString()));
-    OP_REQUIRES(
-        c, !outputs_ || d_outputs.shape() == tf::TensorShape({in.steps, in.batch, in.hidden}),
-        invalid("the gradient of the outputs has shape ",
-                                    d_outputs.shape().DebugString()));
+                invalid("gradients of the marked states must be ", at.DebugString()));
+    OP_REQUIRES(c,
+                !outputs_ || d_outputs.shape() == tf::TensorShape({in.steps, in.batch, in.hidden}),
+                invalid("the gradient of the outputs has shape ", d_outputs.shape().DebugString()));
     tf::Tensor* to[6];
     const bool input_gradient = input_gradient_ && !in.ids;
     tf::TensorShape x_shape =
@@ -319,6 +315,11 @@ class LstmGradOp : public tf::OpKernel {
     OP_REQUIRES_OK(c, c->allocate_output(3, in.recurrent_kernel.shape(), &to[3]));
     OP_REQUIRES_OK(c, c->allocate_output(4, in.h0.shape(), &to[4]));
     OP_REQUIRES_OK(c, c->allocate_output(5, in.c0.shape(), &to[5]));
+    if (in.batch == 0) {
+      // No sequence, no gradient.
+      for (int i = 1; i < 4; ++i) to[i]->flat<float>().setZero();
+      return;
+    }
     guarded(c, [&] {
       Pool pool = pool_of(c);
       Marks sorted(ints(in.marks), marks);
@@ -327,9 +328,8 @@ class LstmGradOp : public tf::OpKernel {
       shape.inputs = in.inputs;
       shape.panels = panels_of(in.hidden);
       shape.padded = shape.panels * VEC;
-      Transposed weights =
-          transpose(floats(in.input_kernel), input_gradient ? in.inputs : 0,
-                    floats(in.recurrent_kernel), in.hidden, pool);
+      Transposed weights = transpose(floats(in.input_kernel), input_gradient ? in.inputs : 0,
+                                     floats(in.recurrent_kernel), in.hidden, pool);
       GradientTensors g;
       if (outputs_) g.outputs = floats(d_outputs);
       g.h_at = floats(d_h);
@@ -351,9 +351,7 @@ class LstmGradOp : public tf::OpKernel {
 
 class LstmDecodeOp : public tf::OpKernel {
  public:
-  explicit LstmDecodeOp(tf::OpKernelConstruction* c) : OpKernel(c) {
-    OP_REQUIRES_OK(c, c->GetAttr("save", &save_));
-  }
+  explicit LstmDecodeOp(tf::OpKernelConstruction* c) : OpKernel(c) {}
 
   void Compute(tf::OpKernelContext* c) override {
     const tf::Tensor &given = c->input(0), &previous = c->input(1), &own = c->input(2),
@@ -372,11 +370,11 @@ class LstmDecodeOp : public tf::OpKernel {
                 invalid("given must be [T, B, C] floats or [T, B] ids"));
     const int steps = given.dim_size(0), batch = given.dim_size(1);
     const int channels = ids ? 0 : given.dim_size(2);
+    OP_REQUIRES(c, steps > 0, invalid("given must have at least one step"));
     tf::TensorShape one = given.shape();
     one.RemoveDim(0);
     OP_REQUIRES(c, previous.shape() == one && own.shape() == tf::TensorShape({steps, batch}),
-                invalid("previous or own does not fit given ",
-                                            given.shape().DebugString()));
+                invalid("previous or own does not fit given ", given.shape().DebugString()));
     OP_REQUIRES(c, !ids || draws.shape() == own.shape(),
                 invalid("draws must be [T, B] where tokens are ids"));
     if (ids) {
@@ -427,9 +425,9 @@ class LstmDecodeOp : public tf::OpKernel {
         out.h.push_back(to->flat<float>().data());
         OP_REQUIRES_OK(c, cs.allocate(k, {batch, H}, &to));
         out.c.push_back(to->flat<float>().data());
-        tf::Tensor kept = saved_tensor(save_ ? saved_size(steps, batch, H) : 0);
+        tf::Tensor kept = saved_tensor(saved_size(steps, batch, H));
         saved.set(k, kept);
-        out.saved.push_back(save_ ? kept.flat<float>().data() : nullptr);
+        out.saved.push_back(kept.flat<float>().data());
         d.h0.push_back(floats(h0[k]));
         d.c0.push_back(floats(c0[k]));
       }
@@ -456,9 +454,6 @@ class LstmDecodeOp : public tf::OpKernel {
       if (batch > 0) decode(d, out, pool);
     });
   }
-
- private:
-  bool save_;
 };
 
 absl::Status lstm_shapes(InferenceContext* c) {
@@ -565,7 +560,6 @@ REGISTER_OP("T2auxLstmDecode")
     .Input("c0: layers * float")
     .Attr("T: {float, int32}")
     .Attr("layers: int >= 1")
-    .Attr("save: bool")
     .Output("fed: T")
     .Output("last: T")
     .Output("outputs: layers * float")

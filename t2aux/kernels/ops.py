@@ -54,7 +54,7 @@ def enabled() -> bool:
     Raises:
         UserError: T2AUX_KERNEL is neither off, on nor auto; or on, and the kernel can't be had.
     """
-    return _library(os.environ.get("T2AUX_KERNEL", "auto")) is not None
+    return _library(_mode()) is not None
 
 
 def lstm(
@@ -158,9 +158,12 @@ def decode(
         recurrent_kernels=recurrent,
         h0=h0,
         c0=c0,
-        save=True,
     )
     return Decoded(result.outputs[-1], list(result.h), list(result.c), result.last)
+
+
+def _mode() -> str:
+    return os.environ.get("T2AUX_KERNEL", "auto")
 
 
 @functools.cache
@@ -198,7 +201,7 @@ def _load() -> types.ModuleType:
 
 
 def _require() -> types.ModuleType:
-    library = _library(os.environ.get("T2AUX_KERNEL", "auto"))
+    library = _library(_mode())
     if library is None:
         raise RuntimeError("the kernel is not enabled: ask `enabled` first")
     return library

@@ -112,7 +112,7 @@ class Classifier(tf.Module):
         states, _ = self.states_at(
             tokens, state, tf.shape(tokens)[:1], lstm.active_until(lengths), gradient=False
         )
-        return LSTMState(*[s[0] for s in states])
+        return lstm.only(states)
 
     def states_at(
         self,
@@ -181,7 +181,7 @@ class Classifier(tf.Module):
         if active is None and lstm.on_gpu():
             return self.lstm.outputs_time_major(self.input(tokens), state)
         states, outputs = self.states_at(tokens, state, tf.shape(tokens)[:1], active, outputs=True)
-        return outputs, LSTMState(*[s[0] for s in states])
+        return outputs, lstm.only(states)
 
     def final(
         self, tokens: tf.Tensor, state: LSTMState, active: lstm.Active | None = None
@@ -190,7 +190,7 @@ class Classifier(tf.Module):
         if active is None and lstm.on_gpu():
             return self.outputs(tokens, state)[1]
         states, _ = self.states_at(tokens, state, tf.shape(tokens)[:1], active)
-        return LSTMState(*[s[0] for s in states])
+        return lstm.only(states)
 
     def logits(self, h: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """The classes' logits [B, K] from the LSTM's output h [B, H].

@@ -338,7 +338,7 @@ class LSTM(tf.Module):
             outputs=True,
             input_gradient=True,
         )
-        return outputs, LSTMState(*[s[0] for s in states])
+        return outputs, only(states)
 
     def _outputs_keras(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
         # Keras picks cuDNN's kernel on a GPU. Its layer is used without its own weights.
@@ -350,6 +350,11 @@ class LSTM(tf.Module):
             initial_state=[state.h, state.c],
         )
         return tf.transpose(outputs, [1, 0, 2]), LSTMState(h, c)
+
+
+def only(states: LSTMState) -> LSTMState:
+    """The state [B, H] where `states_at` was asked for one position, [1, B, H]."""
+    return LSTMState(*[s[0] for s in states])
 
 
 def active_until(lengths: tf.Tensor | None) -> Active | None:

@@ -250,6 +250,7 @@ class Reconstruction(Auxiliary):
         draws: tf.Tensor,
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
         if not self.scheduled_sampling:
+            # No step waits for the one before to be decoded: a GPU does a layer at a time (cuDNN).
             hidden, carried = run_stack(self.layers, classifier.input(given), carried)
             return hidden, carried, previous
         bottom, *upper = self.layers

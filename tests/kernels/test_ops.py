@@ -123,6 +123,15 @@ def test_without_a_gradient_the_values_are_the_same_bits(ids):
     assert got.outputs.shape[0] == 0
 
 
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_batch_of_none(ids):
+    problem = reference.random_problem(8, steps=3, batch=0, hidden=5, inputs=2, ids=ids)
+    made, gradients = computed(problem)
+    assert made[2].shape == (3, 0, 5)
+    for name, value in problem.parameters.items():
+        np.testing.assert_array_equal(gradients[name], np.zeros_like(value), err_msg=name)
+
+
 def test_the_same_bits_every_time():
     problem = reference.random_problem(2, steps=25, batch=150, hidden=33, inputs=3)
     want, want_gradients = computed(problem)

@@ -87,7 +87,6 @@ def test_own_ids_are_sampled_from_the_softmax():
         recurrent_kernels=[tf.zeros([3, 12])],
         h0=[tf.zeros([count, 3])],
         c0=[tf.zeros([count, 3])],
-        save=False,
     )
     share = np.bincount(result.fed[1], minlength=vocabulary) / count
     np.testing.assert_allclose(share, tf.nn.softmax(logits), atol=0.015)
