@@ -26,6 +26,17 @@ def orthogonal_gates(size: int, seed: int, name: str) -> tf.Variable:
     return tf.Variable(initializer((size, 4 * size), dtype="float32"), name=name)
 
 
+def glorot_gates(size: int, seed: int, name: str) -> tf.Variable:
+    """A Glorot-uniform recurrent kernel [size, 4 * size]."""
+    return glorot((size, 4 * size), seed, name)
+
+
+def chrono(size: int, steps: int, seed: int, name: str) -> tf.Tensor:
+    """Forget biases [size] for memories of up to `steps` steps (Tallec and Ollivier 2018)."""
+    uniform = keras.initializers.RandomUniform(1.0, steps - 1.0, seed=_seed_for(seed, name))
+    return tf.math.log(uniform((size,), dtype="float32"))
+
+
 def zeros(shape: tuple[int, ...], name: str) -> tf.Variable:
     """A variable of zeros."""
     return tf.Variable(tf.zeros(shape), name=name)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import gin
 import keras
 import tensorflow as tf
 
+from t2aux.errors import UserError
 from t2aux.kernels import ops
 from t2aux.model import initializers
 
@@ -245,14 +247,25 @@ def reader(
     return lambda t: tf.matmul(steps.read(t), kernel) + bias
 
 
+@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
 class LSTM(tf.Module):
     """A layer of LSTM cells with Keras's weights and gate order (input, forget, cell, output).
 
-    Initial weights: Glorot-uniform kernel, orthogonal recurrent kernel, zero bias but for the
-    forget gate's, which is 1.
+    The kernel starts Glorot-uniform. The other initial weights are parameters, because whether a
+    truncated LSTM learns anything from MNIST in the paper's way (Table 2) depends on them.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *, seed: int, name: str) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        seed: int,
+        name: str,
+        forget_bias: float = 1.0,
+        recurrent_initializer: Literal["orthogonal", "glorot"] = "orthogonal",
+        chrono_steps: int | None = None,
+    ) -> None:
         """Makes the weights.
 
         Args:
@@ -260,16 +273,35 @@ class LSTM(tf.Module):
             hidden_size: H.
             seed: Of the initial weights, together with `name`.
             name: The layer's name.
+            forget_bias: The forget gates' initial bias [us]; the other biases are 0.
+            recurrent_initializer: Of the recurrent kernel [us].
+            chrono_steps: The longest dependency expected, in steps, at least 3: the forget gates'
+                biases are then log u with u uniform in [1, steps - 1], and the input gates' minus
+                that (chrono initialisation: Tallec and Ollivier 2018, equation 16). None:
+                `forget_bias`.
+
+        Raises:
+            UserError: `chrono_steps` is below 3.
         """
         super().__init__(name=name.replace("/", "_"))
+        if chrono_steps is not None and chrono_steps < 3:
+            raise UserError(f"LSTM.chrono_steps must be at least 3 or None, but is {chrono_steps}.")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.kernel = initializers.glorot((input_size, 4 * hidden_size), seed, f"{name}/kernel")
-        self.recurrent_kernel = initializers.orthogonal_gates(
+        recurrent = {
+            "orthogonal": initializers.orthogonal_gates,
+            "glorot": initializers.glorot_gates,
+        }
+        self.recurrent_kernel = recurrent[recurrent_initializer](
             hidden_size, seed, f"{name}/recurrent_kernel"
         )
-        forget = tf.one_hot(1, 4)[:, tf.newaxis] * tf.ones([1, hidden_size])
-        self.bias = tf.Variable(tf.reshape(forget, [-1]), name=f"{name}/bias")
+        forget = tf.fill([hidden_size], float(forget_bias))
+        put_in = zeros = tf.zeros([hidden_size])
+        if chrono_steps is not None:
+            forget = initializers.chrono(hidden_size, chrono_steps, seed, f"{name}/bias")
+            put_in = -forget
+        self.bias = tf.Variable(tf.concat([put_in, forget, zeros, zeros], 0), name=f"{name}/bias")
 
     def init_state(self, batch: tf.Tensor | int) -> LSTMState:
         """Zeros: [batch, H] each."""

@@ -23,6 +23,8 @@ class Phase:
         decay_epochs: Epochs of the phase between decays; None: the rate stays.
         supervised: Whether the supervised loss is part of it; if not, it is pretraining on the
             auxiliary losses alone.
+        auxiliary: Whether the auxiliary losses are part of it; if not, it is fine-tuning (Figure 6
+            without "joint training"; LM-LSTM and SA-LSTM in Table 4).
     """
 
     name: str = "joint"
@@ -31,6 +33,7 @@ class Phase:
     decay_factor: float = 0.5
     decay_epochs: int | None = 300
     supervised: bool = True
+    auxiliary: bool = True
 
     def __post_init__(self) -> None:
         """Raises UserError where a value is out of range."""
@@ -42,6 +45,11 @@ class Phase:
             raise UserError(
                 f"Phase.learning_rate and Phase.decay_factor of {self.name} must be above 0, but "
                 f"are {self.learning_rate} and {self.decay_factor}."
+            )
+        if not (self.supervised or self.auxiliary):
+            raise UserError(
+                f"Phase.supervised and Phase.auxiliary of {self.name} are both False: there is "
+                "nothing to train in it."
             )
         if self.decay_epochs is not None and self.decay_epochs < 1:
             raise UserError(
