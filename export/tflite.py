@@ -28,6 +28,7 @@ from t2aux.export import saved_model
 from t2aux.export.twin import Twin
 from t2aux.model import lstm
 from t2aux.model.classifier import Classifier
+from t2aux.model.inputs import reader
 from t2aux.model.lstm import LSTMState
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
@@ -177,7 +178,7 @@ def _fusible_lstm(
         bias: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
         x = tf.transpose(inputs, [1, 0, 2])
-        read = lstm.reader(x, kernel, bias, differentiable=True)
+        read = reader(x, kernel, bias, differentiable=True)
         final, states = lstm.run(
             read, 0, tf.shape(x)[0], LSTMState(init_h, init_c), recurrent_kernel, collect=True
         )

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from t2aux.model import lstm
 from t2aux.model.classifier import Classifier, time_major
-from t2aux.model.inputs import Folded
+from t2aux.model.inputs import Folded, reader
 from t2aux.model.lstm import LSTMState
 
 
@@ -72,7 +72,7 @@ class Twin(tf.Module):
         tokens = time_major(tokens)
         end = tf.shape(tokens)[0] if lengths is None else tf.reduce_max(lengths)
         weights = Folded(self.kernel, self.bias, self.table).weights
-        read = lstm.reader(tokens, *weights, differentiable=False)
+        read = reader(tokens, *weights, differentiable=False)
         return lstm.run(
             read, 0, end, state, self.recurrent_kernel, active=lstm.active_until(lengths)
         )[0]

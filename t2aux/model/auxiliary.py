@@ -17,6 +17,7 @@ import tensorflow as tf
 from t2aux.errors import UserError
 from t2aux.model import lstm
 from t2aux.model.classifier import Classifier
+from t2aux.model.core import Active, State
 from t2aux.model.heads import Head
 from t2aux.model.lstm import LSTMState
 
@@ -104,10 +105,11 @@ class Auxiliary(tf.Module):
         """The fewest steps that a sequence must have for this loss to be taken on it."""
         raise NotImplementedError
 
-    def bottom_state(self, anchor_state: LSTMState) -> list[LSTMState]:
+    def bottom_state(self, anchor_state: State) -> list[LSTMState]:
         """The layers' states at an anchor: the main state at the bottom, zeros above."""
-        zeros = LSTMState(*[tf.zeros_like(x) for x in anchor_state])
-        return [anchor_state] + [zeros] * (len(self.layers) - 1)
+        bottom = anchor_state.as_lstm()
+        zeros = LSTMState(*[tf.zeros_like(x) for x in bottom])
+        return [bottom] + [zeros] * (len(self.layers) - 1)
 
     def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """The loss of every predicted token.
@@ -145,7 +147,7 @@ def run_stack(
     layers: list[lstm.LSTM],
     x: tf.Tensor,
     states: list[LSTMState],
-    active: lstm.Active | None = None,
+    active: Active | None = None,
 ) -> tuple[tf.Tensor, list[LSTMState]]:
     """Runs stacked layers over x [T, N, D].
 
@@ -153,7 +155,7 @@ def run_stack(
         layers: Bottom first.
         x: [T, N, D].
         states: Each layer's state before.
-        active: See `lstm.run`.
+        active: See `core.run`.
 
     Returns:
         The top layer's outputs [T, N, H] and each layer's state after.

@@ -1,19 +1,20 @@
-"""The sequence classifier: input layer, LSTM, head (paper, section 4)."""
+"""The sequence classifier: input layer, recurrent core, head (paper, section 4)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import gin
 import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.kernels import ops
-from t2aux.model import inputs, lstm
+from t2aux.model import inputs
+from t2aux.model.core import Active, Core, State, active_until, only
 from t2aux.model.heads import Head
-from t2aux.model.lstm import LSTMState
+from t2aux.model.lstm import LSTM
 from t2aux.preprocessing import DatasetInfo
-
-# Steps that a GPU projects and runs at once where no gradient is taken.
-_CHUNK = 1024
 
 
 @gin.configurable(denylist=["info", "seed"])
@@ -24,6 +25,7 @@ class Classifier(tf.Module):
         self,
         info: DatasetInfo,
         *,
+        core: Callable[..., Any] = LSTM,
         projection_size: int | None = 128,
         hidden_size: int = 128,
         head_size: int = 256,
@@ -34,9 +36,11 @@ class Classifier(tf.Module):
 
         Args:
             info: The data set: its classes, channels or vocabulary.
+            core: Makes the recurrent core, see `t2aux.model.core`: @LSTM, the paper's, @GRU or
+                @MinGRU.
             projection_size: D, what a token is projected (real values) or embedded (ids) to. None
-                feeds real values to the LSTM as they are (paper, Figure 6, "input projection").
-            hidden_size: H, the LSTM's cells.
+                feeds real values to the core as they are (paper, Figure 6, "input projection").
+            hidden_size: H, the LSTM's cells, or the size of another core's output.
             head_size: Hidden units of the head.
             dropconnect: The probability to drop a weight of the head's second layer in training.
             seed: Of the initial weights.
@@ -71,7 +75,10 @@ class Classifier(tf.Module):
             self.input = inputs.DirectInput(info.channels)
         else:
             self.input = inputs.InputProjection(info.channels, projection_size, seed=seed)
-        self.lstm = lstm.LSTM(self.input.output_size, hidden_size, seed=seed, name="lstm")
+        made = core(self.input.output_size, hidden_size, seed=seed)
+        # Under its own name, which is its place in checkpoints.
+        self._core_name = made.name
+        setattr(self, made.name, made)
         self.head = Head(
             hidden_size,
             head_size,
@@ -82,21 +89,26 @@ class Classifier(tf.Module):
         )
 
     @property
+    def core(self) -> Core:
+        """The recurrent core."""
+        return getattr(self, self._core_name)
+
+    @property
     def recurrent_variables(self) -> list[tf.Variable]:
-        """The variables of the input layer and the LSTM: those that truncation is about."""
-        return [*self.input.trainable_variables, *self.lstm.trainable_variables]
+        """The variables of the input layer and the core: those that truncation is about."""
+        return [*self.input.trainable_variables, *self.core.trainable_variables]
 
-    def init_state(self, batch: tf.Tensor | int) -> LSTMState:
+    def init_state(self, batch: tf.Tensor | int) -> State:
         """Zeros: [batch, H] each."""
-        return self.lstm.init_state(batch)
+        return self.core.init_state(batch)
 
-    def step(self, tokens: tf.Tensor, state: LSTMState) -> LSTMState:
+    def step(self, tokens: tf.Tensor, state: State) -> State:
         """The state after one more token a sequence ([B, C] float32 or [B] int32)."""
-        return self.lstm.step(self.input(tokens), state)[1]
+        return self.core.step(self.input(tokens), state)[1]
 
     def scan(
-        self, tokens: tf.Tensor, state: LSTMState | None = None, lengths: tf.Tensor | None = None
-    ) -> LSTMState:
+        self, tokens: tf.Tensor, state: State | None = None, lengths: tf.Tensor | None = None
+    ) -> State:
         """The state after a segment; nothing is stored along the way.
 
         Args:
@@ -110,90 +122,40 @@ class Classifier(tf.Module):
         tokens = time_major(tokens)
         state = self.init_state(tf.shape(tokens)[1]) if state is None else state
         states, _ = self.states_at(
-            tokens, state, tf.shape(tokens)[:1], lstm.active_until(lengths), gradient=False
+            tokens, state, tf.shape(tokens)[:1], active_until(lengths), gradient=False
         )
-        return lstm.only(states)
+        return only(states)
 
     def states_at(
         self,
         tokens: tf.Tensor,
-        state: LSTMState,
+        state: State,
         marks: tf.Tensor,
-        active: lstm.Active | None = None,
+        active: Active | None = None,
         *,
         outputs: bool = False,
         gradient: bool = True,
-    ) -> tuple[LSTMState, tf.Tensor | None]:
-        """The states at some positions of time-major tokens.
-
-        Args:
-            tokens: [T, B, C] float32 or [T, B] int32.
-            state: The state before them.
-            marks: [M] int32 positions in 0..T: the states before those steps are given.
-            active: See `lstm.run`.
-            outputs: Give the outputs after every step too.
-            gradient: Whether a gradient may be taken. Without, nothing is stored along the way.
-
-        Returns:
-            The states [M, B, H], and the outputs [T, B, H] or None.
-        """
-        if active is None and not gradient and not outputs and lstm.on_gpu():
-
-            def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
-                return self._advance_in_chunks(tokens, state, begin, end)
-
-            return lstm.keep_at(advance, state, marks), None
-        folded = self.input.fold(self.lstm.kernel, self.lstm.bias)
-        return lstm.states_at(
-            tokens,
-            *folded.weights,
-            self.lstm.recurrent_kernel,
-            state,
-            marks,
-            active=active,
-            outputs=outputs,
-            gradient=gradient,
+    ) -> tuple[State, tf.Tensor | None]:
+        """The states at some positions of time-major tokens, see `Core.states_at`."""
+        return self.core.states_at(
+            tokens, self.input, state, marks, active=active, outputs=outputs, gradient=gradient
         )
 
-    def _advance_in_chunks(
-        self, tokens: tf.Tensor, state: LSTMState, begin: tf.Tensor | int, end: tf.Tensor | int
-    ) -> LSTMState:
-        # cuDNN wants its input projected beforehand: a chunk at a time, so that memory is bounded.
-        end = tf.convert_to_tensor(end)
-
-        def body(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple:
-            stop = tf.minimum(t + _CHUNK, end)
-            _, new = self.lstm.outputs_time_major(self.input(tokens[t:stop]), LSTMState(h, c))
-            new = [tf.ensure_shape(a, b.shape) for a, b in zip(new, (h, c), strict=True)]
-            return stop, *new
-
-        begin = tf.convert_to_tensor(begin)
-        _, h, c = tf.while_loop(lambda t, *_: t < end, body, (begin, *state))
-        return LSTMState(h, c)
-
     def outputs(
-        self, tokens: tf.Tensor, state: LSTMState, active: lstm.Active | None = None
-    ) -> tuple[tf.Tensor, LSTMState]:
+        self, tokens: tf.Tensor, state: State, active: Active | None = None
+    ) -> tuple[tf.Tensor, State]:
         """The outputs [T, B, H] over time-major tokens, and the state after them.
 
-        Made for a gradient to be taken; on a GPU through cuDNN where no sequence is padded.
+        Made for a gradient to be taken.
         """
-        if active is None and lstm.on_gpu():
-            return self.lstm.outputs_time_major(self.input(tokens), state)
-        states, outputs = self.states_at(tokens, state, tf.shape(tokens)[:1], active, outputs=True)
-        return outputs, lstm.only(states)
+        return self.core.outputs(tokens, self.input, state, active)
 
-    def final(
-        self, tokens: tf.Tensor, state: LSTMState, active: lstm.Active | None = None
-    ) -> LSTMState:
+    def final(self, tokens: tf.Tensor, state: State, active: Active | None = None) -> State:
         """The state after time-major tokens; made for a gradient to be taken, as `outputs`."""
-        if active is None and lstm.on_gpu():
-            return self.outputs(tokens, state)[1]
-        states, _ = self.states_at(tokens, state, tf.shape(tokens)[:1], active)
-        return lstm.only(states)
+        return self.core.final(tokens, self.input, state, active)
 
     def logits(self, h: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """The classes' logits [B, K] from the LSTM's output h [B, H].
+        """The classes' logits [B, K] from the core's output h [B, H].
 
         With a `seed` ([2] int32) DropConnect is on, as in training.
         """

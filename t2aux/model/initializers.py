@@ -7,6 +7,8 @@ import zlib
 import keras
 import tensorflow as tf
 
+from t2aux.errors import UserError
+
 
 def _seed_for(seed: int, name: str) -> int:
     # Each weight has a stream of its own, so that adding an auxiliary network changes no other
@@ -20,10 +22,10 @@ def glorot(shape: tuple[int, ...], seed: int, name: str) -> tf.Variable:
     return tf.Variable(initializer(shape, dtype="float32"), name=name)
 
 
-def orthogonal_gates(size: int, seed: int, name: str) -> tf.Variable:
-    """A recurrent kernel [size, 4 * size]: orthogonal, as Keras initialises its LSTM."""
+def orthogonal_gates(size: int, seed: int, name: str, gates: int = 4) -> tf.Variable:
+    """A recurrent kernel [size, gates * size]: orthogonal, as Keras initialises its LSTM."""
     initializer = keras.initializers.Orthogonal(seed=_seed_for(seed, name))
-    return tf.Variable(initializer((size, 4 * size), dtype="float32"), name=name)
+    return tf.Variable(initializer((size, gates * size), dtype="float32"), name=name)
 
 
 def glorot_gates(size: int, seed: int, name: str) -> tf.Variable:
@@ -31,8 +33,17 @@ def glorot_gates(size: int, seed: int, name: str) -> tf.Variable:
     return glorot((size, 4 * size), seed, name)
 
 
-def chrono(size: int, steps: int, seed: int, name: str) -> tf.Tensor:
-    """Forget biases [size] for memories of up to `steps` steps (Tallec and Ollivier 2018)."""
+def chrono(size: int, steps: int, seed: int, name: str, *, parameter: str) -> tf.Tensor:
+    """Forget biases [size] for memories of up to `steps` steps.
+
+    They are log u with u uniform in [1, steps - 1] (chrono initialisation: Tallec and Ollivier
+    2018, equation 16).
+
+    Raises:
+        UserError: `steps`, of the configuration's `parameter`, is below 3.
+    """
+    if steps < 3:
+        raise UserError(f"{parameter} must be at least 3 or None, but is {steps}.")
     uniform = keras.initializers.RandomUniform(1.0, steps - 1.0, seed=_seed_for(seed, name))
     return tf.math.log(uniform((size,), dtype="float32"))
 

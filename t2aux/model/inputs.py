@@ -1,11 +1,13 @@
-"""From tokens to the LSTM: a linear projection of real values, or an embedding of ids.
+"""From tokens to the core: a linear projection of real values, or an embedding of ids.
 
-Both are linear, and so is the LSTM's kernel behind them: `fold` multiplies the two, so that a
-sequence of few-channel pixels or of characters needs no [T * B, D] x [D, 4H] product.
+Both are linear, and so is the core's kernel behind them (of G = 4H columns for an LSTM): `fold`
+multiplies the two, so that a sequence of few-channel pixels or of characters needs no
+[T * B, D] x [D, G] product.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -14,12 +16,12 @@ from t2aux.model import initializers
 
 
 class Folded(NamedTuple):
-    """An input layer folded into an LSTM's kernel.
+    """An input layer folded into a core's kernel.
 
     Attributes:
-        kernel: [C, 4H], with the bias [4H], for real-valued tokens; or None.
+        kernel: [C, G], with the bias [G], for real-valued tokens; or None.
         bias: See `kernel`.
-        table: [V, 4H], with the bias in it, for ids; or None.
+        table: [V, G], with the bias in it, for ids; or None.
     """
 
     kernel: tf.Tensor | None
@@ -30,6 +32,13 @@ class Folded(NamedTuple):
     def weights(self) -> tuple[tf.Tensor, tf.Tensor | None]:
         """The kernel or table and the bias or None, as `lstm.states_at` takes them."""
         return (self.kernel if self.table is None else self.table), self.bias
+
+    def __call__(self, tokens: tf.Tensor) -> tf.Tensor:
+        """[..., C] float32 or [...] int32 -> [..., G]."""
+        if self.table is not None:
+            return tf.gather(self.table, tokens)
+        # bias_add, unlike +, sums its gradient on all cores.
+        return tf.nn.bias_add(tf.tensordot(tokens, self.kernel, 1), self.bias)
 
 
 class InputProjection(tf.Module):
@@ -53,7 +62,7 @@ class InputProjection(tf.Module):
         return tf.tensordot(tokens, self.kernel, 1) + self.bias
 
     def fold(self, kernel: tf.Tensor, bias: tf.Tensor) -> Folded:
-        """Folds this layer into an LSTM's kernel [D, 4H] and bias [4H]."""
+        """Folds this layer into a core's kernel [D, G] and bias [G]."""
         return Folded(
             tf.matmul(self.kernel, kernel),
             bias + tf.tensordot(self.bias, kernel, 1),
@@ -81,12 +90,12 @@ class Embedding(tf.Module):
         return tf.gather(self.table, tokens)
 
     def fold(self, kernel: tf.Tensor, bias: tf.Tensor) -> Folded:
-        """Folds this layer into an LSTM's kernel [D, 4H] and bias [4H]."""
+        """Folds this layer into a core's kernel [D, G] and bias [G]."""
         return Folded(None, None, tf.matmul(self.table, kernel) + bias)
 
 
 class DirectInput(tf.Module):
-    """No input layer: real values go to the LSTM as they are (paper, Figure 6)."""
+    """No input layer: real values go to the core as they are (paper, Figure 6)."""
 
     def __init__(self, channels: int) -> None:
         """Keeps the number of channels, C."""
@@ -98,5 +107,34 @@ class DirectInput(tf.Module):
         return tokens
 
     def fold(self, kernel: tf.Tensor, bias: tf.Tensor) -> Folded:
-        """The LSTM's kernel [C, 4H] and bias [4H] as they are."""
+        """The core's kernel [C, G] and bias [G] as they are."""
         return Folded(tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias), None)
+
+
+InputLayer = InputProjection | Embedding | DirectInput
+
+
+def reader(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, *, differentiable: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Gives the input's part of the pre-activations at a step, [B, G], to a loop over steps.
+
+    Args:
+        x: [T, B, D] float32, or ids [T, B] int32.
+        kernel: [D, G], or for ids a table [V, G] with the bias in it.
+        bias: [G]; None for ids.
+        differentiable: Whether a gradient is taken through it. Ids are then looked up all at once,
+            which costs [T, B, G] of memory and makes the table's gradient one sum; otherwise step
+            by step, which costs none.
+    """
+    if bias is None and not differentiable:
+        return lambda t: tf.gather(kernel, x[t])
+    # Slicing x[t] in the loop would make the backward pass quadratic in T: each slice's gradient
+    # is a tensor as large as x. A TensorArray's is one slice.
+    values = tf.gather(kernel, x) if bias is None else x
+    steps = tf.TensorArray(tf.float32, tf.shape(values)[0], element_shape=values.shape[1:]).unstack(
+        values
+    )
+    if bias is None:
+        return steps.read
+    return lambda t: tf.matmul(steps.read(t), kernel) + bias

@@ -18,9 +18,12 @@ import gin
 import keras
 import tensorflow as tf
 
-from t2aux.errors import UserError
 from t2aux.kernels import ops
-from t2aux.model import initializers
+from t2aux.model import core, initializers, inputs
+from t2aux.model.core import Active, active_until, only
+
+# Steps that a GPU projects and runs at once where no gradient is taken.
+_CHUNK = 1024
 
 
 class LSTMState(NamedTuple):
@@ -29,24 +32,9 @@ class LSTMState(NamedTuple):
     h: tf.Tensor
     c: tf.Tensor
 
-
-class Active(NamedTuple):
-    """When sequences are there: sequence b at first[b] <= t < last[b].
-
-    Attributes:
-        first: [B] int32; None: from the first step on.
-        last: [B] int32; None: to the last.
-    """
-
-    first: tf.Tensor | None
-    last: tf.Tensor | None
-
-    def __call__(self, t: tf.Tensor) -> tf.Tensor:
-        """Which sequences are there at step t, [B, 1] bool."""
-        bounds = [] if self.first is None else [t >= self.first]
-        if self.last is not None:
-            bounds.append(t < self.last)
-        return functools.reduce(tf.logical_and, bounds)[:, tf.newaxis]
+    def as_lstm(self) -> LSTMState:
+        """The state itself."""
+        return self
 
 
 def cell(z: tf.Tensor, c: tf.Tensor) -> LSTMState:
@@ -76,53 +64,26 @@ def run(
 ) -> tuple[LSTMState, LSTMState | None]:
     """Runs the recurrence over the steps begin <= t < end.
 
-    Without `collect` nothing is stored along the way, so that steps that carry no gradient cost no
-    memory, however many they are.
-
     Args:
         read: Gives the input's part of the pre-activations at step t, [B, 4H].
-        begin: The first step.
-        end: One past the last step.
-        state: The state before step `begin`.
+        begin: See `core.run`.
+        end: See `core.run`.
+        state: See `core.run`.
         recurrent_kernel: [H, 4H].
-        active: When sequences are there; elsewhere they keep their state. None: always.
-        collect: Also return the states after every step.
+        active: See `core.run`.
+        collect: See `core.run`.
 
     Returns:
-        The state after the last step, and the states after every step ([end - begin, B, H] each)
-        or None.
+        See `core.run`.
     """
-    begin = tf.convert_to_tensor(begin, tf.int32)
-    end = tf.convert_to_tensor(end, tf.int32)
-    # The matrix product's result would lose the static sizes of `state` in a loop over any batch.
-    shape = state.h.shape
+    step = _step(read, recurrent_kernel)
+    return core.run(step, begin, end, state, active=active, collect=collect)
 
-    def advance(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> LSTMState:
-        new = cell(read(t) + tf.matmul(h, recurrent_kernel), c)
-        if active is not None:
-            here = active(t)
-            new = LSTMState(tf.where(here, new.h, h), tf.where(here, new.c, c))
-        return LSTMState(tf.ensure_shape(new.h, shape), tf.ensure_shape(new.c, shape))
 
-    if not collect:
-        _, h, c = tf.while_loop(
-            lambda t, h, c: t < end,
-            lambda t, h, c: (t + 1, *advance(t, h, c)),
-            (begin, state.h, state.c),
-        )
-        return LSTMState(h, c), None
-
-    steps = end - begin
-    stored = [tf.TensorArray(tf.float32, steps, element_shape=shape) for _ in range(2)]
-
-    def body(
-        t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, hs: tf.TensorArray, cs: tf.TensorArray
-    ) -> tuple:
-        h, c = advance(t, h, c)
-        return t + 1, h, c, hs.write(t - begin, h), cs.write(t - begin, c)
-
-    _, h, c, hs, cs = tf.while_loop(lambda t, *_: t < end, body, (begin, state.h, state.c, *stored))
-    return LSTMState(h, c), LSTMState(hs.stack(), cs.stack())
+def _step(
+    read: Callable[[tf.Tensor], tf.Tensor], recurrent_kernel: tf.Tensor
+) -> Callable[[tf.Tensor, LSTMState], LSTMState]:
+    return lambda t, state: cell(read(t) + tf.matmul(state.h, recurrent_kernel), state.c)
 
 
 def states_at(
@@ -170,85 +131,21 @@ def states_at(
             input_gradient=input_gradient,
         )
         return LSTMState(result.h, result.c), result.outputs if outputs else None
-    if not gradient and not outputs:
-        read = reader(x, kernel, bias, differentiable=False)
-
-        def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
-            return run(read, begin, end, state, recurrent_kernel, active=active)[0]
-
-        return keep_at(advance, state, marks), None
-    read = reader(x, kernel, bias, differentiable=True)
-    _, states = run(read, 0, tf.shape(x)[0], state, recurrent_kernel, active=active, collect=True)
-    # after[t] is the state after step t - 1.
-    after = [tf.concat([first[tf.newaxis], s], 0) for first, s in zip(state, states, strict=True)]
-    return LSTMState(*[tf.gather(s, marks) for s in after]), states.h if outputs else None
-
-
-def keep_at(
-    advance: Callable[[LSTMState, tf.Tensor, tf.Tensor], LSTMState],
-    state: LSTMState,
-    marks: tf.Tensor,
-) -> LSTMState:
-    """Sweeps once over a sequence and keeps the states at some positions.
-
-    Args:
-        advance: Gives the state at a position from that at an earlier one and the two positions.
-        state: The state at position 0.
-        marks: [M] int32 positions, in any order.
-
-    Returns:
-        The states there, [M, B, H] each.
-    """
-    order = tf.argsort(marks, stable=True)
-    ascending = tf.gather(marks, order)
-    count = tf.shape(marks)[0]
-    kept = [tf.TensorArray(tf.float32, count, element_shape=state.h.shape) for _ in range(2)]
-
-    def body(
-        i: tf.Tensor,
-        position: tf.Tensor,
-        h: tf.Tensor,
-        c: tf.Tensor,
-        hs: tf.TensorArray,
-        cs: tf.TensorArray,
-    ) -> tuple:
-        to = ascending[i]
-        h, c = advance(LSTMState(h, c), position, to)
-        return i + 1, to, h, c, hs.write(i, h), cs.write(i, c)
-
-    *_, hs, cs = tf.while_loop(lambda i, *_: i < count, body, (0, 0, *state, *kept))
-    inverse = tf.argsort(order)
-    return LSTMState(*[tf.gather(states.stack(), inverse) for states in (hs, cs)])
-
-
-def reader(
-    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, *, differentiable: bool
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """For `run`: the input's part of the pre-activations at a step, [B, 4H].
-
-    Args:
-        x: [T, B, D] float32, or ids [T, B] int32.
-        kernel: [D, 4H], or for ids a table [V, 4H] with the bias in it.
-        bias: [4H]; None for ids.
-        differentiable: Whether a gradient is taken through it. Ids are then looked up all at once,
-            which costs [T, B, 4H] of memory and makes the table's gradient one sum; otherwise step
-            by step, which costs none.
-    """
-    if bias is None and not differentiable:
-        return lambda t: tf.gather(kernel, x[t])
-    # Slicing x[t] in the loop would make the backward pass quadratic in T: each slice's gradient
-    # is a tensor as large as x. A TensorArray's is one slice.
-    values = tf.gather(kernel, x) if bias is None else x
-    steps = tf.TensorArray(tf.float32, tf.shape(values)[0], element_shape=values.shape[1:]).unstack(
-        values
+    return core.states_by_steps(
+        lambda differentiable: _step(
+            inputs.reader(x, kernel, bias, differentiable=differentiable), recurrent_kernel
+        ),
+        tf.shape(x)[0],
+        state,
+        marks,
+        active=active,
+        outputs=outputs,
+        gradient=gradient,
     )
-    if bias is None:
-        return steps.read
-    return lambda t: tf.matmul(steps.read(t), kernel) + bias
 
 
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
-class LSTM(tf.Module):
+class LSTM(core.Core):
     """A layer of LSTM cells with Keras's weights and gate order (input, forget, cell, output).
 
     The kernel starts Glorot-uniform. The other initial weights are parameters, because whether a
@@ -261,7 +158,7 @@ class LSTM(tf.Module):
         hidden_size: int,
         *,
         seed: int,
-        name: str,
+        name: str = "lstm",
         forget_bias: float = 1.0,
         recurrent_initializer: Literal["orthogonal", "glorot"] = "orthogonal",
         chrono_steps: int | None = None,
@@ -284,8 +181,6 @@ class LSTM(tf.Module):
             UserError: `chrono_steps` is below 3.
         """
         super().__init__(name=name.replace("/", "_"))
-        if chrono_steps is not None and chrono_steps < 3:
-            raise UserError(f"LSTM.chrono_steps must be at least 3 or None, but is {chrono_steps}.")
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.kernel = initializers.glorot((input_size, 4 * hidden_size), seed, f"{name}/kernel")
@@ -299,7 +194,9 @@ class LSTM(tf.Module):
         forget = tf.fill([hidden_size], float(forget_bias))
         put_in = zeros = tf.zeros([hidden_size])
         if chrono_steps is not None:
-            forget = initializers.chrono(hidden_size, chrono_steps, seed, f"{name}/bias")
+            forget = initializers.chrono(
+                hidden_size, chrono_steps, seed, f"{name}/bias", parameter="LSTM.chrono_steps"
+            )
             put_in = -forget
         self.bias = tf.Variable(tf.concat([put_in, forget, zeros, zeros], 0), name=f"{name}/bias")
 
@@ -344,6 +241,64 @@ class LSTM(tf.Module):
         )
         return tf.transpose(outputs, [1, 0, 2]), final
 
+    def states_at(
+        self,
+        tokens: tf.Tensor,
+        input_layer: inputs.InputLayer,
+        state: LSTMState,
+        marks: tf.Tensor,
+        *,
+        active: Active | None = None,
+        outputs: bool = False,
+        gradient: bool = True,
+    ) -> tuple[LSTMState, tf.Tensor | None]:
+        """See `Core`; the input layer is folded into the kernel."""
+        if active is None and not gradient and not outputs and on_gpu():
+
+            def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
+                # cuDNN wants its input projected beforehand.
+                return self.outputs_time_major(input_layer(tokens[begin:end]), state)[1]
+
+            def sweep(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
+                return core.in_chunks(advance, state, begin, end, _CHUNK)
+
+            return core.keep_at(sweep, state, marks), None
+        folded = input_layer.fold(self.kernel, self.bias)
+        return states_at(
+            tokens,
+            *folded.weights,
+            self.recurrent_kernel,
+            state,
+            marks,
+            active=active,
+            outputs=outputs,
+            gradient=gradient,
+        )
+
+    def outputs(
+        self,
+        tokens: tf.Tensor,
+        input_layer: inputs.InputLayer,
+        state: LSTMState,
+        active: Active | None = None,
+    ) -> tuple[tf.Tensor, LSTMState]:
+        """See `Core`; on a GPU through cuDNN where no sequence is padded."""
+        if active is None and on_gpu():
+            return self.outputs_time_major(input_layer(tokens), state)
+        return super().outputs(tokens, input_layer, state, active)
+
+    def final(
+        self,
+        tokens: tf.Tensor,
+        input_layer: inputs.InputLayer,
+        state: LSTMState,
+        active: Active | None = None,
+    ) -> LSTMState:
+        """See `Core`; on a GPU as `outputs`."""
+        if active is None and on_gpu():
+            return self.outputs(tokens, input_layer, state)[1]
+        return super().final(tokens, input_layer, state, active)
+
     def outputs_time_major(
         self, x: tf.Tensor, state: LSTMState, active: Active | None = None
     ) -> tuple[tf.Tensor, LSTMState]:
@@ -382,21 +337,6 @@ class LSTM(tf.Module):
             initial_state=[state.h, state.c],
         )
         return tf.transpose(outputs, [1, 0, 2]), LSTMState(h, c)
-
-
-def only(states: LSTMState) -> LSTMState:
-    """The state [B, H] where `states_at` was asked for one position, [1, B, H]."""
-    return LSTMState(*[s[0] for s in states])
-
-
-def active_until(lengths: tf.Tensor | None) -> Active | None:
-    """Sequences of the given lengths [B], padded at their ends. None: no padding."""
-    return None if lengths is None else Active(None, lengths)
-
-
-def active_from(starts: tf.Tensor | None) -> Active | None:
-    """Sequences that begin at the given steps [B], padded before. None: no padding."""
-    return None if starts is None else Active(starts, None)
 
 
 def on_gpu() -> bool:

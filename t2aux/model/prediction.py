@@ -5,9 +5,9 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from t2aux.model import lstm
 from t2aux.model.auxiliary import Auxiliary, Loss, run_stack
 from t2aux.model.classifier import Classifier
+from t2aux.model.core import Active, State, active_from
 from t2aux.model.lstm import LSTMState
 
 
@@ -97,7 +97,7 @@ class Prediction(Auxiliary):
     def loss(
         self,
         classifier: Classifier,
-        states: LSTMState,
+        states: State,
         segments: tf.Tensor,
         begins: tf.Tensor,
         *,
@@ -108,7 +108,7 @@ class Prediction(Auxiliary):
 
         Args:
             classifier: The main network.
-            states: The main states at the anchors, [n * B, H] each; passed on without gradient.
+            states: The main states at the anchors, n * B rows; passed on without gradient.
             segments: [l' + 1, n * B, ...], see `gather`.
             begins: [n * B], see `gather`.
             padded: Whether any sequence may begin inside a segment.
@@ -117,16 +117,16 @@ class Prediction(Auxiliary):
         Returns:
             The loss.
         """
-        main = LSTMState(*map(tf.stop_gradient, states))
+        main = tf.nest.map_structure(tf.stop_gradient, states)
         carried = self.bottom_state(main)
         total, count = tf.constant(0.0), tf.constant(0.0)
         for begin in range(0, self.length, truncation):
             if begin:
-                main = LSTMState(*map(tf.stop_gradient, main))
+                main = tf.nest.map_structure(tf.stop_gradient, main)
                 carried = [LSTMState(*map(tf.stop_gradient, state)) for state in carried]
             part = segments[:-1][begin : begin + truncation]
             target = segments[1:][begin : begin + truncation]
-            active = lstm.active_from(begins - begin) if padded else None
+            active = active_from(begins - begin) if padded else None
             outputs, main = classifier.outputs(part, main, active)
             part_loss, carried = self.outputs_loss(outputs, target, carried, begins - begin, active)
             total, count = total + part_loss.total, count + part_loss.count
@@ -138,7 +138,7 @@ class Prediction(Auxiliary):
         targets: tf.Tensor,
         carried: list[LSTMState],
         begins: tf.Tensor,
-        active: lstm.Active | None,
+        active: Active | None,
     ) -> tuple[Loss, list[LSTMState]]:
         """The loss given the main LSTM's outputs.
 
@@ -147,7 +147,7 @@ class Prediction(Auxiliary):
             targets: [l', N, ...]: the token after each output's.
             carried: The auxiliary layers' states before.
             begins: [N]: the step at which each sequence begins.
-            active: See `lstm.run`.
+            active: See `core.run`.
 
         Returns:
             The loss and the auxiliary layers' states after.

@@ -9,6 +9,7 @@ from t2aux.kernels import ops
 from t2aux.model import lstm
 from t2aux.model.auxiliary import Auxiliary, Loss, run_stack, stream, uniform_position
 from t2aux.model.classifier import Classifier
+from t2aux.model.core import State
 from t2aux.model.lstm import LSTMState
 
 # Streams of random numbers of one batch; the base class has 0 and 1.
@@ -129,7 +130,7 @@ class Reconstruction(Auxiliary):
     def loss(
         self,
         classifier: Classifier,
-        states: LSTMState,
+        states: State,
         segments: tf.Tensor,
         room: tf.Tensor,
         *,
@@ -141,7 +142,7 @@ class Reconstruction(Auxiliary):
 
         Args:
             classifier: The main network, for its input layer.
-            states: The main states at the anchors, [n * B, H] each.
+            states: The main states at the anchors, n * B rows.
             segments: [l + 1, n * B, ...], see `segments`.
             room: [n * B]: which count.
             seed: [2] int32, this batch's.
@@ -160,7 +161,7 @@ class Reconstruction(Auxiliary):
     def decode(
         self,
         classifier: Classifier,
-        states: LSTMState,
+        states: State,
         given: tf.Tensor,
         *,
         seed: tf.Tensor,
@@ -171,7 +172,7 @@ class Reconstruction(Auxiliary):
 
         Args:
             classifier: The main network, for its input layer.
-            states: The states to start from, [N, H] each.
+            states: The main states to start from, N rows.
             given: [l, N, ...] the true tokens before the predicted ones; the first is always fed.
             seed: [2] int32.
             sampling: Scalar: the probability to feed the decoder its own token instead.

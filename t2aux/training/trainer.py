@@ -9,10 +9,9 @@ import tensorflow as tf
 
 from t2aux.data import Batch
 from t2aux.errors import UserError
-from t2aux.model import lstm
 from t2aux.model.auxiliary import Auxiliary, Loss, stream
 from t2aux.model.classifier import Classifier, time_major
-from t2aux.model.lstm import LSTMState
+from t2aux.model.core import Active, State, active_from, only
 from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
 from t2aux.training import truncation
@@ -42,9 +41,9 @@ class Aligned(NamedTuple):
         """T, a scalar."""
         return tf.shape(self.tokens)[0]
 
-    def active(self, begin: tf.Tensor | int = 0) -> lstm.Active | None:
-        """For `lstm.run` over tokens from step `begin` on."""
-        return lstm.active_from(self.starts - begin) if self.padded else None
+    def active(self, begin: tf.Tensor | int = 0) -> Active | None:
+        """For `core.run` over tokens from step `begin` on."""
+        return active_from(self.starts - begin) if self.padded else None
 
 
 class Step(NamedTuple):
@@ -208,12 +207,12 @@ class Trainer(tf.Module):
         loss: Prediction,
         batch: Aligned,
         anchors: tf.Tensor,
-        states: LSTMState,
+        states: State,
         outputs: tf.Tensor,
     ) -> Loss:
         segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
         outputs, _ = loss.gather(outputs, batch.starts, anchors)
-        active = lstm.active_from(begins) if batch.padded else None
+        active = active_from(begins) if batch.padded else None
         carried = loss.bottom_state(states)
         return loss.outputs_loss(outputs[:-1], segments[1:], carried, begins, active)[0]
 
@@ -264,7 +263,7 @@ class Trainer(tf.Module):
             gradients = [a + b for a, b in zip(gradients, part, strict=True)]
             metrics[f"{loss.name}_loss"] = value
         if supervised:
-            state = LSTMState(*[s[0] for s in slices.pop(0)])
+            state = only(slices.pop(0))
             part, supervised_metrics = self._windowed_supervised(batch, begin, state, seed)
             gradients = [a + b for a, b in zip(gradients, part, strict=True)]
             metrics.update(supervised_metrics)
@@ -279,7 +278,7 @@ class Trainer(tf.Module):
         return tf.maximum(batch.steps - self.supervised_bptt, 0)
 
     def _windowed_supervised(
-        self, batch: Aligned, begin: tf.Tensor, state: LSTMState, seed: tf.Tensor
+        self, batch: Aligned, begin: tf.Tensor, state: State, seed: tf.Tensor
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         with tf.GradientTape() as tape:
             if self.supervised_bptt != 0:
@@ -288,7 +287,7 @@ class Trainer(tf.Module):
         return _gradients(tape, loss, self._variables), metrics
 
     def _windowed_prediction(
-        self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, states: LSTMState
+        self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, states: State
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
         cut = loss.length if self.auxiliary_bptt == "full" else self.auxiliary_bptt
@@ -309,23 +308,27 @@ class Trainer(tf.Module):
         loss: Reconstruction,
         batch: Aligned,
         anchors: tf.Tensor,
-        states: LSTMState,
+        states: State,
         seed: tf.Tensor,
         progress: tf.Tensor,
         windows: truncation.Windows | None,
-        first: LSTMState | None,
+        first: State | None,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         cut = None if self.auxiliary_bptt in ("full", 0) else self.auxiliary_bptt
         flat = _flatten(states)
+        leaves = tf.nest.flatten(flat)
         with tf.GradientTape() as tape:
-            tape.watch(flat)
+            tape.watch(leaves)
             value = self._reconstruct(loss, batch, anchors, flat, seed, progress, cut).mean
             objective = loss.weight * value
-        gradients = _gradients(tape, objective, [*self._variables, *flat])
-        gradients, at_anchors = gradients[:-2], gradients[-2:]
+        gradients = _gradients(tape, objective, [*self._variables, *leaves])
+        count = len(self._variables)
+        gradients, at_anchors = gradients[:count], gradients[count:]
         if windows is not None:
-            shape = tf.shape(states.h)
-            at_anchors = LSTMState(*[tf.reshape(g, shape) for g in at_anchors])
+            at_anchors = [
+                tf.reshape(g, tf.shape(s))
+                for g, s in zip(at_anchors, tf.nest.flatten(states), strict=True)
+            ]
             through = self._through_windows(batch, anchors, at_anchors, windows, first)
             by_variable = {
                 v.ref(): g
@@ -342,7 +345,7 @@ class Trainer(tf.Module):
         loss: Reconstruction,
         batch: Aligned,
         anchors: tf.Tensor,
-        states: LSTMState,
+        states: State,
         seed: tf.Tensor,
         progress: tf.Tensor,
         cut: int | None,
@@ -356,9 +359,9 @@ class Trainer(tf.Module):
         self,
         batch: Aligned,
         anchors: tf.Tensor,
-        at_anchors: LSTMState,
+        at_anchors: list[tf.Tensor],
         windows: truncation.Windows,
-        first: LSTMState,
+        first: State,
     ) -> list[tf.Tensor]:
         """Carries gradients with respect to the states at anchors on into the main network.
 
@@ -372,7 +375,7 @@ class Trainer(tf.Module):
         def body(j: tf.Tensor, sums: list[tf.Tensor]) -> tuple:
             members = tf.where(windows.group == j)[:, 0]
             begin, end = windows.first[j], windows.end[j]
-            state = LSTMState(*[s[members[0]] for s in first])
+            state = tf.nest.map_structure(lambda s: s[members[0]], first)
             with tf.GradientTape() as tape:
                 at, _ = self.classifier.states_at(
                     batch.tokens[begin:end],
@@ -381,7 +384,9 @@ class Trainer(tf.Module):
                     batch.active(begin),
                 )
             part = tape.gradient(
-                at, variables, output_gradients=[tf.gather(g, members) for g in at_anchors]
+                tf.nest.flatten(at),
+                variables,
+                output_gradients=[tf.gather(g, members) for g in at_anchors],
             )
             return j + 1, [a + tf.convert_to_tensor(b) for a, b in zip(sums, part, strict=True)]
 
@@ -401,10 +406,11 @@ def _gradients(
     return [tf.convert_to_tensor(g) for g in gradients]
 
 
-def _flatten(states: LSTMState) -> LSTMState:
-    # [n, B, H] -> [n * B, H]
-    return LSTMState(*[tf.reshape(s, [-1, s.shape[-1]]) for s in states])
+def _flatten(states: State) -> State:
+    # [n, B, ...] -> [n * B, ...]
+    return tf.nest.map_structure(lambda s: tf.reshape(s, [-1, *s.shape[2:]]), states)
 
 
-def _split(states: LSTMState, sizes: Sequence[int]) -> list[LSTMState]:
-    return [LSTMState(h, c) for h, c in zip(*(tf.split(s, sizes) for s in states), strict=True)]
+def _split(states: State, sizes: Sequence[int]) -> list[State]:
+    parts = [tf.split(s, sizes) for s in tf.nest.flatten(states)]
+    return [tf.nest.pack_sequence_as(states, part) for part in zip(*parts, strict=True)]

@@ -13,9 +13,8 @@ from typing import Literal, NamedTuple
 import tensorflow as tf
 
 from t2aux.errors import UserError
-from t2aux.model import lstm
 from t2aux.model.classifier import Classifier
-from t2aux.model.lstm import LSTMState
+from t2aux.model.core import State, active_from
 
 Bptt = int | Literal["full"]
 
@@ -91,7 +90,7 @@ def sweep(
     tokens: tf.Tensor,
     starts: tf.Tensor | None,
     marks: tf.Tensor,
-) -> LSTMState:
+) -> State:
     """The states at the marked positions; nothing else is stored, and no gradient flows.
 
     Args:
@@ -101,16 +100,16 @@ def sweep(
         marks: [M] int32 positions in 0..T, in any order.
 
     Returns:
-        The states before those steps, [M, B, H] each.
+        The states before those steps, [M, B, ...] each.
     """
     states, _ = classifier.states_at(
         tokens,
         classifier.init_state(tf.shape(tokens)[1]),
         marks,
-        lstm.active_from(starts),
+        active_from(starts),
         gradient=False,
     )
-    return LSTMState(*map(tf.stop_gradient, states))
+    return tf.nest.map_structure(tf.stop_gradient, states)
 
 
 def align_ends(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

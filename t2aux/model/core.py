@@ -1,0 +1,336 @@
+"""What a recurrent core is: the contract between a classifier and its recurrence.
+
+A core is one file of this folder and one gin line, `Classifier.core = @GRU`. Nothing hides state in
+a variable: a scan over segments with the state carried equals the scan over the whole sequence, and
+so does `step` repeated, in values and gradients. Everything but `step` is time-major.
+
+A core's state is a NamedTuple of tensors of one row a sequence, any number of them (`tf.nest` goes
+through it), with two views of itself, see `State`. The classifier's head and p-LSTM read its output
+`h`; the auxiliary networks, which are LSTMs whatever the core is, start from `as_lstm()`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import tensorflow as tf
+
+from t2aux.errors import UserError
+
+if TYPE_CHECKING:
+    from t2aux.model.inputs import InputLayer
+    from t2aux.model.lstm import LSTMState
+
+
+class State(Protocol):
+    """A core's state before a step; where positions are stacked, [M, B, H] instead of [B, H]."""
+
+    @property
+    def h(self) -> tf.Tensor:
+        """The core's output [B, H]."""
+        ...
+
+    def as_lstm(self) -> LSTMState:
+        """The state that an auxiliary LSTM of H cells starts from here, [B, H] each."""
+        ...
+
+
+_AnyState = TypeVar("_AnyState", bound=State)
+
+
+class Active(NamedTuple):
+    """When sequences are there: sequence b at first[b] <= t < last[b].
+
+    Attributes:
+        first: [B] int32; None: from the first step on.
+        last: [B] int32; None: to the last.
+    """
+
+    first: tf.Tensor | None
+    last: tf.Tensor | None
+
+    def __call__(self, t: tf.Tensor) -> tf.Tensor:
+        """Which sequences are there at step t, [B, 1] bool; at steps [S, 1], [S, B, 1]."""
+        bounds = [] if self.first is None else [t >= self.first]
+        if self.last is not None:
+            bounds.append(t < self.last)
+        return functools.reduce(tf.logical_and, bounds)[..., tf.newaxis]
+
+
+def active_until(lengths: tf.Tensor | None) -> Active | None:
+    """Sequences of the given lengths [B], padded at their ends. None: no padding."""
+    return None if lengths is None else Active(None, lengths)
+
+
+def active_from(starts: tf.Tensor | None) -> Active | None:
+    """Sequences that begin at the given steps [B], padded before. None: no padding."""
+    return None if starts is None else Active(starts, None)
+
+
+class Core(tf.Module):
+    """A recurrent core.
+
+    A subclass is called as `core(input_size, hidden_size, seed=seed)`; the name that it has by
+    default is its place in checkpoints.
+
+    Attributes:
+        hidden_size: H, the size of its output.
+    """
+
+    hidden_size: int
+
+    def init_state(self, batch: tf.Tensor | int) -> State:
+        """Zeros, one row for each of `batch` sequences."""
+        raise NotImplementedError
+
+    def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """One step.
+
+        Args:
+            x: [B, D].
+            state: The state before it.
+
+        Returns:
+            The output [B, H] and the state after it.
+        """
+        raise NotImplementedError
+
+    def states_at(
+        self,
+        tokens: tf.Tensor,
+        input_layer: InputLayer,
+        state: State,
+        marks: tf.Tensor,
+        *,
+        active: Active | None = None,
+        outputs: bool = False,
+        gradient: bool = True,
+    ) -> tuple[State, tf.Tensor | None]:
+        """The states at some positions of a segment.
+
+        Args:
+            tokens: [T, B, C] float32, or ids [T, B] int32.
+            input_layer: What makes the core's input [..., D] of tokens.
+            state: The state before the segment.
+            marks: [M] int32 positions in 0..T, in any order: the states before those steps are
+                given.
+            active: When sequences are there; elsewhere they keep their state. None: always.
+            outputs: Give the outputs after every step too.
+            gradient: Whether a gradient may be taken. Without one, and without outputs, memory
+                does not grow with T.
+
+        Returns:
+            The states, [M, B, ...] each, and the outputs [T, B, H] or None.
+        """
+        raise NotImplementedError
+
+    def outputs(
+        self,
+        tokens: tf.Tensor,
+        input_layer: InputLayer,
+        state: State,
+        active: Active | None = None,
+    ) -> tuple[tf.Tensor, State]:
+        """The outputs [T, B, H] over a segment, and the state after it; for a gradient.
+
+        See `states_at` for the arguments.
+        """
+        states, outputs = self.states_at(
+            tokens, input_layer, state, tf.shape(tokens)[:1], active=active, outputs=True
+        )
+        return outputs, only(states)
+
+    def final(
+        self,
+        tokens: tf.Tensor,
+        input_layer: InputLayer,
+        state: State,
+        active: Active | None = None,
+    ) -> State:
+        """The state after a segment; for a gradient. See `states_at` for the arguments."""
+        states, _ = self.states_at(tokens, input_layer, state, tf.shape(tokens)[:1], active=active)
+        return only(states)
+
+
+def only(states: _AnyState) -> _AnyState:
+    """The state [B, H] where `states_at` was asked for one position, [1, B, H]."""
+    return tf.nest.map_structure(lambda s: s[0], states)
+
+
+def run(
+    step: Callable[[tf.Tensor, _AnyState], _AnyState],
+    begin: tf.Tensor | int,
+    end: tf.Tensor | int,
+    state: _AnyState,
+    *,
+    active: Active | None = None,
+    collect: bool = False,
+) -> tuple[_AnyState, _AnyState | None]:
+    """Runs a recurrence over the steps begin <= t < end, one after the other.
+
+    Without `collect` nothing is stored along the way, so that steps that carry no gradient cost no
+    memory, however many they are.
+
+    Args:
+        step: Gives the state after step t from t and the state before it.
+        begin: The first step.
+        end: One past the last step.
+        state: The state before step `begin`.
+        active: When sequences are there; elsewhere they keep their state. None: always.
+        collect: Also return the states after every step.
+
+    Returns:
+        The state after the last step, and the states after every step ([end - begin, B, H] each)
+        or None.
+    """
+    begin = tf.convert_to_tensor(begin, tf.int32)
+    end = tf.convert_to_tensor(end, tf.int32)
+
+    def advance(t: tf.Tensor, before: _AnyState) -> _AnyState:
+        after = step(t, before)
+        if active is not None:
+            here = active(t)
+            after = tf.nest.map_structure(lambda a, b: tf.where(here, a, b), after, before)
+        # A matrix product's result would lose the static sizes of `state` in a loop over any batch.
+        return tf.nest.map_structure(lambda a, b: tf.ensure_shape(a, b.shape), after, state)
+
+    if not collect:
+        _, state = tf.while_loop(
+            lambda t, _: t < end, lambda t, s: (t + 1, advance(t, s)), (begin, state)
+        )
+        return state, None
+
+    stored = tf.nest.map_structure(
+        lambda s: tf.TensorArray(tf.float32, end - begin, element_shape=s.shape), state
+    )
+
+    def body(t: tf.Tensor, before: _AnyState, stored: Any) -> tuple:
+        after = advance(t, before)
+        stored = tf.nest.map_structure(lambda all_, s: all_.write(t - begin, s), stored, after)
+        return t + 1, after, stored
+
+    _, last, stored = tf.while_loop(lambda t, *_: t < end, body, (begin, state, stored))
+    return last, tf.nest.map_structure(lambda all_: all_.stack(), stored)
+
+
+def states_by_steps(
+    step: Callable[[bool], Callable[[tf.Tensor, _AnyState], _AnyState]],
+    steps: tf.Tensor,
+    state: _AnyState,
+    marks: tf.Tensor,
+    *,
+    active: Active | None,
+    outputs: bool,
+    gradient: bool,
+) -> tuple[_AnyState, tf.Tensor | None]:
+    """`Core.states_at` for a recurrence that goes one step after the other, see `run`.
+
+    Args:
+        step: Gives `run`'s step; called with whether a gradient is taken through it.
+        steps: T.
+        state: The state before the segment.
+        marks: See `Core.states_at`.
+        active: See `Core.states_at`.
+        outputs: See `Core.states_at`.
+        gradient: See `Core.states_at`.
+
+    Returns:
+        See `Core.states_at`.
+    """
+    if not gradient and not outputs:
+        one = step(False)
+
+        def advance(state: _AnyState, begin: tf.Tensor, end: tf.Tensor) -> _AnyState:
+            return run(one, begin, end, state, active=active)[0]
+
+        return keep_at(advance, state, marks), None
+    _, states = run(step(True), 0, steps, state, active=active, collect=True)
+    return gather_at(state, states, marks), states.h if outputs else None
+
+
+def gather_at(first: _AnyState, states: _AnyState, marks: tf.Tensor) -> _AnyState:
+    """Picks states by position.
+
+    Args:
+        first: The state before step 0.
+        states: The states after every step, [T, B, ...] each.
+        marks: [M] int32 positions in 0..T.
+
+    Returns:
+        The states before those steps, [M, B, ...] each.
+    """
+    return tf.nest.map_structure(
+        lambda f, s: tf.gather(tf.concat([f[tf.newaxis], s], 0), marks), first, states
+    )
+
+
+def keep_at(
+    advance: Callable[[_AnyState, tf.Tensor, tf.Tensor], _AnyState],
+    state: _AnyState,
+    marks: tf.Tensor,
+) -> _AnyState:
+    """Sweeps once over a sequence and keeps the states at some positions.
+
+    Args:
+        advance: Gives the state at a position from that at an earlier one and the two positions.
+        state: The state at position 0.
+        marks: [M] int32 positions, in any order.
+
+    Returns:
+        The states there, [M, B, H] each.
+    """
+    order = tf.argsort(marks, stable=True)
+    ascending = tf.gather(marks, order)
+    count = tf.shape(marks)[0]
+    kept = tf.nest.map_structure(
+        lambda s: tf.TensorArray(tf.float32, count, element_shape=s.shape), state
+    )
+
+    def body(i: tf.Tensor, position: tf.Tensor, state: _AnyState, kept: Any) -> tuple:
+        to = ascending[i]
+        state = advance(state, position, to)
+        kept = tf.nest.map_structure(lambda all_, s: all_.write(i, s), kept, state)
+        return i + 1, to, state, kept
+
+    *_, kept = tf.while_loop(lambda i, *_: i < count, body, (0, 0, state, kept))
+    inverse = tf.argsort(order)
+    return tf.nest.map_structure(lambda all_: tf.gather(all_.stack(), inverse), kept)
+
+
+def in_chunks(
+    advance: Callable[[_AnyState, tf.Tensor, tf.Tensor], _AnyState],
+    state: _AnyState,
+    begin: tf.Tensor | int,
+    end: tf.Tensor | int,
+    chunk: int,
+) -> _AnyState:
+    """Sweeps from `begin` to `end`, at most `chunk` steps at a time, so that memory is bounded.
+
+    Args:
+        advance: See `keep_at`.
+        state: The state at `begin`.
+        begin: The first step.
+        end: One past the last step.
+        chunk: Steps.
+
+    Returns:
+        The state at `end`.
+    """
+    begin, end = tf.convert_to_tensor(begin), tf.convert_to_tensor(end)
+
+    def body(t: tf.Tensor, before: _AnyState) -> tuple[tf.Tensor, _AnyState]:
+        stop = tf.minimum(t + chunk, end)
+        after = advance(before, t, stop)
+        return stop, tf.nest.map_structure(lambda a, b: tf.ensure_shape(a, b.shape), after, before)
+
+    # TensorFlow would begin with chunks ahead of time what does not depend on the state.
+    return tf.while_loop(lambda t, _: t < end, body, (begin, state), parallel_iterations=1)[1]
+
+
+def check_sizes(core: str, **sizes: int) -> None:
+    """Raises UserError where a parameter of a core, a whole number, is below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise UserError(f"{core}.{name} must be at least 1, but is {value}.")

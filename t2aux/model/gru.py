@@ -1,0 +1,145 @@
+"""The GRU as a core (Cho et al. 2014), in the form that Keras and cuDNN have (reset_after=True).
+
+With z the update gate, r the reset gate and h~ the candidate, and a bias on either side:
+
+    z = sigmoid(x W_z + b_z + h U_z + b'_z)
+    r = sigmoid(x W_r + b_r + h U_r + b'_r)
+    h~ = tanh(x W_h + b_h + r * (h U_h + b'_h))
+    h' = z * h + (1 - z) * h~
+
+It runs in plain TensorFlow, one step after the other; the CPU's kernel is the LSTM's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gin
+import tensorflow as tf
+
+from t2aux.model import core, initializers, inputs
+from t2aux.model.core import Active
+from t2aux.model.lstm import LSTMState
+
+
+class GRUState(NamedTuple):
+    """A GRU's state: its output `h` [B, H]."""
+
+    h: tf.Tensor
+
+    def as_lstm(self) -> LSTMState:
+        """Both h and c are this h [us].
+
+        A GRU's h is what an LSTM has two of: the memory and the output. As c it is where the
+        decoder's forget gates can keep it and its gradient passes undamped; as h the gates see it
+        in the first step.
+        """
+        return LSTMState(self.h, self.h)
+
+
+def cell(
+    z: tf.Tensor, h: tf.Tensor, recurrent_kernel: tf.Tensor, recurrent_bias: tf.Tensor
+) -> GRUState:
+    """One step from the input's part of the pre-activations.
+
+    Args:
+        z: [B, 3H], in Keras's order: update, reset, candidate; with the input's bias.
+        h: [B, H] the output before this step.
+        recurrent_kernel: [H, 3H].
+        recurrent_bias: [3H].
+
+    Returns:
+        The state after it.
+    """
+    recurrent = tf.matmul(h, recurrent_kernel) + recurrent_bias
+    z_gates, z_candidate = tf.split(z, [2 * h.shape[-1], h.shape[-1]], axis=-1)
+    r_gates, r_candidate = tf.split(recurrent, [2 * h.shape[-1], h.shape[-1]], axis=-1)
+    update, reset = tf.split(tf.sigmoid(z_gates + r_gates), 2, axis=-1)
+    candidate = tf.tanh(z_candidate + reset * r_candidate)
+    return GRUState(candidate + update * (h - candidate))
+
+
+@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
+class GRU(core.Core):
+    """A layer of GRU cells with Keras's weights and gate order (update, reset, candidate).
+
+    The kernel starts Glorot-uniform, the recurrent kernel orthogonal, the biases 0: as in Keras.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        seed: int,
+        name: str = "gru",
+        chrono_steps: int | None = None,
+    ) -> None:
+        """Makes the weights.
+
+        Args:
+            input_size: D.
+            hidden_size: H.
+            seed: Of the initial weights, together with `name`.
+            name: The core's name.
+            chrono_steps: The longest dependency expected, in steps, at least 3: the update gates'
+                biases are then log u with u uniform in [1, steps - 1] (chrono initialisation:
+                Tallec and Ollivier 2018, section 2). None: 0.
+
+        Raises:
+            UserError: `chrono_steps` is below 3.
+        """
+        super().__init__(name=name)
+        self.hidden_size = hidden_size
+        self.kernel = initializers.glorot((input_size, 3 * hidden_size), seed, f"{name}/kernel")
+        self.recurrent_kernel = initializers.orthogonal_gates(
+            hidden_size, seed, f"{name}/recurrent_kernel", gates=3
+        )
+        bias = tf.zeros([2, 3 * hidden_size])
+        if chrono_steps is not None:
+            keep = initializers.chrono(
+                hidden_size, chrono_steps, seed, f"{name}/bias", parameter="GRU.chrono_steps"
+            )
+            bias += tf.pad(keep[tf.newaxis], [[0, 1], [0, 2 * hidden_size]])
+        self.bias = tf.Variable(bias, name=f"{name}/bias")
+
+    def init_state(self, batch: tf.Tensor | int) -> GRUState:
+        """Zeros [batch, H]."""
+        return GRUState(tf.zeros([batch, self.hidden_size]))
+
+    def step(self, x: tf.Tensor, state: GRUState) -> tuple[tf.Tensor, GRUState]:
+        """See `Core`."""
+        z = tf.matmul(x, self.kernel) + self.bias[0]
+        state = cell(z, state.h, self.recurrent_kernel, self.bias[1])
+        return state.h, state
+
+    def states_at(
+        self,
+        tokens: tf.Tensor,
+        input_layer: inputs.InputLayer,
+        state: GRUState,
+        marks: tf.Tensor,
+        *,
+        active: Active | None = None,
+        outputs: bool = False,
+        gradient: bool = True,
+    ) -> tuple[GRUState, tf.Tensor | None]:
+        """See `Core`; the input layer is folded into the kernel."""
+        weights = input_layer.fold(self.kernel, self.bias[0]).weights
+        recurrent_kernel = tf.convert_to_tensor(self.recurrent_kernel)
+        recurrent_bias = self.bias[1]
+
+        def step(differentiable: bool) -> Callable[[tf.Tensor, GRUState], GRUState]:
+            read = inputs.reader(tokens, *weights, differentiable=differentiable)
+            return lambda t, s: cell(read(t), s.h, recurrent_kernel, recurrent_bias)
+
+        return core.states_by_steps(
+            step,
+            tf.shape(tokens)[0],
+            state,
+            marks,
+            active=active,
+            outputs=outputs,
+            gradient=gradient,
+        )

@@ -1,0 +1,217 @@
+"""minGRU as a core: a linear recurrence, trained with an associative scan (Feng et al. 2024).
+
+L. Feng, F. Tung, M. O. Ahmed, Y. Bengio, H. Hajimirsadeghi, "Were RNNs All We Needed?",
+arXiv 2410.01201, section 3.1. Gates and candidate depend on the input alone,
+
+    z_t = sigmoid(x_t W_z + b_z),  h~_t = x_t W_h + b_h,  h_t = (1 - z_t) * h_{t-1} + z_t * h~_t,
+
+so all of them are computed at once, and what is left is linear in h and can be scanned in parallel.
+This is the paper's plain form. Its g() is for scans of logarithms, which need positive values, and
+whose sums over thousands of steps lose the digits that their differences need. Here nothing is
+divided and no logarithm taken. What is forgotten is multiplied up instead of what is kept, since
+gates that remember 16,384 steps are nearer to 1 than float32 can tell well.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import gin
+import tensorflow as tf
+
+from t2aux.model import core, initializers, inputs
+from t2aux.model.core import Active
+from t2aux.model.lstm import LSTMState
+
+# Steps that are scanned one after the other, all pieces of this size at once.
+_PIECE = 16
+# Steps of all layers that are held at once where no gradient is taken.
+_CHUNK = 256
+
+
+class MinGRUState(NamedTuple):
+    """The outputs of all layers, bottom first, [B, H] each."""
+
+    layers: tuple[tf.Tensor, ...]
+
+    @property
+    def h(self) -> tf.Tensor:
+        """The top layer's output [B, H]."""
+        return self.layers[-1]
+
+    def as_lstm(self) -> LSTMState:
+        """Both h and c are the top layer's h [us], as for a GRU and for the same reasons."""
+        return LSTMState(self.h, self.h)
+
+
+@tf.custom_gradient
+def linear_recurrence(z: tf.Tensor, b: tf.Tensor, h0: tf.Tensor) -> tuple:
+    """h_t = (1 - z_t) * h_{t-1} + b_t for all t, by an associative scan.
+
+    The gradient is such a recurrence too, from the last step to the first; nothing is kept for it
+    but z and the result.
+
+    Args:
+        z: [T, B, H], in [0, 1].
+        b: [T, B, H].
+        h0: [B, H].
+
+    Returns:
+        h_0 to h_{T-1}, [T, B, H].
+    """
+    h = _scan(z, b, h0)
+
+    def gradient(d_h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        # What comes to h_t from the loss and from h_{t+1}: g_t = d_h_t + (1 - z_{t+1}) * g_{t+1}.
+        following = tf.concat([z[1:], tf.zeros_like(z[:1])], 0)
+        g = _scan(following, d_h, tf.zeros_like(h0), reverse=True)
+        before = tf.concat([h0[tf.newaxis], h], 0)[:-1]
+        return -g * before, g, tf.reduce_sum((1 - z[:1]) * g[:1], 0)
+
+    return h, gradient
+
+
+def _scan(z: tf.Tensor, b: tf.Tensor, h: tf.Tensor, reverse: bool = False) -> tf.Tensor:
+    # In three passes, T / P + 2P operations deep, of which the first and the last work on T / P
+    # pieces of P steps at once: what every piece does to a state; the states between the pieces,
+    # one after the other; and every piece again, from its state on. On a CPU this is faster than a
+    # scan of depth log T, which reads and writes everything log T times, and than T single steps.
+    steps, shape = tf.shape(z)[0], h.shape
+    # The last piece is filled up with steps that keep the state.
+    padding = [[0, -steps % _PIECE], [0, 0], [0, 0]]
+    pieces = tf.concat([[-1, _PIECE], tf.shape(z)[1:]], 0)
+    z = tf.unstack(tf.reshape(tf.pad(z, padding), pieces), _PIECE, axis=1)
+    b = tf.unstack(tf.reshape(tf.pad(b, padding), pieces), _PIECE, axis=1)
+    order = range(_PIECE)[::-1] if reverse else range(_PIECE)
+    # The piece as one step: what of the state before it is forgotten, and what is added.
+    forgotten, added = tf.zeros_like(z[0]), tf.zeros_like(b[0])
+    for i in order:
+        forgotten += z[i] * (1 - forgotten)
+        added += b[i] - z[i] * added
+    count = tf.shape(added)[0]
+    before = tf.TensorArray(tf.float32, count, element_shape=shape)
+
+    def between(i: tf.Tensor, h: tf.Tensor, before: tf.TensorArray) -> tuple:
+        k = count - 1 - i if reverse else i
+        after = h + (added[k] - forgotten[k] * h)
+        return i + 1, tf.ensure_shape(after, shape), before.write(k, h)
+
+    *_, before = tf.while_loop(lambda i, *_: i < count, between, (0, h, before))
+    h = before.stack()
+    states = [h] * _PIECE
+    for i in order:
+        h += b[i] - z[i] * h
+        states[i] = h
+    whole = tf.concat([[-1], tf.shape(h)[1:]], 0)
+    return tf.ensure_shape(tf.reshape(tf.stack(states, 1), whole)[:steps], [None, *shape])
+
+
+@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
+class MinGRU(core.Core):
+    """Stacked layers of minGRU; each reads the outputs of the one below.
+
+    A layer's kernel holds the update gate, then the candidate; it starts Glorot-uniform.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        seed: int,
+        name: str = "mingru",
+        layers: int = 3,
+        chrono_steps: int | None = None,
+    ) -> None:
+        """Makes the weights.
+
+        Args:
+            input_size: D.
+            hidden_size: H, of every layer.
+            seed: Of the initial weights, together with `name`.
+            name: The core's name.
+            layers: How many. A single layer's gates know nothing but the current token; three of
+                128 have 99,072 weights, a GRU of 128 as many [us].
+            chrono_steps: The longest dependency expected, in steps, at least 3: the update gates'
+                biases are then -log u with u uniform in [1, steps - 1] (chrono initialisation:
+                Tallec and Ollivier 2018, section 2). None: 0.
+
+        Raises:
+            UserError: `layers` is below 1, or `chrono_steps` below 3.
+        """
+        super().__init__(name=name)
+        core.check_sizes("MinGRU", layers=layers)
+        self.hidden_size = hidden_size
+        self.kernels, self.biases = [], []
+        for i in range(layers):
+            shape = (hidden_size if i else input_size, 2 * hidden_size)
+            self.kernels.append(initializers.glorot(shape, seed, f"{name}/kernel_{i}"))
+            bias = tf.zeros([2 * hidden_size])
+            if chrono_steps is not None:
+                keep = initializers.chrono(
+                    hidden_size,
+                    chrono_steps,
+                    seed,
+                    f"{name}/bias_{i}",
+                    parameter="MinGRU.chrono_steps",
+                )
+                bias -= tf.pad(keep, [[0, hidden_size]])
+            self.biases.append(tf.Variable(bias, name=f"{name}/bias_{i}"))
+
+    def init_state(self, batch: tf.Tensor | int) -> MinGRUState:
+        """Zeros [batch, H] for every layer."""
+        return MinGRUState((tf.zeros([batch, self.hidden_size]),) * len(self.kernels))
+
+    def step(self, x: tf.Tensor, state: MinGRUState) -> tuple[tf.Tensor, MinGRUState]:
+        """See `Core`."""
+        after = []
+        for kernel, bias, h in zip(self.kernels, self.biases, state.layers, strict=True):
+            z, candidate = _gates(tf.matmul(x, kernel) + bias)
+            x = h + z * (candidate - h)
+            after.append(x)
+        return x, MinGRUState(tuple(after))
+
+    def states_at(
+        self,
+        tokens: tf.Tensor,
+        input_layer: inputs.InputLayer,
+        state: MinGRUState,
+        marks: tf.Tensor,
+        *,
+        active: Active | None = None,
+        outputs: bool = False,
+        gradient: bool = True,
+    ) -> tuple[MinGRUState, tf.Tensor | None]:
+        """See `Core`; the input layer is folded into the bottom layer's kernel."""
+        layers = [input_layer.fold(self.kernels[0], self.biases[0])]
+        for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
+            layers.append(inputs.Folded(kernel, bias, None))
+
+        def states(first: MinGRUState, begin: tf.Tensor | int, end: tf.Tensor) -> MinGRUState:
+            here = None if active is None else active(tf.range(begin, end)[:, tf.newaxis])
+            x, after = tokens[begin:end], []
+            for layer, h in zip(layers, first.layers, strict=True):
+                z, candidate = _gates(layer(x))
+                # No update: a sequence that is not there keeps its state.
+                z = z if here is None else tf.where(here, z, 0.0)
+                x = linear_recurrence(z, z * candidate, h)
+                after.append(x)
+            return MinGRUState(tuple(after))
+
+        if not gradient and not outputs:
+
+            def advance(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
+                return tf.nest.map_structure(lambda s: s[-1], states(state, begin, end))
+
+            def sweep(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
+                return core.in_chunks(advance, state, begin, end, _CHUNK)
+
+            return core.keep_at(sweep, state, marks), None
+        after = states(state, 0, tf.shape(tokens)[0])
+        return core.gather_at(state, after, marks), after.h if outputs else None
+
+
+def _gates(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    # The update gate and the candidate, [..., H] each.
+    z, candidate = tf.split(z, 2, axis=-1)
+    return tf.sigmoid(z), candidate
