@@ -104,7 +104,7 @@ def reference_states(classifier, tokens, state, mask=None):
         new = classifier.step(tokens[:, t], states[-1])
         if mask is not None:
             here = mask[:, t, tf.newaxis]
-            new = LSTMState(*[tf.where(here, n, s) for n, s in zip(new, states[-1], strict=True)])
+            new = tf.nest.map_structure(lambda n, s: tf.where(here, n, s), new, states[-1])  # noqa: B023
         states.append(new)
     return states
 
