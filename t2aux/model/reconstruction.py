@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from t2aux.kernels import ops
 from t2aux.model import lstm
-from t2aux.model.auxiliary import Auxiliary, Loss, run_stack, stream, uniform_position
+from t2aux.model.auxiliary import Anchored, Loss, run_stack, stream, uniform_position
 from t2aux.model.classifier import Classifier
 from t2aux.model.core import State
 from t2aux.model.lstm import LSTMState
@@ -17,7 +17,7 @@ _SEGMENT, _SAMPLE, _TOKEN = range(2, 5)
 
 
 @gin.configurable(denylist=["classifier"])
-class Reconstruction(Auxiliary):
+class Reconstruction(Anchored):
     """r-LSTM: from the state at an anchor, reconstruct a segment that was read before it.
 
     A decoder starts from the main LSTM's state at the anchor, is given the first token of the

@@ -16,7 +16,7 @@ from absl import logging
 
 from t2aux import data, evaluation, files
 from t2aux.errors import UserError
-from t2aux.model.auxiliary import Auxiliary
+from t2aux.model.auxiliary import Anchored, Auxiliary
 from t2aux.model.classifier import Classifier
 from t2aux.training import checkpoints
 from t2aux.training.progress import Rate, RunLog
@@ -112,7 +112,8 @@ def train(
         model_dir: The run directory.
         config_text: The parsed configuration, to be kept in it.
         phases: In order.
-        auxiliary_losses: [@Reconstruction] for r-LSTM, [@Prediction] for p-LSTM, or both.
+        auxiliary_losses: [@Reconstruction] for r-LSTM, [@Prediction] for p-LSTM, or both;
+            [@LanguageModel] or [@SequenceAutoencoder] for what the paper compares with (Table 4).
         batch_size: B.
         supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
         auxiliary_bptt: Steps that each auxiliary gradient goes back; "full", or 0 for none.
@@ -158,6 +159,13 @@ def train(
     classifier = Classifier(train_split.info, seed=seed)
     losses = [make(classifier) for make in auxiliary_losses]
     _check_lengths(train_split, losses)
+    if losses and not any(loss.weight for loss in losses):
+        for phase in phases:
+            if phase.epochs and not phase.supervised:
+                raise UserError(
+                    f"The phase {phase.name} trains on the auxiliary losses alone, and their "
+                    "weights are all 0: give one a weight, or set train.phases = [@joint/Phase()]."
+                )
     run = _Run(
         directory,
         Trainer(classifier, losses, supervised_bptt=supervised_bptt, auxiliary_bptt=auxiliary_bptt),
@@ -184,24 +192,27 @@ def train(
 
 def _check_lengths(split: data.Split, losses: Sequence[Auxiliary]) -> None:
     """Raises UserError if a loss has no sequence to be taken on; says if it has only some."""
+    longest = int(split.lengths.max())
     for loss in losses:
-        kind, needed = type(loss).__name__, loss.shortest_sequence
+        what, needed = type(loss).__name__, loss.shortest_sequence
+        hint = "take another loss"
+        if isinstance(loss, Anchored):
+            what = f"{what}.length = {loss.length}"
+            hint = f"set a smaller one, such as {max(1, longest // 2)}"
         fitting = int((split.lengths >= needed).sum())
         if not fitting:
             raise UserError(
-                f"{kind}.length = {loss.length} needs sequences of at least {needed} steps, but "
-                f"the longest training sequence of {split.info.name} has {split.lengths.max()}: "
-                f"set a smaller one, such as {max(1, int(split.lengths.max()) // 2)}."
+                f"{what} needs sequences of at least {needed} steps, but the longest training "
+                f"sequence of {split.info.name} has {longest}: {hint}."
             )
         if fitting < len(split):
             logging.warning(
-                "%d of the %d training sequences have fewer than the %d steps that %s.length = %d "
-                "needs: they train the classifier alone.",
+                "%d of the %d training sequences have fewer than the %d steps that %s needs: they "
+                "train the classifier alone.",
                 len(split) - fitting,
                 len(split),
                 needed,
-                kind,
-                loss.length,
+                what,
             )
 
 
@@ -341,6 +352,7 @@ class _Run:
         if getattr(self, "_compiled", (None,))[0] is phase:
             return self._compiled[1]
         trainer, position = self._trainer, self._position
+        variables = trainer.trained_variables(auxiliary=phase.auxiliary)
         phase_steps = phase.epochs * self._steps_per_epoch
         seed = int(position.seed)
 
@@ -354,6 +366,7 @@ class _Run:
                     seed=tf.stack([tf.constant(seed), tf.cast(position.step, tf.int32)]),
                     progress=tf.cast(step_in_phase / phase_steps, tf.float32),
                     supervised=phase.supervised,
+                    auxiliary=phase.auxiliary,
                 )
                 gradients, norm = step.gradients, tf.linalg.global_norm(step.gradients)
                 if self._clip_norm is not None:
@@ -361,7 +374,7 @@ class _Run:
                 self._optimizer.learning_rate.assign(
                     phase.rate(step_in_phase, self._steps_per_epoch)
                 )
-                self._optimizer.apply(gradients, trainer.variables_in_order)
+                self._optimizer.apply(gradients, variables)
                 examples = tf.cast(tf.shape(batch.labels)[0], tf.float32)
                 self._sums.add({**step.metrics, "gradient_norm": norm, "examples": examples})
                 position.step.assign_add(1)
@@ -378,6 +391,9 @@ class _Run:
             means["accuracy"] = correct / max(examples, 1.0)
         else:
             means.pop("supervised_loss")
+        if not phase.auxiliary:
+            for loss in self._trainer.losses:
+                means.pop(f"{loss.name}_loss")
         if not means["loss"] - means["loss"] == 0:
             raise UserError(
                 f"The loss is {means['loss']} at step {step}: give the same command again with a "
