@@ -13,6 +13,8 @@ from t2aux import config, data, files, litert
 from t2aux.errors import UserError
 from t2aux.export import card, metadata, parity, saved_model, staging, tflite
 from t2aux.export.twin import Twin
+from t2aux.model.classifier import Classifier
+from t2aux.model.lstm import LSTM
 from t2aux.run import Run
 
 FORMATS = ("saved_model", "tflite")
@@ -47,10 +49,11 @@ def export(
         The version's directory, and what was measured.
 
     Raises:
-        UserError: A format is unknown, the directory can't be written, the version is there
-            already, the test data is missing, or an artefact could not be made or is further off
-            than the tolerance. Nothing is left behind then.
+        UserError: The classifier is not an LSTM, a format is unknown, the directory can't be
+            written, the version is there already, the test data is missing, or an artefact could
+            not be made or is further off than the tolerance. Nothing is left behind then.
     """
+    _check_model(run)
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise UserError(
@@ -83,6 +86,21 @@ def export(
         if before_publishing is not None:
             before_publishing()
     return stage.published, measured
+
+
+def _check_model(run: Run) -> None:
+    network = run.classifier
+    if isinstance(network, Classifier):
+        if isinstance(network.core, LSTM):
+            return
+        what = f"this run's core is {type(network.core).__name__}"
+    else:
+        what = f"this run's model is {type(network).__name__}"
+    raise UserError(
+        f"t2aux export knows LSTM classifiers only; {what}: `t2aux evaluate "
+        f"--model_dir={run.model_dir}` and `t2aux classify --model={run.model_dir}` work on the "
+        "run itself."
+    )
 
 
 def _test_split(run: Run, examples: int | None) -> data.Split:

@@ -12,7 +12,8 @@ import tensorflow as tf
 from t2aux import litert, run
 from t2aux.errors import UserError
 from t2aux.model.classifier import Classifier
-from t2aux.model.lstm import LSTMState
+from t2aux.model.core import State
+from t2aux.model.transformer import Transformer
 from t2aux.preprocessing import DatasetInfo
 
 
@@ -123,27 +124,32 @@ class CheckpointClassifier(_BatchClassifier):
         info: The classes and the preprocessing.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier | Transformer) -> None:
         """Wraps a classifier with its weights."""
         self.info = classifier.info
-        self._init_state = classifier.init_state
         shape = [None, None] if self.info.is_text else [None, None, self.info.channels]
         tokens = tf.TensorSpec(shape, tf.int32 if self.info.is_text else tf.float32)
         lengths = tf.TensorSpec([None], tf.int32)
-        state = tf.TensorSpec([None, classifier.hidden_size])
 
         @tf.function(input_signature=[tokens, lengths], autograph=False)
         def whole(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
             return tf.nn.softmax(classifier(tokens, lengths))
 
-        @tf.function(input_signature=[tokens, lengths, state, state], autograph=False)
-        def step(
-            tokens: tf.Tensor, lengths: tf.Tensor, h: tf.Tensor, c: tf.Tensor
-        ) -> tuple[LSTMState, tf.Tensor]:
-            new = classifier.scan(tokens, LSTMState(h, c), lengths)
+        self._whole = whole
+        self._init_state = None
+        if not isinstance(classifier, Classifier):
+            return
+        self._init_state = classifier.init_state
+        state = tf.nest.map_structure(
+            lambda s: tf.TensorSpec([None, *s.shape[1:]]), classifier.init_state(1)
+        )
+
+        @tf.function(input_signature=[tokens, lengths, state], autograph=False)
+        def step(tokens: tf.Tensor, lengths: tf.Tensor, state: State) -> tuple[State, tf.Tensor]:
+            new = classifier.scan(tokens, state, lengths)
             return new, tf.nn.softmax(classifier.logits(new.h))
 
-        self._whole, self._step = whole, step
+        self._step = step
 
     @classmethod
     def of_run(cls, model_dir: str | os.PathLike[str]) -> CheckpointClassifier:
@@ -157,10 +163,15 @@ class CheckpointClassifier(_BatchClassifier):
     def stream_batch(
         self, inputs: np.ndarray, lengths: np.ndarray, segment: int
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """See the base class."""
+        """See the base class. Raises UserError where the classifier has no state to carry."""
+        if self._init_state is None:
+            raise UserError(
+                "The run's model is a Transformer, which reads whole sequences only: classify "
+                "without --stream."
+            )
         state = self._init_state(len(lengths))
         for done, part, there in _segments(inputs, lengths, segment):
-            state, probabilities = self._step(part, there, *state)
+            state, probabilities = self._step(part, there, state)
             yield done, probabilities.numpy()
 
 

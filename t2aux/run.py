@@ -6,13 +6,14 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-# Imported for their configurables: a run's configuration names them.
-import t2aux.model.prediction
-import t2aux.model.reconstruction
+import gin
+
+# Imported for its configurables, which a run's configuration names.
 import t2aux.training.loop  # noqa: F401
 from t2aux import config, files
 from t2aux.errors import UserError
 from t2aux.model.classifier import Classifier
+from t2aux.model.transformer import Transformer
 from t2aux.preprocessing import DatasetInfo
 from t2aux.training import checkpoints
 
@@ -31,7 +32,7 @@ class Run:
     """
 
     model_dir: pathlib.Path
-    classifier: Classifier
+    classifier: Classifier | Transformer
     info: DatasetInfo
     step: int
     checkpoint: str
@@ -74,6 +75,7 @@ def load_run(
         if not pathlib.Path(path).parent.name:
             path = str(directory / "checkpoints" / checkpoint)
     with config.user_errors():
-        classifier = Classifier(info, seed=0)
+        make = gin.get_bindings("train").get("model", Classifier)
+        classifier = make(info, seed=0)
     checkpoints.restore(path, classifier=classifier)
     return Run(directory, classifier, info, int(path.rsplit("-", 1)[-1]), path, text)

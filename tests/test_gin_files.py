@@ -7,10 +7,14 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-import t2aux.model.prediction
-import t2aux.model.reconstruction  # noqa: F401
 from t2aux import config, data
+from t2aux.model.classifier import Classifier
+from t2aux.model.gru import GRU
+from t2aux.model.lstm import LSTM
+from t2aux.model.mingru import MinGRU
+from t2aux.model.reconstruction import Reconstruction
 from t2aux.training import loop
+from tests import networks
 
 # The real lengths, with small networks: one batch of each phase.
 SMALL = [
@@ -19,6 +23,8 @@ SMALL = [
     "Classifier.head_size = 4",
     "Reconstruction.head_size = 4",
     "Prediction.head_size = 4",
+    "LanguageModel.head_size = 4",
+    "SequenceAutoencoder.head_size = 4",
     "BATCH_SIZE = 2",
     "load.max_examples = 2",
 ]
@@ -38,6 +44,14 @@ WHOLE = {
     "models/lstm": (["paper/mnist", "models/lstm"], []),
     "models/r_lstm": (["paper/mnist", "models/p_lstm", "models/r_lstm"], []),
     "models/p_lstm": (["paper/mnist", "models/p_lstm"], []),
+    "models/rp_lstm": (["paper/cifar10", "models/lm_lstm", "models/rp_lstm"], []),
+    "models/lm_lstm": (["paper/dbpedia", "models/lm_lstm"], []),
+    "models/sa_lstm": (["paper/dbpedia", "models/sa_lstm"], []),
+    "models/transformer": (["paper/mnist", "models/transformer"], ["Transformer.model_size = 8"]),
+    "cores/gru": (["paper/mnist", "cores/gru"], []),
+    "cores/mingru": (["paper/mnist", "cores/mingru"], []),
+    "cores/lstm_plain": (["paper/mnist", "cores/lstm_plain"], []),
+    "cores/lstm_chrono": (["paper/mnist", "models/p_lstm", "cores/lstm_chrono"], []),
     "training/full": (["quickstart", "training/full"], []),
     "training/truncated": (["quickstart", "training/truncated"], []),
 }
@@ -98,12 +112,53 @@ def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
     text = config.parse(files, settings)
     assert loop.train(str(tmp_path / "run"), text)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    plain = name in ("models/lstm", "quickstart_lstm")
+    plain = name in ("models/lstm", "models/transformer", "quickstart_lstm")
     phases = ["joint"] if plain else ["pretrain", "joint"]
     assert [line["phase"] for line in lines if line["split"] == "train"] == phases
     assert np.isfinite([line["loss"] for line in lines]).all()
+    # LM-LSTM and SA-LSTM are fine-tuned; the others' joint phase has their losses, too.
+    auxiliary = {key for line in lines for key in line if key.endswith("_loss")} - {
+        "supervised_loss"
+    }
+    fine_tuned = name in ("models/lm_lstm", "models/sa_lstm")
+    for line in lines:
+        if line["split"] == "train" and line["phase"] == "joint":
+            assert not auxiliary & line.keys() if fine_tuned else auxiliary <= line.keys()
+    assert bool(auxiliary) != plain
     # What was written is a configuration that means the same.
     assert config.parse([str(tmp_path / "run/config.gin")], []) == text
+
+
+@pytest.mark.parametrize(
+    ("core", "kind"),
+    [("gru", GRU), ("mingru", MinGRU), ("lstm_plain", LSTM), ("lstm_chrono", LSTM)],
+)
+def test_a_core_is_the_main_networks_alone(core, kind):
+    def make(*files):
+        config.parse(["quickstart", *files], ["Reconstruction.layers = 1"])
+        classifier = Classifier(networks.vectors_info(length=64), seed=0)
+        return classifier, Reconstruction(classifier)
+
+    standard, standard_loss = make()
+    classifier, loss = make(f"cores/{core}")
+    assert isinstance(classifier.core, kind)
+    (own,), (theirs,) = loss.layers, standard_loss.layers
+    for a, b in zip(own.variables, theirs.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    if kind is not LSTM:
+        return
+    put_in, forget, others = np.split(classifier.core.bias, [128, 256])
+    assert not np.any(others)
+    np.testing.assert_array_equal(classifier.core.kernel, standard.core.kernel)
+    same = np.array_equal(classifier.core.recurrent_kernel, standard.core.recurrent_kernel)
+    if core == "lstm_plain":
+        assert not same
+        assert not np.any(put_in)
+        assert not np.any(forget)
+    else:
+        assert same
+        np.testing.assert_array_equal(put_in, -forget)
+        assert 0 <= forget.min() < forget.max() <= np.log(783)
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -34,7 +34,6 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status."""
     common.quiet_tensorflow()
     from t2aux import config
-    from t2aux.model import prediction, reconstruction  # noqa: F401  Their configurables.
     from t2aux.training import loop
 
     common.no_arguments(argv)

@@ -16,6 +16,9 @@ from absl import logging
 
 from t2aux import data, evaluation, files
 from t2aux.errors import UserError
+
+# Imported for their configurables, too: a configuration names them.
+from t2aux.model import autoencoder, gru, language_model, mingru  # noqa: F401
 from t2aux.model.auxiliary import Anchored, Auxiliary
 from t2aux.model.classifier import Classifier
 from t2aux.training import checkpoints
@@ -23,6 +26,7 @@ from t2aux.training.progress import Rate, RunLog
 from t2aux.training.schedule import PAPER_PHASES, Phase
 from t2aux.training.trainer import Trainer
 from t2aux.training.truncation import Bptt
+from t2aux.training.whole import WholeTrainer
 
 for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
     gin.external_configurable(getattr(keras.optimizers, _optimizer), module="keras.optimizers")
@@ -87,6 +91,7 @@ def train(
     model_dir: str,
     config_text: str = "",
     *,
+    model: Callable[..., Any] = Classifier,
     phases: Sequence[Phase] = PAPER_PHASES,
     auxiliary_losses: Sequence[Callable[..., Any]] = (),
     batch_size: int = 128,
@@ -111,6 +116,8 @@ def train(
     Args:
         model_dir: The run directory.
         config_text: The parsed configuration, to be kept in it.
+        model: Makes the network: @Classifier, a recurrent one, or @Transformer, which takes no
+            auxiliary losses and heeds no truncation.
         phases: In order.
         auxiliary_losses: [@Reconstruction] for r-LSTM, [@Prediction] for p-LSTM, or both;
             [@LanguageModel] or [@SequenceAutoencoder] for what the paper compares with (Table 4).
@@ -156,19 +163,25 @@ def train(
     directory = files.ensure_directory(model_dir)
     train_split = data.load("train")
     test_split = data.load("test", info=train_split.info)
-    classifier = Classifier(train_split.info, seed=seed)
-    losses = [make(classifier) for make in auxiliary_losses]
-    _check_lengths(train_split, losses)
-    if losses and not any(loss.weight for loss in losses):
-        for phase in phases:
-            if phase.epochs and not phase.supervised:
-                raise UserError(
-                    f"The phase {phase.name} trains on the auxiliary losses alone, and their "
-                    "weights are all 0: give one a weight, or set train.phases = [@joint/Phase()]."
-                )
+    classifier = model(train_split.info, seed=seed)
+    if isinstance(classifier, Classifier):
+        losses = [make(classifier) for make in auxiliary_losses]
+        _check_lengths(train_split, losses)
+        _check_weights(phases, losses)
+        trainer = Trainer(
+            classifier, losses, supervised_bptt=supervised_bptt, auxiliary_bptt=auxiliary_bptt
+        )
+    elif auxiliary_losses:
+        raise UserError(
+            f"train.auxiliary_losses need a recurrent network's state, and train.model is a "
+            f"{type(classifier).__name__}: set train.auxiliary_losses = [] (models/transformer "
+            "does, after any other file of models/), or train.model = @Classifier."
+        )
+    else:
+        trainer = WholeTrainer(classifier)
     run = _Run(
         directory,
-        Trainer(classifier, losses, supervised_bptt=supervised_bptt, auxiliary_bptt=auxiliary_bptt),
+        trainer,
         optimizer=optimizer(learning_rate=phases[0].learning_rate if phases else 1e-3),
         clip_norm=clip_norm,
         position=Position(seed, batch_size, len(train_split)),
@@ -216,11 +229,21 @@ def _check_lengths(split: data.Split, losses: Sequence[Auxiliary]) -> None:
             )
 
 
+def _check_weights(phases: Sequence[Phase], losses: Sequence[Auxiliary]) -> None:
+    """Raises UserError if a phase has nothing to train, its losses' weights being all 0."""
+    for phase in phases:
+        if phase.epochs and not phase.supervised and not any(loss.weight for loss in losses):
+            raise UserError(
+                f"The phase {phase.name} trains on the auxiliary losses alone, and their weights "
+                "are all 0: give one a weight, or set train.phases = [@joint/Phase()]."
+            )
+
+
 class _Run:
     def __init__(
         self,
         directory: pathlib.Path,
-        trainer: Trainer,
+        trainer: Trainer | WholeTrainer,
         *,
         optimizer: keras.optimizers.Optimizer,
         clip_norm: float | None,

@@ -18,8 +18,8 @@ from t2aux.model.reconstruction import Reconstruction
 from t2aux.training import next_token, truncation
 from t2aux.training.truncation import Bptt
 
-# Streams of random numbers of one batch: DropConnect, and one an auxiliary loss.
-_DROPCONNECT, _FIRST_AUXILIARY = 0, 1
+# Streams of random numbers of one batch: DropConnect or dropout, and one an auxiliary loss.
+DROPOUT, _FIRST_AUXILIARY = 0, 1
 
 
 class Aligned(NamedTuple):
@@ -213,11 +213,7 @@ class Trainer(tf.Module):
     def _supervised(
         self, h: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        logits = self.classifier.logits(h, stream(seed, _DROPCONNECT))
-        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-        right = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels
-        correct = tf.reduce_sum(tf.cast(right, tf.float32))
-        return loss, {"supervised_loss": loss, "correct": correct}
+        return classification_loss(self.classifier.logits(h, stream(seed, DROPOUT)), labels)
 
     # --- Everything in one pass -------------------------------------------------------------------
 
@@ -257,7 +253,7 @@ class Trainer(tf.Module):
                 value, supervised_metrics = self._supervised(last.h[0], batch.labels, seed)
                 objective += value
                 metrics.update(supervised_metrics)
-        return _gradients(tape, objective, self._variables), metrics
+        return gradients_of(tape, objective, self._variables), metrics
 
     def _predict_from_outputs(
         self,
@@ -338,7 +334,7 @@ class Trainer(tf.Module):
             if self.supervised_bptt != 0:
                 state = self.classifier.final(batch.tokens[begin:], state, batch.active(begin))
             loss, metrics = self._supervised(state.h, batch.labels, seed)
-        return _gradients(tape, loss, self._variables), metrics
+        return gradients_of(tape, loss, self._variables), metrics
 
     def _windowed_prediction(
         self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, states: State
@@ -346,7 +342,7 @@ class Trainer(tf.Module):
         with tf.GradientTape() as tape:
             value = self._predict(loss, batch, anchors, _flatten(states)).mean
             objective = loss.weight * value
-        return _gradients(tape, objective, self._variables), value
+        return gradients_of(tape, objective, self._variables), value
 
     def _predict(self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, states: State) -> Loss:
         segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
@@ -373,7 +369,7 @@ class Trainer(tf.Module):
             tape.watch(leaves)
             value = self._reconstruct(loss, batch, anchors, flat, seed, progress, cut).mean
             objective = loss.weight * value
-        gradients = _gradients(tape, objective, [*self._variables, *leaves])
+        gradients = gradients_of(tape, objective, [*self._variables, *leaves])
         count = len(self._variables)
         gradients, at_anchors = gradients[:count], gradients[count:]
         if windows is not None:
@@ -440,7 +436,8 @@ class Trainer(tf.Module):
                 variables,
                 output_gradients=[tf.gather(g, members) for g in at_anchors],
             )
-            return j + 1, [a + tf.convert_to_tensor(b) for a, b in zip(sums, part, strict=True)]
+            # A gradient may have lost static sizes that a loop wants.
+            return j + 1, [a + tf.ensure_shape(b, a.shape) for a, b in zip(sums, part, strict=True)]
 
         sums = [tf.zeros_like(v) for v in variables]
         # Windows do not wait for each other, and TensorFlow would run ten of them at a time.
@@ -471,9 +468,20 @@ class Trainer(tf.Module):
         return self._predict(loss, batch, anchors, flat).mean
 
 
-def _gradients(
+def classification_loss(
+    logits: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """The mean cross-entropy of logits [B, K] and labels [B], and its metrics, see `Step`."""
+    loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    right = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels
+    correct = tf.reduce_sum(tf.cast(right, tf.float32))
+    return loss, {"supervised_loss": loss, "correct": correct}
+
+
+def gradients_of(
     tape: tf.GradientTape, objective: tf.Tensor, sources: Sequence[tf.Tensor | tf.Variable]
 ) -> list[tf.Tensor]:
+    """The gradients of an objective, dense; zeros where a source plays no part in it."""
     gradients = tape.gradient(
         objective, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )

@@ -1,0 +1,243 @@
+"""A Transformer encoder that classifies whole sequences: the baseline of Table 3 and Figure 3.
+
+The paper says no more of its Transformer than that it is of comparable size; this is a plain one of
+about half a million weights [us], of Keras's layers: pre-norm encoder layers (Xiong et al. 2020),
+sinusoidal positions (Vaswani et al. 2017, section 3.5), which allow any length, and a mean over the
+true steps before a dense layer to the classes.
+
+Nothing random is hidden in a variable: dropout is a function of the batch's seed. The scores of
+attention, T x T for every sequence and head, are computed for a block of sequences and queries at a
+time, and again in the backward pass, so that memory grows with T and not with its square.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from t2aux.errors import UserError
+from t2aux.model import initializers, inputs
+from t2aux.preprocessing import DatasetInfo
+
+# Scores of attention that are computed at once, over sequences, heads, queries and keys: 16 MiB.
+_SCORES = 2**22
+
+
+@gin.configurable(denylist=["info", "seed"])
+class Transformer(tf.Module):
+    """Classifies a sequence by attention over all of it. It has no state and reads no streams."""
+
+    def __init__(
+        self,
+        info: DatasetInfo,
+        *,
+        model_size: int = 128,
+        heads: int = 4,
+        feed_forward_size: int = 384,
+        layers: int = 3,
+        dropout: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        """Makes the weights.
+
+        Args:
+            info: The data set: its classes, channels or vocabulary.
+            model_size: D, the size of every step's vector.
+            heads: Of attention, D / heads values each.
+            feed_forward_size: Hidden units of each layer's feed-forward part.
+            layers: Encoder layers.
+            dropout: The probability to drop a value, in training, of the input and of what each
+                half of a layer adds.
+            seed: Of the initial weights.
+
+        Raises:
+            UserError: A size or the probability is out of range, D is odd or no multiple of the
+                heads.
+        """
+        super().__init__(name="classifier")
+        for parameter, value in (
+            ("model_size", model_size),
+            ("heads", heads),
+            ("feed_forward_size", feed_forward_size),
+            ("layers", layers),
+        ):
+            if value < 1:
+                raise UserError(f"Transformer.{parameter} must be at least 1, but is {value}.")
+        if model_size % heads or model_size % 2:
+            raise UserError(
+                "Transformer.model_size must be even and a multiple of Transformer.heads, but they "
+                f"are {model_size} and {heads}."
+            )
+        if not 0 <= dropout < 1:
+            raise UserError(f"Transformer.dropout must be in [0, 1), but is {dropout}.")
+        self.info = info
+        self.seed = seed
+        self.model_size = model_size
+        self.dropout = dropout
+        if info.is_text:
+            self.input = inputs.Embedding(info.vocabulary_size, model_size, seed=seed)
+        else:
+            self.input = inputs.InputProjection(info.channels, model_size, seed=seed)
+        self.layers = [
+            _EncoderLayer(model_size, heads, feed_forward_size, seed, f"layer_{i}")
+            for i in range(layers)
+        ]
+        self.norm = _KerasLayer(_norm(model_size), seed, "norm")
+        self.output = _KerasLayer(_dense(model_size, info.num_classes), seed, "output")
+
+    def __call__(
+        self,
+        tokens: tf.Tensor,
+        lengths: tf.Tensor | None = None,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Classifies whole sequences.
+
+        Args:
+            tokens: [B, T, C] float32 or [B, T] int32, padded at the ends.
+            lengths: [B] int32 true lengths; all T by default.
+            seed: [2] int32 for this batch's dropout; None (inference) drops nothing.
+
+        Returns:
+            The logits [B, K].
+        """
+        there = None
+        if lengths is not None and self.info.length is None:
+            there = tf.sequence_mask(lengths, tf.shape(tokens)[1])
+        # Vaswani et al. 2017, section 3.4.
+        x = self.input(tokens) * self.model_size**0.5
+        x = self._drop(x + positions(tf.shape(x)[1], self.model_size), seed, 0)
+        for i, layer in enumerate(self.layers):
+            x += self._drop(layer.attend(x, there), seed, 2 * i + 1)
+            x += self._drop(layer.feed_forward(x), seed, 2 * i + 2)
+        x = self.norm(x)
+        if there is None:
+            return self.output(tf.reduce_mean(x, axis=1))
+        weights = tf.cast(there, tf.float32)[:, :, tf.newaxis]
+        return self.output(tf.reduce_sum(x * weights, 1) / tf.reduce_sum(weights, 1))
+
+    def _drop(self, x: tf.Tensor, seed: tf.Tensor | None, index: int) -> tf.Tensor:
+        if seed is None or self.dropout == 0:
+            return x
+        seed = tf.random.experimental.stateless_fold_in(seed, index)
+        return tf.nn.experimental.stateless_dropout(x, self.dropout, seed=seed)
+
+
+def positions(steps: tf.Tensor, size: int) -> tf.Tensor:
+    """Sines, then cosines, of the positions, [steps, size] (Vaswani et al. 2017, section 3.5)."""
+    rates = 10000.0 ** (-np.arange(0, size, 2, dtype=np.float32) / size)
+    angles = tf.range(tf.cast(steps, tf.float32))[:, tf.newaxis] * rates
+    return tf.concat([tf.sin(angles), tf.cos(angles)], -1)
+
+
+class _EncoderLayer(tf.Module):
+    # What the two halves of a pre-norm encoder layer add to x [B, T, D].
+
+    def __init__(self, size: int, heads: int, hidden: int, seed: int, name: str) -> None:
+        super().__init__(name=name)
+        self._heads = heads
+        self.attention_norm = _KerasLayer(_norm(size), seed, f"{name}/attention_norm")
+        self.query, self.key, self.value, self.attention_output = (
+            _KerasLayer(_dense(size, size), seed, f"{name}/{part}")
+            for part in ("query", "key", "value", "attention_output")
+        )
+        self.feed_forward_norm = _KerasLayer(_norm(size), seed, f"{name}/feed_forward_norm")
+        self.hidden = _KerasLayer(_dense(size, hidden), seed, f"{name}/hidden")
+        self.output = _KerasLayer(_dense(hidden, size), seed, f"{name}/output")
+
+    def attend(self, x: tf.Tensor, there: tf.Tensor | None) -> tf.Tensor:
+        x = self.attention_norm(x)
+        projected = [self.query(x), self.key(x), self.value(x)]
+        return self.attention_output(attention(*projected, there, heads=self._heads))
+
+    def feed_forward(self, x: tf.Tensor) -> tf.Tensor:
+        return self.output(tf.nn.relu(self.hidden(self.feed_forward_norm(x))))
+
+
+def attention(
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, there: tf.Tensor | None, *, heads: int
+) -> tf.Tensor:
+    """Multi-head attention (Vaswani et al. 2017, section 3.2) in memory that is linear in T.
+
+    Args:
+        queries: [B, T, D].
+        keys: [B, T, D].
+        values: [B, T, D].
+        there: [B, T] bool: which keys are attended to; None: all.
+        heads: Of D / heads values each.
+
+    Returns:
+        [B, T, D].
+    """
+    batch, steps, size = tf.shape(queries)[0], tf.shape(queries)[1], queries.shape[-1]
+    rows = tf.clip_by_value(_SCORES // (heads * steps * steps), 1, tf.maximum(batch, 1))
+    block = tf.clip_by_value(_SCORES // (heads * steps), 1, steps)
+
+    def split(x: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(x, tf.concat([tf.shape(x)[:-1], [heads, size // heads]], 0))
+
+    def rows_attend(parts: list[tf.Tensor]) -> tf.Tensor:
+        queries, keys, values, *mask = parts
+        mask = mask[0][:, tf.newaxis, tf.newaxis] if mask else None
+
+        @tf.recompute_grad
+        def attend(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+            return keras.ops.dot_product_attention(queries, keys, values, mask=mask)
+
+        blocks = tf.transpose(_blocks(tf.transpose(queries, [1, 0, 2, 3]), block), [0, 2, 1, 3, 4])
+        done = tf.map_fn(lambda q: attend(q, keys, values), blocks, parallel_iterations=1)
+        done = tf.reshape(tf.transpose(done, [0, 2, 1, 3, 4]), [-1, rows, size])
+        return tf.transpose(done[:steps], [1, 0, 2])
+
+    parts = [_blocks(split(x), rows) for x in (queries, keys, values)]
+    if there is not None:
+        parts.append(_blocks(there, rows))
+    done = tf.map_fn(rows_attend, parts, fn_output_signature=tf.float32, parallel_iterations=1)
+    return tf.reshape(done, [-1, steps, size])[:batch]
+
+
+def _blocks(x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[N, ...] -> [N / size, size, ...], the last block filled up with zeros."""
+    missing = -tf.shape(x)[0] % size
+    x = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
+    return tf.reshape(x, tf.concat([[-1, size], tf.shape(x)[1:]], 0))
+
+
+class _KerasLayer(tf.Module):
+    # A Keras layer with weights that are ours: from our seeds, and at our places in checkpoints.
+
+    def __init__(self, layer: keras.layers.Layer, seed: int, name: str) -> None:
+        super().__init__(name=name.replace("/", "_"))
+        for variable in layer.trainable_variables:
+            own = f"{name}/{variable.name}"
+            if variable.name == "kernel":
+                weight = initializers.glorot(tuple(variable.shape), seed, own)
+            else:
+                weight = tf.Variable(variable.numpy(), name=own)
+            setattr(self, variable.name, weight)
+        names = [variable.name for variable in layer.trainable_variables]
+        # A function, because tf.Module would take a layer's own weights for ours.
+        self._call = lambda x: layer.stateless_call([getattr(self, n) for n in names], [], x)[0]
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return self._call(x)
+
+
+@functools.cache
+def _dense(size: int, units: int) -> keras.layers.Layer:
+    with tf.init_scope():
+        layer = keras.layers.Dense(units)
+        layer.build((None, None, size))
+    return layer
+
+
+@functools.cache
+def _norm(size: int) -> keras.layers.Layer:
+    with tf.init_scope():
+        layer = keras.layers.LayerNormalization(epsilon=1e-6)
+        layer.build((None, None, size))
+    return layer

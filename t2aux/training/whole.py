@@ -1,0 +1,56 @@
+"""A training step of a classifier that has no state: the whole sequence, all of its gradient."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from t2aux.data import Batch
+from t2aux.model.auxiliary import Auxiliary
+from t2aux.model.transformer import Transformer
+from t2aux.training.trainer import DROPOUT, Step, classification_loss, gradients_of
+
+
+class WholeTrainer(tf.Module):
+    """As `Trainer`, for a Transformer: no truncation and no auxiliary losses.
+
+    Attributes:
+        classifier: The network.
+        losses: None, an empty list.
+    """
+
+    def __init__(self, classifier: Transformer) -> None:
+        """Keeps the network."""
+        super().__init__(name="trainer")
+        self.classifier = classifier
+        self.losses: list[Auxiliary] = []
+        self._variables = list(classifier.trainable_variables)
+
+    @property
+    def variables_in_order(self) -> list[tf.Variable]:
+        """All trainable variables."""
+        return self._variables
+
+    def trained_variables(self, *, auxiliary: bool = True) -> list[tf.Variable]:
+        """The variables that `Step.gradients` are of, in that order; see `Trainer`."""
+        del auxiliary
+        return self._variables
+
+    def step(self, batch: Batch, *, seed: tf.Tensor, **_: object) -> Step:
+        """The loss and gradients of a batch; see `Trainer.step`.
+
+        Args:
+            batch: inputs [B, T, C] float32 or [B, T] int32, lengths [B], labels [B].
+            seed: [2] int32, this batch's: dropout is a function of it alone.
+            **_: What is of the phases and of auxiliary losses, of which there are none.
+
+        Returns:
+            The step.
+        """
+        with tf.GradientTape() as tape:
+            logits = self.classifier(
+                batch.inputs,
+                batch.lengths,
+                tf.random.experimental.stateless_fold_in(seed, DROPOUT),
+            )
+            loss, metrics = classification_loss(logits, batch.labels)
+        return Step(gradients_of(tape, loss, self._variables), {"loss": loss, **metrics})
