@@ -400,7 +400,13 @@ class Trainer(tf.Module):
     ) -> Loss:
         segments, room = loss.segments(seed, batch.tokens, batch.starts, anchors)
         return loss.loss(
-            self.classifier, states, segments, room, seed=seed, sampling=progress, truncation=cut
+            self.classifier,
+            states,
+            segments,
+            room,
+            seed=seed,
+            sampling=progress * loss.final_sampling,
+            truncation=cut,
         )
 
     def _through_windows(
