@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gin
-import tensorflow as tf
 
 from t2aux.model.classifier import Classifier
-from t2aux.model.core import Active
-from t2aux.model.next_token import NextToken, Reading
+from t2aux.model.next_token import NextToken
 
 
 @gin.configurable(denylist=["classifier"])
@@ -25,6 +23,8 @@ class SequenceAutoencoder(NextToken):
     these windows reaches as many steps back into the reading [us]; Dai and Le backpropagate through
     the last 400 steps.
     """
+
+    twice = True
 
     def __init__(
         self, classifier: Classifier, *, weight: float = 1.0, head_size: int = 256
@@ -45,22 +45,3 @@ class SequenceAutoencoder(NextToken):
     def shortest_sequence(self) -> int:
         """One token: read, then predicted."""
         return 1
-
-    def read(self, tokens: tf.Tensor, starts: tf.Tensor, *, padded: bool) -> Reading:
-        """The sequence, then again all of it but its last token; see the base class."""
-        steps = tf.shape(tokens)[0]
-        lengths = steps - starts
-        again = tokens
-        if padded:
-            # Aligned at their beginnings, so that each sequence goes on right after its end.
-            reverse = tf.reverse(tokens, [0])
-            again = tf.reverse_sequence(reverse, lengths, seq_axis=0, batch_axis=1)
-        end = steps - 1 + lengths
-        return Reading(
-            inputs=tf.concat([tokens, again[:-1]], 0),
-            # Those of the first reading are never looked at.
-            targets=tf.concat([tokens[:-1], again], 0),
-            predicted=(tf.fill(tf.shape(starts), steps - 1), end),
-            active=Active(starts, end) if padded else None,
-            silent=steps - 1,
-        )

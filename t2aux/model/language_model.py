@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gin
-import tensorflow as tf
 
 from t2aux.model.classifier import Classifier
-from t2aux.model.core import active_from
-from t2aux.model.next_token import NextToken, Reading
+from t2aux.model.next_token import NextToken
 
 
 @gin.configurable(denylist=["classifier"])
@@ -19,6 +17,8 @@ class LanguageModel(NextToken):
     `train.auxiliary_bptt` steps from the first on, the state carried along. One update a batch of
     whole sequences [us]; their published code (TensorFlow's adversarial_text) makes one a window.
     """
+
+    twice = False
 
     def __init__(
         self, classifier: Classifier, *, weight: float = 1.0, head_size: int = 256
@@ -37,14 +37,3 @@ class LanguageModel(NextToken):
     def shortest_sequence(self) -> int:
         """A token to read and one to predict."""
         return 2
-
-    def read(self, tokens: tf.Tensor, starts: tf.Tensor, *, padded: bool) -> Reading:
-        """All tokens but the last are read, all but the first predicted; see the base class."""
-        inputs = tokens[:-1]
-        return Reading(
-            inputs=inputs,
-            targets=tokens[1:],
-            predicted=(starts, tf.fill(tf.shape(starts), tf.shape(inputs)[0])),
-            active=active_from(starts) if padded else None,
-            silent=tf.constant(0),
-        )

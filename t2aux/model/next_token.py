@@ -19,25 +19,40 @@ from t2aux.model.core import Active
 class Reading(NamedTuple):
     """What the main network reads from zeros on, and what its outputs must predict.
 
+    Read once, each token predicts the one after it. Read twice, the second time right after the
+    first, nothing is predicted the first time, and then every token, the last of the first time
+    predicting the first.
+
     Attributes:
-        inputs: [S, B, ...], S steps of tokens.
-        targets: [S, B, ...]: the token that the output after each step predicts.
-        predicted: [B] int32 first and last steps: outputs after steps first[b] <= s < last[b]
-            predict; the others' targets mean nothing.
-        active: When sequences are there; None: always.
-        silent: Scalar int32: no output before this step predicts anything.
+        tokens: [T, B, C] float32 or [T, B] int32, aligned at their ends.
+        starts: [B] int32, the step at which each sequence begins.
+        padded: Whether any may begin after step 0.
+        twice: Whether they are read twice.
     """
 
-    inputs: tf.Tensor
-    targets: tf.Tensor
-    predicted: tuple[tf.Tensor, tf.Tensor]
-    active: Active | None
-    silent: tf.Tensor
+    tokens: tf.Tensor
+    starts: tf.Tensor
+    padded: bool
+    twice: bool
 
     @property
     def steps(self) -> tf.Tensor:
-        """S, a scalar."""
-        return tf.shape(self.inputs)[0]
+        """How many steps the network reads, a scalar."""
+        once = tf.shape(self.tokens)[0]
+        return 2 * once - 1 if self.twice else once - 1
+
+    @property
+    def silent(self) -> tf.Tensor:
+        """The first step whose output predicts anything, a scalar."""
+        return tf.shape(self.tokens)[0] - 1 if self.twice else tf.constant(0)
+
+    @property
+    def predicted(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """[B] first and last: the outputs after steps first[b] <= s < last[b] predict."""
+        once = tf.shape(self.tokens)[0]
+        if self.twice:
+            return tf.fill(tf.shape(self.starts), once - 1), 2 * once - 1 - self.starts
+        return self.starts, tf.fill(tf.shape(self.starts), once - 1)
 
     @property
     def count(self) -> tf.Tensor:
@@ -45,31 +60,36 @@ class Reading(NamedTuple):
         first, last = self.predicted
         return tf.reduce_sum(tf.cast(tf.maximum(last - first, 0), tf.float32))
 
-    def active_from(self, begin: tf.Tensor) -> Active | None:
-        """`active` for the inputs from step `begin` on."""
-        if self.active is None:
+    def active(self, begin: tf.Tensor) -> Active | None:
+        """When sequences are there, counted from step `begin` on; None: always."""
+        if not self.padded:
             return None
-        return Active(*[None if step is None else step - begin for step in self.active])
+        return Active(self.starts - begin, self.predicted[1] - begin)
+
+    def window(self, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+        """The tokens of the steps begin <= s < end, [end - begin, B, ...].
+
+        One after the last step is what the last one predicts. Where a sequence is not there, they
+        are any.
+        """
+        if not self.twice:
+            return self.tokens[begin:end]
+        once, batch = tf.shape(self.tokens)[0], tf.shape(self.tokens)[1]
+        step = tf.range(begin, end)[:, tf.newaxis]
+        step = tf.where(step < once, step, tf.minimum(step - once + self.starts, once - 1))
+        flat = tf.reshape(self.tokens, tf.concat([[-1], tf.shape(self.tokens)[2:]], 0))
+        tokens = tf.gather(flat, step * batch + tf.range(batch))
+        return tf.ensure_shape(tokens, [None, *self.tokens.shape[1:]])
 
 
 class NextToken(Auxiliary):
     """A loss on the main network's outputs over whole sequences."""
 
+    # Whether the sequence is read twice, see `Reading`.
+    twice: bool
+
     def __init__(self, classifier: Classifier, *, name: str, weight: float, head_size: int) -> None:
         super().__init__(classifier, name=name, weight=weight, head_size=head_size)
-
-    def read(self, tokens: tf.Tensor, starts: tf.Tensor, *, padded: bool) -> Reading:
-        """What is read and predicted of a batch.
-
-        Args:
-            tokens: [T, B, C] float32 or [T, B] int32, aligned at their ends.
-            starts: [B] int32, the step at which each sequence begins.
-            padded: Whether any may begin after step 0.
-
-        Returns:
-            The reading.
-        """
-        raise NotImplementedError
 
     def loss(self, outputs: tf.Tensor, reading: Reading, begin: tf.Tensor) -> Loss:
         """The loss of a window of outputs.
@@ -86,5 +106,5 @@ class NextToken(Auxiliary):
         first, last = reading.predicted
         step = tf.range(begin, end)[:, tf.newaxis]
         there = tf.cast(tf.logical_and(step >= first, step < last), tf.float32)
-        losses = self.token_losses(self.head(outputs), reading.targets[begin:end])
+        losses = self.token_losses(self.head(outputs), reading.window(begin + 1, end + 1))
         return Loss(tf.reduce_sum(losses * there), tf.reduce_sum(there))

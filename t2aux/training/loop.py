@@ -272,7 +272,7 @@ class _Run:
         self._stopping = False
         # The optimizer's slots must be there before the checkpoint is made.
         optimizer.build(trainer.variables_in_order)
-        self._modules = {"classifier": trainer.classifier, "auxiliary": _named(trainer.losses)}
+        self._modules = {"classifier": trainer.classifier, "auxiliary": named(trainer.losses)}
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(optimizer=optimizer, position=position, **self._modules),
             str(directory / "checkpoints"),
@@ -474,8 +474,11 @@ class _Run:
             signal.signal(signal.SIGTERM, before)
 
 
-def _named(losses: Sequence[tf.Module]) -> tf.Module:
-    # By name, so that the order in which a configuration lists them does not matter.
+def named(losses: Sequence[Auxiliary]) -> tf.Module:
+    """The auxiliary networks as checkpoints hold them, under their names.
+
+    So the order in which a configuration lists them does not matter.
+    """
     module = tf.Module(name="auxiliary")
     for loss in losses:
         setattr(module, loss.name, loss)

@@ -36,16 +36,16 @@ def mean_and_gradients(
     """
     variables = [*classifier.recurrent_variables, *loss.trainable_variables] if gradient else []
     begin = tf.maximum(reading.silent + 1 - steps, 0)
-    starts = None if reading.active is None else reading.active.first
-    state = only(truncation.sweep(classifier, reading.inputs[:begin], starts, begin[tf.newaxis]))
+    # Never beyond the first time that the tokens are read.
+    starts = reading.starts if reading.padded else None
+    state = only(truncation.sweep(classifier, reading.tokens, starts, begin[tf.newaxis]))
 
     def body(
         begin: tf.Tensor, end: tf.Tensor, state: State, total: tf.Tensor, sums: list[tf.Tensor]
     ) -> tuple:
         with tf.GradientTape() as tape:
-            outputs, after = classifier.outputs(
-                reading.inputs[begin:end], state, reading.active_from(begin)
-            )
+            tokens = reading.window(begin, end)
+            outputs, after = classifier.outputs(tokens, state, reading.active(begin))
             part = loss.loss(outputs, reading, begin).total
             objective = loss.weight * tf.math.divide_no_nan(part, reading.count)
         parts = tape.gradient(objective, variables)

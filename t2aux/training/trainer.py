@@ -12,7 +12,7 @@ from t2aux.errors import UserError
 from t2aux.model.auxiliary import Anchored, Auxiliary, Loss, stream
 from t2aux.model.classifier import Classifier, time_major
 from t2aux.model.core import Active, State, active_from, only
-from t2aux.model.next_token import NextToken
+from t2aux.model.next_token import NextToken, Reading
 from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
 from t2aux.training import next_token, truncation
@@ -454,7 +454,7 @@ class Trainer(tf.Module):
     # --- Over whole sequences, and without gradient -----------------------------------------------
 
     def _next_token(self, loss: NextToken, batch: Aligned) -> tuple[list[tf.Tensor], tf.Tensor]:
-        reading = loss.read(batch.tokens, batch.starts, padded=batch.padded)
+        reading = Reading(batch.tokens, batch.starts, batch.padded, loss.twice)
         steps = reading.steps if self.auxiliary_bptt == "full" else self.auxiliary_bptt
         value, gradients = next_token.mean_and_gradients(
             self.classifier, loss, reading, steps, gradient=bool(loss.weight)
