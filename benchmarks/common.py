@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux.data import Batch
+from t2aux.model.autoencoder import SequenceAutoencoder
 from t2aux.model.classifier import Classifier
+from t2aux.model.language_model import LanguageModel
 from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
 from t2aux.preprocessing import DatasetInfo
@@ -21,9 +23,14 @@ from t2aux.training.trainer import Trainer
 
 LOSSES = {
     "LSTM": [],
-    "r-LSTM 1x600": [(Reconstruction, 1, 600)],
-    "r-LSTM 20x30": [(Reconstruction, 20, 30)],
-    "p-LSTM 1x600": [(Prediction, 1, 600)],
+    "r-LSTM 1x600": [(Reconstruction, {"anchors": 1, "length": 600})],
+    "r-LSTM 20x30": [(Reconstruction, {"anchors": 20, "length": 30})],
+    "p-LSTM 1x600": [(Prediction, {"anchors": 1, "length": 600})],
+}
+# Table 4's other two, here beside the supervised loss.
+WHOLE = {
+    "LM-LSTM": [(LanguageModel, {})],
+    "SA-LSTM": [(SequenceAutoencoder, {})],
 }
 
 
@@ -66,7 +73,7 @@ def _classifier(size: Size) -> Classifier:
 def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
     """A compiled training step of ours: gradients, clipping and RMSProp."""
     classifier = _classifier(size)
-    losses = [make(classifier, anchors=n, length=length) for make, n, length in LOSSES[name]]
+    losses = [make(classifier, **parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
     trainer = Trainer(classifier, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
     optimizer = keras.optimizers.RMSprop(1e-3)
     optimizer.build(trainer.variables_in_order)

@@ -22,7 +22,7 @@ _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
 _CHANNELS = flags.DEFINE_integer("channels", 3, "Values a step.", lower_bound=1)
 _BPTT = flags.DEFINE_integer("bptt", 300, "Truncation of each loss, in steps.", lower_bound=1)
 _LENGTHS = flags.DEFINE_list("lengths", ["1600", "16384"], "Steps a sequence, the base first.")
-_MODELS = flags.DEFINE_list("models", [], "Of benchmarks.common.LOSSES; all by default.")
+_MODELS = flags.DEFINE_list("models", [], "Of benchmarks.common's; all by default.")
 _ONE = flags.DEFINE_bool("one", False, "Measure one model and length, in this process.")
 
 
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     lengths = [int(length) for length in _LENGTHS.value]
     print(f"peak MiB of a step, B {_BATCH.value}, H {_HIDDEN.value}, truncated {_BPTT.value}")
     print(f"{'':16}" + "".join(f"{f'T {length}':>12}" for length in lengths) + f"{'ratio':>8}")
-    for name in _MODELS.value or common.LOSSES:
+    for name in _MODELS.value or [*common.LOSSES, *common.WHOLE]:
         peaks = []
         for length in lengths:
             command = [

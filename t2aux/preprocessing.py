@@ -210,6 +210,14 @@ class DatasetInfo:
             ids = self._id_of_code_point[code_points(text)]
         return ids[: self.max_length]
 
+    def text(self, ids: np.ndarray) -> str:
+        """The text of token ids [T], on one line: what can't be printed is U+FFFD, a new line ⏎."""
+        if self.vocabulary is None:
+            text = bytes(ids.astype(np.uint8)).decode("utf-8", "replace")
+        else:
+            text = "".join(self.vocabulary[token] for token in ids)
+        return "".join(c if c.isprintable() else UNKNOWN for c in text.replace("\n", "\u23ce"))
+
     def vector_sequence(self, array: np.ndarray) -> np.ndarray:
         """Checks one sequence of real vectors.
 

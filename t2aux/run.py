@@ -8,18 +8,13 @@ from collections.abc import Sequence
 
 import gin
 
-# Imported for their configurables: a run's configuration names them.
-import t2aux.model.gru
-import t2aux.model.mingru
-import t2aux.model.prediction
-import t2aux.model.reconstruction
-import t2aux.training.loop  # noqa: F401
 from t2aux import config, files
 from t2aux.errors import UserError
+from t2aux.model.auxiliary import Auxiliary
 from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
 from t2aux.preprocessing import DatasetInfo
-from t2aux.training import checkpoints
+from t2aux.training import checkpoints, loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +28,7 @@ class Run:
         step: The checkpoint's.
         checkpoint: The checkpoint's path.
         config: The run's configuration, as gin text.
+        losses: Its auxiliary networks with the checkpoint's weights, where they were asked for.
     """
 
     model_dir: pathlib.Path
@@ -41,12 +37,15 @@ class Run:
     step: int
     checkpoint: str
     config: str
+    losses: tuple[Auxiliary, ...] = ()
 
 
 def load_run(
     model_dir: str | pathlib.Path,
     checkpoint: str | None = None,
     gin_params: Sequence[str] = (),
+    *,
+    auxiliary: bool = False,
 ) -> Run:
     """Loads a run: parses its config.gin and restores its classifier.
 
@@ -54,6 +53,7 @@ def load_run(
         model_dir: The run directory, as `t2aux train` made it.
         checkpoint: The name or path of a checkpoint in it; the newest by default.
         gin_params: Bindings that override the configuration's (where the data lies, say).
+        auxiliary: Load the auxiliary networks, too.
 
     Returns:
         The run.
@@ -79,7 +79,11 @@ def load_run(
         if not pathlib.Path(path).parent.name:
             path = str(directory / "checkpoints" / checkpoint)
     with config.user_errors():
-        make = gin.get_bindings("train").get("model", Classifier)
-        classifier = make(info, seed=0)
-    checkpoints.restore(path, classifier=classifier)
-    return Run(directory, classifier, info, int(path.rsplit("-", 1)[-1]), path, text)
+        bindings = gin.get_bindings("train")
+        classifier = bindings.get("model", Classifier)(info, seed=0)
+        makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
+        losses = tuple(make(classifier) for make in makers)
+    networks = {"auxiliary": loop.named(losses)} if auxiliary else {}
+    checkpoints.restore(path, classifier=classifier, **networks)
+    step = int(path.rsplit("-", 1)[-1])
+    return Run(directory, classifier, info, step, path, text, losses)

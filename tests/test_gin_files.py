@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-import t2aux.model.prediction  # noqa: F401
 from t2aux import config, data
 from t2aux.model.classifier import Classifier
 from t2aux.model.gru import GRU
@@ -24,6 +23,8 @@ SMALL = [
     "Classifier.head_size = 4",
     "Reconstruction.head_size = 4",
     "Prediction.head_size = 4",
+    "LanguageModel.head_size = 4",
+    "SequenceAutoencoder.head_size = 4",
     "BATCH_SIZE = 2",
     "load.max_examples = 2",
 ]
@@ -43,6 +44,9 @@ WHOLE = {
     "models/lstm": (["paper/mnist", "models/lstm"], []),
     "models/r_lstm": (["paper/mnist", "models/p_lstm", "models/r_lstm"], []),
     "models/p_lstm": (["paper/mnist", "models/p_lstm"], []),
+    "models/rp_lstm": (["paper/cifar10", "models/lm_lstm", "models/rp_lstm"], []),
+    "models/lm_lstm": (["paper/dbpedia", "models/lm_lstm"], []),
+    "models/sa_lstm": (["paper/dbpedia", "models/sa_lstm"], []),
     "models/transformer": (["paper/mnist", "models/transformer"], ["Transformer.model_size = 8"]),
     "cores/gru": (["paper/mnist", "cores/gru"], []),
     "cores/mingru": (["paper/mnist", "cores/mingru"], []),
@@ -112,6 +116,15 @@ def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
     phases = ["joint"] if plain else ["pretrain", "joint"]
     assert [line["phase"] for line in lines if line["split"] == "train"] == phases
     assert np.isfinite([line["loss"] for line in lines]).all()
+    # LM-LSTM and SA-LSTM are fine-tuned; the others' joint phase has their losses, too.
+    auxiliary = {key for line in lines for key in line if key.endswith("_loss")} - {
+        "supervised_loss"
+    }
+    fine_tuned = name in ("models/lm_lstm", "models/sa_lstm")
+    for line in lines:
+        if line["split"] == "train" and line["phase"] == "joint":
+            assert not auxiliary & line.keys() if fine_tuned else auxiliary <= line.keys()
+    assert bool(auxiliary) != plain
     # What was written is a configuration that means the same.
     assert config.parse([str(tmp_path / "run/config.gin")], []) == text
 

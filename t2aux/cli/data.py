@@ -56,7 +56,6 @@ def main(argv: Sequence[str]) -> int | None:
         # A configuration of a whole run names the configurables of the training too. They are slow
         # to import.
         common.quiet_tensorflow()
-        from t2aux.model import prediction, reconstruction  # noqa: F401
         from t2aux.training import loop  # noqa: F401
     common.parse_gin()
     bindings = gin.get_bindings("load")

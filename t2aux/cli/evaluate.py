@@ -11,9 +11,9 @@ Examples:
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from absl import flags, logging
+from absl import flags
 
 from t2aux import files
 from t2aux.cli import common
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     predict = tf.function(
         lambda batch: run.classifier(batch.inputs, batch.lengths), reduce_retracing=True
     )
-    result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, _progress(len(split)))
+    result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, common.progress(len(split)))
     output = pathlib.Path(_OUTPUT_DIR.value or run.model_dir / "evaluation" / _SPLIT.value)
     files.ensure_directory(output)
     about = {
@@ -59,21 +59,6 @@ def main(argv: Sequence[str]) -> None:
     evaluation_report.draw_confusion(result, output / "confusion.png", title)
     print(evaluation_report.table(result))
     print(f"\n{output / 'evaluation.json'}\n{output / 'confusion.png'}")
-
-
-def _progress(total: int) -> Callable[[int], None]:
-    from t2aux.training.progress import Rate
-
-    rate = Rate(every_seconds=5)
-    rate.update(0)
-
-    def show(done: int) -> None:
-        speed = rate.update(done)
-        if speed:
-            left = rate.left(total - done)
-            logging.info("%d/%d sequences  %.0f a second  %s left", done, total, speed, left)
-
-    return show
 
 
 if __name__ == "__main__":

@@ -26,15 +26,11 @@ common.define_model_dir("Folder of the run: made, or gone on with.")
 common.define_gin_flags()
 common.define_data_dir()
 
-# sysexits.h's EX_TEMPFAIL: stopped by SIGTERM with a checkpoint; start it again.
-_STOPPED = 75
-
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status."""
     common.quiet_tensorflow()
     from t2aux import config
-    from t2aux.model import gru, mingru, prediction, reconstruction  # noqa: F401  Configurables.
     from t2aux.training import loop
 
     common.no_arguments(argv)
@@ -51,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         )
     with config.user_errors():
         done = loop.train(model_dir, text)
-    return 0 if done else _STOPPED
+    return 0 if done else common.STOPPED
 
 
 if __name__ == "__main__":

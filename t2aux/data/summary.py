@@ -13,7 +13,7 @@ import numpy as np
 from t2aux.data.split import Split
 from t2aux.errors import UserError
 from t2aux.files import atomic_write
-from t2aux.preprocessing import UNKNOWN, DatasetInfo
+from t2aux.preprocessing import DatasetInfo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,12 +178,7 @@ def _draw_image(part: SubFigure, split: Split, index: int) -> Axes:
 def _draw_text(part: SubFigure, split: Split, index: int) -> None:
     info = split.info
     ids = split.example(index)
-    if info.vocabulary is None:
-        text = bytes(ids.astype(np.uint8)).decode("utf-8", "replace")
-    else:
-        text = "".join(info.vocabulary[token] for token in ids)
-    text = "".join(c if c.isprintable() else UNKNOWN for c in text.replace("\n", "\u23ce"))
-    shown = text[: _TEXT_COLUMNS * _TEXT_LINES]
+    shown = info.text(ids)[: _TEXT_COLUMNS * _TEXT_LINES]
     axis = part.add_subplot()
     axis.axis("off")
     axis.set_title(

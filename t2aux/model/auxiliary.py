@@ -1,9 +1,11 @@
-"""What the auxiliary losses share; `reconstruction.py` and `prediction.py` are the two.
+"""What the auxiliary losses share.
 
-Both are taken at `anchors` random positions of the sequence, drawn anew for every batch (paper,
-section 3 and Figure 2), over segments of `length` predicted tokens, and averaged over all predicted
-tokens. Everything is time-major, [T, B, ...], with the sequences aligned at their ends: sequence b
-begins at step starts[b] and ends at T. Position p means the state before token p is read.
+All are averaged over all predicted tokens. The paper's own two, `reconstruction.py` and
+`prediction.py`, are taken at `anchors` random positions of the sequence, drawn anew for every batch
+(paper, section 3 and Figure 2), over segments of `length` predicted tokens; those that it compares
+with, `language_model.py` and `autoencoder.py`, over whole sequences. Everything is time-major,
+[T, B, ...], with the sequences aligned at their ends: sequence b begins at step starts[b] and ends
+at T. Position p means the state before token p is read.
 
 Where the paper is silent the default is ours, and marked [us] in the parameter's description.
 """
@@ -51,65 +53,35 @@ def uniform_position(draw: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Ten
 
 
 class Auxiliary(tf.Module):
-    """What the two auxiliary networks share: stacked LSTM layers, a head, anchors, a token loss."""
+    """An auxiliary loss: a head that predicts tokens, and how wrong they are.
+
+    Attributes:
+        weight: w of the loss L = L_supervised + w * L_auxiliary; at 0 the loss is measured only.
+        head: The head.
+    """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        *,
-        name: str,
-        anchors: int,
-        length: int,
-        weight: float,
-        layers: int,
-        head_size: int,
-        bottom_input_size: int,
+        self, classifier: Classifier, *, name: str, weight: float, head_size: int, **sizes: int
     ) -> None:
         super().__init__(name=name)
         kind = type(self).__name__
-        for parameter, value in (
-            ("anchors", anchors),
-            ("length", length),
-            ("layers", layers),
-            ("head_size", head_size),
-        ):
+        for parameter, value in (*sizes.items(), ("head_size", head_size)):
             if value < 1:
                 raise UserError(f"{kind}.{parameter} must be at least 1, but is {value}.")
         if weight < 0:
             raise UserError(f"{kind}.weight must not be negative, but is {weight}.")
         info = classifier.info
-        self.anchors = anchors
-        self.length = length
         self.weight = weight
         self._is_text = info.is_text
-        size = classifier.hidden_size
-        seed = classifier.seed
-        self.layers = [
-            lstm.LSTM(
-                bottom_input_size if i == 0 else size, size, seed=seed, name=f"{name}/lstm_{i}"
-            )
-            for i in range(layers)
-        ]
         token_size = info.vocabulary_size if info.is_text else info.channels
-        self.head = Head(size, head_size, token_size, seed=seed, name=f"{name}/head")
-        longest = info.length or info.max_length
-        if longest is not None and longest < self.shortest_sequence:
-            raise UserError(
-                f"{kind}.length = {length} needs sequences of at least {self.shortest_sequence} "
-                f"steps, but those of {info.name} have at most {longest}: set a smaller one, for "
-                f"example --gin_param='{kind}.length={max(1, longest // 2)}'."
-            )
+        self.head = Head(
+            classifier.hidden_size, head_size, token_size, seed=classifier.seed, name=f"{name}/head"
+        )
 
     @property
     def shortest_sequence(self) -> int:
         """The fewest steps that a sequence must have for this loss to be taken on it."""
         raise NotImplementedError
-
-    def bottom_state(self, anchor_state: State) -> list[LSTMState]:
-        """The layers' states at an anchor: the main state at the bottom, zeros above."""
-        bottom = anchor_state.as_lstm()
-        zeros = LSTMState(*[tf.zeros_like(x) for x in bottom])
-        return [bottom] + [zeros] * (len(self.layers) - 1)
 
     def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """The loss of every predicted token.
@@ -126,6 +98,65 @@ class Auxiliary(tf.Module):
         if self._is_text:
             return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, predictions)
         return tf.reduce_sum(tf.math.squared_difference(predictions, targets), axis=-1)
+
+
+class Anchored(Auxiliary):
+    """What the paper's two losses share: anchors, segments, stacked LSTM layers of their own.
+
+    Attributes:
+        anchors: n, positions a batch.
+        length: l, predicted tokens a segment.
+        layers: The auxiliary network's LSTM layers, bottom first.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        name: str,
+        anchors: int,
+        length: int,
+        weight: float,
+        layers: int,
+        head_size: int,
+        bottom_input_size: int,
+    ) -> None:
+        super().__init__(
+            classifier,
+            name=name,
+            weight=weight,
+            head_size=head_size,
+            anchors=anchors,
+            length=length,
+            layers=layers,
+        )
+        self.anchors = anchors
+        self.length = length
+        size = classifier.hidden_size
+        self.layers = [
+            lstm.LSTM(
+                bottom_input_size if i == 0 else size,
+                size,
+                seed=classifier.seed,
+                name=f"{name}/lstm_{i}",
+            )
+            for i in range(layers)
+        ]
+        info = classifier.info
+        longest = info.length or info.max_length
+        if longest is not None and longest < self.shortest_sequence:
+            raise UserError(
+                f"{type(self).__name__}.length = {length} needs sequences of at least "
+                f"{self.shortest_sequence} steps, but those of {info.name} have at most {longest}: "
+                f"set a smaller one, for example --gin_param='{type(self).__name__}.length="
+                f"{max(1, longest // 2)}'."
+            )
+
+    def bottom_state(self, anchor_state: State) -> list[LSTMState]:
+        """The layers' states at an anchor: the main state at the bottom, zeros above."""
+        bottom = anchor_state.as_lstm()
+        zeros = LSTMState(*[tf.zeros_like(x) for x in bottom])
+        return [bottom] + [zeros] * (len(self.layers) - 1)
 
     def _reference_range(
         self, seed: tf.Tensor, low: tf.Tensor, high: tf.Tensor

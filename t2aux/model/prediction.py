@@ -5,14 +5,14 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from t2aux.model.auxiliary import Auxiliary, Loss, run_stack
+from t2aux.model.auxiliary import Anchored, Loss, run_stack
 from t2aux.model.classifier import Classifier
 from t2aux.model.core import Active, State, active_from
 from t2aux.model.lstm import LSTMState
 
 
 @gin.configurable(denylist=["classifier"])
-class Prediction(Auxiliary):
+class Prediction(Anchored):
     """p-LSTM: from an anchor on, predict the next token from the main LSTM's outputs.
 
     An auxiliary LSTM is stacked on the main LSTM, which goes on reading the true tokens (paper,

@@ -16,7 +16,10 @@ from absl import logging
 
 from t2aux import data, evaluation, files
 from t2aux.errors import UserError
-from t2aux.model.auxiliary import Auxiliary
+
+# Imported for their configurables, too: a configuration names them.
+from t2aux.model import autoencoder, gru, language_model, mingru  # noqa: F401
+from t2aux.model.auxiliary import Anchored, Auxiliary
 from t2aux.model.classifier import Classifier
 from t2aux.training import checkpoints
 from t2aux.training.progress import Rate, RunLog
@@ -116,7 +119,8 @@ def train(
         model: Makes the network: @Classifier, a recurrent one, or @Transformer, which takes no
             auxiliary losses and heeds no truncation.
         phases: In order.
-        auxiliary_losses: [@Reconstruction] for r-LSTM, [@Prediction] for p-LSTM, or both.
+        auxiliary_losses: [@Reconstruction] for r-LSTM, [@Prediction] for p-LSTM, or both;
+            [@LanguageModel] or [@SequenceAutoencoder] for what the paper compares with (Table 4).
         batch_size: B.
         supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
         auxiliary_bptt: Steps that each auxiliary gradient goes back; "full", or 0 for none.
@@ -163,6 +167,7 @@ def train(
     if isinstance(classifier, Classifier):
         losses = [make(classifier) for make in auxiliary_losses]
         _check_lengths(train_split, losses)
+        _check_weights(phases, losses)
         trainer = Trainer(
             classifier, losses, supervised_bptt=supervised_bptt, auxiliary_bptt=auxiliary_bptt
         )
@@ -200,24 +205,37 @@ def train(
 
 def _check_lengths(split: data.Split, losses: Sequence[Auxiliary]) -> None:
     """Raises UserError if a loss has no sequence to be taken on; says if it has only some."""
+    longest = int(split.lengths.max())
     for loss in losses:
-        kind, needed = type(loss).__name__, loss.shortest_sequence
+        what, needed = type(loss).__name__, loss.shortest_sequence
+        hint = "take another loss"
+        if isinstance(loss, Anchored):
+            what = f"{what}.length = {loss.length}"
+            hint = f"set a smaller one, such as {max(1, longest // 2)}"
         fitting = int((split.lengths >= needed).sum())
         if not fitting:
             raise UserError(
-                f"{kind}.length = {loss.length} needs sequences of at least {needed} steps, but "
-                f"the longest training sequence of {split.info.name} has {split.lengths.max()}: "
-                f"set a smaller one, such as {max(1, int(split.lengths.max()) // 2)}."
+                f"{what} needs sequences of at least {needed} steps, but the longest training "
+                f"sequence of {split.info.name} has {longest}: {hint}."
             )
         if fitting < len(split):
             logging.warning(
-                "%d of the %d training sequences have fewer than the %d steps that %s.length = %d "
-                "needs: they train the classifier alone.",
+                "%d of the %d training sequences have fewer than the %d steps that %s needs: they "
+                "train the classifier alone.",
                 len(split) - fitting,
                 len(split),
                 needed,
-                kind,
-                loss.length,
+                what,
+            )
+
+
+def _check_weights(phases: Sequence[Phase], losses: Sequence[Auxiliary]) -> None:
+    """Raises UserError if a phase has nothing to train, its losses' weights being all 0."""
+    for phase in phases:
+        if phase.epochs and not phase.supervised and not any(loss.weight for loss in losses):
+            raise UserError(
+                f"The phase {phase.name} trains on the auxiliary losses alone, and their weights "
+                "are all 0: give one a weight, or set train.phases = [@joint/Phase()]."
             )
 
 
@@ -254,7 +272,7 @@ class _Run:
         self._stopping = False
         # The optimizer's slots must be there before the checkpoint is made.
         optimizer.build(trainer.variables_in_order)
-        self._modules = {"classifier": trainer.classifier, "auxiliary": _named(trainer.losses)}
+        self._modules = {"classifier": trainer.classifier, "auxiliary": named(trainer.losses)}
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(optimizer=optimizer, position=position, **self._modules),
             str(directory / "checkpoints"),
@@ -357,6 +375,7 @@ class _Run:
         if getattr(self, "_compiled", (None,))[0] is phase:
             return self._compiled[1]
         trainer, position = self._trainer, self._position
+        variables = trainer.trained_variables(auxiliary=phase.auxiliary)
         phase_steps = phase.epochs * self._steps_per_epoch
         seed = int(position.seed)
 
@@ -370,6 +389,7 @@ class _Run:
                     seed=tf.stack([tf.constant(seed), tf.cast(position.step, tf.int32)]),
                     progress=tf.cast(step_in_phase / phase_steps, tf.float32),
                     supervised=phase.supervised,
+                    auxiliary=phase.auxiliary,
                 )
                 gradients, norm = step.gradients, tf.linalg.global_norm(step.gradients)
                 if self._clip_norm is not None:
@@ -377,7 +397,7 @@ class _Run:
                 self._optimizer.learning_rate.assign(
                     phase.rate(step_in_phase, self._steps_per_epoch)
                 )
-                self._optimizer.apply(gradients, trainer.variables_in_order)
+                self._optimizer.apply(gradients, variables)
                 examples = tf.cast(tf.shape(batch.labels)[0], tf.float32)
                 self._sums.add({**step.metrics, "gradient_norm": norm, "examples": examples})
                 position.step.assign_add(1)
@@ -394,6 +414,9 @@ class _Run:
             means["accuracy"] = correct / max(examples, 1.0)
         else:
             means.pop("supervised_loss")
+        if not phase.auxiliary:
+            for loss in self._trainer.losses:
+                means.pop(f"{loss.name}_loss")
         if not means["loss"] - means["loss"] == 0:
             raise UserError(
                 f"The loss is {means['loss']} at step {step}: give the same command again with a "
@@ -451,8 +474,11 @@ class _Run:
             signal.signal(signal.SIGTERM, before)
 
 
-def _named(losses: Sequence[tf.Module]) -> tf.Module:
-    # By name, so that the order in which a configuration lists them does not matter.
+def named(losses: Sequence[Auxiliary]) -> tf.Module:
+    """The auxiliary networks as checkpoints hold them, under their names.
+
+    So the order in which a configuration lists them does not matter.
+    """
     module = tf.Module(name="auxiliary")
     for loss in losses:
         setattr(module, loss.name, loss)

@@ -9,12 +9,13 @@ import tensorflow as tf
 
 from t2aux.data import Batch
 from t2aux.errors import UserError
-from t2aux.model.auxiliary import Auxiliary, Loss, stream
+from t2aux.model.auxiliary import Anchored, Auxiliary, Loss, stream
 from t2aux.model.classifier import Classifier, time_major
 from t2aux.model.core import Active, State, active_from, only
+from t2aux.model.next_token import NextToken, Reading
 from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
-from t2aux.training import truncation
+from t2aux.training import next_token, truncation
 from t2aux.training.truncation import Bptt
 
 # Streams of random numbers of one batch: DropConnect or dropout, and one an auxiliary loss.
@@ -46,11 +47,25 @@ class Aligned(NamedTuple):
         return active_from(self.starts - begin) if self.padded else None
 
 
+class Drawn(NamedTuple):
+    """An auxiliary loss of a step, and what was drawn for it.
+
+    Attributes:
+        loss: The loss.
+        seed: [2] int32: all that is random in it is a function of this.
+        anchors: [n] int32 positions; None for a loss over whole sequences.
+    """
+
+    loss: Auxiliary
+    seed: tf.Tensor
+    anchors: tf.Tensor | None
+
+
 class Step(NamedTuple):
     """What a training step computes.
 
     Attributes:
-        gradients: One a trainable variable, not clipped.
+        gradients: One for each of `Trainer.trained_variables`, not clipped.
         metrics: Scalars: "loss", "supervised_loss" and "correct" (the number of right answers)
             where there is a supervised loss, and a mean per token for each auxiliary loss.
     """
@@ -71,6 +86,10 @@ class Trainer(tf.Module):
       one batch; the decoder's gradient with respect to the states at the anchors is then carried on
       into the windows, one window at a time;
     - prediction: the segments from the anchors on, as one batch.
+
+    A loss over whole sequences goes over them in windows of its own, whatever the others do. One of
+    weight 0 is measured and takes no part in the gradient: the classifier then learns what it would
+    without it, bit for bit.
     """
 
     def __init__(
@@ -96,10 +115,12 @@ class Trainer(tf.Module):
         super().__init__(name="trainer")
         truncation.check_bptt("train.supervised_bptt", supervised_bptt)
         truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
-        if auxiliary_bptt == 0 and any(isinstance(loss, Prediction) for loss in losses):
+        inside = [loss for loss in losses if isinstance(loss, Prediction | NextToken)]
+        if auxiliary_bptt == 0 and inside:
             raise UserError(
-                "train.auxiliary_bptt = 0 leaves nothing for Prediction to train: its gradient "
-                "flows inside of its segment; set at least 1, or use Reconstruction."
+                f"train.auxiliary_bptt = 0 leaves nothing for {type(inside[0]).__name__} to train: "
+                "its gradient flows between the tokens that it predicts; set at least 1, or use "
+                "Reconstruction."
             )
         self.classifier = classifier
         self.losses = list(losses)
@@ -112,10 +133,33 @@ class Trainer(tf.Module):
 
     @property
     def variables_in_order(self) -> list[tf.Variable]:
-        """The variables that `Step.gradients` are of, in that order."""
+        """All trainable variables: the classifier's, then each loss's."""
         return self._variables
 
-    def step(self, batch: Batch, *, seed: tf.Tensor, progress: tf.Tensor, supervised: bool) -> Step:
+    def trained_variables(self, *, auxiliary: bool = True) -> list[tf.Variable]:
+        """The variables that `Step.gradients` are of, in that order.
+
+        Args:
+            auxiliary: As for `step`.
+
+        Returns:
+            The classifier's, then those of each loss that takes part and whose weight is not 0.
+        """
+        losses = [loss for loss in self.losses if auxiliary and loss.weight]
+        return [
+            *self.classifier.trainable_variables,
+            *(v for loss in losses for v in loss.trainable_variables),
+        ]
+
+    def step(
+        self,
+        batch: Batch,
+        *,
+        seed: tf.Tensor,
+        progress: tf.Tensor,
+        supervised: bool,
+        auxiliary: bool = True,
+    ) -> Step:
         """The losses and gradients of a batch.
 
         Args:
@@ -124,6 +168,7 @@ class Trainer(tf.Module):
                 function of it alone.
             progress: Scalar float32 in [0, 1]: how far the phase has got (scheduled sampling).
             supervised: False in pretraining: the auxiliary losses alone.
+            auxiliary: False in fine-tuning: the supervised loss alone.
 
         Returns:
             The step.
@@ -133,22 +178,37 @@ class Trainer(tf.Module):
         tokens = time_major(tokens)
         starts = tf.shape(tokens)[0] - batch.lengths if padded else tf.zeros_like(batch.lengths)
         aligned = Aligned(tokens, starts, batch.labels, padded)
-        seeds = [stream(seed, _FIRST_AUXILIARY + i) for i in range(len(self.losses))]
-        positions = [
-            loss.draw(s, starts, aligned.steps) for loss, s in zip(self.losses, seeds, strict=True)
+        drawn = [
+            self._draw(loss, stream(seed, _FIRST_AUXILIARY + i), aligned)
+            for i, loss in enumerate(self.losses)
+            if auxiliary
         ]
-        if self.auxiliary_bptt == "full" and (self.supervised_bptt == "full" or not supervised):
-            gradients, metrics = self._full(
-                aligned, positions, seeds, seed, progress, supervised=supervised
+        trained = [d for d in drawn if d.loss.weight]
+        anchored = [d for d in trained if d.anchors is not None]
+        gradients, metrics = [tf.zeros_like(v) for v in self._variables], {}
+        if supervised or anchored:
+            in_one_pass = self.auxiliary_bptt == "full" and (
+                self.supervised_bptt == "full" or not supervised
             )
-        else:
-            gradients, metrics = self._windowed(
-                aligned, positions, seeds, seed, progress, supervised=supervised
-            )
+            compute = self._full if in_one_pass else self._windowed
+            gradients, metrics = compute(aligned, anchored, seed, progress, supervised=supervised)
+        for d in trained:
+            if d.anchors is None:
+                part, metrics[f"{d.loss.name}_loss"] = self._next_token(d.loss, aligned)
+                gradients = [a + b for a, b in zip(gradients, part, strict=True)]
         total = metrics.get("supervised_loss", tf.constant(0.0))
-        for loss in self.losses:
-            total = total + loss.weight * metrics[f"{loss.name}_loss"]
-        return Step(gradients, {"loss": total, **metrics})
+        for d in trained:
+            total = total + d.loss.weight * metrics[f"{d.loss.name}_loss"]
+        for d in drawn:
+            if not d.loss.weight:
+                metrics[f"{d.loss.name}_loss"] = self._measure(d, aligned, progress)
+        by_variable = {v.ref(): g for v, g in zip(self._variables, gradients, strict=True)}
+        variables = self.trained_variables(auxiliary=auxiliary)
+        return Step([by_variable[v.ref()] for v in variables], {"loss": total, **metrics})
+
+    def _draw(self, loss: Auxiliary, seed: tf.Tensor, batch: Aligned) -> Drawn:
+        anchored = isinstance(loss, Anchored)
+        return Drawn(loss, seed, loss.draw(seed, batch.starts, batch.steps) if anchored else None)
 
     def _supervised(
         self, h: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
@@ -160,8 +220,7 @@ class Trainer(tf.Module):
     def _full(
         self,
         batch: Aligned,
-        positions: list[tf.Tensor],
-        seeds: list[tf.Tensor],
+        drawn: list[Drawn],
         seed: tf.Tensor,
         progress: tf.Tensor,
         *,
@@ -170,21 +229,19 @@ class Trainer(tf.Module):
         metrics = {}
         zero = self.classifier.init_state(tf.shape(batch.tokens)[1])
         # The anchors' states, one slice of them a loss, and the last.
-        marks = tf.concat([*positions, batch.steps[tf.newaxis]], 0)
-        sizes = [loss.anchors for loss in self.losses]
+        marks = tf.concat([*(d.anchors for d in drawn), batch.steps[tf.newaxis]], 0)
+        sizes = [d.loss.anchors for d in drawn]
         with tf.GradientTape() as tape:
             at, outputs = self.classifier.states_at(
                 batch.tokens,
                 zero,
                 marks,
                 batch.active(),
-                outputs=any(isinstance(loss, Prediction) for loss in self.losses),
+                outputs=any(isinstance(d.loss, Prediction) for d in drawn),
             )
             *states, last = _split(at, [*sizes, 1])
             objective = tf.constant(0.0)
-            for loss, anchors, own_seed, state in zip(
-                self.losses, positions, seeds, states, strict=True
-            ):
+            for (loss, own_seed, anchors), state in zip(drawn, states, strict=True):
                 flat = _flatten(state)
                 if isinstance(loss, Reconstruction):
                     value = self._reconstruct(loss, batch, anchors, flat, own_seed, progress, None)
@@ -217,8 +274,7 @@ class Trainer(tf.Module):
     def _windowed(
         self,
         batch: Aligned,
-        positions: list[tf.Tensor],
-        seeds: list[tf.Tensor],
+        drawn: list[Drawn],
         seed: tf.Tensor,
         progress: tf.Tensor,
         *,
@@ -228,7 +284,7 @@ class Trainer(tf.Module):
         gradients = [tf.zeros_like(v) for v in self._variables]
         # The positions whose states the windows begin from, one slice of them a use.
         marks, sizes, windows = [], [], []
-        for loss, anchors in zip(self.losses, positions, strict=True):
+        for loss, _, anchors in drawn:
             group = None
             if isinstance(loss, Reconstruction) and self.auxiliary_bptt != 0:
                 steps = self._auxiliary_steps(batch)
@@ -246,9 +302,7 @@ class Trainer(tf.Module):
         kept = truncation.sweep(self.classifier, batch.tokens, starts, tf.concat(marks, 0))
         slices = _split(kept, sizes)
 
-        for loss, anchors, own_seed, group in zip(
-            self.losses, positions, seeds, windows, strict=True
-        ):
+        for (loss, own_seed, anchors), group in zip(drawn, windows, strict=True):
             if isinstance(loss, Reconstruction):
                 first = slices.pop(0) if group is not None else None
                 part, value = self._windowed_reconstruction(
@@ -285,19 +339,17 @@ class Trainer(tf.Module):
     def _windowed_prediction(
         self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, states: State
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
-        cut = loss.length if self.auxiliary_bptt == "full" else self.auxiliary_bptt
         with tf.GradientTape() as tape:
-            value = loss.loss(
-                self.classifier,
-                _flatten(states),
-                segments,
-                begins,
-                padded=batch.padded,
-                truncation=cut,
-            ).mean
+            value = self._predict(loss, batch, anchors, _flatten(states)).mean
             objective = loss.weight * value
         return gradients_of(tape, objective, self._variables), value
+
+    def _predict(self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, states: State) -> Loss:
+        segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
+        cut = loss.length if self.auxiliary_bptt == "full" else self.auxiliary_bptt
+        return loss.loss(
+            self.classifier, states, segments, begins, padded=batch.padded, truncation=cut
+        )
 
     def _windowed_reconstruction(
         self,
@@ -348,7 +400,13 @@ class Trainer(tf.Module):
     ) -> Loss:
         segments, room = loss.segments(seed, batch.tokens, batch.starts, anchors)
         return loss.loss(
-            self.classifier, states, segments, room, seed=seed, sampling=progress, truncation=cut
+            self.classifier,
+            states,
+            segments,
+            room,
+            seed=seed,
+            sampling=progress * loss.final_sampling,
+            truncation=cut,
         )
 
     def _through_windows(
@@ -392,6 +450,28 @@ class Trainer(tf.Module):
         return tf.while_loop(
             lambda j, _: j < windows.count, body, (0, sums), parallel_iterations=1
         )[1]
+
+    # --- Over whole sequences, and without gradient -----------------------------------------------
+
+    def _next_token(self, loss: NextToken, batch: Aligned) -> tuple[list[tf.Tensor], tf.Tensor]:
+        reading = Reading(batch.tokens, batch.starts, batch.padded, loss.twice)
+        steps = reading.steps if self.auxiliary_bptt == "full" else self.auxiliary_bptt
+        value, gradients = next_token.mean_and_gradients(
+            self.classifier, loss, reading, steps, gradient=bool(loss.weight)
+        )
+        by_variable = {v.ref(): g for v, g in gradients}
+        return [by_variable.get(v.ref(), tf.zeros_like(v)) for v in self._variables], value
+
+    def _measure(self, drawn: Drawn, batch: Aligned, progress: tf.Tensor) -> tf.Tensor:
+        """The mean of a loss without its gradient."""
+        loss, seed, anchors = drawn
+        if isinstance(loss, NextToken):
+            return self._next_token(loss, batch)[1]
+        starts = batch.starts if batch.padded else None
+        flat = _flatten(truncation.sweep(self.classifier, batch.tokens, starts, anchors))
+        if isinstance(loss, Reconstruction):
+            return self._reconstruct(loss, batch, anchors, flat, seed, progress, None).mean
+        return self._predict(loss, batch, anchors, flat).mean
 
 
 def classification_loss(

@@ -27,7 +27,12 @@ class WholeTrainer(tf.Module):
 
     @property
     def variables_in_order(self) -> list[tf.Variable]:
-        """The variables that `Step.gradients` are of, in that order."""
+        """All trainable variables."""
+        return self._variables
+
+    def trained_variables(self, *, auxiliary: bool = True) -> list[tf.Variable]:
+        """The variables that `Step.gradients` are of, in that order; see `Trainer`."""
+        del auxiliary
         return self._variables
 
     def step(self, batch: Batch, *, seed: tf.Tensor, **_: object) -> Step:

@@ -10,7 +10,9 @@ from tests.cli_helpers import ROOT, environment
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the benchmark reads /proc")
-@pytest.mark.parametrize("model", ["LSTM", "r-LSTM 1x600", "r-LSTM 20x30", "p-LSTM 1x600"])
+@pytest.mark.parametrize(
+    "model", ["LSTM", "r-LSTM 1x600", "r-LSTM 20x30", "p-LSTM 1x600", "LM-LSTM", "SA-LSTM"]
+)
 def test_ten_times_the_steps_take_hardly_more_memory(model):
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", f"--models={model}"],

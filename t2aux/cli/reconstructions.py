@@ -1,0 +1,83 @@
+"""Shows what an r-LSTM remembers: it decodes segments of test sequences from its state.
+
+The decoder starts from the state at an anchor and is fed its own tokens only. Its loss per token
+stands beside those of guesses that have no memory (the training data's mean, the first token again,
+the true token before again; for text, unigrams and bigrams), and of the same decoder started from
+another sequence's state. Writes reconstructions.json, by_step.png and reconstructions.png (text:
+reconstructions.md) into the run's reconstructions/SPLIT folder.
+
+Examples:
+  t2aux reconstructions --model_dir=runs/quick
+  t2aux reconstructions --model_dir=runs/mnist --data_dir=mnist --samples=12 --seed=1
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from t2aux import files
+from t2aux.cli import common
+
+common.define_model_dir("Folder of the run.")
+common.define_data_dir()
+_GIN_PARAM = flags.DEFINE_multi_string(
+    "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
+)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint's name; the newest if not set.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Whose sequences to decode.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 32, "Sequences a batch, which share their anchors.", lower_bound=1
+)
+_SAMPLES = flags.DEFINE_integer("samples", 8, "Sequences to draw.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of anchors, segments and sampled tokens.", lower_bound=0)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Where to write; the run's reconstructions/SPLIT folder if not set."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    common.no_arguments(argv)
+    common.quiet_tensorflow()
+    from t2aux import data, reconstructions, reconstructions_report
+    from t2aux.run import load_run
+
+    run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
+    loss = reconstructions.reconstruction_of(run)
+    train = data.load("train", info=run.info)
+    split = train if _SPLIT.value == "train" else data.load("test", info=run.info)
+    known = reconstructions.statistics(train, reverse=loss.reverse)
+    decode = reconstructions.decoder(run, loss, known, _SEED.value)
+    measured = reconstructions.measure(
+        decode, loss, split, batch_size=_BATCH_SIZE.value, progress=common.progress(len(split))
+    )
+    samples = reconstructions.samples(decode, loss, split, _SAMPLES.value)
+
+    output = pathlib.Path(_OUTPUT_DIR.value or run.model_dir / "reconstructions" / _SPLIT.value)
+    files.ensure_directory(output)
+    about = {
+        "dataset": run.info.name,
+        "split": _SPLIT.value,
+        "checkpoint": pathlib.Path(run.checkpoint).name,
+        "step": run.step,
+        "seed": _SEED.value,
+        "anchors": loss.anchors,
+        "length": loss.length,
+    }
+    title = f"{run.info.name}, {_SPLIT.value}, step {run.step}: segments of {loss.length}"
+    shown = output / ("reconstructions.md" if run.info.is_text else "reconstructions.png")
+    files.write_json(output / "reconstructions.json", {**about, **measured.to_json()})
+    reconstructions_report.draw_by_step(measured, output / "by_step.png", title)
+    if run.info.is_text:
+        reconstructions_report.write_texts(measured, samples, shown, title)
+    else:
+        reconstructions_report.draw_samples(run.info, samples, shown, title)
+    print(reconstructions_report.table(measured))
+    print(f"\n{output / 'reconstructions.json'}\n{output / 'by_step.png'}\n{shown}")
+
+
+if __name__ == "__main__":
+    common.run(main)

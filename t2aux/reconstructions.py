@@ -1,0 +1,361 @@
+"""What an r-LSTM's state holds: reconstructions of test segments, and guesses without a memory.
+
+Anchors and segments are drawn as the run's training drew them, anew for every batch. The decoder
+starts from the state at the anchor and is given the segment's first token in the order of emission;
+then it is fed its own tokens, none of the true ones. Beside it stand guesses that know the data but
+not the sequence, and the same decoder started from the state of another sequence of the batch at
+the same anchor: what it then does worse is what the state tells it. Where segments are drawn from
+all of the past (`Reconstruction.distant_past`), nothing but the first token says which one is
+asked for, and a decoder that is fed its own tokens may guess wrong however good the memory is; fed
+the true ones, it finds out on the way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from t2aux import data
+from t2aux.errors import UserError
+from t2aux.model import core
+from t2aux.model.classifier import time_major
+from t2aux.model.reconstruction import Reconstruction
+from t2aux.preprocessing import DatasetInfo, scale_pixels
+from t2aux.run import Run
+from t2aux.training import truncation
+
+# What each predictor of a token knows besides the training data; see `t2aux reconstructions`.
+ABOUT = {
+    "reconstruction": "the decoder, fed its own tokens: the state and the first token",
+    "teacher_forced": "the decoder, fed the true tokens: the state and all tokens before",
+    "another_state": "the decoder, fed its own tokens, from another sequence's state",
+    "another_forced": "the decoder, fed the true tokens, from another sequence's state",
+    "mean": "the training data's mean token",
+    "mean_by_position": "the training data's mean token at that position",
+    "repeat_first": "the segment's first token, again and again",
+    "copy_previous": "the true token before, again",
+    "unigram": "how often each token occurs in the training data",
+    "bigram": "how often it follows the true token before in the training data",
+}
+_ANOTHER = ("another_state", "another_forced")
+
+
+class Statistics(NamedTuple):
+    """What the guesses know of the training data.
+
+    Attributes:
+        mean: [C], the mean token; None for text.
+        by_position: [T', C], the mean token at each position up to the longest; None for text.
+        unigram: [V], the logarithm of each id's share; None for real values. One more of each id
+            is counted than there are, here and in `bigram`.
+        bigram: [V, V], the logarithm of the share of the second id among those that follow the
+            first, in the order of emission.
+    """
+
+    mean: np.ndarray | None = None
+    by_position: np.ndarray | None = None
+    unigram: np.ndarray | None = None
+    bigram: np.ndarray | None = None
+
+
+class Decoded(NamedTuple):
+    """A batch's segments, [l + 1, N, ...] each with N = n * B, in the order of emission.
+
+    Attributes:
+        tokens: The true tokens, the first of them given.
+        positions: Their positions in their own sequences, [l + 1, N] int32.
+        room: [N] float32: 1 where the sequence has room for the segment, else 0.
+        predictions: By predictor, the tokens 1 to l: values [l, N, C] or logits [l, N, V].
+    """
+
+    tokens: tf.Tensor
+    positions: tf.Tensor
+    room: tf.Tensor
+    predictions: dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The outcome over a split.
+
+    Attributes:
+        info: The data.
+        tokens: How many tokens were predicted.
+        loss: By predictor, the mean over them: the squared distance, or the cross-entropy in nats.
+        by_step: By predictor, the mean of each predicted token of a segment, [l].
+        accuracy: By predictor, for text, the share of tokens that are the likeliest.
+    """
+
+    info: DatasetInfo
+    tokens: int
+    loss: dict[str, float]
+    by_step: dict[str, np.ndarray]
+    accuracy: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        unit = "cross-entropy, nats" if self.info.is_text else "squared distance"
+        return {
+            "unit": f"{unit} per token",
+            "tokens": self.tokens,
+            "loss": self.loss,
+            **({"accuracy": self.accuracy} if self.accuracy else {}),
+            "by_step": {name: values.tolist() for name, values in self.by_step.items()},
+            "about": {name: ABOUT[name] for name in self.loss},
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One sequence with its segments.
+
+    Attributes:
+        index: Which of the split.
+        sequence: [T, C] or [T].
+        positions: [n, l + 1] of each segment's tokens, in the order of emission.
+        reconstruction: [n, l, C] values, or the likeliest ids [n, l], of all but the first.
+        loss: The mean per token.
+    """
+
+    index: int
+    sequence: np.ndarray
+    positions: np.ndarray
+    reconstruction: np.ndarray
+    loss: float
+
+
+def reconstruction_of(run: Run) -> Reconstruction:
+    """The run's reconstruction loss; `load_run` must have been asked for auxiliary networks.
+
+    Raises:
+        UserError: It has none.
+    """
+    for loss in run.losses:
+        if isinstance(loss, Reconstruction):
+            return loss
+    raise UserError(
+        f"{run.model_dir} was trained without Reconstruction: there is nothing to decode. Give an "
+        "r-LSTM's run (--gin_file=models/r_lstm)."
+    )
+
+
+def statistics(train: data.Split, *, reverse: bool) -> Statistics:
+    """What the guesses know of the training data; see `Statistics`.
+
+    Args:
+        train: The training split.
+        reverse: Whether segments are emitted from their ends to their beginnings.
+    """
+    values, lengths = train.values, train.lengths
+    if train.info.is_text:
+        size = train.info.vocabulary_size
+        ids = values.astype(np.int64)
+        unigram = np.bincount(ids, minlength=size) + 1.0
+        inside = np.ones(len(ids) - 1, bool)
+        inside[np.cumsum(lengths)[:-1] - 1] = False
+        before, after = (ids[1:], ids[:-1]) if reverse else (ids[:-1], ids[1:])
+        pairs = np.bincount((before * size + after)[inside], minlength=size * size) + 1.0
+        pairs = pairs.reshape(size, size)
+        shares = unigram / unigram.sum(), pairs / pairs.sum(axis=1, keepdims=True)
+        return Statistics(unigram=_log(shares[0]), bigram=_log(shares[1]))
+    longest, channels = int(lengths.max()), values.shape[-1]
+    if (lengths == longest).all():
+        by_position = values.reshape(-1, longest, channels).mean(axis=0, dtype=np.float64)
+    else:
+        ends = np.cumsum(lengths)
+        position = np.arange(len(values)) - np.repeat(ends - lengths, lengths)
+        counts = np.bincount(position, minlength=longest)
+        sums = [np.bincount(position, values[:, c], longest) for c in range(channels)]
+        by_position = np.stack(sums, axis=-1) / counts[:, np.newaxis]
+    mean = values.mean(axis=0, dtype=np.float64)
+    if values.dtype == np.uint8:
+        mean, by_position = scale_pixels(mean), scale_pixels(by_position)
+    return Statistics(mean.astype(np.float32), by_position.astype(np.float32))
+
+
+def decoder(
+    run: Run, loss: Reconstruction, known: Statistics, seed: int
+) -> Callable[[data.Batch, tf.Tensor], Decoded]:
+    """Makes the function that decodes a batch.
+
+    Args:
+        run: The run.
+        loss: Its reconstruction loss.
+        known: What the guesses know.
+        seed: Of the anchors, the segments and a text decoder's choice of tokens.
+
+    Returns:
+        Decodes a batch given its number, which makes its random numbers.
+    """
+    classifier = run.classifier
+    padded = classifier.info.length is None
+    # Whether own tokens are fed in training does not matter here: the tokens are asked for.
+    loss.scheduled_sampling = True
+
+    @tf.function(reduce_retracing=True)
+    def decode(batch: data.Batch, number: tf.Tensor) -> Decoded:
+        own = tf.stack([seed, number])
+        tokens = truncation.align_ends(batch.inputs, batch.lengths) if padded else batch.inputs
+        tokens = time_major(tokens)
+        steps = tf.shape(tokens)[0]
+        starts = steps - batch.lengths
+        anchors = loss.draw(own, starts, steps)
+        states = truncation.sweep(classifier, tokens, starts if padded else None, anchors)
+        segments, room = loss.segments(own, tokens, starts, anchors)
+        places = tf.range(steps)[:, tf.newaxis] - starts
+        positions, _ = loss.segments(own, places, starts, anchors)
+
+        def predict(states: core.State, sampling: float) -> tf.Tensor:
+            flat = tf.nest.map_structure(lambda s: tf.reshape(s, [-1, *s.shape[2:]]), states)
+            return loss.decode(
+                classifier, flat, segments[:-1], seed=own, sampling=tf.constant(sampling)
+            )
+
+        others = tf.nest.map_structure(lambda s: tf.roll(s, 1, axis=1), states)
+        predictions = {
+            "reconstruction": predict(states, 1.0),
+            "teacher_forced": predict(states, 0.0),
+            **dict(zip(_ANOTHER, (predict(others, 1.0), predict(others, 0.0)), strict=True)),
+            **_guesses(known, segments, positions),
+        }
+        return Decoded(segments, positions, room, predictions)
+
+    return decode
+
+
+def _guesses(known: Statistics, segments: tf.Tensor, positions: tf.Tensor) -> dict[str, tf.Tensor]:
+    before, targets = segments[:-1], segments[1:]
+    if known.unigram is not None:
+        shape = tf.concat([tf.shape(targets), [len(known.unigram)]], 0)
+        return {
+            "unigram": tf.broadcast_to(known.unigram, shape),
+            "bigram": tf.gather(known.bigram, before),
+        }
+    # A test sequence may be longer than any that was trained on.
+    place = tf.minimum(positions[1:], len(known.by_position) - 1)
+    return {
+        "mean": tf.broadcast_to(known.mean, tf.shape(targets)),
+        "mean_by_position": tf.gather(known.by_position, tf.maximum(place, 0)),
+        "repeat_first": tf.broadcast_to(segments[:1], tf.shape(targets)),
+        "copy_previous": before,
+    }
+
+
+def measure(
+    decode: Callable[[data.Batch, tf.Tensor], Decoded],
+    loss: Reconstruction,
+    split: data.Split,
+    *,
+    batch_size: int = 128,
+    progress: Callable[[int], None] | None = None,
+) -> Measured:
+    """Decodes segments of every sequence of a split, and compares.
+
+    Args:
+        decode: See `decoder`.
+        loss: The run's reconstruction loss.
+        split: The data.
+        batch_size: B; the anchors of a batch are shared.
+        progress: Called after every batch with the number of sequences done.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        UserError: No sequence has room for a segment.
+    """
+    is_text = split.info.is_text
+
+    @tf.function(reduce_retracing=True)
+    def sums(batch: data.Batch, number: tf.Tensor) -> tuple:
+        decoded = decode(batch, number)
+        targets = decoded.tokens[1:]
+        losses, right = {}, {}
+        for name, predictions in decoded.predictions.items():
+            each = loss.token_losses(predictions, targets) * decoded.room
+            losses[name] = tf.reduce_sum(tf.cast(each, tf.float64), axis=1)
+            if is_text:
+                hit = tf.argmax(predictions, -1, tf.int32) == targets
+                right[name] = tf.reduce_sum(tf.cast(hit, tf.float32) * decoded.room)
+        return losses, right, tf.reduce_sum(decoded.room)
+
+    by_step: dict[str, np.ndarray] = {}
+    right: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    done = 0
+    for number, batch in enumerate(split.batches(batch_size)):
+        losses, hits, segments = sums(batch, tf.constant(number))
+        for name, values in losses.items():
+            if name in _ANOTHER and len(batch.labels) == 1:
+                continue  # There is no other.
+            by_step[name] = by_step.get(name, 0.0) + values.numpy()
+            counts[name] = counts.get(name, 0.0) + float(segments)
+            if is_text:
+                right[name] = right.get(name, 0.0) + float(hits[name])
+        done += len(batch.labels)
+        if progress is not None:
+            progress(done)
+    if not counts.get("reconstruction"):
+        raise UserError(
+            f"No sequence of {split.info.name} has the {loss.shortest_sequence} steps that a "
+            f"segment of Reconstruction.length = {loss.length} needs."
+        )
+    by_step = {name: values / counts[name] for name, values in by_step.items()}
+    return Measured(
+        info=split.info,
+        tokens=int(counts["reconstruction"]) * loss.length,
+        loss={name: float(values.mean()) for name, values in by_step.items()},
+        by_step=by_step,
+        accuracy={name: hits / (counts[name] * loss.length) for name, hits in right.items()},
+    )
+
+
+def samples(
+    decode: Callable[[data.Batch, tf.Tensor], Decoded],
+    loss: Reconstruction,
+    split: data.Split,
+    count: int,
+) -> list[Sample]:
+    """Reconstructs segments of a few sequences, each with anchors of its own.
+
+    Args:
+        decode: See `decoder`.
+        loss: The run's reconstruction loss.
+        split: The data.
+        count: How many sequences, evenly spread over those that have room for a segment.
+
+    Returns:
+        The sequences with their segments.
+    """
+    fitting = np.flatnonzero(split.lengths >= loss.shortest_sequence)
+    chosen = fitting[np.unique(np.linspace(0, len(fitting) - 1, count).astype(int))]
+    found = []
+    for index in chosen:
+        sequence = split.example(index)
+        one = data.Batch(
+            tf.constant(sequence[np.newaxis]),
+            tf.constant(split.lengths[index : index + 1]),
+            tf.constant(split.labels[index : index + 1]),
+        )
+        decoded = decode(one, tf.constant(int(index)))
+        predictions = decoded.predictions["reconstruction"]
+        losses = loss.token_losses(predictions, decoded.tokens[1:])
+        values = tf.argmax(predictions, -1) if split.info.is_text else predictions
+        found.append(
+            Sample(
+                index=int(index),
+                sequence=sequence,
+                positions=np.swapaxes(decoded.positions.numpy(), 0, 1),
+                reconstruction=np.swapaxes(values.numpy(), 0, 1),
+                loss=float(tf.reduce_mean(losses)),
+            )
+        )
+    return found
+
+
+def _log(shares: np.ndarray) -> np.ndarray:
+    return np.log(shares).astype(np.float32)
