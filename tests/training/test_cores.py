@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2aux.data import Batch
 from t2aux.errors import UserError
 from t2aux.model.gru import GRU
+from t2aux.model.language_model import LanguageModel
 from t2aux.model.mingru import MinGRU
 from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
@@ -24,6 +26,7 @@ LOSSES = {
     "r": [(Reconstruction, {"length": 5})],
     "r many": [(Reconstruction, {"anchors": 4, "length": 3})],
     "p": [(Prediction, {"length": 5})],
+    "language model": [(LanguageModel, {})],
     "r and p": [(Reconstruction, {"length": 4}), (Prediction, {"length": 6})],
 }
 
@@ -127,6 +130,23 @@ def test_the_reconstructions_gradient_reaches_back_as_far_as_it_should(core):
     assert_same(trainer, got, gradient(anchor - 4))
     with pytest.raises(AssertionError):
         assert_same(trainer, got, gradient(anchor - 5))
+
+
+@pytest.mark.parametrize("kind", ["ragged", "text"])
+@pytest.mark.parametrize("losses", ["r and p", "language model"])
+@pytest.mark.parametrize("core", CORES)
+def test_batches_of_any_size_need_no_step_of_their_own(core, losses, kind):
+    # As the training loop compiles it: with no size of the batch known.
+    trainer, batch = make(core, kind, losses, supervised_bptt=4, auxiliary_bptt=6)
+    shapes = [tf.TensorSpec([*[None] * len(x.shape[:2]), *x.shape[2:]], x.dtype) for x in batch]
+
+    @tf.function(input_signature=shapes)
+    def run(*parts):
+        return trainer.step(
+            Batch(*parts), seed=test_trainer.SEED, progress=tf.constant(0.5), supervised=True
+        )
+
+    assert_same(trainer, run(*batch).gradients, step(trainer, batch).gradients)
 
 
 MODELS = {
