@@ -10,7 +10,7 @@ from t2aux.reproduce.document import Block, Drawing, Heading, Items, Paragraph, 
 from t2aux.reproduce.document import write as write_document
 from t2aux.reproduce.experiments import EXPERIMENTS, Cell, Experiment
 from t2aux.reproduce.results import Result, Summary
-from t2aux.reproduce.rows import BUDGETS
+from t2aux.reproduce.rows import BUDGETS, SHORT, short_length
 
 _MISSING = "–"
 _DATASETS = {"mnist": "MNIST", "pmnist": "pMNIST", "cifar10": "CIFAR10", "dbpedia": "DBpedia"}
@@ -77,7 +77,7 @@ def blocks(found: Sequence[Result]) -> list[Block]:
             made += _section(experiment, rows)
     made += [
         Heading("What deviates from the paper"),
-        Items([*_stand_ins(rows), *_DECISIONS]),
+        Items([*_stand_ins(rows), *(_recipes(rows) if budget == "short" else ()), *_DECISIONS]),
         Heading("The runs"),
         _runs(rows),
     ]
@@ -323,6 +323,27 @@ def _stand_ins(rows: dict[str, Summary]) -> list[str]:
         f"In place of {_dataset(dataset)}: {_STAND_INS[stand_in]}."
         for dataset, stand_in in sorted(pairs)
     ]
+
+
+def _recipes(rows: dict[str, Summary]) -> list[str]:
+    """What the short budget sets, by data set."""
+    texts = []
+    for dataset, plan in SHORT.items():
+        if not any(row.startswith(f"{dataset}/") for row in rows):
+            continue
+        length = short_length(dataset)
+        settings = [
+            *([f"SEGMENT_LENGTH = {length}"] if length else []),
+            *plan.settings,
+            *plan.core,
+        ]
+        more = f"; {', '.join(settings)}" if settings else ""
+        texts.append(
+            f"{_dataset(dataset)}, short: batches of {plan.batch}, {plan.pretrain} epoch"
+            f"{'s' * (plan.pretrain != 1)} of pretraining and {plan.joint} joint (together where "
+            f"there is nothing to pretrain){more}."
+        )
+    return texts
 
 
 def _runs(rows: dict[str, Summary]) -> Table:

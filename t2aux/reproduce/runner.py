@@ -181,7 +181,7 @@ class Runner:
                 row=job.row.id,
                 budget=self._budget,
                 seed=job.seed,
-                flags=flags,
+                flags=_without_place(flags),
                 peak_mib=peak,
                 stand_in=job.stand_in,
                 hardware=hardware(),
@@ -326,5 +326,5 @@ def _last_line(log: pathlib.Path) -> str:
 
 
 def _without_place(flags: Sequence[str]) -> list[str]:
-    # Data may be moved.
+    # Data may be moved, and results shown to others.
     return [flag for flag in flags if not flag.startswith("--data_dir=")]

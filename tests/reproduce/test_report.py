@@ -91,6 +91,14 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     assert "digits" in markdown[markdown.index("deviates") :]
 
 
+def test_the_short_budgets_recipe_is_told(tmp_path):
+    markdown, _ = write(tmp_path, result(R_LSTM, 0.9))
+    assert "MNIST, short: batches of 32, 1 epoch of pretraining and 9 joint" in markdown
+    assert "SEGMENT_LENGTH = 300" in markdown
+    assert "LSTM.forget_bias = 0.5" in markdown
+    assert "CIFAR10, short" not in markdown
+
+
 def test_the_markdowns_drawings_lie_beside_it(tmp_path):
     markdown, _ = write(tmp_path, *every_row())
     drawings = re.findall(r"\]\((\S+\.svg)\)", markdown)

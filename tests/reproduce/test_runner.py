@@ -39,6 +39,8 @@ def test_rows_and_seeds_leave_results_and_a_report(done_once):
             result = results.read(result_file(root, row, seed))
             assert (result.row, result.seed, result.updates) == (row, seed, 8)
             assert result.stand_in == "docstrings"
+            # Where the data lies is nobody's business.
+            assert str(root) not in result_file(root, row, seed).read_text()
             assert 0 <= result.accuracy <= 1
             assert result.seconds > 0
             model_dir = root / "smoke" / row / f"seed{seed}"
