@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import logging as python_logging
 import os
+import pathlib
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags, logging
 
@@ -17,6 +20,8 @@ from t2aux.errors import UserError
 
 # What gin adds to the message of any error that passes through a configurable.
 _GIN_SUFFIX = "\n  In call to configurable"
+# sysexits.h's EX_TEMPFAIL: stopped by SIGTERM, with all saved; start it again.
+STOPPED = 75
 # An interrupted program's status, by convention: 128 + SIGINT.
 _INTERRUPTED = 130
 
@@ -107,6 +112,23 @@ def quiet_tensorflow() -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+@contextlib.contextmanager
+def logged_to(path: pathlib.Path) -> Iterator[None]:
+    """Adds what the program logs to a file, too. Raises UserError if it can't be opened."""
+    try:
+        handler = python_logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Can't write {path}: {error.strerror}.") from error
+    handler.addFilter(logs.is_ours)
+    handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s"))
+    logging.get_absl_logger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.get_absl_logger().removeHandler(handler)
+        handler.close()
 
 
 def progress(total: int) -> Callable[[int], None]:

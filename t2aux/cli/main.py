@@ -17,6 +17,8 @@ COMMANDS = {
     "reconstructions": "what an r-LSTM remembers, measured and drawn",
     "export": "make a SavedModel and TensorFlow Lite files of a run",
     "classify": "classify images, texts or arrays with any of these",
+    "reproduce": "train the rows of the paper's tables and figures",
+    "report": "the paper's numbers beside the measured ones, as HTML and Markdown",
 }
 
 _HELP = """t2aux: recurrent networks that classify very long sequences, with auxiliary losses.

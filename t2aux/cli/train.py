@@ -26,9 +26,6 @@ common.define_model_dir("Folder of the run: made, or gone on with.")
 common.define_gin_flags()
 common.define_data_dir()
 
-# sysexits.h's EX_TEMPFAIL: stopped by SIGTERM with a checkpoint; start it again.
-_STOPPED = 75
-
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status."""
@@ -50,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         )
     with config.user_errors():
         done = loop.train(model_dir, text)
-    return 0 if done else _STOPPED
+    return 0 if done else common.STOPPED
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class Classifier(tf.Module):
             seed: Of the initial weights.
 
         Raises:
-            UserError: A text has no projection; a size or a probability is out of range.
+            UserError: `core` makes something else; a text has no projection; a size or a
+                probability is out of range.
         """
         super().__init__(name="classifier")
         # Now, not inside of a compiled function: a kernel that was asked for and can't be had is
@@ -76,6 +77,11 @@ class Classifier(tf.Module):
         else:
             self.input = inputs.InputProjection(info.channels, projection_size, seed=seed)
         made = core(self.input.output_size, hidden_size, seed=seed)
+        if not isinstance(made, Core):
+            raise UserError(
+                "Classifier.core must make a recurrent core, such as @LSTM, @GRU or @MinGRU, but "
+                f"made a {type(made).__name__}."
+            )
         # Under its own name, which is its place in checkpoints.
         self._core_name = made.name
         setattr(self, made.name, made)

@@ -37,8 +37,11 @@ class Folded(NamedTuple):
         """[..., C] float32 or [...] int32 -> [..., G]."""
         if self.table is not None:
             return tf.gather(self.table, tokens)
+        # As one matrix: tensordot's gradient may lose the kernel's static sizes, which loops want.
+        rows = tf.reshape(tokens, [-1, self.kernel.shape[0]])
         # bias_add, unlike +, sums its gradient on all cores.
-        return tf.nn.bias_add(tf.tensordot(tokens, self.kernel, 1), self.bias)
+        rows = tf.nn.bias_add(tf.matmul(rows, self.kernel), self.bias)
+        return tf.reshape(rows, [*tf.unstack(tf.shape(tokens))[:-1], self.kernel.shape[1]])
 
 
 class InputProjection(tf.Module):

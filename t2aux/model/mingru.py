@@ -24,7 +24,7 @@ from t2aux.model.core import Active
 from t2aux.model.lstm import LSTMState
 
 # Steps that are scanned one after the other, all pieces of this size at once.
-_PIECE = 16
+_PIECE = 8
 # Steps of all layers that are held at once where no gradient is taken.
 _CHUNK = 256
 
@@ -82,10 +82,10 @@ def _scan(z: tf.Tensor, b: tf.Tensor, h: tf.Tensor, reverse: bool = False) -> tf
     pieces = tf.concat([[-1, _PIECE], tf.shape(z)[1:]], 0)
     z = tf.unstack(tf.reshape(tf.pad(z, padding), pieces), _PIECE, axis=1)
     b = tf.unstack(tf.reshape(tf.pad(b, padding), pieces), _PIECE, axis=1)
-    order = range(_PIECE)[::-1] if reverse else range(_PIECE)
+    first, *others = order = range(_PIECE)[::-1] if reverse else range(_PIECE)
     # The piece as one step: what of the state before it is forgotten, and what is added.
-    forgotten, added = tf.zeros_like(z[0]), tf.zeros_like(b[0])
-    for i in order:
+    forgotten, added = z[first], b[first]
+    for i in others:
         forgotten += z[i] * (1 - forgotten)
         added += b[i] - z[i] * added
     count = tf.shape(added)[0]

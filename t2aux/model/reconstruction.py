@@ -5,6 +5,7 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
+from t2aux.errors import UserError
 from t2aux.kernels import ops
 from t2aux.model import lstm
 from t2aux.model.auxiliary import Anchored, Loss, run_stack, stream, uniform_position
@@ -34,6 +35,7 @@ class Reconstruction(Anchored):
         layers: int = 2,
         head_size: int = 256,
         scheduled_sampling: bool = True,
+        final_sampling: float = 1.0,
         reverse: bool = True,
         distant_past: bool = True,
     ) -> None:
@@ -47,7 +49,10 @@ class Reconstruction(Anchored):
             layers: LSTM layers of the decoder.
             head_size: Hidden units of its head [us].
             scheduled_sampling: Feed the decoder's own tokens instead of the true ones with a
-                probability that grows from 0 to 1 over the phase (Figure 6).
+                probability that grows from 0 over the phase (Figure 6).
+            final_sampling: What that probability reaches, in [0, 1]. With few updates the decoder
+                is not ready for its own tokens alone, and less than 1 teaches the main network
+                more.
             reverse: Emit the segment from its end to its beginning (Figure 6) [us: what it means].
             distant_past: Draw the segment's place uniformly from all before the anchor; otherwise
                 it ends at the anchor (Figure 6) [us: the law].
@@ -62,7 +67,12 @@ class Reconstruction(Anchored):
             head_size=head_size,
             bottom_input_size=classifier.input.output_size,
         )
+        if not 0 <= final_sampling <= 1:
+            raise UserError(
+                f"Reconstruction.final_sampling must be in [0, 1], but is {final_sampling}."
+            )
         self.scheduled_sampling = scheduled_sampling
+        self.final_sampling = final_sampling
         self.reverse = reverse
         self.distant_past = distant_past
 

@@ -400,7 +400,13 @@ class Trainer(tf.Module):
     ) -> Loss:
         segments, room = loss.segments(seed, batch.tokens, batch.starts, anchors)
         return loss.loss(
-            self.classifier, states, segments, room, seed=seed, sampling=progress, truncation=cut
+            self.classifier,
+            states,
+            segments,
+            room,
+            seed=seed,
+            sampling=progress * loss.final_sampling,
+            truncation=cut,
         )
 
     def _through_windows(
@@ -436,8 +442,7 @@ class Trainer(tf.Module):
                 variables,
                 output_gradients=[tf.gather(g, members) for g in at_anchors],
             )
-            # A gradient may have lost static sizes that a loop wants.
-            return j + 1, [a + tf.ensure_shape(b, a.shape) for a, b in zip(sums, part, strict=True)]
+            return j + 1, [a + tf.convert_to_tensor(b) for a, b in zip(sums, part, strict=True)]
 
         sums = [tf.zeros_like(v) for v in variables]
         # Windows do not wait for each other, and TensorFlow would run ten of them at a time.

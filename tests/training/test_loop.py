@@ -58,9 +58,9 @@ def quiet_run(tmp_path_factory):
     return model_dir, done.stderr
 
 
-def start_and_wait_for_step(model_dir, step):
+def start_and_wait_for_step(model_dir, step, *more):
     process = subprocess.Popen(
-        command(model_dir), env=environment(), stderr=subprocess.PIPE, text=True
+        command(model_dir, *more), env=environment(), stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
     state = model_dir / "checkpoints" / "checkpoint"

@@ -104,7 +104,7 @@ def reference_states(classifier, tokens, state, mask=None):
         new = classifier.step(tokens[:, t], states[-1])
         if mask is not None:
             here = mask[:, t, tf.newaxis]
-            new = LSTMState(*[tf.where(here, n, s) for n, s in zip(new, states[-1], strict=True)])
+            new = tf.nest.map_structure(lambda n, s: tf.where(here, n, s), new, states[-1])  # noqa: B023
         states.append(new)
     return states
 
@@ -287,3 +287,21 @@ def test_a_segment_longer_than_the_sequence_is_refused():
     with pytest.raises(UserError, match=r"Reconstruction.length = 20 needs .* at least 21"):
         Reconstruction(classifier, length=20)
     Reconstruction(classifier, length=19)
+
+
+def test_sampling_grows_to_its_final_probability():
+    def gradients(final, progress):
+        info, lengths = KINDS["pixels"]
+        classifier = networks.classifier(info)
+        loss = Reconstruction(classifier, head_size=6, length=5, final_sampling=final)
+        batch = networks.batch(info, lengths)
+        return step(Trainer(classifier, [loss]), batch, progress=progress).gradients
+
+    for got, want in zip(gradients(0.5, 1.0), gradients(1.0, 0.5), strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert any(
+        (a.numpy() != b.numpy()).any()
+        for a, b in zip(gradients(0.0, 1.0), gradients(1.0, 1.0), strict=True)
+    )
+    with pytest.raises(UserError, match="final_sampling must be in"):
+        gradients(1.5, 1.0)

@@ -1,0 +1,37 @@
+"""Writes the report of `t2aux reproduce`: the paper's numbers beside the measured ones.
+
+Examples:
+  t2aux report runs/paper/short
+  t2aux report results/reproduce --output_dir=docs
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from t2aux.cli import common
+from t2aux.errors import UserError
+
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Folder of results.md, results.html and the figures; DIR/report by default."
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command. Returns the exit status."""
+    from t2aux.reproduce import report, results
+
+    if len(argv) != 2:
+        raise UserError("Name one folder of results: `t2aux report DIR`.")
+    folder = pathlib.Path(argv[1])
+    output = pathlib.Path(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else folder / "report"
+    for path in report.write(results.read_all(folder), output):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,98 @@
+r"""Trains the rows of the paper's tables and figures, and writes the report.
+
+EXPERIMENT is table2, table3, table4, table6, figure3, figure4, figure5, figure6 or all. Every row
+is a run directory; rows that are done are not done again, and a command that was stopped goes on
+where it was. At the end, OUTPUT_DIR/BUDGET/report has results.md and results.html.
+
+Examples:
+  t2aux reproduce all --output_dir=runs/paper --budget=smoke     (minutes; needs no data)
+  t2aux reproduce table2 --output_dir=runs/paper --data_dir=data --rows=mnist/
+  t2aux reproduce table2 --output_dir=runs/paper --list
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from t2aux import files
+from t2aux.cli import common
+from t2aux.errors import UserError
+
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of all runs and results.")
+_BUDGET = flags.DEFINE_enum(
+    "budget",
+    "short",
+    ["smoke", "short", "paper"],
+    "How much is run: the paper's own schedule, about a hundredth of it, or seconds.",
+)
+_ROWS = flags.DEFINE_string("rows", "", "Only rows whose name this regular expression is found in.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each row is run with each.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Rows that are trained at once.", lower_bound=1)
+_LIST = flags.DEFINE_bool("list", False, "List the rows with their commands, and train nothing.")
+common.define_data_dir()
+flags.mark_flag_as_required("output_dir")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command. Returns the exit status."""
+    from t2aux.reproduce import experiments, report, results, runner
+
+    name = _experiment(argv[1:], experiments.EXPERIMENTS)
+    try:
+        chosen = [row for row in experiments.rows_of(name) if re.search(_ROWS.value, row.id)]
+    except re.error as error:
+        raise UserError(f"--rows={_ROWS.value} is no regular expression: {error}.") from error
+    if not chosen:
+        raise UserError(f"No row of {name} matches --rows={_ROWS.value}; --list shows their names.")
+    seeds = [_whole(seed) for seed in _SEEDS.value]
+    data_dir = flags.FLAGS.data_dir or os.environ.get("T2AUX_DATA_DIR")
+    root = files.ensure_directory(_OUTPUT_DIR.value)
+    with common.logged_to(root / "reproduce.log"):
+        running = runner.Runner(root, _BUDGET.value, _JOBS.value)
+        jobs = running.jobs(chosen, seeds, data_dir)
+        if _LIST.value:
+            for job in jobs:
+                done = "done" if job.result.is_file() else "to do"
+                print(f"{done:6}{job.name}")
+                print(f"      {job.command()}")
+            return 0
+        try:
+            done = running.run(jobs)
+        finally:
+            if any(job.result.is_file() for job in jobs):
+                folder = root / _BUDGET.value
+                made = report.write(results.read_all(folder / "rows"), folder / "report")
+                logging.info("The report: %s", ", ".join(map(str, made)))
+    if not done:
+        logging.info("Stopped by SIGTERM; start the same command again to go on.")
+        return common.STOPPED
+    return 0
+
+
+def _experiment(arguments: Sequence[str], known: Sequence[str]) -> str:
+    names = [*known, "all"]
+    if len(arguments) != 1:
+        raise UserError(f"Name one experiment: {', '.join(names)}.")
+    if arguments[0] not in names:
+        near = difflib.get_close_matches(arguments[0], names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
+        raise UserError(f"There is no experiment {arguments[0]!r}: {hint}")
+    return arguments[0]
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(
+            f"--seeds must be whole numbers, such as --seeds=0,1,2, but has {text!r}."
+        ) from error
+
+
+if __name__ == "__main__":
+    common.run(main)

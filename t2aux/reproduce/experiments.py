@@ -1,0 +1,213 @@
+"""The experiments: for each table and figure, which rows it needs and where they stand in it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from t2aux.reproduce import published
+from t2aux.reproduce.rows import Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A place in a table or a point of a figure.
+
+    Attributes:
+        line: The table's line or the figure's curve.
+        column: The table's column, or the figure's abscissa.
+        row: What is trained for it; None: the paper's alone.
+        published: The paper's number; None: it has none.
+    """
+
+    line: str
+    column: str | int
+    row: Row | None
+    published: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A table or figure.
+
+    Attributes:
+        name: "table2", ...
+        title: As a caption's first sentence.
+        measure: What its numbers are: "accuracy", "error" or "lost".
+        cells: In order.
+    """
+
+    name: str
+    title: str
+    measure: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def rows(self) -> list[Row]:
+        """What it trains, each once, in order."""
+        return list(dict.fromkeys(cell.row for cell in self.cells if cell.row is not None))
+
+
+_IMAGES = ("mnist", "pmnist", "cifar10")
+# What the paper calls the rows of Tables 2 and 3, and ours.
+_TABLE_2 = {
+    "iRNN": ("iRNN", None),
+    "uRNN": ("uRNN", None),
+    "lstm_full": ("LSTM, full BPTT", {"model": "lstm", "full": True}),
+    "lstm": ("LSTM, truncated 300", {"model": "lstm"}),
+    "r_lstm": ("r-LSTM, truncated 300", {"model": "r_lstm"}),
+    "p_lstm": ("p-LSTM, truncated 300", {"model": "p_lstm"}),
+    "r_lstm_full": ("r-LSTM, full BPTT", {"model": "r_lstm", "full": True}),
+    "p_lstm_full": ("p-LSTM, full BPTT", {"model": "p_lstm", "full": True}),
+    "transformer": ("Transformer", {"model": "transformer"}),
+}
+_MODELS = {"lstm": "", "r_lstm": "r-", "p_lstm": "p-"}
+# Lines that the paper does not have: is the auxiliary loss orthogonal to the architecture?
+_OURS = [
+    (f"{prefix}{title}, truncated 300", {"model": model, "core": core})
+    for core, title in (
+        ("lstm_chrono", "LSTM, chrono initialisation"),
+        ("gru", "GRU"),
+        ("mingru", "minGRU"),
+    )
+    for model, prefix in _MODELS.items()
+]
+_FULL = ("lstm_full", "r_lstm_full", "p_lstm_full", "transformer")
+
+
+def _table2() -> tuple[Cell, ...]:
+    cells = []
+    for key, (title, row) in _TABLE_2.items():
+        for dataset in _IMAGES:
+            made = Row(dataset, **row) if row else None
+            cells.append(Cell(title, dataset, made, published.TABLE_2[key][dataset]))
+    for title, row in _OURS:
+        cells += [Cell(title, dataset, Row(dataset, **row), None) for dataset in _IMAGES]
+    return tuple(cells)
+
+
+def _table3() -> tuple[Cell, ...]:
+    return tuple(
+        Cell(
+            _TABLE_2[key][0],
+            dataset,
+            Row(dataset, **_TABLE_2[key][1]),
+            published.TABLE_2[key][dataset],
+        )
+        for key in _FULL
+        for dataset in _IMAGES
+    )
+
+
+def _table4() -> tuple[Cell, ...]:
+    titles = {
+        "lstm": "LSTM",
+        "lm_lstm": "LM-LSTM",
+        "sa_lstm": "SA-LSTM",
+        "r_lstm": "r-LSTM 20x15",
+        "p_lstm": "p-LSTM",
+    }
+    return tuple(
+        Cell(title, "dbpedia", Row("dbpedia", model), published.TABLE_4.get(model))
+        for model, title in titles.items()
+    )
+
+
+def _table6() -> tuple[Cell, ...]:
+    return tuple(
+        Cell(
+            f"{bptt} step{'s' * (bptt != 1)}",
+            f"{n}x{length}",
+            Row("cifar10", "r_lstm", bptt=bptt, anchors=n, length=length),
+            value,
+        )
+        for bptt, line in published.TABLE_6.items()
+        for (n, length), value in line.items()
+    )
+
+
+_FIGURE_3 = {
+    "lstm_full": ("LSTM, full BPTT", {"model": "lstm", "full": True}),
+    "transformer": ("Transformer", {"model": "transformer"}),
+    "r_lstm": ("r-LSTM 1x600", {"model": "r_lstm"}),
+    "r_lstm_20x30": ("r-LSTM 20x30", {"model": "r_lstm", "anchors": 20, "length": 30}),
+    "p_lstm": ("p-LSTM", {"model": "p_lstm"}),
+}
+
+
+def _figure3() -> tuple[Cell, ...]:
+    cells = []
+    for key, (title, row) in _FIGURE_3.items():
+        for side in published.FIGURE_3_SIDES:
+            value = published.FIGURE_3_ACCURACY[key][side * side]
+            # The Transformer's time grows with the square of the length.
+            if key == "transformer" and value is None:
+                continue
+            cells.append(Cell(title, side * side, Row("stanford_dogs", side=side, **row), value))
+    return tuple(cells)
+
+
+def _figure4() -> tuple[Cell, ...]:
+    titles = {"r_lstm": "r-LSTM", "p_lstm": "p-LSTM"}
+    return tuple(
+        # 300 steps are Table 2's run.
+        Cell(
+            titles[model],
+            steps,
+            Row("cifar10", model, bptt=None if steps == 300 else steps),
+            value,
+        )
+        for model, line in published.FIGURE_4.items()
+        for steps, value in line.items()
+    )
+
+
+def _figure5() -> tuple[Cell, ...]:
+    lines = {
+        "lstm_full": ("LSTM, full BPTT", Row("cifar10", "lstm", full=True)),
+        "p_lstm": ("p-LSTM, truncated 300", Row("cifar10", "p_lstm")),
+        "r_lstm": ("r-LSTM, truncated 300", Row("cifar10", "r_lstm")),
+    }
+    return tuple(
+        Cell(title, updates, row, test)
+        for key, (title, row) in lines.items()
+        for updates, (_, test) in published.FIGURE_5[key].items()
+    )
+
+
+def _figure6() -> tuple[Cell, ...]:
+    cells = [Cell("full setting", "accuracy", Row("cifar10", "rp_lstm"), None)]
+    for part, lost in published.FIGURE_6.items():
+        # Without predicting the future it is Table 2's r-LSTM.
+        row = Row("cifar10", "rp_lstm", off=part)
+        if part == "predict future":
+            row = Row("cifar10", "r_lstm")
+        cells.append(Cell(f"without {part}", "lost", row, lost))
+    return tuple(cells)
+
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment("table2", "Test accuracy, %, on pixel sequences", "accuracy", _table2()),
+        Experiment("table3", "Full BPTT and the Transformer, %", "accuracy", _table3()),
+        Experiment("table4", "Test error, %, on documents by character", "error", _table4()),
+        Experiment(
+            "table6",
+            "CIFAR10, r-LSTM: n x l at a constant product, by supervised BPTT",
+            "accuracy",
+            _table6(),
+        ),
+        Experiment(
+            "figure3", "Accuracy, time and memory against the length", "accuracy", _figure3()
+        ),
+        Experiment("figure4", "CIFAR10: supervised BPTT length", "accuracy", _figure4()),
+        Experiment("figure5", "CIFAR10: accuracy against updates", "accuracy", _figure5()),
+        Experiment("figure6", "CIFAR10: what each part contributes", "lost", _figure6()),
+    )
+}
+
+
+def rows_of(name: str) -> list[Row]:
+    """The rows of an experiment, or of "all", each once."""
+    names = EXPERIMENTS if name == "all" else [name]
+    return list(dict.fromkeys(row for one in names for row in EXPERIMENTS[one].rows))

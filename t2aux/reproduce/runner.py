@@ -1,0 +1,330 @@
+"""Trains the rows of an experiment: each in a run directory of its own, none twice."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from absl import logging
+
+import t2aux
+from t2aux import files
+from t2aux.cli import common
+from t2aux.errors import UserError
+from t2aux.reproduce import documents, results, rows
+from t2aux.reproduce.rows import Configuration, Row
+
+# Seconds between two looks at a row's progress, and between two lines about it.
+_LOOK, _TELL = 0.2, 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A row with a seed.
+
+    Attributes:
+        row: The row.
+        seed: Of the run.
+        configuration: What `t2aux train` is told.
+        stand_in: What stands in for the paper's data; None: nothing.
+        model_dir: The run directory.
+        result: The JSON that it leaves.
+    """
+
+    row: Row
+    seed: int
+    configuration: Configuration
+    stand_in: str | None
+    model_dir: pathlib.Path
+    result: pathlib.Path
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"{self.row.id} seed {self.seed}"
+
+    def command(self) -> str:
+        """The command line that trains it."""
+        flags = [f"--model_dir={self.model_dir}", *self.configuration.flags()]
+        return shlex.join(["t2aux", "train", *flags])
+
+
+class Runner:
+    """Runs jobs, several at a time if wanted, and stops them all on SIGTERM."""
+
+    def __init__(self, output_dir: pathlib.Path, budget: str, parallel: int) -> None:
+        """Keeps what is asked for.
+
+        Args:
+            output_dir: BUDGET/ is made in it.
+            budget: Of rows.BUDGETS.
+            parallel: Rows that are trained at once.
+        """
+        self._root = files.ensure_directory(output_dir / budget)
+        self._budget = budget
+        self._parallel = parallel
+        self._stopping = threading.Event()
+        files.ensure_directory(self._root / "rows")
+
+    def jobs(self, chosen: Sequence[Row], seeds: Sequence[int], data_dir: str | None) -> list[Job]:
+        """What is to be trained, whether done or not.
+
+        Raises:
+            UserError: A row was made with other settings before.
+        """
+        texts = self._root / "documents"
+        if self._budget == "smoke" and any(row.dataset == "dbpedia" for row in chosen):
+            documents.write(files.ensure_directory(texts))
+        jobs = []
+        for row in chosen:
+            _, stand_in = rows.data_source(row, self._budget, data_dir)
+            for seed in seeds:
+                configured = rows.configuration(row, self._budget, data_dir, seed, str(texts))
+                job = Job(
+                    row,
+                    seed,
+                    configured,
+                    stand_in,
+                    self._root / row.id / f"seed{seed}",
+                    self._root / "rows" / results.file_name(row.id, seed),
+                )
+                self._check(job)
+                jobs.append(job)
+        return jobs
+
+    def _check(self, job: Job) -> None:
+        """Raises UserError where the row was made, or begun, with other settings."""
+        wanted = _without_place(job.configuration.flags())
+        for path in (job.result, job.model_dir / "command.json"):
+            if path.is_file() and _without_place(files.read_json(path).get("flags", [])) != wanted:
+                raise UserError(
+                    f"{path} is of {job.row.id} with other settings than it has now: give another "
+                    f"--output_dir, or remove {job.model_dir} and {job.result}."
+                )
+
+    def run(self, jobs: Sequence[Job]) -> bool:
+        """Trains what is not done.
+
+        Returns:
+            Whether all is done; False after SIGTERM.
+
+        Raises:
+            UserError: Rows failed; the others are done.
+        """
+        todo = [job for job in jobs if not job.result.is_file()]
+        logging.info("%d of %d rows are done already.", len(jobs) - len(todo), len(jobs))
+        places = {job: f"row {jobs.index(job) + 1} of {len(jobs)}" for job in todo}
+        failed: dict[Job, str] = {}
+        with (
+            self._on_sigterm(),
+            _workers(self._budget == "smoke", self._parallel) as workers,
+            concurrent.futures.ThreadPoolExecutor(self._parallel) as pool,
+        ):
+            waiting = {pool.submit(self._train, job, places[job], workers): job for job in todo}
+            try:
+                for done in concurrent.futures.as_completed(waiting):
+                    if why := done.result():
+                        failed[waiting[done]] = why
+                        logging.error("%s failed: %s", waiting[done].name, why)
+            except BaseException:
+                self._stopping.set()
+                raise
+        if self._stopping.is_set():
+            return False
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(jobs)} rows failed, the others are done: "
+                + " ".join(f"{job.name}: {why}" for job, why in failed.items())
+            )
+        return True
+
+    def _train(self, job: Job, place: str, workers: queue.Queue[_Worker | None]) -> str | None:
+        """Trains a row. Returns why it failed, or None."""
+        if self._stopping.is_set():
+            return None
+        files.ensure_directory(job.model_dir)
+        with (job.model_dir / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return "another `t2aux reproduce` is training it; start again when it is done."
+            flags = job.configuration.flags()
+            files.write_json(job.model_dir / "command.json", {"flags": flags})
+            logging.info("%s  %s", place, job.name)
+            worker = workers.get()
+            try:
+                why, peak = (
+                    worker.train(job, self._stopping)
+                    if worker is not None
+                    else self._train_alone(job, place)
+                )
+            finally:
+                workers.put(worker)
+            if why or self._stopping.is_set():
+                return why
+            result = results.Result(
+                row=job.row.id,
+                budget=self._budget,
+                seed=job.seed,
+                flags=flags,
+                peak_mib=peak,
+                stand_in=job.stand_in,
+                hardware=hardware(),
+                versions=_versions(),
+                finished=time.strftime("%Y-%m-%d"),
+                **results.measured(results.metrics(job.model_dir)),
+            )
+            results.write(job.result, result)
+            logging.info(
+                "%s  %s  done: test accuracy %.2f %% after %d updates, %.0f s",
+                place,
+                job.name,
+                100 * result.accuracy,
+                result.updates,
+                result.seconds,
+            )
+        return None
+
+    def _train_alone(self, job: Job, place: str) -> tuple[str | None, float | None]:
+        """Trains a row in a process of its own: why it failed or None, and its peak memory, MiB."""
+        log = job.model_dir / "stderr.log"
+        command = [sys.executable, "-m", "t2aux", "train", f"--model_dir={job.model_dir}"]
+        with log.open("w") as stderr:
+            process = subprocess.Popen(
+                command + job.configuration.flags(),
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=_environment(),
+                start_new_session=True,
+            )
+            told, terminated = time.monotonic(), False
+            while True:
+                pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if pid:
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    break
+                if self._stopping.is_set() and not terminated:
+                    terminated = True
+                    process.terminate()
+                if time.monotonic() - told > _TELL:
+                    told = time.monotonic()
+                    logging.info("%s  %s  %s", place, job.name, _last_line(log))
+                time.sleep(_LOOK)
+        if process.returncode == 0:
+            return None, usage.ru_maxrss / 1024
+        if process.returncode == common.STOPPED and self._stopping.is_set():
+            return None, None
+        return f"status {process.returncode}: {_last_line(log)}", None
+
+    @contextlib.contextmanager
+    def _on_sigterm(self) -> Iterator[None]:
+        def stop(*_: object) -> None:
+            self._stopping.set()
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Worker:
+    """A process that trains one row after the other: most of a small row's time is the start."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "t2aux.reproduce.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            start_new_session=True,
+            text=True,
+        )
+
+    def train(self, job: Job, stopping: threading.Event) -> tuple[str | None, None]:
+        """As `Runner._train_alone`, but for the memory, which is not the row's own."""
+        del stopping  # A row of seconds is waited for.
+        wanted = {"model_dir": str(job.model_dir), **dataclasses.asdict(job.configuration)}
+        try:
+            self._process.stdin.write(json.dumps(wanted) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            return f"its process died with status {self._process.wait()}.", None
+        return json.loads(answer)["error"], None
+
+    def close(self) -> None:
+        """Ends the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _workers(together: bool, count: int) -> Iterator[queue.Queue[_Worker | None]]:
+    """A queue of `count` workers, or of as many None where each row has its own process."""
+    made = [_Worker() if together else None for _ in range(count)]
+    waiting: queue.Queue[_Worker | None] = queue.Queue()
+    for worker in made:
+        waiting.put(worker)
+    try:
+        yield waiting
+    finally:
+        for worker in made:
+            if worker is not None:
+                worker.close()
+
+
+def hardware() -> str:
+    """The processor and the cores that this process may use."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores"
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "t2aux": t2aux.__version__,
+        "tensorflow": importlib.metadata.version("tensorflow"),
+        "python": platform.python_version(),
+    }
+
+
+def _environment() -> dict[str, str]:
+    # In a checkout that is not installed the package is found from its parent folder alone.
+    root = pathlib.Path(__file__).resolve().parents[2]
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(root)]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def _last_line(log: pathlib.Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("t2aux: error: ") if lines else ""
+
+
+def _without_place(flags: Sequence[str]) -> list[str]:
+    # Data may be moved.
+    return [flag for flag in flags if not flag.startswith("--data_dir=")]

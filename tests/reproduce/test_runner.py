@@ -1,0 +1,156 @@
+"""`t2aux reproduce` as it is used: done once, killed, gone on with, changed, failing."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from t2aux.reproduce import documents, experiments, results
+from tests.cli_helpers import assert_one_sentence, environment, t2aux
+
+LSTM = "dbpedia/lstm_truncated"
+
+
+def smoke(output_dir, *more, **options):
+    return t2aux(
+        "reproduce", "table4", f"--output_dir={output_dir}", "--budget=smoke", *more, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def done_once(tmp_path_factory):
+    root = tmp_path_factory.mktemp("smoke")
+    return root, smoke(root, "--rows=/(lstm|r_lstm)_trunc", "--seeds=0,1", "--jobs=2")
+
+
+def result_file(root, row, seed=0, budget="smoke"):
+    return root / budget / "rows" / results.file_name(row, seed)
+
+
+def test_rows_and_seeds_leave_results_and_a_report(done_once):
+    root, done = done_once
+    assert done.stderr.count("done: test accuracy") == 4
+    for row in (LSTM, "dbpedia/r_lstm_truncated"):
+        for seed in (0, 1):
+            result = results.read(result_file(root, row, seed))
+            assert (result.row, result.seed, result.updates) == (row, seed, 8)
+            assert result.stand_in == "docstrings"
+            assert 0 <= result.accuracy <= 1
+            assert result.seconds > 0
+            model_dir = root / "smoke" / row / f"seed{seed}"
+            assert f"SEED = {seed}" in (model_dir / "config.gin").read_text()
+    report = (root / "smoke" / "report" / "results.md").read_text(encoding="utf-8")
+    assert "(n 2)" in report
+    assert (root / "smoke" / "report" / "results.html").is_file()
+    assert "done: test accuracy" in (root / "reproduce.log").read_text()
+
+
+def test_what_is_done_is_not_done_again(done_once):
+    root, _ = done_once
+    before = result_file(root, LSTM).stat().st_mtime_ns
+    done = smoke(root, "--rows=/lstm_trunc")
+    assert "1 of 1 rows are done already" in done.stderr
+    assert "row 1" not in done.stderr
+    assert result_file(root, LSTM).stat().st_mtime_ns == before
+
+
+def test_list_shows_commands_and_trains_nothing(done_once):
+    root, _ = done_once
+    done = smoke(root, "--list")
+    assert f"done  {LSTM} seed 0" in done.stdout
+    assert "to do dbpedia/p_lstm_truncated seed 0" in done.stdout
+    assert "t2aux train --model_dir=" in done.stdout
+    assert not result_file(root, "dbpedia/p_lstm_truncated").exists()
+
+
+def test_other_settings_than_before_are_refused(done_once, tmp_path):
+    root, _ = done_once
+    copy = tmp_path / "smoke" / "rows"
+    copy.mkdir(parents=True)
+    value = json.loads(result_file(root, LSTM).read_text())
+    value["flags"].append("--gin_param=LEARNING_RATE = 1.0")
+    result_file(tmp_path, LSTM).write_text(json.dumps(value))
+    done = smoke(tmp_path, "--rows=/lstm_trunc", check=False)
+    assert_one_sentence(done, LSTM, "other settings", "give another --output_dir")
+
+
+def test_a_row_that_another_command_trains_is_left_to_it(tmp_path):
+    model_dir = tmp_path / "smoke" / LSTM / "seed0"
+    model_dir.mkdir(parents=True)
+    with (model_dir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = smoke(tmp_path, "--rows=/lstm_trunc", check=False)
+    assert_one_sentence(done, "1 of 1 rows failed", "another `t2aux reproduce` is training it")
+
+
+def test_a_row_that_fails_does_not_stop_the_others(tmp_path):
+    # The run directory of one row can't be made: a file is in its place.
+    blocked = tmp_path / "smoke" / LSTM / "seed0"
+    blocked.mkdir(parents=True)
+    (blocked / "checkpoints").write_text("in the way")
+    done = smoke(tmp_path, "--rows=/(lstm|p_lstm)_trunc", check=False)
+    assert_one_sentence(done, "1 of 2 rows failed, the others are done", LSTM)
+    assert result_file(tmp_path, "dbpedia/p_lstm_truncated").is_file()
+    assert not result_file(tmp_path, LSTM).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["tabel2"], ["'tabel2'", "did you mean table2?"]),
+        ([], ["Name one experiment", "figure6"]),
+        (["table4", "--rows=("], ["--rows=(", "regular expression"]),
+        (["table4", "--rows=nothing"], ["No row of table4", "--list"]),
+        (["table4", "--seeds=a"], ["--seeds", "'a'"]),
+        (["table4", "--budget=short"], ["--data_dir=FOLDER", "dbpedia"]),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, arguments, parts):
+    done = t2aux("reproduce", *arguments, f"--output_dir={tmp_path}", check=False)
+    assert_one_sentence(done, *parts)
+
+
+def test_a_stopped_command_goes_on_where_it_was(tmp_path):
+    data = tmp_path / "data" / "dbpedia"
+    data.mkdir(parents=True)
+    documents.write(data)
+    command = [
+        *(sys.executable, "-m", "t2aux", "reproduce", "table4", "--rows=/lstm_trunc"),
+        *(f"--output_dir={tmp_path}", f"--data_dir={data.parent}", "--budget=short"),
+    ]
+    model_dir = tmp_path / "short" / LSTM / "seed0"
+    first = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    events = model_dir / "tensorboard"
+    while not events.exists() and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    _, log = first.communicate(timeout=120)
+    assert first.returncode == 75, log
+    assert "start the same command again" in log
+    assert not result_file(tmp_path, LSTM, budget="short").exists()
+
+    again = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    result = results.read(result_file(tmp_path, LSTM, budget="short"))
+    assert result.updates == result.test[-1][0]
+    assert result.peak_mib > 100
+    steps = [line["step"] for line in results.metrics(model_dir) if line["split"] == "test"]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 5
+
+
+@pytest.mark.long
+def test_every_row_of_every_table_and_figure_runs(tmp_path):
+    began = time.monotonic()
+    t2aux(
+        *("reproduce", "all", "--budget=smoke", "--jobs=2", f"--output_dir={tmp_path}"),
+        timeout=1200,
+    )
+    assert time.monotonic() - began < 600
+    made = {result.row for result in results.read_all(tmp_path / "smoke" / "rows")}
+    assert made == {row.id for row in experiments.rows_of("all")}
