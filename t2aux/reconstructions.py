@@ -30,16 +30,16 @@ from t2aux.training import truncation
 
 # What each predictor of a token knows besides the training data; see `t2aux reconstructions`.
 ABOUT = {
-    "reconstruction": "the decoder, fed its own tokens: the state and the first token",
-    "teacher_forced": "the decoder, fed the true tokens: the state and all tokens before",
-    "another_state": "the decoder, fed its own tokens, from another sequence's state",
-    "another_forced": "the decoder, fed the true tokens, from another sequence's state",
+    "reconstruction": "the state and the first token; own tokens are fed",
+    "teacher_forced": "the state and all true tokens before",
+    "another_state": "another sequence's state and the first token; own tokens are fed",
+    "another_forced": "another sequence's state and all true tokens before",
     "mean": "the training data's mean token",
-    "mean_by_position": "the training data's mean token at that position",
+    "mean_by_position": "the training data's mean token at each position",
     "repeat_first": "the segment's first token, again and again",
     "copy_previous": "the true token before, again",
     "unigram": "how often each token occurs in the training data",
-    "bigram": "how often it follows the true token before in the training data",
+    "bigram": "how often it follows the true one before in the training data",
 }
 _ANOTHER = ("another_state", "another_forced")
 

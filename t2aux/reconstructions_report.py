@@ -24,13 +24,13 @@ _SHOWN_CHANNELS = 8
 
 def table(measured: Measured) -> str:
     """What each predictor's loss is, and what it knows; at most 100 columns wide."""
-    unit = "nats" if measured.info.is_text else "squared distance"
+    unit = "nats" if measured.info.is_text else "squared"
     right = f"{'right':>8}" if measured.accuracy else ""
     width = max(map(len, measured.loss))
-    lines = [f"{'per token':{width}}  {unit:>16}{right}  from"]
+    lines = [f"{'per token':{width}}  {unit:>10}{right}  from"]
     for name, loss in measured.loss.items():
         share = f"{100 * measured.accuracy[name]:7.1f}%" if measured.accuracy else ""
-        lines.append(f"{name:{width}}  {loss:16.5f}{share}  {ABOUT[name]}")
+        lines.append(f"{name:{width}}  {loss:10.5f}{share}  {ABOUT[name]}")
     lines.append(f"\n{measured.tokens:,} tokens predicted")
     return "\n".join(lines)
 

@@ -25,7 +25,7 @@ TEXTS = (
 )
 
 
-def _write_data(kind, folder):
+def write_data(kind, folder):
     """Writes the data of a kind; returns the settings that read it."""
     rng = np.random.default_rng(0)
     if kind == "grey":
@@ -58,7 +58,7 @@ def _write_data(kind, folder):
 def make_run(kind, folder):
     """Makes a run directory with random weights, large enough for answers that differ."""
     folder.mkdir(parents=True)
-    settings = _write_data(kind, folder)
+    settings = write_data(kind, folder)
     settings += [f"load.data_dir = '{folder}'", "Classifier.hidden_size = 8"]
     settings += [f"Classifier.projection_size = {None if kind == 'direct' else 6}"]
     model_dir = folder / "run"
