@@ -127,7 +127,7 @@ _SMOKE_SIDES = {40: 5, 48: 6, 56: 7, 72: 8, 80: 9, 96: 10, 112: 11, 128: 12}
 
 
 def short_length(dataset: str) -> int | None:
-    """l of the short budget's rows that don't vary it; None: the paper's."""
+    """The segment length of the short budget; None: the paper's."""
     return _SHORT_LENGTH.get(dataset)
 
 
