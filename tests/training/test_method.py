@@ -215,3 +215,23 @@ def test_pretraining_on_weights_of_zero_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"phase pretrain trains on .* weights are all 0"):
         train(tmp_path / "run", ["models/r_lstm"], "Reconstruction.weight = 0.0")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("loss", ["LanguageModel", "SequenceAutoencoder"])
+@pytest.mark.parametrize("step", [3, 5, 8])
+def test_a_fine_tuned_run_goes_on_as_if_never_stopped(tmp_path, loss, step):
+    # In pretraining, at its end, and in fine-tuning.
+    files = [{"LanguageModel": "models/lm_lstm", "SequenceAutoencoder": "models/sa_lstm"}[loss]]
+    settings = ["train.checkpoint_minutes = 0.0", "train.checkpoints_kept = 100"]
+    settings.append("train.steps_per_call = 1")
+    lines = train(tmp_path / "run", files, *settings)
+    want = weights(tmp_path / "run")
+    # As a kill leaves it: the newest checkpoint is an earlier one.
+    (tmp_path / "run" / "checkpoints" / "checkpoint").write_text(
+        f'model_checkpoint_path: "ckpt-{step}"\nall_model_checkpoint_paths: "ckpt-{step}"\n'
+    )
+    again = train(tmp_path / "run", files, *settings)
+    for name, value in weights(tmp_path / "run").items():
+        np.testing.assert_array_equal(value, want[name], err_msg=name)
+    for line, before in zip(again, lines, strict=True):
+        assert {**line, "steps_per_second": 0} == {**before, "steps_per_second": 0}
