@@ -228,7 +228,7 @@ def configuration(
     if row.core:
         files.append(f"cores/{row.core}")
     settings += [f"SEED = {seed}", *_lengths(row, budget, plan), *_epochs(row, plan)]
-    if row.core == "lstm_chrono":
+    if row.core in ("lstm_chrono", "mingru"):
         settings.append(f"CHRONO_STEPS = {_steps(row, budget)}")
     if plan is not None:
         settings += [f"BATCH_SIZE = {plan.batch}", *_used(row, plan)]

@@ -86,6 +86,7 @@ def test_the_paper_budget_is_the_papers_schedule(data_dir):
         (Row("dbpedia", "r_lstm"), {"ANCHORS": "20", "SEGMENT_LENGTH": "15"}),
         (Row("mnist", "lstm", core="gru"), {"Classifier.core": "@GRU"}),
         (Row("cifar10", "lstm", core="lstm_chrono"), {"CHRONO_STEPS": "1024"}),
+        (Row("cifar10", "lstm", core="mingru"), {"CHRONO_STEPS": "1024"}),
         (Row("stanford_dogs", "r_lstm", side=56), {"SIDE": "56"}),
         (
             Row("cifar10", "rp_lstm", off="joint training"),
