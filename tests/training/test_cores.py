@@ -170,7 +170,11 @@ def run(model_dir, model):
     )
 
 
-@pytest.mark.parametrize("model", MODELS)
+# minGRU's graph takes long to build, three times in this test.
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(m, marks=pytest.mark.long) if m == "MinGRU" else m for m in MODELS],
+)
 def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_path):
     done = run(tmp_path / "quiet", model)
     assert done.returncode == 0, done.stderr
