@@ -247,7 +247,10 @@ class _Worker:
     """A process that trains one row after the other: most of a small row's time is the start."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-m", "t2aux.reproduce.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -260,6 +263,9 @@ class _Worker:
     def train(self, job: Job, stopping: threading.Event) -> tuple[str | None, None]:
         """As `Runner._train_alone`, but for the memory, which is not the row's own."""
         del stopping  # A row of seconds is waited for.
+        if self._process.poll() is not None:
+            # A row that killed it must not take the next ones with it.
+            self._process = self._start()
         wanted = {"model_dir": str(job.model_dir), **dataclasses.asdict(job.configuration)}
         try:
             self._process.stdin.write(json.dumps(wanted) + "\n")

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from t2aux.reproduce import documents, experiments, results
+from t2aux.reproduce import documents, experiments, results, runner
+from t2aux.reproduce.rows import Row
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
 
 LSTM = "dbpedia/lstm_truncated"
@@ -98,6 +99,20 @@ def test_a_row_that_fails_does_not_stop_the_others(tmp_path):
     assert_one_sentence(done, "1 of 2 rows failed, the others are done", LSTM)
     assert result_file(tmp_path, "dbpedia/p_lstm_truncated").is_file()
     assert not result_file(tmp_path, LSTM).exists()
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path):
+    worker = runner._Worker()
+    try:
+        worker._process.kill()
+        worker._process.wait()
+        made = runner.Runner(tmp_path, "smoke", 1)
+        (job,) = made.jobs([Row("dbpedia", "lstm")], [0], None)
+        job.model_dir.mkdir(parents=True)
+        assert worker.train(job, None) == (None, None)
+        assert results.metrics(job.model_dir)[-1]["split"] == "test"
+    finally:
+        worker.close()
 
 
 @pytest.mark.parametrize(
