@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -95,3 +96,26 @@ def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
             "change its permissions."
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps a directory for this process alone, until the block or the process ends.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    path = pathlib.Path(directory) / ".lock"
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise UserError(f"Can't write {path}: {error.strerror or error}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"Another process is training in {directory}: wait until it is done or stop it, or "
+                "give another directory."
+            ) from error
+        yield

@@ -42,6 +42,7 @@ ABOUT = {
     "bigram": "how often it follows the true one before in the training data",
 }
 _ANOTHER = ("another_state", "another_forced")
+_DECODED = ("reconstruction", "teacher_forced", *_ANOTHER)
 
 
 class Statistics(NamedTuple):
@@ -69,12 +70,15 @@ class Decoded(NamedTuple):
         tokens: The true tokens, the first of them given.
         positions: Their positions in their own sequences, [l + 1, N] int32.
         room: [N] float32: 1 where the sequence has room for the segment, else 0.
+        others: [N] float32: 1 where also the other sequence, whose state is tried, is there and has
+            begun before the anchor; else it has no state.
         predictions: By predictor, the tokens 1 to l: values [l, N, C] or logits [l, N, V].
     """
 
     tokens: tf.Tensor
     positions: tf.Tensor
     room: tf.Tensor
+    others: tf.Tensor
     predictions: dict[str, tf.Tensor]
 
 
@@ -96,6 +100,25 @@ class Measured:
     by_step: dict[str, np.ndarray]
     accuracy: dict[str, float]
 
+    def verdict(self) -> str:
+        """What the losses say about the memory, in a sentence or two."""
+        own = self.loss["reconstruction"]
+        guesses = {name: loss for name, loss in self.loss.items() if name not in _DECODED}
+        best = min(guesses, key=guesses.get)
+        text = f"The reconstruction ({own:.5f}) "
+        if own < guesses[best]:
+            text += f"beats every guess without a memory; the best is {best} ({guesses[best]:.5f})."
+        else:
+            worse = [name for name, loss in guesses.items() if own < loss]
+            text += f"does not beat {best} ({guesses[best]:.5f})"
+            text += f", but {' and '.join(worse)}." if worse else " nor any other guess."
+        other = self.loss.get("another_state")
+        if other is None:
+            return text
+        if other > own:
+            return f"{text} Another sequence's state costs {other / own:.2f} times the loss."
+        return f"{text} Another sequence's state serves as well: it is no memory."
+
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
         unit = "cross-entropy, nats" if self.info.is_text else "squared distance"
@@ -104,6 +127,7 @@ class Measured:
             "tokens": self.tokens,
             "loss": self.loss,
             **({"accuracy": self.accuracy} if self.accuracy else {}),
+            "verdict": self.verdict(),
             "by_step": {name: values.tolist() for name, values in self.by_step.items()},
             "about": {name: ABOUT[name] for name in self.loss},
         }
@@ -216,13 +240,15 @@ def decoder(
             )
 
         others = tf.nest.map_structure(lambda s: tf.roll(s, 1, axis=1), states)
+        begun = tf.roll(starts, 1, axis=0)[tf.newaxis] < anchors[:, tf.newaxis]
+        begun = tf.cast(tf.reshape(begun & (tf.shape(starts)[0] > 1), [-1]), tf.float32)
         predictions = {
             "reconstruction": predict(states, 1.0),
             "teacher_forced": predict(states, 0.0),
             **dict(zip(_ANOTHER, (predict(others, 1.0), predict(others, 0.0)), strict=True)),
             **_guesses(known, segments, positions),
         }
-        return Decoded(segments, positions, room, predictions)
+        return Decoded(segments, positions, room, room * begun, predictions)
 
     return decode
 
@@ -276,24 +302,24 @@ def measure(
         targets = decoded.tokens[1:]
         losses, right = {}, {}
         for name, predictions in decoded.predictions.items():
-            each = loss.token_losses(predictions, targets) * decoded.room
+            counted = decoded.others if name in _ANOTHER else decoded.room
+            each = loss.token_losses(predictions, targets) * counted
             losses[name] = tf.reduce_sum(tf.cast(each, tf.float64), axis=1)
             if is_text:
                 hit = tf.argmax(predictions, -1, tf.int32) == targets
-                right[name] = tf.reduce_sum(tf.cast(hit, tf.float32) * decoded.room)
-        return losses, right, tf.reduce_sum(decoded.room)
+                right[name] = tf.reduce_sum(tf.cast(hit, tf.float32) * counted)
+        return losses, right, tf.reduce_sum(decoded.room), tf.reduce_sum(decoded.others)
 
     by_step: dict[str, np.ndarray] = {}
     right: dict[str, float] = {}
     counts: dict[str, float] = {}
     done = 0
     for number, batch in enumerate(split.batches(batch_size)):
-        losses, hits, segments = sums(batch, tf.constant(number))
+        losses, hits, segments, others = sums(batch, tf.constant(number))
         for name, values in losses.items():
-            if name in _ANOTHER and len(batch.labels) == 1:
-                continue  # There is no other.
             by_step[name] = by_step.get(name, 0.0) + values.numpy()
-            counts[name] = counts.get(name, 0.0) + float(segments)
+            counted = others if name in _ANOTHER else segments
+            counts[name] = counts.get(name, 0.0) + float(counted)
             if is_text:
                 right[name] = right.get(name, 0.0) + float(hits[name])
         done += len(batch.labels)
@@ -304,13 +330,18 @@ def measure(
             f"No sequence of {split.info.name} has the {loss.shortest_sequence} steps that a "
             f"segment of Reconstruction.length = {loss.length} needs."
         )
-    by_step = {name: values / counts[name] for name, values in by_step.items()}
+    # Batches of one, or of which all others are shorter, have no other sequence's state.
+    by_step = {name: values / counts[name] for name, values in by_step.items() if counts[name]}
     return Measured(
         info=split.info,
         tokens=int(counts["reconstruction"]) * loss.length,
         loss={name: float(values.mean()) for name, values in by_step.items()},
         by_step=by_step,
-        accuracy={name: hits / (counts[name] * loss.length) for name, hits in right.items()},
+        accuracy={
+            name: hits / (counts[name] * loss.length)
+            for name, hits in right.items()
+            if name in by_step
+        },
     )
 
 

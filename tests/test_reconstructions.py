@@ -137,8 +137,9 @@ def plain_losses(run, loss, split, decoded, batch_size, known):
                 return tf.reduce_sum((tf.reshape(prediction, [-1]) - target) ** 2)
 
             state, other = state_of(b), state_of((b - 1) % size)
+            has_other = size > 1 and starts[(b - 1) % size] < anchor
             losses = {"teacher_forced": decode(state, True)}
-            if size > 1:
+            if has_other:
                 losses["another_forced"] = decode(other, True)
             targets = true[1:]
             if split.info.is_text:
@@ -148,7 +149,7 @@ def plain_losses(run, loss, split, decoded, batch_size, known):
                 ]
             else:
                 losses["reconstruction"] = decode(state, False)
-                if size > 1:
+                if has_other:
                     losses["another_state"] = decode(other, False)
                 losses["mean"] = [error(tf.constant(known[0]), t) for t in targets]
                 losses["mean_by_position"] = [
@@ -206,6 +207,43 @@ def test_a_memory_that_is_perfect_is_seen():
     assert got.loss["reconstruction"] == pytest.approx(0, abs=1e-6)
     assert got.accuracy["reconstruction"] == 1
     assert got.accuracy["unigram"] < 1
+
+
+def measured_with(**losses):
+    return reconstructions.Measured(
+        INFOS["fixed"], 4, losses, {name: np.ones(4) for name in losses}, {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "parts"),
+    [
+        (
+            {"reconstruction": 0.1, "another_state": 0.4, "mean": 0.3, "copy_previous": 0.2},
+            ["beats every guess", "copy_previous (0.20000)", "costs 4.00 times the loss"],
+        ),
+        (
+            {"reconstruction": 0.25, "another_state": 0.2, "mean": 0.3, "copy_previous": 0.2},
+            ["does not beat copy_previous (0.20000), but mean.", "it is no memory"],
+        ),
+        ({"reconstruction": 0.4, "mean": 0.3}, ["does not beat mean (0.30000) nor any other"]),
+    ],
+)
+def test_the_verdict(losses, parts):
+    verdict = measured_with(**losses).verdict()
+    for part in parts:
+        assert part in verdict
+
+
+@pytest.mark.parametrize("kind", INFOS)
+def test_batches_of_one_have_no_other_state(kind):
+    run, loss, split = make(INFOS[kind])
+    known = reconstructions.statistics(split, reverse=loss.reverse)
+    decode = reconstructions.decoder(run, loss, known, seed=3)
+    got = reconstructions.measure(decode, loss, split, batch_size=1)
+    assert not {"another_state", "another_forced"} & {*got.loss, *got.by_step, *got.accuracy}
+    assert all(map(math.isfinite, got.loss.values()))
+    assert "nother" not in got.verdict()
 
 
 def image_info(permutation_seed=None):
@@ -299,6 +337,7 @@ def test_the_command_writes_what_it_prints(kind, tmp_path):
         assert math.isfinite(value)
         assert len(report["by_step"][name]) == 4
         assert f"{value:.5f}" in done.stdout
+    assert report["verdict"] in done.stdout
     assert Image.open(folder / "by_step.png").format == "PNG"
     if kind == "characters":
         assert (folder / shown).read_text().count("original") >= 2

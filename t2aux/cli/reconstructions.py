@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
         reconstructions_report.write_texts(measured, samples, shown, title)
     else:
         reconstructions_report.draw_samples(run.info, samples, shown, title)
-    print(reconstructions_report.table(measured))
+    print(f"{reconstructions_report.table(measured)}\n\n{measured.verdict()}")
     print(f"\n{output / 'reconstructions.json'}\n{output / 'by_step.png'}\n{shown}")
 
 

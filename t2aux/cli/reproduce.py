@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import pathlib
 import re
 from collections.abc import Sequence
 
@@ -51,16 +52,16 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"No row of {name} matches --rows={_ROWS.value}; --list shows their names.")
     seeds = [_whole(seed) for seed in _SEEDS.value]
     data_dir = flags.FLAGS.data_dir or os.environ.get("T2AUX_DATA_DIR")
-    root = files.ensure_directory(_OUTPUT_DIR.value)
-    with common.logged_to(root / "reproduce.log"):
-        running = runner.Runner(root, _BUDGET.value, _JOBS.value)
-        jobs = running.jobs(chosen, seeds, data_dir)
-        if _LIST.value:
-            for job in jobs:
-                done = "done" if job.result.is_file() else "to do"
-                print(f"{done:6}{job.name}")
-                print(f"      {job.command()}")
-            return 0
+    root = pathlib.Path(_OUTPUT_DIR.value)
+    running = runner.Runner(root, _BUDGET.value, _JOBS.value)
+    jobs = running.jobs(chosen, seeds, data_dir)
+    if _LIST.value:
+        for job in jobs:
+            done = "done" if job.result.is_file() else "to do"
+            print(f"{done:6}{job.name}")
+            print(f"      {job.command()}")
+        return 0
+    with common.logged_to(files.ensure_directory(root) / "reproduce.log"):
         try:
             done = running.run(jobs)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Sequence
 
 from t2aux.reproduce import drawings, published, results
@@ -10,10 +11,16 @@ from t2aux.reproduce.document import Block, Drawing, Heading, Items, Paragraph, 
 from t2aux.reproduce.document import write as write_document
 from t2aux.reproduce.experiments import EXPERIMENTS, Cell, Experiment
 from t2aux.reproduce.results import Result, Summary
-from t2aux.reproduce.rows import BUDGETS, SHORT, short_length
+from t2aux.reproduce.rows import BUDGETS
 
 _MISSING = "–"
-_DATASETS = {"mnist": "MNIST", "pmnist": "pMNIST", "cifar10": "CIFAR10", "dbpedia": "DBpedia"}
+_DATASETS = {
+    "mnist": "MNIST",
+    "pmnist": "pMNIST",
+    "cifar10": "CIFAR10",
+    "stanford_dogs": "StanfordDogs",
+    "dbpedia": "DBpedia",
+}
 # The paper's updates of a row, from its epochs, batch and training set; it is silent on DBpedia's.
 _PAPER_UPDATES = {
     "mnist": 1100 * 469,
@@ -26,6 +33,12 @@ _STAND_INS = {
     "docstrings": "docstrings of Python's standard library, by package",
     "debian_sections": "descriptions of Debian packages, by section",
 }
+# Rows that vary what others share, and settings that are no part of a recipe.
+_VARIED = r"_without_|_\d+x\d+|_bptt\d+|_side\d+"
+_NOT_THE_RECIPE = (
+    r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"
+    r"(load|train)\.|joint/"
+)
 _DECISIONS = (
     "The paper leaves much open; these are our readings, and each is a gin parameter: the token "
     "loss is the squared error for pixels; anchors are uniform over the positions that leave room "
@@ -88,7 +101,12 @@ def _budget(budget: str, rows: dict[str, Summary]) -> list[Block]:
     lines = []
     for dataset, paper in {**_PAPER_UPDATES, "dbpedia": None}.items():
         updates = sorted(
-            {s.runs[0].updates for row, s in rows.items() if row.startswith(f"{dataset}/")}
+            {
+                run.updates
+                for row, summary in rows.items()
+                for run in summary.runs
+                if row.startswith(f"{dataset}/")
+            }
         )
         if updates:
             span = f"{updates[0]:,}"
@@ -101,7 +119,8 @@ def _budget(budget: str, rows: dict[str, Summary]) -> list[Block]:
         "paper": "The budget is the paper's own schedule.",
         "short": "The budget is `short`: a small part of the paper's updates, the same for every "
         "row of a data set. So the differences between rows are to be read, not the last "
-        "percent.",
+        "percent. Epochs are given as pretraining + joint; rows with nothing to pretrain have as "
+        "many in all.",
         "smoke": "The budget is `smoke`: seconds a row, on tiny stand-ins. It shows that "
         "everything runs; the numbers mean nothing.",
     }[budget]
@@ -204,7 +223,7 @@ def _column(column: str | int) -> str:
 
 
 def _dataset(name: str) -> str:
-    return _DATASETS.get(name, "StanfordDogs" if name == "stanford_dogs" else name)
+    return _DATASETS.get(name, name)
 
 
 def _curves(experiment: Experiment, rows: dict[str, Summary]) -> list[drawings.Curve]:
@@ -228,7 +247,7 @@ def _figure3(experiment: Experiment, rows: dict[str, Summary]) -> list[Block]:
     keys = dict(zip(names, published.FIGURE_3_ACCURACY, strict=True))
     for name in names:
         cells = [c for c in experiment.cells if c.line == name and c.row.id in rows]
-        runs = {c.column: rows[c.row.id].runs[0] for c in cells}
+        runs = {c.column: rows[c.row.id] for c in cells}
         paper = published.FIGURE_3_SECONDS.get(keys[name], {})
         seconds = {x: run.seconds_per_step for x, run in runs.items() if run.seconds_per_step}
         memory = {x: run.peak_mib for x, run in runs.items() if run.peak_mib}
@@ -284,21 +303,20 @@ def _figure5(experiment: Experiment, rows: dict[str, Summary]) -> list[Block]:
         curves = []
         for line, key in keys.items():
             row = next(c.row for c in experiment.cells if c.line == line)
-            run = rows[row.id].runs[0] if row.id in rows else None
-            ours = {x: 100 * y for x, y in getattr(run, which)} if run else {}
+            ours = rows[row.id].curve(which) if row.id in rows else {}
             paper = {x: both[index] for x, both in published.FIGURE_5[key].items()}
             curves.append(drawings.Curve(line, ours, paper))
             if ours:
                 at, accuracy = list(ours.items())[-1]
                 lines.append([f"{line}, {which}", f"{at:,}", f"{accuracy:.1f}"])
-        panels.append(drawings.Panel(f"{which} accuracy", "updates", "%", curves))
+        panels.append(drawings.Panel(f"{which} accuracy", "joint updates", "%", curves))
     caption = (
-        "Figure 5. Accuracy against updates. Solid: measured here; dashed: published "
-        f"({published.FIGURE_ERROR['figure5']})."
+        "Figure 5. Accuracy against updates of the joint phase. Solid: measured here; dashed: "
+        f"published ({published.FIGURE_ERROR['figure5']})."
     )
     return [
         Drawing("figure5", drawings.draw(panels), caption),
-        Table(["", "updates", "%"], lines, "Where the measured curves end."),
+        Table(["", "joint updates", "%"], lines, "Where the measured curves end."),
     ]
 
 
@@ -315,35 +333,51 @@ def _figure6(experiment: Experiment, rows: dict[str, Summary]) -> Drawing:
 
 def _stand_ins(rows: dict[str, Summary]) -> list[str]:
     pairs = {
-        (row.partition("/")[0], summary.runs[0].stand_in)
+        (row.partition("/")[0], run.stand_in)
         for row, summary in rows.items()
-        if summary.runs[0].stand_in
+        for run in summary.runs
+        if run.stand_in
     }
     return [
-        f"In place of {_dataset(dataset)}: {_STAND_INS[stand_in]}."
+        f"In place of {_dataset(dataset)}: {_STAND_INS.get(stand_in, stand_in)}."
         for dataset, stand_in in sorted(pairs)
     ]
 
 
 def _recipes(rows: dict[str, Summary]) -> list[str]:
-    """What the short budget sets, by data set."""
+    """What the runs set, by data set, as their own flags say: epochs, and what rows agree on."""
     texts = []
-    for dataset, plan in SHORT.items():
-        if not any(row.startswith(f"{dataset}/") for row in rows):
-            continue
-        length = short_length(dataset)
-        settings = [
-            *([f"SEGMENT_LENGTH = {length}"] if length else []),
-            *plan.settings,
-            *plan.core,
+    for dataset in _DATASETS:
+        own = {row: s for row, s in rows.items() if row.startswith(f"{dataset}/")}
+        # Rows that vary a setting or turn a part off tell nothing of what the others share.
+        plain = {row: s for row, s in own.items() if not re.search(_VARIED, row)} or own
+        settings = [_settings(summary.runs[0]) for summary in plain.values()]
+        values: dict[str, set[str]] = {}
+        for name, setting in (pair for some in settings for pair in some.items()):
+            values.setdefault(name, set()).add(setting)
+        epochs = sorted({_epochs(some) for some in settings})
+        shared = [
+            f"`{name} = {next(iter(some))}`"
+            for name, some in values.items()
+            if len(some) == 1 and not re.match(_NOT_THE_RECIPE, name)
         ]
-        more = f"; {', '.join(settings)}" if settings else ""
-        texts.append(
-            f"{_dataset(dataset)}, short: batches of {plan.batch}, {plan.pretrain} epoch"
-            f"{'s' * (plan.pretrain != 1)} of pretraining and {plan.joint} joint (together where "
-            f"there is nothing to pretrain){more}."
-        )
+        if own:
+            parts = [" or ".join(epochs), *shared]
+            texts.append(f"{_dataset(dataset)}: {'; '.join(parts)}.")
     return texts
+
+
+def _settings(run: Result) -> dict[str, str]:
+    """The gin parameters of a run, by name."""
+    matches = (re.fullmatch(r"--gin_param=([\w./]+) = (.*)", flag) for flag in run.flags)
+    return {match[1]: match[2] for match in matches if match}
+
+
+def _epochs(settings: dict[str, str]) -> str:
+    text = f"{settings.get('JOINT_EPOCHS', '?')} epochs in batches of "
+    text += settings.get("BATCH_SIZE", "128")
+    before = settings.get("PRETRAIN_EPOCHS")
+    return f"{before} + {text}" if before else text
 
 
 def _runs(rows: dict[str, Summary]) -> Table:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from t2aux import files
 from t2aux.errors import UserError
+from t2aux.reproduce.rows import BUDGETS
 
 # Points of a training curve that are kept.
 _POINTS = 30
@@ -30,7 +32,8 @@ class Result:
         train: (updates, accuracy) on the training set along the way; in the joint phase only.
         updates: Training steps in all.
         seconds: Spent on them.
-        seconds_per_step: The median.
+        pretraining: How many of the updates were before the last phase, the joint one.
+        seconds_per_step: The median in the last phase.
         peak_mib: Of the training process's memory, MiB; None: not known.
         flags: Of the `t2aux train` that made it.
         stand_in: What stood in for the paper's data set; None: nothing did.
@@ -46,12 +49,64 @@ class Result:
     updates: int
     seconds: float
     flags: list[str]
+    pretraining: int = 0
     seconds_per_step: float | None = None
     peak_mib: float | None = None
     stand_in: str | None = None
     hardware: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     finished: str | None = None
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _curve(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(point, list) and len(point) == 2 and _count(point[0]) and _share(point[1])
+        for point in value
+    )
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "row": _text,
+    "budget": lambda value: value in BUDGETS,
+    "seed": _count,
+    "accuracy": _share,
+    "test": _curve,
+    "train": _curve,
+    "updates": _count,
+    "seconds": _number,
+    "flags": _texts,
+    "pretraining": _count,
+    "seconds_per_step": _or_none(_number),
+    "peak_mib": _or_none(_number),
+    "stand_in": _or_none(_text),
+    "hardware": _or_none(_text),
+    "versions": lambda value: isinstance(value, dict),
+    "finished": _or_none(_text),
+}
 
 
 def file_name(row: str, seed: int) -> str:
@@ -67,12 +122,17 @@ def write(path: pathlib.Path, result: Result) -> None:
 def read(path: pathlib.Path) -> Result:
     """Reads a result. Raises UserError where the file is damaged or none of ours."""
     value = files.read_json(path)
-    known = {field.name for field in dataclasses.fields(Result)}
-    if not isinstance(value, dict) or not set(_KEYS) <= value.keys() <= known:
+    if not isinstance(value, dict) or not set(_KEYS) <= value.keys() <= _CHECKS.keys():
         raise UserError(
             f"{path} is no result of `t2aux reproduce`: remove it, or make it anew with that "
             "command."
         )
+    for name, entry in value.items():
+        if not _CHECKS[name](entry):
+            raise UserError(
+                f"{path} is damaged: its {name!r} can't be {json.dumps(entry)[:60]}. Remove it, or "
+                "make it anew with `t2aux reproduce`."
+            )
     value["test"] = [tuple(point) for point in value["test"]]
     value["train"] = [tuple(point) for point in value["train"]]
     return Result(**value)
@@ -106,18 +166,19 @@ def measured(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """A `Result`'s fields that come from metrics.jsonl.
 
     The time is that of the training steps alone, whenever they were run, evaluations and breaks not
-    counted; where a line has no rate (the first after a start), the median one is taken.
+    counted; where a line has no rate (the first after a start), its phase's median one is taken.
     """
     train = [line for line in lines if line["split"] == "train"]
     test = [(line["step"], line["accuracy"]) for line in lines if line["split"] == "test"]
-    steps = [b["step"] - a for a, b in zip([0, *(t["step"] for t in train)], train, strict=False)]
-    rates = [line["steps_per_second"] for line in train if line.get("steps_per_second")]
-    typical = statistics.median(rates) if rates else None
+    phases = [line.get("phase") for line in train]
+    typical = {phase: _typical(train, phase) for phase in phases}
+    ends = [0, *(line["step"] for line in train)]
     spent = [
-        n / (line.get("steps_per_second") or typical)
-        for n, line in zip(steps, train, strict=True)
-        if typical
+        (line["step"] - before) / (line.get("steps_per_second") or typical[phase])
+        for before, line, phase in zip(ends, train, phases, strict=False)
+        if typical[phase]
     ]
+    last = typical[phases[-1]]
     curve = [(line["step"], line["accuracy"]) for line in train if "accuracy" in line]
     return {
         "accuracy": test[-1][1],
@@ -125,8 +186,19 @@ def measured(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "train": thinned(curve),
         "updates": train[-1]["step"],
         "seconds": sum(spent),
-        "seconds_per_step": 1 / typical if typical else None,
+        "pretraining": ends[phases.index(phases[-1])],
+        "seconds_per_step": 1 / last if last else None,
     }
+
+
+def _typical(train: Sequence[dict[str, Any]], phase: str | None) -> float | None:
+    """A phase's median rate, in steps a second."""
+    rates = [
+        line["steps_per_second"]
+        for line in train
+        if line.get("phase") == phase and line.get("steps_per_second")
+    ]
+    return statistics.median(rates) if rates else None
 
 
 def thinned(points: list, most: int = _POINTS) -> list:
@@ -159,15 +231,47 @@ class Summary:
         return 100 * statistics.stdev(run.accuracy for run in self.runs)
 
     @property
-    def seconds(self) -> float:
-        """The mean training time."""
-        return statistics.fmean(run.seconds for run in self.runs)
+    def seconds_per_step(self) -> float | None:
+        """The mean of the seeds' medians, in the joint phase; None: not known."""
+        known = [run.seconds_per_step for run in self.runs if run.seconds_per_step]
+        return statistics.fmean(known) if known else None
+
+    @property
+    def peak_mib(self) -> float | None:
+        """The largest peak memory of a seed, MiB; None: not known."""
+        return max((run.peak_mib for run in self.runs if run.peak_mib), default=None)
+
+    def curve(self, split: str) -> dict[int, float]:
+        """The mean accuracy in % of "train" or "test" by updates of the joint phase."""
+        points: dict[int, list[float]] = {}
+        for run in self.runs:
+            for updates, accuracy in getattr(run, split):
+                points.setdefault(updates - run.pretraining, []).append(100 * accuracy)
+        return {x: statistics.fmean(ys) for x, ys in points.items() if len(ys) == len(self.runs)}
 
 
 def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
-    """The rows of a budget, by id."""
+    """The rows of a budget, by id.
+
+    Raises:
+        UserError: A row's seeds were trained with different settings, so that a mean would mean
+            nothing.
+    """
     runs: dict[str, list[Result]] = {}
     for result in results:
         if result.budget == budget:
             runs.setdefault(result.row, []).append(result)
+    for row, some in runs.items():
+        settings = [set(_without_seed(run.flags)) for run in some]
+        for run, own in zip(some[1:], settings[1:], strict=True):
+            if own != settings[0]:
+                raise UserError(
+                    f"{row} was trained with other settings for seed {run.seed} than for seed "
+                    f"{some[0].seed} ({', '.join(sorted(own ^ settings[0]))}): report on them "
+                    "apart, or train one anew."
+                )
     return {row: Summary(sorted(some, key=lambda r: r.seed)) for row, some in runs.items()}
+
+
+def _without_seed(flags: Iterable[str]) -> Iterable[str]:
+    return (flag for flag in flags if not flag.startswith("--gin_param=SEED = "))

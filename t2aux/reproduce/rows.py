@@ -126,11 +126,6 @@ _SMOKE = Schedule(16, 1, 1, steps=1 / 15)
 _SMOKE_SIDES = {40: 5, 48: 6, 56: 7, 72: 8, 80: 9, 96: 10, 112: 11, 128: 12}
 
 
-def short_length(dataset: str) -> int | None:
-    """The segment length of the short budget; None: the paper's."""
-    return _SHORT_LENGTH.get(dataset)
-
-
 def schedule(row: Row, budget: str) -> Schedule | None:
     """A row's schedule; None: the paper's own, as its gin file has it."""
     return {"smoke": _SMOKE, "short": SHORT[row.dataset], "paper": None}[budget]
@@ -283,7 +278,7 @@ def _lengths(row: Row, budget: str, plan: Schedule | None) -> list[str]:
             ]
         return _segments(row, anchors, length)
     if budget == "short" and anchors is None:
-        length = short_length(row.dataset)
+        length = _SHORT_LENGTH.get(row.dataset)
     settings = _segments(row, anchors, length)
     if bptt is not None:
         settings.append(f"SUPERVISED_BPTT = {bptt}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from absl import logging
 
@@ -75,11 +75,10 @@ class Runner:
             budget: Of rows.BUDGETS.
             parallel: Rows that are trained at once.
         """
-        self._root = files.ensure_directory(output_dir / budget)
+        self._root = output_dir / budget
         self._budget = budget
         self._parallel = parallel
         self._stopping = threading.Event()
-        files.ensure_directory(self._root / "rows")
 
     def jobs(self, chosen: Sequence[Row], seeds: Sequence[int], data_dir: str | None) -> list[Job]:
         """What is to be trained, whether done or not.
@@ -88,8 +87,6 @@ class Runner:
             UserError: A row was made with other settings before.
         """
         texts = self._root / "documents"
-        if self._budget == "smoke" and any(row.dataset == "dbpedia" for row in chosen):
-            documents.write(files.ensure_directory(texts))
         jobs = []
         for row in chosen:
             _, stand_in = rows.data_source(row, self._budget, data_dir)
@@ -111,7 +108,7 @@ class Runner:
         """Raises UserError where the row was made, or begun, with other settings."""
         wanted = _without_place(job.configuration.flags())
         for path in (job.result, job.model_dir / "command.json"):
-            if path.is_file() and _without_place(files.read_json(path).get("flags", [])) != wanted:
+            if path.is_file() and _without_place(_read(path).get("flags", [])) != wanted:
                 raise UserError(
                     f"{path} is of {job.row.id} with other settings than it has now: give another "
                     f"--output_dir, or remove {job.model_dir} and {job.result}."
@@ -128,11 +125,15 @@ class Runner:
         """
         todo = [job for job in jobs if not job.result.is_file()]
         logging.info("%d of %d rows are done already.", len(jobs) - len(todo), len(jobs))
+        files.ensure_directory(self._root / "rows")
+        log = self._root / "workers.log" if self._budget == "smoke" else None
+        if self._budget == "smoke" and any(job.row.dataset == "dbpedia" for job in todo):
+            documents.write(files.ensure_directory(self._root / "documents"))
         places = {job: f"row {jobs.index(job) + 1} of {len(jobs)}" for job in todo}
         failed: dict[Job, str] = {}
         with (
             self._on_sigterm(),
-            _workers(self._budget == "smoke", self._parallel) as workers,
+            _workers(log, self._parallel) as workers,
             concurrent.futures.ThreadPoolExecutor(self._parallel) as pool,
         ):
             waiting = {pool.submit(self._train, job, places[job], workers): job for job in todo}
@@ -158,49 +159,47 @@ class Runner:
         if self._stopping.is_set():
             return None
         files.ensure_directory(job.model_dir)
-        with (job.model_dir / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return "another `t2aux reproduce` is training it; start again when it is done."
-            flags = job.configuration.flags()
-            files.write_json(job.model_dir / "command.json", {"flags": flags})
-            logging.info("%s  %s", place, job.name)
-            worker = workers.get()
-            try:
-                why, peak = (
-                    worker.train(job, self._stopping)
-                    if worker is not None
-                    else self._train_alone(job, place)
-                )
-            finally:
-                workers.put(worker)
-            if why or self._stopping.is_set():
-                return why
-            result = results.Result(
-                row=job.row.id,
-                budget=self._budget,
-                seed=job.seed,
-                flags=_without_place(flags),
-                peak_mib=peak,
-                stand_in=job.stand_in,
-                hardware=hardware(),
-                versions=_versions(),
-                finished=time.strftime("%Y-%m-%d"),
-                **results.measured(results.metrics(job.model_dir)),
-            )
-            results.write(job.result, result)
-            logging.info(
-                "%s  %s  done: test accuracy %.2f %% after %d updates, %.0f s",
-                place,
-                job.name,
-                100 * result.accuracy,
-                result.updates,
-                result.seconds,
-            )
+        flags, command = job.configuration.flags(), job.model_dir / "command.json"
+        # The highest of all sessions, when the row was stopped in between.
+        peak = _read(command).get("peak_mib") if command.is_file() else None
+        files.write_json(command, {"flags": flags, "peak_mib": peak})
+        logging.info("%s  %s", place, job.name)
+        worker = workers.get()
+        try:
+            if worker is not None:
+                why = worker.train(job)
+            else:
+                why, used = self._train_alone(job, place)
+                peak = max(used, peak or 0)
+                files.write_json(command, {"flags": flags, "peak_mib": peak})
+        finally:
+            workers.put(worker)
+        if why or self._stopping.is_set():
+            return why
+        result = results.Result(
+            row=job.row.id,
+            budget=self._budget,
+            seed=job.seed,
+            flags=_without_place(flags),
+            peak_mib=peak,
+            stand_in=job.stand_in,
+            hardware=hardware(),
+            versions=_versions(),
+            finished=time.strftime("%Y-%m-%d"),
+            **results.measured(results.metrics(job.model_dir)),
+        )
+        results.write(job.result, result)
+        logging.info(
+            "%s  %s  done: test accuracy %.2f %% after %d updates, %.0f s",
+            place,
+            job.name,
+            100 * result.accuracy,
+            result.updates,
+            result.seconds,
+        )
         return None
 
-    def _train_alone(self, job: Job, place: str) -> tuple[str | None, float | None]:
+    def _train_alone(self, job: Job, place: str) -> tuple[str | None, float]:
         """Trains a row in a process of its own: why it failed or None, and its peak memory, MiB."""
         log = job.model_dir / "stderr.log"
         command = [sys.executable, "-m", "t2aux", "train", f"--model_dir={job.model_dir}"]
@@ -225,11 +224,11 @@ class Runner:
                     told = time.monotonic()
                     logging.info("%s  %s  %s", place, job.name, _last_line(log))
                 time.sleep(_LOOK)
-        if process.returncode == 0:
-            return None, usage.ru_maxrss / 1024
-        if process.returncode == common.STOPPED and self._stopping.is_set():
-            return None, None
-        return f"status {process.returncode}: {_last_line(log)}", None
+        peak = usage.ru_maxrss / 1024
+        stopped = process.returncode == common.STOPPED and self._stopping.is_set()
+        if process.returncode == 0 or stopped:
+            return None, peak
+        return f"status {process.returncode}: {_last_line(log)}", peak
 
     @contextlib.contextmanager
     def _on_sigterm(self) -> Iterator[None]:
@@ -246,23 +245,24 @@ class Runner:
 class _Worker:
     """A process that trains one row after the other: most of a small row's time is the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: pathlib.Path) -> None:
+        self._log = log
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "t2aux.reproduce.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-            start_new_session=True,
-            text=True,
-        )
+        with self._log.open("a") as stderr:
+            return subprocess.Popen(
+                [sys.executable, "-m", "t2aux.reproduce.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=_environment(),
+                start_new_session=True,
+                text=True,
+            )
 
-    def train(self, job: Job, stopping: threading.Event) -> tuple[str | None, None]:
-        """As `Runner._train_alone`, but for the memory, which is not the row's own."""
-        del stopping  # A row of seconds is waited for.
+    def train(self, job: Job) -> str | None:
+        """Trains a row. Returns why it failed, or None. SIGTERM waits for it: it takes seconds."""
         if self._process.poll() is not None:
             # A row that killed it must not take the next ones with it.
             self._process = self._start()
@@ -274,8 +274,8 @@ class _Worker:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            return f"its process died with status {self._process.wait()}.", None
-        return json.loads(answer)["error"], None
+            return f"its process died with status {self._process.wait()}; see {self._log}."
+        return json.loads(answer)["error"]
 
     def close(self) -> None:
         """Ends the process."""
@@ -285,9 +285,9 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _workers(together: bool, count: int) -> Iterator[queue.Queue[_Worker | None]]:
-    """A queue of `count` workers, or of as many None where each row has its own process."""
-    made = [_Worker() if together else None for _ in range(count)]
+def _workers(log: pathlib.Path | None, count: int) -> Iterator[queue.Queue[_Worker | None]]:
+    """A queue of `count` workers that share a log; without one, of None: a process for each row."""
+    made = [_Worker(log) if log is not None else None for _ in range(count)]
     waiting: queue.Queue[_Worker | None] = queue.Queue()
     for worker in made:
         waiting.put(worker)
@@ -309,6 +309,13 @@ def hardware() -> str:
                 break
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} cores"
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    value = files.read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it should hold a JSON object. Remove it.")
+    return value
 
 
 def _versions() -> dict[str, str]:

@@ -139,8 +139,8 @@ def train(
         Whether the run is done; False after SIGTERM.
 
     Raises:
-        UserError: A value is out of range, the directory is another run's or can't be written, the
-            data can't be read, or the loss is no longer a number.
+        UserError: A value is out of range, the directory is another run's or another process's or
+            can't be written, the data can't be read, or the loss is no longer a number.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -193,14 +193,15 @@ def train(
         checkpoint_seconds=60 * checkpoint_minutes,
         checkpoints_kept=checkpoints_kept,
     )
-    run.restore()
-    if config_text:
-        with files.atomic_write(directory / "config.gin") as file:
-            file.write(config_text)
-    files.write_json(directory / "dataset.json", train_split.info.to_json())
-    with files.atomic_write(directory / "operative_config.gin") as file:
-        file.write(gin.operative_config_str())
-    return run.run()
+    with files.locked(directory):
+        run.restore()
+        if config_text:
+            with files.atomic_write(directory / "config.gin") as file:
+                file.write(config_text)
+        files.write_json(directory / "dataset.json", train_split.info.to_json())
+        with files.atomic_write(directory / "operative_config.gin") as file:
+            file.write(gin.operative_config_str())
+        return run.run()
 
 
 def _check_lengths(split: data.Split, losses: Sequence[Auxiliary]) -> None:

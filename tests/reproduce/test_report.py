@@ -23,9 +23,7 @@ def result(row, accuracy, seed=0, budget="short", **more):
         train=[(100, accuracy / 2), (200, accuracy)],
         updates=200,
         seconds=90.0,
-        flags=["--gin_file=paper/mnist"],
-        seconds_per_step=0.45,
-        **more,
+        **{"flags": ["--gin_file=paper/mnist"], "seconds_per_step": 0.45, **more},
     )
 
 
@@ -91,12 +89,42 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     assert "digits" in markdown[markdown.index("deviates") :]
 
 
-def test_the_short_budgets_recipe_is_told(tmp_path):
-    markdown, _ = write(tmp_path, result(R_LSTM, 0.9))
-    assert "MNIST, short: batches of 32, 1 epoch of pretraining and 9 joint" in markdown
-    assert "SEGMENT_LENGTH = 300" in markdown
-    assert "LSTM.forget_bias = 0.5" in markdown
-    assert "CIFAR10, short" not in markdown
+def flags(*settings):
+    return ["--gin_file=paper/mnist", *(f"--gin_param={setting}" for setting in settings)]
+
+
+def test_the_recipe_is_told_from_the_runs_own_flags(tmp_path):
+    common = ("BATCH_SIZE = 24", "LSTM.forget_bias = 0.25", "load.name = 'idx'")
+    varied = Row("mnist", "r_lstm", anchors=2, length=7)
+    markdown, _ = write(
+        tmp_path,
+        result(R_LSTM, 0.9, flags=flags(*common, "PRETRAIN_EPOCHS = 2", "JOINT_EPOCHS = 5")),
+        result(Row("mnist", "lstm"), 0.1, flags=flags(*common, "JOINT_EPOCHS = 7")),
+        result(varied, 0.1, flags=flags("BATCH_SIZE = 24", "LSTM.forget_bias = 3", "ANCHORS = 2")),
+    )
+    assert (
+        "MNIST: 2 + 5 epochs in batches of 24 or 7 epochs in batches of 24; "
+        "`LSTM.forget_bias = 0.25`." in markdown
+    )
+    assert "CIFAR10: " not in markdown
+
+
+def test_seeds_with_other_settings_are_not_averaged(tmp_path):
+    first = result(R_LSTM, 0.9, flags=flags("SEED = 0"))
+    write(tmp_path, first, result(R_LSTM, 0.8, 1, flags=flags("SEED = 1")))
+    other = result(R_LSTM, 0.8, 1, flags=flags("SEED = 1", "BATCH_SIZE = 3"))
+    with pytest.raises(UserError, match=r"other settings for seed 1 .*BATCH_SIZE = 3"):
+        report.write([first, other], tmp_path)
+
+
+def test_figure_5_counts_joint_updates_of_all_seeds(tmp_path):
+    row = Row("cifar10", "r_lstm")
+    summary = results.by_row(
+        [result(row, 0.5, pretraining=40), result(row, 0.7, 1, pretraining=40)], "short"
+    )[row.id]
+    assert summary.curve("test") == pytest.approx({60: 30.0, 160: 60.0})
+    markdown, _ = write(tmp_path, *summary.runs)
+    assert "| r-LSTM, truncated 300, test | 160 | 60.0 |" in markdown
 
 
 def test_the_markdowns_drawings_lie_beside_it(tmp_path):
@@ -136,8 +164,33 @@ def test_a_damaged_result_is_one_sentence(tmp_path):
     assert_one_sentence(t2aux("report", tmp_path, check=False), "no result of `t2aux reproduce`")
     path.write_text("{")
     assert_one_sentence(t2aux("report", tmp_path, check=False), "damaged")
+    results.write(path, dataclasses.replace(result(R_LSTM, 0.9), budget="long"))
+    assert_one_sentence(t2aux("report", tmp_path, check=False), "'budget' can't be \"long\"")
     assert_one_sentence(t2aux("report", tmp_path / "none", check=False), "There are no results")
     assert_one_sentence(t2aux("report", check=False), "Name one folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("budget", None),
+        ("accuracy", float("nan")),
+        ("accuracy", "0.5"),
+        ("seed", 1.5),
+        ("test", None),
+        ("test", [[1]]),
+        ("train", [[1, 2.0]]),
+        ("updates", -1),
+        ("flags", [1]),
+        ("seconds_per_step", "fast"),
+        ("stand_in", 3),
+    ],
+)
+def test_a_wrong_value_in_a_result_is_named(tmp_path, name, value):
+    path = tmp_path / "mnist__x.seed0.json"
+    results.write(path, dataclasses.replace(result(R_LSTM, 0.9), **{name: value}))
+    with pytest.raises(UserError, match=f"{path} is damaged: its '{name}' can't be"):
+        results.read(path)
 
 
 def test_the_command_writes_beside_the_results(tmp_path):
@@ -151,17 +204,23 @@ def test_the_command_writes_beside_the_results(tmp_path):
 
 def test_time_is_that_of_the_steps_alone():
     lines = [
-        {"split": "train", "step": 10, "accuracy": 0.2},
-        {"split": "train", "step": 30, "accuracy": 0.4, "steps_per_second": 5.0},
-        {"split": "test", "step": 30, "accuracy": 0.5},
-        {"split": "train", "step": 40, "accuracy": 0.6, "steps_per_second": 5.0},
-        {"split": "test", "step": 40, "accuracy": 0.7},
+        {"split": "train", "phase": "pretrain", "step": 10, "steps_per_second": 2.0},
+        {"split": "train", "phase": "joint", "step": 20, "accuracy": 0.2},
+        {
+            "split": "train",
+            "phase": "joint",
+            "step": 40,
+            "accuracy": 0.4,
+            "steps_per_second": 5.0,
+        },
+        {"split": "test", "step": 40, "accuracy": 0.5},
     ]
     got = results.measured(lines)
-    # The first line has no rate: the typical one.
-    assert got["seconds"] == pytest.approx(10 / 5 + 20 / 5 + 10 / 5)
-    assert (got["accuracy"], got["updates"], got["seconds_per_step"]) == (0.7, 40, 0.2)
-    assert got["test"] == [(30, 0.5), (40, 0.7)]
+    # The second line has no rate: the typical one of its phase.
+    assert got["seconds"] == pytest.approx(10 / 2 + 10 / 5 + 20 / 5)
+    assert (got["accuracy"], got["updates"], got["seconds_per_step"]) == (0.5, 40, 0.2)
+    assert got["pretraining"] == 10
+    assert (got["test"], got["train"]) == ([(40, 0.5)], [(20, 0.2), (40, 0.4)])
 
 
 @pytest.mark.parametrize("count", [1, 29, 30, 31, 100])
@@ -174,4 +233,5 @@ def test_thinned_curves_keep_their_end(count):
 
 
 def test_every_field_of_a_result_has_a_place():
-    assert {field.name for field in dataclasses.fields(Result)} >= set(results._KEYS)
+    assert {field.name for field in dataclasses.fields(Result)} == results._CHECKS.keys()
+    assert set(results._KEYS) <= results._CHECKS.keys()

@@ -1,6 +1,5 @@
 """`t2aux reproduce` as it is used: done once, killed, gone on with, changed, failing."""
 
-import fcntl
 import json
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import time
 
 import pytest
 
+from t2aux import files
 from t2aux.reproduce import documents, experiments, results, runner
 from t2aux.reproduce.rows import Row
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
@@ -70,6 +70,11 @@ def test_list_shows_commands_and_trains_nothing(done_once):
     assert not result_file(root, "dbpedia/p_lstm_truncated").exists()
 
 
+def test_list_makes_nothing(tmp_path):
+    smoke(tmp_path / "new", "--list")
+    assert not (tmp_path / "new").exists()
+
+
 def test_other_settings_than_before_are_refused(done_once, tmp_path):
     root, _ = done_once
     copy = tmp_path / "smoke" / "rows"
@@ -81,13 +86,12 @@ def test_other_settings_than_before_are_refused(done_once, tmp_path):
     assert_one_sentence(done, LSTM, "other settings", "give another --output_dir")
 
 
-def test_a_row_that_another_command_trains_is_left_to_it(tmp_path):
+def test_a_row_that_another_process_trains_is_left_to_it(tmp_path):
     model_dir = tmp_path / "smoke" / LSTM / "seed0"
     model_dir.mkdir(parents=True)
-    with (model_dir / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.locked(model_dir):
         done = smoke(tmp_path, "--rows=/lstm_trunc", check=False)
-    assert_one_sentence(done, "1 of 1 rows failed", "another `t2aux reproduce` is training it")
+    assert_one_sentence(done, "1 of 1 rows failed", "Another process is training in")
 
 
 def test_a_row_that_fails_does_not_stop_the_others(tmp_path):
@@ -102,17 +106,31 @@ def test_a_row_that_fails_does_not_stop_the_others(tmp_path):
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path):
-    worker = runner._Worker()
+    worker = runner._Worker(tmp_path / "workers.log")
     try:
         worker._process.kill()
         worker._process.wait()
         made = runner.Runner(tmp_path, "smoke", 1)
         (job,) = made.jobs([Row("dbpedia", "lstm")], [0], None)
         job.model_dir.mkdir(parents=True)
-        assert worker.train(job, None) == (None, None)
+        documents.write(files.ensure_directory(tmp_path / "smoke" / "documents"))
+        assert worker.train(job) is None
         assert results.metrics(job.model_dir)[-1]["split"] == "test"
     finally:
         worker.close()
+
+
+def test_what_killed_a_worker_can_be_read(tmp_path, monkeypatch):
+    log = tmp_path / "workers.log"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # Python runs it at the start of every process.
+    (tmp_path / "sitecustomize.py").write_text("import os; os.write(2, b'no!'); os._exit(7)")
+    worker = runner._Worker(log)
+    made = runner.Runner(tmp_path, "smoke", 1)
+    (job,) = made.jobs([Row("dbpedia", "lstm")], [0], None)
+    assert worker.train(job) == f"its process died with status 7; see {log}."
+    assert log.read_text() == "no!"
+    worker.close()
 
 
 @pytest.mark.parametrize(
@@ -149,13 +167,18 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path):
     _, log = first.communicate(timeout=120)
     assert first.returncode == 75, log
     assert "start the same command again" in log
+    # The memory of all sessions counts.
+    command_file = model_dir / "command.json"
+    told = json.loads(command_file.read_text())
+    assert told["peak_mib"] > 100
+    command_file.write_text(json.dumps({**told, "peak_mib": 99_999.0}))
     assert not result_file(tmp_path, LSTM, budget="short").exists()
 
     again = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     result = results.read(result_file(tmp_path, LSTM, budget="short"))
     assert result.updates == result.test[-1][0]
-    assert result.peak_mib > 100
+    assert result.peak_mib == 99_999.0
     steps = [line["step"] for line in results.metrics(model_dir) if line["split"] == "test"]
     assert steps == sorted(set(steps))
     assert len(steps) == 5

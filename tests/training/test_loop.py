@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2aux import files
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
 
 # Small, with everything random in it that there is: both auxiliary losses, scheduled sampling,
@@ -148,6 +149,13 @@ def test_a_run_of_another_architecture_is_refused(quiet_run):
         )
         assert_one_sentence(done, part)
     assert (model_dir / "config.gin").read_text() == before
+
+
+def test_a_directory_that_another_process_trains_in_is_refused(quiet_run):
+    model_dir, _ = quiet_run
+    with files.locked(model_dir):
+        done = subprocess.run(command(model_dir), env=environment(), capture_output=True, text=True)
+    assert_one_sentence(done, "Another process is training in", str(model_dir))
 
 
 def test_a_damaged_checkpoint_is_refused(quiet_run, tmp_path):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux import config
+from t2aux import config, data
 from t2aux.errors import UserError
+from t2aux.reproduce import documents
 from t2aux.run import load_run
 from t2aux.training import loop
 from t2aux.training.trainer import Trainer
@@ -235,3 +236,27 @@ def test_a_fine_tuned_run_goes_on_as_if_never_stopped(tmp_path, loss, step):
         np.testing.assert_array_equal(value, want[name], err_msg=name)
     for line, before in zip(again, lines, strict=True):
         assert {**line, "steps_per_second": 0} == {**before, "steps_per_second": 0}
+
+
+@pytest.mark.parametrize("model", ["lm_lstm", "sa_lstm"])
+def test_pretraining_on_texts_learns_them(tmp_path, model):
+    documents.write(tmp_path)
+    settings = [
+        *SMALL[1:],
+        f"load.data_dir = '{tmp_path}'",
+        "load.max_length = 40",
+        "PRETRAIN_EPOCHS = 8",
+        "Classifier.hidden_size = 32",
+        "LEARNING_RATE = 0.01",
+    ]
+    text = config.parse(["paper/dbpedia", f"models/{model}"], settings)
+    assert loop.train(str(tmp_path / "run"), text)
+    split = data.load("train", info=load_run(tmp_path / "run").info)
+    shares = np.bincount(split.values) / len(split.values)
+    shares = shares[shares > 0]
+    unigram = -(shares * np.log(shares)).sum()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [line["loss"] for line in map(json.loads, lines) if line.get("phase") == "pretrain"]
+    # Better than knowing how often each character occurs: it has learned what follows what.
+    assert np.mean(losses[:5]) > unigram
+    assert np.mean(losses[-5:]) < 0.9 * unigram
