@@ -105,18 +105,19 @@ class Schedule:
 # The recipe of a short run is what was found to learn with about a hundredth of the paper's
 # updates; docs/mnist.md says what was tried. Every row of a data set has the same updates. Adam
 # instead of RMSProp, and one drop of the rate near the end, as the paper's halvings never come.
-_SHORT_IMAGES = (
+_SHORT = (
     "train.optimizer = @Adam",
     "joint/Phase.decay_factor = 0.2",
     "Reconstruction.final_sampling = 0.5",
 )
-_NEAR = "Reconstruction.distant_past = False"
+_LATE = ("joint/Phase.decay_epochs = 7", *_SHORT, "Reconstruction.distant_past = False")
+_EARLY = ("joint/Phase.decay_epochs = 3", *_SHORT)
 SHORT = {
-    "mnist": Schedule(32, 1, 9, settings=("joint/Phase.decay_epochs = 7", *_SHORT_IMAGES, _NEAR)),
-    "pmnist": Schedule(32, 1, 9, settings=("joint/Phase.decay_epochs = 7", *_SHORT_IMAGES, _NEAR)),
-    "cifar10": Schedule(32, 1, 4, settings=("joint/Phase.decay_epochs = 3", *_SHORT_IMAGES)),
-    "stanford_dogs": Schedule(16, 1, 4, settings=("joint/Phase.decay_epochs = 3", *_SHORT_IMAGES)),
-    "dbpedia": Schedule(32, 1, 4),
+    "mnist": Schedule(32, 1, 9, settings=_LATE),
+    "pmnist": Schedule(32, 1, 9, settings=_LATE),
+    "cifar10": Schedule(32, 1, 4, settings=_EARLY),
+    "stanford_dogs": Schedule(16, 1, 4, settings=_EARLY),
+    "dbpedia": Schedule(32, 1, 4, settings=_EARLY),
 }
 # Segments of MNIST's short rows: half of the paper's 600 tokens, a third less time.
 _SHORT_LENGTH = {"mnist": 300, "pmnist": 300}
