@@ -42,6 +42,8 @@ ABOUT = {
     "bigram": "how often it follows the true one before in the training data",
 }
 _ANOTHER = ("another_state", "another_forced")
+# Guesses that look at the true token before.
+_SEEING = ("copy_previous", "bigram")
 _DECODED = ("reconstruction", "teacher_forced", *_ANOTHER)
 
 
@@ -101,23 +103,30 @@ class Measured:
     accuracy: dict[str, float]
 
     def verdict(self) -> str:
-        """What the losses say about the memory, in a sentence or two."""
-        own = self.loss["reconstruction"]
-        guesses = {name: loss for name, loss in self.loss.items() if name not in _DECODED}
-        best = min(guesses, key=guesses.get)
-        text = f"The reconstruction ({own:.5f}) "
-        if own < guesses[best]:
-            text += f"beats every guess without a memory; the best is {best} ({guesses[best]:.5f})."
-        else:
-            worse = [name for name, loss in guesses.items() if own < loss]
-            text += f"does not beat {best} ({guesses[best]:.5f})"
-            text += f", but {' and '.join(worse)}." if worse else " nor any other guess."
-        other = self.loss.get("another_state")
+        """What the losses say about the memory, in two sentences: fed true tokens, and fed its own.
+
+        Guesses that look at the true token before are rivals of the decoder that is fed it.
+        """
+        guesses = [name for name in self.loss if name not in _DECODED]
+        blind = [name for name in guesses if name not in _SEEING]
+        return (
+            f"Fed the true tokens, {self._against('teacher_forced', guesses, 'another_forced')} "
+            f"Fed its own, {self._against('reconstruction', blind, 'another_state')}"
+        )
+
+    def _against(self, own: str, guesses: list[str], another: str) -> str:
+        loss = self.loss[own]
+        best = min(guesses, key=self.loss.get)
+        verb = "beats every guess without a memory, the best of which is"
+        if loss >= self.loss[best]:
+            verb = "does not beat"
+        text = f"the decoder ({loss:.5f}) {verb} {best} ({self.loss[best]:.5f})"
+        other = self.loss.get(another)
         if other is None:
-            return text
-        if other > own:
-            return f"{text} Another sequence's state costs {other / own:.2f} times the loss."
-        return f"{text} Another sequence's state serves as well: it is no memory."
+            return f"{text}."
+        if other <= loss:
+            return f"{text}, and another sequence's state serves as well: it is no memory."
+        return f"{text}; another sequence's state costs {other / loss:.2f} times the loss."
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
