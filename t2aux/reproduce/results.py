@@ -139,12 +139,13 @@ def read(path: pathlib.Path) -> Result:
 
 
 def read_all(directory: pathlib.Path) -> list[Result]:
-    """The results in a folder, or in the rows/ folders of a `t2aux reproduce` output directory.
+    """The results in a folder, or in the rows/ of a budget of `t2aux reproduce`, or of all budgets.
 
     Raises:
         UserError: There are none, or one is damaged.
     """
-    paths = sorted(directory.glob("*.seed*.json")) or sorted(directory.glob("*/rows/*.seed*.json"))
+    patterns = ("*.seed*.json", "rows/*.seed*.json", "*/rows/*.seed*.json")
+    paths = next(filter(None, (sorted(directory.glob(pattern)) for pattern in patterns)), [])
     if not paths:
         raise UserError(
             f"There are no results in {directory}: give the --output_dir of `t2aux reproduce`, "

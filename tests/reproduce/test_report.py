@@ -156,6 +156,14 @@ def test_results_are_read_as_they_were_written(tmp_path):
     assert results.read_all(tmp_path) == [want]
 
 
+@pytest.mark.parametrize("place", [".", "rows", "short/rows"])
+def test_results_are_found_where_reproduce_leaves_them(tmp_path, place):
+    want = result(R_LSTM, 0.9)
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    results.write(tmp_path / place / results.file_name(want.row, 0), want)
+    assert results.read_all(tmp_path) == [want]
+
+
 def test_a_damaged_result_is_one_sentence(tmp_path):
     path = tmp_path / "mnist__x.seed0.json"
     path.write_text('{"row": "mnist/x"}')
