@@ -351,16 +351,19 @@ def _recipes(rows: dict[str, Summary]) -> list[str]:
         own = {row: s for row, s in rows.items() if row.startswith(f"{dataset}/")}
         # Rows that vary a setting or turn a part off tell nothing of what the others share.
         plain = {row: s for row, s in own.items() if not re.search(_VARIED, row)} or own
-        settings = [_settings(summary.runs[0]) for summary in plain.values()]
-        values: dict[str, set[str]] = {}
-        for name, setting in (pair for some in settings for pair in some.items()):
-            values.setdefault(name, set()).add(setting)
-        epochs = sorted({_epochs(some) for some in settings})
-        shared = [
-            f"`{name} = {next(iter(some))}`"
-            for name, some in values.items()
-            if len(some) == 1 and not re.match(_NOT_THE_RECIPE, name)
-        ]
+        settings = {row: _settings(summary.runs[0]) for row, summary in plain.items()}
+        values: dict[str, dict[str, str]] = {}
+        for row, some in settings.items():
+            for name, setting in some.items():
+                values.setdefault(name, {})[row] = setting
+        epochs = sorted({_epochs(some) for some in settings.values()})
+        shared = []
+        for name, by_row in values.items():
+            if len(set(by_row.values())) == 1 and not re.match(_NOT_THE_RECIPE, name):
+                row, setting = next(iter(by_row.items()))
+                lone = len(by_row) == 1 < len(settings)
+                only = f" in {row.partition('/')[2]}" if lone else ""
+                shared.append(f"`{name} = {setting}`{only}")
         if own:
             parts = [" or ".join(epochs), *shared]
             texts.append(f"{_dataset(dataset)}: {'; '.join(parts)}.")

@@ -95,16 +95,17 @@ def flags(*settings):
 
 def test_the_recipe_is_told_from_the_runs_own_flags(tmp_path):
     common = ("BATCH_SIZE = 24", "LSTM.forget_bias = 0.25", "load.name = 'idx'")
+    pretrained = ("PRETRAIN_EPOCHS = 2", "JOINT_EPOCHS = 5", "ANCHORS = 3")
     varied = Row("mnist", "r_lstm", anchors=2, length=7)
     markdown, _ = write(
         tmp_path,
-        result(R_LSTM, 0.9, flags=flags(*common, "PRETRAIN_EPOCHS = 2", "JOINT_EPOCHS = 5")),
+        result(R_LSTM, 0.9, flags=flags(*common, *pretrained)),
         result(Row("mnist", "lstm"), 0.1, flags=flags(*common, "JOINT_EPOCHS = 7")),
         result(varied, 0.1, flags=flags("BATCH_SIZE = 24", "LSTM.forget_bias = 3", "ANCHORS = 2")),
     )
     assert (
         "MNIST: 2 + 5 epochs in batches of 24 or 7 epochs in batches of 24; "
-        "`LSTM.forget_bias = 0.25`." in markdown
+        "`LSTM.forget_bias = 0.25`; `ANCHORS = 3` in r_lstm_truncated." in markdown
     )
     assert "CIFAR10: " not in markdown
 
