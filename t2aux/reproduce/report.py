@@ -37,7 +37,7 @@ _STAND_INS = {
 _VARIED = r"_without_|_\d+x\d+|_bptt\d+|_side\d+"
 _NOT_THE_RECIPE = (
     r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"
-    r"load\.|train\.(?!optimizer)|joint/Phase\.auxiliary"
+    r"load\.(?!max_examples)|train\.(?!optimizer)|joint/Phase\.auxiliary"
 )
 _DECISIONS = (
     "The paper leaves much open; these are our readings, and each is a gin parameter: the token "
