@@ -41,8 +41,8 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         kind, classes: Of the data: "image", "text" or "vectors", and the names by label.
         preprocessing: `DatasetInfo.to_json()`.
         model: The input layer and the sizes.
-        artefacts: By name, the tensors of each signature with shapes (null: any size) and types,
-            and a TensorFlow Lite file's operations.
+        artefacts: By name, the tensors of each signature with shapes (null: any size) and types
+            (of a SavedModel with TF Serving's method), and a TensorFlow Lite file's operations.
         files: By relative path, bytes and SHA-256 of the artefacts' files.
         checkpoint: Its name and step, and the run's name.
         configuration: The run's, as gin text.
@@ -50,12 +50,8 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
     """
     classifier = run.classifier
     return {
-        "format": litert.FORMAT,
-        "format_version": litert.FORMAT_VERSION,
+        **litert.description(run.info),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "kind": run.info.kind,
-        "classes": list(run.info.classes),
-        "preprocessing": run.info.to_json(),
         "model": {
             "input_layer": type(classifier.input).__name__,
             "input_size": classifier.input.output_size,
@@ -108,7 +104,11 @@ def _signatures(directory: pathlib.Path) -> dict[str, Any]:
     """Reads the signatures from the SavedModel itself."""
     loaded = saved_model.read_signatures(directory)
     return {
-        name: {"inputs": _tensors(signature.inputs), "outputs": _tensors(signature.outputs)}
+        name: {
+            "method": signature.method_name,
+            "inputs": _tensors(signature.inputs),
+            "outputs": _tensors(signature.outputs),
+        }
         for name, signature in sorted(loaded.items())
     }
 

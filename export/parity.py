@@ -159,7 +159,11 @@ def _artefacts(
             ids = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
             return model.text_batch([text_of_ids(split.info, row) for row in ids])
 
-        functions = {"serving_default": model.batch, "step_segment": streamed}
+        functions = {
+            "serving_default": model.batch,
+            "serving_classify": model.example_batch,
+            "step_segment": streamed,
+        }
         if split.info.is_text:
             functions["serving_text"] = of_text
         for name, function in functions.items():

@@ -38,7 +38,7 @@ def test_exports_and_shows_the_table(model_dirs, tmp_path):
     )
     lines = done.stdout.splitlines()
     assert lines[0] == "The artefacts on 5 test examples of digits:"
-    assert [line.split()[0] for line in lines[2:7]] == ["checkpoint"] + ["SavedModel"] * 2 + [
+    assert [line.split()[0] for line in lines[2:8]] == ["checkpoint"] + ["SavedModel"] * 3 + [
         litert.WHOLE,
         litert.STREAM,
     ]
