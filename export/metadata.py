@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import t2aux
 from t2aux import litert
-from t2aux.export import saved_model, tflite
+from t2aux.export import saved_model, tflite, warmup
 from t2aux.run import Run
 
 _PACKAGES = (
@@ -42,7 +42,8 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         preprocessing: `DatasetInfo.to_json()`.
         model: The input layer and the sizes.
         artefacts: By name, the tensors of each signature with shapes (null: any size) and types
-            (of a SavedModel with TF Serving's method), and a TensorFlow Lite file's operations.
+            (of a SavedModel with TF Serving's method), and a TensorFlow Lite file's operations or
+            where a SavedModel's warm-up requests are.
         files: By relative path, bytes and SHA-256 of the artefacts' files.
         checkpoint: Its name and step, and the run's name.
         configuration: The run's, as gin text.
@@ -84,6 +85,8 @@ def _artefacts(directory: pathlib.Path) -> dict[str, Any]:
     described: dict[str, Any] = {}
     if (directory / "saved_model.pb").exists():
         described["SavedModel"] = {"signatures": _signatures(directory)}
+        if (directory / warmup.PATH).exists():
+            described["SavedModel"]["warmup"] = warmup.PATH
     for name in (litert.WHOLE, litert.STREAM):
         path = directory / name
         if path.exists():

@@ -16,6 +16,7 @@ from absl import logging
 
 from t2aux import data, litert
 from t2aux.errors import UserError
+from t2aux.export import warmup
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.model.classifier import Classifier
 from t2aux.preprocessing import DatasetInfo
@@ -149,7 +150,12 @@ def _artefacts(
     if (directory / "saved_model.pb").exists():
         model = SavedModelClassifier(directory)
         entries = litert.read_metadata(directory)["files"]
-        size = sum(e["bytes"] for name, e in entries.items() if not name.endswith(".tflite"))
+        # The warm-up requests beside it are no part of the model.
+        size = sum(
+            entry["bytes"]
+            for name, entry in entries.items()
+            if not name.endswith(".tflite") and name != warmup.PATH
+        )
 
         def streamed(inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             *_, (_, probabilities) = model.stream_batch(inputs, lengths, segment)

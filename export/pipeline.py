@@ -11,7 +11,7 @@ from absl import logging
 
 from t2aux import config, data, files, litert
 from t2aux.errors import UserError
-from t2aux.export import card, metadata, parity, saved_model, staging, tflite
+from t2aux.export import card, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export.twin import Twin
 from t2aux.model.classifier import Classifier
 from t2aux.model.lstm import LSTM
@@ -29,6 +29,7 @@ def export(
     examples: int | None = None,
     segment: int = 28,
     tolerance: parity.Tolerance | None = None,
+    serving_batch_sizes: Sequence[int] = warmup.BATCH_SIZES,
     before_publishing: Callable[[], None] | None = None,
 ) -> tuple[pathlib.Path, parity.Parity]:
     """Exports a run: artefacts, metadata.json, parity.json and a model card.
@@ -40,8 +41,10 @@ def export(
         version: By default one more than the newest.
         formats: Which artefacts to make: "saved_model", "tflite".
         examples: How many test examples to measure (a fixed random choice); all by default.
-        segment: Steps of a segment when the streaming artefacts are measured.
+        segment: Steps of a segment when the streaming artefacts are measured, and of those that
+            the SavedModel is warmed up with.
         tolerance: How far an artefact may be from the checkpoint.
+        serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
         before_publishing: Called when all is written, the last moment to give up: where it raises,
             nothing is left behind.
 
@@ -49,9 +52,10 @@ def export(
         The version's directory, and what was measured.
 
     Raises:
-        UserError: The classifier is not an LSTM, a format is unknown, the directory can't be
-            written, the version is there already, the test data is missing, or an artefact could
-            not be made or is further off than the tolerance. Nothing is left behind then.
+        UserError: The classifier is not an LSTM, a format or batch size is wrong, the directory
+            can't be written, the version is there already, the test data is missing, or an
+            artefact could not be made or is further off than the tolerance. Nothing is left behind
+            then.
     """
     _check_model(run)
     unknown = sorted(set(formats) - set(FORMATS))
@@ -62,12 +66,17 @@ def export(
         )
     if segment < 1:
         raise UserError(f"A segment has {segment} steps: give at least 1.")
+    warmup.check_batch_sizes(serving_batch_sizes)
     with staging.staged(export_dir, version) as stage:
         split = _test_split(run, examples)
         directory = stage.directory
         if "saved_model" in formats:
             logging.info("Writing the SavedModel ...")
             saved_model.save(Twin(run.classifier), directory)
+            hidden_size = run.classifier.hidden_size
+            warmup.write(
+                directory, run.info, hidden_size, split.lengths, segment, serving_batch_sizes
+            )
         if "tflite" in formats:
             logging.info("Converting to TensorFlow Lite ...")
             (directory / litert.WHOLE).write_bytes(tflite.convert_whole(run.classifier))
