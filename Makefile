@@ -20,7 +20,8 @@ $(READY): setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "t2aux needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+		-e '.[dev,quantization,serving]'
 	@touch $@
 
 demo: $(READY)
@@ -41,8 +42,8 @@ lint: $(READY)
 lock: $(READY)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	echo "backports.strenum<1.3; python_version >= '3.11'" | $(BIN)/uv pip compile -q setup.cfg \
-		--constraint - --extra dev --universal --python-version 3.10 --no-header --no-annotate \
-		--output-file constraints.txt --upgrade
+		--constraint - --extra dev --extra quantization --extra serving --universal \
+		--python-version 3.10 --no-header --no-annotate --output-file constraints.txt --upgrade
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

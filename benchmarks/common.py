@@ -54,7 +54,8 @@ def random_batch(size: Size) -> Batch:
     return Batch(tf.constant(inputs), tf.constant(lengths), tf.constant(labels))
 
 
-def _classifier(size: Size) -> Classifier:
+def classifier(size: Size) -> Classifier:
+    """An untrained classifier."""
     info = DatasetInfo(
         name="noise",
         kind="vectors",
@@ -72,9 +73,9 @@ def _classifier(size: Size) -> Classifier:
 
 def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
     """A compiled training step of ours: gradients, clipping and RMSProp."""
-    classifier = _classifier(size)
-    losses = [make(classifier, **parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
-    trainer = Trainer(classifier, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
+    network = classifier(size)
+    losses = [make(network, **parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
+    trainer = Trainer(network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
     optimizer = keras.optimizers.RMSprop(1e-3)
     optimizer.build(trainer.variables_in_order)
     count = tf.Variable(0)
@@ -91,11 +92,11 @@ def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
 
 def ours_forward(size: Size) -> Callable[[Batch], tf.Tensor]:
     """Our classifier without a gradient, as in evaluation."""
-    classifier = _classifier(size)
+    network = classifier(size)
 
     @tf.function
     def forward(batch: Batch) -> tf.Tensor:
-        return classifier(batch.inputs)
+        return network(batch.inputs)
 
     return forward
 

@@ -63,7 +63,7 @@ pads a sequence behind its length does not matter. Streaming: `initial_state` on
 _TFLITE = string.Template("""
 ### LiteRT, on a device
 
-`pip install ai-edge-litert`. A whole sequence:
+`pip install ai-edge-litert`. What a sequence is:
 
 ```python
 import json
@@ -72,25 +72,53 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 metadata = json.load(open("metadata.json", encoding="utf-8"))
-classify = Interpreter("$whole").get_signature_runner()
 $example
+```
+$parts
+Don't feed NaN. `t2aux.litert.LiteRTClassifier` does the same with every check.
+""")
+
+_WHOLE = string.Template("""
+A whole sequence:
+
+```python
+classify = Interpreter("$file").get_signature_runner()
 probabilities = classify(inputs=inputs)["probabilities"][0]
 print(metadata["classes"][probabilities.argmax()], probabilities.max())
 ```
+""")
 
+_STREAM = string.Template("""
 Segment by segment, as the input arrives:
 
 ```python
-step = Interpreter("$stream").get_signature_runner()
+step = Interpreter("$file").get_signature_runner()
 h = c = np.zeros([1, $hidden], np.float32)
 for begin in range(0, inputs.shape[1], $segment):
     out = step(segment=inputs[:, begin : begin + $segment], h=h, c=c)
     h, c = out["h"], out["c"]
     probabilities = out["probabilities"][0]  # So far.
 ```
-
-Don't feed NaN. `t2aux.litert.LiteRTClassifier` does the same with every check.
 """)
+
+_STATEFUL = string.Template("""
+With a file that keeps its state, in segments of $segment steps:
+
+```python
+interpreter = Interpreter("$file")
+interpreter.allocate_tensors()
+step = interpreter.get_signature_runner()
+interpreter.reset_all_variables()  # Before each sequence.
+for begin in range(0, inputs.shape[1], $segment):
+    probabilities = step(segment=inputs[:, begin : begin + $segment])["probabilities"][0]
+```
+""")
+
+_PARTS = {
+    litert.WHOLE_FORM: _WHOLE,
+    litert.STREAM_FORM: _STREAM,
+    litert.STATEFUL_FORM: _STATEFUL,
+}
 
 
 def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
@@ -110,14 +138,7 @@ def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
     usage = ""
     if "SavedModel" in metadata["artefacts"]:
         usage += _saved_model_usage(info)
-    if litert.WHOLE in metadata["artefacts"]:
-        usage += _TFLITE.substitute(
-            whole=litert.WHOLE,
-            stream=litert.STREAM,
-            example=_example(info),
-            hidden=model["hidden_size"],
-            segment=parity.segment,
-        )
+    usage += _tflite_usage(metadata, info, parity.segment)
     return _CARD.substitute(
         what=_WHAT[info.kind],
         about=(
@@ -143,6 +164,18 @@ def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
     )
 
 
+_FORMS = {
+    litert.WHOLE_FORM: "whole sequences",
+    litert.STREAM_FORM: "segments, with the state as input and output",
+    litert.STATEFUL_FORM: "segments, with a state that the file keeps",
+}
+_VARIANTS = {
+    "float32": "",
+    "float16": "; weights in float16",
+    "dynamic_int8": "; weights in int8, computed with int8 products",
+    "dynamic_int4": "; weights in int8, the head's in int4",
+    "int8": "; integers alone",
+}
 _WHAT = {"image": "images", "text": "texts", "vectors": "sequences of vectors"}
 
 
@@ -196,6 +229,18 @@ def _saved_model_usage(info: DatasetInfo) -> str:
     )
 
 
+def _tflite_usage(metadata: dict[str, Any], info: DatasetInfo, segment: int) -> str:
+    parts = []
+    for form, template in _PARTS.items():
+        of_form = (n for n, e in metadata["artefacts"].items() if e.get("form") == form)
+        name = next(of_form, None)
+        if name is not None:
+            steps = metadata["artefacts"][name].get("segment", segment)
+            hidden = metadata["model"]["hidden_size"]
+            parts.append(template.substitute(file=name, segment=steps, hidden=hidden))
+    return _TFLITE.substitute(example=_example(info), parts="".join(parts)) if parts else ""
+
+
 def _example(info: DatasetInfo) -> str:
     cut = "" if info.max_length is None else f"[:{info.max_length}]"
     if info.is_text and info.tokens == "bytes":
@@ -213,7 +258,7 @@ def _example(info: DatasetInfo) -> str:
 
 
 def _command(info: DatasetInfo, metadata: dict[str, Any]) -> str:
-    model = litert.WHOLE if litert.WHOLE in metadata["artefacts"] else "."
+    model = next((n for n, e in metadata["artefacts"].items() if "form" in e), ".")
     argument = {"image": "IMAGE.png", "text": "--text='Some text.'", "vectors": "SEQUENCES.npz"}
     return f"t2aux classify --model={model} {argument[info.kind]}"
 
@@ -222,8 +267,11 @@ def _files(metadata: dict[str, Any]) -> str:
     about = {
         "saved_model.pb": "with `variables/`: the SavedModel",
         warmup.PATH: "requests that TF Serving replays when it loads the SavedModel",
-        litert.WHOLE: "TensorFlow Lite, whole sequences, with a fused LSTM",
-        litert.STREAM: "TensorFlow Lite, segments, with the state as input and output",
+        **{
+            name: f"TensorFlow Lite, {_FORMS[entry['form']]}{_VARIANTS[entry['variant']]}"
+            for name, entry in metadata["artefacts"].items()
+            if "form" in entry
+        },
     }
     lines = [f"- `{name}`: {what}" for name, what in about.items() if name in metadata["files"]]
     lines.append(

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 import t2aux
 from t2aux import litert
-from t2aux.export import saved_model, tflite, warmup
+from t2aux.export import flatbuffer, saved_model, warmup
+from t2aux.export.variants import VARIANTS
 from t2aux.run import Run
 
 _PACKAGES = (
@@ -41,9 +42,11 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         kind, classes: Of the data: "image", "text" or "vectors", and the names by label.
         preprocessing: `DatasetInfo.to_json()`.
         model: The input layer and the sizes.
-        artefacts: By name, the tensors of each signature with shapes (null: any size) and types
-            (of a SavedModel with TF Serving's method), and a TensorFlow Lite file's operations or
-            where a SavedModel's warm-up requests are.
+        artefacts: By name, the tensors of each signature with shapes (null: any size) and types.
+            A SavedModel's methods as TF Serving knows them, and where its warm-up requests are.
+            A TensorFlow Lite file's form and variant (`t2aux.export.tflite`), the steps that one of
+            the stateful form takes at once, its operations, and how many values of its matrices are
+            stored in each type.
         files: By relative path, bytes and SHA-256 of the artefacts' files.
         checkpoint: Its name and step, and the run's name.
         configuration: The run's, as gin text.
@@ -87,19 +90,31 @@ def _artefacts(directory: pathlib.Path) -> dict[str, Any]:
         described["SavedModel"] = {"signatures": _signatures(directory)}
         if (directory / warmup.PATH).exists():
             described["SavedModel"]["warmup"] = warmup.PATH
-    for name in (litert.WHOLE, litert.STREAM):
-        path = directory / name
-        if path.exists():
-            model = litert.LiteRTModel(path)
-            described[name] = {
-                "signatures": {
-                    "serving_default": {
-                        "inputs": _litert_tensors(model.inputs),
-                        "outputs": _litert_tensors(model.outputs),
-                    }
-                },
-                "operators": tflite.operators(path.read_bytes()),
+    for variant in VARIANTS.values():
+        for form in variant.forms:
+            path = directory / litert.file_name(form, variant.name)
+            if path.exists():
+                described[path.name] = _tflite(path, form, variant.name)
+    return described
+
+
+def _tflite(path: pathlib.Path, form: str, variant: str) -> dict[str, Any]:
+    model = litert.LiteRTModel(path)
+    content = path.read_bytes()
+    described = {
+        "form": form,
+        "variant": variant,
+        "signatures": {
+            "serving_default": {
+                "inputs": _litert_tensors(model.inputs),
+                "outputs": _litert_tensors(model.outputs),
             }
+        },
+        "operators": flatbuffer.operators(content),
+        "weights": {kind: sum(n) for kind, n in flatbuffer.weights(content).items()},
+    }
+    if form == litert.STATEFUL_FORM:
+        described["segment"] = int(model.inputs["segment"]["shape"][1])
     return described
 
 

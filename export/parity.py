@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,14 @@ from t2aux import data, litert
 from t2aux.errors import UserError
 from t2aux.export import warmup
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
+from t2aux.export.variants import VARIANTS
 from t2aux.model.classifier import Classifier
 from t2aux.preprocessing import DatasetInfo
 from t2aux.training.progress import Rate
 
 _BATCH = 128
+# Sequences whose time is taken.
+_TIMED = 30
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -31,12 +35,15 @@ class Tolerance:
     """How far an artefact may be from the checkpoint.
 
     Attributes:
-        accuracy: In percentage points.
-        probability: Of any class of any example.
+        accuracy: In percentage points, of artefacts in float32.
+        probability: Of any class of any example, of artefacts in float32.
+        quantised_accuracy: In percentage points, of the other variants. How far their
+            probabilities are off is told, but has no limit.
     """
 
     accuracy: float = 0.2
     probability: float = 1e-3
+    quantised_accuracy: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +55,15 @@ class Comparison:
         agreement: The share of examples where the top class is the checkpoint's, in [0, 1].
         largest_difference: Of any class's probability from the checkpoint's, over all examples.
         bytes: The size of the artefact's files.
+        milliseconds: The median time of one sequence in one thread, of a TensorFlow Lite file; of
+            the streaming forms, of all of its segments. None for others.
     """
 
     accuracy: float
     agreement: float
     largest_difference: float
     bytes: int
+    milliseconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +92,12 @@ class Parity:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table as texts, its header first."""
-        rows = [("", "accuracy", "same class", "largest difference", "size")]
-        rows.append(("checkpoint", f"{self.checkpoint_accuracy:.2%}", "", "", ""))
+        rows = [("", "accuracy", "same class", "largest difference", "one sequence", "size")]
+        rows.append(("checkpoint", f"{self.checkpoint_accuracy:.2%}", "", "", "", ""))
         for name, c in self.artefacts.items():
             row = (f"{c.accuracy:.2%}", f"{c.agreement:.2%}", f"{c.largest_difference:.1e}")
-            rows.append((name, *row, f"{c.bytes / 1000:,.0f} kB"))
+            time_taken = "" if c.milliseconds is None else f"{c.milliseconds:.3g} ms"
+            rows.append((name, *row, time_taken, f"{c.bytes / 1000:,.0f} kB"))
         return rows
 
     def table(self) -> str:
@@ -129,31 +140,49 @@ def measure(
     )
     accuracy = _accuracy(reference, split.labels)
     comparisons = {}
-    for name, predict, size in _artefacts(directory, split, segment):
-        probabilities = predict(progress.of(name))
+    for artefact in _artefacts(directory, split, segment):
+        probabilities = artefact.predict(progress.of(artefact.name))
         comparison = Comparison(
             accuracy=_accuracy(probabilities, split.labels),
             agreement=float(np.mean(probabilities.argmax(1) == reference.argmax(1))),
             # NaN in either is a difference, too.
             largest_difference=float(np.max(np.abs(probabilities - reference))),
-            bytes=size,
+            bytes=artefact.bytes,
+            milliseconds=artefact.milliseconds(),
         )
-        _check(name, comparison, accuracy, tolerance)
-        comparisons[name] = comparison
+        _check(artefact.name, comparison, accuracy, tolerance, exact=artefact.exact)
+        comparisons[artefact.name] = comparison
     return Parity(split.info.name, len(split), segment, tolerance, accuracy, comparisons)
 
 
-def _artefacts(
-    directory: pathlib.Path, split: data.Split, segment: int
-) -> Iterator[tuple[str, Callable[[Callable[[int], None]], np.ndarray], int]]:
-    """Yields names, functions that give the probabilities [N, K], and sizes in bytes."""
+@dataclasses.dataclass(frozen=True)
+class _Artefact:
+    """Something to measure.
+
+    Attributes:
+        name: What to call it.
+        predict: Gives the probabilities [N, K] of the whole split; told how to report progress.
+        bytes: Its size.
+        milliseconds: Measures the median time of a sequence, or gives None.
+        exact: Whether it should equal the checkpoint but for rounding.
+    """
+
+    name: str
+    predict: Callable[[Callable[[int], None]], np.ndarray]
+    bytes: int
+    milliseconds: Callable[[], float | None] = lambda: None
+    exact: bool = True
+
+
+def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iterator[_Artefact]:
+    """Yields all that a directory holds."""
+    metadata = litert.read_metadata(directory)
     if (directory / "saved_model.pb").exists():
         model = SavedModelClassifier(directory)
-        entries = litert.read_metadata(directory)["files"]
         # The warm-up requests beside it are no part of the model.
         size = sum(
             entry["bytes"]
-            for name, entry in entries.items()
+            for name, entry in metadata["files"].items()
             if not name.endswith(".tflite") and name != warmup.PATH
         )
 
@@ -173,19 +202,26 @@ def _artefacts(
         if split.info.is_text:
             functions["serving_text"] = of_text
         for name, function in functions.items():
-            yield (
+            yield _Artefact(
                 f"SavedModel {name}",
                 lambda progress, function=function: _in_batches(function, split, progress),
                 size,
             )
-    for name in (litert.WHOLE, litert.STREAM):
+    for name, entry in metadata["artefacts"].items():
+        if "form" not in entry:
+            continue
         path = directory / name
-        if path.exists():
-            yield (
-                name,
-                lambda progress, path=path: _in_litert(path, split, segment, progress),
-                path.stat().st_size,
-            )
+        steps = segment
+        if entry["form"] == litert.STATEFUL_FORM:
+            # It takes multiples of its own segments only.
+            steps = -(-segment // entry["segment"]) * entry["segment"]
+        yield _Artefact(
+            name,
+            lambda progress, path=path, steps=steps: _in_litert(path, split, steps, progress),
+            path.stat().st_size,
+            lambda path=path, steps=steps: _milliseconds(path, split, steps),
+            exact=VARIANTS[entry["variant"]].is_exact,
+        )
 
 
 def text_of_ids(info: DatasetInfo, ids: np.ndarray) -> bytes:
@@ -224,10 +260,7 @@ def _in_litert(
         own.classifier = litert.LiteRTClassifier(path)
 
     def classify(index: int) -> np.ndarray:
-        if path.name == litert.WHOLE:
-            return own.classifier.probabilities(split.example(index))
-        *_, (_, probabilities) = own.classifier.stream(split.example(index), segment)
-        return probabilities
+        return _classified(own.classifier, split.example(index), segment)
 
     load()  # Once here, where an error is told as such.
     pool = ThreadPoolExecutor(os.cpu_count(), initializer=load)
@@ -242,19 +275,45 @@ def _in_litert(
     return np.stack(parts)
 
 
+def _classified(
+    classifier: litert.LiteRTClassifier, sequence: np.ndarray, segment: int
+) -> np.ndarray:
+    """The probabilities [K], of the streaming forms from segments."""
+    if classifier.form == litert.WHOLE_FORM:
+        return classifier.probabilities(sequence)
+    *_, (_, probabilities) = classifier.stream(sequence, segment)
+    return probabilities
+
+
+def _milliseconds(path: pathlib.Path, split: data.Split, segment: int) -> float:
+    """The median time of a sequence, in one thread, after one to warm up."""
+    classifier = litert.LiteRTClassifier(path)
+    times = []
+    for index in range(_TIMED + 1):
+        sequence = split.example(index % len(split))
+        begin = time.perf_counter()
+        _classified(classifier, sequence, segment)
+        times.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(times[1:])
+
+
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(1) == labels))
 
 
-def _check(name: str, found: Comparison, accuracy: float, tolerance: Tolerance) -> None:
+def _check(
+    name: str, found: Comparison, accuracy: float, tolerance: Tolerance, *, exact: bool = True
+) -> None:
     off = abs(found.accuracy - accuracy) * 100
+    allowed = tolerance.accuracy if exact else tolerance.quantised_accuracy
+    probability = tolerance.probability if exact else 1.0
     # Written so that NaN does not pass.
-    if not (off <= tolerance.accuracy and found.largest_difference <= tolerance.probability):
+    if not (off <= allowed and found.largest_difference <= probability):
+        limit = f" ({probability:g} is allowed)" if exact else ""
         raise UserError(
             f"The exported {name} differs from the checkpoint: accuracy {found.accuracy:.2%} "
-            f"beside {accuracy:.2%} ({tolerance.accuracy:g} points are allowed), a probability by "
-            f"{found.largest_difference:.1e} ({tolerance.probability:g} is allowed); nothing was "
-            "exported."
+            f"beside {accuracy:.2%} ({allowed:g} points are allowed), a probability by "
+            f"{found.largest_difference:.1e}{limit}; nothing was exported."
         )
 
 

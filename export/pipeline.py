@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from absl import logging
 
 from t2aux import config, data, files, litert
 from t2aux.errors import UserError
 from t2aux.export import card, metadata, parity, saved_model, staging, tflite, warmup
+from t2aux.export import variants as tflite_variants
 from t2aux.export.twin import Twin
 from t2aux.model.classifier import Classifier
 from t2aux.model.lstm import LSTM
@@ -26,6 +27,8 @@ def export(
     *,
     version: int | None = None,
     formats: Sequence[str] = FORMATS,
+    variants: Sequence[str] = tflite_variants.DEFAULT,
+    calibration_examples: int = 200,
     examples: int | None = None,
     segment: int = 28,
     tolerance: parity.Tolerance | None = None,
@@ -40,9 +43,11 @@ def export(
         export_dir: The base directory; the version goes into a folder of its number in it.
         version: By default one more than the newest.
         formats: Which artefacts to make: "saved_model", "tflite".
+        variants: Which variants of the TensorFlow Lite files; see `t2aux.export.variants`.
+        calibration_examples: How many training examples the variant int8 is calibrated on.
         examples: How many test examples to measure (a fixed random choice); all by default.
-        segment: Steps of a segment when the streaming artefacts are measured, and of those that
-            the SavedModel is warmed up with.
+        segment: Steps of a segment when the streaming artefacts are measured and the SavedModel is
+            warmed up, and the most that those with a state of their own take at once.
         tolerance: How far an artefact may be from the checkpoint.
         serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
         before_publishing: Called when all is written, the last moment to give up: where it raises,
@@ -64,6 +69,7 @@ def export(
             f"There is no format {unknown[0] if unknown else ''!r}: give one or more of "
             f"{', '.join(FORMATS)}."
         )
+    made = tflite_variants.named(variants) if "tflite" in formats else []
     if segment < 1:
         raise UserError(f"A segment has {segment} steps: give at least 1.")
     warmup.check_batch_sizes(serving_batch_sizes)
@@ -77,10 +83,14 @@ def export(
             warmup.write(
                 directory, run.info, hidden_size, split.lengths, segment, serving_batch_sizes
             )
-        if "tflite" in formats:
-            logging.info("Converting to TensorFlow Lite ...")
-            (directory / litert.WHOLE).write_bytes(tflite.convert_whole(run.classifier))
-            (directory / litert.STREAM).write_bytes(tflite.convert_stream(run.classifier))
+        calibration = _calibration(run, calibration_examples, made)
+        for variant in made:
+            logging.info("Converting to TensorFlow Lite, %s ...", variant.name)
+            for form in variant.forms:
+                content = tflite.convert(
+                    run.classifier, form, variant, segment=segment, calibration=calibration
+                )
+                (directory / litert.file_name(form, variant.name)).write_bytes(content)
         described = metadata.describe(run, directory)
         files.write_json(directory / litert.METADATA, described)
         measured = parity.measure(
@@ -114,6 +124,18 @@ def _check_model(run: Run) -> None:
 
 def _test_split(run: Run, examples: int | None) -> data.Split:
     arguments = {} if examples is None else {"max_examples": examples}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(config.user_errors())
+    with config.user_errors():
         return data.load("test", info=run.info, **arguments)
+
+
+def _calibration(
+    run: Run, examples: int, made: Sequence[tflite_variants.Variant]
+) -> list[np.ndarray]:
+    """Training sequences for the variants that need them."""
+    if not any(variant.name == "int8" for variant in made):
+        return []
+    if examples < 1:
+        raise UserError(f"{examples} calibration examples are too few: give at least 1.")
+    with config.user_errors():
+        split = data.load("train", info=run.info, max_examples=examples)
+    return [split.example(i) for i in range(len(split))]

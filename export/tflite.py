@@ -1,31 +1,33 @@
-"""The two TensorFlow Lite files: whole sequences with a fused LSTM, and streaming segments.
+"""The TensorFlow Lite files: three forms of a classifier, in variants.
 
-Both take one sequence at a time, in float32, and have one signature, `serving_default`:
+All take one sequence at a time and have one signature, `serving_default`:
 
-| file | inputs | outputs |
-|---|---|---|
-| whole | inputs [1, T, C] float32 or ids [1, T] int32 | probabilities [1, K] |
-| streaming | segment [1, S, C] or [1, S], h [1, H], c [1, H] | probabilities [1, K], h, c |
+| form | inputs | outputs | the recurrence |
+|---|---|---|---|
+| whole | inputs [1, T, C] float32 or [1, T] int32 | probabilities [1, K] | a loop |
+| stream | segment [1, S, C] or [1, S], h [1, H], c [1, H] | probabilities, h, c | a loop |
+| stateful | segment [1, S, C] or [1, S] | probabilities | a fused LSTM that keeps its state |
 
-T is fixed where the data has one length, and otherwise, like S, any number: LiteRT's signature
-runner resizes the input by itself. They are two files since one with two signatures would hold the
-weights twice.
+T is fixed where the data has one length, and otherwise, like S of the streaming form, any number:
+LiteRT's signature runner resizes the input by itself. S of the stateful form is fixed, because
+LiteRT forgets the state when an input is resized; it begins anew with `reset_all_variables()`. They
+are files of their own since one with two signatures would hold the weights twice.
 """
 
 from __future__ import annotations
 
-import struct
 import tempfile
 import uuid
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 
-from t2aux.errors import UserError
-from t2aux.export import saved_model
+from t2aux import litert
+from t2aux.export import flatbuffer, saved_model, variants
+from t2aux.export.recurrence import UnrolledRecurrence
 from t2aux.export.twin import Twin
+from t2aux.export.variants import Variant
 from t2aux.model import lstm
 from t2aux.model.classifier import Classifier
 from t2aux.model.inputs import reader
@@ -33,25 +35,95 @@ from t2aux.model.lstm import LSTMState
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
-# Where the table of a fused LSTM's options has its field cell_clip.
-_CELL_CLIP = 6
-_BUILTIN_NAMES = {
-    value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
-}
+# The scope of the head's operations, by which its tensors are told from the recurrence's.
+_HEAD = "head"
 
 
-def convert_whole(classifier: Classifier) -> bytes:
-    """Makes the whole-sequence file.
+def convert(
+    classifier: Classifier,
+    form: str,
+    variant: Variant = variants.VARIANTS["float32"],
+    *,
+    segment: int = 28,
+    calibration: Iterable[np.ndarray] = (),
+) -> bytes:
+    """Makes a file.
 
     Args:
         classifier: With its weights.
+        form: Of `litert.FORMS`; one that the variant has.
+        variant: How the weights are stored.
+        segment: The longest segment S of the stateful form; see `stateful_segment`.
+        calibration: For the variant int8: sequences as the classifier reads them, [T, C] or [T].
 
     Returns:
         The flatbuffer.
 
     Raises:
-        UserError: The LSTM did not fuse, or an operation is not one of LiteRT's own.
+        UserError: The converter made something else than it should: the LSTM did not fuse, weights
+            are not stored as the variant says, or an operation is not one of LiteRT's own.
     """
+    make = {
+        litert.WHOLE_FORM: _whole,
+        litert.STREAM_FORM: _stream,
+        litert.STATEFUL_FORM: _stateful,
+    }[form]
+    name = litert.file_name(form, variant.name)
+    if form == litert.STATEFUL_FORM:
+        segment = stateful_segment(classifier.info.length, segment)
+        content = make(classifier, variant, segment, calibration)
+        flatbuffer.check_operators(content, required={FUSED: 1}, forbidden={_LOOP})
+    else:
+        content = make(classifier, variant)
+        flatbuffer.check_operators(content, required={}, forbidden={FUSED})
+    if variant.name == "dynamic_int4":
+        content = variants.quantise_head(content, f".*{_HEAD}/.*")
+    if not variant.is_exact:
+        flatbuffer.check_weights(content, set(variant.types), name)
+    return content
+
+
+def stateful_segment(length: int | None, longest: int) -> int:
+    """Steps S of the stateful form's segments.
+
+    Args:
+        length: T, or None where lengths vary.
+        longest: The most steps wanted.
+
+    Returns:
+        The most that divide all lengths: 1 where they vary.
+    """
+    if length is None:
+        return 1
+    return next(s for s in range(min(longest, length), 0, -1) if length % s == 0)
+
+
+def _whole(classifier: Classifier, variant: Variant) -> bytes:
+    twin, recurrence = _unrolled(classifier, variant)
+
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        state = recurrence(inputs[0], twin.init_state(1))
+        return {"probabilities": _probabilities(twin, state.h)}
+
+    return _convert(
+        classify, [twin.tokens_spec(1, classifier.info.length, "inputs")], twin, variant
+    )
+
+
+def _stream(classifier: Classifier, variant: Variant) -> bytes:
+    twin, recurrence = _unrolled(classifier, variant)
+
+    def step_segment(segment: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> dict[str, tf.Tensor]:
+        state = recurrence(segment[0], LSTMState(h, c))
+        return {**state._asdict(), "probabilities": _probabilities(twin, state.h)}
+
+    specs = [twin.tokens_spec(1, None, "segment"), *twin.state_spec(1)]
+    return _convert(step_segment, specs, twin, variant)
+
+
+def _stateful(
+    classifier: Classifier, variant: Variant, segment: int, calibration: Iterable[np.ndarray]
+) -> bytes:
     twin = Twin(classifier)
     # An embedding's rows go into the fused operation one by one; real values need no layer of
     # their own, since the projection is folded into the kernel.
@@ -61,95 +133,33 @@ def convert_whole(classifier: Classifier) -> bytes:
     # The fusion wants weights that are tensors, not variables.
     weights = [tf.constant(w.numpy()) for w in (kernel, twin.recurrent_kernel, bias)]
 
-    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        x = classifier.input(inputs) if classifier.info.is_text else inputs
-        last = _fusible_lstm(x, _zero_state(inputs, twin.hidden_size), *weights)
-        return {"probabilities": twin.probabilities(last)}
+    def classify(segment: tf.Tensor) -> dict[str, tf.Tensor]:
+        x = classifier.input(segment) if classifier.info.is_text else segment
+        # The fused operation keeps a constant initial state in variables, and goes on from there.
+        last = _fusible_lstm(x, twin.init_state(1), *weights)
+        return {"probabilities": _probabilities(twin, last)}
 
-    spec = twin.tokens_spec(1, classifier.info.length, "inputs")
-    content = _convert(classify, [spec], classifier)
-    check_operators(content, required={FUSED: 1}, forbidden={_LOOP})
-    return _without_cell_clip(content)
+    def segments() -> Iterable[dict[str, np.ndarray]]:
+        # The converter does not reset the state between sequences: the ranges that it finds are
+        # those of the first steps after another sequence, too.
+        for sequence in calibration:
+            for _, part in litert.segments(sequence, segment):
+                yield {"segment": part[np.newaxis]}
+
+    specs = [twin.tokens_spec(1, segment, "segment")]
+    content = _convert(classify, specs, classifier, variant, segments)
+    return flatbuffer.without_cell_clip(content)
 
 
-def convert_stream(classifier: Classifier) -> bytes:
-    """Makes the streaming file. See `convert_whole`."""
+def _unrolled(classifier: Classifier, variant: Variant) -> tuple[Twin, UnrolledRecurrence]:
     twin = Twin(classifier)
-
-    def step_segment(segment: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> dict[str, tf.Tensor]:
-        state = twin.scan(segment, LSTMState(h, c))
-        return {**state._asdict(), "probabilities": twin.probabilities(state.h)}
-
-    specs = [twin.tokens_spec(1, None, "segment"), *twin.state_spec(1)]
-    content = _convert(step_segment, specs, twin)
-    check_operators(content, required={_LOOP: 1}, forbidden=set())
-    return content
+    integer_table = variant.name == "dynamic_int4"
+    return twin, UnrolledRecurrence(twin, variant.unroll, integer_table=integer_table)
 
 
-def fused_options(content: bytes) -> list[schema.UnidirectionalSequenceLSTMOptions]:
-    """The options of a file's fused LSTMs."""
-    found = []
-    model = schema.Model.GetRootAsModel(content, 0)
-    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        for operator in map(graph.Operators, range(graph.OperatorsLength())):
-            kind = operator.BuiltinOptionsType()
-            if kind == schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions:
-                table = operator.BuiltinOptions()
-                options = schema.UnidirectionalSequenceLSTMOptions()
-                options.Init(table.Bytes, table.Pos)
-                found.append(options)
-    return found
-
-
-def operators(content: bytes) -> list[str]:
-    """The names of a file's operations, over all its subgraphs; custom ones as `CUSTOM:name`."""
-    model = schema.Model.GetRootAsModel(content, 0)
-    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
-    names = []
-    for code in codes:
-        # Converters before 2020 filled only the old field, which holds codes up to 127.
-        name = _BUILTIN_NAMES[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-        custom = code.CustomCode()
-        names.append(f"CUSTOM:{custom.decode()}" if custom else name)
-    return [
-        names[graph.Operators(i).OpcodeIndex()]
-        for graph in map(model.Subgraphs, range(model.SubgraphsLength()))
-        for i in range(graph.OperatorsLength())
-    ]
-
-
-def check_operators(content: bytes, required: dict[str, int], forbidden: set[str]) -> None:
-    """Raises UserError where a file's operations are not as they should be.
-
-    Args:
-        content: The flatbuffer.
-        required: How many there must be of these.
-        forbidden: These, and custom and Flex operations, must not be there.
-    """
-    found = Counter(operators(content))
-    wrong = sorted(n for n in found if n in forbidden or n.startswith(("CUSTOM", "Flex")))
-    missing = sorted(n for n, count in required.items() if found[n] != count)
-    if wrong or missing:
-        raise UserError(
-            "TensorFlow's converter made another TensorFlow Lite file than it should: "
-            f"{'it has ' + ', '.join(wrong) + '; ' if wrong else ''}"
-            f"{'it lacks ' + ', '.join(missing) + '; ' if missing else ''}use the TensorFlow "
-            "version that t2aux's constraints name."
-        )
-
-
-def _without_cell_clip(content: bytes) -> bytes:
-    """Turns off the clipping of the cells.
-
-    The converter has the fused operation clip them at 10, as no LSTM here was trained to. Trained
-    cells do grow larger, and then the answers differ.
-    """
-    patched = bytearray(content)
-    for options in fused_options(content):
-        offset = options._tab.Offset(_CELL_CLIP)
-        if offset:  # Where it is not stored, it is 0.
-            struct.pack_into("<f", patched, options._tab.Pos + offset, 0.0)
-    return bytes(patched)
+def _probabilities(twin: Twin, h: tf.Tensor) -> tf.Tensor:
+    with tf.name_scope(_HEAD):
+        return twin.probabilities(h)
 
 
 def _fusible_lstm(
@@ -195,25 +205,19 @@ def _fusible_lstm(
     return fusible(inputs, state.h, state.c, kernel, recurrent_kernel, bias)[0]
 
 
-def _zero_state(inputs: tf.Tensor, hidden_size: int) -> LSTMState:
-    """Zeros [1, H] that the converter can't know to be constant.
-
-    The fused operation keeps a constant initial state in a variable and goes on from there at the
-    next call, which would make a file's second answer depend on its first input. Zeros computed
-    from the input are anew at each call, in every runtime. h and c must be different tensors, since
-    the operation works in them.
-    """
-    first = tf.cast(tf.reshape(inputs[:, 0], [1, -1])[:, :1], tf.float32)
-    zero = tf.minimum(tf.abs(first), 0.0)
-    ones = tf.ones([1, hidden_size])
-    return LSTMState(zero * ones, zero * -ones)
-
-
-def _convert(function: Callable, specs: list[tf.TensorSpec], tracked: tf.Module) -> bytes:
+def _convert(
+    function: Callable,
+    specs: list[tf.TensorSpec],
+    tracked: tf.Module,
+    variant: Variant,
+    calibration: Callable[[], Iterable[dict[str, np.ndarray]]] | None = None,
+) -> bytes:
     """Converts a function; `tracked` holds its variables."""
     concrete = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
     # The converter itself would go through a SavedModel too, and, where it can't write one, take
     # another way, on which nothing fuses.
     with tempfile.TemporaryDirectory() as directory:
         saved_model.write(tracked, directory, {"serving_default": concrete})
-        return tf.lite.TFLiteConverter.from_saved_model(directory).convert()
+        converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+        variants.configure(converter, variant, calibration)
+        return converter.convert()

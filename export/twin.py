@@ -70,11 +70,20 @@ class Twin(tf.Module):
             The state after each sequence's true end.
         """
         tokens = time_major(tokens)
-        end = tf.shape(tokens)[0] if lengths is None else tf.reduce_max(lengths)
         weights = Folded(self.kernel, self.bias, self.table).weights
         read = reader(tokens, *weights, differentiable=False)
+        if lengths is None:
+            return lstm.run(read, 0, tf.shape(tokens)[0], state, self.recurrent_kernel)[0]
+        # Until the first sequence ends, none has to be kept as it is.
+        shortest, longest = tf.reduce_min(lengths), tf.reduce_max(lengths)
+        state, _ = lstm.run(read, 0, shortest, state, self.recurrent_kernel)
         return lstm.run(
-            read, 0, end, state, self.recurrent_kernel, active=lstm.active_until(lengths)
+            read,
+            shortest,
+            longest,
+            state,
+            self.recurrent_kernel,
+            active=lstm.active_until(lengths),
         )[0]
 
     def probabilities(self, h: tf.Tensor) -> tf.Tensor:

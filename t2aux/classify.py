@@ -138,9 +138,10 @@ def _locate_in(path: pathlib.Path) -> Location | None:
         return Location("run", path)
     if (path / "saved_model.pb").is_file():
         return Location("saved_model", path)
-    for name in (litert.WHOLE, litert.STREAM):
-        if (path / name).is_file():
-            return Location("litert", path / name)
+    names = sorted(file.name for file in path.glob("classifier*.tflite") if file.is_file())
+    if names:
+        # Whole sequences in float32, where that is there; else the first of what is.
+        return Location("litert", path / (litert.WHOLE if litert.WHOLE in names else names[0]))
     # What is missing is told when it is loaded.
     return Location("saved_model", path) if (path / litert.METADATA).is_file() else None
 

@@ -22,14 +22,28 @@ from t2aux.preprocessing import DatasetInfo
 FORMAT = "t2aux-export"
 FORMAT_VERSION = 1
 METADATA = "metadata.json"
-WHOLE = "classifier.tflite"
-STREAM = "classifier_stream.tflite"
+# The forms of a `.tflite` file: whole sequences; segments with the state as input and output; and
+# segments with a state that the file keeps.
+WHOLE_FORM, STREAM_FORM, STATEFUL_FORM = FORMS = ("whole", "stream", "stateful")
+
+
+def file_name(form: str, variant: str = "float32") -> str:
+    """The name of an export's `.tflite` file of a form and a variant."""
+    parts = ["classifier", *([form] if form != WHOLE_FORM else [])]
+    return "_".join([*parts, *([variant] if variant != "float32" else [])]) + ".tflite"
+
+
+WHOLE = file_name(WHOLE_FORM)
+STREAM = file_name(STREAM_FORM)
 
 # "TFL3" is the identifier of TensorFlow Lite's flatbuffers, at byte 4.
 _IDENTIFIER = b"TFL3"
 _MENDING = "copy it anew from the export, or export again."
-_WHOLE_INPUTS = {"inputs"}
-_STREAM_INPUTS = {"segment", "h", "c"}
+_INPUTS = {
+    WHOLE_FORM: {"inputs"},
+    STREAM_FORM: {"segment", "h", "c"},
+    STATEFUL_FORM: {"segment"},
+}
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -288,6 +302,11 @@ class LiteRTModel:
             self.inputs: dict[str, dict[str, Any]] = self._runner.get_input_details()
             self.outputs: dict[str, dict[str, Any]] = self._runner.get_output_details()
 
+    def reset(self) -> None:
+        """Forgets the state that a file of the stateful form keeps."""
+        with self._failing("reset"):
+            self._interpreter.reset_all_variables()
+
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the model once on arrays by the inputs' names; returns arrays by the outputs'.
 
@@ -307,18 +326,20 @@ class LiteRTModel:
 
 
 class LiteRTClassifier:
-    """A classifier from an export's `.tflite` files.
+    """A classifier from an export's `.tflite` files, in any form and variant.
 
     Attributes:
         info: The classes and the preprocessing.
         metadata: The whole metadata.json.
+        form: Of the file: one of `FORMS`.
+        variant: Of the file, such as "float32" or "dynamic_int8".
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Loads a file and the metadata.json beside it.
 
         Args:
-            path: The whole-sequence or the streaming file. It may have been renamed.
+            path: A `.tflite` file of the export. It may have been renamed.
 
         Raises:
             UserError: A file is missing or damaged, or they are not of one export.
@@ -328,28 +349,31 @@ class LiteRTClassifier:
         self.metadata = read_metadata(path.parent)
         self.info = DatasetInfo.from_json(self.metadata["preprocessing"])
         self._directory = path.parent
-        entries = self.metadata["files"]
+        entries = {n: e for n, e in self.metadata["files"].items() if n.endswith(".tflite")}
         # By its content first, since the file may have been renamed.
-        same = [name for name in (WHOLE, STREAM) if entries.get(name) == digest(content)]
+        found = digest(content)
+        same = [name for name, entry in entries.items() if entry == found]
         name = (same or [path.name if path.name in entries else WHOLE])[0]
         self._model = self._load(path, name)
-        self._stream = self._model if name == STREAM else None
+        self.form, self.variant, self._segment = self._described(name)
+        self._stream = self._model if self.form == STREAM_FORM else None
 
     @property
     def streaming(self) -> LiteRTModel:
-        """The streaming file's model; loaded when it is first wanted.
+        """The model of the streaming file of the same variant; loaded when it is first wanted.
 
         Raises:
             UserError: It is not beside the whole-sequence file, or damaged.
         """
         if self._stream is None:
-            path = self._directory / STREAM
+            name = file_name(STREAM_FORM, self.variant)
+            path = self._directory / name
             if not path.is_file():
                 raise UserError(
-                    f"There is no {STREAM} in {self._directory}, which streaming needs: copy it "
+                    f"There is no {name} in {self._directory}, which streaming needs: copy it "
                     "there from the export."
                 )
-            self._stream = self._load(path, STREAM)
+            self._stream = self._load(path, name)
         return self._stream
 
     def probabilities(self, sequence: np.ndarray) -> np.ndarray:
@@ -365,7 +389,7 @@ class LiteRTClassifier:
             UserError: See `check_sequence` and `LiteRTModel`.
         """
         sequence = check_sequence(self.info, sequence)
-        if self._model is self._stream:
+        if self.form != WHOLE_FORM:
             *_, (_, probabilities) = self.stream(sequence, len(sequence))
             return probabilities
         answer = self._model(inputs=sequence[np.newaxis])["probabilities"]
@@ -382,9 +406,14 @@ class LiteRTClassifier:
             The number of steps read and the probabilities so far, float32 [K].
 
         Raises:
-            UserError: See `probabilities`; or there is no streaming file.
+            UserError: See `probabilities`; there is no streaming file; or the file is of the
+                stateful form, and `segment` is no multiple of the steps that it takes at once.
         """
         sequence = check_sequence(self.info, sequence)
+        run = self._run_stateful if self.form == STATEFUL_FORM else self._run_explicit
+        yield from run(sequence, segment)
+
+    def _run_explicit(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
         model = self.streaming
         h, c = (np.zeros(model.inputs[name]["shape"], np.float32) for name in ("h", "c"))
         for steps, part in segments(sequence, segment):
@@ -392,12 +421,39 @@ class LiteRTClassifier:
             h, c = answer["h"], answer["c"]
             yield steps, check_probabilities(self.info, model.path, answer["probabilities"])
 
+    def _run_stateful(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
+        model = self._model
+        if segment < 1 or segment % self._segment or len(sequence) % self._segment:
+            raise UserError(
+                f"{model.path} takes {self._segment} steps at once: give a segment of "
+                f"{self._segment} steps, or a multiple of it, not {segment}."
+            )
+        model.reset()
+        for steps, part in segments(sequence, self._segment):
+            answer = model(segment=part[np.newaxis])["probabilities"]
+            if steps % segment == 0 or steps == len(sequence):
+                yield steps, check_probabilities(self.info, model.path, answer)
+
+    def _described(self, name: str) -> tuple[str, str, int]:
+        """The form, the variant and the stateful form's steps of a file of the export."""
+        entry = self.metadata["artefacts"].get(name, {})
+        form, variant, segment = (entry.get(key) for key in ("form", "variant", "segment"))
+        if (
+            form not in FORMS
+            or not isinstance(variant, str)
+            or (form == STATEFUL_FORM and (type(segment) is not int or segment < 1))
+        ):
+            raise UserError(
+                f"{self._directory / METADATA} is damaged in its entry `artefacts`: {_MENDING}"
+            )
+        return form, variant, segment or 1
+
     def _load(self, path: pathlib.Path, name: str) -> LiteRTModel:
         """Loads `path`, which should be the export's file `name`."""
         if name not in self.metadata["files"]:
             raise UserError(f"{METADATA} in {self._directory} does not describe {path}: {_MENDING}")
         model = LiteRTModel(path, self.metadata["files"][name])
-        wanted = _STREAM_INPUTS if name == STREAM else _WHOLE_INPUTS
-        if set(model.inputs) != wanted or "probabilities" not in model.outputs:
+        form, _, _ = self._described(name)
+        if set(model.inputs) != _INPUTS[form] or "probabilities" not in model.outputs:
             raise UserError(f"{path} is no classifier that t2aux exported: {_MENDING}")
         return model

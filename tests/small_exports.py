@@ -30,8 +30,8 @@ def write(directory, info, formats=("tflite",), poison=0.0):
     if "saved_model" in formats:
         saved_model.save(Twin(classifier), directory)
     if "tflite" in formats:
-        (directory / litert.WHOLE).write_bytes(tflite.convert_whole(classifier))
-        (directory / litert.STREAM).write_bytes(tflite.convert_stream(classifier))
+        for form in litert.FORMS:
+            (directory / litert.file_name(form)).write_bytes(tflite.convert(classifier, form))
     run = Run(pathlib.Path("runs/made_up"), classifier, info, 7, "checkpoints/ckpt-7", "A = 1\n")
     files.write_json(directory / litert.METADATA, metadata.describe(run, directory))
     return classifier

@@ -1,15 +1,24 @@
 r"""Exports a run as a SavedModel and TensorFlow Lite files, and measures each on the test set.
 
-Makes EXPORT_DIR/VERSION with saved_model.pb, classifier.tflite, classifier_stream.tflite,
-metadata.json, parity.json and README.md (a model card that tells how to use them). The version is
-there whole or not at all: a server may watch EXPORT_DIR. An artefact that differs from the
-checkpoint by more than the tolerances is an error.
+Makes EXPORT_DIR/VERSION with saved_model.pb, TensorFlow Lite files, metadata.json, parity.json and
+README.md (a model card that tells how to use them). The version is there whole or not at all: a
+server may watch EXPORT_DIR. An artefact that differs from the checkpoint by more than the
+tolerances is an error.
+
+The variants are float32, float16, dynamic_int8 (a third of the size, faster), dynamic_int4 (a
+quarter of the size; needs the extra `quantization`) and int8 (integers alone, for processors
+without floating point; calibrated on training data). There are three forms of files:
+classifier_VARIANT.tflite (whole sequences), classifier_stream_VARIANT.tflite (segments, with the
+state as input and output) and classifier_stateful_VARIANT.tflite (segments, with a state that the
+file keeps: float32 and int8, which has no other). The names of float32's files have no _VARIANT.
 
 Examples:
   t2aux export --model_dir=runs/quick --export_dir=exports/quick
   t2aux export --model_dir=runs/mnist --export_dir=exports/mnist --data_dir=data/mnist \
       --parity_examples=1000
   t2aux export --model_dir=runs/quick --export_dir=exports/quick --formats=tflite --version=7
+  t2aux export --model_dir=runs/mnist --export_dir=exports/mnist \
+      --variants=float32,float16,dynamic_int8,dynamic_int4,int8
 """
 
 from __future__ import annotations
@@ -32,6 +41,15 @@ _VERSION = flags.DEFINE_integer(
     "version", None, "The version; one more than the newest by default.", lower_bound=1
 )
 _FORMATS = flags.DEFINE_list("formats", "saved_model,tflite", "Which artefacts to make.")
+_VARIANTS = flags.DEFINE_list(
+    "variants", ["float32"], "How the TensorFlow Lite files store the weights."
+)
+_CALIBRATION = flags.DEFINE_integer(
+    "calibration_examples",
+    200,
+    "How many training examples the variant int8 is calibrated on.",
+    lower_bound=1,
+)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "The name of a checkpoint of the run; the newest by default."
 )
@@ -42,7 +60,11 @@ _EXAMPLES = flags.DEFINE_integer(
     lower_bound=1,
 )
 _SEGMENT = flags.DEFINE_integer(
-    "segment", 28, "Steps of a segment when streaming is measured and warmed up.", lower_bound=1
+    "segment",
+    28,
+    "Steps of a segment when streaming is measured and warmed up; a stateful file takes at most as "
+    "many at once.",
+    lower_bound=1,
 )
 _SERVING_BATCH_SIZES = flags.DEFINE_list(
     "serving_batch_sizes",
@@ -51,10 +73,13 @@ _SERVING_BATCH_SIZES = flags.DEFINE_list(
     "(allowed_batch_sizes in export/deploy/batching.config).",
 )
 _ACCURACY = flags.DEFINE_float(
-    "accuracy_tolerance", 0.2, "Percentage points that an artefact's accuracy may be off."
+    "accuracy_tolerance", 0.2, "Percentage points that a float32 artefact's accuracy may be off."
+)
+_QUANTISED_ACCURACY = flags.DEFINE_float(
+    "quantised_accuracy_tolerance", 1.0, "Percentage points that another variant's may be off."
 )
 _PROBABILITY = flags.DEFINE_float(
-    "probability_tolerance", 1e-3, "How far any probability may be off."
+    "probability_tolerance", 1e-3, "How far any probability of a float32 artefact may be off."
 )
 
 
@@ -87,9 +112,11 @@ def main(argv: Sequence[str]) -> None:
         _EXPORT_DIR.value,
         version=_VERSION.value,
         formats=_FORMATS.value,
+        variants=_VARIANTS.value,
+        calibration_examples=_CALIBRATION.value,
         examples=_EXAMPLES.value,
         segment=_SEGMENT.value,
-        tolerance=Tolerance(_ACCURACY.value, _PROBABILITY.value),
+        tolerance=Tolerance(_ACCURACY.value, _PROBABILITY.value, _QUANTISED_ACCURACY.value),
         serving_batch_sizes=batch_sizes,
         before_publishing=check,
     )

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "accuracy, confusion matrix and a table by class of a run",
     "reconstructions": "what an r-LSTM remembers, measured and drawn",
     "export": "make a SavedModel and TensorFlow Lite files of a run",
+    "serve": "serve exports over TensorFlow Serving's gRPC and REST protocols",
     "classify": "classify images, texts or arrays with any of these",
     "client": "classify them on a server: TensorFlow Serving, or t2aux serve",
     "reproduce": "train the rows of the paper's tables and figures",

@@ -16,7 +16,7 @@ from t2aux.export.pipeline import export
 from tests import networks
 from tests.export.conftest import load
 
-FILES = [litert.WHOLE, litert.STREAM]
+FILES = [litert.file_name(form) for form in litert.FORMS]
 
 
 def test_every_artefact_is_measured(exported):
@@ -33,6 +33,8 @@ def test_every_artefact_is_measured(exported):
         assert comparison.agreement == 1
         assert comparison.largest_difference < 1e-5
         assert comparison.bytes > 1000
+    for name, comparison in measured.artefacts.items():
+        assert (comparison.milliseconds is not None) == (name in FILES)
 
 
 def test_parity_json_and_the_tables_say_the_same(exported):
@@ -50,8 +52,10 @@ def test_an_artefact_that_is_off_leaves_nothing(exports, tmp_path, monkeypatch):
     exported = exports("grey")
     other = copy.deepcopy(exported.run.classifier)
     other.head.output_bias.assign(other.head.output_bias + np.linspace(0, 0.1, 10))
-    convert = tflite.convert_whole
-    monkeypatch.setattr(tflite, "convert_whole", lambda _: convert(other))
+    convert = tflite.convert
+    monkeypatch.setattr(
+        tflite, "convert", lambda _, *args, **kwargs: convert(other, *args, **kwargs)
+    )
     run = load(exported.run.model_dir)
     with pytest.raises(UserError, match=r"classifier\.tflite differs from the checkpoint"):
         export(run, tmp_path / "new" / "base", formats=["tflite"])
@@ -80,6 +84,16 @@ def test_tolerance(accuracy, difference, passes):
     else:
         with pytest.raises(UserError, match="it differs"):
             parity._check("it", comparison, 0.5, Tolerance())
+
+
+def test_tolerance_of_quantised_artefacts():
+    far = parity.Comparison(0.492, 1.0, 0.9, 1)
+    parity._check("it", far, 0.5, Tolerance(), exact=False)
+    with pytest.raises(UserError, match=r"it differs .* \(0\.5 points are allowed\)"):
+        parity._check("it", far, 0.5, Tolerance(quantised_accuracy=0.5), exact=False)
+    nan = parity.Comparison(0.5, 1.0, math.nan, 1)
+    with pytest.raises(UserError, match="it differs"):
+        parity._check("it", nan, 0.5, Tolerance(), exact=False)
 
 
 @pytest.mark.parametrize("tokens", ["characters", "bytes"])

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from t2aux import litert
 from t2aux.errors import UserError
-from t2aux.export import tflite
+from t2aux.export import flatbuffer, tflite
 from t2aux.export.runtimes import CheckpointClassifier
 from tests import networks
 
 EXACT = 1e-6
+LOOP = "WHILE"
 
 
 def probabilities(exported, sequence):
@@ -35,24 +36,28 @@ def runner(exported, name):
     return interpreter.get_signature_runner()
 
 
-def test_whole_file_is_fused(exported):
-    names = tflite.operators((exported.directory / litert.WHOLE).read_bytes())
-    assert names.count("UNIDIRECTIONAL_SEQUENCE_LSTM") == 1
-    assert "WHILE" not in names
-    assert not [n for n in names if n.startswith(("CUSTOM", "Flex"))]
+def test_files_have_only_builtin_operations(exported):
+    # XNNPACK runs the loop's dense operations; a fused LSTM would take twice the time.
+    for form, wanted in (("whole", LOOP), ("stream", LOOP), ("stateful", tflite.FUSED)):
+        content = (exported.directory / litert.file_name(form)).read_bytes()
+        names = flatbuffer.operators(content)
+        assert {LOOP, tflite.FUSED} & set(names) == {wanted}
+        assert not [n for n in names if n.startswith(("CUSTOM", "Flex"))]
 
 
-def test_streaming_file_has_only_builtin_operations(exported):
-    names = tflite.operators((exported.directory / litert.STREAM).read_bytes())
-    assert names.count("WHILE") == 1
-    assert not [n for n in names if n.startswith(("CUSTOM", "Flex"))]
+def test_a_known_length_needs_no_second_loop(exports):
+    # 25 steps, two a pass, and one that is left; nine steps would be none.
+    whole = (exports("grey").directory / litert.WHOLE).read_bytes()
+    assert flatbuffer.operators(whole).count(LOOP) == 2
+    even = networks.classifier(networks.vectors_info(length=24))
+    assert flatbuffer.operators(tflite.convert(even, "whole")).count(LOOP) == 1
 
 
 def test_operators_are_those_that_litert_sees(exported):
-    for name in (litert.WHOLE, litert.STREAM):
-        path = exported.directory / name
+    for form in litert.FORMS:
+        path = exported.directory / litert.file_name(form)
         seen = [op["op_name"] for op in Interpreter(str(path))._get_ops_details()]
-        assert tflite.operators(path.read_bytes())[: len(seen)] == seen
+        assert flatbuffer.operators(path.read_bytes())[: len(seen)] == seen
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,7 @@ def test_operators_are_those_that_litert_sees(exported):
 def test_a_file_that_did_not_fuse_is_refused(exports, required, forbidden, message):
     unfused = (exports("grey").directory / litert.STREAM).read_bytes()
     with pytest.raises(UserError, match=message):
-        tflite.check_operators(unfused, required, forbidden)
+        flatbuffer.check_operators(unfused, required, forbidden)
 
 
 def test_whole_file_equals_the_checkpoint(exported):
@@ -86,11 +91,11 @@ def test_cells_may_grow_beyond_ten():
     sequence = np.ones([40, 1], np.float32)
     state = classifier.scan(tf.constant(sequence[np.newaxis]), classifier.init_state(1))
     assert np.abs(state.c).max() > 15
-    content = tflite.convert_whole(classifier)
-    (options,) = tflite.fused_options(content)
+    content = tflite.convert(classifier, "stateful", segment=40)
+    (options,) = flatbuffer.fused_options(content)
     assert options.CellClip() == options.ProjClip() == 0
     run = Interpreter(model_content=content).get_signature_runner()
-    answer = run(inputs=sequence[np.newaxis])["probabilities"][0]
+    answer = run(segment=sequence[np.newaxis])["probabilities"][0]
     wanted = CheckpointClassifier(classifier).probabilities(sequence)
     np.testing.assert_allclose(answer, wanted, atol=EXACT)
     assert 0.01 < wanted.max() < 0.99
@@ -160,9 +165,61 @@ def test_weights_are_stored_once_in_float32(exported):
     weights = 4 * sum(int(np.prod(v.shape)) for v in classifier.variables)
     # Folding the input layer into the kernel makes a row of 4 H of each channel or id.
     folded = 4 * 4 * 8 * (exported.info.vocabulary_size or exported.info.channels)
-    for name in (litert.WHOLE, litert.STREAM):
+    for name in map(litert.file_name, litert.FORMS):
         model = schema.Model.GetRootAsModel((exported.directory / name).read_bytes(), 0)
         sizes = [model.Buffers(i).DataLength() for i in range(model.BuffersLength())]
         assert weights / 2 < sum(sizes) < weights + folded + 1000
         largest = 4 * max(int(np.prod(v.shape)) for v in classifier.variables)
         assert max(sizes) <= max(largest, folded)
+
+
+def test_stateful_file_goes_on_until_it_is_reset(exported):
+    name = litert.file_name("stateful")
+    stateful = litert.LiteRTClassifier(exported.directory / name)
+    segment = 2 * stateful.metadata["artefacts"][name]["segment"]
+    for sequence in (exported.sequences[0], *exported.sequences[:3]):
+        *_, (steps, answer) = stateful.stream(sequence, segment)
+        assert steps == len(sequence)
+        np.testing.assert_allclose(answer, probabilities(exported, sequence), atol=EXACT)
+    # Without a reset, the second sequence is the first one's continuation.
+    run = runner(exported, name)
+    sequence = random_sequence(exported, exported.info.length or 3)
+    size = run.get_input_details()["segment"]["shape"][1]
+    for _ in range(2):
+        for begin in range(0, len(sequence), size):
+            answer = run(segment=sequence[np.newaxis, begin : begin + size])["probabilities"][0]
+    state = exported.checkpoint._init_state(1)
+    for _ in range(2):
+        lengths = np.array([len(sequence)], np.int32)
+        state, wanted = exported.checkpoint._step(sequence[np.newaxis], lengths, state)
+    np.testing.assert_allclose(answer, wanted[0], atol=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("length", "longest", "segment"), [(784, 28, 28), (64, 28, 16), (7, 5, 1), (None, 9, 1)]
+)
+def test_segments_of_the_stateful_form_divide_every_length(length, longest, segment):
+    assert tflite.stateful_segment(length, longest) == segment
+
+
+def test_16384_steps_in_segments_equal_the_whole():
+    info = networks.vectors_info(length=16384)
+    classifier = networks.classifier(info, hidden=16)
+    sequence = np.random.default_rng(0).random((16384, 1)).astype(np.float32)
+    whole = Interpreter(model_content=tflite.convert(classifier, "whole")).get_signature_runner()
+    wanted = whole(inputs=sequence[np.newaxis])["probabilities"]
+    step = Interpreter(model_content=tflite.convert(classifier, "stream")).get_signature_runner()
+    h = c = np.zeros([1, 16], np.float32)
+    for _, part in litert.segments(sequence, 1000):
+        answer = step(segment=part[np.newaxis], h=h, c=c)
+        h, c = answer["h"], answer["c"]
+    np.testing.assert_allclose(answer["probabilities"], wanted, atol=EXACT)
+    content = tflite.convert(classifier, "stateful", segment=1000)
+    stateful = Interpreter(model_content=content).get_signature_runner()
+    size = stateful.get_input_details()["segment"]["shape"][1]
+    assert size == 512
+    for _, part in litert.segments(sequence, size):
+        answer = stateful(segment=part[np.newaxis])
+    np.testing.assert_allclose(answer["probabilities"], wanted, atol=EXACT)
+    reference = CheckpointClassifier(classifier).probabilities(sequence)
+    np.testing.assert_allclose(wanted[0], reference, atol=EXACT)

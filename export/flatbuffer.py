@@ -1,0 +1,145 @@
+"""What is in a `.tflite` file: its operations, its weights and the types they are stored in."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from t2aux.errors import UserError
+
+# The least values of a matrix that the converter quantises; the scales of a smaller one would
+# outweigh it.
+LEAST_QUANTISED = 1024
+
+# Where the table of a fused LSTM's options has its field cell_clip.
+_CELL_CLIP = 6
+_BUILTIN_NAMES = {
+    value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+}
+_TYPE_NAMES = {
+    value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)
+}
+_BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4, "int16": 16, "int32": 32, "int64": 64}
+
+
+def operators(content: bytes) -> list[str]:
+    """The names of a file's operations, over all its subgraphs; custom ones as `CUSTOM:name`."""
+    model = schema.Model.GetRootAsModel(content, 0)
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    names = []
+    for code in codes:
+        # Converters before 2020 filled only the old field, which holds codes up to 127.
+        name = _BUILTIN_NAMES[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        custom = code.CustomCode()
+        names.append(f"CUSTOM:{custom.decode()}" if custom else name)
+    return [
+        names[graph.Operators(i).OpcodeIndex()]
+        for graph in map(model.Subgraphs, range(model.SubgraphsLength()))
+        for i in range(graph.OperatorsLength())
+    ]
+
+
+def check_operators(content: bytes, required: dict[str, int], forbidden: set[str]) -> None:
+    """Raises UserError where a file's operations are not as they should be.
+
+    Args:
+        content: The flatbuffer.
+        required: How many there must be of these.
+        forbidden: These, and custom and Flex operations, must not be there.
+    """
+    found = Counter(operators(content))
+    wrong = sorted(n for n in found if n in forbidden or n.startswith(("CUSTOM", "Flex")))
+    missing = sorted(n for n, count in required.items() if found[n] != count)
+    if wrong or missing:
+        raise UserError(
+            "TensorFlow's converter made another TensorFlow Lite file than it should: "
+            f"{'it has ' + ', '.join(wrong) + '; ' if wrong else ''}"
+            f"{'it lacks ' + ', '.join(missing) + '; ' if missing else ''}use the TensorFlow "
+            "version that t2aux's constraints name."
+        )
+
+
+def weights(content: bytes) -> dict[str, list[int]]:
+    """What a file's constants hold.
+
+    Args:
+        content: The flatbuffer.
+
+    Returns:
+        By the type they are stored in ("float32", "float16", "int8", "int4"; biases of integer
+        networks are "int32"), the number of values of each constant that has more than one axis,
+        the largest first. A constant that several operations share counts once.
+    """
+    model = schema.Model.GetRootAsModel(content, 0)
+    seen: dict[int, tuple[str, int]] = {}
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+            stored = model.Buffers(tensor.Buffer()).DataLength()
+            if stored and tensor.ShapeLength() > 1:
+                name = _TYPE_NAMES[tensor.Type()]
+                seen[tensor.Buffer()] = (name, stored * 8 // _BITS[name])
+    found: dict[str, list[int]] = {}
+    for name, count in seen.values():
+        found.setdefault(name, []).append(count)
+    return {name: sorted(counts, reverse=True) for name, counts in sorted(found.items())}
+
+
+def check_weights(content: bytes, allowed: set[str], name: str) -> None:
+    """Raises UserError where a matrix is not stored in the types that it should be.
+
+    Matrices of less than 1,024 values may stay in float32. The converter leaves larger ones there,
+    too, without a word, where it does not know how to quantise them.
+
+    Args:
+        content: The flatbuffer.
+        allowed: The types of the larger matrices. Each must be there.
+        name: What to call the file.
+    """
+    large = {t: [n for n in c if n >= LEAST_QUANTISED] for t, c in weights(content).items()}
+    found = {kind for kind, counts in large.items() if counts}
+    if found == allowed:
+        return
+    if not found:
+        raise UserError(
+            f"The network is too small for {name}: none of its matrices has {LEAST_QUANTISED:,} "
+            "values; export it in float32."
+        )
+    wanted = " and ".join(sorted(allowed))
+    kept = ", ".join(f"{max(large[kind]):,} values in {kind}" for kind in sorted(found - allowed))
+    raise UserError(
+        f"TensorFlow's converter did not store the weights of {name} in {wanted}"
+        f"{f' but kept {kept}' if kept else ''}: use the TensorFlow version that t2aux's "
+        "constraints name, or export without this variant."
+    )
+
+
+def fused_options(content: bytes) -> list[schema.UnidirectionalSequenceLSTMOptions]:
+    """The options of a file's fused LSTMs."""
+    found = []
+    model = schema.Model.GetRootAsModel(content, 0)
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for operator in map(graph.Operators, range(graph.OperatorsLength())):
+            kind = operator.BuiltinOptionsType()
+            if kind == schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions:
+                table = operator.BuiltinOptions()
+                options = schema.UnidirectionalSequenceLSTMOptions()
+                options.Init(table.Bytes, table.Pos)
+                found.append(options)
+    return found
+
+
+def without_cell_clip(content: bytes) -> bytes:
+    """Turns off the clipping of the cells of fused LSTMs.
+
+    The converter has the fused operation clip them at 10, as no LSTM here was trained to. Trained
+    cells do grow larger, and then the answers differ.
+    """
+    patched = bytearray(content)
+    for options in fused_options(content):
+        offset = options._tab.Offset(_CELL_CLIP)
+        if offset:  # Where it is not stored, it is 0.
+            struct.pack_into("<f", patched, options._tab.Pos + offset, np.float32(0.0))
+    return bytes(patched)

@@ -1,0 +1,134 @@
+"""The variants of the TensorFlow Lite files: how the weights are stored and computed with.
+
+| variant | weights | computed in | forms |
+|---|---|---|---|
+| `float32` | float32 | float32 | whole, stream, stateful |
+| `float16` | float16 | float32 | whole, stream |
+| `dynamic_int8` | int8 | int8 products, the rest float32 | whole, stream |
+| `dynamic_int4` | int8, the head int4 | int8 products, the rest float32 | whole, stream |
+| `int8` | int8 | integers alone, the cell in 16 bits | stateful |
+
+Matrices of less than 1,024 values (the kernel of a few input channels) and biases stay in float32,
+but for `int8`. `int8` is for processors without floating point: it is calibrated on training data,
+and slow on others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from t2aux import litert
+from t2aux.errors import UserError
+from t2aux.export import flatbuffer
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to store the weights.
+
+    Attributes:
+        name: Of the table above.
+        types: Of the larger matrices, as `flatbuffer.weights` names them.
+        unroll: Steps of a pass through the loop; see `recurrence`.
+        forms: The forms that it has.
+    """
+
+    name: str
+    types: frozenset[str]
+    unroll: int
+    forms: tuple[str, ...]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its answers are the checkpoint's but for rounding."""
+        return self.name == "float32"
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("float32", frozenset({"float32"}), 2, litert.FORMS),
+        Variant("float16", frozenset({"float16"}), 2, (litert.WHOLE_FORM, litert.STREAM_FORM)),
+        Variant("dynamic_int8", frozenset({"int8"}), 4, (litert.WHOLE_FORM, litert.STREAM_FORM)),
+        Variant(
+            "dynamic_int4", frozenset({"int8", "int4"}), 4, (litert.WHOLE_FORM, litert.STREAM_FORM)
+        ),
+        Variant("int8", frozenset({"int8"}), 1, (litert.STATEFUL_FORM,)),
+    )
+}
+# Any network has it: the matrices of a small one are not worth quantising.
+DEFAULT = ("float32",)
+
+
+def named(names: Iterable[str]) -> list[Variant]:
+    """The variants of these names, in the table's order.
+
+    Raises:
+        UserError: There is no such variant, or none is named.
+    """
+    names = list(names)
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown or not names:
+        raise UserError(
+            f"There is no variant {unknown[0] if unknown else ''!r}: give one or more of "
+            f"{', '.join(VARIANTS)}."
+        )
+    return [variant for name, variant in VARIANTS.items() if name in names]
+
+
+def configure(
+    converter: tf.lite.TFLiteConverter,
+    variant: Variant,
+    calibration: Callable[[], Iterable[dict[str, np.ndarray]]] | None,
+) -> None:
+    """Tells TensorFlow's converter what to make.
+
+    Args:
+        converter: Of a network in float32.
+        variant: What to make.
+        calibration: For "int8", gives inputs as the network will see them.
+    """
+    if variant.name in ("float32", "dynamic_int4"):
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if variant.name == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if variant.name == "int8":
+        converter.representative_dataset = calibration
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+
+
+def quantise_head(content: bytes, head: str) -> bytes:
+    """The recurrence in int8 and the head in int4, by channels.
+
+    Args:
+        content: A file in float32.
+        head: A regular expression of the names of the head's tensors.
+
+    Returns:
+        The file with quantised weights.
+
+    Raises:
+        UserError: ai-edge-quantizer is not installed.
+    """
+    try:
+        from ai_edge_quantizer import quantizer, recipe
+    except ImportError as error:
+        raise UserError(
+            f"The variant dynamic_int4 needs ai-edge-quantizer ({error}): install it with "
+            "`pip install 't2aux[quantization]'`, or leave the variant out."
+        ) from error
+    in_eight_bits, in_four_bits = recipe.dynamic_wi8_afp32(), recipe.dynamic_wi4_afp32()
+    for rule in (*in_eight_bits, *in_four_bits):
+        rule["op_config"]["min_weight_elements"] = flatbuffer.LEAST_QUANTISED
+    for rule in in_eight_bits:
+        # A scale and a zero point of each of the 4H channels would be a tenth of the kernel.
+        rule["op_config"]["weight_tensor_config"]["granularity"] = "TENSORWISE"
+    for rule in in_four_bits:
+        rule["regex"] = head
+    made = quantizer.Quantizer(bytearray(content), in_eight_bits + in_four_bits)
+    return bytes(made.quantize().quantized_model)

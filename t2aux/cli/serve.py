@@ -1,0 +1,153 @@
+r"""Serves exported classifiers over TensorFlow Serving's gRPC and REST protocols.
+
+For development, tests and small deployments. The flags, the configuration files and the clients are
+those of TensorFlow Serving, so that they go along when you move there. New versions in a model's
+base path are picked up while serving; SIGTERM answers what is in flight and ends. It needs
+`pip install 't2aux[serving]'`.
+
+Examples:
+  t2aux serve --model_base_path=exports/digits
+  t2aux serve --model_base_path=exports/digits --model_name=digits --rest_api_port=8080
+  t2aux serve --model_config_file=models.config --batching_parameters_file=batching.config
+  curl localhost:8501/v1/models/digits
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from t2aux.cli import common
+from t2aux.errors import UserError
+
+if TYPE_CHECKING:
+    from t2aux.serving.batching import BatchingOptions
+    from t2aux.serving.models import ModelConfig
+
+_BASE_PATH = flags.DEFINE_string("model_base_path", None, "Folder with a folder for each version.")
+_NAME = flags.DEFINE_string(
+    "model_name", None, "What clients call it; the folder's name by default."
+)
+_MODELS = flags.DEFINE_string("model_config_file", None, "A ModelServerConfig: several models.")
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "Where to listen; by default reachable from this machine alone."
+)
+_PORT = flags.DEFINE_integer("port", 8500, "Of gRPC; 0 for any.", lower_bound=0, upper_bound=65535)
+_REST_PORT = flags.DEFINE_integer(
+    "rest_api_port", 8501, "Of REST; 0 for any.", lower_bound=0, upper_bound=65535
+)
+_BATCHING = flags.DEFINE_bool("enable_batching", True, "Run requests together.")
+_BATCHING_FILE = flags.DEFINE_string(
+    "batching_parameters_file", None, "BatchingParameters, instead of the flags below."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "max_batch_size", 128, "Sequences a batch; batches are filled up to powers of 2.", lower_bound=1
+)
+_BATCH_TIMEOUT = flags.DEFINE_integer(
+    "batch_timeout_micros", 2000, "How long a request waits for others.", lower_bound=0
+)
+_ENQUEUED = flags.DEFINE_integer(
+    "max_enqueued_batches", 100, "Batches that may wait; more are refused.", lower_bound=1
+)
+_THREADS = flags.DEFINE_integer("num_batch_threads", 2, "Batches at once.", lower_bound=1)
+_INTRA = flags.DEFINE_integer(
+    "tensorflow_intra_op_parallelism", 0, "Threads of an operation; 0: all cores.", lower_bound=0
+)
+_POLL = flags.DEFINE_float(
+    "file_system_poll_wait_seconds", 1.0, "Between looks for new versions.", lower_bound=0.01
+)
+_REST_TIMEOUT = flags.DEFINE_integer(
+    "rest_api_timeout_in_ms", 30_000, "For a REST request to come and be answered.", lower_bound=1
+)
+_REQUEST_MB = flags.DEFINE_integer(
+    "max_request_mb", 64, "Largest request, in MB.", lower_bound=1, upper_bound=2047
+)
+_GRACE = flags.DEFINE_float(
+    "grace_seconds", 10.0, "For requests in flight when told to stop.", lower_bound=0.0
+)
+_MONITORING = flags.DEFINE_string(
+    "monitoring_config_file", None, "A MonitoringConfig; by default Prometheus can read."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    common.no_arguments(argv)
+    if (_BASE_PATH.value is None) == (_MODELS.value is None):
+        raise UserError("Give either --model_base_path or --model_config_file.")
+    common.quiet_tensorflow()
+    try:
+        from t2aux.serving import configuration, server
+    except ImportError as error:
+        if (error.name or "").startswith("t2aux"):
+            raise
+        raise UserError(
+            f"Serving needs more packages ({error}): install them with "
+            "`pip install 't2aux[serving]'`."
+        ) from error
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(_INTRA.value)
+    monitoring = server.ServerOptions.monitoring_path
+    if _MONITORING.value is not None:
+        monitoring = configuration.read_monitoring_path(_MONITORING.value)
+    options = server.ServerOptions(
+        host=_HOST.value,
+        port=_PORT.value,
+        rest_api_port=_REST_PORT.value,
+        batching=_batching(),
+        poll_seconds=_POLL.value,
+        rest_timeout=_REST_TIMEOUT.value / 1000,
+        max_request_bytes=_REQUEST_MB.value * 1_000_000,
+        grace_seconds=_GRACE.value,
+        monitoring_path=monitoring,
+    )
+    server.serve(_models(), options, _started)
+
+
+def _models() -> list[ModelConfig]:
+    from t2aux.serving import configuration
+    from t2aux.serving.models import ModelConfig
+
+    if _MODELS.value is not None:
+        return configuration.read_models(_MODELS.value)
+    path = pathlib.Path(_BASE_PATH.value)
+    return [ModelConfig(_NAME.value or path.resolve().name, path)]
+
+
+def _batching() -> BatchingOptions:
+    from t2aux.serving import configuration
+    from t2aux.serving.batching import BatchingOptions
+
+    if not _BATCHING.value:
+        return BatchingOptions(enabled=False, num_batch_threads=_THREADS.value)
+    if _BATCHING_FILE.value is not None:
+        return configuration.read_batching(_BATCHING_FILE.value, BatchingOptions())
+    largest = _BATCH_SIZE.value
+    sizes = [2**i for i in range(largest.bit_length()) if 2**i < largest]
+    return configuration.batching_options(
+        max_batch_size=largest,
+        batch_timeout_micros=_BATCH_TIMEOUT.value,
+        max_enqueued_batches=_ENQUEUED.value,
+        num_batch_threads=_THREADS.value,
+        allowed_batch_sizes=(*sizes, largest),
+        source="The flags",
+    )
+
+
+def _started(server: object) -> None:
+    models = server.models  # type: ignore[attr-defined]
+    for name in models.names:
+        print(f"Serving {name}, version {', '.join(map(str, models.available(name)))}.")
+    host = _HOST.value
+    print(
+        f"gRPC at {host}:{server.port}, REST at http://{host}:{server.rest_api_port}/v1/models",  # type: ignore[attr-defined]
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,245 @@
+"""Dynamic batching: requests that come at the same time run as one."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import numpy as np
+
+from t2aux.serving.metrics import Metrics
+from t2aux.serving.servable import Servable, Signature
+from t2aux.serving.status import ServingError, invalid
+
+Tensors = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchingOptions:
+    """As TensorFlow Serving's BatchingParameters.
+
+    Attributes:
+        enabled: Off: each request runs by itself.
+        max_batch_size: Sequences of a batch at most.
+        batch_timeout_micros: How long the first request of a batch waits for others.
+        max_enqueued_batches: How many batches may wait; requests beyond are refused.
+        num_batch_threads: How many batches run at once.
+        allowed_batch_sizes: Batches are filled up to one of these, in rising order; none: not
+            filled up. The last is `max_batch_size`.
+    """
+
+    enabled: bool = True
+    max_batch_size: int = 128
+    batch_timeout_micros: int = 2000
+    max_enqueued_batches: int = 100
+    num_batch_threads: int = 2
+    allowed_batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclasses.dataclass
+class _Task:
+    inputs: Tensors
+    rows: int
+    done: asyncio.Future
+
+
+class _Batch:
+    """Requests that run together."""
+
+    def __init__(self, servable: Servable, signature: Signature, key: tuple) -> None:
+        self.servable = servable
+        self.signature = signature
+        self.key = key
+        self.tasks: list[_Task] = []
+        self.rows = 0
+
+    def add(self, task: _Task) -> None:
+        self.tasks.append(task)
+        self.rows += task.rows
+
+
+class Batcher:
+    """Puts requests together and runs them in threads. Lives in one event loop."""
+
+    def __init__(self, options: BatchingOptions, threads: Executor, metrics: Metrics) -> None:
+        """Makes an idle batcher.
+
+        Args:
+            options: See there.
+            threads: Where batches run, at least `num_batch_threads` of them.
+            metrics: Told of batches and of the queue.
+        """
+        self._options = options
+        self._threads = threads
+        self._metrics = metrics
+        # Batches that may still grow, by what fits together; a batch stays here until it is full
+        # or runs, so that under load batches grow while they wait for a thread.
+        self._open: dict[tuple, _Batch] = {}
+        self._ready: collections.deque[_Batch] = collections.deque()
+        self._running = 0
+
+    async def run(self, servable: Servable, signature: Signature, inputs: Tensors) -> Tensors:
+        """Runs a request, with others if there are any.
+
+        Args:
+            servable: What runs it.
+            signature: Of the servable.
+            inputs: Checked; see `Signature.check`.
+
+        Returns:
+            The outputs of this request alone.
+
+        Raises:
+            ServingError: The request is wrong or too large, or too many are waiting.
+        """
+        if not (self._options.enabled and signature.batches):
+            return await self._in_thread(servable.run, signature, inputs)
+        rows = len(next(iter(inputs.values())))
+        if rows > self._options.max_batch_size:
+            raise invalid(
+                f"Task size {rows} is larger than maximum batch size "
+                f"{self._options.max_batch_size}."
+            )
+        loop = asyncio.get_running_loop()
+        task = _Task(inputs, rows, loop.create_future())
+        self._enqueue(servable, signature, task, loop)
+        return await task.done
+
+    def _enqueue(
+        self,
+        servable: Servable,
+        signature: Signature,
+        task: _Task,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        key = (servable.name, servable.version, signature.name, _kind(signature, task.inputs))
+        batch = self._open.get(key)
+        if batch is not None and batch.rows + task.rows > self._options.max_batch_size:
+            self._close(batch)
+            batch = None
+        if batch is None:
+            if len(self._ready) + len(self._open) >= self._options.max_enqueued_batches:
+                raise ServingError(
+                    "UNAVAILABLE",
+                    "The batch scheduling queue to which this task was submitted is full.",
+                )
+            batch = self._open[key] = _Batch(servable, signature, key)
+            loop.call_later(self._options.batch_timeout_micros / 1e6, self._due, batch)
+        batch.add(task)
+        self._metrics.queued(len(self._ready) + len(self._open))
+        if batch.rows == self._options.max_batch_size:
+            self._close(batch)
+        self._start()
+
+    def _due(self, batch: _Batch) -> None:
+        """The batch has waited long enough: it runs as soon as a thread is free."""
+        if self._open.get(batch.key) is batch and batch not in self._ready:
+            self._ready.append(batch)
+        self._start()
+
+    def _close(self, batch: _Batch) -> None:
+        """The batch is full."""
+        if self._open.get(batch.key) is batch:
+            del self._open[batch.key]
+        if batch not in self._ready:
+            self._ready.append(batch)
+
+    def _start(self) -> None:
+        while self._ready and self._running < self._options.num_batch_threads:
+            batch = self._ready.popleft()
+            if self._open.get(batch.key) is batch:
+                del self._open[batch.key]
+            # Who asked may have gone meanwhile.
+            batch.tasks = [task for task in batch.tasks if not task.done.done()]
+            if batch.tasks:
+                self._running += 1
+                task = asyncio.ensure_future(self._run(batch))
+                task.add_done_callback(self._finished)
+        self._metrics.queued(len(self._ready) + len(self._open))
+
+    def _finished(self, task: asyncio.Future) -> None:
+        self._running -= 1
+        task.result()
+        self._start()
+
+    async def _run(self, batch: _Batch) -> None:
+        rows = [task.rows for task in batch.tasks]
+        size = self._filled(sum(rows))
+        self._metrics.batch(batch.servable.name, sum(rows), size)
+        try:
+            merged = _merged(batch.signature, [task.inputs for task in batch.tasks], size)
+            outputs = await self._in_thread(batch.servable.run, batch.signature, merged)
+        except Exception as error:  # Any: whoever waits must be told.
+            if len(batch.tasks) == 1:
+                _fail(batch.tasks[0], error)
+            else:
+                await self._run_one_by_one(batch)
+            return
+        begin = 0
+        for task in batch.tasks:
+            part = {n: v[begin : begin + task.rows] for n, v in outputs.items()}
+            begin += task.rows
+            if not task.done.done():
+                task.done.set_result(part)
+
+    async def _run_one_by_one(self, batch: _Batch) -> None:
+        """One request's mistake must not be the others'."""
+        for task in batch.tasks:
+            try:
+                outputs = await self._in_thread(batch.servable.run, batch.signature, task.inputs)
+            except Exception as error:  # Any, as above.
+                _fail(task, error)
+            else:
+                if not task.done.done():
+                    task.done.set_result(outputs)
+
+    async def _in_thread(
+        self, run: Callable[[Signature, Tensors], Tensors], signature: Signature, inputs: Tensors
+    ) -> Tensors:
+        begin = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        outputs = await loop.run_in_executor(self._threads, run, signature, inputs)
+        self._metrics.ran(time.perf_counter() - begin)
+        return outputs
+
+    def _filled(self, rows: int) -> int:
+        return next((s for s in self._options.allowed_batch_sizes if s >= rows), rows)
+
+
+def _fail(task: _Task, error: Exception) -> None:
+    if not task.done.done():
+        task.done.set_exception(error)
+
+
+def _kind(signature: Signature, inputs: Tensors) -> tuple:
+    """What must agree between requests of a batch: all dimensions that are not padded."""
+    return tuple(
+        (name, value.shape[2:] if signature.pads and value.ndim > 1 else value.shape[1:])
+        for name, value in sorted(inputs.items())
+    )
+
+
+def _merged(signature: Signature, requests: list[Tensors], size: int) -> Tensors:
+    """Requests behind one another, sequences padded with zeros, filled up to `size` rows."""
+    merged = {}
+    for name in requests[0]:
+        values = [request[name] for request in requests]
+        if signature.pads and values[0].ndim > 1:
+            steps = max(value.shape[1] for value in values)
+            values = [_padded(value, steps) for value in values]
+        rows = sum(len(value) for value in values)
+        # Any row that is right will do; its answer is thrown away.
+        values.append(np.repeat(values[0][:1], size - rows, axis=0))
+        merged[name] = np.concatenate(values)
+    return merged
+
+
+def _padded(value: np.ndarray, steps: int) -> np.ndarray:
+    missing = steps - value.shape[1]
+    if not missing:
+        return value
+    return np.pad(value, [(0, 0), (0, missing), *[(0, 0)] * (value.ndim - 2)])

@@ -1,0 +1,139 @@
+"""What the server does with a request, whichever protocol it came by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+
+import numpy as np
+from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2, model_pb2
+
+from t2aux.serving.batching import Batcher
+from t2aux.serving.metrics import Metrics
+from t2aux.serving.models import Models
+from t2aux.serving.servable import CLASSIFY, Servable, Signature
+from t2aux.serving.status import ServingError, invalid
+
+# What a model is called in metrics that nobody serves: clients must not be able to make new ones.
+_UNKNOWN = "unknown"
+_CODES = {"OK": 0, "INVALID_ARGUMENT": 3, "FAILED_PRECONDITION": 9, "INTERNAL": 13}
+
+
+class Core:
+    """The server without its protocols."""
+
+    def __init__(self, models: Models, batcher: Batcher, metrics: Metrics) -> None:
+        """Wraps what answers requests."""
+        self.models = models
+        self.metrics = metrics
+        self._batcher = batcher
+
+    async def predict(
+        self,
+        spec: model_pb2.ModelSpec,
+        inputs: dict[str, np.ndarray],
+        wanted: list[str] | None = None,
+    ) -> tuple[model_pb2.ModelSpec, dict[str, np.ndarray]]:
+        """Runs a signature.
+
+        Args:
+            spec: The model, its version or none, and the signature or none.
+            inputs: By name.
+            wanted: The outputs to give; None or empty: all.
+
+        Returns:
+            What answered, and the outputs by name.
+
+        Raises:
+            ServingError: There is no such model, or the request is wrong, or too many wait.
+        """
+        async with self.models.using(spec.name, _version(spec)) as servable:
+            signature = servable.signature(spec.signature_name)
+            unknown = sorted(set(wanted or ()) - set(signature.outputs))
+            if unknown:
+                raise invalid(f"output tensor alias not found in signature: {unknown[0]}")
+            signature.check(inputs)
+            outputs = await self._batcher.run(servable, signature, inputs)
+            if wanted:
+                outputs = {name: outputs[name] for name in wanted}
+            return _answered(servable, signature), outputs
+
+    async def classify(
+        self, spec: model_pb2.ModelSpec, examples: list[bytes]
+    ) -> tuple[model_pb2.ModelSpec, np.ndarray, np.ndarray]:
+        """Classifies serialized tf.Examples.
+
+        Returns:
+            What answered, the classes' names [B, K] (bytes), and their scores [B, K].
+
+        Raises:
+            ServingError: As `predict`; or the signature is none for classification.
+        """
+        async with self.models.using(spec.name, _version(spec)) as servable:
+            signature = servable.signature(spec.signature_name)
+            if signature.method_name != CLASSIFY:
+                raise invalid(
+                    f"Expected classification signature method_name to be {CLASSIFY}. Was: "
+                    f"{signature.method_name}"
+                )
+            if not examples:
+                raise invalid("Input is empty.")
+            inputs = {"inputs": np.array(examples, object)}
+            signature.check(inputs)
+            outputs = await self._batcher.run(servable, signature, inputs)
+            return _answered(servable, signature), outputs["classes"], outputs["scores"]
+
+    def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
+        """The states of a model's versions, the newest first, or of one. Raises ServingError."""
+        response = get_model_status_pb2.GetModelStatusResponse()
+        wanted = _version(spec)
+        for version in self.models.versions(spec.name):
+            if wanted in (None, version.number):
+                entry = response.model_version_status.add(version=version.number)
+                entry.state = entry.State.Value(version.state)
+                entry.status.SetInParent()
+                if version.error is not None:
+                    entry.status.error_code = _CODES.get(version.error.code, 2)
+                    entry.status.error_message = version.error.message
+        if not response.model_version_status:
+            suffix = "" if wanted is None else f" with version {wanted}"
+            raise ServingError(
+                "NOT_FOUND", f"Could not find any versions of model {spec.name}{suffix}"
+            )
+        return response
+
+    async def counted(self, api: str, method: str, model: str, answer: Awaitable) -> object:
+        """Awaits an answer, and counts and times it. Any failure becomes a ServingError."""
+        begin = time.perf_counter()
+        status = "OK"
+        try:
+            return await answer
+        except ServingError as error:
+            status = error.code
+            raise
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
+        except Exception as error:
+            status = "INTERNAL"
+            logging.exception("A %s request failed.", method)
+            raise ServingError("INTERNAL", "The server failed; its log says why.") from error
+        finally:
+            known = model if model in self.models.names else _UNKNOWN
+            self.metrics.request(known, api, method, status, time.perf_counter() - begin)
+
+
+def _version(spec: model_pb2.ModelSpec) -> int | None:
+    if not spec.name:
+        raise invalid("Missing ModelSpec: give the model's name.")
+    if spec.version_label:
+        raise invalid(f"Unrecognized servable version label: {spec.version_label}")
+    return spec.version.value if spec.HasField("version") else None
+
+
+def _answered(servable: Servable, signature: Signature) -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=servable.name, signature_name=signature.name)
+    spec.version.value = servable.version
+    return spec

@@ -1,0 +1,148 @@
+"""The gRPC services: TensorFlow Serving's PredictionService and ModelService."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from google.protobuf import any_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    input_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from t2aux.serving.core import Core
+from t2aux.serving.status import ServingError, invalid
+
+
+async def _answer(core: Core, method: str, request: Any, context: Any, answer: Awaitable) -> Any:
+    """Awaits an answer within the client's deadline, and says what went wrong as gRPC does."""
+    try:
+        counted = core.counted("gRPC", method, request.model_spec.name, answer)
+        return await asyncio.wait_for(counted, context.time_remaining())
+    except ServingError as error:
+        await context.abort(grpc.StatusCode[error.code], error.message)
+    except asyncio.TimeoutError:
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline has passed.")
+
+
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Predict, Classify and GetModelMetadata; Regress and MultiInference are not implemented."""
+
+    def __init__(self, core: Core) -> None:
+        """Wraps what answers."""
+        self._core = core
+
+    async def Predict(
+        self, request: predict_pb2.PredictRequest, context: Any
+    ) -> predict_pb2.PredictResponse:
+        """Runs a signature."""
+        return await _answer(self._core, "Predict", request, context, self._predict(request))
+
+    async def Classify(
+        self, request: classification_pb2.ClassificationRequest, context: Any
+    ) -> classification_pb2.ClassificationResponse:
+        """Classifies tf.Examples."""
+        return await _answer(self._core, "Classify", request, context, self._classify(request))
+
+    async def GetModelMetadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Any
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """A model's signatures."""
+        answer = metadata(self._core, request)
+        return await _answer(self._core, "GetModelMetadata", request, context, answer)
+
+    async def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        inputs = {name: _array(name, tensor) for name, tensor in request.inputs.items()}
+        spec, outputs = await self._core.predict(
+            request.model_spec, inputs, list(request.output_filter)
+        )
+        response = predict_pb2.PredictResponse(model_spec=spec)
+        for name, value in outputs.items():
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+        return response
+
+    async def _classify(
+        self, request: classification_pb2.ClassificationRequest
+    ) -> classification_pb2.ClassificationResponse:
+        spec, classes, scores = await self._core.classify(
+            request.model_spec, _examples(request.input)
+        )
+        response = classification_pb2.ClassificationResponse(model_spec=spec)
+        for names, values in zip(classes, scores, strict=True):
+            entry = response.result.classifications.add()
+            for name, value in zip(names, values, strict=True):
+                entry.classes.add(label=name.decode("utf-8", "replace"), score=float(value))
+        return response
+
+
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """GetModelStatus; the configuration can't be changed while serving."""
+
+    def __init__(self, core: Core) -> None:
+        """Wraps what answers."""
+        self._core = core
+
+    async def GetModelStatus(
+        self, request: get_model_status_pb2.GetModelStatusRequest, context: Any
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """The states of a model's versions."""
+
+        async def status() -> get_model_status_pb2.GetModelStatusResponse:
+            return self._core.status(request.model_spec)
+
+        return await _answer(self._core, "GetModelStatus", request, context, status())
+
+
+async def metadata(
+    core: Core, request: get_model_metadata_pb2.GetModelMetadataRequest
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    """What GetModelMetadata answers. Raises ServingError."""
+    if not request.metadata_field:
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in request.metadata_field:
+        if field != "signature_def":
+            raise invalid(f"Metadata field {field} is not supported")
+    spec = request.model_spec
+    version = spec.version.value if spec.HasField("version") else None
+    async with core.models.using(spec.name, version) as servable:
+        definitions = get_model_metadata_pb2.SignatureDefMap()
+        for name, definition in servable.signature_defs.items():
+            definitions.signature_def[name].CopyFrom(definition)
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.version
+        packed = any_pb2.Any()
+        packed.Pack(definitions)
+        response.metadata["signature_def"].CopyFrom(packed)
+        return response
+
+
+def _array(name: str, tensor: Any) -> np.ndarray:
+    try:
+        return tf.make_ndarray(tensor)
+    except Exception as error:  # TensorFlow reports a malformed message by many exceptions.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise invalid(f"Input {name!r} is no valid TensorProto: {reason}") from error
+
+
+def _examples(source: input_pb2.Input) -> list[bytes]:
+    """The serialized examples of a request, each with the context that it may come with."""
+    if source.WhichOneof("kind") != "example_list_with_context":
+        return [example.SerializeToString() for example in source.example_list.examples]
+    merged = []
+    for example in source.example_list_with_context.examples:
+        whole = type(example)()
+        whole.CopyFrom(source.example_list_with_context.context)
+        whole.MergeFrom(example)
+        merged.append(whole.SerializeToString())
+    return merged

@@ -1,0 +1,211 @@
+"""JSON to tensors and back, as TensorFlow Serving's REST API has it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from t2aux.serving.servable import Signature, TensorSpec
+from t2aux.serving.status import invalid
+
+ROW, COLUMN = "row", "column"
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """A request's JSON object. Raises ServingError."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"JSON Parse error: {error}") from error
+    if not isinstance(value, dict):
+        raise invalid("Request body is not a JSON object.")
+    name = value.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid("'signature_name' key must be a string value.")
+    return value
+
+
+def predict_inputs(
+    request: dict[str, Any], signature: Signature
+) -> tuple[dict[str, np.ndarray], str]:
+    """The tensors of a predict request.
+
+    Args:
+        request: From `parse`.
+        signature: That it asks for.
+
+    Returns:
+        The inputs by name, and the format, in which it wants the answer.
+
+    Raises:
+        ServingError: Something in it is wrong.
+    """
+    if "instances" in request and "inputs" in request:
+        raise invalid("Not formatted correctly: expecting only one of 'instances' and 'inputs'.")
+    if "instances" in request:
+        return _rows(request["instances"], signature), ROW
+    if "inputs" in request:
+        return _columns(request["inputs"], signature), COLUMN
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def predict_answer(outputs: dict[str, np.ndarray], form: str) -> dict[str, Any]:
+    """The JSON of outputs. Raises ServingError where rows don't agree."""
+    values = {name: _json_of(name, value) for name, value in outputs.items()}
+    alone = len(values) == 1
+    if form == COLUMN:
+        return {"outputs": next(iter(values.values())) if alone else values}
+    sizes = {np.shape(value)[0] if np.ndim(value) else None for value in outputs.values()}
+    if len(sizes) != 1 or None in sizes:
+        raise invalid("Outputs have no common batch size: ask in the columnar format (inputs).")
+    if alone:
+        return {"predictions": next(iter(values.values()))}
+    rows = zip(*values.values(), strict=True)
+    return {"predictions": [dict(zip(values, row, strict=True)) for row in rows]}
+
+
+def examples(request: dict[str, Any]) -> list[bytes]:
+    """The serialized tf.Examples of a classify request. Raises ServingError."""
+    given = request.get("examples")
+    if not isinstance(given, list) or not given:
+        raise invalid("When method is classify, key 'examples' is expected and was not found")
+    context = request.get("context", {})
+    if not isinstance(context, dict):
+        raise invalid("'context' is not a JSON object.")
+    return [_example(item, context).SerializeToString() for item in given]
+
+
+def classify_answer(classes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    """The JSON of a classification, [B, K] each."""
+    return {
+        "result": [
+            [[n.decode("utf-8", "replace"), float(v)] for n, v in zip(names, row, strict=True)]
+            for names, row in zip(classes, scores, strict=True)
+        ]
+    }
+
+
+def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
+    if not isinstance(item, dict):
+        raise invalid("An entry of 'examples' is not a JSON object.")
+    twice = sorted(set(item) & set(context))
+    if twice:
+        raise invalid(f"The feature {twice[0]!r} is in 'context' and in an example.")
+    example = tf.train.Example()
+    for name, value in {**context, **item}.items():
+        values = value if isinstance(value, list) else [value]
+        values = [_bytes_of(v) if isinstance(v, (dict, str)) else v for v in values]
+        feature = example.features.feature[name]
+        kinds = {type(v) for v in values}
+        if kinds == {bytes}:
+            feature.bytes_list.value.extend(values)
+        elif kinds == {int}:
+            try:
+                feature.int64_list.value.extend(values)
+            except ValueError as error:
+                raise invalid(f"A value of the feature {name!r} is out of range.") from error
+        elif kinds and kinds <= {int, float}:
+            feature.float_list.value.extend(float(v) for v in values)
+        elif kinds:
+            raise invalid(f"The feature {name!r} holds values that are no numbers or strings.")
+    return example
+
+
+def _rows(instances: Any, signature: Signature) -> dict[str, np.ndarray]:
+    if not isinstance(instances, list) or not instances:
+        raise invalid("Expecting 'instances' value to be a list with at least one entry.")
+    if all(isinstance(i, dict) and not _is_b64(i) for i in instances):
+        names = set(instances[0])
+        if any(set(i) != names for i in instances):
+            raise invalid("Failed to process element: the instances have different names.")
+        _known(names, signature)
+        return {n: _tensor(n, [i[n] for i in instances], signature.inputs[n]) for n in names}
+    return {_only(signature): _tensor(_only(signature), instances, _spec(signature))}
+
+
+def _columns(inputs: Any, signature: Signature) -> dict[str, np.ndarray]:
+    if isinstance(inputs, dict) and not _is_b64(inputs):
+        _known(set(inputs), signature)
+        return {n: _tensor(n, value, signature.inputs[n]) for n, value in inputs.items()}
+    return {_only(signature): _tensor(_only(signature), inputs, _spec(signature))}
+
+
+def _known(names: set[str], signature: Signature) -> None:
+    unknown = sorted(names - set(signature.inputs))
+    if unknown:
+        raise invalid(f"JSON object: does not have named input: {unknown[0]}")
+
+
+def _only(signature: Signature) -> str:
+    if len(signature.inputs) != 1:
+        raise invalid(
+            f"The signature {signature.name!r} has the inputs {', '.join(sorted(signature.inputs))}"
+            ": name them."
+        )
+    return next(iter(signature.inputs))
+
+
+def _spec(signature: Signature) -> TensorSpec:
+    return signature.inputs[_only(signature)]
+
+
+def _tensor(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
+    """A (nested) list as an array of the signature's type."""
+    if spec.dtype == tf.string:
+        strings = _strings(value)
+        return np.array(strings, object) if isinstance(strings, list) else np.array(strings)
+    try:
+        array = np.array(value)
+    except ValueError as error:
+        raise invalid(
+            f"The tensor {name!r} has rows of different lengths: fill them up."
+        ) from error
+    if array.dtype.kind not in "iufb" or not array.size:
+        raise invalid(f"The tensor {name!r} is no list of numbers.")
+    wanted = np.dtype(spec.numpy_dtype)
+    if wanted.kind in "iu":
+        limits = np.iinfo(wanted)
+        if array.dtype.kind not in "iu" or array.min() < limits.min or array.max() > limits.max:
+            raise invalid(f"The tensor {name!r} is not of type {spec.dtype.name}.")
+    elif (wanted.kind == "b") != (array.dtype.kind == "b"):
+        raise invalid(f"The tensor {name!r} is not of type {spec.dtype.name}.")
+    with np.errstate(over="ignore"):  # What becomes infinite is refused later.
+        return array.astype(wanted)
+
+
+def _strings(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_strings(v) for v in value]
+    return _bytes_of(value)
+
+
+def _bytes_of(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if _is_b64(value) and isinstance(value["b64"], str):
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise invalid("Unable to base64 decode") from error
+    raise invalid("Expecting a string or an object {'b64': ...}.")
+
+
+def _is_b64(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"b64"}
+
+
+def _json_of(name: str, value: np.ndarray) -> Any:
+    if value.dtype != object:
+        return value.tolist()
+    if name.endswith("_bytes"):
+        return _mapped(value.tolist(), lambda v: {"b64": base64.b64encode(v).decode("ascii")})
+    return _mapped(value.tolist(), lambda v: v.decode("utf-8", "replace"))
+
+
+def _mapped(value: Any, change: Any) -> Any:
+    return [_mapped(v, change) for v in value] if isinstance(value, list) else change(value)

@@ -1,0 +1,145 @@
+"""The REST API of TensorFlow Serving, and the page that Prometheus reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
+
+from t2aux.serving import grpc_services, json_tensors
+from t2aux.serving.core import Core
+from t2aux.serving.status import HTTP_STATUS, ServingError, invalid
+
+_MODEL = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(?::(\w+)|(/metadata))?", re.I)
+# Bodies above this are parsed in a thread, so that others needn't wait.
+_LARGE = 1 << 16
+
+
+class RestHandlers:
+    """The handlers of an aiohttp application."""
+
+    def __init__(self, core: Core, timeout: float, monitoring_path: str | None) -> None:
+        """Wraps what answers.
+
+        Args:
+            core: See there.
+            timeout: Seconds in which a request must have arrived, and must be answered.
+            monitoring_path: Where Prometheus reads; None: nowhere.
+        """
+        self._core = core
+        self._timeout = timeout
+        self._monitoring_path = monitoring_path
+
+    def application(self, max_request_bytes: int) -> web.Application:
+        """The application, which refuses larger bodies."""
+        application = web.Application(client_max_size=max_request_bytes)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        return application
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        if request.method == "GET" and request.path == self._monitoring_path:
+            text = self._core.metrics.text()
+            return web.Response(
+                body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            )
+        try:
+            return _response(await self._answer(request))
+        except ServingError as error:
+            return _response({"error": error.message}, HTTP_STATUS[error.code])
+        except web.HTTPRequestEntityTooLarge as error:
+            message = f"The request body is larger than the {error.max_size} bytes allowed."
+            return _response({"error": message}, 413, close=True)
+
+    async def _answer(self, request: web.Request) -> Any:
+        found = _MODEL.fullmatch(request.path)
+        method, path = request.method, request.path
+        malformed = invalid(f"Malformed request: {method} {path}")
+        if found is None:
+            raise malformed
+        name, version, verb, wants_metadata = found.groups()
+        spec = model_pb2.ModelSpec(name=name)
+        if version:
+            if len(version) > 18:
+                raise invalid(f"Failed to convert version: {version} to numeric.")
+            spec.version.value = int(version)
+        answer: Callable[[], Awaitable[Any]]
+        if method == "POST" and (verb or "").lower() in ("predict", "classify"):
+            label = verb.lower().capitalize()
+            run = self._predict if label == "Predict" else self._classify
+
+            async def answer() -> Any:
+                return await run(spec, await self._body(request))
+
+        elif method == "POST" and (verb or "").lower() == "regress":
+            raise ServingError("UNIMPLEMENTED", "The models are classifiers: Regress is not there.")
+        elif method == "GET" and not verb:
+            label = "GetModelMetadata" if wants_metadata else "GetModelStatus"
+
+            async def answer() -> Any:
+                return await self._metadata(spec) if wants_metadata else self._status(spec)
+
+        else:
+            raise malformed
+        try:
+            counted = self._core.counted("REST", label, name, answer())
+            return await asyncio.wait_for(counted, self._timeout)
+        except asyncio.TimeoutError:
+            raise ServingError(
+                "DEADLINE_EXCEEDED",
+                f"The request was not received and answered within {self._timeout:g} s.",
+            ) from None
+
+    async def _body(self, request: web.Request) -> dict[str, Any]:
+        body = await request.read()
+        if len(body) < _LARGE:
+            return json_tensors.parse(body)
+        return await asyncio.to_thread(json_tensors.parse, body)
+
+    async def _predict(self, spec: model_pb2.ModelSpec, body: dict[str, Any]) -> Any:
+        spec.signature_name = body.get("signature_name", "")
+        version = spec.version.value if spec.HasField("version") else None
+        async with self._core.models.using(spec.name, version) as servable:
+            signature = servable.signature(spec.signature_name)
+            inputs, form = await asyncio.to_thread(json_tensors.predict_inputs, body, signature)
+            # The same version answers, should a newer one come meanwhile.
+            spec.version.value = servable.version
+            _, outputs = await self._core.predict(spec, inputs)
+        return await asyncio.to_thread(json_tensors.predict_answer, outputs, form)
+
+    async def _classify(self, spec: model_pb2.ModelSpec, body: dict[str, Any]) -> Any:
+        spec.signature_name = body.get("signature_name", "")
+        examples = await asyncio.to_thread(json_tensors.examples, body)
+        _, classes, scores = await self._core.classify(spec, examples)
+        return json_tensors.classify_answer(classes, scores)
+
+    async def _metadata(self, spec: model_pb2.ModelSpec) -> Any:
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=spec, metadata_field=["signature_def"]
+        )
+        return _of_message(await grpc_services.metadata(self._core, request))
+
+    def _status(self, spec: model_pb2.ModelSpec) -> Any:
+        return _of_message(self._core.status(spec))
+
+
+def _of_message(message: Any) -> Any:
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def _response(value: Any, status: int = 200, *, close: bool = False) -> web.Response:
+    response = web.Response(
+        body=json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"),
+        status=status,
+        content_type="application/json",
+    )
+    if close:
+        response.force_close()
+    return response

@@ -1,0 +1,201 @@
+"""The server: models, protocols and how they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from absl import logging
+from aiohttp import web
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from t2aux.errors import UserError
+from t2aux.serving.batching import Batcher, BatchingOptions
+from t2aux.serving.core import Core
+from t2aux.serving.grpc_services import ModelService, PredictionService
+from t2aux.serving.metrics import Metrics
+from t2aux.serving.models import ModelConfig, Models
+from t2aux.serving.rest import RestHandlers
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerOptions:
+    """How to serve.
+
+    Attributes:
+        host: The address to listen at; the default is reachable from this machine alone.
+        port: Of gRPC; 0 for any that is free.
+        rest_api_port: Of REST; 0 for any that is free.
+        batching: See `BatchingOptions`.
+        poll_seconds: Between looks for new versions.
+        rest_timeout: Seconds for a REST request to arrive and be answered.
+        max_request_bytes: Of a gRPC message or a REST body.
+        max_connections: REST connections and gRPC requests at once; more wait.
+        grace_seconds: For requests in flight when the server is told to stop.
+        monitoring_path: Where Prometheus reads, on the REST port; None: nowhere.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8500
+    rest_api_port: int = 8501
+    batching: BatchingOptions = dataclasses.field(default_factory=BatchingOptions)
+    poll_seconds: float = 1.0
+    rest_timeout: float = 30.0
+    max_request_bytes: int = 64 << 20
+    max_connections: int = 1000
+    grace_seconds: float = 10.0
+    monitoring_path: str | None = "/monitoring/prometheus/metrics"
+
+
+class Server:
+    """A server in the running event loop.
+
+    Attributes:
+        port: Of gRPC, once started.
+        rest_api_port: Of REST, once started.
+        models: What it serves.
+    """
+
+    def __init__(self, configs: Sequence[ModelConfig], options: ServerOptions) -> None:
+        """Prepares; see `start`.
+
+        Args:
+            configs: The models.
+            options: See `ServerOptions`.
+        """
+        self.port = options.port
+        self.rest_api_port = options.rest_api_port
+        self._options = options
+        self._loader = ThreadPoolExecutor(1, "t2aux-load")
+        # Two more, for requests that can't be put together.
+        self._threads = ThreadPoolExecutor(options.batching.num_batch_threads + 2, "t2aux-run")
+        metrics = Metrics()
+        self.models = Models(configs, self._loader, metrics)
+        self._core = Core(self.models, Batcher(options.batching, self._threads, metrics), metrics)
+        self._grpc: grpc.aio.Server | None = None
+        self._rest: web.AppRunner | None = None
+        self._poller: asyncio.Task | None = None
+
+    async def start(self) -> None:
+        """Loads the models, and listens.
+
+        Raises:
+            UserError: A model can't be loaded, or a port is taken.
+        """
+        await self.models.poll()
+        self.models.check()
+        try:
+            await self._start_grpc()
+            await self._start_rest()
+        except BaseException:
+            await self.stop()
+            raise
+        self._poller = asyncio.ensure_future(self._poll())
+
+    async def stop(self) -> None:
+        """Takes no more requests, answers those in flight, and unloads the models."""
+        if self._poller is not None:
+            self._poller.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._poller
+        if self._grpc is not None:
+            await self._grpc.stop(self._options.grace_seconds)
+        if self._rest is not None:
+            await self._rest.cleanup()
+        await self.models.close()
+        self._threads.shutdown()
+        self._loader.shutdown()
+
+    async def _start_grpc(self) -> None:
+        options = self._options
+        self._grpc = grpc.aio.server(
+            maximum_concurrent_rpcs=options.max_connections,
+            options=[
+                ("grpc.max_receive_message_length", options.max_request_bytes),
+                ("grpc.max_send_message_length", -1),
+                # Otherwise two servers would share a port, and each get some of the requests.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            PredictionService(self._core), self._grpc
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelService(self._core), self._grpc
+        )
+        try:
+            self.port = self._grpc.add_insecure_port(f"{options.host}:{options.port}")
+        except RuntimeError as error:
+            raise _taken(options.host, options.port, "port") from error
+        await self._grpc.start()
+
+    async def _start_rest(self) -> None:
+        options = self._options
+        handlers = RestHandlers(self._core, options.rest_timeout, options.monitoring_path)
+        self._rest = web.AppRunner(
+            handlers.application(options.max_request_bytes),
+            access_log=None,
+            keepalive_timeout=options.rest_timeout,
+            shutdown_timeout=options.grace_seconds,
+            handler_cancellation=True,
+        )
+        await self._rest.setup()
+        site = web.TCPSite(
+            self._rest, options.host, options.rest_api_port, backlog=options.max_connections
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            raise _taken(options.host, options.rest_api_port, "rest_api_port") from error
+        self.rest_api_port = self._rest.addresses[0][1]
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.poll_seconds)
+            try:
+                await self.models.poll()
+            except Exception:  # The server lives, whatever a version's files do.
+                logging.exception("Looking for new versions failed.")
+
+
+def serve(
+    configs: Sequence[ModelConfig],
+    options: ServerOptions,
+    started: Callable[[Server], None],
+) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        configs: The models.
+        options: See `ServerOptions`.
+        started: Called once it listens.
+
+    Raises:
+        UserError: See `Server.start`.
+    """
+
+    async def run() -> None:
+        server = Server(configs, options)
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        await server.start()
+        started(server)
+        await stopped.wait()
+        logging.info("Stopping: the requests in flight are answered first.")
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def _taken(host: str, port: int, flag: str) -> UserError:
+    return UserError(
+        f"Can't listen at {host}:{port}: the port is taken, or the address is not this machine's. "
+        f"Give another --{flag} (0 for any that is free) or --host."
+    )

@@ -1,0 +1,130 @@
+"""The variants of the TensorFlow Lite files: they are what they say, and answer nearly the same."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from t2aux import litert
+from t2aux.errors import UserError
+from t2aux.export import flatbuffer, tflite, variants
+from t2aux.export.runtimes import CheckpointClassifier
+from tests import networks
+
+STEPS = 42
+QUANTISED = [
+    (name, form)
+    for name, variant in variants.VARIANTS.items()
+    if name != "float32"
+    for form in variant.forms
+]
+
+
+def network(kind):
+    """A classifier whose matrices are large enough, and sequences for it."""
+    rng = np.random.default_rng(0)
+    info = networks.text_info(vocabulary=27) if kind == "text" else networks.vectors_info(2, STEPS)
+    classifier = networks.classifier(info, hidden=32, projection_size=32, head_size=64)
+    for variable in classifier.variables:
+        variable.assign(variable * 1.5)
+    if kind == "text":
+        return classifier, [rng.integers(0, 27, n).astype(np.int32) for n in (1, 9, 40)]
+    return classifier, list(rng.random((3, STEPS, 2)).astype(np.float32))
+
+
+@pytest.fixture(scope="module", params=["text", "vectors"])
+def trained(request):
+    return network(request.param)
+
+
+def answer(directory, content, info, form, variant, sequence):
+    """What an exported file answers, through the client."""
+    from t2aux import files
+
+    path = directory / litert.file_name(form, variant)
+    path.write_bytes(content)
+    entry = {"form": form, "variant": variant}
+    if form == "stateful":
+        entry["segment"] = tflite.stateful_segment(info.length, 28)
+    metadata = {
+        "format": litert.FORMAT,
+        "format_version": litert.FORMAT_VERSION,
+        "classes": list(info.classes),
+        "preprocessing": info.to_json(),
+        "artefacts": {path.name: entry},
+        "files": {path.name: litert.digest(content)},
+    }
+    files.write_json(directory / litert.METADATA, metadata)
+    classifier = litert.LiteRTClassifier(path)
+    assert (classifier.form, classifier.variant) == (form, variant)
+    if form == "whole":
+        return classifier.probabilities(sequence)
+    segment = 28 if info.length is None else 21
+    *_, (_, probabilities) = classifier.stream(sequence, segment)
+    return probabilities
+
+
+@pytest.mark.parametrize(("name", "form"), QUANTISED)
+def test_a_variant_is_what_it_says_and_answers_nearly_the_same(trained, name, form, tmp_path):
+    classifier, sequences = trained
+    variant = variants.VARIANTS[name]
+    content = tflite.convert(classifier, form, variant, calibration=sequences)
+    stored = flatbuffer.weights(content)
+    large = {t for t, counts in stored.items() if max(counts) >= flatbuffer.LEAST_QUANTISED}
+    assert large == variant.types
+    exact = tflite.convert(classifier, form)
+    assert len(content) < 0.95 * len(exact)
+    reference = CheckpointClassifier(classifier)
+    for sequence in sequences:
+        wanted = reference.probabilities(sequence)
+        found = answer(tmp_path, content, classifier.info, form, name, sequence)
+        limit = {"float16": 1e-3, "dynamic_int4": 0.1}.get(name, 0.03)
+        assert 0 < np.abs(found - wanted).max() < limit
+
+
+def test_no_values_are_lost_or_stored_twice(trained):
+    classifier, _ = trained
+    stored = {
+        name: sum(map(sum, flatbuffer.weights(tflite.convert(classifier, "whole", v)).values()))
+        for name, v in variants.VARIANTS.items()
+        if "whole" in v.forms
+    }
+    assert len(set(stored.values())) == 1
+
+
+def test_a_network_that_is_too_small_is_refused():
+    small = networks.classifier(networks.vectors_info(length=8), hidden=8)
+    with pytest.raises(
+        UserError, match=r"too small for classifier_dynamic_int8\.tflite: .* float32"
+    ):
+        tflite.convert(small, "whole", variants.VARIANTS["dynamic_int8"])
+
+
+def test_weights_that_stay_in_float_are_refused():
+    classifier, _ = network("vectors")
+    content = tflite.convert(classifier, "whole")
+    with pytest.raises(UserError, match=r"weights of it in int8 but kept 4,096 values in float32"):
+        flatbuffer.check_weights(content, {"int8"}, "it")
+
+
+def test_four_bits_need_the_extra(monkeypatch):
+    classifier, _ = network("vectors")
+    monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
+    with pytest.raises(UserError, match=r"pip install 't2aux\[quantization\]'"):
+        tflite.convert(classifier, "whole", variants.VARIANTS["dynamic_int4"])
+
+
+@pytest.mark.parametrize("names", [["int9"], [], ["float32", ""]])
+def test_unknown_variants(names):
+    with pytest.raises(UserError, match=r"There is no variant .* dynamic_int8"):
+        variants.named(names)
+
+
+def test_a_stateful_file_takes_multiples_of_its_segment(tmp_path):
+    classifier, sequences = network("vectors")
+    content = tflite.convert(classifier, "stateful")
+    answer(tmp_path, content, classifier.info, "stateful", "float32", sequences[0])
+    model = litert.LiteRTClassifier(tmp_path / litert.file_name("stateful"))
+    with pytest.raises(UserError, match=r"takes 21 steps at once: .* not 5"):
+        list(model.stream(sequences[0], 5))
+    assert [steps for steps, _ in model.stream(sequences[0], 21)] == [21, 42]
