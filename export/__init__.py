@@ -2,6 +2,7 @@
 
     directory, measured = pipeline.export(run.load_run("runs/quick"), "exports/quick")
 
-A version's directory holds everything: `saved_model.pb` and `variables/`, `classifier.tflite`,
-`classifier_stream.tflite`, `metadata.json`, `parity.json` and `README.md`, the model card.
+A version's directory holds everything: `saved_model.pb`, `variables/` and, in `assets.extra/`,
+warm-up requests for TF Serving; `classifier.tflite`, `classifier_stream.tflite`, `metadata.json`,
+`parity.json` and `README.md`, the model card.
 """

@@ -7,7 +7,7 @@ import string
 from typing import Any
 
 from t2aux import litert
-from t2aux.export import saved_model
+from t2aux.export import saved_model, warmup
 from t2aux.export.parity import Parity
 from t2aux.preprocessing import DatasetInfo
 from t2aux.run import Run
@@ -266,6 +266,7 @@ def _command(info: DatasetInfo, metadata: dict[str, Any]) -> str:
 def _files(metadata: dict[str, Any]) -> str:
     about = {
         "saved_model.pb": "with `variables/`: the SavedModel",
+        warmup.PATH: "requests that TF Serving replays when it loads the SavedModel",
         **{
             name: f"TensorFlow Lite, {_FORMS[entry['form']]}{_VARIANTS[entry['variant']]}"
             for name, entry in metadata["artefacts"].items()

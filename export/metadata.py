@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import t2aux
 from t2aux import litert
-from t2aux.export import flatbuffer, saved_model
+from t2aux.export import flatbuffer, saved_model, warmup
 from t2aux.export.variants import VARIANTS
 from t2aux.run import Run
 
@@ -42,10 +42,11 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         kind, classes: Of the data: "image", "text" or "vectors", and the names by label.
         preprocessing: `DatasetInfo.to_json()`.
         model: The input layer and the sizes.
-        artefacts: By name, the tensors of each signature with shapes (null: any size) and types.
-            A TensorFlow Lite file's form and variant (`t2aux.export.tflite`), the steps that one of
-            the stateful form takes at once, its operations, and how many values of its matrices are
-            stored in each type.
+        artefacts: By name, the tensors of each signature with shapes (null: any size) and types (of
+            a SavedModel with TF Serving's method, and where its warm-up requests are). A TensorFlow
+            Lite file's form and variant (`t2aux.export.tflite`), the steps that one of the stateful
+            form takes at once, its operations, and how many values of its matrices are stored in
+            each type.
         files: By relative path, bytes and SHA-256 of the artefacts' files.
         checkpoint: Its name and step, and the run's name.
         configuration: The run's, as gin text.
@@ -53,12 +54,8 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
     """
     classifier = run.classifier
     return {
-        "format": litert.FORMAT,
-        "format_version": litert.FORMAT_VERSION,
+        **litert.description(run.info),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "kind": run.info.kind,
-        "classes": list(run.info.classes),
-        "preprocessing": run.info.to_json(),
         "model": {
             "input_layer": type(classifier.input).__name__,
             "input_size": classifier.input.output_size,
@@ -91,6 +88,8 @@ def _artefacts(directory: pathlib.Path) -> dict[str, Any]:
     described: dict[str, Any] = {}
     if (directory / "saved_model.pb").exists():
         described["SavedModel"] = {"signatures": _signatures(directory)}
+        if (directory / warmup.PATH).exists():
+            described["SavedModel"]["warmup"] = warmup.PATH
     for variant in VARIANTS.values():
         for form in variant.forms:
             path = directory / litert.file_name(form, variant.name)
@@ -123,7 +122,11 @@ def _signatures(directory: pathlib.Path) -> dict[str, Any]:
     """Reads the signatures from the SavedModel itself."""
     loaded = saved_model.read_signatures(directory)
     return {
-        name: {"inputs": _tensors(signature.inputs), "outputs": _tensors(signature.outputs)}
+        name: {
+            "method": signature.method_name,
+            "inputs": _tensors(signature.inputs),
+            "outputs": _tensors(signature.outputs),
+        }
         for name, signature in sorted(loaded.items())
     }
 

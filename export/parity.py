@@ -17,6 +17,7 @@ from absl import logging
 
 from t2aux import data, litert
 from t2aux.errors import UserError
+from t2aux.export import warmup
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.model.classifier import Classifier
@@ -178,8 +179,12 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
     metadata = litert.read_metadata(directory)
     if (directory / "saved_model.pb").exists():
         model = SavedModelClassifier(directory)
-        entries = metadata["files"]
-        size = sum(e["bytes"] for name, e in entries.items() if not name.endswith(".tflite"))
+        # The warm-up requests beside it are no part of the model.
+        size = sum(
+            entry["bytes"]
+            for name, entry in metadata["files"].items()
+            if not name.endswith(".tflite") and name != warmup.PATH
+        )
 
         def streamed(inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             *_, (_, probabilities) = model.stream_batch(inputs, lengths, segment)
@@ -189,7 +194,11 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
             ids = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
             return model.text_batch([text_of_ids(split.info, row) for row in ids])
 
-        functions = {"serving_default": model.batch, "step_segment": streamed}
+        functions = {
+            "serving_default": model.batch,
+            "serving_classify": model.example_batch,
+            "step_segment": streamed,
+        }
         if split.info.is_text:
             functions["serving_text"] = of_text
         for name, function in functions.items():

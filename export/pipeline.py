@@ -11,7 +11,7 @@ from absl import logging
 
 from t2aux import config, data, files, litert
 from t2aux.errors import UserError
-from t2aux.export import card, metadata, parity, saved_model, staging, tflite
+from t2aux.export import card, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
 from t2aux.export.twin import Twin
 from t2aux.model.classifier import Classifier
@@ -32,6 +32,7 @@ def export(
     examples: int | None = None,
     segment: int = 28,
     tolerance: parity.Tolerance | None = None,
+    serving_batch_sizes: Sequence[int] = warmup.BATCH_SIZES,
     before_publishing: Callable[[], None] | None = None,
 ) -> tuple[pathlib.Path, parity.Parity]:
     """Exports a run: artefacts, metadata.json, parity.json and a model card.
@@ -45,9 +46,10 @@ def export(
         variants: Which variants of the TensorFlow Lite files; see `t2aux.export.variants`.
         calibration_examples: How many training examples the variant int8 is calibrated on.
         examples: How many test examples to measure (a fixed random choice); all by default.
-        segment: Steps of a segment when the streaming artefacts are measured, and the most that
-            those with a state of their own take at once.
+        segment: Steps of a segment when the streaming artefacts are measured and the SavedModel is
+            warmed up, and the most that files with a state of their own take at once.
         tolerance: How far an artefact may be from the checkpoint.
+        serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
         before_publishing: Called when all is written, the last moment to give up: where it raises,
             nothing is left behind.
 
@@ -55,9 +57,10 @@ def export(
         The version's directory, and what was measured.
 
     Raises:
-        UserError: The classifier is not an LSTM, a format is unknown, the directory can't be
-            written, the version is there already, the test data is missing, or an artefact could
-            not be made or is further off than the tolerance. Nothing is left behind then.
+        UserError: The classifier is not an LSTM, a format or batch size is wrong, the directory
+            can't be written, the version is there already, the test data is missing, or an
+            artefact could not be made or is further off than the tolerance. Nothing is left behind
+            then.
     """
     _check_model(run)
     unknown = sorted(set(formats) - set(FORMATS))
@@ -69,12 +72,17 @@ def export(
     made = tflite_variants.named(variants) if "tflite" in formats else []
     if segment < 1:
         raise UserError(f"A segment has {segment} steps: give at least 1.")
+    warmup.check_batch_sizes(serving_batch_sizes)
     with staging.staged(export_dir, version) as stage:
         split = _test_split(run, examples)
         directory = stage.directory
         if "saved_model" in formats:
             logging.info("Writing the SavedModel ...")
             saved_model.save(Twin(run.classifier), directory)
+            hidden_size = run.classifier.hidden_size
+            warmup.write(
+                directory, run.info, hidden_size, split.lengths, segment, serving_batch_sizes
+            )
         calibration = _calibration(run, calibration_examples, made)
         for variant in made:
             logging.info("Converting to TensorFlow Lite, %s ...", variant.name)

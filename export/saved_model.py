@@ -8,14 +8,20 @@ Signatures (B sequences, T steps, C channels, H cells, K classes, k = min(5, K))
 | `serving_text` (text only) | text [B] string | answers |
 | `initial_state` | batch [B] int32, of which only the size counts | h, c [B, H] float32 |
 | `step_segment` | segment [B, S, C] or [B, S], lengths [B] int32, h, c | h, c, probabilities |
+| `serving_classify` | inputs [B] string, tf.Examples | classes, scores [B, K] string, float32 |
+| `describe` | batch [B] int32, of which only the size counts | metadata [B] string, JSON |
 
 Answers: probabilities [B, K] float32; and the k best, best first: classes [B, k] int32, names
 [B, k] string, top_probabilities [B, k] float32. Every input has the batch in dimension 0, as
-TF Serving's batching wants it.
+TF Serving's batching wants it. `serving_classify` is for TF Serving's Classify: all classes, best
+first. A tf.Example has the feature `inputs`, a float_list of T * C values or an int64_list of T
+ids, or, for a text, `text`, a bytes_list of one. `describe` gives a client what it has to know: the
+format, the classes and the preprocessing, as in metadata.json.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -24,12 +30,18 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from t2aux import litert
 from t2aux.errors import UserError
+from t2aux.export.examples import Examples
 from t2aux.export.text import TextIds
 from t2aux.export.twin import Twin
 from t2aux.model.lstm import LSTMState
 
 TOP = 5
+CLASSIFY = "serving_classify"
+DESCRIBE = "describe"
+# TF Serving's Classify refuses a signature with another.
+CLASSIFY_METHOD = "tensorflow/serving/classify"
 
 
 class ServingClassifier(tf.Module):
@@ -45,6 +57,8 @@ class ServingClassifier(tf.Module):
         self.twin = twin
         self._names = tf.constant(twin.info.classes)
         self._text_ids = TextIds(twin.info) if twin.info.is_text else None
+        self._examples = Examples(twin.info, self._text_ids)
+        self._metadata = tf.constant(json.dumps(litert.description(twin.info)))
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The concrete functions by the names of their signatures."""
@@ -57,6 +71,8 @@ class ServingClassifier(tf.Module):
                 self.step_segment,
                 [twin.tokens_spec(None, None, "segment"), lengths, *twin.state_spec(None)],
             ),
+            CLASSIFY: (self.classify_examples, [tf.TensorSpec([None], tf.string, "inputs")]),
+            DESCRIBE: (self.describe, [tf.TensorSpec([None], tf.int32, "batch")]),
         }
         if self._text_ids is not None:
             specs["serving_text"] = (
@@ -80,9 +96,7 @@ class ServingClassifier(tf.Module):
         Returns:
             The answers, see above.
         """
-        inputs, lengths = self._checked(inputs, lengths, least=1)
-        state = self.twin.scan(inputs, self.twin.init_state(tf.shape(inputs)[0]), lengths)
-        return self._answers(state.h)
+        return self._answers(self._final(inputs, lengths), min(TOP, self.twin.info.num_classes))
 
     def classify_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Texts, [B] string (UTF-8), none of them empty. Returns the answers."""
@@ -90,6 +104,24 @@ class ServingClassifier(tf.Module):
         empty = tf.debugging.assert_positive(lengths, "A text is empty.")
         with tf.control_dependencies([empty]):
             return self.classify(tf.identity(ids), lengths)
+
+    def classify_examples(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies serialized tf.Examples, for TF Serving's Classify.
+
+        Args:
+            inputs: [B] string; see `Examples`.
+
+        Returns:
+            `classes` [B, K] string and `scores` [B, K] float32, all classes, best first: each score
+            comes with its class, so that the first is the answer, as it is in `serving_default`.
+        """
+        tokens, lengths = self._examples(inputs)
+        answers = self._answers(self._final(tokens, lengths), self.twin.info.num_classes)
+        return {"classes": answers["names"], "scores": answers["top_probabilities"]}
+
+    def describe(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a client has to know, as JSON: once for each of `batch` [B]."""
+        return {"metadata": tf.fill(tf.shape(batch), self._metadata)}
 
     def initial_state(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         """The state before any step: zeros [B, H] for `batch` [B]."""
@@ -114,9 +146,14 @@ class ServingClassifier(tf.Module):
         state = self.twin.scan(segment, LSTMState(h, c), lengths)
         return {**state._asdict(), "probabilities": self.twin.probabilities(state.h)}
 
-    def _answers(self, h: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _final(self, inputs: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """The LSTM's output [B, H] at the ends of whole sequences."""
+        inputs, lengths = self._checked(inputs, lengths, least=1)
+        return self.twin.scan(inputs, self.twin.init_state(tf.shape(inputs)[0]), lengths).h
+
+    def _answers(self, h: tf.Tensor, top: int) -> dict[str, tf.Tensor]:
         probabilities = self.twin.probabilities(h)
-        top = tf.math.top_k(probabilities, min(TOP, self.twin.info.num_classes))
+        top = tf.math.top_k(probabilities, top)
         return {
             "probabilities": probabilities,
             "classes": top.indices,
@@ -160,6 +197,17 @@ def save(twin: Twin, directory: pathlib.Path) -> None:
     """Writes the SavedModel. See `write`."""
     module = ServingClassifier(twin)
     write(module, directory, module.signatures())
+    _set_method(directory, CLASSIFY, CLASSIFY_METHOD)
+
+
+def _set_method(directory: pathlib.Path, signature: str, method: str) -> None:
+    """Changes a signature's method, which `tf.saved_model.save` leaves no choice of."""
+    path = directory / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    saved.meta_graphs[0].signature_def[signature].method_name = method
+    path.write_bytes(saved.SerializeToString(deterministic=True))
+    # Optional, and of the file as it was before.
+    (directory / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def write(

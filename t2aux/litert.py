@@ -68,27 +68,55 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
         metadata = files.read_json(path)
     except RecursionError as error:
         raise UserError(f"{path} is damaged: its JSON is nested too deep; {_MENDING}") from error
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise UserError(f"{path} does not describe an export of t2aux: {_MENDING}")
-    version = metadata.get("format_version")
-    if version != FORMAT_VERSION or type(version) is not int:
-        raise UserError(
-            f"{path} has the format version {version!r}, and this program reads {FORMAT_VERSION}: "
-            "install the t2aux that wrote it, or export again."
-        )
-    try:
-        info = DatasetInfo.from_json(metadata.get("preprocessing"))
-    except UserError as error:
-        raise UserError(f"{path} is damaged in its entry `preprocessing`: {_MENDING}") from error
-    if metadata.get("classes") != list(info.classes):
-        raise UserError(
-            f"{path} is damaged: its classes contradict its preprocessing's; {_MENDING}"
-        )
+    check_description(metadata, path)
     for name in ("artefacts", "files"):
         entries = metadata.get(name)
         if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
             raise UserError(f"{path} is damaged in its entry `{name}`: {_MENDING}")
     return metadata
+
+
+def description(info: DatasetInfo) -> dict[str, Any]:
+    """The part of metadata.json that says what a classifier reads and what it answers."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "kind": info.kind,
+        "classes": list(info.classes),
+        "preprocessing": info.to_json(),
+    }
+
+
+def check_description(value: Any, source: str | os.PathLike[str]) -> DatasetInfo:
+    """Reads what `description` made.
+
+    Args:
+        value: As JSON was read; may hold more.
+        source: What the JSON is called, for the message.
+
+    Returns:
+        The classes and the preprocessing.
+
+    Raises:
+        UserError: It is damaged, or of another format than this program reads.
+    """
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise UserError(f"{source} does not describe an export of t2aux: {_MENDING}")
+    version = value.get("format_version")
+    if version != FORMAT_VERSION or type(version) is not int:
+        raise UserError(
+            f"{source} has the format version {version!r}, and this program reads "
+            f"{FORMAT_VERSION}: install the t2aux that wrote it, or export again."
+        )
+    try:
+        info = DatasetInfo.from_json(value.get("preprocessing"))
+    except UserError as error:
+        raise UserError(f"{source} is damaged in its entry `preprocessing`: {_MENDING}") from error
+    if value.get("classes") != list(info.classes):
+        raise UserError(
+            f"{source} is damaged: its classes contradict its preprocessing's; {_MENDING}"
+        )
+    return info
 
 
 def digest(content: bytes) -> dict[str, int | str]:

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from t2aux.cli import common
+from t2aux.errors import UserError
 
 common.define_model_dir("Folder of the run to export.")
 common.define_data_dir()
@@ -64,6 +65,12 @@ _SEGMENT = flags.DEFINE_integer(
     "Steps of a segment when streaming is measured; a stateful file takes at most as many at once.",
     lower_bound=1,
 )
+_SERVING_BATCH_SIZES = flags.DEFINE_list(
+    "serving_batch_sizes",
+    "1,2,4,8,16,32,64,128",
+    "The batch sizes that a server is warmed up for; a server that batches must form the same "
+    "(allowed_batch_sizes in export/deploy/batching.config).",
+)
 _ACCURACY = flags.DEFINE_float(
     "accuracy_tolerance", 0.2, "Percentage points that a float32 artefact's accuracy may be off."
 )
@@ -96,6 +103,7 @@ def main(argv: Sequence[str]) -> None:
         if stopped:
             sys.exit(128 + signal.SIGTERM)
 
+    batch_sizes = _whole_numbers("serving_batch_sizes", _SERVING_BATCH_SIZES.value)
     signal.signal(signal.SIGTERM, stop)
     loaded = run.load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     directory, measured = export(
@@ -108,10 +116,18 @@ def main(argv: Sequence[str]) -> None:
         examples=_EXAMPLES.value,
         segment=_SEGMENT.value,
         tolerance=Tolerance(_ACCURACY.value, _PROBABILITY.value, _QUANTISED_ACCURACY.value),
+        serving_batch_sizes=batch_sizes,
         before_publishing=check,
     )
     print(measured.table())
     print(f"\nExported to {directory}; {directory / 'README.md'} tells how to use it.")
+
+
+def _whole_numbers(flag: str, texts: list[str]) -> list[int]:
+    try:
+        return [int(text) for text in texts]
+    except ValueError as error:
+        raise UserError(f"--{flag} must be whole numbers, such as 1,2,4, not {texts}.") from error
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def test_exports_and_shows_the_table(model_dirs, tmp_path):
     )
     lines = done.stdout.splitlines()
     assert lines[0] == "The artefacts on 5 test examples of digits:"
-    assert [line.split()[0] for line in lines[2:7]] == ["checkpoint"] + ["SavedModel"] * 2 + [
+    assert [line.split()[0] for line in lines[2:8]] == ["checkpoint"] + ["SavedModel"] * 3 + [
         litert.WHOLE,
         litert.STREAM,
     ]
@@ -51,6 +51,7 @@ def test_exports_and_shows_the_table(model_dirs, tmp_path):
     [
         (["--version=0"], ["--version"]),
         (["extra"], ["takes flags only", "extra"]),
+        (["--serving_batch_sizes=1,two"], ["--serving_batch_sizes", "two"]),
         (["--model_dir=/nowhere"], ["/nowhere is not a model directory"]),
     ],
 )
@@ -75,6 +76,7 @@ def test_flags_that_must_be_given(flag):
         ({"formats": ["onnx"]}, "There is no format 'onnx': .* saved_model, tflite"),
         ({"formats": []}, "There is no format"),
         ({"segment": 0}, "A segment has 0 steps"),
+        ({"serving_batch_sizes": [2, 1]}, "The batch sizes for serving are 2, 1"),
     ],
 )
 def test_mistakes(model_dirs, tmp_path, arguments, message):

@@ -21,7 +21,7 @@ FILES = [litert.file_name(form) for form in litert.FORMS]
 
 def test_every_artefact_is_measured(exported):
     measured = exported.parity
-    signatures = ["serving_default", "step_segment"]
+    signatures = ["serving_default", "serving_classify", "step_segment"]
     signatures += ["serving_text"] if exported.info.is_text else []
     assert list(measured.artefacts) == [f"SavedModel {s}" for s in signatures] + FILES
     assert measured.examples == len(exported.sequences)

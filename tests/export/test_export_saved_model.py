@@ -35,7 +35,8 @@ def padded(exported, lengths, filler):
 def test_signatures(exported):
     found = saved_model.read_signatures(exported.directory)
     text_too = {"serving_text"} if exported.info.is_text else set()
-    assert set(found) == {"serving_default", "initial_state", "step_segment"} | text_too
+    always = {"serving_default", "initial_state", "step_segment", "serving_classify", "describe"}
+    assert set(found) == always | text_too
     for signature in found.values():
         # TF Serving's batching joins requests along dimension 0.
         for tensor in signature.inputs.values():

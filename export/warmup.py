@@ -1,0 +1,136 @@
+"""Warm-up requests: TF Serving replays them before it gives a new version its first request.
+
+Each signature has a request of every batch size that the server forms (`export/deploy/
+batching.config` allows the same), with the lengths that the data has. What a signature's first runs
+of a size cost then comes while the version before still serves. The requests hold no data: all
+their values are the same, and where the format lets them, they are stored once.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from t2aux.client import protos
+from t2aux.errors import UserError
+from t2aux.export import examples, saved_model
+from t2aux.preprocessing import DatasetInfo
+
+# TF Serving looks there, and refuses a version with more records.
+PATH = "assets.extra/tf_serving_warmup_requests"
+MOST_RECORDS = 1000
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+# tf.Examples hold all their values. A few steps run all there is to warm up.
+_EXAMPLE_STEPS = 16
+_PIXEL = 0.5
+
+
+def check_batch_sizes(sizes: Sequence[int]) -> None:
+    """Raises UserError where sizes don't rise from 1 on or are more than can be warmed up."""
+    rising = all(a < b for a, b in zip((0, *sizes), sizes, strict=False))
+    if not sizes or not rising:
+        raise UserError(
+            f"The batch sizes for serving are {', '.join(map(str, sizes)) or 'none'}: give sizes "
+            "from 1 on, each larger than the one before, such as 1,2,4,8."
+        )
+    most = MOST_RECORDS // 5
+    if len(sizes) > most:
+        raise UserError(f"There are {len(sizes)} batch sizes for serving: give at most {most}.")
+
+
+def write(
+    directory: pathlib.Path,
+    info: DatasetInfo,
+    hidden_size: int,
+    lengths: np.ndarray,
+    segment: int,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> int:
+    """Writes the requests beside a SavedModel.
+
+    Args:
+        directory: The SavedModel's.
+        info: What it reads.
+        hidden_size: H, the cells of its state.
+        lengths: [N], the lengths of sequences as they will come.
+        segment: Steps of a segment.
+        batch_sizes: See `check_batch_sizes`.
+
+    Returns:
+        How many requests there are.
+
+    Raises:
+        UserError: The batch sizes are wrong.
+    """
+    check_batch_sizes(batch_sizes)
+    path = directory / PATH
+    path.parent.mkdir()
+    count = 0
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for request in requests(info, hidden_size, lengths, segment, batch_sizes):
+            writer.write(request.SerializeToString(deterministic=True))
+            count += 1
+    return count
+
+
+def requests(
+    info: DatasetInfo,
+    hidden_size: int,
+    lengths: np.ndarray,
+    segment: int,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> Iterator[Any]:
+    """Yields the requests as `PredictionLog` messages. See `write`."""
+    for batch in batch_sizes:
+        # Evenly spread over the lengths that there are; a single one is the median.
+        spread = (np.arange(batch) + 0.5) / batch
+        taken = np.quantile(lengths, spread, method="nearest").astype(np.int32)
+        yield _predict(
+            "serving_default",
+            inputs=_tokens(info, batch, int(taken.max())),
+            lengths=protos.to_tensor(taken),
+        )
+        if info.is_text:
+            texts = np.array([b"x" * int(n) for n in taken], object)
+            yield _predict("serving_text", text=protos.to_tensor(texts))
+        yield _classify(info, np.minimum(taken, _EXAMPLE_STEPS))
+        yield _predict("initial_state", batch=protos.filled_tensor((batch,), 0, np.int32))
+        yield _predict(
+            "step_segment",
+            segment=_tokens(info, batch, segment),
+            lengths=protos.filled_tensor((batch,), segment, np.int32),
+            h=protos.filled_tensor((batch, hidden_size), 0.0, np.float32),
+            c=protos.filled_tensor((batch, hidden_size), 0.0, np.float32),
+        )
+
+
+def _tokens(info: DatasetInfo, batch: int, steps: int) -> Any:
+    if info.is_text:
+        return protos.filled_tensor((batch, steps), 0, np.int32)
+    return protos.filled_tensor((batch, steps, info.channels), _PIXEL, np.float32)
+
+
+def _predict(signature: str, **inputs: Any) -> Any:
+    log = protos.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.signature_name = signature
+    for name, tensor in inputs.items():
+        request.inputs[name].CopyFrom(tensor)
+    return log
+
+
+def _classify(info: DatasetInfo, lengths: np.ndarray) -> Any:
+    log = protos.PredictionLog()
+    request = log.classify_log.request
+    request.model_spec.signature_name = saved_model.CLASSIFY
+    for length in lengths.tolist():
+        if info.is_text:
+            sequence = np.zeros([length], np.int32)
+        else:
+            sequence = np.full([length, info.channels], _PIXEL, np.float32)
+        request.input.example_list.examples.append(examples.serialized(sequence))
+    return log

@@ -1,0 +1,4 @@
+"""The client of a server that speaks TF Serving's protocol: TF Serving itself, or `t2aux serve`.
+
+Nothing here imports TensorFlow, so that a client starts at once. grpcio and protobuf come with it.
+"""
