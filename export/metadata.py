@@ -42,11 +42,11 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         kind, classes: Of the data: "image", "text" or "vectors", and the names by label.
         preprocessing: `DatasetInfo.to_json()`.
         model: The input layer and the sizes.
-        artefacts: By name, the tensors of each signature with shapes (null: any size) and types.
-            A SavedModel's methods as TF Serving knows them, and where its warm-up requests are.
-            A TensorFlow Lite file's form and variant (`t2aux.export.tflite`), the steps that one of
-            the stateful form takes at once, its operations, and how many values of its matrices are
-            stored in each type.
+        artefacts: By name, the tensors of each signature with shapes (null: any size) and types (of
+            a SavedModel with TF Serving's method, and where its warm-up requests are). A TensorFlow
+            Lite file's form and variant (`t2aux.export.tflite`), the steps that one of the stateful
+            form takes at once, its operations, and how many values of its matrices are stored in
+            each type.
         files: By relative path, bytes and SHA-256 of the artefacts' files.
         checkpoint: Its name and step, and the run's name.
         configuration: The run's, as gin text.

@@ -47,7 +47,7 @@ def export(
         calibration_examples: How many training examples the variant int8 is calibrated on.
         examples: How many test examples to measure (a fixed random choice); all by default.
         segment: Steps of a segment when the streaming artefacts are measured and the SavedModel is
-            warmed up, and the most that those with a state of their own take at once.
+            warmed up, and the most that files with a state of their own take at once.
         tolerance: How far an artefact may be from the checkpoint.
         serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
         before_publishing: Called when all is written, the last moment to give up: where it raises,

@@ -62,8 +62,7 @@ _EXAMPLES = flags.DEFINE_integer(
 _SEGMENT = flags.DEFINE_integer(
     "segment",
     28,
-    "Steps of a segment when streaming is measured and warmed up; a stateful file takes at most as "
-    "many at once.",
+    "Steps of a segment when streaming is measured; a stateful file takes at most as many at once.",
     lower_bound=1,
 )
 _SERVING_BATCH_SIZES = flags.DEFINE_list(
