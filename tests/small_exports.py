@@ -2,8 +2,10 @@
 
 import pathlib
 
+import numpy as np
+
 from t2aux import files, litert
-from t2aux.export import metadata, saved_model, tflite
+from t2aux.export import metadata, saved_model, tflite, warmup
 from t2aux.export.twin import Twin
 from t2aux.preprocessing import DatasetInfo
 from t2aux.run import Run
@@ -29,6 +31,8 @@ def write(directory, info, formats=("tflite",), poison=0.0):
     directory.mkdir(parents=True)
     if "saved_model" in formats:
         saved_model.save(Twin(classifier), directory)
+        lengths = np.array([info.length or 9])
+        warmup.write(directory, info, classifier.hidden_size, lengths, 4, (1, 2))
     if "tflite" in formats:
         for form in litert.FORMS:
             (directory / litert.file_name(form)).write_bytes(tflite.convert(classifier, form))

@@ -99,8 +99,7 @@ class GrpcTransport:
         ):
             return Failure(
                 BAD_ANSWER,
-                f"what listens there does not speak gRPC ({details}); for its REST port, write "
-                "http://HOST:PORT",
+                "what listens there does not speak gRPC; for its REST port, write http://HOST:PORT",
             )
         if code == "INTERNAL" and "deserializing" in details:
             return Failure(BAD_ANSWER, "its answer is not a message of TF Serving")
