@@ -2,15 +2,25 @@
 
 import pathlib
 import re
+import subprocess
+import sys
+import urllib.request
+from concurrent import futures
 
+import numpy as np
 import pytest
 import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from t2aux.client import transport
+from t2aux.client.remote import RemoteClassifier
 from t2aux.export import warmup
+from t2aux.export.runtimes import CheckpointClassifier
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
+from tests import small_exports
+from tests.cli_helpers import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "export" / "deploy"
@@ -212,3 +222,70 @@ def test_the_readme_names_every_file():
     readme = (DEPLOY / "README.md").read_text()
     for path in DEPLOY.iterdir():
         assert path.name == "README.md" or f"`{path.name}`" in readme, path
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """`t2aux serve` with the three files; the classifier that it serves, and its ports."""
+    folder = tmp_path_factory.mktemp("deploy")
+    base = folder / "exports"
+    base.mkdir()
+    classifier = small_exports.write(base / "1", small_exports.VECTORS, ("saved_model",))
+    models = (DEPLOY / "models.config").read_text().replace("/models/classifier", str(base))
+    (folder / "models.config").write_text(models)
+    arguments = [
+        f"--model_config_file={folder / 'models.config'}",
+        f"--batching_parameters_file={DEPLOY / 'batching.config'}",
+        f"--monitoring_config_file={DEPLOY / 'monitoring.config'}",
+        "--port=0",
+        "--rest_api_port=0",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "t2aux", "serve", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    try:
+        for line in process.stdout:
+            found = re.search(r"gRPC at 127.0.0.1:(\d+), REST at http://127.0.0.1:(\d+)/", line)
+            if found:
+                break
+        yield classifier, *map(int, found.groups())
+    finally:
+        process.terminate()
+        process.wait(60)
+        process.stdout.close()
+
+
+def test_requests_of_all_lengths_share_batches_with_these_files(running):
+    classifier, port, rest_port = running
+    local = CheckpointClassifier(classifier)
+    rng = np.random.default_rng(0)
+    sequences = [rng.random((n, 2)).astype(np.float32) for n in rng.integers(1, 40, 64)]
+    ways = [transport.connect(f"grpc://127.0.0.1:{port}") for _ in range(16)]
+    clients = [RemoteClassifier(way, "classifier") for way in ways]
+    with futures.ThreadPoolExecutor(len(clients)) as pool:
+        chosen = [clients[i % len(clients)] for i in range(len(sequences))]
+        answers = list(pool.map(lambda c, s: c.probabilities(s), chosen, sequences))
+    for way in ways:
+        way.close()
+    for sequence, answer in zip(sequences, answers, strict=True):
+        np.testing.assert_allclose(answer, local.probabilities(sequence), atol=1e-6)
+    path = configuration.read_monitoring_path(str(DEPLOY / "monitoring.config"))
+    with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}{path}") as page:
+        assert b"request_count" in page.read()
+
+
+def test_the_health_check_tells_whether_a_version_is_there(running, service):
+    *_, rest_port = running
+    kind, shell, option, script = service["healthcheck"]["test"]
+    assert (kind, shell, option) == ("CMD", "bash", "-c")
+
+    def status(changed):
+        return subprocess.run([shell, option, changed], timeout=20, capture_output=True).returncode
+
+    script = script.replace("/8501 ", f"/{rest_port} ")
+    assert status(script) == 0
+    assert status(script.replace("models/classifier", "models/other")) != 0
+    assert status(script.replace(f"/{rest_port} ", "/1 ")) != 0
