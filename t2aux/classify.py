@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +54,14 @@ class SequenceClassifier(Protocol):
         Raises:
             UserError: As `probabilities`.
         """
+        ...
+
+
+class BatchClassifier(SequenceClassifier, Protocol):
+    """A classifier for which several sequences at once are less work."""
+
+    def batch_probabilities(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Classifies sequences [T, C] or [T] of any lengths; float32 [B, K]. Raises UserError."""
         ...
 
 
@@ -215,6 +223,18 @@ def classify(classifier: SequenceClassifier, item: Input, top: int = 5) -> Answe
     with named(item.title):
         probabilities = classifier.probabilities(item.sequence)
         return _answer(classifier.info, item, probabilities, top, len(item.sequence))
+
+
+def classify_batch(
+    classifier: BatchClassifier, items: Sequence[Input], top: int = 5
+) -> list[Answer]:
+    """Classifies whole sequences at once. See `classify`."""
+    with named(items[0].title if len(items) == 1 else f"{items[0].title} to {items[-1].title}"):
+        rows = classifier.batch_probabilities([item.sequence for item in items])
+        return [
+            _answer(classifier.info, item, probabilities, top, len(item.sequence))
+            for item, probabilities in zip(items, rows, strict=True)
+        ]
 
 
 def stream(

@@ -16,41 +16,25 @@ Examples:
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from t2aux.cli import common
-from t2aux.errors import UserError
+from t2aux.cli import answering, common
 
 _MODEL = flags.DEFINE_string(
     "model", None, "A .tflite file, an export's directory, or the model_dir of a run."
 )
 flags.mark_flag_as_required("model")
-_TEXT = flags.DEFINE_multi_string("text", [], "A text to classify. Repeatable.")
-_TOP = flags.DEFINE_integer("top", 5, "How many of the best classes to show.", lower_bound=1)
-_STREAM = flags.DEFINE_bool(
-    "stream", False, "Read each input segment by segment, and show how the answer changes."
-)
-_SEGMENT = flags.DEFINE_integer("segment", 28, "Steps of a segment.", lower_bound=1)
-_JSON = flags.DEFINE_bool(
-    "json", False, "Print one JSON object a line: for each input or, with --stream, each segment."
-)
 
 
-def main(argv: Sequence[str]) -> int | None:
+def main(argv: Sequence[str]) -> None:
     """Runs the command; argv[1:] are the files."""
-    from t2aux import classify, reading
+    from t2aux import classify
 
-    if len(argv) == 1 and not _TEXT.value:
-        raise UserError("There is nothing to classify: give files, or --text.")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names may hold what the terminal can't show.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    answering.check_inputs(argv[1:])
     location = classify.locate(_MODEL.value)
     if location.needs_tensorflow:
         common.quiet_tensorflow()
@@ -58,17 +42,7 @@ def main(argv: Sequence[str]) -> int | None:
     else:
         with _without_notes():
             classifier = location.load()
-    for item in reading.read_inputs(classifier.info, argv[1:], _TEXT.value):
-        if not _STREAM.value:
-            answer = classify.classify(classifier, item, _TOP.value)
-            print(json.dumps(answer.to_json()) if _JSON.value else answer.lines(), flush=True)
-            continue
-        answers = classify.stream(classifier, item, _SEGMENT.value, _TOP.value)
-        for number, answer in enumerate(answers):
-            if not _JSON.value and number == 0:
-                print(answer.heading())
-            print(json.dumps(answer.to_json()) if _JSON.value else answer.line(), flush=True)
-    return None
+    answering.show(classifier, argv[1:])
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "make a SavedModel and TensorFlow Lite files of a run",
     "serve": "serve exports over TensorFlow Serving's gRPC and REST protocols",
     "classify": "classify images, texts or arrays with any of these",
+    "client": "classify them on a server: TensorFlow Serving, or t2aux serve",
     "reproduce": "train the rows of the paper's tables and figures",
     "report": "the paper's numbers beside the measured ones, as HTML and Markdown",
 }

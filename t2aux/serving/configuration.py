@@ -47,9 +47,9 @@ def read_models(path: str) -> list[ModelConfig]:
         elif kind == "specific":
             specific = tuple(policy.specific.versions)
         configs.append(ModelConfig(entry.name, pathlib.Path(entry.base_path), latest, specific))
-    wrong = [c for c in configs if not c.name or not str(c.base_path)]
-    names = [c.name for c in configs]
-    if not configs or wrong or len(set(names)) < len(names):
+    entries = message.model_config_list.config
+    names = {entry.name for entry in entries}
+    if not names or len(names) < len(entries) or not all(e.name and e.base_path for e in entries):
         raise UserError(
             f"{path} must have a model_config_list with a name of its own and a base_path for each "
             "config."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -104,12 +105,14 @@ class Core:
             )
         return response
 
-    async def counted(self, api: str, method: str, model: str, answer: Awaitable) -> object:
-        """Awaits an answer, and counts and times it. Any failure becomes a ServingError."""
+    async def counted(
+        self, api: str, method: str, model: str, answer: Callable[[], Awaitable]
+    ) -> Any:
+        """Awaits what `answer` gives, counts and times it. Any failure becomes a ServingError."""
         begin = time.perf_counter()
         status = "OK"
         try:
-            return await answer
+            return await answer()
         except ServingError as error:
             status = error.code
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -28,11 +28,21 @@ _ONLY_CLASSIFIERS = (
     "The models are classifiers: Predict and Classify are there.",
 )
 
+_METHODS = {
+    predict_pb2.PredictRequest: "Predict",
+    classification_pb2.ClassificationRequest: "Classify",
+    get_model_metadata_pb2.GetModelMetadataRequest: "GetModelMetadata",
+    get_model_status_pb2.GetModelStatusRequest: "GetModelStatus",
+}
 
-async def _answer(core: Core, method: str, request: Any, context: Any, answer: Awaitable) -> Any:
-    """Awaits an answer within the client's deadline, and says what went wrong as gRPC does."""
+
+async def _answer(
+    core: Core, request: Any, context: Any, answer: Callable[[Any], Awaitable]
+) -> Any:
+    """Answers within the client's deadline, and says what went wrong as gRPC does."""
+    method = _METHODS[type(request)]
     try:
-        counted = core.counted("gRPC", method, request.model_spec.name, answer)
+        counted = core.counted("gRPC", method, request.model_spec.name, lambda: answer(request))
         return await asyncio.wait_for(counted, context.time_remaining())
     except ServingError as error:
         await context.abort(grpc.StatusCode[error.code], error.message)
@@ -52,20 +62,24 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self, request: predict_pb2.PredictRequest, context: Any
     ) -> predict_pb2.PredictResponse:
         """Runs a signature."""
-        return await _answer(self._core, "Predict", request, context, self._predict(request))
+        return await _answer(self._core, request, context, self._predict)
 
     async def Classify(
         self, request: classification_pb2.ClassificationRequest, context: Any
     ) -> classification_pb2.ClassificationResponse:
         """Classifies tf.Examples."""
-        return await _answer(self._core, "Classify", request, context, self._classify(request))
+        return await _answer(self._core, request, context, self._classify)
 
     async def GetModelMetadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Any
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """A model's signatures."""
-        answer = metadata(self._core, request)
-        return await _answer(self._core, "GetModelMetadata", request, context, answer)
+        return await _answer(self._core, request, context, self._metadata)
+
+    async def _metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        return await metadata(self._core, request)
 
     async def Regress(self, request: Any, context: Any) -> None:
         """Refused."""
@@ -111,11 +125,12 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self, request: get_model_status_pb2.GetModelStatusRequest, context: Any
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of a model's versions."""
+        return await _answer(self._core, request, context, self._status)
 
-        async def status() -> get_model_status_pb2.GetModelStatusResponse:
-            return self._core.status(request.model_spec)
-
-        return await _answer(self._core, "GetModelStatus", request, context, status())
+    async def _status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        return self._core.status(request.model_spec)
 
     async def HandleReloadConfigRequest(self, request: Any, context: Any) -> None:
         """Refused."""

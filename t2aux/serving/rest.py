@@ -14,7 +14,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from t2aux.serving import grpc_services, json_tensors
 from t2aux.serving.core import Core
-from t2aux.serving.status import HTTP_STATUS, ServingError, invalid
+from t2aux.serving.status import ServingError, invalid
 
 _MODEL = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(?::(\w+)|(/metadata))?", re.I)
 # Bodies above this are parsed in a thread, so that others needn't wait.
@@ -24,21 +24,25 @@ _LARGE = 1 << 16
 class RestHandlers:
     """The handlers of an aiohttp application."""
 
-    def __init__(self, core: Core, timeout: float, monitoring_path: str | None) -> None:
+    def __init__(
+        self, core: Core, timeout: float, max_bytes: int, monitoring_path: str | None
+    ) -> None:
         """Wraps what answers.
 
         Args:
             core: See there.
             timeout: Seconds in which a request must have arrived, and must be answered.
+            max_bytes: Of a request's body; larger ones are refused.
             monitoring_path: Where Prometheus reads; None: nowhere.
         """
         self._core = core
+        self._max_bytes = max_bytes
         self._timeout = timeout
         self._monitoring_path = monitoring_path
 
-    def application(self, max_request_bytes: int) -> web.Application:
-        """The application, which refuses larger bodies."""
-        application = web.Application(client_max_size=max_request_bytes)
+    def application(self) -> web.Application:
+        """The application."""
+        application = web.Application(client_max_size=self._max_bytes)
         application.router.add_route("*", "/{path:.*}", self._handle)
         return application
 
@@ -51,10 +55,9 @@ class RestHandlers:
         try:
             return _response(await self._answer(request))
         except ServingError as error:
-            return _response({"error": error.message}, HTTP_STATUS[error.code])
-        except web.HTTPRequestEntityTooLarge as error:
-            message = f"The request body is larger than the {error.max_size} bytes allowed."
-            return _response({"error": message}, 413, close=True)
+            # What is left of a body that was not read would be taken for the next request.
+            close = error.http_status in (413, 504)
+            return _response({"error": error.message}, error.http_status, close=close)
 
     async def _answer(self, request: web.Request) -> Any:
         found = _MODEL.fullmatch(request.path)
@@ -87,7 +90,7 @@ class RestHandlers:
         else:
             raise malformed
         try:
-            counted = self._core.counted("REST", label, name, answer())
+            counted = self._core.counted("REST", label, name, answer)
             return await asyncio.wait_for(counted, self._timeout)
         except asyncio.TimeoutError:
             raise ServingError(
@@ -96,7 +99,11 @@ class RestHandlers:
             ) from None
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
-        body = await request.read()
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            message = f"The request body is larger than the {self._max_bytes} bytes allowed."
+            raise ServingError("RESOURCE_EXHAUSTED", message, 413) from error
         if len(body) < _LARGE:
             return json_tensors.parse(body)
         return await asyncio.to_thread(json_tensors.parse, body)

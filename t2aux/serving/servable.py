@@ -269,7 +269,7 @@ def _first_sentence(message: str) -> str:
     # An assertion's own words come first in what it prints.
     found = re.search(r"assertion failed: \[(.*?)\]", message)
     if found:
-        return found[1]
+        return found[1].rstrip(". ") + "."
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     lines = [
         line for line in lines if not line.startswith(("Graph execution error", "Detected at"))

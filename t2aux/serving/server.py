@@ -137,9 +137,11 @@ class Server:
 
     async def _start_rest(self) -> None:
         options = self._options
-        handlers = RestHandlers(self._core, options.rest_timeout, options.monitoring_path)
+        handlers = RestHandlers(
+            self._core, options.rest_timeout, options.max_request_bytes, options.monitoring_path
+        )
         self._rest = web.AppRunner(
-            handlers.application(options.max_request_bytes),
+            handlers.application(),
             access_log=None,
             keepalive_timeout=options.rest_timeout,
             shutdown_timeout=options.grace_seconds,

@@ -25,13 +25,15 @@ class ServingError(Exception):
     Attributes:
         code: A key of `HTTP_STATUS`.
         message: One clear sentence for the client.
+        http_status: What REST answers.
     """
 
-    def __init__(self, code: str, message: str) -> None:
-        """Makes the error of a code and a message."""
+    def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
+        """Makes the error; `http_status` is by default what the code stands for."""
         super().__init__(message)
         self.code = code
         self.message = message
+        self.http_status = HTTP_STATUS[code] if http_status is None else http_status
 
 
 def invalid(message: str) -> ServingError:

@@ -1,0 +1,75 @@
+r"""Classifies images, texts and arrays on a server: TensorFlow Serving, or `t2aux serve`.
+
+Usage: t2aux client --server=grpc://HOST:PORT --model=NAME INPUT...
+
+The answers look as those of `t2aux classify`, and so do the INPUTs: images, .txt files, or .npz
+files of sequences. What the model reads, the client asks the server. With --stream, a sequence is
+sent segment by segment, and its state is kept here. A server that is busy or not there yet is asked
+again, with pauses that grow. TensorFlow is not imported.
+
+Examples:
+  t2aux client --server=grpc://localhost:8500 --model=digits digit.png
+  t2aux client --server=http://localhost:8501 --model=digits --stream --segment=8 --top=1 digit.png
+  t2aux client --server=grpc://localhost:8500 --model=news --text='A village in Norway.' --top=3
+  t2aux client --server=grpc://localhost:8500 --model=digits --json --batch=64 *.png > answers.jsonl
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from t2aux.cli import answering, common
+
+_SERVER = flags.DEFINE_string(
+    "server", None, "Its address: grpc://HOST:PORT, or http://HOST:PORT for its REST API."
+)
+_MODEL = flags.DEFINE_string("model", None, "The model's name on the server.")
+flags.mark_flags_as_required(["server", "model"])
+_VERSION = flags.DEFINE_integer(
+    "version", None, "The model's version; the newest that is ready if not set.", lower_bound=1
+)
+_SIGNATURE = flags.DEFINE_string(
+    "signature",
+    "serving_default",
+    "The signature for whole sequences, with inputs and outputs as this one has.",
+)
+_METADATA = flags.DEFINE_string(
+    "metadata",
+    None,
+    "The metadata.json of the export, or its folder: for a server that does not tell it.",
+)
+_BATCH = flags.DEFINE_integer(
+    "batch", 1, "Inputs that are sent in one request; not with --stream.", lower_bound=1
+)
+_TIMEOUT = flags.DEFINE_float(
+    "timeout", 60.0, "Seconds that a request may take, with all its retries.", lower_bound=0.001
+)
+_RETRIES = flags.DEFINE_integer("retries", 5, "How often to try again.", lower_bound=0)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; argv[1:] are the files."""
+    from t2aux.client import remote, transport
+    from t2aux.client.retries import Retries
+
+    answering.check_inputs(argv[1:])
+    info = None if _METADATA.value is None else remote.read_info(_METADATA.value)
+    way = transport.connect(_SERVER.value)
+    try:
+        classifier = remote.RemoteClassifier(
+            way,
+            _MODEL.value,
+            version=_VERSION.value,
+            signature=_SIGNATURE.value,
+            info=info,
+            attempts=Retries(timeout=_TIMEOUT.value, most=_RETRIES.value),
+        )
+        answering.show(classifier, argv[1:], _BATCH.value)
+    finally:
+        way.close()
+
+
+if __name__ == "__main__":
+    common.run(main)

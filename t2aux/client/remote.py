@@ -1,0 +1,264 @@
+"""A classifier on a server, with the interface that `t2aux.classify` knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from t2aux import files, litert
+from t2aux.client import retries
+from t2aux.client.retries import Failure, Retries
+from t2aux.client.transport import Status, Transport
+from t2aux.errors import UserError
+from t2aux.preprocessing import DatasetInfo
+
+DESCRIBE = "describe"
+_COMING = ("START", "LOADING")
+
+
+class RemoteClassifier:
+    """A model of a server. See `t2aux.classify.SequenceClassifier`.
+
+    Requests name the version that was the newest in the beginning, so that an answer's classes are
+    those of `info`, and a stream stays with the weights that its state comes from. When the server
+    takes that version away, the client goes on with the newest by itself.
+
+    Attributes:
+        info: The classes and the preprocessing.
+        version: The version that answers.
+    """
+
+    info: DatasetInfo
+    version: int
+
+    def __init__(
+        self,
+        transport: Transport,
+        model: str,
+        *,
+        version: int | None = None,
+        signature: str = "serving_default",
+        info: DatasetInfo | None = None,
+        attempts: Retries | None = None,
+    ) -> None:
+        """Asks the server for the model's versions and for what a client has to know.
+
+        Args:
+            transport: The way to the server.
+            model: The model's name.
+            version: Its version; the newest by default.
+            signature: The signature for whole sequences, with `serving_default`'s inputs.
+            info: The classes and the preprocessing; by default the server is asked.
+            attempts: How often and how long to try.
+
+        Raises:
+            UserError: The server can't be reached, has no such model or version, or does not say
+                what the model reads.
+        """
+        self._transport = transport
+        self._model = model
+        self._wanted = version
+        self._signature = signature
+        self._given = info
+        self._attempts = attempts or Retries()
+        self._resolve()
+
+    def probabilities(self, sequence: np.ndarray) -> np.ndarray:
+        """Classifies a whole sequence, [T, C] or [T]; see `litert.LiteRTClassifier`."""
+        return self.batch_probabilities([sequence])[0]
+
+    def batch_probabilities(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Classifies whole sequences in one request.
+
+        Args:
+            sequences: Real values [T, C] or ids [T] each, of any lengths.
+
+        Returns:
+            float32 [B, K].
+
+        Raises:
+            UserError: A sequence is none for this classifier, or there is no good answer.
+        """
+        checked = [litert.check_sequence(self.info, sequence) for sequence in sequences]
+        lengths = np.array([len(sequence) for sequence in checked], np.int32)
+        first = checked[0]
+        inputs = np.zeros([len(checked), lengths.max(), *first.shape[1:]], first.dtype)
+        for row, sequence in zip(inputs, checked, strict=True):
+            row[: len(sequence)] = sequence
+        arrays = {"inputs": inputs, "lengths": lengths}
+        try:
+            answer = self._predict(self._signature, arrays, ("probabilities",))
+        except Failure as failure:
+            if not self._has_moved_on(failure):
+                raise self._told(failure) from failure
+            return self.batch_probabilities(sequences)
+        return self._checked(answer["probabilities"], len(checked))
+
+    def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Reads one sequence by segments, keeping the state here; see `LiteRTClassifier`.
+
+        Raises:
+            UserError: As `batch_probabilities`; or the server took the version away in the midst.
+        """
+        sequence = litert.check_sequence(self.info, sequence)
+        begun = False
+        try:
+            start = {"batch": np.zeros([1], np.int32)}
+            state = self._predict("initial_state", start, ("h", "c"))
+            for steps, part in litert.segments(sequence, segment):
+                inputs = {
+                    "segment": part[np.newaxis],
+                    "lengths": np.array([len(part)], np.int32),
+                    "h": self._state(state["h"]),
+                    "c": self._state(state["c"]),
+                }
+                state = self._predict("step_segment", inputs, ("h", "c", "probabilities"))
+                probabilities = self._checked(state["probabilities"], 1)[0]
+                begun = True
+                yield steps, probabilities
+        except Failure as failure:
+            version = self.version
+            if not self._has_moved_on(failure):
+                raise self._told(failure) from failure
+            if begun:
+                raise UserError(
+                    f"{self._transport.address} took version {version} of {self._model} away while "
+                    f"the sequence was read, and has version {self.version} now: start again."
+                ) from failure
+            yield from self.stream(sequence, segment)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._transport.close()
+
+    def _predict(
+        self, signature: str, inputs: dict[str, np.ndarray], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        return self._attempts.run(
+            lambda left: self._transport.predict(
+                self._model, self.version, signature, inputs, outputs, left
+            )
+        )
+
+    def _resolve(self) -> None:
+        """Finds the version, and what it reads."""
+        try:
+            self.version = self._attempts.run(self._newest)
+        except Failure as failure:
+            raise self._told(failure) from failure
+        if self._given is not None:
+            self.info = self._given
+            return
+        try:
+            batch = {"batch": np.zeros([1], np.int32)}
+            (text,) = self._predict(DESCRIBE, batch, ("metadata",))["metadata"].ravel().tolist()
+            described = json.loads(text)
+        except Failure as failure:
+            if failure.may_pass or failure.code in (
+                retries.UNAVAILABLE,
+                retries.DEADLINE_EXCEEDED,
+                retries.RESOURCE_EXHAUSTED,
+            ):
+                raise self._told(failure) from failure
+            raise self._undescribed(failure.reason) from failure
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._undescribed("its signature `describe` gives no JSON") from error
+        name = f"The description of {self._model} on {self._transport.address}"
+        self.info = litert.check_description(described, name)
+
+    def _newest(self, timeout: float) -> int:
+        statuses = self._transport.status(self._model, self._wanted, timeout)
+        available = [s.version for s in statuses if s.state == "AVAILABLE"]
+        if available:
+            return max(available)
+        newest = max(statuses, key=lambda s: s.version, default=Status(0, "UNKNOWN"))
+        if newest.state in _COMING:
+            reason = f"version {newest.version} of {self._model} is not loaded yet"
+            raise Failure(retries.UNAVAILABLE, reason, may_pass=True)
+        why = f" ({newest.error})" if newest.error else ""
+        raise Failure(
+            retries.NOT_FOUND, f"the state of version {newest.version} is {newest.state}{why}"
+        )
+
+    def _has_moved_on(self, failure: Failure) -> bool:
+        """Whether the version is gone and there is another, which is then taken."""
+        if failure.code != retries.NOT_FOUND or self._wanted is not None:
+            return False
+        gone = self.version
+        self._resolve()
+        return self.version != gone
+
+    def _state(self, array: np.ndarray) -> np.ndarray:
+        """A state as it is sent back; raises `Failure` where the server gave none."""
+        if array.ndim != 2 or len(array) != 1 or array.dtype.kind != "f":
+            reason = f"its state is {array.dtype} of the shape {list(array.shape)}"
+            raise Failure(retries.BAD_ANSWER, reason)
+        return array.astype(np.float32)
+
+    def _checked(self, probabilities: np.ndarray, batch: int) -> np.ndarray:
+        wanted = (batch, self.info.num_classes)
+        if probabilities.shape != wanted or probabilities.dtype.kind not in "fi":
+            raise UserError(
+                f"{self._transport.address} answers with {probabilities.dtype} of the shape "
+                f"{list(probabilities.shape)} where {list(wanted)} belongs: the model and its "
+                "description are not of one export."
+            )
+        return probabilities.astype(np.float32)
+
+    def _undescribed(self, reason: str) -> UserError:
+        return UserError(
+            f"The model {self._model} on {self._transport.address} does not say what it reads "
+            f"({reason}): give --metadata, the metadata.json of its export."
+        )
+
+    def _told(self, failure: Failure) -> UserError:
+        """What the user is told."""
+        address, reason = self._transport.address, failure.reason
+        if failure.code == retries.NOT_FOUND:
+            which = "" if self._wanted is None else f" in version {self._wanted}"
+            return UserError(
+                f"{address} has no model {self._model}{which} to give answers ({reason}): check "
+                "--model and --version."
+            )
+        if failure.code == retries.DEADLINE_EXCEEDED:
+            return UserError(
+                f"{address} gave no answer within {self._attempts.timeout:g} s ({reason}): try "
+                "later, send less at once, or give a larger --timeout."
+            )
+        if failure.code == retries.UNAVAILABLE:
+            return UserError(
+                f"{address} is not there, or not ready ({reason}): check the address, and that the "
+                "server runs."
+            )
+        if failure.code == retries.RESOURCE_EXHAUSTED:
+            return UserError(
+                f"{address} has too much to do, or the request is too large ({reason}): try later, "
+                "or give a smaller --batch."
+            )
+        if failure.code == retries.BAD_ANSWER:
+            return UserError(
+                f"{address} gives no answer of TF Serving's: {reason}; check the address."
+            )
+        return UserError(f"{address} refuses the request ({failure.code}): {reason}.")
+
+
+def read_info(path: str | os.PathLike[str]) -> DatasetInfo:
+    """Reads what a classifier reads from its export.
+
+    Args:
+        path: metadata.json, or the folder that it is in.
+
+    Returns:
+        The classes and the preprocessing.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    path = pathlib.Path(path)
+    if os.path.isdir(path):
+        return DatasetInfo.from_json(litert.read_metadata(path)["preprocessing"])
+    return litert.check_description(files.read_json(path), path)

@@ -1,0 +1,124 @@
+"""`t2aux client` as users run it: in a process of its own, where TensorFlow can't be imported."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import cli_helpers
+from tests.client import servers
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    pixels = np.random.default_rng(5).integers(0, 256, [9, 9], np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def client(*arguments, model=servers.Model.name):
+    code = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['tensorflow_serving'] = None\n"
+        "sys.argv[:1] = ['t2aux', 'client']\n"
+        "from t2aux.cli import main; main.main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, f"--model={model}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=cli_helpers.environment(),
+        timeout=60,
+    )
+
+
+def classify(directory, *arguments):
+    return cli_helpers.t2aux("classify", f"--model={directory}", *arguments).stdout
+
+
+def test_the_output_is_that_of_classify(served, scheme, picture):
+    it = served("images")
+    for flags in ((), ("--top=1",), ("--stream", "--segment=5")):
+        done = client(f"--server={it.addresses[scheme]}", picture, picture, *flags)
+        assert (done.returncode, done.stderr) == (0, "")
+        if scheme == "grpc":  # Once is enough: classify imports TensorFlow.
+            assert done.stdout == classify(it.directory, picture, picture, *flags)
+
+
+def test_texts_and_json(served, scheme):
+    it = served("texts")
+    texts = ["--text=abc", "--text=café \U0001f600", "--text=" + "ab " * 200, "--json"]
+    one = client(f"--server={it.addresses[scheme]}", *texts)
+    batched = client(f"--server={it.addresses[scheme]}", *texts, "--batch=2")
+    assert (one.returncode, one.stderr, batched.stderr) == (0, "", "")
+    answers = [json.loads(line) for line in one.stdout.splitlines()]
+    assert [a["of"] for a in answers] == [3, 6, 100]
+    for found in (batched.stdout, classify(it.directory, *texts) if scheme == "grpc" else ""):
+        for answer, other in zip(answers, map(json.loads, found.splitlines()), strict=False):
+            assert (answer["input"], answer["class"]) == (other["input"], other["class"])
+            assert answer["probability"] == pytest.approx(other["probability"], abs=1e-5)
+    assert len(batched.stdout.splitlines()) == 3
+    assert [b for _, s, b in it.model.seen if s == "serving_default"] == [1, 1, 1, 2, 1]
+
+
+def test_arrays_are_sent_in_batches(served, scheme, tmp_path):
+    it = served("vectors")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", inputs=rng.random([7, 9, 2]), lengths=[9, 1, 5, 9, 2, 3, 4])
+    done = client(f"--server={it.addresses[scheme]}", tmp_path / "a.npz", "--batch=3", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [a["steps"] for a in answers] == [9, 1, 5, 9, 2, 3, 4]
+    assert [b for _, s, b in it.model.seen if s == "serving_default"] == [3, 3, 1]
+
+
+def test_a_busy_server_is_told_and_asked_again(served, scheme, picture):
+    it = served("images")
+    it.model.plan.extend(["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+    done = client(f"--server={it.addresses[scheme]}", picture, "--top=1")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert [line.split(";")[0] for line in done.stderr.splitlines()] == ["as it was planned"] * 2
+    assert "trying again in 0.1 s" in done.stderr
+
+
+def test_what_was_classified_before_an_error_is_printed(served, picture, tmp_path):
+    it = served("images")
+    (tmp_path / "damaged.png").write_bytes(picture.read_bytes()[:50])
+    files = [picture, picture, picture, tmp_path / "damaged.png", picture]
+    for flags in ([], ["--batch=2"]):
+        done = client(f"--server={it.addresses['grpc']}", "--json", *files, *flags)
+        assert len(done.stdout.splitlines()) == 3
+        cli_helpers.assert_one_sentence(done, "damaged.png")
+
+
+def test_mistakes(served, picture, tmp_path):
+    it = served("images")
+    server = f"--server={it.addresses['http']}"
+    for arguments, *parts in (
+        ([picture], "--server", "must be given"),
+        ([server], "nothing to classify"),
+        ([server, "--batch=0", picture], "--batch"),
+        ([server, "--version=9", picture], "no model made_up in version 9"),
+        ([server, "--text=a"], "is a text, and the classifier reads images"),
+        (["--server=localhost", picture], "give grpc://HOST:PORT"),
+        ([server, f"--metadata={tmp_path}", picture], "no metadata.json"),
+        (["--server=http://127.0.0.1:1", "--retries=0", picture], "http://127.0.0.1:1 is not"),
+        ([it.addresses["http"].join(["--server=", "/x"]), picture], "give grpc://HOST:PORT"),
+    ):
+        done = client(*arguments)
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        cli_helpers.assert_one_sentence(done, *parts)
+
+
+def test_metadata_from_a_file(served, picture):
+    it = served("images")
+    it.model.hide = {"describe"}
+    server = f"--server={it.addresses['grpc']}"
+    cli_helpers.assert_one_sentence(client(server, picture), "give --metadata")
+    done = client(server, picture, f"--metadata={it.directory}")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,366 @@
+"""A classifier on a server answers as the same classifier here, and says what went wrong."""
+
+import http.server
+import json
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from t2aux import classify, litert, reading
+from t2aux.client import remote, transport
+from t2aux.client.retries import Retries
+from t2aux.errors import UserError
+from tests.client import servers
+from tests.client.conftest import KINDS
+
+SAME = 1e-5
+LENGTHS = {"images": (16, 16, 16), "texts": (5, 1, 40), "vectors": (3, 30, 1)}
+
+
+def sequences(kind):
+    rng = np.random.default_rng(1)
+    info = KINDS[kind]
+    if info.is_text:
+        return [rng.integers(0, info.vocabulary_size, n).astype(np.int32) for n in LENGTHS[kind]]
+    return [rng.random((n, info.channels)).astype(np.float32) for n in LENGTHS[kind]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_those_of_the_same_classifier_here(served, connect, scheme, kind):
+    it = served(kind)
+    classifier = connect(it.addresses[scheme])
+    assert classifier.info == it.info
+    assert classifier.version == 1
+    given = sequences(kind)
+    wanted = np.stack([it.local.probabilities(s) for s in given])
+    for sequence, expected in zip(given, wanted, strict=True):
+        np.testing.assert_allclose(classifier.probabilities(sequence), expected, atol=SAME)
+        streamed = list(classifier.stream(sequence, 7))
+        local = list(it.local.stream(sequence, 7))
+        assert [steps for steps, _ in streamed] == [steps for steps, _ in local]
+        for (_, ours), (_, theirs) in zip(streamed, local, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=SAME)
+            assert ours.dtype == np.float32
+    it.model.seen.clear()
+    np.testing.assert_allclose(classifier.batch_probabilities(given), wanted, atol=SAME)
+    assert it.model.seen == [(1, "serving_default", 3)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_of_a_batch_are_those_of_single_ones(served, connect, scheme, kind):
+    classifier = connect(served(kind).addresses[scheme])
+    items = [reading.Input(str(i), s, str(i)) for i, s in enumerate(sequences(kind))]
+    together = classify.classify_batch(classifier, items, top=2)
+    alone = [classify.classify(classifier, item, top=2) for item in items]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.name, one.classes, one.labels) == (other.name, other.classes, other.labels)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=SAME)
+        assert (one.steps, one.total) == (other.steps, other.total)
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+def test_a_busy_server_is_asked_again(served, connect, scheme, code):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme])
+    it.model.seen.clear()
+    it.model.plan.extend([code, code])
+    sequence = sequences("vectors")[0]
+    answer = classifier.probabilities(sequence)
+    np.testing.assert_allclose(answer, it.local.probabilities(sequence), atol=SAME)
+    assert len(it.model.seen) == 3
+    it.model.plan.extend([code] * 4)
+    with pytest.raises(UserError, match=r"as it was planned; tried 4 times in 0\.\d s"):
+        classifier.probabilities(sequence)
+    # And the client goes on working.
+    assert classifier.probabilities(sequence).shape == (3,)
+
+
+def test_rest_waits_as_long_as_the_server_asks(served, connect):
+    it = served("vectors")
+    classifier = connect(it.addresses["http"], attempts=Retries(timeout=0.5, first=0.01))
+    it.model.headers = {"Retry-After": "1"}
+    it.model.plan.append("UNAVAILABLE")
+    it.model.seen.clear()
+    with pytest.raises(UserError, match="as it was planned"):
+        classifier.probabilities(sequences("vectors")[0])
+    assert len(it.model.seen) == 1  # A second is more than there was time.
+
+
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "INTERNAL", "FAILED_PRECONDITION"])
+def test_what_the_server_refuses_is_told_at_once(served, connect, scheme, code):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme])
+    it.model.seen.clear()
+    it.model.plan.append(code)
+    with pytest.raises(UserError, match=rf"refuses the request \({code}\): as it was planned\.$"):
+        classifier.probabilities(sequences("vectors")[0])
+    assert len(it.model.seen) == 1
+
+
+def test_wrong_sequences_are_told_before_they_are_sent(served, connect, scheme):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme])
+    it.model.seen.clear()
+    with pytest.raises(UserError, match="NaN"):
+        classifier.probabilities(np.array([[np.nan, 1]]))
+    with pytest.raises(UserError, match="shape"):
+        next(classifier.stream(np.zeros([3, 1]), 2))
+    assert it.model.seen == []
+
+
+def test_no_answer_in_time(served, connect, scheme):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme], attempts=Retries(timeout=0.5))
+    it.model.plan.append(1.5)
+    with pytest.raises(UserError, match=r"no answer within 0\.5 s.*--timeout"):
+        classifier.probabilities(sequences("vectors")[0])
+    classifier.probabilities(sequences("vectors")[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "other"}, "no model other to give answers .*versions of model other"),
+        ({"version": 7}, "no model made_up in version 7"),
+        ({"signature": "absent"}, 'signature key "absent" not found'),
+        ({"model": "a/b c"}, "no model a/b c"),
+    ],
+)
+def test_unknown_names(served, connect, scheme, arguments, message):
+    if scheme == "http" and arguments.get("model") == "a/b c":
+        message = "no model"  # It comes back as it was in the path.
+    with pytest.raises(UserError, match=message):
+        connect(served("vectors").addresses[scheme], **arguments).probabilities(
+            sequences("vectors")[0]
+        )
+
+
+def test_the_newest_version_that_is_ready_is_used(served, connect, scheme):
+    it = served("vectors")
+    it.model.states = {2: "AVAILABLE", 10: "AVAILABLE", 11: "LOADING", 1: "END"}
+    assert connect(it.addresses[scheme]).version == 10
+    assert connect(it.addresses[scheme], version=2).version == 2
+    with pytest.raises(UserError, match=r"version 1 is END \(it could not be loaded\)"):
+        connect(it.addresses[scheme], version=1)
+    with pytest.raises(UserError, match="version 11 of made_up is not loaded yet; tried 4 times"):
+        connect(it.addresses[scheme], version=11)
+
+
+def test_a_model_that_is_loading_is_waited_for(served, connect, scheme):
+    it = served("vectors")
+    it.model.statuses.extend([{1: "START"}, {1: "LOADING"}, {1: "AVAILABLE"}])
+    assert connect(it.addresses[scheme]).version == 1
+
+
+def test_a_new_version_takes_over(served, connect, scheme):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme])
+    sequence = sequences("vectors")[1]
+    it.model.states = {1: "UNLOADING", 2: "AVAILABLE"}
+    wanted = it.local.probabilities(sequence)
+    np.testing.assert_allclose(classifier.probabilities(sequence), wanted, atol=SAME)
+    assert classifier.version == 2
+    it.model.states = {3: "AVAILABLE"}
+    *_, (steps, answer) = classifier.stream(sequence, 4)
+    assert (classifier.version, steps) == (3, 30)
+    np.testing.assert_allclose(answer, wanted, atol=SAME)
+
+
+def test_a_stream_does_not_mix_versions(served, connect, scheme):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme])
+    stream = classifier.stream(sequences("vectors")[1], 4)
+    next(stream)
+    it.model.states = {2: "AVAILABLE"}
+    with pytest.raises(UserError, match=r"took version 1 .* away .* has version 2 now"):
+        next(stream)
+
+
+def test_a_version_that_was_asked_for_is_not_replaced(served, connect, scheme):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme], version=1)
+    it.model.states = {2: "AVAILABLE"}
+    with pytest.raises(UserError, match="no model made_up in version 1"):
+        classifier.probabilities(sequences("vectors")[0])
+
+
+def test_a_model_that_does_not_describe_itself(served, connect, scheme):
+    it = served("vectors")
+    it.model.hide = {"describe"}
+    with pytest.raises(UserError, match=r"does not say what it reads .*give --metadata"):
+        connect(it.addresses[scheme])
+    for path in (it.directory, it.directory / litert.METADATA):
+        classifier = connect(it.addresses[scheme], info=remote.read_info(path))
+        assert classifier.probabilities(sequences("vectors")[0]).shape == (3,)
+
+
+@pytest.mark.parametrize("told", [b"no JSON", b"[]", b'{"format": "t2aux-export"}', b"\xff"])
+def test_a_description_of_something_else(served, connect, scheme, told):
+    it = served("vectors")
+    it.model.plan.append(lambda _: {"metadata": np.array([told], object)})
+    with pytest.raises(UserError, match=r"does not say what it reads|description of made_up"):
+        connect(it.addresses[scheme])
+
+
+def test_a_busy_server_is_not_taken_for_one_that_tells_nothing(served, connect, scheme):
+    it = served("vectors")
+    it.model.plan.extend(["UNAVAILABLE"] * 4)
+    with pytest.raises(UserError, match="is not there, or not ready"):
+        connect(it.addresses[scheme])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"probabilities": np.zeros([1, 4], np.float32)}, r"\[1, 4\] where \[1, 3\] belongs"),
+        ({"probabilities": np.zeros([2, 3], np.float32)}, r"\[2, 3\] where \[1, 3\] belongs"),
+        ({"probabilities": np.array([["a", "b", "c"]])}, "belongs"),
+        ({"other": np.zeros(3, np.float32), "more": np.zeros(1)}, "no answer of TF Serving's"),
+    ],
+)
+def test_answers_of_another_model(served, connect, scheme, outputs, message):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme])
+    it.model.plan.append(lambda _: outputs)
+    with pytest.raises(UserError, match=message):
+        classifier.probabilities(sequences("vectors")[0])
+
+
+def test_nan_is_told(served, connect, scheme):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme])
+    it.model.plan.append(lambda o: {**o, "probabilities": o["probabilities"] * np.nan})
+    item = reading.Input("a", sequences("vectors")[0], "a")
+    with pytest.raises(UserError, match="a: The classifier answers with NaN"):
+        classify.classify(classifier, item)
+
+
+def test_states_that_are_none(served, connect, scheme):
+    it = served("vectors")
+    classifier = connect(it.addresses[scheme])
+    it.model.plan.append(lambda o: {**o, "h": o["h"][0]})
+    with pytest.raises(UserError, match=r"its state is float\d\d of the shape \[5\]"):
+        next(classifier.stream(sequences("vectors")[0], 2))
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>", b"[1]", b"{", b'{"predictions": []}', b"[" * 100_000, b""]
+)
+def test_rest_answers_that_are_none(served, connect, content):
+    it = served("vectors")
+    classifier = connect(it.addresses["http"])
+    it.model.plan.append(lambda _: content)
+    with pytest.raises(UserError, match="gives no answer of TF Serving's"):
+        classifier.probabilities(sequences("vectors")[0])
+
+
+def test_the_wrong_protocol_is_told(served, connect):
+    addresses = served("vectors").addresses
+    swapped = addresses["http"].replace("http", "grpc")
+    with pytest.raises(UserError, match=r"does not speak gRPC.*write http://HOST:PORT"):
+        connect(swapped)
+    swapped = addresses["grpc"].replace("grpc", "http")
+    with pytest.raises(UserError, match=r"does not speak HTTP/1\.1.*write grpc://HOST:PORT"):
+        connect(swapped)
+
+
+def test_some_other_web_server_is_told(connect):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with (
+        servers.http_server(Handler) as port,
+        pytest.raises(UserError, match=r"does not answer as TF Serving.*HTTP status 404"),
+    ):
+        connect(f"http://127.0.0.1:{port}")
+
+
+def test_nobody_there(connect, scheme):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(UserError, match=r"is not there, or not ready .*refused.*tried 4 times"):
+        connect(f"{scheme}://127.0.0.1:{port}")
+
+
+def test_a_server_that_comes_late_is_waited_for(connect):
+    """The port is taken, and answers only at the third connection."""
+    status = json.dumps({"model_version_status": [{"version": "4", "state": "AVAILABLE"}]})
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(status)}\r\n\r\n{status}".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            for content in (b"", answer[:-10], answer):
+                connection = listener.accept()[0]
+                connection.recv(1 << 16)
+                connection.sendall(content)
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        assert connect(f"http://127.0.0.1:{port}", info=KINDS["vectors"]).version == 4
+        thread.join()
+
+
+def test_an_answer_that_drips_ends_in_time(connect):
+    """Each byte comes in time, all of them would not."""
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection = listener.accept()[0]
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+            while not done.wait(0.05):
+                try:
+                    connection.sendall(b" ")
+                except OSError:
+                    break
+            connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        try:
+            with pytest.raises(UserError, match=r"no answer within 0\.4 s"):
+                connect(f"http://127.0.0.1:{port}", attempts=Retries(timeout=0.4))
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "localhost:8500", "ftp://a:1", "grpc://", "http://a:x", "http://a:99999", "http://a/b:1"],
+)
+def test_addresses_that_are_none(address):
+    with pytest.raises(UserError, match="give grpc://HOST:PORT or http://HOST:PORT"):
+        transport.connect(address)
+
+
+def test_addresses():
+    for given, wanted in (
+        ("grpc://a", "grpc://a:8500"),
+        ("http://a", "http://a:8501"),
+        ("http://[::1]:7/", "http://[::1]:7"),
+    ):
+        way = transport.connect(given)
+        assert way.address == wanted
+        way.close()
+
+
+def test_metadata_that_is_none(tmp_path):
+    with pytest.raises(UserError, match=r"no metadata\.json"):
+        remote.read_info(tmp_path)
+    with pytest.raises(UserError, match="Can't read"):
+        remote.read_info(tmp_path / "absent.json")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(UserError, match="does not describe an export"):
+        remote.read_info(tmp_path / "other.json")

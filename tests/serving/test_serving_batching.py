@@ -1,0 +1,148 @@
+"""Batching: what is put together, what waits, and what is refused."""
+
+import asyncio
+import concurrent.futures
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2aux.serving.batching import Batcher, BatchingOptions
+from t2aux.serving.metrics import Metrics
+from t2aux.serving.servable import Signature, TensorSpec
+from t2aux.serving.status import ServingError
+
+FLOATS = TensorSpec((None, None, 1), tf.float32)
+SIGNATURE = Signature(
+    "serving_default",
+    "tensorflow/serving/predict",
+    {"inputs": FLOATS, "lengths": TensorSpec((None,), tf.int32)},
+    {"sums": TensorSpec((None,), tf.float32)},
+)
+
+
+class Sums:
+    """Stands for a servable: sums of sequences; notes the shapes that it runs."""
+
+    name, version = "sums", 1
+
+    def __init__(self):
+        self.shapes = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def run(self, signature, inputs):
+        self.go.wait(30)
+        self.shapes.append(inputs["inputs"].shape)
+        if (inputs["lengths"] < 0).any():
+            raise ServingError("INVALID_ARGUMENT", "negative")
+        steps = np.arange(inputs["inputs"].shape[1]) < inputs["lengths"][:, np.newaxis]
+        return {"sums": (inputs["inputs"][..., 0] * steps).sum(1)}
+
+
+def request(value, steps, rows=1):
+    inputs = np.full([rows, steps, 1], value, np.float32)
+    return {"inputs": inputs, "lengths": np.full([rows], steps, np.int32)}
+
+
+def run(requests, servable, go_after=None, **options):
+    """What each request ends with: its outputs or its error."""
+
+    async def main():
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            batcher = Batcher(BatchingOptions(**options), threads, Metrics())
+            tasks = [
+                asyncio.ensure_future(batcher.run(servable, SIGNATURE, one)) for one in requests
+            ]
+            if go_after:
+                await asyncio.sleep(go_after)
+                servable.go.set()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    return asyncio.run(main())
+
+
+def test_different_lengths_run_together_filled_up_to_an_allowed_size():
+    servable = Sums()
+    answers = run([request(i, 1 + i) for i in range(5)], servable)
+    assert servable.shapes == [(8, 5, 1)]
+    assert [answer["sums"].tolist() for answer in answers] == [[i * (1 + i)] for i in range(5)]
+
+
+def test_requests_of_several_rows_stay_whole():
+    servable = Sums()
+    answers = run([request(1, 2, 3), request(2, 2, 3)], servable, max_batch_size=4)
+    assert sorted(shape[0] for shape in servable.shapes) == [4, 4]
+    assert [answer["sums"].tolist() for answer in answers] == [[2.0] * 3, [4.0] * 3]
+
+
+def test_a_batch_grows_while_it_waits_for_a_thread():
+    servable = Sums()
+    servable.go.clear()
+    options = {"num_batch_threads": 1, "batch_timeout_micros": 0, "go_after": 0.3}
+    answers = run([request(i, 1) for i in range(20)], servable, **options)
+    assert [answer["sums"].tolist() for answer in answers] == [[i] for i in range(20)]
+    assert len(servable.shapes) <= 3
+
+
+def test_without_batching_each_runs_alone():
+    servable = Sums()
+    run([request(i, 1) for i in range(4)], servable, enabled=False)
+    assert servable.shapes == [(1, 1, 1)] * 4
+
+
+def test_a_full_queue_refuses():
+    servable = Sums()
+    servable.go.clear()
+    options = {"max_batch_size": 2, "allowed_batch_sizes": (2,), "max_enqueued_batches": 2}
+    answers = run(
+        [request(1, 1, 2) for _ in range(8)], servable, 0.3, num_batch_threads=1, **options
+    )
+    refused = [a for a in answers if isinstance(a, ServingError)]
+    assert {error.code for error in refused} == {"UNAVAILABLE"}
+    assert 4 <= len(refused) <= 6
+    assert all(a["sums"].tolist() == [1, 1] for a in answers if not isinstance(a, ServingError))
+
+
+def test_one_wrong_request_fails_alone():
+    wrong = request(1, 1)
+    wrong["lengths"] -= 5
+    answers = run([request(3, 1), wrong, request(4, 1)], Sums())
+    assert [a["sums"].tolist() for a in (answers[0], answers[2])] == [[3.0], [4.0]]
+    assert isinstance(answers[1], ServingError)
+
+
+def test_too_many_rows():
+    (answer,) = run([request(1, 1, 129)], Sums())
+    assert answer.message == "Task size 129 is larger than maximum batch size 128."
+
+
+def test_nobody_waits_for_a_request_that_was_given_up():
+    servable = Sums()
+    servable.go.clear()
+
+    async def main():
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            batcher = Batcher(BatchingOptions(num_batch_threads=1), threads, Metrics())
+
+            def ask(value):
+                return asyncio.ensure_future(batcher.run(servable, SIGNATURE, request(value, 1)))
+
+            first = ask(1)
+            await asyncio.sleep(0.1)
+            second, third = ask(2), ask(3)
+            await asyncio.sleep(0.1)
+            second.cancel()
+            servable.go.set()
+            return await first, await third
+
+    first, third = asyncio.run(main())
+    assert (first["sums"].tolist(), third["sums"].tolist()) == ([1], [3])
+    assert servable.shapes == [(1, 1, 1)] * 2
+
+
+@pytest.mark.parametrize("spec", [TensorSpec((4,), tf.float32), TensorSpec(None, tf.float32)])
+def test_what_has_no_batch_is_not_put_together(spec):
+    signature = Signature("s", "", {"x": spec}, {"y": spec})
+    assert not signature.batches

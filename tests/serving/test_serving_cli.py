@@ -1,0 +1,138 @@
+"""`t2aux serve` as users run it."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from t2aux.errors import UserError
+from t2aux.serving import configuration
+from t2aux.serving.batching import BatchingOptions
+from tests.cli_helpers import assert_one_sentence, environment, t2aux
+
+BODY = {"instances": [{"inputs": [[0.5]] * 16, "lengths": 16}]}
+CONFIGS = {
+    "models": 'model_config_list {{ config {{ name: "mine" base_path: "{base}" }} }}',
+    "batching": "max_batch_size {{ value: 4 }} allowed_batch_sizes: 2 allowed_batch_sizes: 4",
+    "monitoring": 'prometheus_config {{ enable: true path: "/metrics" }}',
+}
+
+
+def test_serves_until_it_is_told_to_stop(base_paths, tmp_path):
+    for name, text in CONFIGS.items():
+        (tmp_path / name).write_text(text.format(base=base_paths["images"][0]))
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "t2aux", "serve", "--port=0", "--rest_api_port=0"),
+            f"--model_config_file={tmp_path / 'models'}",
+            f"--batching_parameters_file={tmp_path / 'batching'}",
+            f"--monitoring_config_file={tmp_path / 'monitoring'}",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert process.stdout.readline() == "Serving mine, version 1.\n"
+        line = process.stdout.readline()
+        assert line.startswith("gRPC at 127.0.0.1:")
+        url = line.split("REST at ")[1].strip().removesuffix("/v1/models")
+        answer = requests.post(f"{url}/v1/models/mine:predict", json=BODY, timeout=60)
+        assert answer.status_code == 200
+        refused = requests.post(
+            f"{url}/v1/models/mine:predict", json={"instances": BODY["instances"] * 5}, timeout=60
+        )
+        assert "Task size 5 is larger than maximum batch size 4" in refused.json()["error"]
+        page = requests.get(f"{url}/metrics", timeout=60).text
+        assert "padding_size_total" in page
+        # A second server must not share the port in silence.
+        port = url.rsplit(":", 1)[1]
+        second = t2aux(
+            *("serve", f"--model_base_path={base_paths['images'][0]}", "--port=0"),
+            f"--rest_api_port={port}",
+            check=False,
+        )
+        assert_one_sentence(second, f"Can't listen at 127.0.0.1:{port}", "--rest_api_port")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+
+
+def test_a_grpc_port_that_is_taken(base_paths):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        base = f"--model_base_path={base_paths['images'][0]}"
+        done = t2aux("serve", base, f"--port={port}", "--rest_api_port=0", check=False)
+    assert_one_sentence(done, f"Can't listen at 127.0.0.1:{port}", "--port")
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        ([], "Give either --model_base_path or --model_config_file"),
+        (["--model_config_file=nowhere"], "Can't read nowhere: No such file"),
+        (["--model_base_path=x", "--port=70000"], "--port"),
+    ],
+)
+def test_mistakes_on_the_command_line(flags, part):
+    assert_one_sentence(t2aux("serve", *flags, check=False), part)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("nonsense {", "is no ModelServerConfig in protobuf's text format"),
+        ("", "must have a model_config_list"),
+        ('model_config_list { config { name: "x" } }', "must have a model_config_list"),
+        ('model_config_list { config { name: "x" base_path: "y" } } more: 1', "no ModelServer"),
+    ],
+)
+def test_mistakes_in_model_config_files(tmp_path, text, part):
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(UserError, match=part):
+        configuration.read_models(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("max_batch_size { value: 4 } allowed_batch_sizes: 8", "must be max_batch_size, 4"),
+        ("num_batch_threads { value: 0 }", "num_batch_threads is 0"),
+        ("max_batch_size: 3", "is no BatchingParameters"),
+    ],
+)
+def test_mistakes_in_batching_files(tmp_path, text, part):
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(UserError, match=part):
+        configuration.read_batching(str(tmp_path / "file"), BatchingOptions())
+
+
+def test_model_version_policies(tmp_path):
+    policies = ("", "latest { num_versions: 2 }", "all {}", "specific { versions: 3 }")
+    configs = "".join(
+        f'config {{ name: "m{i}" base_path: "b" model_version_policy {{ {policy} }} }}'
+        for i, policy in enumerate(policies)
+    )
+    (tmp_path / "file").write_text(f"model_config_list {{ {configs} }}")
+    read = configuration.read_models(str(tmp_path / "file"))
+    assert [(c.latest, c.specific) for c in read] == [(1, ()), (2, ()), (1, None), (1, (3,))]
+
+
+def test_without_the_extra(tmp_path):
+    code = (
+        "import sys; sys.modules['aiohttp'] = None; "
+        "sys.argv = ['t2aux', 'serve', '--model_base_path=x']; "
+        "from t2aux.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+    )
+    assert_one_sentence(done, "pip install 't2aux[serving]'")

@@ -1,0 +1,331 @@
+"""The protocols as TensorFlow Serving's clients use them."""
+
+import base64
+import concurrent.futures
+import socket
+import time
+
+import grpc
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    predict_pb2,
+)
+
+from t2aux.export.runtimes import CheckpointClassifier
+from tests.serving.conftest import INFOS
+
+NEAR = 1e-6
+
+
+def sequences(kind, lengths, seed=0):
+    """Random sequences as lists of [T, C] or [T]."""
+    rng = np.random.default_rng(seed)
+    info = INFOS[kind]
+    if info.is_text:
+        return [rng.integers(0, info.vocabulary_size, n).astype(np.int32) for n in lengths]
+    return [rng.random((n, info.channels)).astype(np.float32) for n in lengths]
+
+
+def wanted(classifiers, kind, sequence):
+    return CheckpointClassifier(getattr(classifiers, kind)).probabilities(sequence)
+
+
+def predict_request(kind, sequence, signature="", **spec):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = kind
+    request.model_spec.signature_name = signature
+    if "version" in spec:
+        request.model_spec.version.value = spec["version"]
+    request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(sequence[np.newaxis]))
+    request.inputs["lengths"].CopyFrom(tf.make_tensor_proto(np.array([len(sequence)], np.int32)))
+    return request
+
+
+def refused(call, request):
+    """The code and message that a gRPC call ends with."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, timeout=30)
+    return caught.value.code().name, caught.value.details()
+
+
+@pytest.mark.parametrize("kind", INFOS)
+def test_predict_over_grpc(server, classifiers, kind):
+    (sequence,) = sequences(kind, [16])
+    response = server.predictions.Predict(predict_request(kind, sequence), timeout=30)
+    spec = response.model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == (kind, 1, "serving_default")
+    found = tf.make_ndarray(response.outputs["probabilities"])[0]
+    np.testing.assert_allclose(found, wanted(classifiers, kind, sequence), atol=NEAR)
+    names = tf.make_ndarray(response.outputs["names"])[0]
+    assert names[0].decode() == INFOS[kind].classes[found.argmax()]
+
+
+def test_output_filter_and_version(server):
+    (sequence,) = sequences("images", [16])
+    request = predict_request("images", sequence, version=1)
+    request.output_filter.append("probabilities")
+    response = server.predictions.Predict(request, timeout=30)
+    assert list(response.outputs) == ["probabilities"]
+    request.output_filter.append("nonsense")
+    code, message = refused(server.predictions.Predict, request)
+    assert code == "INVALID_ARGUMENT"
+    assert "nonsense" in message
+
+
+@pytest.mark.parametrize("kind", INFOS)
+def test_predict_over_rest_in_rows_and_columns(server, classifiers, kind):
+    (sequence,) = sequences(kind, [16])
+    expected = wanted(classifiers, kind, sequence)
+    row = {"inputs": sequence.tolist(), "lengths": 16}
+    status, answer = server.post(f"{kind}:predict", {"instances": [row, row]})
+    assert status == 200
+    assert set(answer) == {"predictions"}
+    for prediction in answer["predictions"]:
+        np.testing.assert_allclose(prediction["probabilities"], expected, atol=NEAR)
+    columns = {"inputs": [sequence.tolist()], "lengths": [16]}
+    status, answer = server.post(f"{kind}/versions/1:predict", {"inputs": columns})
+    assert status == 200
+    assert set(answer) == {"outputs"}
+    np.testing.assert_allclose(answer["outputs"]["probabilities"][0], expected, atol=NEAR)
+
+
+TEXTS = ["abc", "c", "abcabcabcabca", "naïve ☃ text outside of the vocabulary", "a" * 500]
+
+
+def test_texts_go_the_same_way(server, classifiers):
+    body = {"signature_name": "serving_text", "instances": TEXTS}
+    status, answer = server.post("texts:predict", body)
+    assert status == 200
+    encoded = [{"b64": base64.b64encode(text.encode()).decode()} for text in TEXTS]
+    again = server.post("texts:predict", {**body, "instances": encoded})[1]
+    assert again == answer
+    for text, prediction in zip(TEXTS, answer["predictions"], strict=True):
+        expected = wanted(classifiers, "texts", INFOS["texts"].text_ids(text))
+        np.testing.assert_allclose(prediction["probabilities"], expected, atol=NEAR)
+        assert prediction["names"][0] == INFOS["texts"].classes[expected.argmax()]
+    status, answer = server.post("texts:predict", {**body, "instances": ["abc", ""]})
+    assert (status, answer["error"]) == (400, "A text is empty.")
+
+
+@pytest.mark.parametrize("kind", INFOS)
+def test_classify_over_both(server, classifiers, kind):
+    (sequence,) = sequences(kind, [16])
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name = kind
+    request.model_spec.signature_name = "serving_classify"
+    example = request.input.example_list.examples.add()
+    values = sequence.ravel().tolist()
+    feature = example.features.feature["inputs"]
+    if INFOS[kind].is_text:
+        feature.int64_list.value.extend(values)
+    else:
+        feature.float_list.value.extend(values)
+    response = server.predictions.Classify(request, timeout=30)
+    (result,) = response.result.classifications
+    expected = dict(zip(INFOS[kind].classes, wanted(classifiers, kind, sequence), strict=True))
+    scores = {c.label: c.score for c in result.classes}
+    assert scores == pytest.approx(expected, abs=NEAR)
+    body = {"signature_name": "serving_classify", "examples": [{"inputs": values}]}
+    status, answer = server.post(f"{kind}:classify", body)
+    assert status == 200
+    assert dict(answer["result"][0]) == pytest.approx(expected, abs=NEAR)
+
+
+def test_classify_wants_its_signature(server):
+    status, answer = server.post("images:classify", {"examples": [{"inputs": [0.5] * 16}]})
+    assert status == 400
+    assert "method_name to be tensorflow/serving/classify" in answer["error"]
+
+
+def test_streaming_state_travels_with_the_client(server, classifiers):
+    (sequence,) = sequences("images", [16])
+    body = {"signature_name": "initial_state", "inputs": {"batch": [0]}}
+    state = server.post("images:predict", body)[1]["outputs"]
+    for begin in range(0, 16, 5):
+        part = sequence[begin : begin + 5]
+        inputs = {"segment": [part.tolist()], "lengths": [len(part)], "h": state["h"]}
+        inputs["c"] = state["c"]
+        body = {"signature_name": "step_segment", "inputs": inputs}
+        state = server.post("images:predict", body)[1]["outputs"]
+    expected = wanted(classifiers, "images", sequence)
+    np.testing.assert_allclose(state["probabilities"][0], expected, atol=NEAR)
+
+
+def test_status_and_metadata(server):
+    status, answer = server.get("/v1/models/images")
+    assert status == 200
+    assert answer["model_version_status"] == [
+        {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    ]
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "images"
+    (entry,) = server.models.GetModelStatus(request, timeout=30).model_version_status
+    assert (entry.version, entry.State.Name(entry.state)) == (1, "AVAILABLE")
+    status, answer = server.get("/v1/models/images/metadata")
+    assert answer["model_spec"]["name"] == "images"
+    definitions = answer["metadata"]["signature_def"]["signature_def"]
+    assert {"serving_default", "serving_classify", "step_segment"} <= set(definitions)
+    asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    asked.model_spec.name = "images"
+    response = server.predictions.GetModelMetadata(asked, timeout=30)
+    unpacked = get_model_metadata_pb2.SignatureDefMap()
+    assert response.metadata["signature_def"].Unpack(unpacked)
+    assert unpacked.signature_def["serving_default"].inputs["lengths"].dtype == tf.int32
+
+
+@pytest.mark.parametrize("kind", INFOS)
+def test_an_answer_is_the_same_alone_and_in_a_batch_of_32(server, classifiers, kind):
+    lengths = [16] * 32 if INFOS[kind].length else [1 + i % 16 for i in range(32)]
+    given = sequences(kind, lengths)
+    before = server.metric(":tensorflow:serving:batching_session:processed_batch_size_count")
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        call = server.predictions.Predict
+        requests_ = [predict_request(kind, s) for s in given]
+        answers = list(pool.map(lambda r: call(r, timeout=60), requests_))
+    runs = server.metric(":tensorflow:serving:batching_session:processed_batch_size_count")
+    assert runs - before < 32  # They were put together.
+    for sequence, response in zip(given, answers, strict=True):
+        found = tf.make_ndarray(response.outputs["probabilities"])[0]
+        np.testing.assert_allclose(found, wanted(classifiers, kind, sequence), atol=NEAR)
+
+
+def test_a_bad_request_does_not_harm_others_in_its_batch(server, classifiers):
+    good, bad = sequences("texts", [9, 9])
+    wrong = predict_request("texts", bad)
+    wrong.inputs["lengths"].CopyFrom(tf.make_tensor_proto(np.array([10], np.int32)))
+
+    def ask(index):
+        if index % 4:
+            return server.predictions.Predict(predict_request("texts", good), timeout=60)
+        return refused(server.predictions.Predict, wrong)
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(16)))
+    for index, answer in enumerate(answers):
+        if index % 4:
+            found = tf.make_ndarray(answer.outputs["probabilities"])[0]
+            np.testing.assert_allclose(found, wanted(classifiers, "texts", good), atol=NEAR)
+        else:
+            assert answer[0] == "INVALID_ARGUMENT"
+            assert answer[1] == "A length is more than the number of steps given."
+
+
+ROW = [[0.5]] * 16
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "part"),
+    [
+        ("images:predict", b'{"instances": [', 400, "JSON Parse error"),
+        ("images:predict", b"[1, 2]", 400, "not a JSON object"),
+        ("images:predict", b"\xff\xfe", 400, "JSON Parse error"),
+        ("images:predict", b"[" * 100_000, 400, "JSON Parse error"),
+        ("images:predict", {}, 400, "Missing 'inputs' or 'instances' key"),
+        ("images:predict", {"instances": []}, 400, "at least one entry"),
+        ("images:predict", {"instances": [{"inputs": ROW}]}, 400, "required: {lengths}"),
+        ("images:predict", {"instances": [1, 2]}, 400, "name them"),
+        ("images:predict", {"inputs": {"nonsense": 1}}, 400, "named input: nonsense"),
+        ("images:predict", {"signature_name": 3, "inputs": {}}, 400, "signature_name"),
+        ("images:predict", {"signature_name": "no", "inputs": {}}, 400, '"no" not found'),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [17]}}, 400, "A length is more"),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [1.5]}}, 400, "type int32"),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [2**40]}}, 400, "type int32"),
+        ("images:predict", {"inputs": {"inputs": [["a"]], "lengths": [1]}}, 400, "no list of"),
+        ("images:predict", {"inputs": {"inputs": [[[1], [1, 2]]], "lengths": [2]}}, 400, "rows of"),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [16, 16]}}, 400, "dimension 0"),
+        ("images:predict", {"inputs": {"inputs": ROW, "lengths": [16]}}, 400, "has the shape"),
+        (
+            "images:predict",
+            b'{"inputs": {"inputs": [[[NaN]]], "lengths": [1]}}',
+            400,
+            "holds NaN or an infinite value",
+        ),
+        ("images:predict", {"inputs": {"inputs": [ROW] * 33, "lengths": [16] * 33}}, 400, "Task"),
+        ("texts:predict", {"inputs": {"inputs": [[99]], "lengths": [1]}}, 400, "An id is not"),
+        ("nothing:predict", {"instances": [1]}, 404, "request: Latest(nothing)"),
+        ("images/versions/7:predict", {"instances": [1]}, 404, "Specific(images, 7)"),
+        ("images:regress", {"examples": []}, 501, "Regress"),
+        ("images:explode", {}, 400, "Malformed request: POST /v1/models/images:explode"),
+        ("images:classify", {"examples": 3}, 400, "'examples'"),
+        ("images:predict", b" " * 1_100_000, 413, "larger than the 1000000 bytes"),
+    ],
+)
+def test_mistakes_over_rest(server, path, body, status, part):
+    found, answer = server.post(path, body)
+    assert found == status, answer
+    assert set(answer) == {"error"}
+    assert part in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+def test_mistakes_over_grpc(server):
+    (sequence,) = sequences("images", [16])
+    ask = server.predictions.Predict
+    code, message = refused(ask, predict_request("nothing", sequence))
+    assert (code, message) == ("NOT_FOUND", "Servable not found for request: Latest(nothing)")
+    assert refused(ask, predict_request("images", sequence, version=3))[0] == "NOT_FOUND"
+    assert refused(ask, predict_pb2.PredictRequest())[0] == "INVALID_ARGUMENT"
+    assert refused(ask, predict_request("images", sequence, "no"))[0] == "INVALID_ARGUMENT"
+    double = predict_request("images", sequence.astype(np.float64))
+    assert refused(ask, double) == (
+        "INVALID_ARGUMENT",
+        "Input 'inputs' of 'serving_default' is float64, expected float32.",
+    )
+    damaged = predict_request("images", sequence)
+    damaged.inputs["inputs"].tensor_content = b"abc"
+    assert refused(ask, damaged)[0] == "INVALID_ARGUMENT"
+    nan = predict_request("images", sequence * np.nan)
+    assert "NaN" in refused(ask, nan)[1]
+    label = predict_request("images", sequence)
+    label.model_spec.version_label = "stable"
+    assert "version label: stable" in refused(ask, label)[1]
+    large = predict_request("images", np.zeros([400_000, 1], np.float32))
+    assert refused(ask, large)[0] == "RESOURCE_EXHAUSTED"
+    several = inference_pb2.MultiInferenceRequest()
+    assert refused(server.predictions.MultiInference, several)[0] == "UNIMPLEMENTED"
+    # The server lives.
+    assert ask(predict_request("images", sequence), timeout=30).outputs
+
+
+def test_deadlines_are_kept(server):
+    (sequence,) = sequences("images", [16])
+    with pytest.raises(grpc.RpcError) as caught:
+        server.predictions.Predict(predict_request("images", sequence), timeout=1e-4)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_slow_and_vanishing_clients(server):
+    host, port = "127.0.0.1", server.server.rest_api_port
+    head = b"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection((host, port), timeout=30) as slow:
+        slow.sendall(head + b'{"inst')  # And no more.
+        begin = time.monotonic()
+        answer = slow.recv(4096)
+        assert b" 504 " in answer.split(b"\r\n")[0]
+        assert b"within 5 s" in answer
+        assert 4 < time.monotonic() - begin < 15
+    for _ in range(20):
+        with socket.create_connection((host, port), timeout=30) as gone:
+            gone.sendall(head + b'{"inst')
+    body = {"instances": [{"inputs": ROW, "lengths": 16}]}
+    assert server.post("images:predict", body)[0] == 200
+
+
+def test_prometheus_reads_what_happened(server):
+    labels = {"model_name": "images", "API": "REST", "entrypoint": "Predict", "status": "OK"}
+    name = ":tensorflow:serving:request_count_total"
+    before = server.metric(name, **labels)
+    server.post("images:predict", {"instances": [{"inputs": ROW, "lengths": 16}]})
+    assert server.metric(name, **labels) == before + 1
+    server.post("made_up_by_a_client:predict", {"instances": [1]})
+    page = requests.get(f"{server.url}/monitoring/prometheus/metrics", timeout=30).text
+    assert "made_up_by_a_client" not in page
+    assert server.metric(":tensorflow:serving:loaded_version", model_name="images") == 1
+    assert server.metric("process_resident_memory_bytes") > 1e7

@@ -1,0 +1,127 @@
+"""Versions come and go while requests run; what is broken does not harm what serves."""
+
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from t2aux.errors import UserError
+from t2aux.serving.models import ModelConfig
+from tests import small_exports
+from tests.serving.conftest import running
+
+BODY = {"instances": [{"inputs": [[0.5]] * 16, "lengths": 16}]}
+
+
+@pytest.fixture
+def base(base_paths, tmp_path):
+    """A base path with a version 1."""
+    shutil.copytree(base_paths["images"][0], tmp_path / "images")
+    return tmp_path / "images"
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A version whose answers differ."""
+    path = tmp_path_factory.mktemp("other") / "export"
+    small_exports.write(path, small_exports.IMAGES, formats=("saved_model",), poison=0.3)
+    return path
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def probabilities(answer):
+    status, body = answer
+    assert status == 200
+    return np.array(body["predictions"][0]["probabilities"])
+
+
+def states(server):
+    found = server.get("/v1/models/images")[1]["model_version_status"]
+    return {int(entry["version"]): entry["state"] for entry in found}
+
+
+def test_a_new_version_takes_over_without_a_lost_request(base, other):
+    config = ModelConfig("images", base)
+    with running([config], poll_seconds=0.05) as server:
+        first = server.post("images:predict", BODY)
+        answers, stop = [], threading.Event()
+
+        def ask():
+            while not stop.is_set():
+                answers.append(server.post("images:predict", BODY))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        # As an export does: built under a hidden name.
+        shutil.copytree(other, base / ".export-x")
+        (base / ".export-x").rename(base / "2")
+        wait_for(lambda: states(server) == {1: "END", 2: "AVAILABLE"})
+        seen = len(answers)
+        wait_for(lambda: len(answers) > seen + 8)
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+        second = server.post("images:predict", BODY)
+        assert first[0] == second[0] == 200
+        assert first != second
+        nearest = [
+            min(np.abs(probabilities(a) - probabilities(b)).max() for b in (first, second))
+            for a in answers
+        ]
+        assert max(nearest) < 1e-6
+        assert server.post("images/versions/1:predict", BODY)[0] == 404
+        assert server.metric(":tensorflow:serving:loaded_version", version="1") == 0
+
+
+def test_a_broken_version_is_reported_and_the_old_one_serves_on(base, other):
+    with running([ModelConfig("images", base)], poll_seconds=0.05) as server:
+        (base / ".x").mkdir()
+        (base / ".x" / "saved_model.pb").write_bytes(b"damaged")
+        (base / ".x").rename(base / "2")
+        wait_for(lambda: states(server) == {1: "AVAILABLE", 2: "END"})
+        status = server.get("/v1/models/images/versions/2")[1]["model_version_status"][0]["status"]
+        assert status["error_code"] == "FAILED_PRECONDITION"
+        assert "Can't load the SavedModel" in status["error_message"]
+        assert server.post("images:predict", BODY)[0] == 200
+        # Mended, it is served.
+        shutil.copytree(other, base / "2", dirs_exist_ok=True)
+        wait_for(lambda: states(server) == {1: "END", 2: "AVAILABLE"})
+
+
+def test_a_base_path_that_vanishes_does_not_stop_the_service(base):
+    with running([ModelConfig("images", base)], poll_seconds=0.05) as server:
+        base.rename(base.with_name("gone"))
+        time.sleep(0.3)
+        assert server.post("images:predict", BODY)[0] == 200
+
+
+def test_all_and_specific_versions(base, other):
+    shutil.copytree(other, base / "5")
+    configs = [ModelConfig("all", base, specific=None), ModelConfig("one", base, specific=(1,))]
+    with running(configs) as server:
+        assert server.server.models.available("all") == [1, 5]
+        assert server.server.models.available("one") == [1]
+        by_version = [server.post(f"all/versions/{v}:predict", BODY)[1] for v in (1, 5)]
+        assert by_version[0] != by_version[1]
+        assert server.post("all:predict", BODY)[1] == by_version[1]
+        assert server.post("one:predict", BODY)[1] == by_version[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [(None, "has no version to serve"), (b"damaged", "Can't load")]
+)
+def test_nothing_to_serve(tmp_path, content, part):
+    if content is not None:
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "saved_model.pb").write_bytes(content)
+    with pytest.raises(UserError, match=part), running([ModelConfig("x", tmp_path)]):
+        pass
