@@ -17,6 +17,11 @@ from t2aux.serving.status import ServingError, invalid
 
 Tensors = dict[str, np.ndarray]
 
+# Sequences up to this share a batch; of longer ones, those within a factor of two. Otherwise one
+# long sequence would make all others of its batch as long, in time and in memory.
+_SHORT = 64
+_MOST_BYTES = 64 << 20
+
 
 @dataclasses.dataclass(frozen=True)
 class BatchingOptions:
@@ -46,6 +51,10 @@ class _Task:
     rows: int
     done: asyncio.Future
 
+    @property
+    def row_bytes(self) -> float:
+        return sum(value.nbytes for value in self.inputs.values()) / self.rows
+
 
 class _Batch:
     """Requests that run together."""
@@ -56,10 +65,17 @@ class _Batch:
         self.key = key
         self.tasks: list[_Task] = []
         self.rows = 0
+        self._row_bytes = 0.0
 
     def add(self, task: _Task) -> None:
         self.tasks.append(task)
         self.rows += task.rows
+        self._row_bytes = max(self._row_bytes, task.row_bytes)
+
+    def has_room(self, task: _Task, most_rows: int) -> bool:
+        """Whether a request fits in, padded to the longest."""
+        rows = self.rows + task.rows
+        return rows <= most_rows and rows * max(self._row_bytes, task.row_bytes) <= _MOST_BYTES
 
 
 class Batcher:
@@ -118,7 +134,7 @@ class Batcher:
     ) -> None:
         key = (servable.name, servable.version, signature.name, _kind(signature, task.inputs))
         batch = self._open.get(key)
-        if batch is not None and batch.rows + task.rows > self._options.max_batch_size:
+        if batch is not None and not batch.has_room(task, self._options.max_batch_size):
             self._close(batch)
             batch = None
         if batch is None:
@@ -218,9 +234,15 @@ def _fail(task: _Task, error: Exception) -> None:
 def _kind(signature: Signature, inputs: Tensors) -> tuple:
     """What must agree between requests of a batch: all dimensions that are not padded."""
     return tuple(
-        (name, value.shape[2:] if signature.pads and value.ndim > 1 else value.shape[1:])
+        (name, _length_class(value.shape[1]), value.shape[2:])
+        if name == signature.sequences
+        else (name, value.shape[1:])
         for name, value in sorted(inputs.items())
     )
+
+
+def _length_class(steps: int) -> int:
+    return (max(steps, _SHORT) - 1).bit_length()
 
 
 def _merged(signature: Signature, requests: list[Tensors], size: int) -> Tensors:
@@ -228,7 +250,7 @@ def _merged(signature: Signature, requests: list[Tensors], size: int) -> Tensors
     merged = {}
     for name in requests[0]:
         values = [request[name] for request in requests]
-        if signature.pads and values[0].ndim > 1:
+        if name == signature.sequences:
             steps = max(value.shape[1] for value in values)
             values = [_padded(value, steps) for value in values]
         rows = sum(len(value) for value in values)

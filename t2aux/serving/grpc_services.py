@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-import numpy as np
-import tensorflow as tf
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -20,8 +19,14 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from t2aux.serving import tensors
 from t2aux.serving.core import Core
 from t2aux.serving.status import ServingError, invalid
+
+_ONLY_CLASSIFIERS = (
+    grpc.StatusCode.UNIMPLEMENTED,
+    "The models are classifiers: Predict and Classify are there.",
+)
 
 _METHODS = {
     predict_pb2.PredictRequest: "Predict",
@@ -48,9 +53,10 @@ async def _answer(
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict, Classify and GetModelMetadata; Regress and MultiInference are not implemented."""
 
-    def __init__(self, core: Core) -> None:
-        """Wraps what answers."""
+    def __init__(self, core: Core, max_tensor_bytes: int) -> None:
+        """Wraps what answers; refuses larger tensors, however few bytes they came in."""
         self._core = core
+        self._max_tensor_bytes = max_tensor_bytes
 
     async def Predict(
         self, request: predict_pb2.PredictRequest, context: Any
@@ -75,14 +81,23 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         return await metadata(self._core, request)
 
+    async def Regress(self, request: Any, context: Any) -> None:
+        """Refused."""
+        await context.abort(*_ONLY_CLASSIFIERS)
+
+    async def MultiInference(self, request: Any, context: Any) -> None:
+        """Refused."""
+        await context.abort(*_ONLY_CLASSIFIERS)
+
     async def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        inputs = {name: _array(name, tensor) for name, tensor in request.inputs.items()}
+        most = self._max_tensor_bytes
+        inputs = {n: tensors.to_array(t, n, most) for n, t in request.inputs.items()}
         spec, outputs = await self._core.predict(
             request.model_spec, inputs, list(request.output_filter)
         )
         response = predict_pb2.PredictResponse(model_spec=spec)
         for name, value in outputs.items():
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+            response.outputs[name].CopyFrom(tensors.to_proto(value))
         return response
 
     async def _classify(
@@ -117,6 +132,36 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     ) -> get_model_status_pb2.GetModelStatusResponse:
         return self._core.status(request.model_spec)
 
+    async def HandleReloadConfigRequest(self, request: Any, context: Any) -> None:
+        """Refused."""
+        await context.abort(
+            grpc.StatusCode.UNIMPLEMENTED, "The configuration can't be changed while serving."
+        )
+
+
+class RefuseMalformed(grpc.aio.ServerInterceptor):
+    """Tells a client that its request is no message; gRPC would blame, and log, the server."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Reads requests where a failure can be answered."""
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        async def answer(content: bytes, context: Any) -> Any:
+            try:
+                request = handler.request_deserializer(content)
+            except DecodeError:
+                await context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"The request is no protobuf message for {details.method}.",
+                )
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer, response_serializer=handler.response_serializer
+        )
+
 
 async def metadata(
     core: Core, request: get_model_metadata_pb2.GetModelMetadataRequest
@@ -140,14 +185,6 @@ async def metadata(
         packed.Pack(definitions)
         response.metadata["signature_def"].CopyFrom(packed)
         return response
-
-
-def _array(name: str, tensor: Any) -> np.ndarray:
-    try:
-        return tf.make_ndarray(tensor)
-    except Exception as error:  # TensorFlow reports a malformed message by many exceptions.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise invalid(f"Input {name!r} is no valid TensorProto: {reason}") from error
 
 
 def _examples(source: input_pb2.Input) -> list[bytes]:

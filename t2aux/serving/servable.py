@@ -15,6 +15,8 @@ from t2aux.serving.status import ServingError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY = "tensorflow/serving/classify"
+# Its segments may be empty for sequences that have ended.
+_SEGMENTS = "step_segment"
 _WARM_UP = pathlib.Path("assets.extra") / "tf_serving_warmup_requests"
 
 
@@ -64,14 +66,23 @@ class Signature:
         """Whether sequences of different lengths may be put together, since lengths are sent."""
         return "lengths" in self.inputs
 
+    @property
+    def sequences(self) -> str | None:
+        """The input [B, T, ...] that `lengths` is of; None where there is none."""
+        if not (self.pads and self.batches):
+            return None
+        found = [n for n, s in self.inputs.items() if s.shape and s.shape[:2] == (None, None)]
+        return found[0] if len(found) == 1 else None
+
     def check(self, inputs: dict[str, np.ndarray]) -> None:
         """Checks a request's tensors.
 
         Args:
-            inputs: By name; strings as arrays of objects.
+            inputs: By name; strings as arrays of objects. What is behind a sequence's length
+                becomes 0.
 
         Raises:
-            ServingError: Names, types or shapes are wrong, or a value is NaN or infinite.
+            ServingError: Names, types, shapes or lengths are wrong, or a value is NaN or infinite.
         """
         extra, missing = (
             sorted(set(inputs) - set(self.inputs)),
@@ -93,6 +104,28 @@ class Signature:
                 )
             if not all(sizes.values()):
                 raise invalid(f"The batch of {self.name!r} is empty: send at least one sequence.")
+        self._check_lengths(inputs)
+        for name, value in inputs.items():
+            # TensorFlow Serving computes with them, and answers NaN.
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise invalid(f"Input {name!r} of {self.name!r} holds NaN or an infinite value.")
+
+    def _check_lengths(self, inputs: dict[str, np.ndarray]) -> None:
+        """Checks lengths before a batch is run for others, too; clears what is behind them."""
+        name = self.sequences
+        if name is None:
+            return
+        sequences, lengths = inputs[name], inputs["lengths"]
+        least, steps = 0 if self.name == _SEGMENTS else 1, sequences.shape[1]
+        if lengths.min() < least:
+            raise invalid(f"A length is less than {least}, the least there may be.")
+        if lengths.max() > steps:
+            raise invalid("A length is more than the number of steps given.")
+        if lengths.min() < steps:
+            # It does not matter, whatever it is; NaN would be refused.
+            sequences = sequences.copy()
+            sequences[np.arange(steps) >= lengths[:, np.newaxis]] = 0
+            inputs[name] = sequences
 
     def _check_one(self, name: str, value: np.ndarray, spec: TensorSpec) -> None:
         if value.dtype != spec.numpy_dtype:
@@ -109,9 +142,6 @@ class Signature:
                 f"Input {name!r} of {self.name!r} has the shape {list(value.shape)}, expected "
                 f"{wanted}."
             )
-        # TensorFlow Serving computes with them, and answers NaN.
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise invalid(f"Input {name!r} of {self.name!r} holds NaN or an infinite value.")
 
 
 class Servable:

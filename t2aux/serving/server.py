@@ -17,7 +17,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 from t2aux.errors import UserError
 from t2aux.serving.batching import Batcher, BatchingOptions
 from t2aux.serving.core import Core
-from t2aux.serving.grpc_services import ModelService, PredictionService
+from t2aux.serving.grpc_services import ModelService, PredictionService, RefuseMalformed
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.models import ModelConfig, Models
 from t2aux.serving.rest import RestHandlers
@@ -34,7 +34,7 @@ class ServerOptions:
         batching: See `BatchingOptions`.
         poll_seconds: Between looks for new versions.
         rest_timeout: Seconds for a REST request to arrive and be answered.
-        max_request_bytes: Of a gRPC message or a REST body.
+        max_request_bytes: Of a gRPC message, of a tensor in it, or of a REST body.
         max_connections: REST connections and gRPC requests at once; more wait.
         grace_seconds: For requests in flight when the server is told to stop.
         monitoring_path: Where Prometheus reads, on the REST port; None: nowhere.
@@ -115,6 +115,7 @@ class Server:
         options = self._options
         self._grpc = grpc.aio.server(
             maximum_concurrent_rpcs=options.max_connections,
+            interceptors=[RefuseMalformed()],
             options=[
                 ("grpc.max_receive_message_length", options.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -123,7 +124,7 @@ class Server:
             ],
         )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(self._core), self._grpc
+            PredictionService(self._core, options.max_request_bytes), self._grpc
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelService(self._core), self._grpc
