@@ -52,14 +52,27 @@ class Core:
         """
         async with self.models.using(spec.name, _version(spec)) as servable:
             signature = servable.signature(spec.signature_name)
-            unknown = sorted(set(wanted or ()) - set(signature.outputs))
-            if unknown:
-                raise invalid(f"output tensor alias not found in signature: {unknown[0]}")
-            signature.check(inputs)
-            outputs = await self._batcher.run(servable, signature, inputs)
-            if wanted:
-                outputs = {name: outputs[name] for name in wanted}
+            outputs = await self.run(servable, signature, inputs, wanted)
             return _answered(servable, signature), outputs
+
+    async def run(
+        self,
+        servable: Servable,
+        signature: Signature,
+        inputs: dict[str, np.ndarray],
+        wanted: list[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """As `predict`, on a servable that the caller keeps loaded.
+
+        For whoever needs the signature to read a request: a second look for the same version would
+        not find it any more where a newer one has come meanwhile.
+        """
+        unknown = sorted(set(wanted or ()) - set(signature.outputs))
+        if unknown:
+            raise invalid(f"output tensor alias not found in signature: {unknown[0]}")
+        signature.check(inputs)
+        outputs = await self._batcher.run(servable, signature, inputs)
+        return {name: outputs[name] for name in wanted} if wanted else outputs
 
     async def classify(
         self, spec: model_pb2.ModelSpec, examples: list[bytes]

@@ -109,14 +109,11 @@ class RestHandlers:
         return await asyncio.to_thread(json_tensors.parse, body)
 
     async def _predict(self, spec: model_pb2.ModelSpec, body: dict[str, Any]) -> Any:
-        spec.signature_name = body.get("signature_name", "")
         version = spec.version.value if spec.HasField("version") else None
         async with self._core.models.using(spec.name, version) as servable:
-            signature = servable.signature(spec.signature_name)
+            signature = servable.signature(body.get("signature_name", ""))
             inputs, form = await asyncio.to_thread(json_tensors.predict_inputs, body, signature)
-            # The same version answers, should a newer one come meanwhile.
-            spec.version.value = servable.version
-            _, outputs = await self._core.predict(spec, inputs)
+            outputs = await self._core.run(servable, signature, inputs)
         return await asyncio.to_thread(json_tensors.predict_answer, outputs, form)
 
     async def _classify(self, spec: model_pb2.ModelSpec, body: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from t2aux.errors import UserError
+from t2aux.serving import json_tensors
 from t2aux.serving.models import ModelConfig
 from tests import small_exports
 from tests.serving.conftest import running
@@ -80,6 +81,24 @@ def test_a_new_version_takes_over_without_a_lost_request(base, other):
         assert max(nearest) < 1e-6
         assert server.post("images/versions/1:predict", BODY)[0] == 404
         assert server.metric(":tensorflow:serving:loaded_version", version="1") == 0
+
+
+def test_a_request_that_is_being_read_keeps_its_version(base, other, monkeypatch):
+    read = json_tensors.predict_inputs
+    with running([ModelConfig("images", base)], poll_seconds=0.05) as server:
+        first = server.post("images:predict", BODY)
+
+        def read_slowly(body, signature):
+            if not (base / "2").exists():
+                shutil.copytree(other, base / ".export-x")
+                (base / ".export-x").rename(base / "2")
+                wait_for(lambda: states(server) == {1: "UNLOADING", 2: "AVAILABLE"})
+            return read(body, signature)
+
+        monkeypatch.setattr(json_tensors, "predict_inputs", read_slowly)
+        assert server.post("images:predict", BODY) == first
+        wait_for(lambda: states(server) == {1: "END", 2: "AVAILABLE"})
+        assert server.post("images:predict", BODY) != first
 
 
 def test_a_broken_version_is_reported_and_the_old_one_serves_on(base, other):
