@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.example import example_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from t2aux.serving.status import ServingError, invalid
@@ -105,6 +107,8 @@ class Signature:
             if not all(sizes.values()):
                 raise invalid(f"The batch of {self.name!r} is empty: send at least one sequence.")
         self._check_lengths(inputs)
+        if self.method_name == CLASSIFY:
+            _check_examples(inputs)
         for name, value in inputs.items():
             # TensorFlow Serving computes with them, and answers NaN.
             if value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -238,6 +242,15 @@ class Servable:
             self.run(self.signature(request.model_spec.signature_name), inputs)
             count += 1
         return count
+
+
+def _check_examples(inputs: dict[str, np.ndarray]) -> None:
+    """Checks tf.Examples: TensorFlow would fail to quote their bytes as text."""
+    for content in np.concatenate([value.reshape(-1) for value in inputs.values()]):
+        try:
+            example_pb2.Example.FromString(content)
+        except DecodeError as error:
+            raise invalid("Could not parse example input: it is no tf.Example.") from error
 
 
 def _load(directory: pathlib.Path) -> Any:

@@ -254,6 +254,12 @@ ROW = [[0.5]] * 16
         ("images:regress", {"examples": []}, 501, "Regress"),
         ("images:explode", {}, 400, "Malformed request: POST /v1/models/images:explode"),
         ("images:classify", {"examples": 3}, 400, "'examples'"),
+        (
+            "images:predict",
+            {"signature_name": "serving_classify", "instances": [{"b64": "//6A"}]},
+            400,
+            "no tf.Example",
+        ),
         ("images:predict", b" " * 1_100_000, 413, "larger than the 1000000 bytes"),
     ],
 )
