@@ -18,8 +18,8 @@ from t2aux.model.classifier import Classifier
 from t2aux.model.language_model import LanguageModel
 from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
-from t2aux.preprocessing import DatasetInfo
 from t2aux.training.trainer import Trainer
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 LOSSES = {
     "LSTM": [],

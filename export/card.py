@@ -6,11 +6,11 @@ import re
 import string
 from typing import Any
 
-from t2aux import litert
 from t2aux.export import saved_model, warmup
 from t2aux.export.parity import Parity
-from t2aux.preprocessing import DatasetInfo
 from t2aux.run import Run
+from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 _CARD = string.Template("""# A classifier of $what
 
@@ -75,7 +75,7 @@ metadata = json.load(open("metadata.json", encoding="utf-8"))
 $example
 ```
 $parts
-Don't feed NaN. `t2aux.litert.LiteRTClassifier` does the same with every check.
+Don't feed NaN. `t2aux_ondevice.litert.LiteRTClassifier` does the same with every check.
 """)
 
 _WHOLE = string.Template("""

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux.export.text import TextIds
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 class Examples(tf.Module):

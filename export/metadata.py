@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 import t2aux
-from t2aux import litert
 from t2aux.export import flatbuffer, saved_model, warmup
 from t2aux.export.variants import VARIANTS
 from t2aux.run import Run
+from t2aux_ondevice import litert
 
 _PACKAGES = (
     "tensorflow",

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from t2aux import data, litert
+from t2aux import data
 from t2aux.errors import UserError
 from t2aux.export import warmup
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.model.classifier import Classifier
-from t2aux.preprocessing import DatasetInfo
 from t2aux.training.progress import Rate
+from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 _BATCH = 128
 # Sequences whose time is taken.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import logging
 
-from t2aux import config, data, files, litert
+from t2aux import config, data, files
 from t2aux.errors import UserError
 from t2aux.export import card, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
@@ -17,6 +17,7 @@ from t2aux.export.twin import Twin
 from t2aux.model.classifier import Classifier
 from t2aux.model.lstm import LSTM
 from t2aux.run import Run
+from t2aux_ondevice import litert
 
 FORMATS = ("saved_model", "tflite")
 

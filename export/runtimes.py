@@ -9,13 +9,15 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from t2aux import litert, run
+from t2aux import run
 from t2aux.errors import UserError
 from t2aux.export import examples
 from t2aux.model.classifier import Classifier
 from t2aux.model.core import State
 from t2aux.model.transformer import Transformer
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
+from t2aux_ondevice.sequences import check_sequence, segments
 
 
 class _BatchClassifier:
@@ -56,12 +58,12 @@ class _BatchClassifier:
 
     def probabilities(self, sequence: np.ndarray) -> np.ndarray:
         """Classifies one sequence, [T, C] or [T]; see `litert.LiteRTClassifier`."""
-        sequence = litert.check_sequence(self.info, sequence)
+        sequence = check_sequence(self.info, sequence)
         return self.batch(sequence[np.newaxis], np.array([len(sequence)], np.int32))[0]
 
     def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
         """Reads one sequence by segments; see `litert.LiteRTClassifier`."""
-        sequence = litert.check_sequence(self.info, sequence)
+        sequence = check_sequence(self.info, sequence)
         lengths = np.array([len(sequence)], np.int32)
         for done, probabilities in self.stream_batch(sequence[np.newaxis], lengths, segment):
             yield done, probabilities[0]
@@ -220,7 +222,7 @@ def _segments(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Cuts a batch along time; yields steps read, the segment, and each sequence's part of it."""
     lengths = np.asarray(lengths)
-    for done, steps in litert.segments(np.arange(lengths.max()), segment):
+    for done, steps in segments(np.arange(lengths.max()), segment):
         begin = done - len(steps)
         there = np.clip(lengths - begin, 0, len(steps)).astype(np.int32)
         yield done, np.asarray(inputs[:, begin:done]), there

@@ -30,12 +30,12 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from t2aux import litert
 from t2aux.errors import UserError
 from t2aux.export.examples import Examples
 from t2aux.export.text import TextIds
 from t2aux.export.twin import Twin
 from t2aux.model.lstm import LSTMState
+from t2aux_ondevice import litert
 
 TOP = 5
 CLASSIFY = "serving_classify"

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from t2aux import litert
 from t2aux.export import flatbuffer, saved_model, variants
 from t2aux.export.recurrence import UnrolledRecurrence
 from t2aux.export.twin import Twin
@@ -32,6 +31,8 @@ from t2aux.model import lstm
 from t2aux.model.classifier import Classifier
 from t2aux.model.inputs import reader
 from t2aux.model.lstm import LSTMState
+from t2aux_ondevice import litert
+from t2aux_ondevice.sequences import segments
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
@@ -139,15 +140,15 @@ def _stateful(
         last = _fusible_lstm(x, twin.init_state(1), *weights)
         return {"probabilities": _probabilities(twin, last)}
 
-    def segments() -> Iterable[dict[str, np.ndarray]]:
+    def representative() -> Iterable[dict[str, np.ndarray]]:
         # The converter does not reset the state between sequences: the ranges that it finds are
         # those of the first steps after another sequence, too.
         for sequence in calibration:
-            for _, part in litert.segments(sequence, segment):
+            for _, part in segments(sequence, segment):
                 yield {"segment": part[np.newaxis]}
 
     specs = [twin.tokens_spec(1, segment, "segment")]
-    content = _convert(classify, specs, classifier, variant, segments)
+    content = _convert(classify, specs, classifier, variant, representative)
     return flatbuffer.without_cell_clip(content)
 
 

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from t2aux import litert
 from t2aux.errors import UserError
 from t2aux.export import flatbuffer
+from t2aux_ondevice import litert
 
 
 @dataclasses.dataclass(frozen=True)

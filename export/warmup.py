@@ -18,7 +18,7 @@ import tensorflow as tf
 from t2aux.client import protos
 from t2aux.errors import UserError
 from t2aux.export import examples, saved_model
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 # TF Serving looks there, and refuses a version with more records.
 PATH = "assets.extra/tf_serving_warmup_requests"

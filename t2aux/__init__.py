@@ -5,7 +5,9 @@ A TensorFlow 2 reproduction of "Learning Longer-term Dependencies in RNNs with A
 loaded by the modules that need it, so that a device can classify with LiteRT alone.
 """
 
+import importlib.util as _util
 import pathlib as _pathlib
+import sys as _sys
 
 __version__ = "0.1.0"
 
@@ -15,3 +17,6 @@ __version__ = "0.1.0"
 _root = _pathlib.Path(__file__).resolve().parent.parent
 if (_root / "gin" / "base.gin").is_file() and str(_root) not in __path__:
     __path__.append(str(_root))
+    # The same for the client for devices, which is a package of its own.
+    if _util.find_spec("t2aux_ondevice") is None:
+        _sys.path.append(str(_root / "export" / "ondevice" / "python"))

@@ -1,9 +1,5 @@
-"""The one exception for mistakes that a user can mend."""
+"""The one exception for mistakes that a user can mend; the on-device client has the same."""
 
+from t2aux_ondevice.errors import UserError
 
-class UserError(Exception):
-    """A mistake of the user's: a bad flag, configuration, file or model directory.
-
-    The message is one clear sentence that says what was wrong, where, and what to do. The command
-    line prints it without a traceback and exits with a non-zero status.
-    """
+__all__ = ["UserError"]

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from t2aux.errors import UserError
+from t2aux_ondevice.files import read_json
+
+__all__ = ["atomic_write", "ensure_directory", "locked", "read_json", "write_json"]
 
 
 @contextlib.contextmanager
@@ -59,24 +62,6 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        UserError: The file is missing, can't be read, or is not JSON.
-    """
-    path = pathlib.Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise UserError(
-            f"{path} is damaged: it is not valid JSON ({error}). Make it anew with the command "
-            "that wrote it."
-        ) from error
 
 
 def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -24,9 +24,9 @@ from t2aux.errors import UserError
 from t2aux.model import core
 from t2aux.model.classifier import time_major
 from t2aux.model.reconstruction import Reconstruction
-from t2aux.preprocessing import DatasetInfo, scale_pixels
 from t2aux.run import Run
 from t2aux.training import truncation
+from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
 
 # What each predictor of a token knows besides the training data; see `t2aux reconstructions`.
 ABOUT = {

@@ -13,8 +13,8 @@ from t2aux.errors import UserError
 from t2aux.model.auxiliary import Auxiliary
 from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
-from t2aux.preprocessing import DatasetInfo
 from t2aux.training import checkpoints, loop
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from t2aux.data import Batch
 from t2aux.model.classifier import Classifier
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 def vectors_info(channels=1, length=None, classes=3):

@@ -4,11 +4,12 @@ import pathlib
 
 import numpy as np
 
-from t2aux import files, litert
+from t2aux import files
 from t2aux.export import metadata, saved_model, tflite, warmup
 from t2aux.export.twin import Twin
-from t2aux.preprocessing import DatasetInfo
 from t2aux.run import Run
+from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks
 
 IMAGES = DatasetInfo(

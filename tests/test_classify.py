@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from t2aux import classify, files, litert, reading
+from t2aux import files, location
 from t2aux.errors import UserError
+from t2aux_ondevice import answers, litert, reading
 from tests import cli_helpers, networks, small_exports
 
 
@@ -86,17 +87,17 @@ def touch(*paths):
 )
 def test_locate(tmp_path, there, form, found):
     touch(*(tmp_path / path for path in there))
-    location = classify.locate(tmp_path)
-    assert (location.form, location.path) == (form, tmp_path / found)
-    assert location.needs_tensorflow == (form != "litert")
+    place = location.locate(tmp_path)
+    assert (place.form, place.path) == (form, tmp_path / found)
+    assert place.needs_tensorflow == (form != "litert")
 
 
 def test_locate_nothing(tmp_path):
     with pytest.raises(UserError, match="There is no model"):
-        classify.locate(tmp_path / "absent")
+        location.locate(tmp_path / "absent")
     touch(tmp_path / "1" / "picture.png")
     with pytest.raises(UserError, match="holds no model"):
-        classify.locate(tmp_path)
+        location.locate(tmp_path)
 
 
 # All forms answer alike.
@@ -106,7 +107,7 @@ def test_locate_nothing(tmp_path):
 def all_forms(images, run_dir):
     directory, _ = images
     places = {"tflite": directory / litert.WHOLE, "export": directory.parent, "run": run_dir}
-    return {name: classify.locate(place).load() for name, place in places.items()}
+    return {name: location.locate(place).load() for name, place in places.items()}
 
 
 @pytest.mark.parametrize("form", ["tflite", "export", "run"])
@@ -116,12 +117,12 @@ def test_all_forms_answer_alike(all_forms, images, picture, form):
     (item,) = reading.read_inputs(loaded.info, [str(picture)])
     assert item.name == item.title == str(picture)
     probabilities = expected(classifier, item.sequence)
-    answer = classify.classify(loaded, item, top=2)
+    answer = answers.classify(loaded, item, top=2)
     best = np.argsort(-probabilities)[:2]
     assert answer.labels == tuple(best)
     assert answer.classes == tuple(small_exports.IMAGES.classes[i] for i in best)
     np.testing.assert_allclose(answer.probabilities, probabilities[best], atol=2e-6)
-    streamed = list(classify.stream(loaded, item, segment=6, top=3))
+    streamed = list(answers.stream(loaded, item, segment=6, top=3))
     assert [(a.steps, a.total) for a in streamed] == [(6, 16), (12, 16), (16, 16)]
     for answer in streamed:
         sofar = expected(classifier, item.sequence[: answer.steps])
@@ -131,14 +132,14 @@ def test_all_forms_answer_alike(all_forms, images, picture, form):
 @pytest.mark.parametrize("form", ["tflite", "export", "run"])
 def test_all_forms_refuse_alike(all_forms, form):
     with pytest.raises(UserError, match="x: The sequence has 3 steps where"):
-        classify.classify(all_forms[form], made_up(np.zeros([3, 1])))
+        answers.classify(all_forms[form], made_up(np.zeros([3, 1])))
     with pytest.raises(UserError, match="x: The sequence holds NaN"):
-        list(classify.stream(all_forms[form], made_up(np.full([16, 1], np.nan))))
+        list(answers.stream(all_forms[form], made_up(np.full([16, 1], np.nan))))
 
 
 def test_texts_through_a_saved_model(texts):
     directory, classifier = texts
-    loaded = classify.locate(directory).load()
+    loaded = location.locate(directory).load()
     for text in ("abc", "a bad cafe", "x"):
         (item,) = reading.read_inputs(loaded.info, [], [text])
         answers = loaded.probabilities(item.sequence)
@@ -151,10 +152,10 @@ def test_a_damaged_saved_model(images, tmp_path, name):
     content = (directory / name).read_bytes()
     (directory / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="damaged"):
-        classify.locate(directory).load()
+        location.locate(directory).load()
     (directory / name).unlink()
     with pytest.raises(UserError, match="can't read"):
-        classify.Location("saved_model", directory).load()
+        location.Location("saved_model", directory).load()
 
 
 def test_weights_that_diverged_are_told(images, run_dir, tmp_path):
@@ -163,7 +164,7 @@ def test_weights_that_diverged_are_told(images, run_dir, tmp_path):
     broken.head.output_bias.assign(np.full(3, np.nan))
     tf.train.Checkpoint(classifier=broken).save(str(directory / "checkpoints" / "ckpt"))
     with pytest.raises(UserError, match="x: The classifier answers with NaN"):
-        classify.classify(classify.locate(directory).load(), made_up(np.zeros([16, 1])))
+        answers.classify(location.locate(directory).load(), made_up(np.zeros([16, 1])))
 
 
 # Inputs.
@@ -334,7 +335,7 @@ def test_a_text_in_the_place_of_a_file():
     with pytest.raises(UserError, match=r"no file word word .* or give a text as --text"):
         read(small_exports.TEXT, "word " * 200)
     with pytest.raises(UserError, match="There is no model"):
-        classify.locate("word " * 200)
+        location.locate("word " * 200)
 
 
 def test_wrong_texts():

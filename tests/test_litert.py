@@ -1,4 +1,4 @@
-"""t2aux.litert: right answers without TensorFlow, and one sentence for every damage."""
+"""t2aux_ondevice.litert: right answers without TensorFlow, and one sentence for every damage."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from t2aux import litert
 from t2aux.errors import UserError
+from t2aux_ondevice import litert
 from tests import cli_helpers, networks, small_exports
 
 INFOS = {
@@ -106,8 +106,8 @@ def test_a_renamed_file_is_known_by_its_content(copied):
 def test_tensorflow_is_not_imported(exports):
     code = (
         "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None\n"
-        "import numpy as np, t2aux.classify, t2aux.cli.classify, t2aux.cli.main\n"
-        "from t2aux import litert\n"
+        "import numpy as np, t2aux.location, t2aux.cli.classify, t2aux.cli.main\n"
+        "from t2aux_ondevice import litert\n"
         "loaded = litert.LiteRTClassifier(sys.argv[1])\n"
         "print(loaded.probabilities(np.ones([16, 1], 'f')).sum())\n"
         "for _ in loaded.stream(np.ones([16, 1], 'f'), 4): print(_[0])\n"

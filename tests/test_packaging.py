@@ -17,18 +17,25 @@ from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Folders of the checkout, and where each is in the installed package.
-FOLDERS = {"t2aux": "t2aux", "export": "t2aux/export", "gin": "t2aux/gin"}
-SUFFIXES = {"t2aux": (".py", ".cc", ".h"), "export": (".py",), "gin": (".gin",)}
+ONDEVICE = "export/ondevice/python/t2aux_ondevice"
+FOLDERS = {
+    "t2aux": "t2aux",
+    "export": "t2aux/export",
+    "gin": "t2aux/gin",
+    ONDEVICE: "t2aux_ondevice",
+}
+SUFFIXES = {"t2aux": (".py", ".cc", ".h"), "export": (".py",), "gin": (".gin",), ONDEVICE: (".py",)}
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 # What a program that has the package sees: printed as JSON on the last line.
 LOOK = """
 import importlib.metadata, json, sys
-import t2aux, t2aux.config, t2aux.export
+import t2aux, t2aux.config, t2aux.export, t2aux_ondevice.litert
 from t2aux.cli import main
 print(json.dumps({
     "package": t2aux.__file__,
     "export": t2aux.export.__file__,
+    "ondevice": t2aux_ondevice.__file__,
     "gin": str(t2aux.config.bundled_gin_dir()),
     "bundled": t2aux.config.list_bundled(),
     "tensorflow": "tensorflow" in sys.modules,
@@ -41,7 +48,8 @@ def shipped_files():
     found = {}
     for folder, place in FOLDERS.items():
         for file in (ROOT / folder).rglob("*"):
-            if file.suffix in SUFFIXES[folder]:
+            inner = folder == "export" and "ondevice" in file.parts
+            if file.suffix in SUFFIXES[folder] and not inner:
                 found[f"{place}/{file.relative_to(ROOT / folder).as_posix()}"] = file
     return found
 
@@ -75,7 +83,7 @@ def sources(tmp_path_factory):
     copy = tmp_path_factory.mktemp("sources")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    for folder in FOLDERS:
+    for folder in ("t2aux", "export", "gin"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 
@@ -137,11 +145,12 @@ def test_wheel_describes_itself(wheel):
     assert dict(scripts["console_scripts"]) == {"t2aux": "t2aux.cli.main:main"}
 
 
-def assert_whole(seen, package, export, gin):
+def assert_whole(seen, package, export, gin, ondevice):
     seen = json.loads(seen.splitlines()[-1])
     assert pathlib.Path(seen["package"]) == package / "__init__.py"
     assert pathlib.Path(seen["export"]) == export / "__init__.py"
     assert pathlib.Path(seen["gin"]) == gin
+    assert pathlib.Path(seen["ondevice"]) == ondevice / "__init__.py"
     expected = [f.relative_to(ROOT / "gin") for f in (ROOT / "gin").rglob("*.gin")]
     assert seen["bundled"] == sorted(f.with_suffix("").as_posix() for f in expected)
     assert {"quickstart", "paper/mnist"} < set(seen["bundled"])
@@ -151,7 +160,7 @@ def assert_whole(seen, package, export, gin):
 def test_installed_wheel_works(installed, tmp_path):
     seen = run("-c", LOOK, cwd=tmp_path, path=[installed])
     place = installed / "t2aux"
-    assert_whole(seen, place, place / "export", place / "gin")
+    assert_whole(seen, place, place / "export", place / "gin", installed / "t2aux_ondevice")
     # A file that includes others is read to its end.
     parse = (
         "import t2aux.data, t2aux.training.loop, t2aux.model.reconstruction as _\n"
@@ -172,14 +181,14 @@ def test_editable_install_works(editable, sources, tmp_path):
     # First on the path: the environment may have the finder of an editable install of its own.
     code = f"import site; site.addsitedir({str(editable)!r})\n{LOOK}"
     seen = run("-c", code, cwd=tmp_path, path=[editable])
-    assert_whole(seen, sources / "t2aux", sources / "export", sources / "gin")
+    assert_whole(seen, *(sources / name for name in ("t2aux", "export", "gin", ONDEVICE)))
 
 
 @pytest.mark.parametrize("within", [True, False])
 def test_checkout_works_from_its_root_and_from_elsewhere(within, tmp_path):
     cwd, path = (ROOT, []) if within else (tmp_path, [ROOT])
     seen = run("-c", LOOK, cwd=cwd, path=path)
-    assert_whole(seen, ROOT / "t2aux", ROOT / "export", ROOT / "gin")
+    assert_whole(seen, *(ROOT / name for name in ("t2aux", "export", "gin", ONDEVICE)))
     assert "t2aux COMMAND" in run("-m", "t2aux", "--help", cwd=cwd, path=path)
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from t2aux.errors import UserError
-from t2aux.preprocessing import UNKNOWN, DatasetInfo, image_pixels, read_image
+from t2aux_ondevice.images import image_pixels, read_image
+from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
 
 GREY = DatasetInfo("d", "image", ("a", "b"), channels=1, length=16, side=4)
 RGB = DatasetInfo("d", "image", ("a", "b"), channels=3, length=16, side=4, permutation_seed=5)
@@ -22,7 +23,7 @@ VECTORS = DatasetInfo("d", "vectors", ("a", "b"), channels=2)
 
 
 def test_importing_it_imports_no_tensorflow():
-    code = "import sys, t2aux.preprocessing; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, t2aux_ondevice.preprocessing; sys.exit('tensorflow' in sys.modules)"
     root = pathlib.Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 

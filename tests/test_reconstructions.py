@@ -13,9 +13,9 @@ from t2aux.data.split import Split
 from t2aux.data.table import Table
 from t2aux.errors import UserError
 from t2aux.model.reconstruction import Reconstruction
-from t2aux.preprocessing import DatasetInfo
 from t2aux.run import Run, load_run
 from t2aux.training import loop
+from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks
 from tests.cli_helpers import assert_one_sentence, t2aux
 from tests.export.conftest import make_run, write_data

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import json
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -13,7 +10,7 @@ from absl import flags
 from t2aux.errors import UserError
 
 if TYPE_CHECKING:
-    from t2aux import classify, reading
+    from t2aux_ondevice import answers
 
 _TEXT = flags.DEFINE_multi_string("text", [], "A text to classify. Repeatable.")
 _TOP = flags.DEFINE_integer("top", 5, "How many of the best classes to show.", lower_bound=1)
@@ -33,7 +30,7 @@ def check_inputs(paths: Sequence[str]) -> None:
 
 
 def show(
-    classifier: classify.SequenceClassifier | classify.BatchClassifier,
+    classifier: answers.SequenceClassifier | answers.BatchClassifier,
     paths: Sequence[str],
     batch: int = 1,
 ) -> None:
@@ -48,50 +45,8 @@ def show(
         UserError: An input is missing, damaged or none for this classifier. What comes before it
             is answered.
     """
-    from t2aux import classify, reading
+    from t2aux_ondevice import answers, reading
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names may hold what the terminal can't show.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    segment = _SEGMENT.value if _STREAM.value else None
     items = reading.read_inputs(classifier.info, paths, _TEXT.value)
-    if batch > 1 and not _STREAM.value:
-        _show_batches(classifier, items, batch)
-        return
-    for item in items:
-        if not _STREAM.value:
-            _print([classify.classify(classifier, item, _TOP.value)])
-            continue
-        answers = classify.stream(classifier, item, _SEGMENT.value, _TOP.value)
-        for number, answer in enumerate(answers):
-            if not _JSON.value and number == 0:
-                print(answer.heading())
-            print(json.dumps(answer.to_json()) if _JSON.value else answer.line(), flush=True)
-
-
-def _show_batches(
-    classifier: classify.BatchClassifier, items: Iterable[reading.Input], batch: int
-) -> None:
-    waiting: list[reading.Input] = []
-    try:
-        for item in items:
-            waiting.append(item)
-            if len(waiting) == batch:
-                taken, waiting = waiting, []
-                _answer(classifier, taken)
-    except UserError:
-        # Where the next input can't be read, those before it are answered.
-        _answer(classifier, waiting)
-        raise
-    _answer(classifier, waiting)
-
-
-def _answer(classifier: classify.BatchClassifier, items: list[reading.Input]) -> None:
-    from t2aux import classify
-
-    if items:
-        _print(classify.classify_batch(classifier, items, _TOP.value))
-
-
-def _print(answers: Iterable[classify.Answer]) -> None:
-    for answer in answers:
-        print(json.dumps(answer.to_json()) if _JSON.value else answer.lines(), flush=True)
+    answers.Show(_TOP.value, segment, _JSON.value, batch)(classifier, items)

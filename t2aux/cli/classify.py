@@ -15,10 +15,7 @@ Examples:
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -32,34 +29,18 @@ flags.mark_flag_as_required("model")
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; argv[1:] are the files."""
-    from t2aux import classify
+    from t2aux.location import locate
+    from t2aux_ondevice import answers
 
     answering.check_inputs(argv[1:])
-    location = classify.locate(_MODEL.value)
+    location = locate(_MODEL.value)
     if location.needs_tensorflow:
         common.quiet_tensorflow()
         classifier = location.load()
     else:
-        with _without_notes():
+        with answers.without_notes():
             classifier = location.load()
     answering.show(classifier, argv[1:])
-
-
-@contextlib.contextmanager
-def _without_notes() -> Iterator[None]:
-    """Keeps off the terminal what LiteRT writes while it loads; what fails is an exception too."""
-    if sys.stderr is None:  # Closed by who started this.
-        yield
-        return
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 if __name__ == "__main__":

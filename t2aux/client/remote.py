@@ -1,4 +1,4 @@
-"""A classifier on a server, with the interface that `t2aux.classify` knows."""
+"""A classifier on a server, with the interface that `t2aux_ondevice.answers` knows."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from t2aux import files, litert
+from t2aux import files
 from t2aux.client import retries
 from t2aux.client.retries import Failure, Retries
 from t2aux.client.transport import Status, Transport
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
+from t2aux_ondevice.sequences import check_sequence, segments
 
 DESCRIBE = "describe"
 _COMING = ("START", "LOADING")
 
 
 class RemoteClassifier:
-    """A model of a server. See `t2aux.classify.SequenceClassifier`.
+    """A model of a server. See `t2aux_ondevice.answers.SequenceClassifier`.
 
     Requests name the version that was the newest in the beginning, so that an answer's classes are
     those of `info`, and a stream stays with the weights that its state comes from. When the server
@@ -83,7 +85,7 @@ class RemoteClassifier:
         Raises:
             UserError: A sequence is none for this classifier, or there is no good answer.
         """
-        checked = [litert.check_sequence(self.info, sequence) for sequence in sequences]
+        checked = [check_sequence(self.info, sequence) for sequence in sequences]
         lengths = np.array([len(sequence) for sequence in checked], np.int32)
         first = checked[0]
         inputs = np.zeros([len(checked), lengths.max(), *first.shape[1:]], first.dtype)
@@ -104,12 +106,12 @@ class RemoteClassifier:
         Raises:
             UserError: As `batch_probabilities`; or the server took the version away in the midst.
         """
-        sequence = litert.check_sequence(self.info, sequence)
+        sequence = check_sequence(self.info, sequence)
         begun = False
         try:
             start = {"batch": np.zeros([1], np.int32)}
             state = self._predict("initial_state", start, ("h", "c"))
-            for steps, part in litert.segments(sequence, segment):
+            for steps, part in segments(sequence, segment):
                 inputs = {
                     "segment": part[np.newaxis],
                     "lengths": np.array([len(part)], np.int32),

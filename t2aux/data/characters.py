@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from t2aux.data.table import Options, Table
-from t2aux.preprocessing import UNKNOWN, DatasetInfo, code_points
+from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo, code_points
 
 _TEXTS_AT_ONCE = 10_000
 _CODE_POINTS = 0x110000

@@ -11,7 +11,7 @@ import numpy as np
 
 from t2aux.data.pixels import image_info, image_table
 from t2aux.data.table import Options, Table, subset
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 SIDE = 8
 CLASSES = tuple("0123456789")

@@ -23,7 +23,7 @@ from t2aux.data.table import (
     subset,
 )
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 _PREFIXES = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTES = 0x08

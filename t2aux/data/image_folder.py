@@ -32,7 +32,8 @@ from t2aux.data.table import (
     subset,
 )
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo, read_image
+from t2aux_ondevice.images import read_image
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}) | {
     ".ppm",

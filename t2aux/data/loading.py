@@ -13,7 +13,7 @@ from t2aux.data import digits, idx, image_folder, npz, text_csv
 from t2aux.data.split import Split
 from t2aux.data.table import Options, Table
 from t2aux.errors import UserError
-from t2aux.preprocessing import TOKENS, DatasetInfo
+from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
 
 SPLITS = ("train", "test")
 # The sources that have names of their own; every other name is one of tensorflow-datasets.

@@ -18,7 +18,7 @@ from t2aux.data.table import (
     subset,
 )
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 # What zipfile and numpy raise for damage, unknown compression and encryption among it.
 _DAMAGE = (

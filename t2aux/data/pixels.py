@@ -9,7 +9,8 @@ from PIL import Image
 
 from t2aux.data.table import Options, Progress, Table
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo, image_pixels
+from t2aux_ondevice.images import image_pixels
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 _ROWS_PERMUTED_AT_ONCE = 1024
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from t2aux.data.table import Table
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo, scale_pixels
+from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -13,7 +13,7 @@ import numpy as np
 from t2aux.data.split import Split
 from t2aux.errors import UserError
 from t2aux.files import atomic_write
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 # Everything that reading a damaged compressed file may raise.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)

@@ -22,7 +22,7 @@ from t2aux.data.table import (
     subset,
 )
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 _HEADERS = frozenset({"class", "label", "category"})
 _field_limit_lock = threading.Lock()

@@ -19,7 +19,7 @@ from t2aux.data.characters import text_info, text_table
 from t2aux.data.pixels import image_info, image_table
 from t2aux.data.table import Options, Progress, Table, subset
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 # Without it, tensorflow-datasets waits for Google Cloud's metadata server, which is nowhere else.
 os.environ.setdefault("NO_GCE_CHECK", "true")

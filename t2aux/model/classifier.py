@@ -14,7 +14,7 @@ from t2aux.model import inputs
 from t2aux.model.core import Active, Core, State, active_until, only
 from t2aux.model.heads import Head
 from t2aux.model.lstm import LSTM
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 @gin.configurable(denylist=["info", "seed"])

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.model import initializers, inputs
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 # Scores of attention that are computed at once, over sequences, heads, queries and keys: 16 MiB.
 _SCORES = 2**22

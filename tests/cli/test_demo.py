@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from t2aux import litert
+from t2aux_ondevice import litert
 from tests.cli_helpers import t2aux
 
 SHORT = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "load.max_examples = 40"]

@@ -8,10 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from t2aux import classify, litert, reading
 from t2aux.client import remote, transport
 from t2aux.client.retries import Retries
 from t2aux.errors import UserError
+from t2aux_ondevice import answers, litert, reading
 from tests.client import servers
 from tests.client.conftest import KINDS
 
@@ -52,8 +52,8 @@ def test_answers_are_those_of_the_same_classifier_here(served, connect, scheme, 
 def test_answers_of_a_batch_are_those_of_single_ones(served, connect, scheme, kind):
     classifier = connect(served(kind).addresses[scheme])
     items = [reading.Input(str(i), s, str(i)) for i, s in enumerate(sequences(kind))]
-    together = classify.classify_batch(classifier, items, top=2)
-    alone = [classify.classify(classifier, item, top=2) for item in items]
+    together = answers.classify_batch(classifier, items, top=2)
+    alone = [answers.classify(classifier, item, top=2) for item in items]
     for one, other in zip(together, alone, strict=True):
         assert (one.name, one.classes, one.labels) == (other.name, other.classes, other.labels)
         assert one.probabilities == pytest.approx(other.probabilities, abs=SAME)
@@ -234,7 +234,7 @@ def test_nan_is_told(served, connect, scheme):
     it.model.plan.append(lambda o: {**o, "probabilities": o["probabilities"] * np.nan})
     item = reading.Input("a", sequences("vectors")[0], "a")
     with pytest.raises(UserError, match="a: The classifier answers with NaN"):
-        classify.classify(classifier, item)
+        answers.classify(classifier, item)
 
 
 def test_states_that_are_none(served, connect, scheme):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from t2aux.data import load
 from t2aux.data.characters import build_vocabulary, text_table
 from t2aux.errors import UserError
-from t2aux.preprocessing import UNKNOWN, DatasetInfo
+from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
 
 DBPEDIA = """"1","First","A ""quoted"" text, with a comma."
 "3","Second"," Two

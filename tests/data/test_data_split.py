@@ -13,7 +13,7 @@ from tensorflow.python.framework import config
 
 from t2aux.data import Batch, Split, Table
 from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 TEXT = DatasetInfo("text", "text", ("a", "b", "c"), tokens="bytes")
 

@@ -9,10 +9,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from t2aux import config, data, litert, run
+from t2aux import config, data, run
 from t2aux.export.pipeline import export
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.model.classifier import Classifier
+from t2aux_ondevice import litert
 
 KINDS = ("grey", "rgb", "characters", "bytes", "vectors", "direct")
 TEXTS = (

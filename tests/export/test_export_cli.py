@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from t2aux import litert, run
+from t2aux import run
 from t2aux.errors import UserError
 from t2aux.export.pipeline import export
+from t2aux_ondevice import litert
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
 from tests.export.conftest import load
 

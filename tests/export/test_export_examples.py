@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux import litert
 from t2aux.errors import UserError
 from t2aux.export import examples, saved_model
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
 from tests.export.test_export_saved_model import LENGTHS, load
 from tests.export.test_export_tflite import EXACT, random_sequence
 

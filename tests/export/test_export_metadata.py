@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import t2aux
-from t2aux import litert
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
 from tests.cli_helpers import environment
 
 

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 
-from t2aux import data, files, litert
+from t2aux import data, files
 from t2aux.errors import UserError
 from t2aux.export import parity, tflite
 from t2aux.export.parity import Tolerance
 from t2aux.export.pipeline import export
+from t2aux_ondevice import litert
 from tests import networks
 from tests.export.conftest import load
 

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from t2aux.errors import UserError
 from t2aux.export import saved_model, text
 from t2aux.export.runtimes import SavedModelClassifier
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 from tests.export.test_export_tflite import EXACT, random_sequence
 
 LENGTHS = (12, 1, 7)

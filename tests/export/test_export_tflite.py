@@ -8,10 +8,11 @@ from ai_edge_litert.interpreter import Interpreter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from t2aux import litert
 from t2aux.errors import UserError
 from t2aux.export import flatbuffer, tflite
 from t2aux.export.runtimes import CheckpointClassifier
+from t2aux_ondevice import litert
+from t2aux_ondevice.sequences import segments
 from tests import networks
 
 EXACT = 1e-6
@@ -210,7 +211,7 @@ def test_16384_steps_in_segments_equal_the_whole():
     wanted = whole(inputs=sequence[np.newaxis])["probabilities"]
     step = Interpreter(model_content=tflite.convert(classifier, "stream")).get_signature_runner()
     h = c = np.zeros([1, 16], np.float32)
-    for _, part in litert.segments(sequence, 1000):
+    for _, part in segments(sequence, 1000):
         answer = step(segment=part[np.newaxis], h=h, c=c)
         h, c = answer["h"], answer["c"]
     np.testing.assert_allclose(answer["probabilities"], wanted, atol=EXACT)
@@ -218,7 +219,7 @@ def test_16384_steps_in_segments_equal_the_whole():
     stateful = Interpreter(model_content=content).get_signature_runner()
     size = stateful.get_input_details()["segment"]["shape"][1]
     assert size == 512
-    for _, part in litert.segments(sequence, size):
+    for _, part in segments(sequence, size):
         answer = stateful(segment=part[np.newaxis])
     np.testing.assert_allclose(answer["probabilities"], wanted, atol=EXACT)
     reference = CheckpointClassifier(classifier).probabilities(sequence)

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from t2aux import litert
 from t2aux.errors import UserError
 from t2aux.export import flatbuffer, tflite, variants
 from t2aux.export.runtimes import CheckpointClassifier
+from t2aux_ondevice import litert
 from tests import networks
 
 STEPS = 42

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from t2aux import litert
 from t2aux.errors import UserError
 from t2aux.export import warmup
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks, small_exports
 from tests.export.test_export_saved_model import load
 

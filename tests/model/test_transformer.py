@@ -11,7 +11,7 @@ import tensorflow as tf
 from t2aux.errors import UserError
 from t2aux.model import transformer
 from t2aux.model.transformer import Transformer, attention, positions
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks
 from tests.cli_helpers import ROOT, environment
 

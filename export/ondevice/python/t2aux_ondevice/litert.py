@@ -1,6 +1,6 @@
 """Classifies sequences with an exported `.tflite` file, through LiteRT alone.
 
-Needs numpy, Pillow and ai-edge-litert, not TensorFlow. Everything else that a client has to know
+Needs numpy and ai-edge-litert. Everything else that a client has to know
 (the classes, the preprocessing) stands in the `metadata.json` beside the file.
 """
 
@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from t2aux import files
-from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
+from t2aux_ondevice import files
+from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo
+from t2aux_ondevice.sequences import check_probabilities, check_sequence, check_steps, segments
 
 FORMAT = "t2aux-export"
 FORMAT_VERSION = 1
@@ -148,101 +149,6 @@ def check_content(path: pathlib.Path, content: bytes, entry: dict[str, Any]) -> 
         )
 
 
-def check_sequence(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
-    """Checks one sequence against what a classifier reads.
-
-    Args:
-        info: Of the classifier.
-        sequence: Real values [T, C], or ids [T].
-
-    Returns:
-        The sequence as float32 [T, C] or int32 [T].
-
-    Raises:
-        UserError: The shape or type is wrong, T is not the classifier's, a value is NaN or
-            infinite, or an id is not in the vocabulary.
-    """
-    sequence = np.asarray(sequence)
-    if info.is_text:
-        if sequence.ndim != 1 or not sequence.size or sequence.dtype.kind not in "iu":
-            raise UserError(
-                f"The sequence is {sequence.dtype} of the shape {list(sequence.shape)}: give "
-                "integer ids [T] with at least one step."
-            )
-        wrong = (sequence < 0) | (sequence >= info.vocabulary_size)
-        if wrong.any():
-            raise UserError(
-                f"The sequence holds the id {sequence[wrong.argmax()]}: ids run from 0 to "
-                f"{info.vocabulary_size - 1}."
-            )
-        sequence = sequence.astype(np.int32)
-    else:
-        if sequence.dtype.kind not in "fiub":
-            raise UserError(f"The sequence holds {sequence.dtype} values: give real numbers.")
-        if sequence.ndim != 2 or sequence.shape[1] != info.channels or not sequence.size:
-            raise UserError(
-                f"The sequence has the shape {list(sequence.shape)}: give [T, {info.channels}] "
-                "with at least one step."
-            )
-        with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
-            sequence = sequence.astype(np.float32)
-        finite = np.isfinite(sequence).all(axis=1)
-        if not finite.all():
-            raise UserError(
-                f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} "
-                "(counted from 0): mend the data."
-            )
-    if info.length is not None and len(sequence) != info.length:
-        raise UserError(
-            f"The sequence has {len(sequence)} steps where the classifier reads {info.length}: "
-            f"give {info.length}."
-        )
-    return sequence
-
-
-def check_probabilities(
-    info: DatasetInfo, model: str | os.PathLike[str], probabilities: np.ndarray
-) -> np.ndarray:
-    """Checks what a model answered for one sequence.
-
-    Args:
-        info: Of the classifier.
-        model: What the model is called, for the message.
-        probabilities: Its answer, [1, K].
-
-    Returns:
-        float32 [K].
-
-    Raises:
-        UserError: It has another number of classes, or holds NaN: the model is damaged, or its
-            metadata belongs to another.
-    """
-    if probabilities.shape != (1, info.num_classes):
-        raise UserError(
-            f"{model} answers with the shape {list(probabilities.shape)}, but its description "
-            f"names {info.num_classes} classes: they are not of one model; {_MENDING}"
-        )
-    if not np.isfinite(probabilities).all():
-        raise UserError(f"{model} answers with NaN: its weights are damaged, or diverged.")
-    return np.asarray(probabilities[0], np.float32)
-
-
-def segments(sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Cuts a sequence [T, ...] into segments of `segment` steps; the last may be shorter.
-
-    Yields:
-        How many steps there were up to the segment's end, and the segment.
-
-    Raises:
-        UserError: `segment` is less than 1.
-    """
-    if segment < 1:
-        raise UserError(f"A segment has {segment} steps: give at least 1.")
-    for begin in range(0, len(sequence), segment):
-        part = sequence[begin : begin + segment]
-        yield begin + len(part), part
-
-
 def read_tflite(path: pathlib.Path) -> bytes:
     """Reads a `.tflite` file and checks its identifier.
 
@@ -357,6 +263,7 @@ class LiteRTClassifier:
         self._model = self._load(path, name)
         self.form, self.variant, self._segment = self._described(name)
         self._stream = self._model if self.form == STREAM_FORM else None
+        self._started: Stream | None = None
 
     @property
     def streaming(self) -> LiteRTModel:
@@ -386,17 +293,16 @@ class LiteRTClassifier:
             float32 [K]: the classes' probabilities.
 
         Raises:
-            UserError: See `check_sequence` and `LiteRTModel`.
+            UserError: See `sequences.check_sequence` and `LiteRTModel`.
         """
         sequence = check_sequence(self.info, sequence)
         if self.form != WHOLE_FORM:
-            *_, (_, probabilities) = self.stream(sequence, len(sequence))
-            return probabilities
+            return self.start().read(sequence)
         answer = self._model(inputs=sequence[np.newaxis])["probabilities"]
         return check_probabilities(self.info, self._model.path, answer)
 
     def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Reads a sequence segment by segment, carrying the state.
+        """Reads a sequence that is there segment by segment, carrying the state.
 
         Args:
             sequence: Real values [T, C] or ids [T].
@@ -410,29 +316,27 @@ class LiteRTClassifier:
                 stateful form, and `segment` is no multiple of the steps that it takes at once.
         """
         sequence = check_sequence(self.info, sequence)
-        run = self._run_stateful if self.form == STATEFUL_FORM else self._run_explicit
-        yield from run(sequence, segment)
-
-    def _run_explicit(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
-        model = self.streaming
-        h, c = (np.zeros(model.inputs[name]["shape"], np.float32) for name in ("h", "c"))
+        stream = self.start()
         for steps, part in segments(sequence, segment):
-            answer = model(segment=part[np.newaxis], h=h, c=c)
-            h, c = answer["h"], answer["c"]
-            yield steps, check_probabilities(self.info, model.path, answer["probabilities"])
+            yield steps, stream.read(part)
 
-    def _run_stateful(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
-        model = self._model
-        if segment < 1 or segment % self._segment or len(sequence) % self._segment:
-            raise UserError(
-                f"{model.path} takes {self._segment} steps at once: give a segment of "
-                f"{self._segment} steps, or a multiple of it, not {segment}."
-            )
-        model.reset()
-        for steps, part in segments(sequence, self._segment):
-            answer = model(segment=part[np.newaxis])["probabilities"]
-            if steps % segment == 0 or steps == len(sequence):
-                yield steps, check_probabilities(self.info, model.path, answer)
+    def start(self) -> Stream:
+        """Begins a sequence that comes in piece by piece.
+
+        With a file of the stateful form, which keeps the state itself, this ends the one before.
+
+        Raises:
+            UserError: There is no streaming file beside one for whole sequences.
+        """
+        if self.form == STATEFUL_FORM:
+            self._model.reset()
+            self._started = Stream(self, self._model, self._segment)
+            return self._started
+        return Stream(self, self.streaming)
+
+    def is_current(self, stream: Stream) -> bool:
+        """Whether the state that a file of the stateful form keeps is this stream's."""
+        return self._started is stream
 
     def _described(self, name: str) -> tuple[str, str, int]:
         """The form, the variant and the stateful form's steps of a file of the export."""
@@ -457,3 +361,71 @@ class LiteRTClassifier:
         if set(model.inputs) != _INPUTS[form] or "probabilities" not in model.outputs:
             raise UserError(f"{path} is no classifier that t2aux exported: {_MENDING}")
         return model
+
+
+class Stream:
+    """A sequence that comes in piece by piece, of any length, in constant memory.
+
+    Attributes:
+        steps: How many steps were read.
+    """
+
+    def __init__(
+        self, classifier: LiteRTClassifier, model: LiteRTModel, segment: int | None = None
+    ) -> None:
+        """Begins with no step read; see `LiteRTClassifier.start`.
+
+        Args:
+            classifier: What the sequence is for.
+            model: Of its streaming or stateful form.
+            segment: How many steps the stateful form takes at once; None for explicit states.
+        """
+        self.steps = 0
+        self._classifier = classifier
+        self._model = model
+        self._segment = segment
+        names = () if segment else ("h", "c")
+        self._state = {n: np.zeros(model.inputs[n]["shape"], np.float32) for n in names}
+
+    def read(self, steps: np.ndarray) -> np.ndarray:
+        """Reads the next steps.
+
+        Args:
+            steps: Real values [n, C] or ids [n], n >= 1; for the stateful form a multiple of what
+                it takes at once. What is wrong is refused as a whole: the state stays as it was.
+
+        Returns:
+            float32 [K]: the classes' probabilities, should the sequence end here.
+
+        Raises:
+            UserError: See `sequences.check_steps`; the sequence becomes longer than the classifier
+                reads; or another stream was started on a file of the stateful form.
+        """
+        info = self._classifier.info
+        steps = check_steps(info, steps)
+        if info.length is not None and self.steps + len(steps) > info.length:
+            raise UserError(
+                f"The sequence has more than the {info.length} steps that the classifier reads: "
+                "start another."
+            )
+        if self._segment is None:
+            answer = dict(self._model(segment=steps[np.newaxis], **self._state))
+            probabilities = answer.pop("probabilities")
+            self._state = {name: answer[name] for name in self._state}
+        else:
+            probabilities = self._read_stateful(steps, self._segment)
+        self.steps += len(steps)
+        return check_probabilities(info, self._model.path, probabilities)
+
+    def _read_stateful(self, steps: np.ndarray, segment: int) -> np.ndarray:
+        path = self._model.path
+        if not self._classifier.is_current(self):
+            raise UserError(f"Another sequence was started on {path}, which keeps one state only.")
+        if len(steps) % segment:
+            raise UserError(
+                f"{path} takes {segment} steps at once: give a segment of {segment} steps, or a "
+                f"multiple of it, not {len(steps)}."
+            )
+        for _, part in segments(steps, segment):
+            answer = self._model(segment=part[np.newaxis])
+        return answer["probabilities"]

@@ -1,23 +1,21 @@
-"""Classifies files: any form of a classifier, any kind of input, and answers that read well.
-
-Importing this module does not import TensorFlow, and neither does classifying with a `.tflite`
-file; a SavedModel or a run's directory needs it.
-"""
+"""Classifies inputs with any classifier, and shows answers that read well."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import json
 import os
-import pathlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from t2aux import litert
-from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo
-from t2aux.reading import Input, named
+from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo
+from t2aux_ondevice.reading import Input, named
 
 _BAR = 20
 
@@ -63,87 +61,6 @@ class BatchClassifier(SequenceClassifier, Protocol):
     def batch_probabilities(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Classifies sequences [T, C] or [T] of any lengths; float32 [B, K]. Raises UserError."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Location:
-    """Where a classifier lies, and in which form.
-
-    Attributes:
-        form: "litert", "saved_model" or "run".
-        path: The `.tflite` file, the version's directory of the export, or the run's directory.
-    """
-
-    form: str
-    path: pathlib.Path
-
-    @property
-    def needs_tensorflow(self) -> bool:
-        """Whether `load` imports TensorFlow."""
-        return self.form != "litert"
-
-    def load(self) -> SequenceClassifier:
-        """Loads the classifier.
-
-        Raises:
-            UserError: A file of it is missing or damaged.
-        """
-        if self.form == "litert":
-            return litert.LiteRTClassifier(self.path)
-        from t2aux.export import runtimes
-
-        if self.form == "saved_model":
-            return runtimes.SavedModelClassifier(self.path)
-        return runtimes.CheckpointClassifier.of_run(self.path)
-
-
-def locate(model: str | os.PathLike[str]) -> Location:
-    """Finds out what a path leads to.
-
-    Args:
-        model: A `.tflite` file of an export; a version's directory of an export, or the base
-            directory, of which the newest version is taken; or a run's directory.
-
-    Returns:
-        The form and the path. An export that has no SavedModel runs through LiteRT.
-
-    Raises:
-        UserError: There is nothing, or nothing of these.
-    """
-    path = pathlib.Path(model)
-    if os.path.isfile(path):
-        return Location("litert", path)
-    if not os.path.isdir(path):
-        raise UserError(
-            f"There is no model {path}: give a .tflite file, an export's directory or a model_dir."
-        )
-    found = _locate_in(path)
-    if found is None:
-        try:
-            versions = [p for p in path.iterdir() if p.name.isdecimal()]
-        except OSError as error:
-            raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
-        by_age = sorted(versions, key=lambda p: int(p.name), reverse=True)
-        found = next(filter(None, map(_locate_in, by_age)), None)
-    if found is None:
-        raise UserError(
-            f"{path} holds no model: give a .tflite file, a directory that `t2aux export` made, or "
-            "a --model_dir of `t2aux train`."
-        )
-    return found
-
-
-def _locate_in(path: pathlib.Path) -> Location | None:
-    if (path / "config.gin").is_file() or (path / "dataset.json").is_file():
-        return Location("run", path)
-    if (path / "saved_model.pb").is_file():
-        return Location("saved_model", path)
-    names = sorted(file.name for file in path.glob("classifier*.tflite") if file.is_file())
-    if names:
-        # Whole sequences in float32, where that is there; else the first of what is.
-        return Location("litert", path / (litert.WHOLE if litert.WHOLE in names else names[0]))
-    # What is missing is told when it is loaded.
-    return Location("saved_model", path) if (path / litert.METADATA).is_file() else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +161,94 @@ def stream(
     with named(item.title):
         for steps, probabilities in classifier.stream(item.sequence, segment):
             yield _answer(classifier.info, item, probabilities, top, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """How answers are printed.
+
+    Attributes:
+        top: How many of the best classes to tell.
+        segment: Steps of a segment, after each of which the answer so far is told; None to read
+            each input whole.
+        as_json: Print one JSON object a line.
+        batch: How many inputs to classify at once; more than 1 for a `BatchClassifier` only.
+    """
+
+    top: int = 5
+    segment: int | None = None
+    as_json: bool = False
+    batch: int = 1
+
+    def __call__(
+        self, classifier: SequenceClassifier | BatchClassifier, items: Iterable[Input]
+    ) -> None:
+        """Classifies inputs and prints the answers as they come.
+
+        Args:
+            classifier: In any form.
+            items: The inputs, as `reading.read_inputs` gives them.
+
+        Raises:
+            UserError: An input is missing, damaged or none for this classifier. What comes before
+                it is answered.
+        """
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Names may hold what the terminal can't show.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        if self.segment is not None:
+            for item in items:
+                self._show_stream(classifier, item)
+        elif self.batch > 1:
+            self._show_batches(classifier, items)
+        else:
+            for item in items:
+                self._print(classify(classifier, item, self.top))
+
+    def _show_stream(self, classifier: SequenceClassifier, item: Input) -> None:
+        for number, answer in enumerate(stream(classifier, item, self.segment, self.top)):
+            if not self.as_json and number == 0:
+                print(answer.heading())
+            print(json.dumps(answer.to_json()) if self.as_json else answer.line(), flush=True)
+
+    def _show_batches(self, classifier: BatchClassifier, items: Iterable[Input]) -> None:
+        waiting: list[Input] = []
+        try:
+            for item in items:
+                waiting.append(item)
+                if len(waiting) == self.batch:
+                    taken, waiting = waiting, []
+                    self._show_batch(classifier, taken)
+        except UserError:
+            # Where the next input can't be read, those before it are answered.
+            self._show_batch(classifier, waiting)
+            raise
+        self._show_batch(classifier, waiting)
+
+    def _show_batch(self, classifier: BatchClassifier, items: list[Input]) -> None:
+        if items:
+            for answer in classify_batch(classifier, items, self.top):
+                self._print(answer)
+
+    def _print(self, answer: Answer) -> None:
+        print(json.dumps(answer.to_json()) if self.as_json else answer.lines(), flush=True)
+
+
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Keeps off the terminal what LiteRT writes while it loads; what fails is an exception too."""
+    if sys.stderr is None:  # Closed by who started this.
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _answer(

@@ -1,102 +1,25 @@
 """What turns an image, a text or an array into the sequence that a classifier reads.
 
-The same code runs in training (through `t2aux.data`), in evaluation and on a device, so nothing
-here needs TensorFlow: numpy and Pillow are enough.
+The same code runs in training (through `t2aux.data`), in evaluation and on a device. Needs numpy;
+images that are not of the classifier's size need Pillow, too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from t2aux.errors import UserError
+from t2aux_ondevice.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KINDS = ("image", "text", "vectors")
 TOKENS = ("characters", "bytes")
 UNKNOWN = "\ufffd"  # Stands at id 0 of every character vocabulary.
-
-# Modes that Pillow converts to 8-bit grey or RGB without losing the scale of the values. The others
-# (I, I;16, F) hold wider values that `convert` would clip.
-_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-_TRANSPARENT_MODES = frozenset({"LA", "PA", "RGBA"})
-
-
-def read_image(path: str | os.PathLike[str] | IO[bytes], name: str | None = None) -> Image.Image:
-    """Reads an image file whole, upright (its EXIF orientation is applied).
-
-    Args:
-        path: A file name, or a binary file open for reading.
-        name: What to call the image in error messages; the file name if None.
-
-    Returns:
-        The decoded image, of a mode that converts to 8-bit grey or RGB.
-
-    Raises:
-        UserError: The file is missing, damaged, not an image, or of an unsupported mode (16-bit or
-            float values).
-    """
-    name = str(path) if name is None else name
-    try:
-        with Image.open(path) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no image file {name}: check the path.") from error
-    except UnidentifiedImageError as error:
-        raise UserError(
-            f"{name} is damaged or not an image in a format that Pillow reads: replace it, or take "
-            "it away."
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"The image {name} is too large to decode: make it smaller.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-        # Pillow's decoders report damage by any of these.
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"Can't read the image {name} ({reason}): replace it, or take it away."
-        ) from error
-    _check_mode(upright, name)
-    return upright
-
-
-def image_pixels(
-    image: Image.Image | np.ndarray, side: int, channels: int, border: int = 0
-) -> np.ndarray:
-    """Converts and resizes one image to the pixels of a sequence, in raster order.
-
-    The whole image is squeezed to a square (bilinear, antialiased when it shrinks). Transparent
-    parts show white.
-
-    Args:
-        image: A Pillow image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGBA).
-        side: Height and width after the resize.
-        channels: 1 for grey, 3 for RGB.
-        border: Black pixels that are then put around it.
-
-    Returns:
-        uint8 [T, channels], T = (side + 2 * border) ** 2.
-
-    Raises:
-        UserError: The array has another shape or type, or the image an unsupported mode.
-    """
-    if isinstance(image, np.ndarray):
-        image = _image_of_array(image)
-    _check_mode(image, "the image")
-    if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, dtype=np.uint8).reshape(side, side, channels)
-    if border:
-        pixels = np.pad(pixels, ((border, border), (border, border), (0, 0)))
-    return pixels.reshape(-1, channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +96,18 @@ class DatasetInfo:
             order or in that of the fixed permutation.
 
         Raises:
-            UserError: This data is not images, or the image has the wrong shape, type or mode.
+            UserError: This data is not images; the image has the wrong shape, type or mode; or it
+                is of another size than the classifier's, and Pillow is not there.
         """
         if self.kind != "image" or self.side is None or self.channels is None:
             raise UserError(f"The classifier reads {self.kind}, not images: give it {self.kind}.")
-        pixels = image_pixels(image, self.side, self.channels, self.border)
+        square = (self.side, self.side, self.channels)
+        sized = square[:2] if self.channels == 1 and np.ndim(image) == 2 else square
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == sized:
+            pixels = raster(image.reshape(square), self.border)
+        else:
+            images = with_pillow()
+            pixels = images.image_pixels(image, self.side, self.channels, self.border)
         if self.permutation is not None:
             pixels = pixels[self.permutation]
         return scale_pixels(pixels)
@@ -320,6 +250,25 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
+def raster(pixels: np.ndarray, border: int) -> np.ndarray:
+    """The pixels of a sequence [T, C] of an image [H, W, C], with a black border around it."""
+    if border:
+        pixels = np.pad(pixels, ((border, border), (border, border), (0, 0)))
+    return pixels.reshape(-1, pixels.shape[2])
+
+
+def with_pillow() -> Any:
+    """The module `t2aux_ondevice.images`. Raises UserError where Pillow is not installed."""
+    try:
+        from t2aux_ondevice import images
+    except ImportError as error:
+        raise UserError(
+            f"Images need Pillow, which can't be imported ({error}): install it with `pip install "
+            "pillow`."
+        ) from error
+    return images
+
+
 def scale_pixels(pixels: np.ndarray) -> np.ndarray:
     """Scales uint8 pixels of any shape to float32 in [0, 1]."""
     return np.divide(pixels, np.float32(255), dtype=np.float32)
@@ -333,26 +282,3 @@ def _damaged(what: str) -> UserError:
     return UserError(
         f"The description of the data (dataset.json) is damaged: {what}. Restore it, or train anew."
     )
-
-
-def _check_mode(image: Image.Image, name: str) -> None:
-    if image.mode not in _MODES:
-        raise UserError(
-            f"The mode of {name} is {image.mode}, which is not supported: save it as 8-bit grey or "
-            "RGB."
-        )
-
-
-def _image_of_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if (
-        array.dtype != np.uint8
-        or not array.size
-        or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
-    ):
-        raise UserError(
-            f"The image is an array of {array.dtype} and shape {list(array.shape)}: give uint8 "
-            "[height, width], or [height, width, channels] with 1, 3 or 4 channels."
-        )
-    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,12 +1,13 @@
 """Reads what a user wants classified: images, texts and arrays become sequences, one by one.
 
-Needs numpy and Pillow, not TensorFlow.
+Needs numpy, and Pillow for image files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import mimetypes
 import os
 import pathlib
 import tokenize
@@ -15,11 +16,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from PIL import Image
 
-from t2aux import litert
-from t2aux.errors import UserError
-from t2aux.preprocessing import DatasetInfo, read_image, scale_pixels
+from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels, with_pillow
+from t2aux_ondevice.sequences import check_sequence
 
 _LONGEST_TITLE = 60
 # What zipfile and numpy raise for damage, unknown compression and encryption among it.
@@ -88,7 +88,7 @@ def read_inputs(
         suffix = path.suffix.lower()
         if suffix == ".npz":
             yield from read_npz(info, path)
-        elif suffix == ".txt" or (info.is_text and suffix not in Image.registered_extensions()):
+        elif suffix == ".txt" or (info.is_text and not _names_image(path)):
             _check_kind(info, "text", str(path))
             text = _read_text(path)
             with named(str(path)):
@@ -96,7 +96,7 @@ def read_inputs(
             yield Input(str(path), ids, str(path))
         else:
             _check_kind(info, "image", str(path))
-            yield Input(str(path), info.image_sequence(read_image(path)), str(path))
+            yield Input(str(path), info.image_sequence(with_pillow().read_image(path)), str(path))
 
 
 def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
@@ -133,7 +133,7 @@ def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
             else:
                 true = array if lengths is None else array[: lengths[index]]
                 true = scale_pixels(true) if is_bytes else true
-                sequence = litert.check_sequence(info, true[: info.max_length])
+                sequence = check_sequence(info, true[: info.max_length])
                 _check_pixels(info, sequence)
         yield Input(name, sequence, name)
 
@@ -145,6 +145,11 @@ def named(name: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
+
+
+def _names_image(path: pathlib.Path) -> bool:
+    kind, _ = mimetypes.guess_type(path.name)
+    return kind is not None and kind.startswith("image/")
 
 
 def _shortened(text: str) -> str:

@@ -1,0 +1,70 @@
+"""Classifies images, texts and arrays with a .tflite file of an export of t2aux."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from t2aux_ondevice import __version__, answers, litert, reading
+from t2aux_ondevice.errors import UserError
+
+# An interrupted program's status, by convention: 128 + SIGINT.
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.inputs and not options.text:
+        parser.error("there is nothing to classify: give files, or --text")
+    show = answers.Show(options.top, options.segment if options.stream else None, options.json)
+    try:
+        with answers.without_notes():
+            classifier = litert.LiteRTClassifier(options.model)
+        show(classifier, reading.read_inputs(classifier.info, options.inputs, options.text))
+    except UserError as error:
+        print(f"t2aux-ondevice: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the answers has had enough; Python would complain when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("t2aux-ondevice", description=__doc__)
+    parser.add_argument("model", help="a .tflite file, with the export's metadata.json beside it")
+    parser.add_argument(
+        "inputs", nargs="*", help="images (which need Pillow), .txt files, or .npz files of arrays"
+    )
+    parser.add_argument("--text", action="append", default=[], help="a text; repeatable")
+    parser.add_argument(
+        "--top", type=_positive, default=5, help="how many classes to show (%(default)s)"
+    )
+    parser.add_argument(
+        "--stream", action="store_true", help="read by segments, and show how the answer changes"
+    )
+    parser.add_argument(
+        "--segment", type=_positive, default=28, help="steps of a segment (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Checks what goes into a classifier and what comes out, whichever runtime runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+
+def check_sequence(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
+    """Checks one whole sequence against what a classifier reads.
+
+    Args:
+        info: Of the classifier.
+        sequence: Real values [T, C], or ids [T].
+
+    Returns:
+        The sequence as float32 [T, C] or int32 [T].
+
+    Raises:
+        UserError: As `check_steps`; or T is not the classifier's.
+    """
+    sequence = check_steps(info, sequence)
+    if info.length is not None and len(sequence) != info.length:
+        raise UserError(
+            f"The sequence has {len(sequence)} steps where the classifier reads {info.length}: "
+            f"give {info.length}."
+        )
+    return sequence
+
+
+def check_steps(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
+    """Checks a part of a sequence; see `check_sequence`.
+
+    Raises:
+        UserError: The shape or type is wrong, a value is NaN or infinite, or an id is not in the
+            vocabulary.
+    """
+    sequence = np.asarray(sequence)
+    if info.is_text:
+        if sequence.ndim != 1 or not sequence.size or sequence.dtype.kind not in "iu":
+            raise UserError(
+                f"The sequence is {sequence.dtype} of the shape {list(sequence.shape)}: give "
+                "integer ids [T] with at least one step."
+            )
+        wrong = (sequence < 0) | (sequence >= info.vocabulary_size)
+        if wrong.any():
+            raise UserError(
+                f"The sequence holds the id {sequence[wrong.argmax()]}: ids run from 0 to "
+                f"{info.vocabulary_size - 1}."
+            )
+        sequence = sequence.astype(np.int32)
+    else:
+        if sequence.dtype.kind not in "fiub":
+            raise UserError(f"The sequence holds {sequence.dtype} values: give real numbers.")
+        if sequence.ndim != 2 or sequence.shape[1] != info.channels or not sequence.size:
+            raise UserError(
+                f"The sequence has the shape {list(sequence.shape)}: give [T, {info.channels}] "
+                "with at least one step."
+            )
+        with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
+            sequence = sequence.astype(np.float32)
+        finite = np.isfinite(sequence).all(axis=1)
+        if not finite.all():
+            raise UserError(
+                f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} "
+                "(counted from 0): mend the data."
+            )
+    return sequence
+
+
+def check_probabilities(
+    info: DatasetInfo, model: str | os.PathLike[str], probabilities: np.ndarray
+) -> np.ndarray:
+    """Checks what a model answered for one sequence.
+
+    Args:
+        info: Of the classifier.
+        model: What the model is called, for the message.
+        probabilities: Its answer, [1, K].
+
+    Returns:
+        float32 [K].
+
+    Raises:
+        UserError: It has another number of classes, or holds NaN: the model is damaged, or its
+            metadata belongs to another.
+    """
+    if probabilities.shape != (1, info.num_classes):
+        raise UserError(
+            f"{model} answers with the shape {list(probabilities.shape)}, but its description "
+            f"names {info.num_classes} classes: they are not of one model; copy "
+            "both anew from the export."
+        )
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"{model} answers with NaN: its weights are damaged, or diverged.")
+    return np.asarray(probabilities[0], np.float32)
+
+
+def segments(sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Cuts a sequence [T, ...] into segments of `segment` steps; the last may be shorter.
+
+    Yields:
+        How many steps there were up to the segment's end, and the segment.
+
+    Raises:
+        UserError: `segment` is less than 1.
+    """
+    if segment < 1:
+        raise UserError(f"A segment has {segment} steps: give at least 1.")
+    for begin in range(0, len(sequence), segment):
+        part = sequence[begin : begin + segment]
+        yield begin + len(part), part

@@ -1,0 +1,96 @@
+"""Finds a classifier: a `.tflite` file, an export or a run.
+
+Importing this module does not import TensorFlow, and neither does classifying with a `.tflite`
+file; a SavedModel or a run's directory needs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from t2aux.errors import UserError
+from t2aux_ondevice import litert
+from t2aux_ondevice.answers import SequenceClassifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """Where a classifier lies, and in which form.
+
+    Attributes:
+        form: "litert", "saved_model" or "run".
+        path: The `.tflite` file, the version's directory of the export, or the run's directory.
+    """
+
+    form: str
+    path: pathlib.Path
+
+    @property
+    def needs_tensorflow(self) -> bool:
+        """Whether `load` imports TensorFlow."""
+        return self.form != "litert"
+
+    def load(self) -> SequenceClassifier:
+        """Loads the classifier.
+
+        Raises:
+            UserError: A file of it is missing or damaged.
+        """
+        if self.form == "litert":
+            return litert.LiteRTClassifier(self.path)
+        from t2aux.export import runtimes
+
+        if self.form == "saved_model":
+            return runtimes.SavedModelClassifier(self.path)
+        return runtimes.CheckpointClassifier.of_run(self.path)
+
+
+def locate(model: str | os.PathLike[str]) -> Location:
+    """Finds out what a path leads to.
+
+    Args:
+        model: A `.tflite` file of an export; a version's directory of an export, or the base
+            directory, of which the newest version is taken; or a run's directory.
+
+    Returns:
+        The form and the path. An export that has no SavedModel runs through LiteRT.
+
+    Raises:
+        UserError: There is nothing, or nothing of these.
+    """
+    path = pathlib.Path(model)
+    if os.path.isfile(path):
+        return Location("litert", path)
+    if not os.path.isdir(path):
+        raise UserError(
+            f"There is no model {path}: give a .tflite file, an export's directory or a model_dir."
+        )
+    found = _locate_in(path)
+    if found is None:
+        try:
+            versions = [p for p in path.iterdir() if p.name.isdecimal()]
+        except OSError as error:
+            raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+        by_age = sorted(versions, key=lambda p: int(p.name), reverse=True)
+        found = next(filter(None, map(_locate_in, by_age)), None)
+    if found is None:
+        raise UserError(
+            f"{path} holds no model: give a .tflite file, a directory that `t2aux export` made, or "
+            "a --model_dir of `t2aux train`."
+        )
+    return found
+
+
+def _locate_in(path: pathlib.Path) -> Location | None:
+    if (path / "config.gin").is_file() or (path / "dataset.json").is_file():
+        return Location("run", path)
+    if (path / "saved_model.pb").is_file():
+        return Location("saved_model", path)
+    names = sorted(file.name for file in path.glob("classifier*.tflite") if file.is_file())
+    if names:
+        # Whole sequences in float32, where that is there; else the first of what is.
+        return Location("litert", path / (litert.WHOLE if litert.WHOLE in names else names[0]))
+    # What is missing is told when it is loaded.
+    return Location("saved_model", path) if (path / litert.METADATA).is_file() else None
