@@ -2,8 +2,9 @@ r"""Inference side by side: our artefacts against ONNX Runtime and torch with th
 
 An LSTM of 128 cells with its head, over pixels, random weights. One sequence at a time runs in one
 thread, as on a device, and is timed by the thread's own clock, so that other programs on the
-machine disturb little; batches run on all cores and are timed by the wall clock. All run in turn
-within each repetition. ONNX Runtime and torch are the extra `benchmarks`.
+machine disturb little; batches run on all cores and are timed by the wall clock, and so is what
+`t2aux serve` answers over gRPC, by its defaults but for its threads. All run in turn within each
+repetition. ONNX Runtime and torch are the extra `benchmarks`.
 
   python -m benchmarks.inference                          # all four sizes
   python -m benchmarks.inference --batches=1 --lengths=784 --repeat=100
@@ -18,6 +19,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import contextlib
 import pathlib
 import statistics
 import sys
@@ -30,6 +32,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from benchmarks.common import Size, classifier
+from benchmarks.server import NAME, serving
 from t2aux import files
 from t2aux.export import saved_model, tflite
 from t2aux.export.twin import Twin
@@ -42,6 +45,7 @@ _REPEAT = flags.DEFINE_integer("repeat", 30, "Repetitions at T 784; fewer at lon
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
 
 _PEER = "ONNX Runtime"
+_SERVED = "t2aux serve, gRPC"
 Run = Callable[[], np.ndarray]
 
 
@@ -91,6 +95,24 @@ def saved_model_run(network: Classifier, inputs: np.ndarray, folder: pathlib.Pat
 
     run.keep = signature  # type: ignore[attr-defined]
     return run
+
+
+@contextlib.contextmanager
+def served_run(network: Classifier, inputs: np.ndarray, folder: pathlib.Path) -> Iterator[Run]:
+    """`t2aux serve` asked over gRPC, in one request."""
+    import grpc
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    saved_model.save(Twin(network), folder / "1")
+    request = predict_pb2.PredictRequest(output_filter=["probabilities"])
+    request.model_spec.name = NAME
+    request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(inputs))
+    lengths = np.full(len(inputs), inputs.shape[1], np.int32)
+    request.inputs["lengths"].CopyFrom(tf.make_tensor_proto(lengths))
+    threads = f"--tensorflow_intra_op_parallelism={1 if len(inputs) == 1 else 0}"
+    with serving(folder, threads) as (_, address, _), grpc.insecure_channel(address) as channel:
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        yield lambda: tf.make_ndarray(predict(request).outputs["probabilities"])
 
 
 def onnx_run(network: Classifier, inputs: np.ndarray, threads: int) -> tuple[Run, int] | None:
@@ -198,16 +220,19 @@ def measure(size: Size, repeat: int) -> dict[str, dict[str, float]]:
     wanted = tf.nn.softmax(network(tf.constant(inputs))).numpy()
     single = size.batch == 1
     threads = 1 if single else os.cpu_count() or 1
-    clock = time.thread_time if single else time.perf_counter
+    clocks: dict[str, Callable[[], float]] = {}
     runs: dict[str, Run] = {}
     sizes: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # Its threads are TensorFlow's own, so that it is measured on batches only.
         if not single:
-            runs["SavedModel"] = saved_model_run(network, inputs, pathlib.Path(folder))
+            runs["SavedModel"] = saved_model_run(network, inputs, folder / "model")
         else:
             for name, run, count in tflite_runs(network, inputs, size):
                 runs[name], sizes[name] = run, count
+        runs[_SERVED] = stack.enter_context(served_run(network, inputs, folder / "served"))
+        clocks[_SERVED] = time.perf_counter
         peer = onnx_run(network, inputs, threads)
         if peer is not None:
             runs[_PEER], sizes[_PEER] = peer
@@ -219,6 +244,7 @@ def measure(size: Size, repeat: int) -> dict[str, dict[str, float]]:
         for i in range(repeat):
             print(f"  repetition {i + 1}/{repeat}", end="\r", file=sys.stderr, flush=True)
             for name, run in runs.items():
+                clock = clocks.get(name, time.thread_time if single else time.perf_counter)
                 begin = clock()
                 run()
                 times[name].append(clock() - begin)

@@ -16,18 +16,13 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import collections
-import contextlib
 import json
 import pathlib
-import re
-import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 
 import grpc
 import numpy as np
@@ -37,6 +32,7 @@ from absl import app, flags, logging
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from benchmarks.common import Size, classifier
+from benchmarks.server import NAME, serving
 from t2aux import files
 from t2aux.export import saved_model
 from t2aux.export.twin import Twin
@@ -49,7 +45,6 @@ _LENGTH = flags.DEFINE_integer("length", 784, "Steps T of a sequence.", lower_bo
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
 
-_NAME = "model"
 # Different sequences, some shorter, so that batches are padded.
 _SEQUENCES = 16
 # Answers travel in float32, and depend on the batch by rounding alone.
@@ -65,7 +60,7 @@ class Question:
         lengths = np.array([len(inputs)], np.int32)
         self.inputs, self.lengths = inputs[np.newaxis], lengths
         self.grpc = predict_pb2.PredictRequest()
-        self.grpc.model_spec.name = _NAME
+        self.grpc.model_spec.name = NAME
         self.grpc.inputs["inputs"].CopyFrom(tf.make_tensor_proto(self.inputs))
         self.grpc.inputs["lengths"].CopyFrom(tf.make_tensor_proto(lengths))
         self.rest = json.dumps(
@@ -106,37 +101,6 @@ def closest(asked: list[Question]) -> float:
     answers = np.array([answer for question in asked for answer in question.right.values()])
     apart = np.abs(answers[:, np.newaxis] - answers).max(-1)
     return float(apart[~np.eye(len(answers), dtype=bool)].min())
-
-
-@contextlib.contextmanager
-def serving(base: pathlib.Path, *options: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
-    """Runs `t2aux serve`; yields the process, gRPC's address and REST's."""
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "t2aux", "serve", f"--model_base_path={base}"),
-                *(f"--model_name={_NAME}", "--port=0", "--rest_api_port=0", *options),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        try:
-            process.stdout.readline()
-            found = re.search(r"gRPC at (\S+), REST at (http://[^/]+)", process.stdout.readline())
-            if not found:
-                process.wait(30)
-                log.seek(0)
-                raise RuntimeError(f"the server did not start: {log.read()}")
-            yield process, found[1], found[2]
-            process.send_signal(signal.SIGTERM)
-            if process.wait(60) != 0:
-                log.seek(0)
-                raise RuntimeError(f"the server ended with {process.returncode}: {log.read()}")
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
 
 
 class Load:
@@ -196,7 +160,7 @@ class Load:
                         given = tf.make_ndarray(answer.outputs["probabilities"])[0]
                     else:
                         reply = session.post(
-                            f"{url}/v1/models/{_NAME}:predict",
+                            f"{url}/v1/models/{NAME}:predict",
                             data=question.rest,
                             timeout=_DEADLINE,
                         )
