@@ -167,6 +167,7 @@ def run(
     *,
     active: Active | None = None,
     collect: bool = False,
+    unroll: int = 1,
 ) -> tuple[_AnyState, _AnyState | None]:
     """Runs a recurrence over the steps begin <= t < end, one after the other.
 
@@ -180,6 +181,7 @@ def run(
         state: The state before step `begin`.
         active: When sequences are there; elsewhere they keep their state. None: always.
         collect: Also return the states after every step.
+        unroll: Steps of a pass through the loop, of which each costs; without `collect`.
 
     Returns:
         The state after the last step, and the states after every step ([end - begin, B, H] each)
@@ -197,6 +199,15 @@ def run(
         return tf.nest.map_structure(lambda a, b: tf.ensure_shape(a, b.shape), after, state)
 
     if not collect:
+        if unroll > 1:
+
+            def several(t: tf.Tensor, state: _AnyState) -> tuple[tf.Tensor, _AnyState]:
+                for i in range(unroll):
+                    state = advance(t + i, state)
+                return t + unroll, state
+
+            last = end - unroll
+            begin, state = tf.while_loop(lambda t, _: t <= last, several, (begin, state))
         _, state = tf.while_loop(
             lambda t, _: t < end, lambda t, s: (t + 1, advance(t, s)), (begin, state)
         )
