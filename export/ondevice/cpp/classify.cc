@@ -1,0 +1,272 @@
+// Classifies a sequence from standard input with a .tflite file that `t2aux export` made.
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "classifier.h"
+
+namespace {
+
+using t2aux::Classifier;
+using t2aux::State;
+using t2aux::Status;
+
+constexpr char kUsage[] =
+    "usage: classify [options] MODEL.tflite < SEQUENCE\n"
+    "\n"
+    "Prints the number of steps read and a probability for each class. MODEL.tflite is\n"
+    "classifier.tflite or classifier_stream.tflite of an export, in any variant, with the "
+    "export's\n"
+    "metadata.json beside it. The streaming file reads sequences of any length in constant "
+    "memory.\n"
+    "\n"
+    "  --input=text   numbers with white space or commas between them (the default)\n"
+    "  --input=raw    little-endian float32 for real values, int32 for ids\n"
+    "  --input=bytes  uint8: pixels, which are scaled to [0, 1], or the ids of a text's bytes\n"
+    "  --segment=N    steps that the streaming file reads at once (28)\n"
+    "  --every        answer after each segment, not only at the end\n"
+    "  --verbose      let LiteRT note what it does on stderr\n";
+
+constexpr long kLongestSegment = 1 << 20;
+// Steps of a whole sequence are all in memory.
+constexpr size_t kMostValues = size_t{1} << 26;
+
+enum class Format { kText, kRaw, kBytes };
+
+struct Options {
+  std::string model;
+  Format format = Format::kText;
+  long segment = 28;
+  bool segment_given = false;
+  bool every = false;
+  bool verbose = false;
+};
+
+// Reads the values of a sequence from a file.
+template <typename T>
+class Values {
+ public:
+  Values(FILE* file, Format format) : file_(file), format_(format) {}
+
+  // Reads up to `count` values; fewer only at the end of the file.
+  Status Read(size_t count, std::vector<T>* values) {
+    values->clear();
+    bool there = true;
+    while (there && values->size() < count) {
+      T value;
+      Status status = format_ == Format::kText ? ReadText(&value, &there) : Decode(&value, &there);
+      if (!status.ok()) return status;
+      if (there) values->push_back(value);
+    }
+    if (std::ferror(file_)) {
+      return Status::Error(std::string("Can't read the input (") + std::strerror(errno) + ").");
+    }
+    return Status();
+  }
+
+ private:
+  static bool Separates(int c) { return c == ',' || c == ' ' || (c >= '\t' && c <= '\r'); }
+
+  Status ReadText(T* value, bool* there) {
+    char text[kLongestNumber + 1];
+    size_t size = 0;
+    int c;
+    do {
+      c = std::getc(file_);
+    } while (Separates(c));
+    for (; c != EOF && !Separates(c); c = std::getc(file_)) {
+      if (size == kLongestNumber) return NoNumber(std::string(text, size) + "...");
+      text[size++] = static_cast<char>(c);
+    }
+    *there = size > 0;
+    if (!*there) return Status();
+    text[size] = '\0';
+    char* end;
+    if constexpr (std::is_integral_v<T>) {
+      errno = 0;
+      const long long number = std::strtoll(text, &end, 10);
+      if (end != text + size) return NoNumber(std::string(text, size));
+      if (errno || number < INT32_MIN || number > INT32_MAX) {
+        return Status::Error(std::string("The sequence holds the id ") + text +
+                             ", which is none of the vocabulary.");
+      }
+      *value = static_cast<T>(number);
+    } else {
+      *value = std::strtof(text, &end);  // What is too large becomes infinite, which is refused.
+      if (end != text + size) return NoNumber(std::string(text, size));
+    }
+    return Status();
+  }
+
+  Status NoNumber(const std::string& text) const {
+    std::string shown;
+    for (unsigned char c : text) shown += c >= ' ' && c < 127 ? static_cast<char>(c) : '?';
+    return Status::Error("The input holds \"" + shown + "\" where " +
+                         (std::is_integral_v<T> ? "an id" : "a number") +
+                         " belongs: mend it, or tell what it is by --input.");
+  }
+
+  // One value of binary input.
+  Status Decode(T* value, bool* there) {
+    unsigned char bytes[4];
+    const size_t wanted = format_ == Format::kBytes ? 1 : 4;
+    const size_t count = std::fread(bytes, 1, wanted, file_);
+    *there = count == wanted;
+    if (!*there) {
+      return count == 0 || std::ferror(file_)
+                 ? Status()
+                 : Status::Error("The input ends within a value: it is cut, or of another type.");
+    }
+    if (format_ == Format::kBytes) {
+      *value = std::is_integral_v<T> ? static_cast<T>(bytes[0]) : static_cast<T>(bytes[0] / 255.0f);
+    } else {
+      const uint32_t bits = uint32_t{bytes[0]} | uint32_t{bytes[1]} << 8 |
+                            uint32_t{bytes[2]} << 16 | uint32_t{bytes[3]} << 24;
+      std::memcpy(value, &bits, sizeof(bits));
+    }
+    return Status();
+  }
+
+  static constexpr size_t kLongestNumber = 60;
+
+  FILE* file_;
+  Format format_;
+};
+
+Status Print(int64_t steps, const std::vector<float>& probabilities) {
+  std::printf("%lld", static_cast<long long>(steps));
+  for (float p : probabilities) std::printf(" %.9g", p);
+  std::printf("\n");
+  if (std::fflush(stdout) != 0) {
+    return Status::Error(std::string("Can't write the answer (") + std::strerror(errno) + ").");
+  }
+  return Status();
+}
+
+template <typename T>
+Status ClassifyWhole(Classifier* classifier, Values<T> input) {
+  std::vector<T> sequence;
+  // One more than there should be, so that a longer sequence is told from a right one.
+  const size_t most =
+      classifier->length() ? size_t(classifier->length()) * classifier->channels() : kMostValues;
+  Status status = input.Read(most + 1, &sequence);
+  if (!status.ok()) return status;
+  if (sequence.size() > most) {
+    return Status::Error(classifier->length() ? "The sequence is longer than the " +
+                                                    std::to_string(classifier->length()) +
+                                                    " steps that the classifier reads."
+                                              : "The sequence is too long to be read at once: give "
+                                                "classifier_stream.tflite of the export.");
+  }
+  std::vector<float> probabilities;
+  status = classifier->Classify(sequence, &probabilities);
+  if (!status.ok()) return status;
+  return Print(static_cast<int64_t>(sequence.size()) / classifier->channels(), probabilities);
+}
+
+template <typename T>
+Status ClassifyStream(Classifier* classifier, Values<T> input, size_t segment, bool every) {
+  State state = classifier->InitialState();
+  std::vector<T> values;
+  std::vector<float> probabilities;
+  const size_t count = segment * classifier->channels();
+  do {
+    Status status = input.Read(count, &values);
+    // A sequence may end with a segment, but it has at least one.
+    if (status.ok() && values.empty() && state.steps > 0) break;
+    if (status.ok()) status = classifier->Step(values, &state, &probabilities);
+    if (status.ok() && every) status = Print(state.steps, probabilities);
+    if (!status.ok()) return status;
+  } while (values.size() == count);
+  return every ? Status() : Print(state.steps, probabilities);
+}
+
+template <typename T>
+Status ClassifyInput(Classifier* classifier, const Options& options) {
+  Values<T> input(stdin, options.format);
+  return classifier->streams()
+             ? ClassifyStream<T>(classifier, input, options.segment, options.every)
+             : ClassifyWhole<T>(classifier, input);
+}
+
+Status Run(const Options& options) {
+  std::unique_ptr<Classifier> classifier;
+  Status status = Classifier::Load(options.model, options.verbose, &classifier);
+  if (!status.ok()) return status;
+  if (!classifier->streams() && (options.every || options.segment_given)) {
+    return Status::Error(options.model +
+                         " is for whole sequences: leave --segment and --every out, or give "
+                         "classifier_stream.tflite of the export.");
+  }
+  return classifier->reads_ids() ? ClassifyInput<int32_t>(classifier.get(), options)
+                                 : ClassifyInput<float>(classifier.get(), options);
+}
+
+// Reads the command line; false if there is something wrong with it.
+bool Parse(int count, char** arguments, Options* options) {
+  for (int i = 1; i < count; ++i) {
+    const std::string argument = arguments[i];
+    if (argument == "--input=text") {
+      options->format = Format::kText;
+    } else if (argument == "--input=raw") {
+      options->format = Format::kRaw;
+    } else if (argument == "--input=bytes") {
+      options->format = Format::kBytes;
+    } else if (argument.compare(0, 10, "--segment=") == 0) {
+      char* end;
+      options->segment = std::strtol(argument.c_str() + 10, &end, 10);
+      options->segment_given = true;
+      const bool number = argument.size() > 10 && *end == '\0';
+      if (!number || options->segment < 1 || options->segment > kLongestSegment) return false;
+    } else if (argument == "--every") {
+      options->every = true;
+    } else if (argument == "--verbose") {
+      options->verbose = true;
+    } else if (argument.empty() || argument[0] == '-' || !options->model.empty()) {
+      return false;
+    } else {
+      options->model = argument;
+    }
+  }
+  return !options->model.empty();
+}
+
+// Keeps what LiteRT writes there off stderr; returns a file that still goes to it.
+FILE* QuietStderr() {
+  const int kept = dup(STDERR_FILENO);
+  const int nowhere = open("/dev/null", O_WRONLY);
+  FILE* errors = kept < 0 ? nullptr : fdopen(kept, "w");
+  if (!errors || nowhere < 0) return stderr;
+  dup2(nowhere, STDERR_FILENO);
+  close(nowhere);
+  return errors;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  Options options;
+  if (count == 2 && std::string(arguments[1]) == "--help") {
+    std::fputs(kUsage, stdout);
+    return 0;
+  }
+  if (!Parse(count, arguments, &options)) {
+    std::fputs(kUsage, stderr);
+    return 2;
+  }
+  FILE* errors = options.verbose ? stderr : QuietStderr();
+  const Status status = Run(options);
+  if (!status.ok()) std::fprintf(errors, "classify: error: %s\n", status.sentence().c_str());
+  return status.ok() ? 0 : 1;
+}

@@ -1,0 +1,375 @@
+"""The C++ example: compiled here, and held against the Python client."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2aux.export import tflite, variants
+from t2aux_ondevice import litert
+from tests import networks, small_exports
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2] / "export/ondevice/cpp"
+INFOS = {
+    "images": small_exports.IMAGES,
+    "text": small_exports.TEXT,
+    "vectors": small_exports.VECTORS,
+}
+FORMS = (litert.WHOLE_FORM, litert.STREAM_FORM)
+
+
+def make(place, *variables):
+    command = ["make", "-C", SOURCE, f"PYTHON={sys.executable}", f"BUILD={place}", *variables]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def build(place, *variables):
+    done = make(place, "CXXFLAGS=-O2 -Wall -Wextra -Werror", *variables)
+    assert done.returncode == 0, done.stderr
+    (program,) = place.iterdir()
+    return program
+
+
+@pytest.fixture(scope="session")
+def classify(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("classify"))
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """The folder of an export of each kind."""
+    place = tmp_path_factory.mktemp("exports")
+    for name, info in INFOS.items():
+        small_exports.write(place / name, info)
+    return place
+
+
+@pytest.fixture
+def copied(exports, tmp_path):
+    """A copy of the export of vectors, to be damaged."""
+    return shutil.copytree(exports / "vectors", tmp_path / "export")
+
+
+def run(program, *arguments, given=b""):
+    return subprocess.run(
+        [program, *arguments],
+        input=given if isinstance(given, bytes) else given.encode(),
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def answers(program, *arguments, given):
+    """The lines that a run answers with: steps read, and probabilities."""
+    done = run(program, *arguments, given=given)
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr
+    lines = [line.split() for line in done.stdout.decode().splitlines()]
+    return [int(line[0]) for line in lines], np.array([line[1:] for line in lines], np.float64)
+
+
+def fails(program, *arguments, given=b""):
+    """The one sentence with which a run fails."""
+    done = run(program, *arguments, given=given)
+    error = done.stderr.decode()
+    assert done.returncode == 1, (done.returncode, error)
+    assert error.startswith("classify: error: ")
+    assert error.endswith(".\n")
+    assert error.count("\n") == 1
+    return error
+
+
+def sequence_of(info, steps, seed=0):
+    rng = np.random.default_rng(seed)
+    if info.is_text:
+        return rng.integers(0, info.vocabulary_size, steps).astype("<i4")
+    return rng.random([steps, info.channels]).astype("<f4")
+
+
+def as_text(sequence):
+    return "\n".join(",".join(map(str, np.ravel(step))) for step in sequence)
+
+
+@pytest.mark.parametrize("kind", INFOS)
+@pytest.mark.parametrize("form", FORMS)
+def test_it_answers_as_the_python_client(classify, exports, kind, form):
+    path = exports / kind / litert.file_name(form)
+    client = litert.LiteRTClassifier(path)
+    found = []
+    for seed, steps in enumerate([16] if INFOS[kind].length else [1, 2, 9, 301]):
+        sequence = sequence_of(INFOS[kind], steps, seed)
+        expected = client.probabilities(sequence)
+        for arguments, given in (
+            (["--input=raw"], sequence.tobytes()),
+            (["--input=text"], as_text(sequence)),
+            ([], as_text(sequence) + "\n"),
+        ):
+            read, probabilities = answers(classify, path, *arguments, given=given)
+            assert read == [steps]
+            np.testing.assert_allclose(probabilities, [expected], rtol=0, atol=1e-6)
+        found.append(expected[0])
+    assert len(found) == 1 or np.ptp(found) > 1e-3
+
+
+@pytest.mark.parametrize("kind", INFOS)
+@pytest.mark.parametrize("segment", [1, 4, 7, 100])
+def test_it_streams_as_the_python_client(classify, exports, kind, segment):
+    path = exports / kind / litert.STREAM
+    sequence = sequence_of(INFOS[kind], 16)
+    expected = list(litert.LiteRTClassifier(path).stream(sequence, segment))
+    arguments = [path, f"--segment={segment}", "--input=raw"]
+    read, probabilities = answers(classify, *arguments, "--every", given=sequence.tobytes())
+    assert read == [steps for steps, _ in expected]
+    np.testing.assert_allclose(probabilities, [p for _, p in expected], rtol=0, atol=1e-6)
+    # Without --every only the last.
+    read, last = answers(classify, *arguments, given=sequence.tobytes())
+    assert read == [16]
+    np.testing.assert_array_equal(last, probabilities[-1:])
+
+
+def test_it_reads_bytes_as_pixels_and_as_ids(classify, exports):
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
+    for form in FORMS:
+        client = litert.LiteRTClassifier(exports / "images" / litert.file_name(form))
+        expected = client.probabilities(client.info.image_sequence(pixels))
+        path = exports / "images" / litert.file_name(form)
+        _, found = answers(classify, path, "--input=bytes", given=pixels.tobytes())
+        np.testing.assert_allclose(found, [expected], rtol=0, atol=1e-6)
+    ids = np.array([3, 0, 6, 1], np.uint8)
+    path = exports / "text" / litert.WHOLE
+    _, found = answers(classify, path, "--input=bytes", given=ids.tobytes())
+    expected = litert.LiteRTClassifier(path).probabilities(ids)
+    np.testing.assert_allclose(found, [expected], rtol=0, atol=1e-6)
+
+
+def resident(process):
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_a_long_sequence_is_read_as_it_comes_in_constant_memory(classify, exports):
+    path = exports / "vectors" / litert.STREAM
+    sequence = sequence_of(INFOS["vectors"], 16_384)
+    command = [classify, path, "--input=raw", "--segment=64", "--every"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        kilobytes = []
+        for begin in range(0, len(sequence), 64):
+            process.stdin.write(sequence[begin : begin + 64].tobytes())
+            process.stdin.flush()
+            steps, *probabilities = process.stdout.readline().split()
+            assert int(steps) == begin + 64
+            kilobytes.append(resident(process))
+        process.stdin.close()
+        assert process.stdout.read() == b""
+        assert process.wait(10) == 0
+    assert kilobytes[-1] - kilobytes[32] < 100
+    expected = litert.LiteRTClassifier(path).probabilities(sequence)
+    np.testing.assert_allclose(np.array(probabilities, float), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["float16", "dynamic_int8"])
+def test_it_runs_variants(classify, tmp_path, name):
+    # Smaller matrices are not quantised.
+    content = tflite.convert(
+        networks.classifier(INFOS["text"], hidden=32), litert.STREAM_FORM, variants.VARIANTS[name]
+    )
+    path = tmp_path / "renamed.tflite"
+    path.write_bytes(content)
+    (tmp_path / litert.METADATA).write_text(json.dumps(litert.digest(content)))
+    sequence = sequence_of(INFOS["text"], 50)
+    _, found = answers(classify, path, "--input=raw", "--segment=9", given=sequence.tobytes())
+    zeros = np.zeros([1, 32], np.float32)
+    expected = litert.LiteRTModel(path)(segment=sequence[np.newaxis], h=zeros, c=zeros)
+    np.testing.assert_allclose(found, expected["probabilities"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "given", "message"),
+    [
+        ("images", [], "0.5 " * 15, "has 15 steps where the classifier reads 16"),
+        ("images", [], "0.5 " * 17, "longer than the 16 steps"),
+        ("vectors", [], "", "The sequence is empty"),
+        ("vectors", ["--input=raw"], "", "The sequence is empty"),
+        ("vectors", [], " ,\n", "The sequence is empty"),
+        ("vectors", [], "1 2 3", "has 3 values, and a step has 2 values"),
+        ("vectors", [], "1 2 0 nan", "NaN or an infinite value at step 1 (counted from 0)"),
+        ("vectors", [], "1 -inf", "NaN or an infinite value at step 0"),
+        ("vectors", [], "1 1e300", "NaN or an infinite value at step 0"),
+        ("vectors", [], "1 one", 'holds "one" where a number belongs'),
+        ("vectors", [], "1\0 2", 'holds "1?" where a number belongs'),
+        ("vectors", [], b"\x89PNG\r\n", 'holds "?PNG" where a number belongs'),
+        ("vectors", [], "1" * 100, "where a number belongs"),
+        ("vectors", ["--input=raw"], "1234567", "ends within a value"),
+        ("vectors", ["--input=raw"], b"\0\0\xc0\x7f" * 2, "NaN or an infinite value at step 0"),
+        ("text", [], "1 2.5", 'holds "2.5" where an id belongs'),
+        ("text", [], "1 -1", "the id -1 at step 1"),
+        ("text", [], "1 99999999999", "the id 99999999999, which is none of the vocabulary"),
+        ("text", [], "1 7", "each must be in the vocabulary"),
+        ("text", ["--input=bytes"], "z", "each must be in the vocabulary"),
+    ],
+)
+def test_a_wrong_sequence_is_one_sentence(classify, exports, kind, arguments, given, message):
+    assert message in fails(classify, exports / kind / litert.WHOLE, *arguments, given=given)
+    if kind != "images":  # The file itself does not tell how many steps an image has.
+        path = exports / kind / litert.STREAM
+        assert message in fails(classify, path, *arguments, given=given)
+
+
+def test_steps_are_counted_over_all_segments(classify, exports):
+    given = "0 " * 20 + "0 nan"
+    error = fails(classify, exports / "vectors" / litert.STREAM, "--segment=4", given=given)
+    assert "at step 10 (counted from 0)" in error
+
+
+@pytest.mark.parametrize("name", [litert.WHOLE, litert.STREAM])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "is empty: copy it anew"),
+        (lambda content: content[:7], "is damaged or not a TensorFlow"),
+        (lambda content: b"not a flatbuffer at all", "is damaged or not a TensorFlow"),
+        (lambda content: content[: len(content) // 2], "is damaged, or not a file that the"),
+        (lambda content: content[:-1], "is damaged, or not a file that the"),
+        (lambda content: content + b"\0", "is damaged, or not a file that the"),
+        (lambda content: content[:999] + b"~" + content[1000:], "is damaged, or not a file that"),
+    ],
+)
+def test_a_damaged_model_is_one_sentence(classify, copied, name, damage, message):
+    path = copied / name
+    path.write_bytes(damage(path.read_bytes()))
+    assert f"{path} {message}" in fails(classify, path, given="1 2")
+
+
+def test_a_model_of_any_size_is_known_by_its_digest(classify, copied, monkeypatch):
+    path, metadata = copied / litert.WHOLE, copied / litert.METADATA
+    whole = path.read_bytes()
+    expected = answers(classify, path, given="1 2")[1]
+    # LiteRT does not mind what follows.
+    for more in range(1, 65):
+        path.write_bytes(whole + bytes(more))
+        metadata.write_text(json.dumps(litert.digest(path.read_bytes())))
+        np.testing.assert_array_equal(answers(classify, path, given="1 2")[1], expected)
+    # In its own folder, too.
+    monkeypatch.chdir(copied)
+    np.testing.assert_array_equal(answers(classify, path.name, given="1 2")[1], expected)
+
+
+def test_a_missing_file_is_one_sentence(classify, copied):
+    assert "There is no absent.tflite: check the path" in fails(classify, "absent.tflite")
+    assert f"Can't read {copied} (Is a directory)" in fails(classify, copied)
+    (copied / litert.METADATA).unlink()
+    assert "metadata.json: copy it there" in fails(classify, copied / litert.WHOLE)
+
+
+def test_another_form_is_one_sentence(classify, exports):
+    path = exports / "vectors" / litert.file_name(litert.STATEFUL_FORM)
+    assert "keeps its state itself" in fails(classify, path, given="1 2")
+    for flag in ("--every", "--segment=3"):
+        error = fails(classify, exports / "vectors" / litert.WHOLE, flag, given="1 2")
+        assert "give classifier_stream.tflite of the export" in error
+
+
+def test_a_file_of_something_else_is_one_sentence(classify, tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec([1, 3], name="inputs")])
+    def double(inputs):
+        return {"probabilities": inputs + inputs}
+
+    content = tf.lite.TFLiteConverter.from_concrete_functions(
+        [double.get_concrete_function()], tf.Module()
+    ).convert()
+    (tmp_path / "double.tflite").write_bytes(content)
+    (tmp_path / litert.METADATA).write_text(json.dumps(litert.digest(content)))
+    error = fails(classify, tmp_path / "double.tflite", given="1 2 3")
+    assert "is no classifier that t2aux exported" in error
+
+
+def test_weights_with_nan_are_told(classify, tmp_path):
+    classifier = networks.classifier(INFOS["vectors"])
+    for variable in classifier.trainable_variables:
+        variable.assign(variable * float("nan"))
+    content = tflite.convert(classifier, litert.WHOLE_FORM)
+    (tmp_path / litert.WHOLE).write_bytes(content)
+    (tmp_path / litert.METADATA).write_text(json.dumps(litert.digest(content)))
+    assert "answers with NaN" in fails(classify, tmp_path / litert.WHOLE, given="1 2")
+
+
+def test_an_answer_that_cannot_be_written_is_told(classify, exports):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [classify, exports / "vectors" / litert.WHOLE],
+            input=b"1 2",
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"classify: error: Can't write the answer (No space left on device).\n"
+
+
+def test_wrong_flags_are_told(classify):
+    for wrong in ([], ["--segment=0", "m"], ["--segment=", "m"], ["--segment=3x", "m"]):
+        assert run(classify, *wrong).returncode == 2
+    for wrong in (["--segment=9999999999", "m"], ["--nonsense", "m"], ["m", "n"], [""]):
+        done = run(classify, *wrong)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.startswith(b"usage: classify ")
+    done = run(classify, "--help")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"--segment=N" in done.stdout
+
+
+def test_litert_notes_what_it_does_only_where_wanted(classify, exports):
+    path = exports / "vectors" / litert.WHOLE
+    done = run(classify, path, "--verbose", given="1 2")
+    assert done.returncode == 0
+    assert b"INFO" in done.stderr
+    assert done.stdout == run(classify, path, given="1 2").stdout
+
+
+def value(sequence, i):
+    return np.float32((i * (sequence + 3)) % 17) / np.float32(16)
+
+
+def test_the_library_reads_sequences_by_turns(exports, tmp_path):
+    """See turns.cc."""
+    program = build(tmp_path / "turns", f"MAIN={pathlib.Path(__file__).parent / 'turns.cc'}")
+    other = networks.classifier(INFOS["vectors"], hidden=6)
+    content = tflite.convert(other, litert.STREAM_FORM)
+    (tmp_path / litert.STREAM).write_bytes(content)
+    (tmp_path / litert.METADATA).write_text(json.dumps(litert.digest(content)))
+    folder = exports / "vectors"
+    files = [folder / litert.STREAM, tmp_path / litert.STREAM, folder / litert.WHOLE]
+    done = run(program, *files)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" ", 1) for line in done.stdout.decode().splitlines()]
+    assert "turn" not in {name for name, _ in lines}
+    assert [text for name, text in lines if name in ("load", "length")] == ["ok"] * 5
+    found = dict(lines)
+
+    client = litert.LiteRTClassifier(folder / litert.WHOLE)
+    for sequence, names in enumerate([["first"], ["second", "all"]]):
+        values = np.array([value(sequence, i) for i in range(80)]).reshape(40, 2)
+        expected = client.probabilities(values)
+        for name in names:
+            np.testing.assert_allclose(
+                np.array(found[name].split(), float), expected, rtol=0, atol=1e-6
+            )
+    assert found["kept"] == "1"
+    assert "NaN or an infinite value at step 41" in found["nan"]
+    assert "has 3 values" in found["cut"]
+    assert "is empty" in found["none"]
+    assert "reads real numbers" in found["ids"]
+    assert "state is none of this classifier" in found["strange"]
+    assert "is for whole sequences" in found["whole"]
+    assert int(found["resident"]) > 1000
+    assert int(found["grown"]) < 100
+
+
+def test_without_litert_make_says_so(tmp_path):
+    done = make(tmp_path / "build", "LITERT=absent/libLiteRt.so")
+    assert done.returncode != 0
+    assert "There is no LiteRT library 'absent/libLiteRt.so'" in done.stderr
+    assert not (tmp_path / "build").exists()
