@@ -14,8 +14,10 @@ from t2aux.errors import UserError
 # outweigh it.
 LEAST_QUANTISED = 1024
 
-# Where the table of a fused LSTM's options has its field cell_clip.
+# Where the table of a fused LSTM's options has its field cell_clip, and that of a tensor its shape
+# and its shape_signature (the same with -1 for sizes that may be set later).
 _CELL_CLIP = 6
+_SHAPES = (4, 18)
 _BUILTIN_NAMES = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
@@ -143,3 +145,26 @@ def without_cell_clip(content: bytes) -> bytes:
         if offset:  # Where it is not stored, it is 0.
             struct.pack_into("<f", patched, options._tab.Pos + offset, np.float32(0.0))
     return bytes(patched)
+
+
+def with_steps(content: bytes, steps: int) -> bytes:
+    """Fixes the sizes of the inputs that are open.
+
+    LiteRT's interpreter sets them to those of what it is given; LiteRT.js can't.
+
+    Args:
+        content: A file of the streaming form.
+        steps: What they become.
+
+    Returns:
+        The file, of the same length, that takes inputs of this size only.
+    """
+    fixed = bytearray(content)
+    graph = schema.Model.GetRootAsModel(content, 0).Subgraphs(0)
+    for tensor in map(graph.Tensors, map(graph.Inputs, range(graph.InputsLength()))):
+        for axis in range(tensor.ShapeSignatureLength()):
+            if tensor.ShapeSignature(axis) == -1:
+                for field in _SHAPES:
+                    vector = tensor._tab.Vector(tensor._tab.Offset(field))
+                    struct.pack_into("<i", fixed, vector + 4 * axis, steps)
+    return bytes(fixed)

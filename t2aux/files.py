@@ -14,7 +14,14 @@ from typing import IO, Any
 from t2aux.errors import UserError
 from t2aux_ondevice.files import read_json
 
-__all__ = ["atomic_write", "ensure_directory", "locked", "read_json", "write_json"]
+__all__ = [
+    "atomic_write",
+    "cache_directory",
+    "ensure_directory",
+    "locked",
+    "read_json",
+    "write_json",
+]
 
 
 @contextlib.contextmanager
@@ -81,6 +88,18 @@ def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
             "change its permissions."
         ) from error
     return path
+
+
+def cache_directory() -> pathlib.Path:
+    """The user's folder for what can be made again: T2AUX_CACHE_DIR, or the system's one.
+
+    It may not exist.
+    """
+    own = os.environ.get("T2AUX_CACHE_DIR")
+    if own:
+        return pathlib.Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (pathlib.Path(base) if base else pathlib.Path("~/.cache").expanduser()) / "t2aux"
 
 
 @contextlib.contextmanager

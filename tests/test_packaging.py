@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -25,6 +26,7 @@ FOLDERS = {
     ONDEVICE: "t2aux_ondevice",
 }
 SUFFIXES = {"t2aux": (".py", ".cc", ".h"), "export": (".py",), "gin": (".gin",), ONDEVICE: (".py",)}
+CPP = "export/ondevice/cpp"
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 # What a program that has the package sees: printed as JSON on the last line.
@@ -81,7 +83,7 @@ def run(*arguments, cwd, path=()):
 def sources(tmp_path_factory):
     """A copy of all that an installation is made of: building leaves files behind."""
     copy = tmp_path_factory.mktemp("sources")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for folder in ("t2aux", "export", "gin"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -128,6 +130,21 @@ def test_wheel_holds_all_packages_and_gin_files_and_nothing_else(wheel):
         assert contents(archive) == set(files)
         for name, file in files.items():
             assert archive.read(name) == file.read_bytes(), name
+
+
+def test_source_distribution_holds_the_cpp_example_too(sources, tmp_path):
+    (sources / "export/ondevice/cpp/build").mkdir(exist_ok=True)
+    (sources / "export/ondevice/cpp/build/left.cc").touch()
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    run("-c", build, cwd=sources)
+    (file,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    example = {file.relative_to(ROOT).as_posix() for file in (ROOT / CPP).iterdir()}
+    example.discard(f"{CPP}/build")
+    assert {f"{CPP}/classifier.h", f"{CPP}/Makefile"} < example < names
+    assert "export/twin.py" in names
+    assert f"{CPP}/build/left.cc" not in names
 
 
 def test_wheel_describes_itself(wheel):

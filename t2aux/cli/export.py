@@ -67,9 +67,9 @@ _SEGMENT = flags.DEFINE_integer(
 )
 _SERVING_BATCH_SIZES = flags.DEFINE_list(
     "serving_batch_sizes",
-    "1,2,4,8,16,32,64,128",
-    "The batch sizes that a server is warmed up for; a server that batches must form the same "
-    "(allowed_batch_sizes in export/deploy/batching.config).",
+    None,
+    "The batch sizes that a server is warmed up for, which must be those that it forms; by default "
+    "the powers of 2 up to 128, as in export/deploy/batching.config.",
 )
 _ACCURACY = flags.DEFINE_float(
     "accuracy_tolerance", 0.2, "Percentage points that a float32 artefact's accuracy may be off."
@@ -87,6 +87,7 @@ def main(argv: Sequence[str]) -> None:
     common.no_arguments(argv)
     common.quiet_tensorflow()
     from t2aux import run
+    from t2aux.export import warmup
     from t2aux.export.parity import Tolerance
     from t2aux.export.pipeline import export
 
@@ -103,7 +104,9 @@ def main(argv: Sequence[str]) -> None:
         if stopped:
             sys.exit(128 + signal.SIGTERM)
 
-    batch_sizes = _whole_numbers("serving_batch_sizes", _SERVING_BATCH_SIZES.value)
+    batch_sizes = warmup.BATCH_SIZES
+    if _SERVING_BATCH_SIZES.value is not None:
+        batch_sizes = _whole_numbers("serving_batch_sizes", _SERVING_BATCH_SIZES.value)
     signal.signal(signal.SIGTERM, stop)
     loaded = run.load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     directory, measured = export(

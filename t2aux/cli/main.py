@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "serve exports over TensorFlow Serving's gRPC and REST protocols",
     "classify": "classify images, texts or arrays with any of these",
     "client": "classify them on a server: TensorFlow Serving, or t2aux serve",
+    "demo-page": "a page that classifies drawings or texts in the browser",
     "reproduce": "train the rows of the paper's tables and figures",
     "report": "the paper's numbers beside the measured ones, as HTML and Markdown",
 }
@@ -61,7 +62,7 @@ def main() -> None:
         print(f"t2aux: error: There is no command {name!r}: {hint}", file=sys.stderr)
         sys.exit(1)
     # Only the command that runs is imported: classifying on a device must not load TensorFlow.
-    module = importlib.import_module(f"t2aux.cli.{name}")
+    module = importlib.import_module(f"t2aux.cli.{name.replace('-', '_')}")
     common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])
 
 

@@ -23,6 +23,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 from absl import logging
 
+from t2aux import files
+
 _HERE = pathlib.Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-w", "-fPIC", "-shared")
 _TIMEOUT_SECONDS = 600
@@ -43,7 +45,7 @@ def library() -> pathlib.Path:
     """
     compiler = _compiler()
     key = _key(compiler)
-    folder = _cache_dir()
+    folder = files.cache_directory()
     found = _find(folder, key)
     if found is not None:
         return found
@@ -94,14 +96,6 @@ def _compiler() -> list[str]:
         if shutil.which(name) is not None:
             return [name]
     raise BuildError("there is no C++ compiler (g++, clang++ or c++)")
-
-
-def _cache_dir() -> pathlib.Path:
-    own = os.environ.get("T2AUX_CACHE_DIR")
-    if own:
-        return pathlib.Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(base) if base else pathlib.Path("~/.cache").expanduser()) / "t2aux"
 
 
 def _processor() -> str:

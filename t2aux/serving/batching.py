@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from t2aux.export.warmup import BATCH_SIZES
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.servable import Servable, Signature
 from t2aux.serving.status import ServingError, invalid
@@ -38,11 +39,11 @@ class BatchingOptions:
     """
 
     enabled: bool = True
-    max_batch_size: int = 128
+    max_batch_size: int = BATCH_SIZES[-1]
     batch_timeout_micros: int = 2000
     max_enqueued_batches: int = 100
     num_batch_threads: int = 2
-    allowed_batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+    allowed_batch_sizes: tuple[int, ...] = BATCH_SIZES
 
 
 @dataclasses.dataclass

@@ -28,7 +28,7 @@ def test_each_command_has_help_of_its_own(name):
         assert "--showprefixforinfo" not in out
         assert max(map(len, out.splitlines())) <= 100
     module = subprocess.run(
-        [sys.executable, "-m", f"t2aux.cli.{name}", "--help"],
+        [sys.executable, "-m", f"t2aux.cli.{name.replace('-', '_')}", "--help"],
         capture_output=True,
         text=True,
         env=environment(),

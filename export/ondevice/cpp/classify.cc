@@ -146,7 +146,7 @@ class Values {
 
 Status Print(int64_t steps, const std::vector<float>& probabilities) {
   std::printf("%lld", static_cast<long long>(steps));
-  for (float p : probabilities) std::printf(" %.9g", p);
+  for (float p : probabilities) std::printf(" %.7f", p);
   std::printf("\n");
   if (std::fflush(stdout) != 0) {
     return Status::Error(std::string("Can't write the answer (") + std::strerror(errno) + ").");

@@ -2,8 +2,8 @@
 //
 // LiteRT's own headers, where they are on the include path. No package registry has them (README.md
 // says what was looked at), so that without them the same functions are declared here, as
-// libLiteRt.so of ai-edge-litert 2.3.0 exports them. Version 2.1.0 and older differ:
-// LiteRtCreateModelFromBuffer had no environment.
+// libLiteRt.so of ai-edge-litert 2.3.0 exports them; 2.1.6 and 2.2.0 have the same. In 2.1.0
+// LiteRtCreateModelFromBuffer took no environment: with that library the program aborts.
 
 #ifndef T2AUX_ONDEVICE_LITERT_API_H_
 #define T2AUX_ONDEVICE_LITERT_API_H_

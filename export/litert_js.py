@@ -1,0 +1,124 @@
+"""LiteRT.js, the runtime of the demo page, from npm: fetched once and kept in the user's cache.
+
+The versions and their hashes stand in `ondevice/web/package-lock.json`; npm refuses what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+from absl import logging
+
+from t2aux import files
+from t2aux.errors import UserError
+from t2aux_ondevice import litert
+
+PROJECT = pathlib.Path(__file__).parent / "ondevice" / "web"
+# Where each file of the packages stands on the page. Of the four builds of the runtime, LiteRT.js
+# takes the first where the browser has relaxed SIMD, and else the second; the others are for
+# threads and for GPUs, neither of which a chain of small steps gains from.
+_CORE, _UTILITIES = "node_modules/@litertjs/core", "node_modules/@litertjs/wasm-utils"
+FILES = {
+    "core/index.js": f"{_CORE}/dist/index.js",
+    "wasm-utils/index.js": f"{_UTILITIES}/dist/index.js",
+    **{
+        f"wasm/litert_wasm_{build}{suffix}": f"{_CORE}/wasm/litert_wasm_{build}{suffix}"
+        for build in ("internal", "compat_internal")
+        for suffix in (".js", ".wasm")
+    },
+}
+_DESCRIPTIONS = ("package.json", "package-lock.json")
+_MANIFEST = "files.json"
+_TIMEOUT_SECONDS = 600
+
+
+def folder() -> pathlib.Path:
+    """The folder with `FILES`, fetched now if it has not been before.
+
+    Raises:
+        UserError: npm is not installed or can't fetch them, or the cache can't be written.
+    """
+    key = hashlib.sha256(b"\0".join((PROJECT / n).read_bytes() for n in _DESCRIPTIONS))
+    place = files.cache_directory() / f"litertjs-{key.hexdigest()[:16]}"
+    if place.exists():
+        if _is_whole(place):
+            return place
+        logging.warning("The copy of LiteRT.js in %s is damaged: it is fetched anew.", place)
+        shutil.rmtree(place, ignore_errors=True)
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UserError(
+            "The page needs LiteRT.js, which npm fetches, and there is no npm: install Node.js and "
+            "npm (such as `apt-get install npm`); it is needed once."
+        )
+    files.ensure_directory(place.parent)
+    logging.info("Fetching LiteRT.js with npm; this is done once.")
+    with tempfile.TemporaryDirectory(prefix=".litertjs-", dir=place.parent) as temporary:
+        root = pathlib.Path(temporary)
+        _fetch(npm, root / "project")
+        _collect(root / "project", root / "files")
+        try:
+            (root / "files").rename(place)
+        except OSError as error:
+            # Another process may have been faster.
+            if not _is_whole(place):
+                raise UserError(f"Can't write {place}: {error.strerror}.") from error
+    return place
+
+
+def _is_whole(place: pathlib.Path) -> bool:
+    try:
+        digests = files.read_json(place / _MANIFEST)
+        return digests == {name: litert.digest((place / name).read_bytes()) for name in FILES}
+    except (OSError, UserError):
+        return False
+
+
+def _fetch(npm: str, project: pathlib.Path) -> None:
+    """Runs `npm ci` in a new folder."""
+    project.mkdir()
+    for name in _DESCRIPTIONS:
+        shutil.copyfile(PROJECT / name, project / name)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress"]
+    try:
+        done = subprocess.run(
+            command, cwd=project, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
+        )
+    except OSError as error:
+        raise UserError(f"npm can't be run ({error.strerror}): install Node.js anew.") from error
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"npm took more than {_TIMEOUT_SECONDS} s to fetch LiteRT.js: look at the network, and "
+            "try again."
+        ) from error
+    if done.returncode:
+        said = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        errors = [line for line in said if "error" in line.lower() and " code " not in line]
+        reason = (errors or said or [f"status {done.returncode}"])[0]
+        reason = reason.removeprefix("npm").strip().removeprefix("error").strip().rstrip(".")
+        raise UserError(
+            f"npm can't fetch LiteRT.js ({reason}): look at the network and `npm config list`, and "
+            "try again."
+        )
+
+
+def _collect(project: pathlib.Path, place: pathlib.Path) -> None:
+    """Moves what the page needs out of npm's folder, and notes its hashes."""
+    for name, source in FILES.items():
+        target = place / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.move(project / source, target)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"npm fetched a LiteRT.js without {pathlib.Path(source).name}: this version of "
+                "t2aux does not know it; install t2aux anew."
+            ) from error
+        target.chmod(0o644)
+    files.write_json(
+        place / _MANIFEST, {name: litert.digest((place / name).read_bytes()) for name in FILES}
+    )

@@ -1,0 +1,68 @@
+// The exported network in LiteRT.js, one step of a sequence at a time, with explicit state.
+
+import { Tensor, loadAndCompile, loadLiteRt } from "./litert/core/index.js";
+
+/** A network that is loaded. */
+export class Classifier {
+  /**
+   * Loads LiteRT.js, from this page's own folder, and a file.
+   *
+   * @param {Uint8Array} content The `.tflite` file.
+   * @param {number} classes How many classes its answers have.
+   */
+  static async load(content, classes) {
+    // Without threads: a sequence is one long chain of small steps.
+    await loadLiteRt(new URL("./litert/wasm/", import.meta.url).href);
+    return new Classifier(await loadAndCompile(content, { accelerator: "wasm" }), classes);
+  }
+
+  constructor(model, classes) {
+    this.model = model;
+    this.classes = classes;
+    const inputs = new Map(model.getInputDetails().map((tensor) => [tensor.name, tensor]));
+    this.stepShape = Array.from(inputs.get("segment").shape);
+    this.stateShape = Array.from(inputs.get("h").shape);
+  }
+
+  /** Begins a sequence. */
+  start() {
+    return new Stream(this);
+  }
+}
+
+/** A sequence that is being read. */
+class Stream {
+  constructor(classifier) {
+    this.classifier = classifier;
+    const { stateShape } = classifier;
+    const zeros = () => new Tensor(new Float32Array(stateShape[0] * stateShape[1]), stateShape);
+    this.state = { h: zeros(), c: zeros() };
+  }
+
+  /**
+   * Reads the next step.
+   *
+   * @param {Float32Array | Int32Array} step Its values [C], or its id [1].
+   * @return {Promise<Float32Array>} The classes' probabilities, should the sequence end here.
+   */
+  async read(step) {
+    const { model, classes, stepShape } = this.classifier;
+    const inputs = { segment: new Tensor(step.slice(), stepShape), ...this.state };
+    const { h, c, probabilities } = await model.run(inputs);
+    // LiteRT.js's memory is not the browser's: nothing in it is collected.
+    Object.values(inputs).forEach((tensor) => tensor.delete());
+    this.state = { h, c };
+    const answer = probabilities.toTypedArray().slice();
+    probabilities.delete();
+    if (answer.length !== classes || !answer.every(Number.isFinite)) {
+      throw new Error("The model does not answer with probabilities: build the page anew.");
+    }
+    return answer;
+  }
+
+  /** Frees the state. */
+  end() {
+    Object.values(this.state).forEach((tensor) => tensor.delete());
+    this.state = {};
+  }
+}
