@@ -7,11 +7,12 @@ DEMO_DIR ?= runs/demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test test-browser lint lock clean
 
 help:
 	@echo "make demo   train, evaluate, export and classify real digits ($(DEMO_DIR))"
 	@echo "make test   run the tests"
+	@echo "make test-browser   run the demo page's tests; needs chromium and npm"
 	@echo "make lint   check style"
 	@echo "make lock   choose the versions in constraints.txt anew"
 	@echo "make clean  remove $(VENV) and caches"
@@ -32,6 +33,9 @@ test: export TF_NUM_INTRAOP_THREADS = 1
 test: export TF_NUM_INTEROP_THREADS = 1
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
+
+test-browser: $(READY)
+	$(BIN)/python -m pytest -m browser
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,13 +19,21 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Folders of the checkout, and where each is in the installed package.
 ONDEVICE = "export/ondevice/python/t2aux_ondevice"
+WEB = "export/ondevice/web"
 FOLDERS = {
     "t2aux": "t2aux",
     "export": "t2aux/export",
     "gin": "t2aux/gin",
+    WEB: "t2aux/export/ondevice/web",
     ONDEVICE: "t2aux_ondevice",
 }
-SUFFIXES = {"t2aux": (".py", ".cc", ".h"), "export": (".py",), "gin": (".gin",), ONDEVICE: (".py",)}
+SUFFIXES = {
+    "t2aux": (".py", ".cc", ".h"),
+    "export": (".py",),
+    "gin": (".gin",),
+    WEB: (".html", ".css", ".js", ".json"),
+    ONDEVICE: (".py",),
+}
 CPP = "export/ondevice/cpp"
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
@@ -125,7 +133,8 @@ def contents(archive):
 
 def test_wheel_holds_all_packages_and_gin_files_and_nothing_else(wheel):
     files = shipped_files()
-    assert {"t2aux/cli/main.py", "t2aux/export/__init__.py", "t2aux/gin/base.gin"} < set(files)
+    some = {"t2aux/cli/main.py", "t2aux/export/__init__.py", "t2aux/gin/base.gin"}
+    assert some | {f"{FOLDERS[WEB]}/index.html"} < set(files)
     with zipfile.ZipFile(wheel) as archive:
         assert contents(archive) == set(files)
         for name, file in files.items():

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -183,12 +184,8 @@ class Page:
 def browser(profile):
     """Starts Chromium with an empty profile's folder; yields a page of it."""
     program = find()
-    assert program, f"there is no browser ({', '.join(NAMES)}): make browser"
-    pipes = [*os.pipe(), *os.pipe()]
-    # Out of the way of the descriptors 3 and 4.
-    read, commands, answers, write = (
-        os.dup2(fd, _HIGH + i) if False else _moved(fd) for i, fd in enumerate(pipes)
-    )
+    assert program, f"there is no browser ({', '.join(NAMES)}): apt-get install chromium"
+    read, commands, answers, write = map(_moved, [*os.pipe(), *os.pipe()])
     command = [program, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
     process = subprocess.Popen(
         [sys.executable, "-c", _TRAMPOLINE, str(read), str(write), *command],
@@ -214,8 +211,7 @@ def browser(profile):
 
 
 def _moved(descriptor):
-    import fcntl
-
+    """The same descriptor out of the way of 3 and 4."""
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     os.close(descriptor)
     return moved

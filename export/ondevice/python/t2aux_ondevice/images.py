@@ -82,8 +82,10 @@ def image_pixels(
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    # Rows first, whatever the picture's shape: with both at once, Pillow's versions differ in what
+    # comes first, and so in the last bit.
+    for size in ((side, image.height), (side, side)):
+        image = image.resize(size, Image.Resampling.BILINEAR)
     return raster(np.asarray(image, dtype=np.uint8).reshape(side, side, channels), border)
 
 
