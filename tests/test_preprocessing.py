@@ -108,6 +108,16 @@ def test_resize_is_bilinear_and_antialiased():
     np.testing.assert_allclose(inner, 0.5, atol=0.02)
 
 
+@pytest.mark.parametrize("size", [(4, 30), (30, 4), (9, 17), (3, 3)])
+def test_resize_does_not_depend_on_the_version_of_pillow(size):
+    """Pillow 13 resizes tall images the other way around than earlier ones, if it is let."""
+    width, height = size
+    array = np.random.default_rng(0).integers(0, 256, [height, width]).astype(np.uint8)
+    rows = Image.fromarray(array).resize((8, height), Image.Resampling.BILINEAR)
+    expected = np.asarray(rows.resize((8, 8), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(image_pixels(array, 8, 1)[:, 0], expected.reshape(-1))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_modes_convert(mode, channels):
