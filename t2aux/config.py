@@ -29,6 +29,11 @@ from t2aux.errors import UserError
 
 _MACRO = "gin.macro"
 _UNKNOWN = object()
+_MOST_BYTES = 1 << 20
+# Of lists in lists, macros in macros, and what they hold: a few lines of macros that hold each
+# other twice would be more than any memory.
+_MOST_NESTED = 50
+_MOST_VALUES = 10_000
 
 
 def bundled_gin_dir() -> pathlib.Path:
@@ -75,6 +80,7 @@ def parse(
             parser.parse_text(io.StringIO(param), f"--gin_param={param!r}")
         parser.check_macros()
         _check_values()
+        _check_calls()
         _drop_unused_macros()
     return gin.config_str()
 
@@ -106,10 +112,13 @@ class _Parser:
 
     def parse_file(self, name: str, included_by: pathlib.Path | None) -> None:
         path = self._find(name, included_by)
-        if path in self._open:
+        # Resolved, since a file has many names.
+        if path.resolve() in self._open:
             raise UserError(f"{included_by} includes {name}, which includes it in turn.")
-        self._open.append(path)
+        self._open.append(path.resolve())
         try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise UserError(f"The gin file {path} has more than {_MOST_BYTES:,} bytes.")
             with path.open(encoding="utf-8") as file:
                 self.parse_text(file, str(path), path)
         except OSError as error:
@@ -123,8 +132,9 @@ class _Parser:
         folders += [*self._search_path, bundled_gin_dir()]
         for folder in folders:
             for candidate in (folder / name, folder / f"{name}.gin"):
-                if candidate.is_file():
-                    return candidate
+                with contextlib.suppress(OSError, ValueError):  # What can't be a file's name.
+                    if candidate.is_file():
+                        return candidate
         bundled = list_bundled()
         near = _nearest(name.removesuffix(".gin"), bundled, f" ({', '.join(bundled)})")
         raise UserError(
@@ -144,6 +154,12 @@ class _Parser:
                 statement = next(statements)
             except StopIteration:
                 return
+            except (RecursionError, MemoryError) as error:
+                place = f"{where}, after line {line}" if path else where
+                raise UserError(f"A value in {place} is nested too deep: write it flat.") from error
+            except TypeError as error:
+                place = f"{where}, after line {line}" if path else where
+                raise UserError(f"A value in {place} can't be read: {error}.") from error
             except (SyntaxError, tokenize.TokenError) as error:
                 # From Python 3.12 on the tokenizer's own error comes through.
                 why, at = (
@@ -184,6 +200,7 @@ class _Parser:
             if _is_macro(reference):
                 self._used.setdefault(_macro_name(reference), place)
         scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
+        _check_depth(statement.value, place)
         if not parameter:
             name = f"{scope}/{selector}" if scope else selector
             self._defined.setdefault(name, place)
@@ -216,6 +233,14 @@ class _Parser:
                     f"The macro {name} is set in {place}, but nothing uses it"
                     f"{_nearest(name, self._used, ': remove it, or set a parameter instead')}"
                 )
+
+
+def _check_depth(value: Any, place: str, depth: int = 0) -> None:
+    if depth > _MOST_NESTED:
+        raise UserError(f"A value in {place} is nested too deep: write it flat.")
+    if isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, place, depth + 1)
 
 
 def _is_macro(reference: gin_config.ConfigurableReference) -> bool:
@@ -276,12 +301,31 @@ def _check_values() -> None:
                 _check_type(name, value, hints[parameter])
 
 
-def _resolve(value: Any, name: str) -> Any:
+class _Budget:
+    """How many values one may still stand for, all macros replaced."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._left = _MOST_VALUES
+
+    def spend(self, depth: int) -> None:
+        self._left -= 1
+        if self._left < 0 or depth > _MOST_NESTED:
+            raise UserError(
+                f"{self._name} holds itself, or lists and macros in too many others: write it "
+                "shorter."
+            )
+
+
+def _resolve(value: Any, name: str, budget: _Budget | None = None, depth: int = 0) -> Any:
     """A bound value with its macros replaced; _UNKNOWN where only a call would tell."""
+    budget = budget or _Budget(name)
+    budget.spend(depth)
     if isinstance(value, gin_config.ConfigurableReference):
         if _is_macro(value):
             macro = _macro_name(value)
-            return _resolve(gin.query_parameter(f"{macro}/{_MACRO}.value"), macro)
+            bound = gin.query_parameter(f"{macro}/{_MACRO}.value")
+            return _resolve(bound, macro, budget, depth + 1)
         if value.selector in ("gin.constant", "constant"):
             value = value.scoped_configurable_fn()
             if value is gin.REQUIRED:
@@ -291,9 +335,36 @@ def _resolve(value: Any, name: str) -> Any:
             return value
         return _UNKNOWN if value.evaluate else value.scoped_configurable_fn
     if isinstance(value, (list, tuple)):
-        items = [_resolve(item, name) for item in value]
+        items = [_resolve(item, name, budget, depth + 1) for item in value]
         return _UNKNOWN if any(i is _UNKNOWN for i in items) else type(value)(items)
+    if isinstance(value, dict):
+        found = {k: _resolve(item, name, budget, depth + 1) for k, item in value.items()}
+        return _UNKNOWN if any(i is _UNKNOWN for i in found.values()) else found
     return value
+
+
+def _check_calls() -> None:
+    """Raises UserError for `f.x = @f()`, which would be called for ever."""
+    done: set[tuple[str, str]] = set()
+
+    def visit(scope: str, selector: str, callers: tuple[tuple[str, str], ...]) -> None:
+        key = (scope, selector)
+        if key in callers:
+            short = gin_config._REGISTRY.minimal_selector(selector)
+            name = scope if selector == _MACRO else short
+            raise UserError(f"{name} is set to what calls {name} again: break the circle.")
+        if key in done:
+            return
+        parts = scope.split("/") if scope else []
+        for end in range(len(parts) + 1):
+            bound = gin_config._CONFIG.get(("/".join(parts[:end]), selector), {})
+            for reference in gin_config.iterate_references(bound):
+                if reference.evaluate:
+                    visit(*reference.config_key, (*callers, key))
+        done.add(key)
+
+    for scope, selector in list(gin_config._CONFIG):
+        visit(scope, selector, ())
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

@@ -12,6 +12,7 @@ Examples:
   t2aux client --server=http://localhost:8501 --model=digits --stream --segment=8 --top=1 digit.png
   t2aux client --server=grpc://localhost:8500 --model=news --text='A village in Norway.' --top=3
   t2aux client --server=grpc://localhost:8500 --model=digits --json --batch=64 *.png > answers.jsonl
+  t2aux client --server=grpcs://HOST:8500 --ca_file=ca.pem --model=digits digit.png
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from absl import flags
 from t2aux.cli import answering, common
 
 _SERVER = flags.DEFINE_string(
-    "server", None, "Its address: grpc://HOST:PORT, or http://HOST:PORT for its REST API."
+    "server",
+    None,
+    "Its address: grpc://HOST:PORT, or http://HOST:PORT for its REST API; with TLS, grpcs:// or "
+    "https://.",
 )
 _MODEL = flags.DEFINE_string("model", None, "The model's name on the server.")
 flags.mark_flags_as_required(["server", "model"])
@@ -46,6 +50,11 @@ _BATCH = flags.DEFINE_integer(
 _TIMEOUT = flags.DEFINE_float(
     "timeout", 60.0, "Seconds that a request may take, with all its retries.", lower_bound=0.001
 )
+_CA = flags.DEFINE_string(
+    "ca_file", None, "PEM file of what the server's certificate must be signed by, for TLS."
+)
+_CERT = flags.DEFINE_string("cert_file", None, "PEM file of the certificate to show, for TLS.")
+_KEY = flags.DEFINE_string("key_file", None, "PEM file of its private key.")
 _RETRIES = flags.DEFINE_integer("retries", 5, "How often to try again.", lower_bound=0)
 
 
@@ -56,7 +65,12 @@ def main(argv: Sequence[str]) -> None:
 
     answering.check_inputs(argv[1:])
     info = None if _METADATA.value is None else remote.read_info(_METADATA.value)
-    way = transport.connect(_SERVER.value)
+    tls = None
+    if any(flag.value is not None for flag in (_CA, _CERT, _KEY)):
+        from t2aux.client.tls import ClientTls
+
+        tls = ClientTls(_CA.value, _CERT.value, _KEY.value)
+    way = transport.connect(_SERVER.value, tls)
     try:
         classifier = remote.RemoteClassifier(
             way,

@@ -17,6 +17,7 @@ from absl import flags, logging
 
 from t2aux import logs
 from t2aux.errors import UserError
+from t2aux_ondevice.errors import printable
 
 # What gin adds to the message of any error that passes through a configurable.
 _GIN_SUFFIX = "\n  In call to configurable"
@@ -230,7 +231,7 @@ def _stem(path: str) -> str:
 
 def _fail(message: str) -> int:
     logging.flush()
-    print(f"t2aux: error: {message}", file=sys.stderr)
+    print(f"t2aux: error: {printable(message)}", file=sys.stderr)
     return 1
 
 

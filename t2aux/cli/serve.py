@@ -65,6 +65,17 @@ _REST_TIMEOUT = flags.DEFINE_integer(
 _REQUEST_MB = flags.DEFINE_integer(
     "max_request_mb", 64, "Largest request, in MB.", lower_bound=1, upper_bound=2047
 )
+_SSL = flags.DEFINE_string(
+    "ssl_config_file",
+    None,
+    "An SSLConfig, as TensorFlow Serving's: TLS on both ports, with this key and certificate.",
+)
+_PENDING_MB = flags.DEFINE_integer(
+    "max_pending_mb", 256, "Of all requests at once, in MB; others are refused.", lower_bound=1
+)
+_CONNECTIONS = flags.DEFINE_integer(
+    "max_connections", 1000, "REST connections, and gRPC requests, at once.", lower_bound=1
+)
 _GRACE = flags.DEFINE_float(
     "grace_seconds", 10.0, "For requests in flight when told to stop.", lower_bound=0.0
 )
@@ -94,6 +105,11 @@ def main(argv: Sequence[str]) -> None:
     monitoring = server.ServerOptions.monitoring_path
     if _MONITORING.value is not None:
         monitoring = configuration.read_monitoring_path(_MONITORING.value)
+    tls = None
+    if _SSL.value is not None:
+        from t2aux.serving.tls import read_ssl_config
+
+        tls = read_ssl_config(_SSL.value)
     options = server.ServerOptions(
         host=_HOST.value,
         port=_PORT.value,
@@ -102,6 +118,9 @@ def main(argv: Sequence[str]) -> None:
         poll_seconds=_POLL.value,
         rest_timeout=_REST_TIMEOUT.value / 1000,
         max_request_bytes=_REQUEST_MB.value * 1_000_000,
+        max_pending_bytes=max(_PENDING_MB.value, _REQUEST_MB.value) * 1_000_000,
+        max_connections=_CONNECTIONS.value,
+        tls=tls,
         grace_seconds=_GRACE.value,
         monitoring_path=monitoring,
     )
@@ -143,8 +162,10 @@ def _started(server: object) -> None:
     for name in models.names:
         print(f"Serving {name}, version {', '.join(map(str, models.available(name)))}.")
     host = _HOST.value
+    scheme = "http" if _SSL.value is None else "https"
     print(
-        f"gRPC at {host}:{server.port}, REST at http://{host}:{server.rest_api_port}/v1/models",  # type: ignore[attr-defined]
+        f"gRPC at {host}:{server.port}, "  # type: ignore[attr-defined]
+        f"REST at {scheme}://{host}:{server.rest_api_port}/v1/models",  # type: ignore[attr-defined]
         flush=True,
     )
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from t2aux.client import protos
 from t2aux.client.retries import BAD_ANSWER, RESOURCE_EXHAUSTED, UNAVAILABLE, Failure
+from t2aux.client.tls import ClientTls
+from t2aux.client.tls import failure as tls_failure
 from t2aux.client.transport import Status, name_with_port
 
 _OPTIONS = (
@@ -32,14 +34,19 @@ class GrpcTransport:
     """A gRPC channel to a server.
 
     Attributes:
-        address: grpc://HOST:PORT.
+        address: grpc://HOST:PORT, or grpcs:.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ClientTls | None = None) -> None:
         """Makes the channel; it connects with the first request."""
-        self.address = name_with_port("grpc", host, port)
-        target = self.address.removeprefix("grpc://")
-        self._channel = grpc.insecure_channel(target, options=_OPTIONS)
+        self.address = name_with_port("grpcs" if tls else "grpc", host, port)
+        self._with_tls = tls is not None
+        target = self.address.partition("://")[2]
+        self._channel = (
+            grpc.secure_channel(target, grpc.ssl_channel_credentials(*tls.pem()), options=_OPTIONS)
+            if tls
+            else grpc.insecure_channel(target, options=_OPTIONS)
+        )
         self._predict = self._channel.unary_unary(
             "/tensorflow.serving.PredictionService/Predict",
             request_serializer=protos.PredictRequest.SerializeToString,
@@ -94,6 +101,9 @@ class GrpcTransport:
             raise self._failure(error.code().name, error.details() or "no reason given") from error
 
     def _failure(self, code: str, details: str) -> Failure:
+        told = tls_failure(details) if self._with_tls and code == UNAVAILABLE else None
+        if told is not None:
+            return told
         if code in (UNAVAILABLE, "UNKNOWN", "INTERNAL") and any(
             sign in details.lower() for sign in _OTHER_PROTOCOL
         ):

@@ -8,6 +8,7 @@ with those of `tensorflow-serving-api`. They live in a pool of their own and don
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOAD
 # tensorflow.DataType.
 _NUMPY_OF_DTYPE = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}
 _STRING = 7
+_MOST_VALUES = 1 << 26
 _VALUES = {1: "float_val", 2: "double_val", 3: "int_val", _STRING: "string_val", 9: "int64_val"}
 
 
@@ -144,10 +146,13 @@ def to_array(tensor: Any) -> np.ndarray:
     """The array of a `Tensor`; strings are bytes objects.
 
     Raises:
-        ValueError: Its type is none of those that `to_tensor` knows, or its values do not fill
-            its shape.
+        ValueError: Its type is none of those that `to_tensor` knows, its values do not fill its
+            shape, or they are more than any answer has.
     """
     shape = [dim.size for dim in tensor.tensor_shape.dim]
+    # One value may stand for all, so a server could ask for any amount of memory.
+    if min(shape, default=0) < 0 or math.prod(shape) > _MOST_VALUES:
+        raise ValueError(f"a tensor of the shape {shape[:10]}")
     if tensor.dtype not in _VALUES:
         raise ValueError(f"a tensor of the type {tensor.dtype}")
     dtype = np.dtype(_NUMPY_OF_DTYPE.get(tensor.dtype, object))
@@ -155,7 +160,7 @@ def to_array(tensor: Any) -> np.ndarray:
         values = np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<")).astype(dtype)
     else:
         values = np.array(list(getattr(tensor, _VALUES[tensor.dtype])), dtype)
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     if 0 < len(values) < size:
         values = np.concatenate([values, np.full(size - len(values), values[-1], dtype)])
     return values.reshape(shape)

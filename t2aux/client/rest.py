@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import time
 import urllib.parse
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from t2aux.client.retries import (
     UNIMPLEMENTED,
     Failure,
 )
+from t2aux.client.tls import ClientTls, failure
 from t2aux.client.transport import Status, name_with_port
 
 _CODES = {
@@ -46,13 +48,17 @@ class RestTransport:
     """A connection to a server's REST port.
 
     Attributes:
-        address: http://HOST:PORT.
+        address: http://HOST:PORT, or https:.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ClientTls | None = None) -> None:
         """Connects with the first request."""
-        self.address = name_with_port("http", host, port)
-        self._connection = http.client.HTTPConnection(host, port)
+        self.address = name_with_port("https" if tls else "http", host, port)
+        self._connection = (
+            http.client.HTTPSConnection(host, port, context=tls.context)
+            if tls
+            else http.client.HTTPConnection(host, port)
+        )
 
     def predict(
         self,
@@ -130,6 +136,12 @@ class RestTransport:
                 "what listens there does not speak HTTP/1.1; for its gRPC port, write "
                 "grpc://HOST:PORT",
             ) from error
+        except ssl.SSLError as error:
+            connection.close()
+            told = failure(f"{getattr(error, 'verify_message', '')} {error}")
+            if told is not None:
+                raise told from error
+            raise Failure(BAD_ANSWER, f"TLS fails ({error.reason or error})") from error
         except OSError as error:
             connection.close()
             reason = f"can't be reached ({error.strerror or error})"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import urllib.parse
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from t2aux.errors import UserError
 
-_PORTS = {"grpc": 8500, "http": 8501}  # TF Serving's own.
+if TYPE_CHECKING:
+    from t2aux.client.tls import ClientTls
+
+_PORTS = {"grpc": 8500, "grpcs": 8500, "http": 8501, "https": 8501}  # TF Serving's own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,17 +77,20 @@ class Transport(Protocol):
         ...
 
 
-def connect(server: str) -> Transport:
+def connect(server: str, tls: ClientTls | None = None) -> Transport:
     """Chooses the way to a server; nothing is sent yet.
 
     Args:
-        server: grpc://HOST[:PORT] or http://HOST[:PORT]; TF Serving's ports by default.
+        server: grpc://HOST[:PORT] or http://HOST[:PORT]; TF Serving's ports by default. With TLS
+            grpcs:// or https://.
+        tls: Whom to trust and what to show, for the latter.
 
     Returns:
         The way.
 
     Raises:
-        UserError: The address is no such, or gRPC is not installed.
+        UserError: The address is no such, `tls` is for another, a file of `tls` is missing or
+            wrong, or gRPC is not installed.
     """
     try:
         parts = urllib.parse.urlsplit(server)
@@ -105,10 +111,20 @@ def connect(server: str) -> Transport:
             "as grpc://localhost:8500."
         )
     port = port or _PORTS[parts.scheme]
-    if parts.scheme == "http":
+    if parts.scheme.endswith("s"):
+        from t2aux.client.tls import ClientTls
+
+        tls = tls or ClientTls()
+        tls.context  # noqa: B018  Told now where a file is wrong.
+    elif tls is not None:
+        raise UserError(
+            f"--ca_file, --cert_file and --key_file are for TLS, and {server} is without: write "
+            f"{parts.scheme}s://{parts.netloc}."
+        )
+    if parts.scheme in ("http", "https"):
         from t2aux.client.rest import RestTransport
 
-        return RestTransport(host, port)
+        return RestTransport(host, port, tls)
     try:
         from t2aux.client.grpc_transport import GrpcTransport
     except ImportError as error:
@@ -116,7 +132,7 @@ def connect(server: str) -> Transport:
             f"gRPC can't be imported ({error}): install it with `pip install 't2aux[serving]'`, or "
             "use the server's REST port, http://HOST:PORT."
         ) from error
-    return GrpcTransport(host, port)
+    return GrpcTransport(host, port, tls)
 
 
 def name_with_port(scheme: str, host: str, port: int) -> str:

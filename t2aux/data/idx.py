@@ -6,7 +6,9 @@ Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database": a big-endian heade
 
 from __future__ import annotations
 
+import math
 import pathlib
+from typing import IO
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from t2aux.data.table import (
     subset,
 )
 from t2aux.errors import UserError
+from t2aux_ondevice import limits
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _PREFIXES = {"train": "train", "test": "t10k"}
@@ -85,14 +88,13 @@ def read_array(path: pathlib.Path, dimensions: int) -> np.ndarray:
     Raises:
         UserError: The file is missing, damaged, or of another type, rank or size than it says.
     """
-    shape = _read_shape(path, dimensions)
-    expected = int(np.prod(shape, dtype=object))
     try:
         with open_compressed(path) as file:
-            file.seek(4 + 4 * dimensions)
+            shape = _header(file, path, dimensions)
+            expected = math.prod(shape)
             # One byte more, to notice a file that is too long.
-            values = file.read(expected + 1)
-    except (*DAMAGE, OverflowError, MemoryError) as error:
+            values = limits.read_most(file, expected + 1)
+    except (*DAMAGE, MemoryError) as error:
         raise damaged(path, error) from error
     if len(values) != expected:
         found = "more" if len(values) > expected else f"only {len(values):,}"
@@ -100,24 +102,30 @@ def read_array(path: pathlib.Path, dimensions: int) -> np.ndarray:
             f"{path} should hold {expected:,} values (its header says "
             f"{' x '.join(map(str, shape))}) but holds {found}: download it anew."
         )
-    # frombuffer's array can't be written to, which an in-place permutation needs.
-    return np.frombuffer(values, np.uint8).reshape(shape).copy()
+    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def _read_shape(path: pathlib.Path, dimensions: int) -> tuple[int, ...]:
-    size = 4 + 4 * dimensions
     try:
         with open_compressed(path) as file:
-            header = file.read(size)
+            return _header(file, path, dimensions)
     except DAMAGE as error:
         raise damaged(path, error) from error
+
+
+def _header(file: IO[bytes], path: pathlib.Path, dimensions: int) -> tuple[int, ...]:
+    size = 4 + 4 * dimensions
+    header = file.read(size)
     magic = bytes([0, 0, _UNSIGNED_BYTES, dimensions])
     if header[:4] != magic or len(header) < size:
         raise UserError(
             f"{path} is not an IDX file of {dimensions}-dimensional unsigned bytes: it starts with "
             f"{header[:4].hex(' ') or 'nothing'} where {magic.hex(' ')} belongs; download it anew."
         )
-    return tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
+    shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
+    if 0 in shape:
+        raise UserError(f"{path} has no examples: download it anew.")
+    return shape
 
 
 def _paths(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gzip
 import io
-import lzma
 import os
 import pathlib
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -28,10 +27,12 @@ from t2aux.data.table import (
     Table,
     damaged,
     find_file,
+    open_compressed,
     require_data_dir,
     subset,
 )
 from t2aux.errors import UserError
+from t2aux_ondevice import limits
 from t2aux_ondevice.images import read_image
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -41,7 +42,28 @@ _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", "
 }
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
 _READ_AT_ONCE = 1 << 20
-_ARCHIVE_DAMAGE = (*DAMAGE, tarfile.TarError, zipfile.BadZipFile, RuntimeError)
+_ARCHIVE_DAMAGE = (
+    *DAMAGE,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    struct.error,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
+# Of long names and other attributes, which tarfile holds, and searches in time that grows faster.
+_MOST_ATTRIBUTE_BYTES = 1 << 15
+# Others unpack without a bound.
+_ZIP_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+_ATTRIBUTES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 class _Header(tarfile.TarInfo):
@@ -53,11 +75,17 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"the archive is damaged or cut off: {error}") from error
+        # tarfile would go back, and read the same for ever.
+        if header.size < 0:
+            raise tarfile.ReadError("the archive is damaged: a size is negative")
+        if header.type in _ATTRIBUTES and header.size > _MOST_ATTRIBUTE_BYTES:
+            raise tarfile.ReadError(f"a name, or another attribute, has {header.size:,} bytes")
+        return header
 
 
 class _Entry(NamedTuple):
@@ -178,6 +206,8 @@ def _read(path: pathlib.Path, entries: Sequence[_Entry]) -> Iterator[tuple[str, 
             content = next(contents)
         except StopIteration:
             raise UserError(f"{path} lacks {entry.file}: it changed while being read.") from None
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
         except _ARCHIVE_DAMAGE as error:
             raise damaged(name, error) from error
         yield name, read_image(io.BytesIO(content), name)
@@ -186,9 +216,8 @@ def _read(path: pathlib.Path, entries: Sequence[_Entry]) -> Iterator[tuple[str, 
 @contextlib.contextmanager
 def _open_tar(path: pathlib.Path) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]:
     # Not tarfile's own decompression, which takes a cut-off stream for its end.
-    openers = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
     with (
-        openers.get(path.suffix, open)(path, "rb") as stream,
+        open_compressed(path) as stream,
         tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive,
     ):
         yield archive, stream
@@ -197,7 +226,11 @@ def _open_tar(path: pathlib.Path) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]
 def _zip_contents(path: pathlib.Path, entries: Sequence[_Entry]) -> Iterator[bytes]:
     with zipfile.ZipFile(path) as archive:
         for entry in entries:
-            yield archive.read(entry.member)
+            info = archive.getinfo(entry.member)
+            if info.compress_type not in _ZIP_PACKINGS:
+                raise zipfile.BadZipFile("it is packed in a way that is not read here")
+            with archive.open(info) as file:
+                yield _content(file, info.file_size)
 
 
 def _tar(path: pathlib.Path, entries: Sequence[_Entry]) -> Iterator[bytes]:
@@ -209,5 +242,16 @@ def _tar(path: pathlib.Path, entries: Sequence[_Entry]) -> Iterator[bytes]:
             if entry is None:
                 return
             if member.isfile() and member.name == entry.member:
-                yield archive.extractfile(member).read()
+                yield _content(archive.extractfile(member), member.size)
                 entry = next(wanted, None)
+
+
+def _content(file: IO[bytes], size: int) -> bytes:
+    # A sparse file, or packed zeros, may be of any size.
+    most = limits.most_image_bytes()
+    if size > most:
+        raise UserError(
+            f"an image of the archive has {size:,} bytes, more than {most:,}: take it out, or set "
+            f"the environment variable {limits.IMAGE_PIXELS} to more."
+        )
+    return bytes(limits.read_most(file, size))

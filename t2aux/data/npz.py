@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-import tokenize
-import zipfile
 
 import numpy as np
 
-from t2aux.data.table import (
-    DAMAGE,
-    Options,
-    Table,
-    damaged,
-    find_file,
-    require_data_dir,
-    subset,
-)
+from t2aux.data.table import Options, Table, find_file, require_data_dir, subset
 from t2aux.errors import UserError
+from t2aux_ondevice.arrays import read_npz
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# What zipfile and numpy raise for damage, unknown compression and encryption among it.
-_DAMAGE = (
-    *DAMAGE,
-    zipfile.BadZipFile,
-    ValueError,
-    KeyError,
-    SyntaxError,
-    tokenize.TokenError,
-    RuntimeError,
-    MemoryError,
-)
 _REAL_KINDS = "fiub"
 _INTEGER_KINDS = "iu"
 
@@ -88,15 +68,7 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads and checks the types and shapes of the arrays of a file."""
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is damaged or not an .npz file: save it with numpy.savez.")
-    try:
-        # Pickled objects could run code; numpy refuses them here with a ValueError.
-        with np.load(path, allow_pickle=False) as file:
-            names = [n for n in ("inputs", "labels", "lengths", "classes") if n in file.files]
-            arrays = {name: file[name] for name in names}
-    except _DAMAGE as error:
-        raise damaged(path, error) from error
+    arrays = read_npz(path, ("inputs", "labels", "lengths", "classes"))
     for name in ("inputs", "labels"):
         if name not in arrays:
             raise UserError(

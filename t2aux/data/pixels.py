@@ -68,7 +68,14 @@ def image_table(
     Raises:
         UserError: An image has another size than `info.side`, or an unsupported mode.
     """
-    pixels = np.empty((len(labels), info.length, info.channels), np.uint8)
+    shape = (len(labels), info.length, info.channels)
+    try:
+        pixels = np.empty(shape, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise UserError(
+            f"The {shape[0]:,} images of {info.name} have {shape[1]:,} pixels each, more than the "
+            "memory holds: set load.side to a smaller side."
+        ) from error
     progress = Progress(f"Reading the images of {info.name}", len(labels))
     index = -1
     for index, (where, image) in enumerate(images):

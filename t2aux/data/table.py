@@ -17,10 +17,12 @@ import numpy as np
 from absl import logging
 
 from t2aux.errors import UserError
+from t2aux_ondevice import limits
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 # Everything that reading a damaged compressed file may raise.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+_UNPACKERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
 _SUBSET_SEED = 0
 _SECONDS_BETWEEN_REPORTS = 5.0
 
@@ -132,8 +134,40 @@ def find_file(folder: pathlib.Path, names: Sequence[str], source: str) -> pathli
 
 
 def open_compressed(path: pathlib.Path) -> IO[bytes]:
-    """Opens a file for reading bytes, through gzip if its name ends in .gz."""
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+    """Opens a file for reading bytes, through gzip if its name ends in .gz, or xz.
+
+    The file can't be sought in. Reading it raises UserError once it has unpacked to more than it
+    may (`t2aux_ondevice.limits`).
+    """
+    opener = _UNPACKERS.get(path.suffix)
+    if opener is None:
+        return path.open("rb")
+    most = limits.most_unpacked(path.stat().st_size)
+    return io.BufferedReader(_Unpacked(opener(path, "rb"), path, most))
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed file holds, up to a limit."""
+
+    def __init__(self, file: IO[bytes], path: pathlib.Path, most: int) -> None:
+        self._file = file
+        self._path = path
+        self._most = most
+        self._read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        size = self._file.readinto(buffer)
+        self._read += size
+        if self._read > self._most:
+            raise limits.too_much(self._path, self._most)
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def read_bytes(path: pathlib.Path) -> bytes:

@@ -35,7 +35,7 @@ _PROMETHEUS_FIELDS = {"enable": "bool", "path": "string"}
 def read_models(path: str) -> list[ModelConfig]:
     """Reads --model_config_file, a ModelServerConfig. Raises UserError."""
     message = model_server_config_pb2.ModelServerConfig()
-    _parse(path, message, "ModelServerConfig")
+    parse(path, message, "ModelServerConfig")
     configs = []
     for entry in message.model_config_list.config:
         policy = entry.model_version_policy
@@ -60,7 +60,7 @@ def read_models(path: str) -> list[ModelConfig]:
 def read_batching(path: str, default: BatchingOptions) -> BatchingOptions:
     """Reads --batching_parameters_file, BatchingParameters. Raises UserError."""
     message = _message("BatchingParameters", _BATCHING_FIELDS)
-    _parse(path, message, "BatchingParameters")
+    parse(path, message, "BatchingParameters")
 
     def value(name: str) -> int:
         if not message.HasField(name):
@@ -121,8 +121,8 @@ def read_monitoring_path(path: str) -> str | None:
         type=11,
         type_name=f".{inner.DESCRIPTOR.full_name}",
     )
-    message = _made(file, "MonitoringConfig")
-    _parse(path, message, "MonitoringConfig")
+    message = made(file, "MonitoringConfig")
+    parse(path, message, "MonitoringConfig")
     config = message.prometheus_config
     if not config.enable:
         return None
@@ -149,10 +149,11 @@ def _message(name: str, fields: dict[str, str]) -> Any:
             described.field.add(
                 name=field, number=number, label=label, type=11, type_name=type_name
             )
-    return _made(file, name)
+    return made(file, name)
 
 
-def _made(file: descriptor_pb2.FileDescriptorProto, name: str) -> Any:
+def made(file: descriptor_pb2.FileDescriptorProto, name: str) -> Any:
+    """An empty message of a described file."""
     pool = descriptor_pool.Default()
     try:
         described = pool.FindMessageTypeByName(f"{file.package}.{name}")
@@ -162,7 +163,8 @@ def _made(file: descriptor_pb2.FileDescriptorProto, name: str) -> Any:
     return message_factory.GetMessageClass(described)()
 
 
-def _parse(path: str, message: Any, what: str) -> None:
+def parse(path: str, message: Any, what: str) -> None:
+    """Reads a file in protobuf's text format into a message. Raises UserError."""
     try:
         text = pathlib.Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -171,4 +173,6 @@ def _parse(path: str, message: Any, what: str) -> None:
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
-        raise UserError(f"{path} is no {what} in protobuf's text format: {error}.") from error
+        # What it quotes of the file may be a part of a key.
+        why = f"look at line {error.GetLine()}" if what == "SSLConfig" else error
+        raise UserError(f"{path} is no {what} in protobuf's text format: {why}.") from None

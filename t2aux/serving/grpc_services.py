@@ -20,6 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from t2aux.serving import tensors
+from t2aux.serving.connections import Budget
 from t2aux.serving.core import Core
 from t2aux.serving.status import ServingError, invalid
 
@@ -140,7 +141,14 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 class RefuseMalformed(grpc.aio.ServerInterceptor):
-    """Tells a client that its request is no message; gRPC would blame, and log, the server."""
+    """Tells a client that its request is no message, or one too many.
+
+    gRPC itself would blame, and log, the server for the former.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        """Counts the bytes of requests."""
+        self._budget = budget
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Reads requests where a failure can be answered."""
@@ -149,14 +157,18 @@ class RefuseMalformed(grpc.aio.ServerInterceptor):
             return handler
 
         async def answer(content: bytes, context: Any) -> Any:
-            try:
-                request = handler.request_deserializer(content)
-            except DecodeError:
-                await context.abort(
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    f"The request is no protobuf message for {details.method}.",
-                )
-            return await handler.unary_unary(request, context)
+            with self._budget.reserved() as reservation:
+                try:
+                    reservation.add(len(content))
+                    request = handler.request_deserializer(content)
+                except ServingError as error:
+                    await context.abort(grpc.StatusCode[error.code], error.message)
+                except DecodeError:
+                    await context.abort(
+                        grpc.StatusCode.INVALID_ARGUMENT,
+                        f"The request is no protobuf message for {details.method}.",
+                    )
+                return await handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(
             answer, response_serializer=handler.response_serializer

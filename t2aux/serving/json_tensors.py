@@ -25,7 +25,7 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid("Request body is not a JSON object.")
     name = value.get("signature_name", "")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not _is_unicode(name):
         raise invalid("'signature_name' key must be a string value.")
     return value
 
@@ -100,6 +100,8 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
     for name, value in {**context, **item}.items():
         values = value if isinstance(value, list) else [value]
         values = [_bytes_of(v) if isinstance(v, (dict, str)) else v for v in values]
+        if not _is_unicode(name):
+            raise invalid("The name of a feature is not valid Unicode.")
         feature = example.features.feature[name]
         kinds = {type(v) for v in values}
         if kinds == {bytes}:
@@ -110,10 +112,22 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
             except ValueError as error:
                 raise invalid(f"A value of the feature {name!r} is out of range.") from error
         elif kinds and kinds <= {int, float}:
-            feature.float_list.value.extend(float(v) for v in values)
+            try:
+                feature.float_list.value.extend(float(v) for v in values)
+            except OverflowError as error:
+                raise invalid(f"A value of the feature {name!r} is out of range.") from error
         elif kinds:
             raise invalid(f"The feature {name!r} holds values that are no numbers or strings.")
     return example
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a message can hold a text: JSON can have halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rows(instances: Any, signature: Signature) -> dict[str, np.ndarray]:
@@ -157,14 +171,15 @@ def _spec(signature: Signature) -> TensorSpec:
 def _tensor(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
     """A (nested) list as an array of the signature's type."""
     if spec.dtype == tf.string:
-        strings = _strings(value)
-        return np.array(strings, object) if isinstance(strings, list) else np.array(strings)
+        return _string_array(name, _strings(value))
     try:
         array = np.array(value)
     except ValueError as error:
         raise invalid(
             f"The tensor {name!r} has rows of different lengths: fill them up."
         ) from error
+    except OverflowError as error:
+        raise invalid(f"A number in the tensor {name!r} is out of range.") from error
     if array.dtype.kind not in "iufb" or not array.size:
         raise invalid(f"The tensor {name!r} is no list of numbers.")
     wanted = np.dtype(spec.numpy_dtype)
@@ -176,6 +191,18 @@ def _tensor(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
         raise invalid(f"The tensor {name!r} is not of type {spec.dtype.name}.")
     with np.errstate(over="ignore"):  # What becomes infinite is refused later.
         return array.astype(wanted)
+
+
+def _string_array(name: str, strings: Any) -> np.ndarray:
+    if not isinstance(strings, list):
+        return np.array(strings)
+    try:
+        array = np.array(strings, object)
+    except ValueError:
+        array = np.empty([1], object)
+    if not all(isinstance(string, bytes) for string in array.flat):
+        raise invalid(f"The tensor {name!r} has rows of different lengths: fill them up.")
+    return array
 
 
 def _strings(value: Any) -> Any:

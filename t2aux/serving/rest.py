@@ -8,11 +8,12 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from t2aux.serving import grpc_services, json_tensors
+from t2aux.serving.connections import Budget, Reservation
 from t2aux.serving.core import Core
 from t2aux.serving.status import ServingError, invalid
 
@@ -25,7 +26,12 @@ class RestHandlers:
     """The handlers of an aiohttp application."""
 
     def __init__(
-        self, core: Core, timeout: float, max_bytes: int, monitoring_path: str | None
+        self,
+        core: Core,
+        timeout: float,
+        max_bytes: int,
+        monitoring_path: str | None,
+        budget: Budget | None = None,
     ) -> None:
         """Wraps what answers.
 
@@ -34,7 +40,9 @@ class RestHandlers:
             timeout: Seconds in which a request must have arrived, and must be answered.
             max_bytes: Of a request's body; larger ones are refused.
             monitoring_path: Where Prometheus reads; None: nowhere.
+            budget: Of the bytes of all requests; None: for one of the largest.
         """
+        self._budget = budget or Budget(max_bytes)
         self._core = core
         self._max_bytes = max_bytes
         self._timeout = timeout
@@ -56,7 +64,7 @@ class RestHandlers:
             return _response(await self._answer(request))
         except ServingError as error:
             # What is left of a body that was not read would be taken for the next request.
-            close = error.http_status in (413, 504)
+            close = error.http_status in (413, 503, 504)
             return _response({"error": error.message}, error.http_status, close=close)
 
     async def _answer(self, request: web.Request) -> Any:
@@ -77,7 +85,8 @@ class RestHandlers:
             run = self._predict if label == "Predict" else self._classify
 
             async def answer() -> Any:
-                return await run(spec, await self._body(request))
+                with self._budget.reserved() as reservation:
+                    return await run(spec, await self._body(request, reservation))
 
         elif method == "POST" and (verb or "").lower() == "regress":
             raise ServingError("UNIMPLEMENTED", "The models are classifiers: Regress is not there.")
@@ -98,15 +107,25 @@ class RestHandlers:
                 f"The request was not received and answered within {self._timeout:g} s.",
             ) from None
 
-    async def _body(self, request: web.Request) -> dict[str, Any]:
+    async def _body(self, request: web.Request, reservation: Reservation) -> dict[str, Any]:
+        body = bytearray()
         try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            message = f"The request body is larger than the {self._max_bytes} bytes allowed."
-            raise ServingError("RESOURCE_EXHAUSTED", message, 413) from error
+            # Unpacked, where the client has packed it.
+            async for part in request.content.iter_any():
+                reservation.add(len(part))
+                body += part
+                if len(body) > self._max_bytes:
+                    message = (
+                        f"The request body is larger than the {self._max_bytes} bytes allowed."
+                    )
+                    raise ServingError("RESOURCE_EXHAUSTED", message, 413)
+        except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as error:
+            raise invalid("The request body can't be read: it is not what its headers say.") from (
+                error
+            )
         if len(body) < _LARGE:
-            return json_tensors.parse(body)
-        return await asyncio.to_thread(json_tensors.parse, body)
+            return json_tensors.parse(bytes(body))
+        return await asyncio.to_thread(json_tensors.parse, bytes(body))
 
     async def _predict(self, spec: model_pb2.ModelSpec, body: dict[str, Any]) -> Any:
         version = spec.version.value if spec.HasField("version") else None

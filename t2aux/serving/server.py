@@ -16,11 +16,13 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from t2aux.errors import UserError
 from t2aux.serving.batching import Batcher, BatchingOptions
+from t2aux.serving.connections import Budget, Listener
 from t2aux.serving.core import Core
 from t2aux.serving.grpc_services import ModelService, PredictionService, RefuseMalformed
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.models import ModelConfig, Models
 from t2aux.serving.rest import RestHandlers
+from t2aux.serving.tls import ServerTls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,12 @@ class ServerOptions:
         poll_seconds: Between looks for new versions.
         rest_timeout: Seconds for a REST request to arrive and be answered.
         max_request_bytes: Of a gRPC message, of a tensor in it, or of a REST body.
-        max_connections: REST connections and gRPC requests at once; more wait.
+        max_pending_bytes: Of all requests that are being received and answered; others are refused.
+        max_connections: REST connections, and gRPC requests, at once; others are refused.
+        grpc_connection_seconds: After these, a gRPC connection may begin no more requests, and ends
+            when those it has are answered, or after `rest_timeout`; clients make another. So a
+            client that begins requests and never sends them does not keep others out for ever.
+        tls: Of both ports; None: they speak plainly.
         grace_seconds: For requests in flight when the server is told to stop.
         monitoring_path: Where Prometheus reads, on the REST port; None: nowhere.
     """
@@ -47,7 +54,10 @@ class ServerOptions:
     poll_seconds: float = 1.0
     rest_timeout: float = 30.0
     max_request_bytes: int = 64 << 20
+    max_pending_bytes: int = 256 << 20
     max_connections: int = 1000
+    grpc_connection_seconds: float = 3600.0
+    tls: ServerTls | None = None
     grace_seconds: float = 10.0
     monitoring_path: str | None = "/monitoring/prometheus/metrics"
 
@@ -79,6 +89,8 @@ class Server:
         self._core = Core(self.models, Batcher(options.batching, self._threads, metrics), metrics)
         self._grpc: grpc.aio.Server | None = None
         self._rest: web.AppRunner | None = None
+        self._rest_listener: asyncio.Server | None = None
+        self._budget = Budget(options.max_pending_bytes)
         self._poller: asyncio.Task | None = None
 
     async def start(self) -> None:
@@ -105,6 +117,8 @@ class Server:
                 await self._poller
         if self._grpc is not None:
             await self._grpc.stop(self._options.grace_seconds)
+        if self._rest_listener is not None:
+            self._rest_listener.close()
         if self._rest is not None:
             await self._rest.cleanup()
         await self.models.close()
@@ -115,10 +129,12 @@ class Server:
         options = self._options
         self._grpc = grpc.aio.server(
             maximum_concurrent_rpcs=options.max_connections,
-            interceptors=[RefuseMalformed()],
+            interceptors=[RefuseMalformed(self._budget)],
             options=[
                 ("grpc.max_receive_message_length", options.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_connection_age_ms", int(options.grpc_connection_seconds * 1000)),
+                ("grpc.max_connection_age_grace_ms", int(options.rest_timeout * 1000)),
                 # Otherwise two servers would share a port, and each get some of the requests.
                 ("grpc.so_reuseport", 0),
             ],
@@ -130,7 +146,11 @@ class Server:
             ModelService(self._core), self._grpc
         )
         try:
-            self.port = self._grpc.add_insecure_port(f"{options.host}:{options.port}")
+            address = f"{options.host}:{options.port}"
+            if options.tls is None:
+                self.port = self._grpc.add_insecure_port(address)
+            else:
+                self.port = self._grpc.add_secure_port(address, options.tls.credentials())
         except RuntimeError as error:
             raise _taken(options.host, options.port, "port") from error
         await self._grpc.start()
@@ -138,7 +158,11 @@ class Server:
     async def _start_rest(self) -> None:
         options = self._options
         handlers = RestHandlers(
-            self._core, options.rest_timeout, options.max_request_bytes, options.monitoring_path
+            self._core,
+            options.rest_timeout,
+            options.max_request_bytes,
+            options.monitoring_path,
+            self._budget,
         )
         self._rest = web.AppRunner(
             handlers.application(),
@@ -148,14 +172,18 @@ class Server:
             handler_cancellation=True,
         )
         await self._rest.setup()
-        site = web.TCPSite(
-            self._rest, options.host, options.rest_api_port, backlog=options.max_connections
-        )
+        assert self._rest.server is not None
         try:
-            await site.start()
+            self._rest_listener = await asyncio.get_running_loop().create_server(
+                Listener(self._rest.server, options.max_connections),
+                options.host,
+                options.rest_api_port,
+                ssl=None if options.tls is None else options.tls.context(),
+                ssl_handshake_timeout=None if options.tls is None else options.rest_timeout,
+            )
         except OSError as error:
             raise _taken(options.host, options.rest_api_port, "rest_api_port") from error
-        self.rest_api_port = self._rest.addresses[0][1]
+        self.rest_api_port = self._rest_listener.sockets[0].getsockname()[1]
 
     async def _poll(self) -> None:
         while True:

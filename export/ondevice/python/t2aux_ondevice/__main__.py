@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from t2aux_ondevice import __version__, answers, litert, reading
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import UserError, printable
 
 # An interrupted program's status, by convention: 128 + SIGINT.
 _INTERRUPTED = 128 + signal.SIGINT
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             classifier = litert.LiteRTClassifier(options.model)
         show(classifier, reading.read_inputs(classifier.info, options.inputs, options.text))
     except UserError as error:
-        print(f"t2aux-ondevice: error: {error}", file=sys.stderr)
+        print(f"t2aux-ondevice: error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import UserError, printable
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.reading import Input, named
 
@@ -102,24 +102,25 @@ class Answer:
 
     def lines(self) -> str:
         """For a terminal: the input's name, and a line for each of the best classes."""
-        width = max(map(len, self.classes))
-        best = zip(self.classes, self.probabilities, strict=True)
+        names = [printable(name) for name in self.classes]
+        width = max(map(len, names))
+        best = zip(names, self.probabilities, strict=True)
         return "\n".join(
-            [f"{self.title}: {self.classes[0]}, {self.probabilities[0]:.1%}"]
+            [f"{printable(self.title)}: {names[0]}, {self.probabilities[0]:.1%}"]
             + [f"  {name:{width}}  {p:6.1%}  {_bar(p)}".rstrip() for name, p in best]
         )
 
     def heading(self) -> str:
         """For a terminal, before the lines of a stream."""
-        return f"{self.title}, {self.total} steps"
+        return f"{printable(self.title)}, {self.total} steps"
 
     def line(self) -> str:
         """For a terminal, while a sequence is read: the steps and the best classes so far."""
         best = zip(self.classes[1:], self.probabilities[1:], strict=True)
-        others = ", ".join(f"{name} {p:.1%}" for name, p in best)
+        others = ", ".join(f"{printable(name)} {p:.1%}" for name, p in best)
         p = self.probabilities[0]
         steps = f"{self.steps:{len(str(self.total))}}"
-        line = f"  {steps}  {p:6.1%}  {_bar(p):{_BAR}}  {self.classes[0]}"
+        line = f"  {steps}  {p:6.1%}  {_bar(p):{_BAR}}  {printable(self.classes[0])}"
         return f"{line}  ({others})" if others else line
 
 

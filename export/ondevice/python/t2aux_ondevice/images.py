@@ -8,12 +8,16 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from t2aux_ondevice import limits
 from t2aux_ondevice.errors import UserError
 from t2aux_ondevice.preprocessing import raster
 
 # Modes that Pillow converts to 8-bit grey or RGB without losing the scale of the values. The others
 # (I, I;16, F) hold wider values that `convert` would clip.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+# Not all that Pillow knows: an EPS file, whatever its name, is a program that it would have
+# Ghostscript run.
+_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "AVIF", "TIFF", "PPM")
 _TRANSPARENT_MODES = frozenset({"LA", "PA", "RGBA"})
 
 
@@ -28,28 +32,35 @@ def read_image(path: str | os.PathLike[str] | IO[bytes], name: str | None = None
         The decoded image, of a mode that converts to 8-bit grey or RGB.
 
     Raises:
-        UserError: The file is missing, damaged, not an image, or of an unsupported mode (16-bit or
-            float values).
+        UserError: The file is missing, damaged, not an image, larger than `limits` allow, or of an
+            unsupported mode (16-bit or float values).
     """
     name = str(path) if name is None else name
+    most = limits.most_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
+            if image.width * image.height > most:
+                raise Image.DecompressionBombError
             image.load()
             upright = ImageOps.exif_transpose(image)
     except FileNotFoundError as error:
         raise UserError(f"There is no image file {name}: check the path.") from error
     except UnidentifiedImageError as error:
         raise UserError(
-            f"{name} is damaged or not an image in a format that Pillow reads: replace it, or take "
-            "it away."
+            f"{name} is damaged, or no PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF or PPM: replace it, "
+            "or take it away."
         ) from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"The image {name} is too large to decode: make it smaller.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-        # Pillow's decoders report damage by any of these.
-        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"Can't read the image {name} ({reason}): replace it, or take it away."
+            f"The image {name} has more than {most:,} pixels: make it smaller, or set the "
+            f"environment variable {limits.IMAGE_PIXELS} to more."
+        ) from error
+    except Exception as error:  # Pillow's decoders report damage by any of Python's exceptions.
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        raise UserError(
+            f"Can't read the image {name} ({reason.splitlines()[0]}): replace it, or take it away."
         ) from error
     _check_mode(upright, name)
     return upright
@@ -87,6 +98,11 @@ def image_pixels(
     for size in ((side, image.height), (side, side)):
         image = image.resize(size, Image.Resampling.BILINEAR)
     return raster(np.asarray(image, dtype=np.uint8).reshape(side, side, channels), border)
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _check_mode(image: Image.Image, name: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,7 @@ STREAM = file_name(STREAM_FORM)
 
 # "TFL3" is the identifier of TensorFlow Lite's flatbuffers, at byte 4.
 _IDENTIFIER = b"TFL3"
+_VARIANT = re.compile(r"[a-z0-9_]{1,40}")
 _MENDING = "copy it anew from the export, or export again."
 _INPUTS = {
     WHOLE_FORM: {"inputs"},
@@ -65,10 +67,7 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
             f"There is no {METADATA} in {path.parent}: it says what the classes and the inputs "
             "are; copy it there from the export."
         )
-    try:
-        metadata = files.read_json(path)
-    except RecursionError as error:
-        raise UserError(f"{path} is damaged: its JSON is nested too deep; {_MENDING}") from error
+    metadata = files.read_json(path)
     check_description(metadata, path)
     for name in ("artefacts", "files"):
         entries = metadata.get(name)
@@ -345,6 +344,8 @@ class LiteRTClassifier:
         if (
             form not in FORMS
             or not isinstance(variant, str)
+            # It becomes part of a file's name.
+            or not _VARIANT.fullmatch(variant)
             or (form == STATEFUL_FORM and (type(segment) is not int or segment < 1))
         ):
             raise UserError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from t2aux_ondevice import limits
 from t2aux_ondevice.errors import UserError
 
 if TYPE_CHECKING:
@@ -241,6 +242,8 @@ class DatasetInfo:
             or self.channels not in (1, 3)
         ):
             raise _damaged("its side, border, length and channels do not agree")
+        if self.kind == "image" and self.length > limits.most_pixels():
+            raise _damaged(f"its images have {self.length:,} pixels, more than there may be")
         if self.permutation_seed is not None and self.kind != "image":
             raise _damaged("it permutes what is no image")
 

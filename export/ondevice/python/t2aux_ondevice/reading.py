@@ -10,32 +10,16 @@ import dataclasses
 import mimetypes
 import os
 import pathlib
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from t2aux_ondevice.arrays import read_npz as read_arrays
 from t2aux_ondevice.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels, with_pillow
 from t2aux_ondevice.sequences import check_sequence
 
 _LONGEST_TITLE = 60
-# What zipfile and numpy raise for damage, unknown compression and encryption among it.
-_NPZ_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    SyntaxError,
-    RuntimeError,
-    MemoryError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,15 +177,7 @@ def _read_text(path: pathlib.Path) -> str:
 
 def _read_arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads inputs [N, T, ...] and lengths [N]."""
-    try:
-        # Pickled objects could run code; numpy refuses them here with a ValueError.
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("inputs", "lengths") if name in file.files}
-    except _NPZ_DAMAGE as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(
-            f"{path} is damaged or not an .npz file ({reason}): save it with numpy.savez."
-        ) from error
+    arrays = read_arrays(path, ("inputs", "lengths"))
     if "inputs" not in arrays:
         raise UserError(f"{path} has no array `inputs`: save it with numpy.savez(..., inputs=...).")
     inputs, lengths = arrays["inputs"], arrays.get("lengths")

@@ -1,0 +1,60 @@
+"""What server and client have in common of TLS: keys, certificates and what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import ssl
+import stat
+
+from absl import logging
+
+from t2aux.errors import UserError
+
+
+def load_identity(
+    context: ssl.SSLContext,
+    certificate: str | os.PathLike[str],
+    key: str | os.PathLike[str],
+    name: str,
+) -> None:
+    """Loads a certificate and its private key.
+
+    Args:
+        context: Where they are for.
+        certificate: A PEM file.
+        key: A PEM file.
+        name: What to call the two in messages.
+
+    Raises:
+        UserError: A file is missing, no PEM, or needs a passphrase; or the two are no pair.
+    """
+
+    def passphrase() -> str:
+        raise UserError(
+            f"The private key of {name} is encrypted, and there is nobody to ask for its "
+            "passphrase: give one without (`openssl pkey -in KEY -out PLAIN`)."
+        )
+
+    try:
+        context.load_cert_chain(certificate, key, password=passphrase)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            why = "they are no pair: give the key that the certificate was made for"
+        elif error.reason == "EE_KEY_TOO_SMALL":
+            why = "the key is too short: make another of at least 2,048 bits"
+        else:
+            why = "they are no certificate and private key in PEM: check the files"
+        raise UserError(f"{name} can't be used: {why}.") from error
+    except OSError as error:
+        raise UserError(f"Can't read {name}: {error.strerror or error}.") from error
+
+
+def warn_if_readable(path: pathlib.Path) -> None:
+    """Warns where everybody on the machine may read a file with a private key."""
+    if path.stat().st_mode & stat.S_IROTH:
+        logging.warning(
+            "%s holds a private key, and everybody on this machine may read it: chmod 600 %s",
+            path,
+            path,
+        )

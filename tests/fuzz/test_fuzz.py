@@ -1,0 +1,47 @@
+"""A few hundred inputs of each reader; `python -m tests.fuzz` runs as many as one likes."""
+
+import json
+
+import pytest
+from absl import logging
+
+from tests.fuzz import run
+
+READERS = ("idx", "npz", "csv", "image", "archive", "metadata.json", "dataset.json", "gin")
+READERS += ("answer", "rest", "grpc")
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory):
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    with run.all_readers(tmp_path_factory.mktemp("fuzz")) as found:
+        yield found
+    logging.set_verbosity(verbosity)
+
+
+def test_these_are_all(readers):
+    assert tuple(readers) == READERS
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reads_or_refuses(readers, name):
+    counts = run.fuzz(readers[name], 200)
+    # Inputs that are all refused at once would tell nothing.
+    assert counts["read"] >= 10
+    assert counts["refused"] >= 10
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", READERS)
+def test_reads_or_refuses_many(readers, name):
+    assert run.fuzz(readers[name], 10_000, number=1)["inputs"] >= 10_000
+
+
+def test_requests_are_right_before_they_are_damaged(readers):
+    for path, body in readers["rest"].seeds:
+        assert readers["rest"].read((path, json.dumps(body).encode())), path
+    for request in readers["grpc"].seeds:
+        assert readers["grpc"].read(request), request
+    for name in set(READERS) - {"rest", "grpc"}:
+        assert any(readers[name].read(content) for content in readers[name].seeds), name

@@ -1,0 +1,174 @@
+"""What a server takes on at once, and what it does not wait for."""
+
+import gzip
+import http.client
+import socket
+import threading
+import time
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+
+from t2aux.serving.connections import Budget
+from t2aux.serving.models import ModelConfig
+from t2aux.serving.status import ServingError
+from tests.serving.conftest import running
+
+BODY = b'{"instances": [{"inputs": [' + b",".join([b"[0.5]"] * 16) + b'], "lengths": 16}]}'
+MOST = 200_000
+
+
+@pytest.fixture(scope="module")
+def small(base_paths):
+    """A server that takes on little."""
+    with running(
+        [ModelConfig("images", base_paths["images"][0])],
+        max_connections=4,
+        max_request_bytes=MOST,
+        max_pending_bytes=MOST,
+        rest_timeout=2.0,
+        grpc_connection_seconds=2.0,
+    ) as found:
+        yield found
+
+
+def post(server, body, path="/v1/models/images:predict", **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server.rest_api_port, timeout=30)
+    try:
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def eventually(ask, wanted):
+    end = time.monotonic() + 60
+    while (found := ask()) != wanted:
+        assert time.monotonic() < end, found
+    return found
+
+
+def test_idle_connections_are_closed_and_others_come_in(small):
+    address = ("127.0.0.1", small.server.rest_api_port)
+    # Some say nothing, some do not come to an end.
+    idle = [socket.create_connection(address, timeout=30) for _ in range(4)]
+    for connection in idle[:2]:
+        connection.sendall(b"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\n")
+    eventually(lambda: post(small, BODY)[0], 503)
+    for connection in idle:
+        assert connection.recv(100) == b""
+        connection.close()
+    eventually(lambda: post(small, BODY)[0], 200)
+
+
+def test_bytes_of_all_requests_are_counted(small):
+    address = ("127.0.0.1", small.server.rest_api_port)
+    head = f"POST /v1/models/images:predict HTTP/1.1\r\nContent-Length: {MOST}\r\n\r\n"
+
+    def beside_a_large_one():
+        with socket.create_connection(address, timeout=30) as slow:
+            slow.sendall(head.encode() + b" " * (MOST - 100))
+            status, text = post(small, BODY)
+            return status, "The requests being answered take" in text
+
+    eventually(beside_a_large_one, (503, True))
+    eventually(lambda: post(small, BODY)[0], 200)
+
+
+def test_a_budget_is_given_back():
+    budget = Budget(10)
+    with budget.reserved() as first:
+        first.add(6)
+        with budget.reserved() as second, pytest.raises(ServingError, match="try again"):
+            second.add(5)
+        first.add(4)
+    with budget.reserved() as third:
+        third.add(10)
+
+
+@pytest.mark.parametrize("size", [10_000_000, 300_000])
+def test_packed_bodies_count_unpacked(small, size):
+    packed = gzip.compress(b" " * size)
+    assert len(packed) < MOST
+    status, text = post(small, packed, **{"Content-Encoding": "gzip"})
+    assert status in (413, 503), text
+    assert post(small, gzip.compress(BODY), **{"Content-Encoding": "gzip"})[0] == 200
+    status, text = post(small, packed[:50], **{"Content-Encoding": "gzip"})
+    assert (status, "Traceback" in text) == (400, False)
+
+
+def test_packed_messages_count_unpacked(small):
+    with grpc.insecure_channel(small.address) as channel:
+        call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(bytes(50_000_000), timeout=30, compression=grpc.Compression.Gzip)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_deep_json_is_the_clients_mistake(small):
+    for body in (b"[" * 100_000, b'{"instances": ' + b"[" * 900 + b"]" * 900 + b"}"):
+        status, text = post(small, body)
+        assert (status, "error" in text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [{"inputs": [[1' + b"0" * 400 + b'], [0.5]], "lengths": 16}]}',
+        b'{"signature_name": "\\ud800", "instances": [1]}',
+    ],
+)
+def test_values_that_no_message_holds_are_the_clients_mistake(small, body):
+    assert post(small, body)[0] == 400
+
+
+@pytest.mark.parametrize(
+    "example", [b'{"\\ud800": 1}', b'{"a": [0.5, 1' + b"0" * 400 + b"]}", b'{"a": [true]}']
+)
+def test_examples_that_no_message_holds_are_the_clients_mistake(small, example):
+    body = b'{"signature_name": "serving_classify", "examples": [' + example + b"]}"
+    assert post(small, body, "/v1/models/images:classify")[0] == 400
+
+
+def test_strings_of_different_depths_are_the_clients_mistake(server):
+    for instances in (["a", ["b"]], [["a"], ["b", "c"]], [[], {"b64": "YWJj"}]):
+        body = {"signature_name": "serving_text", "instances": instances}
+        assert server.post("texts:predict", body)[0] == 400
+
+
+def test_requests_that_are_never_sent_do_not_keep_others_out(small):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "images"
+    values = np.full([1, 16, 1], 0.5, np.float32)
+    request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(values))
+    request.inputs["lengths"].CopyFrom(tf.make_tensor_proto(np.array([16], np.int32)))
+    never = threading.Event()
+
+    def nothing():
+        never.wait(120)
+        yield b""
+
+    method = "/tensorflow.serving.PredictionService/Predict"
+
+    def ask():
+        with grpc.insecure_channel(small.address) as channel:
+            call = channel.unary_unary(method, request_serializer=lambda m: m.SerializeToString())
+            try:
+                call(request, timeout=30)
+            except grpc.RpcError as error:
+                return error.code().name
+            return "OK"
+
+    with grpc.insecure_channel(small.address, options=[("grpc.enable_retries", 0)]) as channel:
+        calls = [channel.stream_unary(method).future(nothing()) for _ in range(4)]
+        try:
+            eventually(ask, "RESOURCE_EXHAUSTED")
+            eventually(ask, "OK")
+        finally:
+            never.set()
+            for call in calls:
+                call.cancel()
