@@ -237,6 +237,7 @@ def text_of_ids(info: DatasetInfo, ids: np.ndarray) -> bytes:
     return text + b"x" if len(ids) == info.max_length else text
 
 
+@data.user_errors()
 def _in_batches(
     function: Callable[[np.ndarray, np.ndarray], np.ndarray],
     split: data.Split,

@@ -64,6 +64,7 @@ class Evaluation:
         }
 
 
+@data.user_errors()
 def evaluate(
     predict: Callable[[data.Batch], tf.Tensor],
     split: data.Split,

@@ -183,31 +183,44 @@ def statistics(train: data.Split, *, reverse: bool) -> Statistics:
         train: The training split.
         reverse: Whether segments are emitted from their ends to their beginnings.
     """
-    values, lengths = train.values, train.lengths
     if train.info.is_text:
-        size = train.info.vocabulary_size
+        return _text_statistics(train, reverse=reverse)
+    longest, channels = int(train.lengths.max()), train.info.channels
+    total = np.zeros(channels)
+    sums = np.zeros((longest, channels))
+    counts = np.zeros(longest)
+    is_pixels = False
+    for values, lengths in train.chunks():
+        is_pixels = values.dtype == np.uint8
+        total += values.sum(axis=0, dtype=np.float64)
+        if (lengths == longest).all():
+            sums += values.reshape(-1, longest, channels).sum(axis=0, dtype=np.float64)
+            counts += len(lengths)
+            continue
+        ends = np.cumsum(lengths)
+        position = np.arange(len(values)) - np.repeat(ends - lengths, lengths)
+        counts += np.bincount(position, minlength=longest)
+        for c in range(channels):
+            sums[:, c] += np.bincount(position, values[:, c], longest)
+    mean, by_position = total / counts.sum(), sums / counts[:, np.newaxis]
+    if is_pixels:
+        mean, by_position = scale_pixels(mean), scale_pixels(by_position)
+    return Statistics(mean.astype(np.float32), by_position.astype(np.float32))
+
+
+def _text_statistics(train: data.Split, *, reverse: bool) -> Statistics:
+    size = train.info.vocabulary_size
+    unigram, pairs = np.ones(size), np.ones(size * size)
+    for values, lengths in train.chunks():
         ids = values.astype(np.int64)
-        unigram = np.bincount(ids, minlength=size) + 1.0
+        unigram += np.bincount(ids, minlength=size)
         inside = np.ones(len(ids) - 1, bool)
         inside[np.cumsum(lengths)[:-1] - 1] = False
         before, after = (ids[1:], ids[:-1]) if reverse else (ids[:-1], ids[1:])
-        pairs = np.bincount((before * size + after)[inside], minlength=size * size) + 1.0
-        pairs = pairs.reshape(size, size)
-        shares = unigram / unigram.sum(), pairs / pairs.sum(axis=1, keepdims=True)
-        return Statistics(unigram=_log(shares[0]), bigram=_log(shares[1]))
-    longest, channels = int(lengths.max()), values.shape[-1]
-    if (lengths == longest).all():
-        by_position = values.reshape(-1, longest, channels).mean(axis=0, dtype=np.float64)
-    else:
-        ends = np.cumsum(lengths)
-        position = np.arange(len(values)) - np.repeat(ends - lengths, lengths)
-        counts = np.bincount(position, minlength=longest)
-        sums = [np.bincount(position, values[:, c], longest) for c in range(channels)]
-        by_position = np.stack(sums, axis=-1) / counts[:, np.newaxis]
-    mean = values.mean(axis=0, dtype=np.float64)
-    if values.dtype == np.uint8:
-        mean, by_position = scale_pixels(mean), scale_pixels(by_position)
-    return Statistics(mean.astype(np.float32), by_position.astype(np.float32))
+        pairs += np.bincount((before * size + after)[inside], minlength=size * size)
+    pairs = pairs.reshape(size, size)
+    shares = unigram / unigram.sum(), pairs / pairs.sum(axis=1, keepdims=True)
+    return Statistics(unigram=_log(shares[0]), bigram=_log(shares[1]))
 
 
 def decoder(
@@ -280,6 +293,7 @@ def _guesses(known: Statistics, segments: tf.Tensor, positions: tf.Tensor) -> di
     }
 
 
+@data.user_errors()
 def measure(
     decode: Callable[[data.Batch, tf.Tensor], Decoded],
     loss: Reconstruction,

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from t2aux import config, data
+from t2aux.data import convert
 from t2aux.model.classifier import Classifier
 from t2aux.model.gru import GRU
 from t2aux.model.lstm import LSTM
@@ -66,6 +67,7 @@ DATASETS = {
     "image_folder": ((36, 3), 2),
     "npz": ((5, 2), 2),
     "idx": ((16, 1), 10),
+    "shards": ((16, 1), 10),
 }
 
 
@@ -91,6 +93,11 @@ def write_stand_ins(folder):
         labels = np.arange(10, dtype=np.uint8)
         header = np.array([0x801, 10], ">u4").tobytes()
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    info, train = data.loading.read("train", name="idx", data_dir=str(folder))
+    _, test = data.loading.read("test", name="idx", data_dir=str(folder))
+    convert.convert(info, {"train": train, "test": test}, folder / "shards")
+    for path in (folder / "shards").iterdir():
+        path.rename(folder / path.name)
 
 
 @pytest.fixture(scope="module")
@@ -178,13 +185,13 @@ def test_a_data_set_has_its_shape(name, stand_ins):
         assert tuple(batch.inputs.shape[1:]) == shape
 
 
-@pytest.mark.parametrize("name", ["csv", "npz", "idx"])
+@pytest.mark.parametrize("name", ["csv", "npz", "idx", "shards"])
 def test_a_data_set_of_ones_own_after_the_quickstart(name, stand_ins):
     settings = [*SMALL, f"load.data_dir = {str(stand_ins)!r}"]
     config.parse(["quickstart", f"datasets/{name}"], settings)
     info = data.load("train").info
     # Not the quickstart's size and border.
-    assert (info.side, info.border) == ((4, 0) if name == "idx" else (None, 0))
+    assert (info.side, info.border) == ((4, 0) if name in ("idx", "shards") else (None, 0))
 
 
 def test_the_eight_lengths_of_stanford_dogs(stand_ins):

@@ -1,9 +1,12 @@
-r"""Lists the data sets, prepares one, shows what is in it.
+r"""Lists the data sets, prepares one, shows what is in it, converts one to shards.
 
 Usage:
   t2aux data                    lists the names
   t2aux data NAME [flags]       prints a summary, and draws a few sequences into --picture
   t2aux data NAME --prepare     downloads a data set of tensorflow-datasets first
+  t2aux data convert [NAME] --output_dir=D [flags]
+                                writes a data set as TFRecord shards, which need not fit in memory:
+                                --data_dir=D --gin_file=datasets/shards trains on them
 
 Examples:
   t2aux data digits
@@ -12,13 +15,15 @@ Examples:
   t2aux data idx --data_dir=mnist --gin_param='load.permutation_seed = 92916' --picture=pmnist.png
   t2aux data csv --data_dir=dbpedia --gin_param='load.tokens = "bytes"'
   t2aux data --gin_file=quickstart
+  t2aux data convert image_folder --data_dir=photos --gin_param='load.side = 64' --output_dir=shards
+  t2aux data shards --data_dir=shards --verify
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from absl import flags
+from absl import flags, logging
 
 from t2aux.cli import common
 from t2aux.errors import UserError
@@ -31,26 +36,47 @@ _PREPARE = flags.DEFINE_bool(
 _PICTURE = flags.DEFINE_string(
     "picture", None, "Draw a few sequences into this file (.png, .pdf or .svg)."
 )
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "convert: the folder of the shards, new or empty."
+)
+_SHARDS = flags.DEFINE_integer(
+    "shards", None, "convert: the number of files of each split; by default --shard_mebibytes says."
+)
+_SHARD_MEBIBYTES = flags.DEFINE_integer(
+    "shard_mebibytes", 64, "convert: about the size of a file, before compression."
+)
+_COMPRESSION = flags.DEFINE_string(
+    "compression", "none", "convert: none, or zlib for each sequence by itself."
+)
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "Read all files of the data set shards first and compare their SHA-256."
+)
 
 
 def main(argv: Sequence[str]) -> int | None:
-    """Runs the command; argv[1], if there, is the name of the data set."""
+    """Runs the command; argv[1], if there, is the name of the data set, or convert."""
     # Here, since `t2aux data --help` needs none of it.
     from t2aux.data import catalogue
 
-    if len(argv) > 2:
-        raise UserError(f"Give one name of a data set, not {len(argv) - 1}: {' '.join(argv[1:])}.")
-    if len(argv) == 1 and not (flags.FLAGS.gin_file or flags.FLAGS.gin_param):
-        if _PREPARE.value or _PICTURE.value:
-            raise UserError("Name the data set: t2aux data NAME; `t2aux data` lists the names.")
+    arguments = list(argv[1:])
+    converts = arguments[:1] == ["convert"]
+    names = arguments[1:] if converts else arguments
+    if len(names) > 1:
+        raise UserError(f"Give one name of a data set, not {len(names)}: {' '.join(names)}.")
+    if converts and not _OUTPUT_DIR.value:
+        raise UserError("Give --output_dir, the new folder of the shards.")
+    if not converts:
+        _check_not_converting()
+    if not names and not (flags.FLAGS.gin_file or flags.FLAGS.gin_param):
+        if converts or _PREPARE.value or _PICTURE.value or _VERIFY.value:
+            command = "t2aux data convert NAME" if converts else "t2aux data NAME"
+            raise UserError(f"Name the data set: {command}; `t2aux data` lists the names.")
         print(catalogue.listing())
         return None
 
     import gin
 
-    from t2aux import config
-    from t2aux.data import load, prepare
-    from t2aux.data.summary import draw_sequences, summarise
+    from t2aux.data import prepare
 
     if flags.FLAGS.gin_file or not all(p.lstrip().startswith("load.") for p in common.gin_params()):
         # A configuration of a whole run names the configurables of the training too. They are slow
@@ -59,11 +85,33 @@ def main(argv: Sequence[str]) -> int | None:
         from t2aux.training import loop  # noqa: F401
     common.parse_gin()
     bindings = gin.get_bindings("load")
-    name = argv[1] if len(argv) == 2 else bindings.get("name", "digits")
-    if name not in catalogue.OWN:
+    name = names[0] if names else bindings.get("name", "digits")
+    if converts or name not in catalogue.OWN:
         common.quiet_tensorflow()
     if _PREPARE.value and not prepare(name, bindings.get("data_dir")):
         print(f"{name} needs no preparation.")
+    if _VERIFY.value:
+        _verify(name, bindings.get("data_dir"))
+    if converts:
+        _convert({**bindings, "name": name})
+    else:
+        _show(name)
+    return None
+
+
+def _check_not_converting() -> None:
+    for flag in (_OUTPUT_DIR, _SHARDS, _SHARD_MEBIBYTES, _COMPRESSION):
+        if flag.value != flag.default:
+            raise UserError(
+                f"--{flag.name} is for converting: t2aux data convert NAME --output_dir=FOLDER."
+            )
+
+
+def _show(name: str) -> None:
+    from t2aux import config
+    from t2aux.data import load
+    from t2aux.data.summary import draw_sequences, summarise
+
     with config.user_errors():
         train = load("train", name=name)
         test = load("test", name=name, info=train.info)
@@ -71,7 +119,51 @@ def main(argv: Sequence[str]) -> int | None:
     if _PICTURE.value:
         draw_sequences(train, _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")
-    return None
+
+
+def _verify(name: str, data_dir: str | None) -> None:
+    from t2aux.data import manifest
+    from t2aux.data.loading import folder_of
+    from t2aux.data.table import Options, require_data_dir
+
+    if name != "shards":
+        raise UserError(f"--verify is for shards, not for {name}: leave it out.")
+    folder = require_data_dir("shards", Options(data_dir=folder_of(data_dir)))
+    count = manifest.verify(folder, lambda file: logging.info("Reading %s", file))
+    print(f"All {count} files are as they were written.")
+
+
+def _convert(arguments: dict[str, object]) -> None:
+    """Converts the data set that load's arguments name."""
+    from t2aux.data import convert, loading
+
+    # How batches are made is none of the data's.
+    arguments.pop("bucket_batches", None)
+    info, train = loading.read("train", **arguments)
+    _, test = loading.read("test", **{**arguments, "info": info})
+    splits = {"train": train, "test": test}
+    total = sum(len(examples.labels) for examples in splits.values())
+    logging.info(
+        "Converting %s: %d training and %d test sequences, %.1f MB.",
+        info.name,
+        len(train.labels),
+        len(test.labels),
+        (train.nbytes + test.nbytes) / 1e6,
+    )
+    convert.convert(
+        info,
+        splits,
+        _OUTPUT_DIR.value,
+        shards=_SHARDS.value,
+        shard_mebibytes=_SHARD_MEBIBYTES.value,
+        compression=_COMPRESSION.value,
+        progress=common.progress(total),
+        logged_to=common.logged_to,
+    )
+    print(
+        f"{total:,} sequences of {info.name} are in {_OUTPUT_DIR.value}. Train on them with "
+        f"--gin_file=datasets/shards --data_dir={_OUTPUT_DIR.value}"
+    )
 
 
 if __name__ == "__main__":

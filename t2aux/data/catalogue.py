@@ -8,6 +8,7 @@ OWN = {
     "csv": "your texts: train.csv[.gz] of class,text or class,title,content, test.csv[.gz]",
     "npz": "your sequences: train.npz and test.npz with inputs [N, T, C], labels, lengths",
     "idx": "MNIST's four files, train-images-idx3-ubyte[.gz], ..., or others like them",
+    "shards": "any of these as `t2aux data convert` writes them, for data larger than memory",
 }
 
 # A short list to show; every other image or text classification builder works too.

@@ -20,11 +20,11 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from t2aux.data.pixels import image_info, image_table
+from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.table import (
     DAMAGE,
     Options,
-    Table,
+    Rows,
     damaged,
     find_file,
     open_compressed,
@@ -94,7 +94,7 @@ class _Entry(NamedTuple):
     member: str  # The name that the archive knows it by.
 
 
-def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
+def read(split: str, options: Options) -> tuple[DatasetInfo, Rows]:
     """Reads the images of a split, RGB unless `options.grey`.
 
     The classes are the names of the folders in the training tree, sorted. Files that are hidden or
@@ -126,8 +126,7 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
     info = image_info("image_folder", classes, 3, size, options)
     entries = [entries[index] for index in subset(len(entries), options.max_examples)]
     labels = np.array([label_of[entry.class_name] for entry in entries], np.int32)
-    table = image_table(_read(path, entries), labels, info, resize=options.resize)
-    return info, table
+    return info, image_rows(_read(path, entries), labels, info, resize=options.resize)
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:

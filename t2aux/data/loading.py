@@ -9,22 +9,25 @@ from collections.abc import Callable
 
 import gin
 
-from t2aux.data import digits, idx, image_folder, npz, text_csv
+from t2aux.data import digits, idx, image_folder, npz, shards, text_csv
+from t2aux.data.shards import Shards, ShardSplit
 from t2aux.data.split import Split
-from t2aux.data.table import Options, Table
+from t2aux.data.table import Examples, Options
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
 
 SPLITS = ("train", "test")
 # The sources that have names of their own; every other name is one of tensorflow-datasets.
-SOURCES: dict[str, Callable[[str, Options], tuple[DatasetInfo, Table]]] = {
+SOURCES: dict[str, Callable[[str, Options], tuple[DatasetInfo, Examples]]] = {
     "digits": digits.read,
     "image_folder": image_folder.read,
     "csv": text_csv.read,
     "npz": npz.read,
     "idx": idx.read,
+    "shards": shards.read,
 }
 _TFDS_PREFIX = "tfds:"
+_NOT_ARGUMENTS = ("data_dir", "resize", "info")  # Of `Options`; set here.
 
 
 @gin.configurable("load")
@@ -44,11 +47,12 @@ def load(
     splits: tuple[str, str] | None = None,
     info: DatasetInfo | None = None,
 ) -> Split:
-    """Reads a split of a data set into memory.
+    """Reads a split of a data set into memory, or opens one in shards.
 
     Args:
         split: "train" or "test".
-        name: "digits"; or "image_folder", "csv", "npz" or "idx" for files in `data_dir`; or any
+        name: "digits"; or "image_folder", "csv", "npz", "idx" or "shards" for files in `data_dir`
+            ("shards" are what `t2aux data convert` writes, and stay in their files); or any
             image or text classification data set of tensorflow-datasets by its name, such as
             "mnist", "cifar10", "stanford_dogs" or "ag_news_subset" ("tfds:NAME" if in doubt).
         data_dir: The folder of the files; for tensorflow-datasets, that of its prepared data. If
@@ -83,10 +87,11 @@ def load(
         UserError: An argument is out of its range; the name is unknown; the data is missing, not
             prepared or damaged; or it disagrees with `info`.
     """
-    if split not in SPLITS:
-        raise UserError(f"The split is {split!r}: give one of {', '.join(SPLITS)}.")
     _check_whole_number("bucket_batches", bucket_batches, least=1)
-    options = _options(
+    found, examples = read(
+        split,
+        name,
+        info,
         data_dir=data_dir,
         side=side,
         border=border,
@@ -98,14 +103,37 @@ def load(
         max_examples=max_examples,
         splits=splits,
     )
+    if isinstance(examples, Shards):
+        return ShardSplit(found, examples, bucket_batches)
+    return Split(found, examples.table(), bucket_batches)
+
+
+def read(
+    split: str, name: str = "digits", info: DatasetInfo | None = None, **arguments: object
+) -> tuple[DatasetInfo, Examples]:
+    """Reads the examples of a split, images one at a time where the source can.
+
+    Args:
+        split: As for `load`.
+        name: As for `load`.
+        info: As for `load`.
+        **arguments: The others of `load`, all but `bucket_batches`; `load`'s defaults where left
+            out.
+
+    Raises:
+        UserError: As for `load`; what is wrong with an image may only be noticed when it is made.
+    """
+    if split not in SPLITS:
+        raise UserError(f"The split is {split!r}: give one of {', '.join(SPLITS)}.")
+    options = _options(**arguments)
     if info is not None:
         options = _options_of_info(options, info)
-    found, table = _read(name, split, options)
+    found, examples = _read(name, split, options)
     _check_applicable(options, found)
     if info is not None:
         _check_agreement(found, info)
         found = info
-    return Split(found, table, bucket_batches)
+    return found, examples
 
 
 def prepare(name: str, data_dir: str | None = None) -> bool:
@@ -125,11 +153,11 @@ def prepare(name: str, data_dir: str | None = None) -> bool:
         return False
     from t2aux.data import tfds_source
 
-    tfds_source.prepare(name.removeprefix(_TFDS_PREFIX), _folder(data_dir), tuple(SOURCES))
+    tfds_source.prepare(name.removeprefix(_TFDS_PREFIX), folder_of(data_dir), tuple(SOURCES))
     return True
 
 
-def _read(name: str, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+def _read(name: str, split: str, options: Options) -> tuple[DatasetInfo, Examples]:
     if not isinstance(name, str) or not name:
         raise UserError(f"load.name is {name!r}: give the name of a data set.")
     if name in SOURCES:
@@ -141,8 +169,10 @@ def _read(name: str, split: str, options: Options) -> tuple[DatasetInfo, Table]:
 
 
 def _options(**arguments: object) -> Options:
-    """Checks the arguments of `load` one by one and fills in the data_dir."""
-    folder = _folder(arguments.pop("data_dir"))
+    """Checks the arguments of `load` one by one and fills in the others and the data_dir."""
+    folder = folder_of(arguments.pop("data_dir", None))
+    fields = [f for f in dataclasses.fields(Options) if f.name not in _NOT_ARGUMENTS]
+    arguments = {**{field.name: field.default for field in fields}, **arguments}
     for name, least in (("side", 1), ("permutation_seed", 0), ("max_length", 1)):
         _check_whole_number(name, arguments[name], least=least, optional=True)
     _check_whole_number("max_examples", arguments["max_examples"], least=1, optional=True)
@@ -164,7 +194,8 @@ def _options(**arguments: object) -> Options:
     return Options(data_dir=folder, resize=arguments["side"] is not None, **arguments)
 
 
-def _folder(data_dir: object) -> pathlib.Path | None:
+def folder_of(data_dir: object) -> pathlib.Path | None:
+    """Returns the folder that load.data_dir or T2AUX_DATA_DIR name; None where neither does."""
     if data_dir is None:
         data_dir = os.environ.get("T2AUX_DATA_DIR") or None
     if data_dir is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from PIL import Image
 
-from t2aux.data.table import Options, Progress, Table
+from t2aux.data.table import Options, Rows, Table
 from t2aux.errors import UserError
 from t2aux_ondevice.images import image_pixels
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -50,14 +50,14 @@ def image_info(
     )
 
 
-def image_table(
+def image_rows(
     images: Iterable[tuple[str, Image.Image | np.ndarray]],
     labels: np.ndarray,
     info: DatasetInfo,
     *,
     resize: bool,
-) -> Table:
-    """Converts, resizes and permutes images into a table.
+) -> Rows:
+    """Converts, resizes and permutes images, one at a time.
 
     Args:
         images: len(labels) pairs of what to call an image in messages, and the image.
@@ -65,40 +65,55 @@ def image_table(
         info: side, border, channels and permutation are read.
         resize: Whether images of other sizes are resized; if not, they are errors.
 
-    Raises:
-        UserError: An image has another size than `info.side`, or an unsupported mode.
+    Returns:
+        The rows. Making them raises UserError if an image has another size than `info.side`, or an
+        unsupported mode.
     """
-    shape = (len(labels), info.length, info.channels)
-    try:
-        pixels = np.empty(shape, np.uint8)
-    except (MemoryError, ValueError) as error:
-        raise UserError(
-            f"The {shape[0]:,} images of {info.name} have {shape[1]:,} pixels each, more than the "
-            "memory holds: set load.side to a smaller side."
-        ) from error
-    progress = Progress(f"Reading the images of {info.name}", len(labels))
-    index = -1
-    for index, (where, image) in enumerate(images):
-        if isinstance(image, np.ndarray):
-            height, width = image.shape[:2]
-        else:
-            width, height = image.size
-        if not resize and (height, width) != (info.side, info.side):
+
+    def make() -> Iterator[np.ndarray]:
+        count = 0
+        for count, (where, image) in enumerate(images, start=1):
+            if count > len(labels):
+                break
+            yield _image_row(where, image, info, resize=resize)
+        if count != len(labels):
             raise UserError(
-                f"{where} is {height} x {width} pixels, others are {info.side} x {info.side}: set "
-                "load.side to the side that all shall be resized to."
+                f"{info.name} gave {count} images where {len(labels)} were announced: prepare the "
+                "data anew."
             )
-        try:
-            pixels[index] = image_pixels(image, info.side, info.channels, info.border)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-        progress.update(index + 1)
-    if index + 1 != len(labels):
+
+    what = f"Reading the images of {info.name}"
+    return Rows(what, np.asarray(labels, np.int32), (info.length, info.channels), make)
+
+
+def image_table(
+    images: Iterable[tuple[str, Image.Image | np.ndarray]],
+    labels: np.ndarray,
+    info: DatasetInfo,
+    *,
+    resize: bool,
+) -> Table:
+    """The same in memory. Raises UserError where making the rows does."""
+    return image_rows(images, labels, info, resize=resize).table()
+
+
+def _image_row(
+    where: str, image: Image.Image | np.ndarray, info: DatasetInfo, *, resize: bool
+) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        height, width = image.shape[:2]
+    else:
+        width, height = image.size
+    if not resize and (height, width) != (info.side, info.side):
         raise UserError(
-            f"{info.name} gave {index + 1} images where {len(labels)} were announced: prepare the "
-            "data anew."
+            f"{where} is {height} x {width} pixels, others are {info.side} x {info.side}: set "
+            "load.side to the side that all shall be resized to."
         )
-    return Table.of_rows(permute(pixels, info), labels)
+    try:
+        pixels = image_pixels(image, info.side, info.channels, info.border)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return pixels if info.permutation is None else pixels[info.permutation]
 
 
 def permute(pixels: np.ndarray, info: DatasetInfo) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,6 +18,23 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _PREFETCHED_BATCHES = 2
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns what TensorFlow makes of a UserError inside a pipeline into that UserError again.
+
+    Stands around what iterates over `Split.batches`.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.UnknownError as error:
+        match = re.search(r"\bUserError: (.*?)\nTraceback \(most recent", error.message, re.DOTALL)
+        if not match:
+            raise
+        raise UserError(match[1]) from error
 
 
 class Batch(NamedTuple):
@@ -52,15 +72,22 @@ class Split:
         Raises:
             UserError: There are no examples.
         """
-        if not len(table.labels):
+        lengths = np.diff(table.offsets).astype(np.int32)
+        self._describe(info, table.labels, lengths, bucket_batches)
+        self._table = table
+        self._tensors: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
+
+    def _describe(
+        self, info: DatasetInfo, labels: np.ndarray, lengths: np.ndarray, bucket_batches: int
+    ) -> None:
+        """Sets what a split has wherever its sequences are. Raises UserError if there are none."""
+        if not len(labels):
             raise UserError(f"The data set {info.name} has no examples: check its files.")
         self.info = info
-        self.labels = table.labels
-        self.lengths = np.diff(table.offsets).astype(np.int32)
-        self._table = table
+        self.labels = labels
+        self.lengths = lengths
         self._bucket_batches = bucket_batches
-        self._is_ragged = bool((self.lengths != self.lengths[0]).any())
-        self._tensors: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
+        self._is_ragged = bool((lengths != lengths[0]).any())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,6 +102,13 @@ class Split:
     def values(self) -> np.ndarray:
         """The steps of all sequences, one after the other, as they are stored (see `Table`)."""
         return self._table.values
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the steps of some sequences as `values`, and their lengths, until all were given.
+
+        Each chunk fits in memory; a split in memory is one chunk.
+        """
+        yield self._table.values, self.lengths
 
     def example(self, index: int) -> np.ndarray:
         """Returns sequence `index` as the model sees it: float32 [T, C] or int32 ids [T]."""
@@ -158,9 +192,28 @@ class Split:
             )
         if not 0 <= first_batch <= count:
             raise ValueError(f"first_batch is {first_batch}; the epoch has {count} batches.")
-        values, offsets, labels = self._in_tensorflow()
+        read = self.reader()
         with tf.device("/CPU:0"):
             order = tf.constant(self.order(batch_size, seed=seed, epoch=epoch))
+
+        # In TensorFlow's own operations: a Python function made anew each epoch would never be
+        # freed, since the default graph keeps whatever is given to tf.numpy_function.
+        def fetch(number: tf.Tensor) -> Batch:
+            return read(order[number * batch_size : (number + 1) * batch_size])
+
+        return tf.data.Dataset.range(first_batch, count).map(fetch).prefetch(_PREFETCHED_BATCHES)
+
+    def reader(self) -> Callable[[tf.Tensor], Batch]:
+        """Returns what reads chosen examples, in TensorFlow's operations.
+
+        Returns:
+            A function of int64 indices [B] that gives their `Batch`. It may be called in a graph,
+            and holds all that it needs itself.
+        """
+        import tensorflow as tf
+
+        values, offsets, labels = self._in_tensorflow()
+        with tf.device("/CPU:0"):
             if self._is_ragged:
                 rows = tf.RaggedTensor.from_row_splits(values, offsets, validate=False)
             else:
@@ -168,10 +221,7 @@ class Split:
         input_type = tf.int32 if self.info.is_text else tf.float32
         is_pixels = values.dtype == tf.uint8 and not self.info.is_text
 
-        # In TensorFlow's own operations: a Python function made anew each epoch would never be
-        # freed, since the default graph keeps whatever is given to tf.numpy_function.
-        def fetch(number: tf.Tensor) -> Batch:
-            chosen = order[number * batch_size : (number + 1) * batch_size]
+        def read(chosen: tf.Tensor) -> Batch:
             inputs = tf.gather(rows, chosen)
             if self._is_ragged:
                 inputs = inputs.to_tensor()
@@ -181,7 +231,7 @@ class Split:
             starts, ends = tf.gather(offsets, chosen), tf.gather(offsets, chosen + 1)
             return Batch(inputs, tf.cast(ends - starts, tf.int32), tf.gather(labels, chosen))
 
-        return tf.data.Dataset.range(first_batch, count).map(fetch).prefetch(_PREFETCHED_BATCHES)
+        return read
 
     def _in_tensorflow(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns values, offsets and labels as tensors on the CPU, made once."""

@@ -49,7 +49,7 @@ def summarise(splits: Mapping[str, Split]) -> str:
         ("memory, MB", *(f"{split.nbytes / 1e6:,.1f}" for split in splits.values())),
     ]
     if info.tokens == "characters":
-        unknown = ((split.values == 0).mean() for split in splits.values())
+        unknown = (_share_of_unknown(split) for split in splits.values())
         rows.append(("unknown characters, %", *(f"{100 * share:.2f}" for share in unknown)))
     rows.append((f"{info.num_classes} classes", *("" for _ in splits)))
     rows += [
@@ -123,6 +123,14 @@ def _describe(info: DatasetInfo) -> list[str]:
         plural = "s" if info.channels != 1 else ""
         lines = [f"{info.name}: sequences of real vectors of {info.channels} channel{plural}"]
     return lines
+
+
+def _share_of_unknown(split: Split) -> float:
+    unknown = total = 0
+    for ids, _ in split.chunks():
+        unknown += int((ids == 0).sum())
+        total += len(ids)
+    return unknown / total
 
 
 def _title(info: DatasetInfo) -> str:

@@ -10,8 +10,8 @@ import os
 import pathlib
 import time
 import zlib
-from collections.abc import Sequence
-from typing import IO
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Protocol
 
 import numpy as np
 from absl import logging
@@ -49,6 +49,32 @@ class Options:
     info: DatasetInfo | None = None
 
 
+class Examples(Protocol):
+    """What a source gives: sequences with labels, in a fixed order.
+
+    Attributes:
+        labels: int32 [N].
+        dtype: Of a step's values: uint8 for pixels, float32 for vectors, unsigned for ids.
+        nbytes: The bytes of all sequences together.
+    """
+
+    labels: np.ndarray
+
+    @property
+    def dtype(self) -> np.dtype:
+        """See above."""
+
+    @property
+    def nbytes(self) -> int:
+        """See above."""
+
+    def sequences(self) -> Iterator[np.ndarray]:
+        """Yields each sequence as it is stored: [T, C] pixels or vectors, or [T] ids."""
+
+    def table(self) -> Table:
+        """Reads all of them into memory."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
     """Sequences of any lengths, one after the other.
@@ -77,6 +103,65 @@ class Table:
         """Makes a table of the steps of all sequences and the length of each."""
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
         return cls(values, offsets, np.asarray(labels, np.int32))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the values."""
+        return self.values.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the values."""
+        return self.values.nbytes
+
+    def sequences(self) -> Iterator[np.ndarray]:
+        """Yields each sequence, a view."""
+        for start, end in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
+            yield self.values[start:end]
+
+    def table(self) -> Table:
+        """Returns itself."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """Sequences of one shape that are made one at a time, so that they need not fit in memory.
+
+    Attributes:
+        what: What is being read, for the progress in the log.
+        labels: int32 [N].
+        shape: T and C.
+        make: Gives an iterator over N arrays uint8 [T, C]; called once.
+    """
+
+    what: str
+    labels: np.ndarray
+    shape: tuple[int, int]
+    make: Callable[[], Iterator[np.ndarray]]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of pixels."""
+        return np.dtype(np.uint8)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all rows."""
+        return len(self.labels) * self.shape[0] * self.shape[1]
+
+    def sequences(self) -> Iterator[np.ndarray]:
+        """Yields each row as soon as it is made."""
+        return self.make()
+
+    def table(self) -> Table:
+        """Makes all rows."""
+        values = np.empty((len(self.labels), *self.shape), np.uint8)
+        progress = Progress(self.what, len(values))
+        for index, row in enumerate(self.make()):
+            values[index] = row
+            progress.update(index + 1)
+        return Table.of_rows(values, self.labels)
 
 
 class Progress:

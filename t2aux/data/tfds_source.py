@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux.data.characters import text_info, text_table
-from t2aux.data.pixels import image_info, image_table
-from t2aux.data.table import Options, Progress, Table, subset
+from t2aux.data.pixels import image_info, image_rows
+from t2aux.data.table import Examples, Options, Progress, Rows, Table, subset
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -50,7 +50,7 @@ class _Source:
 
 def read(
     split: str, options: Options, name: str, own_names: tuple[str, ...] = ()
-) -> tuple[DatasetInfo, Table]:
+) -> tuple[DatasetInfo, Examples]:
     """Reads a split of a prepared data set.
 
     Args:
@@ -191,7 +191,7 @@ def _labels(source: _Source, part: str) -> np.ndarray:
     return labels
 
 
-def _read_images(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+def _read_images(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Rows]:
     height, width, channels = source.input_feature.shape
     if options.side is None and (height is None or width is None):
         raise UserError(
@@ -207,7 +207,7 @@ def _read_images(source: _Source, split: str, options: Options) -> tuple[Dataset
         (f"Image {index} of {source.name}", example[source.input_key])
         for index, example in _choose(examples, chosen)
     )
-    return info, image_table(images, labels[chosen], info, resize=options.resize)
+    return info, image_rows(images, labels[chosen], info, resize=options.resize)
 
 
 def _read_texts(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Table]:

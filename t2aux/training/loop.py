@@ -297,6 +297,7 @@ class _Run:
         position.check(*expected)
         logging.info("Going on from %s, step %d.", path, int(position.step))
 
+    @data.user_errors()
     def run(self) -> bool:
         total = sum(phase.epochs for phase in self._phases) * self._steps_per_epoch
         with RunLog(self._directory, int(self._position.step)) as log, self._on_sigterm():

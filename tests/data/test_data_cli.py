@@ -5,7 +5,7 @@ from tests.cli_helpers import assert_one_sentence, t2aux
 
 def test_lists_the_names():
     output = t2aux("data").stdout
-    for name in ("digits", "image_folder", "csv", "npz", "idx", "mnist", "cifar10"):
+    for name in ("digits", "image_folder", "csv", "npz", "idx", "shards", "mnist", "cifar10"):
         assert f"\n  {name} " in output
 
 

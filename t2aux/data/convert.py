@@ -1,0 +1,217 @@
+"""Writes data sets as shards: `t2aux data convert`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from t2aux.data import manifest, records
+from t2aux.data.table import Examples
+from t2aux.errors import UserError
+from t2aux.files import write_json
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+_MEBIBYTE = 1 << 20
+
+
+def convert(
+    info: DatasetInfo,
+    splits: Mapping[str, Examples],
+    output_dir: str | os.PathLike[str],
+    *,
+    shards: int | None = None,
+    shard_mebibytes: int = 64,
+    compression: str = "none",
+    progress: Callable[[int], None] | None = None,
+    logged_to: Callable[[pathlib.Path], AbstractContextManager[None]] | None = None,
+) -> None:
+    """Writes a data set as a folder of shards, whole or not at all.
+
+    The examples keep their order, and each file holds about as many of them as the others. Memory
+    is needed for a sequence at a time and for the indices, 24 bytes an example, besides what the
+    source takes. What conversions that were killed left behind is cleared away.
+
+    Args:
+        info: The data set.
+        splits: "train" and "test".
+        output_dir: The folder, which must be new or empty.
+        shards: The number of files of each split; at most one an example. By default as
+            `shard_mebibytes` says.
+        shard_mebibytes: About the size of a file, before compression.
+        compression: "none", or "zlib" for each sequence by itself.
+        progress: Called after every sequence with the number of those done.
+        logged_to: Makes what keeps the log in a file, too: in convert.log in the folder.
+
+    Raises:
+        UserError: The folder holds something or can't be written (no permission, disk full); the
+            source is damaged; or a value is out of range.
+    """
+    if compression not in records.COMPRESSIONS:
+        known = " or ".join(records.COMPRESSIONS)
+        raise UserError(f"The compression is {compression!r}: give {known}.")
+    for name, value in (("shards", shards), ("shard_mebibytes", shard_mebibytes)):
+        if value is not None and not 1 <= value < 100_000:
+            raise UserError(f"--{name} is {value}: give a number from 1 to 99999.")
+    dtype = splits["train"].dtype
+    entries: dict[str, list[dict[str, Any]]] = {}
+    done, begun = 0, time.monotonic()
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done)
+
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_staged(pathlib.Path(output_dir)))
+        if logged_to is not None:
+            stack.enter_context(logged_to(folder / "convert.log"))
+        for split, examples in splits.items():
+            if not len(examples.labels):
+                raise UserError(
+                    f"The split {split} of {info.name} has no examples: check its files."
+                )
+            wanted = shards or -(-examples.nbytes // (shard_mebibytes * _MEBIBYTE))
+            count = max(1, min(wanted, len(examples.labels)))
+            entries[split] = _write(split, examples, folder, count, compression, dtype, add)
+        described = manifest.Manifest(folder, info, dtype, compression, entries)
+        write_json(folder / manifest.DESCRIPTION, described.to_json())
+        files = [entry for split in entries.values() for entry in split]
+        logging.info(
+            "%d sequences, %.1f MB in %d files, %.0f seconds.",
+            done,
+            sum(entry["bytes"] for entry in files) / 1e6,
+            len(files),
+            time.monotonic() - begun,
+        )
+
+
+def _write(
+    split: str,
+    examples: Examples,
+    folder: pathlib.Path,
+    count: int,
+    compression: str,
+    dtype: np.dtype,
+    add: Callable[[int], None],
+) -> list[dict[str, Any]]:
+    """Writes the files of a split and returns what the manifest says of them."""
+    labels = examples.labels
+    sequences = examples.sequences()
+    entries = []
+    ends = [len(labels) * (number + 1) // count for number in range(count)]
+    start = 0
+    for end, names in zip(ends, manifest.file_names(split, count), strict=True):
+        path, index_path = (folder / name for name in names)
+        with _tensorflow_errors(path), records.ShardWriter(path, compression) as writer:
+            for label in labels[start:end].tolist():
+                # The ids of a small test split may need fewer bits than those of the training data.
+                writer.write(next(sequences).astype(dtype, copy=False), label)
+                add(1)
+        index = writer.index()
+        with index_path.open("wb") as file:
+            np.save(file, index, allow_pickle=False)
+        for written in (path, index_path):
+            with written.open("rb") as file:
+                os.fsync(file.fileno())
+        entries.append(
+            {
+                "examples": len(index),
+                "steps": int(index["steps"].sum(dtype=np.int64)),
+                "bytes": path.stat().st_size,
+                "sha256": manifest.sha256(path),
+                "index_sha256": manifest.sha256(index_path),
+            }
+        )
+        start = end
+    # To its end, where a source has its last checks.
+    next(sequences, None)
+    return entries
+
+
+@contextlib.contextmanager
+def _tensorflow_errors(path: pathlib.Path) -> Iterator[None]:
+    """Turns what TensorFlow's writer says of a full disk into a UserError."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = error.message.splitlines()[0].rpartition("; ")[2]
+        raise UserError(
+            f"Can't write {path.name} ({reason}): free some space there, or choose another "
+            "--output_dir."
+        ) from error
+
+
+@contextlib.contextmanager
+def _staged(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Makes a hidden folder beside `output_dir` that takes its name when the block ends well."""
+    output_dir = pathlib.Path(os.path.abspath(output_dir))
+    parent = output_dir.parent
+    directory = lock = None
+    try:
+        if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+            raise _taken(output_dir)
+        parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(output_dir)
+        directory = pathlib.Path(tempfile.mkdtemp(prefix=_prefix(output_dir), dir=parent))
+        lock = os.open(directory, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield directory
+        # mkdtemp makes folders that only their owner can enter.
+        umask = os.umask(0)
+        os.umask(umask)
+        directory.chmod(0o777 & ~umask)
+        os.fsync(lock)
+        directory.rename(output_dir)
+        directory = None
+    except OSError as error:
+        # Another conversion, or something else, took the name meanwhile.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _taken(output_dir) from error
+        raise UserError(
+            f"Can't write to {output_dir}: {error.strerror or error}. Free some space there, or "
+            "choose another --output_dir."
+        ) from error
+    finally:
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _prefix(output_dir: pathlib.Path) -> str:
+    return f".{output_dir.name}.converting-"
+
+
+def _taken(output_dir: pathlib.Path) -> UserError:
+    return UserError(f"{output_dir} is there already: delete it, or give another --output_dir.")
+
+
+def _clear_abandoned(output_dir: pathlib.Path) -> None:
+    """Removes the folders of conversions that were killed: nobody holds their lock any more."""
+    for path in output_dir.parent.glob(f"{_prefix(output_dir)}*"):
+        try:
+            lock = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue  # It was finished or removed meanwhile, or is another user's.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue  # Its conversion is still at work.
+        finally:
+            os.close(lock)

@@ -1,0 +1,236 @@
+"""What describes a folder of shards: dataset.json and the indices, read and checked.
+
+The folder holds, for each split, train-00000-of-00016.tfrecord, ... and beside each an index,
+train-00000-of-00016.index.npy (`records` describes both), and dataset.json:
+
+  format, version  "t2aux-shards", 1
+  dataset          the `DatasetInfo`: classes, preprocessing, vocabulary, ...
+  dtype            that of the steps' values
+  compression      "none" or "zlib"
+  splits           for "train" and "test" a list with an entry for each file, in order: examples,
+                   steps, bytes, sha256 and index_sha256
+
+The examples of the files, one file after the other, have the order of the source. The files' names
+are made here, never read from dataset.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from t2aux.data import records
+from t2aux.errors import UserError
+from t2aux.files import read_json
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+FORMAT, VERSION = "t2aux-shards", 1
+DESCRIPTION = "dataset.json"
+_ENTRIES = {"format", "version", "dataset", "dtype", "compression", "splits"}
+_NUMBERS = ("examples", "steps", "bytes")
+_HASHES = ("sha256", "index_sha256")
+_DTYPES = {
+    "image": ("uint8",),
+    "text": ("uint8", "uint16", "uint32"),
+    "vectors": ("float32",),
+}
+_HASHED_AT_ONCE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What dataset.json says.
+
+    Attributes:
+        folder: Where it is.
+        info: The data set.
+        dtype: That of the steps' values.
+        compression: One of `records.COMPRESSIONS`.
+        splits: For each split an entry for each of its files.
+    """
+
+    folder: pathlib.Path
+    info: DatasetInfo
+    dtype: np.dtype
+    compression: str
+    splits: dict[str, list[dict[str, Any]]]
+
+    @property
+    def step_bytes(self) -> int:
+        """The bytes of a step."""
+        return self.dtype.itemsize * (self.info.channels or 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of dataset.json."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "dataset": self.info.to_json(),
+            "dtype": self.dtype.name,
+            "compression": self.compression,
+            "splits": self.splits,
+        }
+
+
+def file_names(split: str, count: int) -> list[tuple[str, str]]:
+    """The names of the files of a split, and of their indices."""
+    stems = [f"{split}-{number:05}-of-{count:05}" for number in range(count)]
+    return [(f"{stem}.tfrecord", f"{stem}.index.npy") for stem in stems]
+
+
+def sha256(path: pathlib.Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits. Raises OSError if it can't be read."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(_HASHED_AT_ONCE):
+            digest.update(part)
+        return digest.hexdigest()
+
+
+def verify(data_dir: pathlib.Path, progress: Callable[[str], None]) -> int:
+    """Reads all files whole and compares them with their SHA-256 in dataset.json.
+
+    Args:
+        data_dir: The folder.
+        progress: Called with the name of each file before it is read.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        UserError: A file is missing or was changed.
+    """
+    manifest = read(data_dir)
+    for split, entries in manifest.splits.items():
+        for entry, names in zip(entries, file_names(split, len(entries)), strict=True):
+            path = data_dir / names[0]
+            progress(path.name)
+            check_file(path, entry)
+            read_index(data_dir / names[1], entry, manifest)
+            if sha256(path) != entry["sha256"]:
+                raise _changed(path, f"its SHA-256 is not that in {DESCRIPTION}")
+    return sum(map(len, manifest.splits.values()))
+
+
+def read(folder: pathlib.Path) -> Manifest:
+    """Reads and checks dataset.json.
+
+    Raises:
+        UserError: It is missing, damaged, of another version or of something else.
+    """
+    path = folder / DESCRIPTION
+    if not path.exists():
+        raise UserError(
+            f"There is no {DESCRIPTION} in {folder}: set load.data_dir to a folder that `t2aux "
+            "data convert` wrote."
+        )
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(
+            f"{path} does not describe shards: set load.data_dir to a folder that `t2aux data "
+            "convert` wrote."
+        )
+    if found.get("version") != VERSION:
+        raise UserError(
+            f"{path} has version {found.get('version')!r} of the format, and this program reads "
+            f"version {VERSION}: convert the data anew with `t2aux data convert`."
+        )
+    if _ENTRIES - found.keys():
+        raise _wrong(path, f"it lacks {', '.join(sorted(_ENTRIES - found.keys()))}")
+    try:
+        info = DatasetInfo.from_json(found["dataset"])
+    except UserError as error:
+        raise _wrong(path, str(error).split(": ", 1)[-1].split(". ")[0]) from error
+    if found["dtype"] not in _DTYPES[info.kind] or found["compression"] not in records.COMPRESSIONS:
+        raise _wrong(
+            path, f"its dtype is {found['dtype']!r}, its compression {found['compression']!r}"
+        )
+    splits = found["splits"]
+    if not isinstance(splits, dict) or splits.keys() != {"train", "test"}:
+        raise _wrong(path, "its splits are not train and test")
+    for split, entries in splits.items():
+        if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
+            raise _wrong(path, f"its list of the files of {split} can't be read")
+    return Manifest(folder, info, np.dtype(found["dtype"]), found["compression"], splits)
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and all(type(entry.get(name)) is int and entry[name] > 0 for name in _NUMBERS)
+        and all(isinstance(entry.get(name), str) for name in _HASHES)
+    )
+
+
+def check_file(path: pathlib.Path, entry: dict[str, Any]) -> bytes:
+    """Checks that a shard is there and of its size; returns its `records.file_key`."""
+    try:
+        size = path.stat().st_size
+        key = records.file_key(path)
+    except OSError as error:
+        raise UserError(
+            f"Can't read the shard {path} ({error.strerror}), which {DESCRIPTION} names: restore "
+            "it, or convert the data anew with `t2aux data convert`."
+        ) from error
+    if size != entry["bytes"]:
+        raise _changed(path, f"it has {size:,} bytes where {entry['bytes']:,} were written")
+    return key
+
+
+def read_index(path: pathlib.Path, entry: dict[str, Any], manifest: Manifest) -> np.ndarray:
+    """Reads and checks an index, INDEX [N]. Raises UserError if it contradicts dataset.json."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"Can't read the index {path} ({error.strerror}): restore it, or convert the data anew "
+            "with `t2aux data convert`."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != entry["index_sha256"]:
+        raise _changed(path, f"its SHA-256 is not that in {DESCRIPTION}")
+    try:
+        index = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise _changed(path, "it is not a numpy array") from error
+    _check_index(index, entry, manifest, path)
+    return index
+
+
+def _check_index(
+    index: np.ndarray, entry: dict[str, Any], manifest: Manifest, path: pathlib.Path
+) -> None:
+    info, packed = manifest.info, manifest.compression != "none"
+    if index.dtype != records.INDEX or index.shape != (entry["examples"],):
+        raise _changed(path, f"it does not hold {entry['examples']:,} entries")
+    steps, sizes = index["steps"].astype(np.int64), index["size"].astype(np.int64)
+    ends = index["begin"] + sizes
+    labels = index["label"]
+    for is_right, what in (
+        ((index["begin"] >= 0).all() and (ends <= entry["bytes"]).all(), "places outside its file"),
+        ((steps > 0).all() and steps.sum() == entry["steps"], f"other lengths than {DESCRIPTION}"),
+        (info.length is None or (steps == info.length).all(), f"other lengths than {DESCRIPTION}"),
+        (packed or (sizes == steps * manifest.step_bytes).all(), "sizes that are not its lengths'"),
+        (labels.min() >= 0 and labels.max() < info.num_classes, "labels without a class"),
+    ):
+        if not is_right:
+            raise _changed(path, f"it has {what}")
+
+
+def _wrong(path: pathlib.Path, why: str) -> UserError:
+    return UserError(
+        f"{path} is damaged: {why.rstrip('.')}. Restore it, or convert the data anew with `t2aux "
+        "data convert`."
+    )
+
+
+def _changed(path: pathlib.Path, why: str) -> UserError:
+    return UserError(
+        f"{path} is damaged, or of another conversion: {why}. Restore it, or convert the data anew "
+        "with `t2aux data convert`."
+    )

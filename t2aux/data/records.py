@@ -1,0 +1,219 @@
+"""Sequences as TFRecords of tf.train.Examples, and reading any of them in place.
+
+A record is a tf.train.Example with three features:
+
+  values  bytes [1]  the steps of the sequence, [T, C] or ids [T], row after row, in the data set's
+                     dtype (uint8, uint16, uint32 or float32, little-endian); with the compression
+                     "zlib" packed by it, sequence by sequence (tf.io.decode_compressed unpacks it)
+  length  int64 [1]  T
+  label   int64 [1]  the number of the class
+
+`values` stands at the record's end. An index tells where, so that a sequence is read with a single
+`pread`: any order costs the same, and nothing is parsed.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import io
+import os
+import pathlib
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from t2aux.errors import UserError
+
+COMPRESSIONS = ("none", "zlib")
+# What an index holds of an example: where its values begin and how many bytes they take in the
+# file, the number of steps, the label, and the CRC-32 of those bytes.
+INDEX = np.dtype(
+    [("begin", "<i8"), ("size", "<u4"), ("steps", "<i4"), ("label", "<i4"), ("crc32", "<u4")]
+)
+# In memory also which file it is in.
+PLACES = np.dtype([*INDEX.descr, ("shard", "<u4")])
+_LARGEST = 1 << 30  # Of a sequence, in bytes: protocol buffers end at 2 GiB.
+_FRAME_BEFORE, _FRAME_AFTER = 12, 4  # A TFRecord's length and its checksum; its data's checksum.
+_OPEN_FILES = 128
+_THREADS = 8
+_READS_PER_THREAD = 32
+
+
+class ShardWriter:
+    """Writes one file, and knows its index. A context manager."""
+
+    def __init__(self, path: str | os.PathLike[str], compression: str) -> None:
+        """Opens the file.
+
+        Args:
+            path: The file.
+            compression: One of COMPRESSIONS.
+        """
+        import tensorflow as tf
+
+        self._writer = tf.io.TFRecordWriter(os.fspath(path))
+        self._compress = compression == "zlib"
+        self._position = 0
+        self._entries: list[tuple[int, int, int, int, int]] = []
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, sequence: np.ndarray, label: int) -> None:
+        """Adds a sequence, [T, C] or [T]. Raises UserError if it is too large."""
+        if sequence.nbytes > _LARGEST:
+            raise UserError(
+                f"A sequence takes {sequence.nbytes:,} bytes, and {_LARGEST:,} fit into a record: "
+                "cut it (load.max_length) or make it smaller (load.side)."
+            )
+        values = np.ascontiguousarray(sequence).tobytes()
+        if self._compress:
+            values = zlib.compress(values)
+        record = _example(values, len(sequence), label)
+        begin = self._position + _FRAME_BEFORE + len(record) - len(values)
+        self._writer.write(record)
+        self._position += _FRAME_BEFORE + len(record) + _FRAME_AFTER
+        self._entries.append((begin, len(values), len(sequence), label, zlib.crc32(values)))
+
+    def index(self) -> np.ndarray:
+        """The entries of what was written, INDEX [N]."""
+        return np.array(self._entries, INDEX)
+
+
+def _example(values: bytes, steps: int, label: int) -> bytes:
+    """A serialised tf.train.Example that ends with `values`."""
+    # Protocol buffers by hand, from the inside out: the list, the feature, the map's entry with its
+    # key, all features, the example. Each is a tag and the size of what follows.
+    parts, size = [], len(values)
+    for before in (b"\x0a", b"\x0a", b"\x0a\x06values\x12", b"\x0a"):
+        parts.append(before + _varint(size))
+        size += len(parts[-1])
+    parts.append(_numbers(steps, label))
+    parts.append(b"\x0a" + _varint(size + len(parts[-1])))
+    return b"".join((*reversed(parts), values))
+
+
+@functools.lru_cache(maxsize=4096)
+def _numbers(steps: int, label: int) -> bytes:
+    """The entries of the map of features for `length` and `label`."""
+    import tensorflow as tf
+
+    features = {
+        name: tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        for name, value in (("label", label), ("length", steps))
+    }
+    return tf.train.Features(feature=features).SerializeToString(deterministic=True)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def file_key(path: str | os.PathLike[str]) -> bytes:
+    """What `read_values` knows a file by: its name, and which file of that name it is.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    status = os.stat(path)
+    return b"\0".join([os.fsencode(path), b"%d %d" % (status.st_ino, status.st_mtime_ns)])
+
+
+def read_values(
+    keys: Sequence[bytes], places: np.ndarray, step_bytes: int, compression: str
+) -> np.ndarray:
+    """Reads the values of examples, one after the other, a few files at a time.
+
+    It knows nothing that is not in its arguments but which files are open, so that a tf.data
+    pipeline can call it without holding anything but tensors.
+
+    Args:
+        keys: `file_key` of every file.
+        places: PLACES [B].
+        step_bytes: The bytes of a step.
+        compression: One of COMPRESSIONS.
+
+    Returns:
+        uint8 [the steps of all of them * step_bytes].
+
+    Raises:
+        UserError: A file is gone, cut off or damaged.
+    """
+    ends = np.cumsum(places["steps"], dtype=np.int64) * step_bytes
+    values = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    memory = memoryview(values)
+    columns = [places[name].tolist() for name in ("shard", "begin", "size", "crc32")]
+    reads = list(zip(*columns, [0, *ends[:-1].tolist()], ends.tolist(), strict=True))
+    read = functools.partial(_read_part, keys, memory, compression == "zlib")
+    parts = [reads[i : i + _READS_PER_THREAD] for i in range(0, len(reads), _READS_PER_THREAD)]
+    if len(parts) > 1:
+        # The system's calls run without Python's lock: slow storage is asked for several at once.
+        list(_pool().map(read, parts))
+    elif parts:
+        read(parts[0])
+    return values
+
+
+def _read_part(
+    keys: Sequence[bytes],
+    memory: memoryview,
+    compressed: bool,
+    reads: Sequence[tuple[int, int, int, int, int, int]],
+) -> None:
+    for shard, begin, size, crc32, start, end in reads:
+        target = memory[start:end]
+        found = bytearray(size) if compressed else target
+        file = _opened(keys[shard])
+        try:
+            count = os.preadv(file.fileno(), [found], begin)
+            # A signal or a network's file system may give less than there is.
+            while 0 < count < size:
+                more = os.preadv(file.fileno(), [memoryview(found)[count:]], begin + count)
+                if not more:
+                    break
+                count += more
+        except OSError as error:
+            raise _damaged(keys[shard], error.strerror or str(error)) from error
+        if count < size:
+            raise _damaged(keys[shard], f"it ends before byte {begin + size:,}")
+        if zlib.crc32(found) != crc32:
+            raise _damaged(keys[shard], f"the record at byte {begin:,} is not what was written")
+        if compressed:
+            try:
+                # No more than belongs there, however much it would unpack to.
+                target[:] = zlib.decompressobj().decompress(found, len(target) + 1)
+            except (zlib.error, ValueError) as error:
+                raise _damaged(keys[shard], f"byte {begin:,}: {error}") from error
+
+
+@functools.lru_cache(maxsize=_OPEN_FILES)
+def _opened(key: bytes) -> io.FileIO:
+    # A file that leaves the cache is closed once nobody reads it any more.
+    path = os.fsdecode(key.rpartition(b"\0")[0])
+    try:
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise _damaged(key, error.strerror or str(error)) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(_THREADS, "t2aux-shards")
+
+
+def _damaged(key: bytes, why: str) -> UserError:
+    path = pathlib.Path(os.fsdecode(key.rpartition(b"\0")[0]))
+    return UserError(
+        f"The shard {path} is missing or damaged ({why}): restore it, or convert the data anew "
+        "with `t2aux data convert`."
+    )

@@ -1,0 +1,255 @@
+"""`shards`: data sets larger than memory, read where they are, as `t2aux data convert` writes them.
+
+`manifest` describes the folder, `records` the files. In memory are the indices alone, 28 bytes an
+example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from t2aux.data import manifest, records
+from t2aux.data.split import Batch, Split
+from t2aux.data.table import Options, Table, require_data_dir, subset
+from t2aux.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_CHUNK_BYTES = 1 << 24
+
+
+class Shards:
+    """The examples of a split in files. An `Examples`.
+
+    Attributes:
+        dtype: That of the steps' values.
+        shape: That of a step: (C,), or () for ids.
+        places: PLACES [N].
+    """
+
+    def __init__(
+        self,
+        keys: list[bytes],
+        places: np.ndarray,
+        dtype: np.dtype,
+        channels: int | None,
+        compression: str,
+    ) -> None:
+        """Wraps files whose indices were read.
+
+        Args:
+            keys: `records.file_key` of each file.
+            places: PLACES [N].
+            dtype: See above.
+            channels: C, or None for ids.
+            compression: One of `records.COMPRESSIONS`.
+        """
+        self.dtype = dtype
+        self.shape = () if channels is None else (channels,)
+        self.places = places
+        self._keys = keys
+        self._compression = compression
+        self._reader: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]] | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [N]."""
+        return self.places["label"]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32 [N]."""
+        return self.places["steps"]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the values, unpacked."""
+        return int(self.lengths.sum(dtype=np.int64)) * self._step_bytes
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """Reads examples: their steps, one after the other. Raises UserError at damage."""
+        values = records.read_values(self._keys, places, self._step_bytes, self._compression)
+        return values.view(self.dtype).reshape(-1, *self.shape)
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields all examples in order, some megabytes at a time: their steps, and the lengths."""
+        ends = np.cumsum(self.lengths, dtype=np.int64) * self._step_bytes
+        start = 0
+        while start < len(ends):
+            limit = (ends[start - 1] if start else 0) + _CHUNK_BYTES
+            end = max(int(np.searchsorted(ends, limit, "right")), start + 1)
+            yield self.read(self.places[start:end]), self.lengths[start:end]
+            start = end
+
+    def sequences(self) -> Iterator[np.ndarray]:
+        """Yields each sequence."""
+        for values, lengths in self.chunks():
+            yield from np.split(values, np.cumsum(lengths)[:-1])
+
+    def table(self) -> Table:
+        """Reads all of them into memory."""
+        return Table.of_lengths(self.read(self.places), self.lengths, self.labels)
+
+    def reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Returns a function of indices [B], in TensorFlow, that gives steps, lengths and labels.
+
+        It holds tensors alone, and a Python function that there is once in the process: what is
+        given to tf.numpy_function is never freed.
+        """
+        if self._reader is None:
+            self._reader = self._make_reader()
+        return self._reader
+
+    def _make_reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+        import tensorflow as tf
+
+        with tf.device("/CPU:0"):
+            places = tf.constant(self.places.view(np.uint8).reshape(len(self.places), -1))
+            keys = tf.constant(self._keys)
+        # From here on numpy looks into the tensor's memory, so that it is held once.
+        self.places = np.asarray(memoryview(places)).reshape(-1).view(records.PLACES)
+        dtype, step_bytes = tf.as_dtype(self.dtype), self._step_bytes
+        compression, shape = self._compression, self.shape
+
+        def read(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            arguments = [tf.gather(places, chosen), keys, step_bytes, compression, dtype.name]
+            # Not stateful: TensorFlow would take it out of the pipeline's threads for the sake of
+            # determinism, and the training would wait.
+            values, lengths, labels = tf.numpy_function(
+                _read, arguments, [dtype, tf.int32, tf.int32], stateful=False
+            )
+            values.set_shape([None])
+            lengths.set_shape([None])
+            labels.set_shape([None])
+            return tf.reshape(values, [-1, *shape]), lengths, labels
+
+        return read
+
+    @property
+    def _step_bytes(self) -> int:
+        return self.dtype.itemsize * (self.shape[0] if self.shape else 1)
+
+
+def _read(
+    places: np.ndarray, keys: np.ndarray, step_bytes: int, compression: bytes, dtype: bytes
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    places = np.ascontiguousarray(places).view(records.PLACES)[:, 0]
+    values = records.read_values(keys.tolist(), places, int(step_bytes), compression.decode())
+    return values.view(dtype.decode()), places["steps"].copy(), places["label"].copy()
+
+
+class ShardSplit(Split):
+    """A split whose sequences stay in their files; otherwise like one in memory.
+
+    The order of an epoch is that of the same data in memory, and so are the batches, bit for bit.
+    """
+
+    def __init__(self, info: DatasetInfo, shards: Shards, bucket_batches: int = 16) -> None:
+        """Wraps shards; see `Split`."""
+        self._shards = shards
+        self._describe(info, shards.labels, shards.lengths, bucket_batches)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the split takes, in bytes: the indices."""
+        return self._shards.places.nbytes
+
+    @property
+    def values(self) -> np.ndarray:
+        """The steps of all sequences. Reads all of them: `chunks` gives some at a time."""
+        return self._shards.table().values
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields some megabytes of sequences at a time; see `Split`."""
+        return self._shards.chunks()
+
+    def example(self, index: int) -> np.ndarray:
+        """Reads sequence `index`; see `Split`. Raises UserError at damage."""
+        index %= len(self)
+        return self._as_input(self._shards.read(self._shards.places[index : index + 1]))
+
+    def reader(self) -> Callable[[tf.Tensor], Batch]:
+        """Returns what reads chosen examples; see `Split`."""
+        import tensorflow as tf
+
+        shards, read_shards = self._shards, self._shards.reader()
+        self._describe(self.info, shards.labels, shards.lengths, self._bucket_batches)
+        input_type = tf.int32 if self.info.is_text else tf.float32
+        is_pixels = shards.dtype == np.uint8 and not self.info.is_text
+        is_ragged, steps = self._is_ragged, int(self.lengths[0])
+
+        def read(chosen: tf.Tensor) -> Batch:
+            values, lengths, labels = read_shards(chosen)
+            inputs = tf.cast(values, input_type)
+            if is_ragged:
+                inputs = tf.RaggedTensor.from_row_lengths(inputs, lengths, validate=False)
+                inputs = inputs.to_tensor()
+            else:
+                inputs = tf.reshape(inputs, [-1, steps, *shards.shape])
+            if is_pixels:
+                inputs /= 255.0
+            return Batch(inputs, lengths, labels)
+
+        return read
+
+
+def read(split: str, options: Options) -> tuple[DatasetInfo, Shards]:
+    """Opens a split.
+
+    All but the sequences is read and checked: dataset.json, that every file is there and of its
+    size, the indices, and the last sequence of each file. The others are checked when they are
+    read.
+
+    Raises:
+        UserError: Something is missing or damaged, of another version or another conversion; or an
+            option asks for another preprocessing than that of the conversion.
+    """
+    folder = require_data_dir("shards", options)
+    found = manifest.read(folder)
+    _check_options(options, found)
+    entries = found.splits[split]
+    keys, parts = [], []
+    for number, (entry, names) in enumerate(
+        zip(entries, manifest.file_names(split, len(entries)), strict=True)
+    ):
+        keys.append(manifest.check_file(folder / names[0], entry))
+        index = manifest.read_index(folder / names[1], entry, found)
+        part = np.empty(len(index), records.PLACES)
+        for name in records.INDEX.names:
+            part[name] = index[name]
+        part["shard"] = number
+        # A shard of another conversion, say.
+        records.read_values(keys, part[-1:], found.step_bytes, found.compression)
+        parts.append(part)
+    places = np.concatenate(parts)
+    places = places[subset(len(places), options.max_examples)]
+    return found.info, Shards(keys, places, found.dtype, found.info.channels, found.compression)
+
+
+def _check_options(options: Options, found: manifest.Manifest) -> None:
+    """Raises UserError if an option asks for what was not done when the data was converted."""
+    if options.info is not None:
+        return  # `load` compares the two.
+    default, info = Options(), found.info
+    grey = info.kind == "image" and info.channels == 1
+    for name, have in (
+        ("side", info.side),
+        ("border", info.border),
+        ("grey", grey),
+        ("permutation_seed", info.permutation_seed),
+        ("tokens", info.tokens),
+        ("max_length", info.max_length),
+        ("vocabulary_size", info.vocabulary_size),
+        ("splits", None),
+    ):
+        asked = getattr(options, name)
+        if asked not in (getattr(default, name), have):
+            raise UserError(
+                f"load.{name} is {asked!r}, but the shards in {found.folder} were made with "
+                f"{have!r}: leave it out, or convert the data anew."
+            )
