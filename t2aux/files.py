@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import pathlib
@@ -15,8 +16,10 @@ from t2aux.errors import UserError
 from t2aux_ondevice.files import read_json
 
 __all__ = [
+    "Lines",
     "atomic_write",
     "cache_directory",
+    "clear_temporary",
     "ensure_directory",
     "locked",
     "read_json",
@@ -62,6 +65,57 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def clear_temporary(path: str | os.PathLike[str]) -> None:
+    """Removes what an `atomic_write` of `path` left behind when its process was killed.
+
+    Only where no other process may be writing it.
+    """
+    path = pathlib.Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        left.unlink(missing_ok=True)
+
+
+class Lines:
+    """A text file that grows: what one call adds is there whole or, if the disk is full, not."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Opens the file for adding to it.
+
+        Raises:
+            UserError: It can't be written.
+        """
+        self._path = pathlib.Path(path)
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"Can't write {path}: {error.strerror}.") from error
+
+    def write(self, text: str) -> None:
+        """Adds to the file.
+
+        Raises:
+            UserError: It can't be written; it is as it was.
+        """
+        # Without a buffer, which would be written once more when the file is closed.
+        content = text.encode("utf-8", "replace")
+        size = os.fstat(self._descriptor).st_size
+        try:
+            while content:
+                content = content[os.write(self._descriptor, content) :]
+        except OSError as error:
+            os.ftruncate(self._descriptor, size)
+            raise UserError(
+                f"Can't write {self._path}: {error.strerror}. Free some space there, and give the "
+                "same command again."
+            ) from error
+
+    def close(self) -> None:
+        """Closes the file; may be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

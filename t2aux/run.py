@@ -51,7 +51,7 @@ def load_run(
 
     Args:
         model_dir: The run directory, as `t2aux train` made it.
-        checkpoint: The name or path of a checkpoint in it; the newest by default.
+        checkpoint: The name or path of a checkpoint in it; by default the newest that is whole.
         gin_params: Bindings that override the configuration's (where the data lies, say).
         auxiliary: Load the auxiliary networks, too.
 
@@ -70,20 +70,20 @@ def load_run(
         )
     text = config.parse([str(directory / "config.gin")], gin_params)
     info = DatasetInfo.from_json(files.read_json(directory / "dataset.json"))
-    if checkpoint is None:
-        path = checkpoints.latest(directory)
-        if path is None:
-            raise UserError(f"{directory} has no checkpoint yet: train it first.")
-    else:
-        path = checkpoint
-        if not pathlib.Path(path).parent.name:
-            path = str(directory / "checkpoints" / checkpoint)
     with config.user_errors():
         bindings = gin.get_bindings("train")
         classifier = bindings.get("model", Classifier)(info, seed=0)
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
         losses = tuple(make(classifier) for make in makers)
     networks = {"auxiliary": loop.named(losses)} if auxiliary else {}
-    checkpoints.restore(path, classifier=classifier, **networks)
-    step = int(path.rsplit("-", 1)[-1])
-    return Run(directory, classifier, info, step, path, text, losses)
+    networks["classifier"] = classifier
+    if checkpoint is None:
+        path = checkpoints.restore_latest(directory, **networks)
+        if path is None:
+            raise UserError(f"{directory} has no checkpoint yet: train it first.")
+    else:
+        path = checkpoint
+        if not pathlib.Path(path).parent.name:
+            path = str(directory / "checkpoints" / checkpoint)
+        checkpoints.restore_named(path, **networks)
+    return Run(directory, classifier, info, checkpoints.step_of(path), path, text, losses)

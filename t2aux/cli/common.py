@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import logging as python_logging
 import os
 import pathlib
 import re
@@ -118,12 +117,7 @@ def quiet_tensorflow() -> None:
 @contextlib.contextmanager
 def logged_to(path: pathlib.Path) -> Iterator[None]:
     """Adds what the program logs to a file, too. Raises UserError if it can't be opened."""
-    try:
-        handler = python_logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Can't write {path}: {error.strerror}.") from error
-    handler.addFilter(logs.is_ours)
-    handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s"))
+    handler = logs.FileHandler(path)
     logging.get_absl_logger().addHandler(handler)
     try:
         yield
@@ -218,7 +212,10 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in (
+            *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+            *(errno.EROFS, errno.EACCES),
+        ):
             raise
         place = f" {error.filename}" if error.filename else ""
         status = _fail(f"Can't write{place}: {error.strerror}. Free some space or choose another.")

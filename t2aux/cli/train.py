@@ -1,8 +1,10 @@
 r"""Trains a classifier of long sequences, or goes on with a run that was stopped.
 
 The run directory gets checkpoints, metrics.jsonl, train.log, TensorBoard's events and the
-configuration. The same command, given again, goes on from the last checkpoint; SIGTERM saves one
-and exits with status 75.
+configuration. The same command, given again, goes on from the last checkpoint that is whole, and
+ends with the same weights. SIGTERM saves one after the step at hand and exits with status 75: start
+it again. NaN and Inf stop a run before they reach the weights; not_finite.json tells where. With
+--gin_param="train.on_nan = 'back_off'" the run goes back with a lower rate instead.
 
 Examples:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
@@ -15,12 +17,14 @@ Examples:
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from absl import flags
 
 from t2aux.cli import common
 from t2aux.errors import UserError
+from t2aux.training import stopping
 
 common.define_model_dir("Folder of the run: made, or gone on with.")
 common.define_gin_flags()
@@ -29,6 +33,15 @@ common.define_data_dir()
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status."""
+    try:
+        with stopping.raised():
+            return _main(argv)
+    except stopping.Stopped:
+        print("Stopped by SIGTERM with nothing to save; start it again.", file=sys.stderr)
+        return common.STOPPED
+
+
+def _main(argv: Sequence[str]) -> int:
     common.quiet_tensorflow()
     from t2aux import config
     from t2aux.training import loop

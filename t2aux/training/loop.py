@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import pathlib
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,12 +20,18 @@ from t2aux.errors import UserError
 from t2aux.model import autoencoder, gru, language_model, mingru  # noqa: F401
 from t2aux.model.auxiliary import Anchored, Auxiliary
 from t2aux.model.classifier import Classifier
-from t2aux.training import checkpoints
+from t2aux.training import checkpoints, divergence, stopping
 from t2aux.training.progress import Rate, RunLog
 from t2aux.training.schedule import PAPER_PHASES, Phase
 from t2aux.training.trainer import Trainer
 from t2aux.training.truncation import Bptt
 from t2aux.training.whole import WholeTrainer
+
+# What may have been half-written when a process was killed.
+_WRITTEN = (
+    *("config.gin", "operative_config.gin", "dataset.json", "metrics.jsonl"),
+    divergence.FILE,
+)
 
 for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
     gin.external_configurable(getattr(keras.optimizers, _optimizer), module="keras.optimizers")
@@ -105,13 +110,17 @@ def train(
     steps_per_call: int = 4,
     checkpoint_minutes: float = 5.0,
     checkpoints_kept: int = 3,
+    on_nan: str = divergence.STOP,
+    nan_rate_factor: float = 0.5,
+    nan_back_offs: int = 3,
     deterministic: bool = True,
 ) -> bool:
     """Trains a classifier in a run directory, or goes on with it.
 
     The directory gets config.gin (as parsed), operative_config.gin (as used), dataset.json,
     metrics.jsonl, train.log, tensorboard/ and checkpoints/. A run that was killed and is started
-    again ends with the same weights as one that was not. SIGTERM saves a checkpoint and stops.
+    again ends with the same weights as one that was not. SIGTERM saves a checkpoint after the step
+    at hand and stops. A checkpoint that is damaged is passed over for the one before it.
 
     Args:
         model_dir: The run directory.
@@ -128,10 +137,16 @@ def train(
         clip_norm: The gradient's global norm is clipped there; None: not [us].
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
         evaluate_every: Epochs between evaluations on the test set; 0: only at the end.
-        log_every: Steps between lines of metrics; the host waits for the device only then.
-        steps_per_call: Steps that one call of the compiled loop does. A SIGTERM waits for them.
+        log_every: Steps between lines of metrics.
+        steps_per_call: Steps that one call of the compiled loop does; the host waits for the device
+            only then.
         checkpoint_minutes: Between checkpoints; 0: at every call.
-        checkpoints_kept: The newest ones; older ones are removed.
+        checkpoints_kept: The newest ones, at least 2; older ones are removed.
+        on_nan: What to do when the loss or the gradient is NaN or infinite, which never gets into
+            the weights: "stop", or "back_off": go back to the last good checkpoint, with a lower
+            rate from there on. not_finite.json in the directory tells of it.
+        nan_rate_factor: What the rate is multiplied by then, between 0 and 1.
+        nan_back_offs: How often a run may go back before it stops.
         deterministic: Use TensorFlow's deterministic kernels: the same seed then gives the same
             weights on the same machine.
 
@@ -140,18 +155,20 @@ def train(
 
     Raises:
         UserError: A value is out of range, the directory is another run's or another process's or
-            can't be written, the data can't be read, or the loss is no longer a number.
+            can't be written, the data can't be read, all checkpoints are damaged, or the loss is no
+            longer a number.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("log_every", log_every, 1),
         ("steps_per_call", steps_per_call, 1),
-        ("checkpoints_kept", checkpoints_kept, 1),
+        ("checkpoints_kept", checkpoints_kept, 2),
         ("evaluate_every", evaluate_every, 0),
         ("checkpoint_minutes", checkpoint_minutes, 0),
     ):
         if value < least:
             raise UserError(f"train.{name} must be at least {least}, but is {value}.")
+    divergence.check_policy(on_nan, nan_rate_factor, nan_back_offs)
     if not auxiliary_losses and not all(phase.supervised for phase in phases):
         raise UserError(
             "train.phases has a phase without the supervised loss, and train.auxiliary_losses is "
@@ -192,8 +209,13 @@ def train(
         evaluate_every=evaluate_every,
         checkpoint_seconds=60 * checkpoint_minutes,
         checkpoints_kept=checkpoints_kept,
+        on_nan=on_nan,
+        nan_rate_factor=nan_rate_factor,
+        nan_back_offs=nan_back_offs,
     )
     with files.locked(directory):
+        for name in _WRITTEN:
+            files.clear_temporary(directory / name)
         run.restore()
         if config_text:
             with files.atomic_write(directory / "config.gin") as file:
@@ -256,6 +278,9 @@ class _Run:
         evaluate_every: int,
         checkpoint_seconds: float,
         checkpoints_kept: int,
+        on_nan: str,
+        nan_rate_factor: float,
+        nan_back_offs: int,
     ) -> None:
         self._directory = directory
         self._trainer = trainer
@@ -270,25 +295,31 @@ class _Run:
         self._checkpoint_seconds = checkpoint_seconds
         self._batch_size = int(position.batch_size)
         self._steps_per_epoch = self._train_split.num_batches(self._batch_size)
-        self._stopping = False
+        self._stop = stopping.Stop()
+        self._on_nan, self._nan_rate_factor = on_nan, nan_rate_factor
+        self._nan_back_offs = nan_back_offs
         # The optimizer's slots must be there before the checkpoint is made.
         optimizer.build(trainer.variables_in_order)
         self._modules = {"classifier": trainer.classifier, "auxiliary": named(trainer.losses)}
-        self._manager = tf.train.CheckpointManager(
+        self._manager = checkpoints.Manager(
             tf.train.Checkpoint(optimizer=optimizer, position=position, **self._modules),
-            str(directory / "checkpoints"),
-            max_to_keep=checkpoints_kept,
+            directory / "checkpoints",
+            checkpoints_kept,
         )
-        names = ["loss", "gradient_norm", *(f"{loss.name}_loss" for loss in trainer.losses)]
-        self._sums = Sums([*names, "supervised_loss", "correct", "examples"])
+        names = [*(f"{loss.name}_loss" for loss in trainer.losses), "supervised_loss"]
+        self._sums = Sums(["loss", "gradient_norm", *names, "correct", "examples"])
+        self._guard = divergence.Guard(["loss", *names])
+        self._history = divergence.History(directory)
+        self._rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
         predict = tf.function(
             lambda batch: trainer.classifier(batch.inputs, batch.lengths), reduce_retracing=True
         )
         self._predict = predict
 
     def restore(self) -> None:
-        path = self._manager.latest_checkpoint
+        path = self._manager.recover()
         if path is None:
+            self._history.forget()
             return
         checkpoints.check(path, **self._modules)
         position = self._position
@@ -300,7 +331,10 @@ class _Run:
     @data.user_errors()
     def run(self) -> bool:
         total = sum(phase.epochs for phase in self._phases) * self._steps_per_epoch
-        with RunLog(self._directory, int(self._position.step)) as log, self._on_sigterm():
+        with (
+            self._stop.listening(),
+            RunLog(self._directory, int(self._position.step)) as log,
+        ):
             logging.info(
                 "%d training and %d test sequences, %d weights, %d steps in all; logs in %s.",
                 len(self._train_split),
@@ -310,12 +344,20 @@ class _Run:
                 self._directory,
             )
             self._saved_at = time.monotonic()
+            if self._on_nan == divergence.BACK_OFF and self._manager.latest_checkpoint is None:
+                self._save()  # Where to go back to until there is another.
+            self._evaluate_if_due(log, total)
             done = int(self._position.step) >= total
             if done:
                 logging.info("This run was done already, at step %d.", total)
-            while not done and not self._stopping:
-                done = self._epoch(log, total)
-            if self._stopping:
+            while not done and not self._stop.requested:
+                try:
+                    done = self._epoch(log, total)
+                    if done or self._stop.requested:
+                        self._save()
+                except divergence.NotFinite as error:
+                    self._go_back(log, error)
+            if self._stop.requested:
                 logging.info(
                     "Stopped by SIGTERM; the run is saved at step %d. Start the same command again "
                     "to go on.",
@@ -344,36 +386,58 @@ class _Run:
         rate = Rate()
         rate.update(step)
         done = False
-        while batch < self._steps_per_epoch and not self._stopping:
+        while batch < self._steps_per_epoch and not self._stop.requested:
+            self._rate_factor.assign(self._history.factor(step))
             count = min(
                 self._steps_per_call,
                 self._steps_per_epoch - batch,
                 self._log_every - step % self._log_every,
+                (self._history.next_change(step) or total) - step,
             )
-            run_steps(iterator, tf.constant(count))
-            batch, step = batch + count, step + count
+            made = int(run_steps(iterator, tf.constant(count)))
+            batch, step = batch + made, step + made
+            if made < count:
+                position.batch.assign(batch)
+                if self._stop.requested:
+                    break
+                raise self._guard.found()
             at_end = batch == self._steps_per_epoch
             done = step == total
             # The means of two phases must not mix.
             end_of_phase = at_end and epoch + 1 == phase.epochs
             if step % self._log_every == 0 or end_of_phase:
                 self._log(log, phase, epoch, step, total, rate)
+            position.batch.assign(0 if at_end else batch)
             if at_end:
-                position.batch.assign(0)
                 position.epoch.assign(epoch + 1)
-                every = self._evaluate_every
-                if phase.supervised and (done or (every and (epoch + 1) % every == 0)):
-                    self._evaluate(log, phase, step)
+                if self._evaluate_if_due(log, total):
                     rate.update(step)
-            else:
-                position.batch.assign(batch)
             waited = time.monotonic() - self._saved_at
-            if done or self._stopping or waited >= self._checkpoint_seconds:
+            if waited >= self._checkpoint_seconds:
                 self._save()
         return done
 
-    def _steps_of(self, phase: Phase, first_step: int) -> Callable[[Iterator, tf.Tensor], None]:
-        """The compiled loop over steps of a phase."""
+    def _evaluate_if_due(self, log: RunLog, total: int) -> bool:
+        """Evaluates on the test set at an epoch's end, if it has not been. Returns whether it did.
+
+        A run that was stopped by SIGTERM in its evaluation does it when it is started again.
+        """
+        position = self._position
+        step, epoch = int(position.step), int(position.epoch)
+        if int(position.batch) or not epoch or log.has_test(step):
+            return False
+        phase, every = self._phases[int(position.phase)], self._evaluate_every
+        if not phase.supervised or not (step == total or (every and epoch % every == 0)):
+            return False
+        return self._evaluate(log, phase, step)
+
+    def _steps_of(
+        self, phase: Phase, first_step: int
+    ) -> Callable[[Iterator, tf.Tensor], tf.Tensor]:
+        """The compiled loop over steps of a phase; returns how many it did.
+
+        Fewer than asked for: SIGTERM came, or the next one gives what is not finite.
+        """
         if getattr(self, "_compiled", (None,))[0] is phase:
             return self._compiled[1]
         trainer, position = self._trainer, self._position
@@ -382,8 +446,9 @@ class _Run:
         seed = int(position.seed)
 
         @tf.function(reduce_retracing=True)
-        def run_steps(iterator: Iterator, count: tf.Tensor) -> None:
-            for _ in tf.range(count):
+        def run_steps(iterator: Iterator, count: tf.Tensor) -> tf.Tensor:
+            made, passes = tf.constant(0), tf.constant(True)
+            while made < count and passes and not self._stop.flag:
                 batch = next(iterator)
                 step_in_phase = position.step - first_step
                 step = trainer.step(
@@ -394,15 +459,18 @@ class _Run:
                     auxiliary=phase.auxiliary,
                 )
                 gradients, norm = step.gradients, tf.linalg.global_norm(step.gradients)
-                if self._clip_norm is not None:
-                    gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-                self._optimizer.learning_rate.assign(
-                    phase.rate(step_in_phase, self._steps_per_epoch)
-                )
-                self._optimizer.apply(gradients, variables)
-                examples = tf.cast(tf.shape(batch.labels)[0], tf.float32)
-                self._sums.add({**step.metrics, "gradient_norm": norm, "examples": examples})
-                position.step.assign_add(1)
+                passes = self._guard.passes(step.metrics, norm)
+                if passes:
+                    if self._clip_norm is not None:
+                        gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+                    rate = phase.rate(step_in_phase, self._steps_per_epoch)
+                    self._optimizer.learning_rate.assign(rate * self._rate_factor)
+                    self._optimizer.apply(gradients, variables)
+                    examples = tf.cast(tf.shape(batch.labels)[0], tf.float32)
+                    self._sums.add({**step.metrics, "gradient_norm": norm, "examples": examples})
+                    position.step.assign_add(1)
+                    made += 1
+            return made
 
         self._compiled = (phase, run_steps)
         return run_steps
@@ -419,12 +487,6 @@ class _Run:
         if not phase.auxiliary:
             for loss in self._trainer.losses:
                 means.pop(f"{loss.name}_loss")
-        if not means["loss"] - means["loss"] == 0:
-            raise UserError(
-                f"The loss is {means['loss']} at step {step}: give the same command again with a "
-                "lower Phase.learning_rate or train.clip_norm. "
-                + checkpoints.newest_of(self._manager)
-            )
         speed = rate.update(step)
         means["learning_rate"] = float(self._optimizer.learning_rate)
         if speed:
@@ -447,8 +509,17 @@ class _Run:
             rate.left(total - step),
         )
 
-    def _evaluate(self, log: RunLog, phase: Phase, step: int) -> None:
-        result = evaluation.evaluate(self._predict, self._test_split, self._batch_size)
+    def _evaluate(self, log: RunLog, phase: Phase, step: int) -> bool:
+        """Evaluates on the test set. Returns False if SIGTERM has come meanwhile."""
+
+        def look(_: int) -> None:
+            if self._stop.requested:
+                raise stopping.Stopped
+
+        try:
+            result = evaluation.evaluate(self._predict, self._test_split, self._batch_size, look)
+        except stopping.Stopped:
+            return False
         log.write(
             step,
             {
@@ -459,21 +530,57 @@ class _Run:
             },
         )
         logging.info("test accuracy %.2f %%  loss %.4f", 100 * result.accuracy, result.loss)
+        return True
 
     def _save(self) -> None:
-        checkpoints.save(self._manager, int(self._position.step))
+        divergence.check_weights([*self._trainer.variables_in_order, *self._optimizer.variables])
+        self._manager.save(int(self._position.step))
         self._saved_at = time.monotonic()
 
-    @contextlib.contextmanager
-    def _on_sigterm(self) -> Iterator[None]:
-        def stop(*_: object) -> None:
-            self._stopping = True
+    def _go_back(self, log: RunLog, error: divergence.NotFinite) -> None:
+        """Goes back to the last good checkpoint with a lower rate, or raises UserError."""
+        event = self._event(error)
+        stop = self._on_nan == divergence.STOP
+        if stop or self._history.back_offs >= self._nan_back_offs:
+            self._history.add(event)
+            raise UserError(divergence.advice(event, self._history, back_off=not stop)) from error
+        path = self._manager.recover()
+        if path is None:
+            raise UserError(f"{event.sentence(self._history.path)}.") from error
+        self._history.add(
+            dataclasses.replace(
+                event, back_to=checkpoints.step_of(path), rate_factor=self._nan_rate_factor
+            )
+        )
+        checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
+        self._sums.take()
+        log.rewind(int(self._position.step))
+        logging.warning(
+            "%s. Going back to it; the learning rate is multiplied by %g from there on.",
+            event.sentence(self._history.path),
+            self._nan_rate_factor,
+        )
 
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    def _event(self, error: divergence.NotFinite) -> divergence.Event:
+        """Says where an error happened."""
+        position = self._position
+        index, epoch, batch = (int(v) for v in (position.phase, position.epoch, position.batch))
+        if error.in_weights:
+            # It came from the batch before.
+            epoch, batch = (epoch, batch - 1) if batch else (epoch - 1, self._steps_per_epoch - 1)
+        before = sum(phase.epochs for phase in self._phases[:index])
+        order = self._train_split.order(
+            self._batch_size, seed=int(position.seed), epoch=before + epoch
+        )
+        return divergence.Event.of(
+            error,
+            step=int(position.step),
+            phase=self._phases[index].name,
+            epoch=epoch,
+            batch=batch,
+            examples=order[batch * self._batch_size : (batch + 1) * self._batch_size],
+            checkpoint=self._manager.latest_checkpoint,
+        )
 
 
 def named(losses: Sequence[Auxiliary]) -> tf.Module:

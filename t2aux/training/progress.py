@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging as python_logging
 import pathlib
 import time
 from types import TracebackType
-from typing import IO
 
 import tensorflow as tf
 from absl import logging
@@ -70,14 +68,13 @@ class RunLog:
         Raises:
             UserError: A file can't be read or written.
         """
-        self._metrics = _open_metrics(model_dir / "metrics.jsonl", step)
+        self._model_dir = model_dir
+        self._metrics = self._open_metrics(step)
         try:
-            self._handler = python_logging.FileHandler(model_dir / "train.log", encoding="utf-8")
-        except OSError as error:
+            self._handler = logs.FileHandler(model_dir / "train.log")
+        except UserError:
             self._metrics.close()
-            raise UserError(f"Can't write {model_dir / 'train.log'}: {error.strerror}.") from error
-        self._handler.addFilter(logs.is_ours)
-        self._handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s"))
+            raise
         logging.get_absl_logger().addHandler(self._handler)
         self._summaries = tf.summary.create_file_writer(str(model_dir / "tensorboard"))
 
@@ -90,10 +87,24 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._summaries.close()
         self._metrics.close()
         logging.get_absl_logger().removeHandler(self._handler)
         self._handler.close()
+        try:
+            self._summaries.close()
+        except tf.errors.OpError as failure:
+            # What ended the block may be the same full disk; that one is told.
+            if error is None:
+                raise _no_events(self._model_dir, failure) from failure
+
+    def rewind(self, step: int) -> None:
+        """Drops the lines of metrics.jsonl from after a step, to which the run goes back."""
+        self._metrics.close()
+        self._metrics = self._open_metrics(step)
+
+    def has_test(self, step: int) -> bool:
+        """Whether the evaluation of a step stood in metrics.jsonl when it was opened."""
+        return step == self._last_test
 
     def write(self, step: int, values: dict[str, float | int | str]) -> None:
         """Adds a line to metrics.jsonl, and the numbers in it to TensorBoard.
@@ -103,29 +114,40 @@ class RunLog:
             values: By name; "phase" and "split" are texts.
         """
         self._metrics.write(json.dumps({"step": step, **values}) + "\n")
-        self._metrics.flush()
         prefix = str(values.get("split", "train"))
-        with self._summaries.as_default(step=step):
-            for name, value in values.items():
-                if not isinstance(value, str):
-                    tf.summary.scalar(f"{prefix}/{name}", value)
-        self._summaries.flush()
+        try:
+            with self._summaries.as_default(step=step):
+                for name, value in values.items():
+                    if not isinstance(value, str):
+                        tf.summary.scalar(f"{prefix}/{name}", value)
+            self._summaries.flush()
+        except tf.errors.OpError as error:
+            raise _no_events(self._model_dir, error) from error
+
+    def _open_metrics(self, step: int) -> files.Lines:
+        path = self._model_dir / "metrics.jsonl"
+        self._last_test: int | None = None
+        if path.exists():
+            kept = []
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    at = int(entry["step"])
+                except (ValueError, TypeError, KeyError):
+                    break  # The run was killed while it wrote this line, the last.
+                if at > step:
+                    break
+                kept.append(line + "\n")
+                if entry.get("split") == "test":
+                    self._last_test = at
+            with files.atomic_write(path) as file:
+                file.writelines(kept)
+        return files.Lines(path)
 
 
-def _open_metrics(path: pathlib.Path, step: int) -> IO[str]:
-    if path.exists():
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break  # The run was killed while it wrote this line, the last.
-            if entry["step"] > step:
-                break
-            kept.append(line + "\n")
-        with files.atomic_write(path) as file:
-            file.writelines(kept)
-    try:
-        return path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Can't write {path}: {error.strerror}.") from error
+def _no_events(model_dir: pathlib.Path, error: tf.errors.OpError) -> UserError:
+    reason = error.message.strip().splitlines()[0].rstrip(".") if error.message else "no reason"
+    return UserError(
+        f"Can't write TensorBoard's events to {model_dir / 'tensorboard'} ({reason}): free some "
+        "space there, and give the same command again."
+    )

@@ -158,13 +158,20 @@ def test_a_directory_that_another_process_trains_in_is_refused(quiet_run):
     assert_one_sentence(done, "Another process is training in", str(model_dir))
 
 
-def test_a_damaged_checkpoint_is_refused(quiet_run, tmp_path):
+def test_a_damaged_checkpoint_is_passed_over(quiet_run, tmp_path):
     model_dir, _ = quiet_run
     copy = tmp_path / "run"
     subprocess.run(["cp", "-r", str(model_dir), str(copy)], check=True)
     newest = pathlib.Path(tf.train.latest_checkpoint(str(copy / "checkpoints")) + ".index")
     newest.write_bytes(newest.read_bytes()[:100])
-    assert_one_sentence(t2aux("train", f"--model_dir={copy}", check=False), "missing or damaged")
+    done = t2aux("train", f"--model_dir={copy}")
+    before = STEPS - 1
+    assert f"{newest.stem} ({newest.name} has 100 bytes instead of" in done.stderr
+    assert f"going on from {copy / 'checkpoints'}/ckpt-{before}." in done.stderr
+    assert_same_weights(copy, model_dir)
+    assert [(line["split"], line["step"]) for line in metrics(copy)] == [
+        (line["split"], line["step"]) for line in metrics(model_dir)
+    ]
 
 
 def test_mistakes_are_one_sentence_each(tmp_path):

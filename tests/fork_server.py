@@ -1,0 +1,166 @@
+"""Runs the real command line in processes of their own that start at once.
+
+Most of the time of a short command is the import of TensorFlow. Here one process has imported it,
+without a thread being started, and forks: what is killed in a test is a whole process all the same.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from tests.cli_helpers import environment
+
+
+class Server:
+    """Starts commands. A context manager."""
+
+    def __init__(self, **variables):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fork_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(
+                TF_CPP_MIN_LOG_LEVEL="3",
+                NO_GCE_CHECK="true",
+                OPENBLAS_NUM_THREADS="1",  # It would start the others when it is imported.
+                **variables,
+            ),
+            text=True,
+        )
+        assert self._ask({}) == {"threads": 1}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.wait()
+
+    def start(self, log, *arguments, limit=None):
+        """Starts `t2aux ARGUMENTS`, whose stderr and stdout go to a file; returns a Process.
+
+        No file of it may grow beyond `limit` bytes: like a full disk, it comes in the midst of
+        writing.
+        """
+        asked = {"arguments": list(map(str, arguments)), "log": str(log), "limit": limit}
+        return Process(self._ask(asked)["pid"], self._ask, pathlib.Path(log))
+
+    def run(self, log, *arguments, limit=None):
+        """Runs `t2aux ARGUMENTS` to its end; returns a Process."""
+        process = self.start(log, *arguments, limit=limit)
+        process.wait()
+        return process
+
+    def _ask(self, question):
+        print(json.dumps(question), file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+
+class Process:
+    """A command that was started; like subprocess.Popen."""
+
+    def __init__(self, pid, ask, log):
+        self.pid = pid
+        self.returncode = None
+        self._ask = ask
+        self._log = log
+
+    @property
+    def stderr(self):
+        return self._log.read_text()
+
+    def poll(self):
+        if self.returncode is None:
+            self.returncode = self._ask({"poll": self.pid})["status"]
+        return self.returncode
+
+    def wait(self, timeout=300):
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                self.send_signal(signal.SIGKILL)
+                raise AssertionError(f"It did not end: {self.stderr}")
+            time.sleep(0.005)
+        return self.returncode
+
+    def wait_until(self, condition, timeout=120):
+        """Waits until a condition holds; asserts that the process does not end before."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert self.poll() is None, self.stderr
+            assert time.monotonic() < deadline, self.stderr
+            time.sleep(0.002)
+
+    def send_signal(self, number):
+        # Until it has been waited for, nobody else gets its number.
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+        self.wait()
+
+
+def _serve():
+    # Whatever the commands import.
+    import t2aux.cli.main
+    import t2aux.export.pipeline
+    import t2aux.run
+    import t2aux.training.loop
+
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "poll" in question:
+            pid, status = os.waitpid(question["poll"], os.WNOHANG)
+            answer = {"status": os.waitstatus_to_exitcode(status) if pid else None}
+        elif "arguments" in question:
+            pathlib.Path(question["log"]).write_text("")
+            pid = os.fork()
+            if not pid:
+                answers.close()
+                _child(t2aux.cli.main.main, **question)
+            answer = {"pid": pid}
+        else:
+            answer = {"threads": len(os.listdir("/proc/self/task"))}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _child(main, arguments, log, limit):
+    """Becomes the command. Does not return."""
+    status = 1
+    try:
+        os.close(0)
+        os.open(os.devnull, os.O_RDONLY)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        if limit is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        sys.argv = ["t2aux", *arguments]
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve()

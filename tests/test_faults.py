@@ -1,0 +1,156 @@
+"""Processes that are killed at random: nothing half-written is ever taken for whole."""
+
+import collections
+import json
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2aux_ondevice import litert
+from tests.fork_server import Server
+
+KILLS, EXPORT_KILLS = 30, 8
+SETTINGS = [
+    "--gin_file=quickstart_lstm",
+    "--gin_param=load.max_examples = 100",
+    "--gin_param=Classifier.hidden_size = 4",
+    "--gin_param=Classifier.projection_size = 2",
+    "--gin_param=BATCH_SIZE = 10",
+    "--gin_param=JOINT_EPOCHS = 60",
+    "--gin_param=train.checkpoint_minutes = 0",
+    "--gin_param=train.steps_per_call = 1",
+    "--gin_param=train.log_every = 10",
+    "--gin_param=train.evaluate_every = 5",
+]
+STEPS = 600
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server(TF_NUM_INTRAOP_THREADS="1") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def quiet(server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    done = server.run(folder / "log", "train", f"--model_dir={folder / 'quiet'}", *SETTINGS)
+    assert done.returncode == 0, done.stderr
+    return folder / "quiet"
+
+
+def weights(model_dir):
+    reader = tf.train.load_checkpoint(str(model_dir / "checkpoints" / f"ckpt-{STEPS}"))
+    return {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map() if "/" in n}
+
+
+def rows(model_dir):
+    lines = (model_dir / "metrics.jsonl").read_text().splitlines()
+    return [(json.loads(line)["split"], json.loads(line)["step"]) for line in lines]
+
+
+def unfinished(folder):
+    """Whether a checkpoint is just being written, or sealed."""
+    names = {path.name for path in folder.glob("ckpt-*")} if folder.is_dir() else set()
+    stems = {name.split(".")[0] for name in names if not name.endswith("_temp")}
+    return any(name.endswith("_temp") for name in names) or any(
+        f"{stem}.seal.json" not in names for stem in stems
+    )
+
+
+def wait(process, condition, seconds):
+    """Until a condition holds, the process has ended, or so many seconds are over."""
+    until = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < until:
+        if condition():
+            return True
+    return False
+
+
+@pytest.mark.long
+def test_30_random_kills_in_training(server, quiet, tmp_path):
+    chance = random.Random(6)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    counts = collections.Counter()
+    command = ["train", f"--model_dir={tmp_path / 'run'}", *SETTINGS]
+
+    def newest():
+        seals = checkpoints.glob("ckpt-*.seal.json")
+        return max((int(path.name[5:].split(".")[0]) for path in seals), default=0)
+
+    for number in range(KILLS):
+        before = newest()
+        process = server.start(tmp_path / "log", *command)
+        kind = ("start", "training", "writing")[number % 3]
+        if kind == "start":
+            wait(process, lambda: False, chance.uniform(0, 4))
+        else:
+            wait(process, lambda before=before: newest() > before, 120)
+            wait(process, lambda: False, chance.uniform(0, 0.4))
+        if kind == "writing":
+            counts["seen in writing"] += wait(process, lambda: unfinished(checkpoints), 30)
+        assert process.poll() is None, process.stderr
+        sent = chance.choice([signal.SIGKILL, signal.SIGTERM])
+        process.send_signal(sent)
+        status = process.wait()
+        allowed = [75 if sent == signal.SIGTERM else -9]
+        if kind == "start":
+            allowed.append(-sent)  # The command had not begun.
+        assert status in allowed, process.stderr
+        assert "Traceback" not in process.stderr, process.stderr
+        counts[f"{sent.name} {kind}"] += 1
+        counts["left unfinished"] += unfinished(checkpoints)
+    counts["step after the kills"] = newest()
+    done = server.run(tmp_path / "log", *command)
+    print(dict(counts))
+    assert done.returncode == 0, done.stderr
+    assert counts["seen in writing"] >= KILLS // 3 - 2
+    got, want = weights(tmp_path / "run"), weights(quiet)
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    assert rows(tmp_path / "run") == rows(quiet)
+
+
+def assert_whole(version):
+    """Asserts that a version has all of its files, as it says."""
+    described = json.loads((version / litert.METADATA).read_text())
+    assert described["files"]
+    for name, digest in described["files"].items():
+        assert litert.digest((version / name).read_bytes()) == digest, name
+    assert json.loads((version / "parity.json").read_text())
+    assert (version / "README.md").read_text().strip()
+
+
+@pytest.mark.long
+def test_random_kills_in_export(server, quiet, tmp_path):
+    chance = random.Random(7)
+    base = tmp_path / "exports"
+    command = ["export", f"--model_dir={quiet}", f"--export_dir={base}", "--parity_examples=10"]
+    command += ["--serving_batch_sizes=1"]
+    began = time.monotonic()
+    assert server.run(tmp_path / "log", *command).returncode == 0
+    quiet_seconds = time.monotonic() - began
+    left = 0
+    for number in range(EXPORT_KILLS):
+        process = server.start(tmp_path / "log", *command)
+        if number % 4 == 3:
+            # The last file: the version is about to get its name.
+            wait(process, lambda: list(base.glob(".export-*/README.md")), 120)
+        else:
+            wait(process, lambda: False, chance.uniform(0, quiet_seconds))
+        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+        assert process.wait() in (0, -9, 128 + signal.SIGTERM, -signal.SIGTERM), process.stderr
+        left += bool(list(base.glob(".export-*")))
+        for version in base.iterdir():
+            if version.name.isdecimal():
+                assert_whole(version)
+    assert left
+    done = server.run(tmp_path / "log", *command)
+    assert done.returncode == 0, done.stderr
+    assert all(path.name.isdecimal() for path in base.iterdir()), list(base.iterdir())
+    print({"versions": len(list(base.iterdir())), "left something": left})

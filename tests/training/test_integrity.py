@@ -1,0 +1,242 @@
+"""Damage to checkpoints: noticed whatever it is, told, and passed over for the one before."""
+
+import os
+import pathlib
+import re
+import shutil
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from t2aux.errors import UserError
+from t2aux.training import checkpoints, integrity
+
+DATA, INDEX = ".data-00000-of-00001", ".index"
+
+
+class Network(tf.Module):
+    def __init__(self, value=0.0):
+        super().__init__()
+        self.kernel = tf.Variable(tf.fill([50], value), name="kernel")
+
+
+def manager_of(directory, kept=3):
+    network = Network()
+    manager = checkpoints.Manager(tf.train.Checkpoint(classifier=network), directory, kept)
+    return manager, network
+
+
+def write(directory, steps, kept=3):
+    manager, network = manager_of(directory, kept)
+    manager.recover()
+    for step in steps:
+        network.kernel.assign(tf.fill([50], float(step)))
+        manager.save(step)
+    return manager
+
+
+def recovered(directory):
+    """The value that a run goes on from, or None."""
+    manager, network = manager_of(directory)
+    path = manager.recover()
+    if path is None:
+        return None
+    checkpoints.read(manager.checkpoint, path).assert_existing_objects_matched()
+    return float(network.kernel[0])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("made") / "run" / "checkpoints"
+    write(directory, [1, 2])
+    return directory
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    shutil.copytree(made, tmp_path / "run" / "checkpoints")
+    return tmp_path / "run" / "checkpoints"
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def of_step(step):
+    return [f"ckpt-{step}{suffix}" for suffix in (DATA, INDEX, integrity.SEAL)]
+
+
+def test_what_is_written_is_sealed_and_old_ones_go_with_their_seals(tmp_path):
+    write(tmp_path, [1, 2, 3, 40], kept=2)
+    assert names(tmp_path) == ["checkpoint", *of_step(3), *of_step(40)]
+    assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "ckpt-40")
+    assert recovered(tmp_path) == 40.0
+    network = Network()
+    checkpoints.restore_named(str(tmp_path / "ckpt-3"), classifier=network)
+    np.testing.assert_array_equal(network.kernel, np.full(50, 3.0))
+
+
+@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.given(data=st.data())
+def test_any_byte_that_changes_and_any_cut_is_noticed(made, data):
+    name = data.draw(st.sampled_from(of_step(2)))
+    whole = (made / name).read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        damaged = whole[:at]
+    else:
+        damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    try:
+        (made / name).write_bytes(damaged)
+        found = integrity.newest(made)
+    finally:
+        (made / name).write_bytes(whole)
+    assert found.path == str(made / "ckpt-1")
+    (skipped,) = found.skipped
+    assert skipped.path == str(made / "ckpt-2")
+    # A change in the seal looks like one in what it tells of.
+    assert "seal" in skipped.problem or "ckpt-2." in skipped.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "told"),
+    [
+        (f"ckpt-2{DATA}", lambda whole: whole[:60] + b"?" + whole[61:], "has changed since it"),
+        (f"ckpt-2{INDEX}", lambda whole: whole[:-1] + b"?", "has changed since it was written"),
+        (f"ckpt-2{DATA}", lambda whole: whole[:9], "has 9 bytes instead of"),
+        (f"ckpt-2{INDEX}", lambda whole: b"", "has 0 bytes instead of"),
+        (f"ckpt-2{integrity.SEAL}", lambda whole: whole[:9], "its seal is damaged"),
+        (f"ckpt-2{integrity.SEAL}", lambda whole: b"[1]", "its seal is damaged"),
+        (f"ckpt-2{integrity.SEAL}", None, "has no seal: its writing was not finished"),
+        (f"ckpt-2{DATA}", None, "is missing"),
+        (f"ckpt-2{INDEX}", None, "is missing"),
+    ],
+)
+def test_the_one_before_is_taken_and_both_are_named(folder, caplog, name, damage, told):
+    path = folder / name
+    path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
+    # A command that reads the run changes nothing in it.
+    before = names(folder)
+    assert checkpoints.latest(folder.parent) == str(folder / "ckpt-1")
+    assert names(folder) == before
+    caplog.clear()
+    assert recovered(folder) == 1.0
+    (message,) = caplog.messages
+    assert re.search(rf"ckpt-2 \(.*{told}.*; going on from {folder / 'ckpt-1'}\.$", message)
+    # The step is made again, and the newest is found: nothing of the damaged one is in its way.
+    assert not list(folder.glob("ckpt-2*"))
+    write(folder, [2])
+    assert recovered(folder) == 2.0
+
+
+def test_what_is_damaged_is_kept_and_what_was_not_finished_is_removed(folder):
+    write(folder, [3])
+    (folder / f"ckpt-3{integrity.SEAL}").unlink()
+    (folder / f"ckpt-2{DATA}").write_bytes(b"")
+    (folder / "ckpt-4_temp").mkdir()
+    (folder / "ckpt-4_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    (folder / ".ckpt-4.seal.json.abcdefgh").write_bytes(b"half")
+    assert recovered(folder) == 1.0
+    assert names(folder) == ["checkpoint", *of_step(1), "damaged"]
+    assert names(folder / "damaged") == of_step(2)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\x00 no text", b'model_checkpoint_path: "ckpt-9"\n']
+)
+def test_the_file_that_names_the_newest_may_be_damaged_or_out_of_date(folder, content):
+    (folder / integrity.STATE).write_bytes(content)
+    assert recovered(folder) == 2.0
+
+
+def test_all_damaged_is_an_error_and_nothing_is_touched(folder):
+    for step in (1, 2):
+        (folder / f"ckpt-{step}{DATA}").write_bytes(b"")
+    before = names(folder)
+    for look in (lambda: recovered(folder), lambda: checkpoints.latest(folder.parent)):
+        with pytest.raises(UserError, match=r"No checkpoint .* is whole: ckpt-2 \(.*; ckpt-1 \("):
+            look()
+    assert names(folder) == before
+
+
+def test_all_removed_but_the_state_is_an_error(folder):
+    for path in folder.glob("ckpt-*"):
+        path.unlink()
+    with pytest.raises(UserError, match="there is none left"):
+        recovered(folder)
+
+
+@pytest.mark.parametrize("there", [[DATA], [DATA, INDEX], []])
+def test_a_run_that_was_killed_in_its_first_checkpoint_begins_anew(folder, there):
+    whole = there == [DATA, INDEX]
+    for path in folder.iterdir():
+        if path.name not in [f"ckpt-1{suffix}" for suffix in there]:
+            path.unlink()
+    (folder / "ckpt-1_temp").mkdir()
+    # One that lacks but the seal is as good as an earlier version's.
+    assert recovered(folder) == (1.0 if whole else None)
+    assert names(folder) == ([f"ckpt-1{DATA}", f"ckpt-1{INDEX}"] if whole else [])
+
+
+def test_checkpoints_of_earlier_versions_have_no_seals(tmp_path):
+    network = Network()
+    checkpoint = tf.train.Checkpoint(classifier=network)
+    manager = tf.train.CheckpointManager(checkpoint, str(tmp_path), max_to_keep=3)
+    for step in (1, 2):
+        network.kernel.assign(tf.fill([50], float(step)))
+        manager.save(step)
+    assert recovered(tmp_path) == 2.0
+    write(tmp_path, [3])
+    assert recovered(tmp_path) == 3.0
+    (tmp_path / f"ckpt-3{DATA}").write_bytes(b"")
+    assert recovered(tmp_path) == 2.0
+    (tmp_path / f"ckpt-2{DATA}").write_bytes((tmp_path / f"ckpt-2{DATA}").read_bytes()[:-9])
+    assert recovered(tmp_path) == 1.0
+    (tmp_path / f"ckpt-1{INDEX}").unlink()
+    with pytest.raises(UserError, match=r"No checkpoint .* is whole: ckpt-1 \("):
+        recovered(tmp_path)
+
+
+def test_the_one_that_is_asked_for_is_not_replaced_by_another(folder):
+    (folder / f"ckpt-2{DATA}").write_bytes(b"")
+    with pytest.raises(UserError, match=r"ckpt-2 is missing or damaged \(.* 0 bytes instead of"):
+        checkpoints.restore_named(str(folder / "ckpt-2"), classifier=Network())
+    with pytest.raises(UserError, match="ckpt-7 is missing or damaged"):
+        checkpoints.restore_named(str(folder / "ckpt-7"), classifier=Network())
+
+
+def test_what_does_not_read_back_is_no_checkpoint(folder, monkeypatch):
+    manager, _ = manager_of(folder, kept=2)
+    manager.recover()
+    fsync = os.fsync
+
+    def corrupting(descriptor):
+        fsync(descriptor)
+        path = pathlib.Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.name == f"ckpt-3{DATA}":
+            path.write_bytes(bytes(path.stat().st_size))
+
+    monkeypatch.setattr(os, "fsync", corrupting)
+    with pytest.raises(UserError, match=r"ckpt-3 was written and does not read back.*ckpt-2\.$"):
+        manager.save(3)
+    assert names(folder) == ["checkpoint", *of_step(1), *of_step(2)]
+    assert recovered(folder) == 2.0
+
+
+def test_one_that_is_removed_while_it_is_read(folder, monkeypatch):
+    """Another process trains: it writes newer ones, and removes the one that was found."""
+    restore = checkpoints.restore
+
+    def slow(path, **objects):
+        if path.endswith("-2"):
+            write(folder, [3, 4], kept=2)
+        restore(path, **objects)
+
+    monkeypatch.setattr(checkpoints, "restore", slow)
+    network = Network()
+    path = checkpoints.restore_latest(folder.parent, classifier=network)
+    assert path == str(folder / "ckpt-4")
+    assert float(network.kernel[0]) == 4.0
