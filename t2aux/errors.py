@@ -2,4 +2,8 @@
 
 from t2aux_ondevice.errors import UserError
 
-__all__ = ["UserError"]
+__all__ = ["StartAgainError", "UserError"]
+
+
+class StartAgainError(UserError):
+    """Nothing is wrong with the command: given again, it goes on. The exit status says so."""

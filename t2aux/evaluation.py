@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from t2aux import data
+
+if TYPE_CHECKING:
+    from t2aux.training import distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,7 @@ def evaluate(
     split: data.Split,
     batch_size: int = 128,
     progress: Callable[[int], None] | None = None,
+    replicas: distribution.Replicas | None = None,
 ) -> Evaluation:
     """Classifies a split.
 
@@ -78,6 +83,7 @@ def evaluate(
         split: The data.
         batch_size: B; the last batch may be smaller.
         progress: Called after every batch with the number of sequences done.
+        replicas: Whose processes share the batches; all must call this. None: this one has all.
 
     Returns:
         The outcome.
@@ -85,11 +91,17 @@ def evaluate(
     count = split.info.num_classes
     confusion = np.zeros((count, count), np.int64)
     loss = 0.0
-    for batch in split.batches(batch_size):
+    batches = split.batches(batch_size)
+    if replicas is not None and replicas.workers > 1:
+        batches = batches.shard(replicas.workers, replicas.worker)
+    for batch in batches:
         logits = predict(batch)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch.labels, logits)
         loss += float(tf.reduce_sum(tf.cast(losses, tf.float64)))
         np.add.at(confusion, (batch.labels.numpy(), np.argmax(logits, axis=-1)), 1)
         if progress is not None:
             progress(int(confusion.sum()))
+    if replicas is not None:
+        sums = replicas.total(np.append(confusion.astype(np.float64), loss))
+        confusion, loss = sums[:-1].astype(np.int64).reshape(confusion.shape), float(sums[-1])
     return Evaluation(split.info.classes, confusion, loss / len(split))

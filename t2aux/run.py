@@ -13,7 +13,7 @@ from t2aux.errors import UserError
 from t2aux.model.auxiliary import Auxiliary
 from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
-from t2aux.training import checkpoints, loop
+from t2aux.training import checkpoints, running
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
@@ -75,7 +75,7 @@ def load_run(
         classifier = bindings.get("model", Classifier)(info, seed=0)
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
         losses = tuple(make(classifier) for make in makers)
-    networks = {"auxiliary": loop.named(losses)} if auxiliary else {}
+    networks = {"auxiliary": running.named(losses)} if auxiliary else {}
     networks["classifier"] = classifier
     if checkpoint is None:
         path = checkpoints.restore_latest(directory, **networks)

@@ -55,6 +55,8 @@ WHOLE = {
     "cores/lstm_chrono": (["paper/mnist", "models/p_lstm", "cores/lstm_chrono"], []),
     "training/full": (["quickstart", "training/full"], []),
     "training/truncated": (["quickstart", "training/truncated"], []),
+    "training/mirrored": (["quickstart", "training/mirrored"], []),
+    "training/multi_worker": (["quickstart", "training/multi_worker"], []),
 }
 DATASETS = {
     "digits": ((64, 1), 10),

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import flags, logging
 
 from t2aux import logs
-from t2aux.errors import UserError
+from t2aux.errors import StartAgainError, UserError
 from t2aux_ondevice.errors import printable
 
 # What gin adds to the message of any error that passes through a configurable.
 _GIN_SUFFIX = "\n  In call to configurable"
-# sysexits.h's EX_TEMPFAIL: stopped by SIGTERM, with all saved; start it again.
+# sysexits.h's EX_TEMPFAIL: stopped by SIGTERM, with all saved, or another worker is gone; start it
+# again.
 STOPPED = 75
 # An interrupted program's status, by convention: 128 + SIGINT.
 _INTERRUPTED = 130
@@ -205,6 +206,8 @@ def run(
         sys.stdout.flush()
     except UserError as error:
         status = _fail(str(error).split(_GIN_SUFFIX)[0])
+        if isinstance(error, StartAgainError):
+            status = STOPPED
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except BrokenPipeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -201,6 +201,55 @@ class Split:
         def fetch(number: tf.Tensor) -> Batch:
             return read(order[number * batch_size : (number + 1) * batch_size])
 
+        return tf.data.Dataset.range(first_batch, count).map(fetch).prefetch(_PREFETCHED_BATCHES)
+
+    def shares(
+        self,
+        batch_size: int,
+        shares: Sequence[tuple[int, int]],
+        *,
+        seed: int,
+        epoch: int = 0,
+        first_batch: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns some replicas' rows of the batches of an epoch; nothing else is read.
+
+        Replica r of R has every R-th row from r on. One that has none, of an incomplete batch, gets
+        the first.
+
+        Args:
+            batch_size: The number of examples in a whole batch.
+            shares: r and R of each replica.
+            seed: See `batches`.
+            epoch: See `batches`.
+            first_batch: See `batches`.
+
+        Returns:
+            A `tf.data.Dataset` of a `Batch` a replica, all padded to the whole batch's longest
+            sequence, and the whole batch's lengths, int32 [G].
+        """
+        import tensorflow as tf
+
+        read = self.reader()
+        with tf.device("/CPU:0"):
+            order = tf.constant(self.order(batch_size, seed=seed, epoch=epoch))
+            all_lengths = tf.constant(self.lengths)
+
+        def fetch(number: tf.Tensor) -> tuple[tuple[Batch, ...], tf.Tensor]:
+            rows = order[number * batch_size : (number + 1) * batch_size]
+            lengths = tf.gather(all_lengths, rows)
+            batches = []
+            for replica, replicas in shares:
+                first = tf.where(replica < tf.size(rows), replica, 0)
+                batch = read(rows[first::replicas])
+                if self._is_ragged:
+                    missing = tf.reduce_max(lengths) - tf.shape(batch.inputs)[1]
+                    sides = [[0, 0], [0, missing]] + [[0, 0]] * (batch.inputs.shape.rank - 2)
+                    batch = batch._replace(inputs=tf.pad(batch.inputs, sides))
+                batches.append(batch)
+            return tuple(batches), lengths
+
+        count = self.num_batches(batch_size)
         return tf.data.Dataset.range(first_batch, count).map(fetch).prefetch(_PREFETCHED_BATCHES)
 
     def reader(self) -> Callable[[tf.Tensor], Batch]:

@@ -156,7 +156,13 @@ class Rows:
 
     def table(self) -> Table:
         """Makes all rows."""
-        values = np.empty((len(self.labels), *self.shape), np.uint8)
+        try:
+            values = np.empty((len(self.labels), *self.shape), np.uint8)
+        except (MemoryError, ValueError) as error:
+            raise UserError(
+                f"{self.what}: {len(self.labels):,} of {self.shape[0]:,} pixels each are more than "
+                "the memory holds: set load.side to a smaller side."
+            ) from error
         progress = Progress(self.what, len(values))
         for index, row in enumerate(self.make()):
             values[index] = row

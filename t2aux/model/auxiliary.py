@@ -152,6 +152,32 @@ class Anchored(Auxiliary):
                 f"{max(1, longest // 2)}'."
             )
 
+    def draw(self, seed: tf.Tensor, starts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        """Draws the batch's anchors.
+
+        Args:
+            seed: [2] int32, this batch's.
+            starts: [B] int32, the step at which each sequence begins.
+            steps: Scalar int32 T.
+
+        Returns:
+            [n] int32 positions.
+        """
+        raise NotImplementedError
+
+    def count(self, starts: tf.Tensor, anchors: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        """How many tokens are predicted in a batch, whoever has its rows.
+
+        Args:
+            starts: [B] int32, the step at which each sequence begins.
+            anchors: [n] int32 positions.
+            steps: Scalar int32 T.
+
+        Returns:
+            A scalar float32.
+        """
+        raise NotImplementedError
+
     def bottom_state(self, anchor_state: State) -> list[LSTMState]:
         """The layers' states at an anchor: the main state at the bottom, zeros above."""
         bottom = anchor_state.as_lstm()

@@ -94,6 +94,12 @@ class Prediction(Anchored):
         begins = starts[tf.newaxis] - anchors[:, tf.newaxis]
         return gathered, tf.reshape(begins, [batch * self.anchors])
 
+    def count(self, starts: tf.Tensor, anchors: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        """How many tokens are predicted in a batch, a scalar float32; see `Anchored.count`."""
+        length = tf.minimum(self.length, steps - 1)
+        begins = tf.maximum(starts[tf.newaxis] - anchors[:, tf.newaxis], 0)
+        return tf.reduce_sum(tf.cast(tf.maximum(length - begins, 0), tf.float32))
+
     def loss(
         self,
         classifier: Classifier,

@@ -12,6 +12,7 @@ from t2aux.model.auxiliary import Anchored, Loss, run_stack, stream, uniform_pos
 from t2aux.model.classifier import Classifier
 from t2aux.model.core import State
 from t2aux.model.lstm import LSTMState
+from t2aux.model.share import Share
 
 # Streams of random numbers of one batch; the base class has 0 and 1.
 _SEGMENT, _SAMPLE, _TOKEN = range(2, 5)
@@ -137,6 +138,12 @@ class Reconstruction(Anchored):
         segments.set_shape([self.length + 1, None, *tokens.shape[2:]])
         return segments, tf.reshape(room, [-1])
 
+    def count(self, starts: tf.Tensor, anchors: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        """How many tokens are predicted in a batch, a scalar float32; see `Anchored.count`."""
+        del steps
+        room = starts[tf.newaxis] <= anchors[:, tf.newaxis] - self.length - 1
+        return tf.reduce_sum(tf.cast(room, tf.float32)) * self.length
+
     def loss(
         self,
         classifier: Classifier,
@@ -147,6 +154,7 @@ class Reconstruction(Anchored):
         seed: tf.Tensor,
         sampling: tf.Tensor,
         truncation: int | None = None,
+        share: Share | None = None,
     ) -> Loss:
         """Decodes all segments as one batch.
 
@@ -158,12 +166,19 @@ class Reconstruction(Anchored):
             seed: [2] int32, this batch's.
             sampling: Scalar: the probability to feed the decoder its own token.
             truncation: The decoder's states pass no gradient at every so many steps; None: all.
+            share: Which rows of a larger batch these are; None: all.
 
         Returns:
             The loss.
         """
         predictions = self.decode(
-            classifier, states, segments[:-1], seed=seed, sampling=sampling, truncation=truncation
+            classifier,
+            states,
+            segments[:-1],
+            seed=seed,
+            sampling=sampling,
+            truncation=truncation,
+            share=share,
         )
         losses = self.token_losses(predictions, segments[1:]) * room
         return Loss(tf.reduce_sum(losses), tf.reduce_sum(room) * self.length)
@@ -177,6 +192,7 @@ class Reconstruction(Anchored):
         seed: tf.Tensor,
         sampling: tf.Tensor,
         truncation: int | None = None,
+        share: Share | None = None,
     ) -> tf.Tensor:
         """The decoder's predictions.
 
@@ -187,6 +203,7 @@ class Reconstruction(Anchored):
             seed: [2] int32.
             sampling: Scalar: the probability to feed the decoder its own token instead.
             truncation: See `loss`.
+            share: See `loss`.
 
         Returns:
             [l, N, C] values or [l, N, V] logits.
@@ -194,7 +211,7 @@ class Reconstruction(Anchored):
         chunk = truncation or self.length
         carried = self.bottom_state(states)
         previous = tf.zeros_like(given[0])
-        own, draws = self._draw_sampling(tf.shape(given)[1], seed, sampling)
+        own, draws = self._draw_sampling(tf.shape(given)[1], seed, sampling, share)
         # The fed token is a stopped one, so the gradient of the head is taken outside of the loop,
         # in one product over all steps.
         decode = self._decode_kernel if ops.enabled() else self._decode_plain
@@ -210,18 +227,27 @@ class Reconstruction(Anchored):
         return self.head(tf.concat(outputs, axis=0))
 
     def _draw_sampling(
-        self, count: tf.Tensor, seed: tf.Tensor, sampling: tf.Tensor
+        self, count: tf.Tensor, seed: tf.Tensor, sampling: tf.Tensor, share: Share | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         # Which tokens are the decoder's own, [l, N] bool, and, for ids, where in the softmax's
         # cumulative distribution they are drawn, [l, N] in [0, 1).
         shape = [self.length, count]
         if not self.scheduled_sampling:
             return tf.zeros(shape, tf.bool), tf.zeros(shape)
-        own = tf.random.stateless_uniform(shape, stream(seed, _SAMPLE)) < sampling
+        own = self._draw_rows(shape, stream(seed, _SAMPLE), share) < sampling
         own = tf.logical_and(own, tf.range(self.length)[:, tf.newaxis] > 0)
         if not self._is_text:
             return own, tf.zeros(shape)
-        return own, tf.random.stateless_uniform(shape, stream(seed, _TOKEN))
+        return own, self._draw_rows(shape, stream(seed, _TOKEN), share)
+
+    def _draw_rows(
+        self, shape: list[int | tf.Tensor], seed: tf.Tensor, share: Share | None
+    ) -> tf.Tensor:
+        # Uniform in [0, 1). A row's are the same whoever has it.
+        if share is None:
+            return tf.random.stateless_uniform(shape, seed)
+        draws = tf.random.stateless_uniform([self.length, self.anchors, share.size], seed)
+        return tf.reshape(share.rows(draws), shape)
 
     def _decode_kernel(
         self,

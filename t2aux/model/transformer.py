@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.model import initializers, inputs
+from t2aux.model.share import Share
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 # Scores of attention that are computed at once, over sequences, heads, queries and keys: 16 MiB.
@@ -94,6 +95,7 @@ class Transformer(tf.Module):
         tokens: tf.Tensor,
         lengths: tf.Tensor | None = None,
         seed: tf.Tensor | None = None,
+        share: Share | None = None,
     ) -> tf.Tensor:
         """Classifies whole sequences.
 
@@ -101,6 +103,7 @@ class Transformer(tf.Module):
             tokens: [B, T, C] float32 or [B, T] int32, padded at the ends.
             lengths: [B] int32 true lengths; all T by default.
             seed: [2] int32 for this batch's dropout; None (inference) drops nothing.
+            share: Which rows of a larger batch these are; None: all.
 
         Returns:
             The logits [B, K].
@@ -110,21 +113,28 @@ class Transformer(tf.Module):
             there = tf.sequence_mask(lengths, tf.shape(tokens)[1])
         # Vaswani et al. 2017, section 3.4.
         x = self.input(tokens) * self.model_size**0.5
-        x = self._drop(x + positions(tf.shape(x)[1], self.model_size), seed, 0)
+        x = self._drop(x + positions(tf.shape(x)[1], self.model_size), seed, 0, share)
         for i, layer in enumerate(self.layers):
-            x += self._drop(layer.attend(x, there), seed, 2 * i + 1)
-            x += self._drop(layer.feed_forward(x), seed, 2 * i + 2)
+            x += self._drop(layer.attend(x, there), seed, 2 * i + 1, share)
+            x += self._drop(layer.feed_forward(x), seed, 2 * i + 2, share)
         x = self.norm(x)
         if there is None:
             return self.output(tf.reduce_mean(x, axis=1))
         weights = tf.cast(there, tf.float32)[:, :, tf.newaxis]
         return self.output(tf.reduce_sum(x * weights, 1) / tf.reduce_sum(weights, 1))
 
-    def _drop(self, x: tf.Tensor, seed: tf.Tensor | None, index: int) -> tf.Tensor:
+    def _drop(
+        self, x: tf.Tensor, seed: tf.Tensor | None, index: int, share: Share | None
+    ) -> tf.Tensor:
         if seed is None or self.dropout == 0:
             return x
         seed = tf.random.experimental.stateless_fold_in(seed, index)
-        return tf.nn.experimental.stateless_dropout(x, self.dropout, seed=seed)
+        if share is None:
+            return tf.nn.experimental.stateless_dropout(x, self.dropout, seed=seed)
+        # What is dropped of a row is the same whoever has it.
+        ones = tf.ones(tf.concat([[share.size], tf.shape(x)[1:]], 0))
+        kept = tf.nn.experimental.stateless_dropout(ones, self.dropout, seed=seed)
+        return x * share.rows(kept, axis=0)
 
 
 def positions(steps: tf.Tensor, size: int) -> tf.Tensor:

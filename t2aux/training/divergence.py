@@ -200,6 +200,19 @@ class History:
         value: dict[str, Any] = {"events": [dataclasses.asdict(e) for e in self._events]}
         files.write_json(self.path, value)
 
+    def rates(self) -> np.ndarray:
+        """Where the run went back to and the factors from there on: [N, 2] float64."""
+        rows = [(event.back_to, event.rate_factor) for event in self._back_offs()]
+        return np.array(rows, np.float64).reshape(-1, 2)
+
+    def set_rates(self, rates: np.ndarray) -> None:
+        """Takes over those of another process, which alone writes the file."""
+        if not np.array_equal(rates, self.rates()):
+            self._events = [
+                Event(int(step), "", 0, 0, [], {}, None, int(step), float(factor))
+                for step, factor in rates
+            ]
+
     def forget(self) -> None:
         """Removes the file: the run begins anew."""
         self._events = []

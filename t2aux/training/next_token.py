@@ -17,6 +17,7 @@ def mean_and_gradients(
     steps: tf.Tensor | int,
     *,
     gradient: bool,
+    count: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, list[tuple[tf.Variable, tf.Tensor]]]:
     """The mean loss per predicted token, and its gradients, cut every `steps` steps.
 
@@ -30,10 +31,12 @@ def mean_and_gradients(
         reading: What is read and predicted.
         steps: Of the truncation, at least 1.
         gradient: Whether gradients are taken; otherwise there are none.
+        count: How many predicted tokens the mean is over; by default, those of the reading.
 
     Returns:
         The mean, not weighted, and the variables with the gradients of it times the loss's weight.
     """
+    count = reading.count if count is None else count
     variables = [*classifier.recurrent_variables, *loss.trainable_variables] if gradient else []
     begin = tf.maximum(reading.silent + 1 - steps, 0)
     # Never beyond the first time that the tokens are read.
@@ -47,7 +50,7 @@ def mean_and_gradients(
             tokens = reading.window(begin, end)
             outputs, after = classifier.outputs(tokens, state, reading.active(begin))
             part = loss.loss(outputs, reading, begin).total
-            objective = loss.weight * tf.math.divide_no_nan(part, reading.count)
+            objective = loss.weight * tf.math.divide_no_nan(part, count)
         parts = tape.gradient(objective, variables)
         sums = [a + tf.convert_to_tensor(b) for a, b in zip(sums, parts, strict=True)]
         after = tf.nest.map_structure(
@@ -68,5 +71,5 @@ def mean_and_gradients(
         # No window ahead of the one before it: memory holds one.
         parallel_iterations=1,
     )
-    mean = tf.math.divide_no_nan(total, reading.count)
+    mean = tf.math.divide_no_nan(total, count)
     return mean, list(zip(variables, gradients, strict=True))

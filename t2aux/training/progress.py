@@ -151,3 +151,23 @@ def _no_events(model_dir: pathlib.Path, error: tf.errors.OpError) -> UserError:
         f"Can't write TensorBoard's events to {model_dir / 'tensorboard'} ({reason}): free some "
         "space there, and give the same command again."
     )
+
+
+class NoLog:
+    """As `RunLog`, of a process that writes no files."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, step: int, values: dict[str, float | int | str]) -> None:
+        """Writes nothing."""
+
+    def rewind(self, step: int) -> None:
+        """Has nothing to take back."""
+
+    def has_test(self, step: int) -> bool:
+        """Knows of no evaluation."""
+        return False

@@ -15,6 +15,7 @@ from t2aux.model.core import Active, State, active_from, only
 from t2aux.model.next_token import NextToken, Reading
 from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
+from t2aux.model.share import Share
 from t2aux.training import next_token, truncation
 from t2aux.training.truncation import Bptt
 
@@ -30,17 +31,27 @@ class Aligned(NamedTuple):
         starts: [B] int32: the step at which each sequence begins.
         labels: [B] int32.
         padded: Whether sequences may begin after step 0.
+        share: Which rows of a larger batch these are; None: all.
     """
 
     tokens: tf.Tensor
     starts: tf.Tensor
     labels: tf.Tensor
     padded: bool
+    share: Share | None = None
 
     @property
     def steps(self) -> tf.Tensor:
         """T, a scalar."""
         return tf.shape(self.tokens)[0]
+
+    @property
+    def all_starts(self) -> tf.Tensor:
+        """As `starts`, of the whole batch, of which these rows may be a share."""
+        if self.share is None:
+            return self.starts
+        lengths = self.share.lengths
+        return self.steps - lengths if self.padded else tf.zeros_like(lengths)
 
     def active(self, begin: tf.Tensor | int = 0) -> Active | None:
         """For `core.run` over tokens from step `begin` on."""
@@ -159,6 +170,7 @@ class Trainer(tf.Module):
         progress: tf.Tensor,
         supervised: bool,
         auxiliary: bool = True,
+        share: Share | None = None,
     ) -> Step:
         """The losses and gradients of a batch.
 
@@ -169,6 +181,8 @@ class Trainer(tf.Module):
             progress: Scalar float32 in [0, 1]: how far the phase has got (scheduled sampling).
             supervised: False in pretraining: the auxiliary losses alone.
             auxiliary: False in fine-tuning: the supervised loss alone.
+            share: Which rows of a larger batch these are, padded to its longest sequence. All
+                that the step gives is then to be summed over the shares. None: it is all of it.
 
         Returns:
             The step.
@@ -177,7 +191,7 @@ class Trainer(tf.Module):
         tokens = truncation.align_ends(batch.inputs, batch.lengths) if padded else batch.inputs
         tokens = time_major(tokens)
         starts = tf.shape(tokens)[0] - batch.lengths if padded else tf.zeros_like(batch.lengths)
-        aligned = Aligned(tokens, starts, batch.labels, padded)
+        aligned = Aligned(tokens, starts, batch.labels, padded, share)
         drawn = [
             self._draw(loss, stream(seed, _FIRST_AUXILIARY + i), aligned)
             for i, loss in enumerate(self.losses)
@@ -208,12 +222,15 @@ class Trainer(tf.Module):
 
     def _draw(self, loss: Auxiliary, seed: tf.Tensor, batch: Aligned) -> Drawn:
         anchored = isinstance(loss, Anchored)
-        return Drawn(loss, seed, loss.draw(seed, batch.starts, batch.steps) if anchored else None)
+        return Drawn(
+            loss, seed, loss.draw(seed, batch.all_starts, batch.steps) if anchored else None
+        )
 
     def _supervised(
-        self, h: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
+        self, h: tf.Tensor, batch: Aligned, seed: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        return classification_loss(self.classifier.logits(h, stream(seed, DROPOUT)), labels)
+        logits = self.classifier.logits(h, stream(seed, DROPOUT))
+        return classification_loss(logits, batch.labels, batch.share)
 
     # --- Everything in one pass -------------------------------------------------------------------
 
@@ -250,7 +267,7 @@ class Trainer(tf.Module):
                 objective += loss.weight * value.mean
                 metrics[f"{loss.name}_loss"] = value.mean
             if supervised:
-                value, supervised_metrics = self._supervised(last.h[0], batch.labels, seed)
+                value, supervised_metrics = self._supervised(last.h[0], batch, seed)
                 objective += value
                 metrics.update(supervised_metrics)
         return gradients_of(tape, objective, self._variables), metrics
@@ -267,7 +284,8 @@ class Trainer(tf.Module):
         outputs, _ = loss.gather(outputs, batch.starts, anchors)
         active = active_from(begins) if batch.padded else None
         carried = loss.bottom_state(states)
-        return loss.outputs_loss(outputs[:-1], segments[1:], carried, begins, active)[0]
+        value = loss.outputs_loss(outputs[:-1], segments[1:], carried, begins, active)[0]
+        return _of_the_whole(value, loss, batch, anchors)
 
     # --- Swept, then windows ----------------------------------------------------------------------
 
@@ -333,7 +351,7 @@ class Trainer(tf.Module):
         with tf.GradientTape() as tape:
             if self.supervised_bptt != 0:
                 state = self.classifier.final(batch.tokens[begin:], state, batch.active(begin))
-            loss, metrics = self._supervised(state.h, batch.labels, seed)
+            loss, metrics = self._supervised(state.h, batch, seed)
         return gradients_of(tape, loss, self._variables), metrics
 
     def _windowed_prediction(
@@ -347,9 +365,10 @@ class Trainer(tf.Module):
     def _predict(self, loss: Prediction, batch: Aligned, anchors: tf.Tensor, states: State) -> Loss:
         segments, begins = loss.gather(batch.tokens, batch.starts, anchors)
         cut = loss.length if self.auxiliary_bptt == "full" else self.auxiliary_bptt
-        return loss.loss(
+        value = loss.loss(
             self.classifier, states, segments, begins, padded=batch.padded, truncation=cut
         )
+        return _of_the_whole(value, loss, batch, anchors)
 
     def _windowed_reconstruction(
         self,
@@ -399,7 +418,7 @@ class Trainer(tf.Module):
         cut: int | None,
     ) -> Loss:
         segments, room = loss.segments(seed, batch.tokens, batch.starts, anchors)
-        return loss.loss(
+        value = loss.loss(
             self.classifier,
             states,
             segments,
@@ -407,7 +426,9 @@ class Trainer(tf.Module):
             seed=seed,
             sampling=progress * loss.final_sampling,
             truncation=cut,
+            share=batch.share,
         )
+        return _of_the_whole(value, loss, batch, anchors)
 
     def _through_windows(
         self,
@@ -456,7 +477,12 @@ class Trainer(tf.Module):
         reading = Reading(batch.tokens, batch.starts, batch.padded, loss.twice)
         steps = reading.steps if self.auxiliary_bptt == "full" else self.auxiliary_bptt
         value, gradients = next_token.mean_and_gradients(
-            self.classifier, loss, reading, steps, gradient=bool(loss.weight)
+            self.classifier,
+            loss,
+            reading,
+            steps,
+            gradient=bool(loss.weight),
+            count=reading._replace(starts=batch.all_starts).count,
         )
         by_variable = {v.ref(): g for v, g in gradients}
         return [by_variable.get(v.ref(), tf.zeros_like(v)) for v in self._variables], value
@@ -474,10 +500,17 @@ class Trainer(tf.Module):
 
 
 def classification_loss(
-    logits: tf.Tensor, labels: tf.Tensor
+    logits: tf.Tensor, labels: tf.Tensor, share: Share | None = None
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """The mean cross-entropy of logits [B, K] and labels [B], and its metrics, see `Step`."""
-    loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    """The mean cross-entropy of logits [B, K] and labels [B], and its metrics, see `Step`.
+
+    Of a `share` of a batch, the part of the whole batch's mean.
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if share is None:
+        loss = tf.reduce_mean(losses)
+    else:
+        loss = tf.reduce_sum(losses) / tf.cast(share.size, tf.float32)
     right = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels
     correct = tf.reduce_sum(tf.cast(right, tf.float32))
     return loss, {"supervised_loss": loss, "correct": correct}
@@ -491,6 +524,13 @@ def gradients_of(
         objective, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
     return [tf.convert_to_tensor(g) for g in gradients]
+
+
+def _of_the_whole(value: Loss, loss: Anchored, batch: Aligned, anchors: tf.Tensor) -> Loss:
+    # A share's mean is its part of the whole batch's.
+    if batch.share is None:
+        return value
+    return value._replace(count=loss.count(batch.all_starts, anchors, batch.steps))
 
 
 def _flatten(states: State) -> State:

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from t2aux.data import Batch
 from t2aux.model.auxiliary import Auxiliary
+from t2aux.model.share import Share
 from t2aux.model.transformer import Transformer
 from t2aux.training.trainer import DROPOUT, Step, classification_loss, gradients_of
 
@@ -35,12 +36,15 @@ class WholeTrainer(tf.Module):
         del auxiliary
         return self._variables
 
-    def step(self, batch: Batch, *, seed: tf.Tensor, **_: object) -> Step:
+    def step(
+        self, batch: Batch, *, seed: tf.Tensor, share: Share | None = None, **_: object
+    ) -> Step:
         """The loss and gradients of a batch; see `Trainer.step`.
 
         Args:
             batch: inputs [B, T, C] float32 or [B, T] int32, lengths [B], labels [B].
             seed: [2] int32, this batch's: dropout is a function of it alone.
+            share: See `Trainer.step`.
             **_: What is of the phases and of auxiliary losses, of which there are none.
 
         Returns:
@@ -51,6 +55,7 @@ class WholeTrainer(tf.Module):
                 batch.inputs,
                 batch.lengths,
                 tf.random.experimental.stateless_fold_in(seed, DROPOUT),
+                share,
             )
-            loss, metrics = classification_loss(logits, batch.labels)
+            loss, metrics = classification_loss(logits, batch.labels, share)
         return Step(gradients_of(tape, loss, self._variables), {"loss": loss, **metrics})

@@ -1,0 +1,417 @@
+"""Several replicas share the work of every batch, on TensorFlow's own `tf.distribute`.
+
+`train.batch_size` is the whole batch's. Everyone computes the same order of the data, takes its
+rows of every batch, and draws the same random numbers (see `t2aux.model.share`); losses and
+gradients are summed over the replicas, once a step and in one piece, and everyone applies the same
+update. So the weights are those of one replica, up to rounding, and a run may go on with another
+number of them.
+
+The first worker, the chief, writes the run directory, and alone reads the checkpoint to go on from:
+the others get its values from it. They write nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorflow.python.distribute import collective_all_reduce_strategy
+from tensorflow.python.eager import context
+
+from t2aux import data
+from t2aux.errors import StartAgainError, UserError
+from t2aux.model.share import Share
+from t2aux.training import cluster
+from t2aux.training.trainer import Step, Trainer
+from t2aux.training.whole import WholeTrainer
+
+# What TensorFlow raises when it can't reach another worker, or was told that one is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+)
+# A peer that does not answer is asked so often before it is given up, each time so many seconds.
+_ATTEMPTS, _ATTEMPT_SECONDS = 3, 10
+
+
+class Shares(NamedTuple):
+    """What a process works on of a batch.
+
+    Attributes:
+        batches: For each of its replicas, the rows it has, padded to the batch's longest sequence.
+            One that has none has the batch's first row, which must not count.
+        lengths: [G] int32: the lengths of all of the batch's sequences.
+    """
+
+    batches: tuple[data.Batch, ...]
+    lengths: tf.Tensor
+
+
+class Replicas:
+    """One replica, in this process, without a strategy; and what there is to several.
+
+    Attributes:
+        count: How many replicas share a batch.
+        workers: How many processes.
+        worker: This one's number.
+    """
+
+    count = 1
+    workers = 1
+    worker = 0
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run directory."""
+        return self.worker == 0
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """In it, networks and optimizer are made."""
+        return contextlib.nullcontext()
+
+    def prepare(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Makes an optimizer ready for `apply`."""
+
+    def batches(
+        self, split: data.Split, batch_size: int, *, seed: int, epoch: int, first_batch: int
+    ) -> tf.data.Dataset:
+        """An epoch's batches, for `step`; see `Split.batches` for the arguments."""
+        return split.batches(batch_size, seed=seed, epoch=epoch, first_batch=first_batch)
+
+    def examples(self, batch: Any) -> tf.Tensor:
+        """How many sequences the whole batch has, a scalar float32."""
+        return tf.cast(tf.shape(batch.labels)[0], tf.float32)
+
+    def step(
+        self, trainer: Trainer | WholeTrainer, batch: Any, *, stop: tf.Tensor, **arguments: Any
+    ) -> tuple[Step, tf.Tensor]:
+        """A training step over all replicas; in a compiled function.
+
+        Args:
+            trainer: What computes it.
+            batch: Of `batches`.
+            stop: Whether this process was asked to stop, a scalar bool.
+            **arguments: Of `trainer.step`.
+
+        Returns:
+            The step of the whole batch, the same everywhere, and whether any process was asked to
+            stop.
+        """
+        return trainer.step(batch, **arguments), stop
+
+    def apply(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+    ) -> None:
+        """Applies a step's gradients everywhere; in a compiled function."""
+        optimizer.apply(gradients, variables)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum over the processes of [N] float64. All must call it."""
+        return values
+
+    def share_state(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives everyone the chief's values. All must call it."""
+
+    def share_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The chief's rows, [N, K] float64, of a number that only it knows. All must call it."""
+        own = rows if self.is_chief else np.zeros((0, rows.shape[1]))
+        count = int(self.total(np.array([float(len(own))]))[0])
+        given = np.zeros((count, rows.shape[1]))
+        given[: len(own)] = own
+        return self.total(given) if count else given
+
+    def check_same(self, configuration: str, split: data.Split) -> None:
+        """Raises UserError, everywhere, if the workers were not started alike."""
+
+    def wait(self) -> None:
+        """Waits until all processes have come here."""
+        self.total(np.zeros(1))
+
+    def errors(self) -> contextlib.AbstractContextManager[Any]:
+        """Turns what TensorFlow raises when a worker is gone into a StartAgainError."""
+        return contextlib.nullcontext()
+
+
+class Distributed(Replicas):
+    """The replicas of a `tf.distribute` strategy."""
+
+    def __init__(self, strategy: tf.distribute.Strategy, nodes: cluster.Cluster | None) -> None:
+        """Keeps the strategy, made for these workers; None: this process alone."""
+        self._strategy = strategy
+        self._cluster = nodes
+        self.count = strategy.num_replicas_in_sync
+        if nodes is not None:
+            self.workers, self.worker = len(nodes.workers), nodes.number
+        self._local = self.count // self.workers
+        self._may_be_without = False
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """See `Replicas`."""
+        return self._strategy.scope()
+
+    def prepare(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Keras's optimizer sums over replicas itself; here that is done before, to be clipped."""
+        optimizer._all_reduce_sum_gradients = list
+
+    def batches(
+        self, split: data.Split, batch_size: int, *, seed: int, epoch: int, first_batch: int
+    ) -> tf.data.Dataset:
+        """See `Replicas`; a dataset of `Shares`."""
+        if batch_size < self.count:
+            raise UserError(
+                f"train.batch_size is the whole batch's, which {self.count} replicas share, but is "
+                f"{batch_size}: give at least {self.count}."
+            )
+        self._may_be_without = 0 < len(split) % batch_size < self.count
+        first = self.worker * self._local
+        shares = [(first + i, self.count) for i in range(self._local)]
+        return split.shares(
+            batch_size, shares, seed=seed, epoch=epoch, first_batch=first_batch
+        ).map(Shares)
+
+    def examples(self, batch: Shares) -> tf.Tensor:
+        """See `Replicas`."""
+        return tf.cast(tf.shape(batch.lengths)[0], tf.float32)
+
+    def step(
+        self, trainer: Trainer | WholeTrainer, batch: Shares, *, stop: tf.Tensor, **arguments: Any
+    ) -> tuple[Step, tf.Tensor]:
+        """See `Replicas`."""
+        names: list[str] = []
+
+        def compute() -> list[tf.Tensor]:
+            replica = tf.distribute.get_replica_context()
+            number = int(tf.get_static_value(replica.replica_id_in_sync_group))
+            share = Share(number, self.count, batch.lengths)
+            own = batch.batches[number - self.worker * self._local]
+            step = trainer.step(own, share=share, **arguments)
+            names[:] = step.metrics
+            values = [*step.gradients, tf.stack([step.metrics[name] for name in names])]
+            if self._may_be_without:
+                values = [tf.where(share.has_rows, v, tf.zeros_like(v)) for v in values]
+            values.append(tf.cast(stop, tf.float32))
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+        # The sums are the same on every replica.
+        sums = tf.nest.map_structure(
+            lambda value: self._strategy.experimental_local_results(value)[0],
+            self._strategy.run(compute),
+        )
+        *gradients, metrics, stop = sums
+        metrics = dict(zip(names, tf.unstack(metrics), strict=True))
+        return Step(gradients, metrics), stop > 0
+
+    def apply(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+    ) -> None:
+        """See `Replicas`."""
+        self._strategy.run(lambda: optimizer.apply(gradients, variables))
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """See `Replicas`."""
+        if self.workers == 1:
+            return values
+        own = tf.constant(values, tf.float64)
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, own, axis=None).numpy()
+
+    def share_state(self, variables: Sequence[tf.Variable]) -> None:
+        """See `Replicas`."""
+        if self.workers == 1:
+            return
+        # As bits: a sum of real numbers would lose the sign of a zero.
+        bits = [tf.bitcast(tf.convert_to_tensor(v), tf.int32) for v in variables]
+        packed = tf.cast(tf.concat([tf.reshape(b, [-1]) for b in bits], 0), tf.int64)
+        packed = packed if self.is_chief else tf.zeros_like(packed)
+        packed = self._strategy.reduce(tf.distribute.ReduceOp.SUM, packed, axis=None)
+        parts = tf.split(tf.cast(packed, tf.int32), [tf.size(b) for b in bits])
+        for variable, own, part in zip(variables, bits, parts, strict=True):
+            variable.assign(tf.bitcast(tf.reshape(part, tf.shape(own)), variable.dtype))
+
+    def check_same(self, configuration: str, split: data.Split) -> None:
+        """See `Replicas`."""
+        # Where the data lies may differ.
+        lines = [line for line in configuration.splitlines() if "data_dir" not in line]
+        marks = {
+            "configuration": "\n".join(lines).encode(),
+            "training data": split.labels.tobytes() + split.lengths.tobytes(),
+        }
+        for what, content in marks.items():
+            every = np.zeros(self.workers)
+            every[self.worker] = zlib.crc32(content)
+            every = self.total(every)
+            others = np.flatnonzero(every != every[0])
+            if len(others):
+                raise UserError(
+                    f"Worker {others[0]} has another {what} than the chief, worker 0: give the "
+                    "same command, with the same files, on every worker."
+                )
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """See `Replicas`."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            aborted = isinstance(error, _LOST) or "Collective ops is aborted" in error.message
+            if self.workers == 1 or not aborted:
+                raise
+            raise self._lost(error.message) from error
+
+    def _lost(self, message: str) -> StartAgainError:
+        match = re.search(r"/job:(\w+)/replica:\d+/task:(\d+)", message)
+        name = self._cluster.describe(match[1], int(match[2])) if match else "another worker"
+        return StartAgainError(
+            f"Lost {name}, so worker {self.worker} stops, too: start the same command again on "
+            "every worker, and the run goes on from its last checkpoint."
+        )
+
+
+def alone() -> Replicas:
+    """No strategy. Raises UserError if TF_CONFIG describes several workers."""
+    nodes = cluster.read()
+    if nodes is not None and len(nodes.workers) > 1:
+        raise UserError(
+            f"TF_CONFIG describes {len(nodes.workers)} workers, but train.strategy is None, so "
+            "that each would train by itself in the same directory: add "
+            "--gin_file=training/multi_worker, or unset TF_CONFIG."
+        )
+    return Replicas()
+
+
+@gin.configurable("MirroredStrategy")
+def mirrored(cpus: int = 1) -> Distributed:
+    """The GPUs of this machine share every batch.
+
+    Args:
+        cpus: Where there is no GPU: so many replicas on the CPU, to try it out. They share its
+            cores, so more than 1 is no faster.
+
+    Returns:
+        The replicas.
+
+    Raises:
+        UserError: `cpus` is out of range, or can't be had any more.
+    """
+    if cpus < 1:
+        raise UserError(f"MirroredStrategy.cpus must be at least 1, but is {cpus}.")
+    if tf.config.list_physical_devices("GPU"):
+        return Distributed(tf.distribute.MirroredStrategy(), None)
+    logging.warning(
+        "There is no GPU: MirroredStrategy has %d replica%s on the CPU.",
+        cpus,
+        "s" * (cpus > 1),
+    )
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    if cpus > 1:
+        try:
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * cpus
+            )
+        except RuntimeError as error:
+            if len(tf.config.list_logical_devices("CPU")) < cpus:
+                raise UserError(
+                    f"MirroredStrategy.cpus = {cpus} must be set before TensorFlow is used in this "
+                    "process: start another."
+                ) from error
+    return Distributed(tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpus)]), None)
+
+
+@gin.configurable("MultiWorkerMirroredStrategy")
+def multi_worker(
+    communication: Literal["AUTO", "RING", "NCCL"] = "AUTO",
+    start_seconds: float = 600.0,
+    check_seconds: float = 10.0,
+) -> Distributed:
+    """The workers that TF_CONFIG names share every batch, and the GPUs of each.
+
+    Args:
+        communication: How sums are made: "RING" over gRPC, "NCCL" between GPUs, or "AUTO".
+        start_seconds: How long a worker waits at the start for the others.
+        check_seconds: Seconds between looks whether the others are there. A process that ends is
+            noticed at once, and a machine that does not answer after half a minute more than this.
+
+    Returns:
+        The replicas. Without TF_CONFIG, or with one worker in it, this process is all.
+
+    Raises:
+        UserError: TF_CONFIG is malformed, or the address is taken.
+        StartAgainError: Not all workers came.
+    """
+    for name, value in (("start_seconds", start_seconds), ("check_seconds", check_seconds)):
+        if value <= 0:
+            raise UserError(f"MultiWorkerMirroredStrategy.{name} must be above 0, but is {value}.")
+    if communication not in ("AUTO", "RING", "NCCL"):
+        raise UserError(
+            "MultiWorkerMirroredStrategy.communication must be 'AUTO', 'RING' or 'NCCL', but is "
+            f"{communication!r}."
+        )
+    nodes = cluster.read()
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=getattr(
+            tf.distribute.experimental.CommunicationImplementation, communication
+        )
+    )
+    jobs = nodes.jobs if nodes is not None and len(nodes.workers) > 1 else {}
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(jobs),
+        task_type=nodes.task if jobs else None,
+        task_id=nodes.index if jobs else None,
+        num_accelerators={"GPU": len(tf.config.list_physical_devices("GPU"))},
+        rpc_layer="grpc",
+    )
+    if jobs:
+        logging.info("Worker %d waits for all %d workers.", nodes.number, len(nodes.workers))
+        _watch_workers(start_seconds, check_seconds)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            cluster_resolver=resolver, communication_options=options
+        )
+    except (RuntimeError, tf.errors.OpError) as error:
+        if "Timeout waiting for the cluster" in str(error):
+            raise StartAgainError(
+                f"Not all of the {len(nodes.workers)} workers ({', '.join(nodes.workers)}) came "
+                f"within {start_seconds:g} seconds (MultiWorkerMirroredStrategy.start_seconds): "
+                "see whether each runs and can be reached, and start the same command again."
+            ) from error
+        if isinstance(error, _LOST):
+            raise StartAgainError(
+                "A worker ended while the others waited for it: start the same command again on "
+                "every worker."
+            ) from error
+        if "start gRPC server" in str(error):
+            address = nodes.workers[nodes.number]
+            raise UserError(
+                f"Worker {nodes.number} can't listen on the port of {address}: another process has "
+                "it, or TF_CONFIG gives two workers of one machine the same."
+            ) from error
+        raise
+    return Distributed(strategy, nodes if jobs else None)
+
+
+def _watch_workers(start_seconds: float, check_seconds: float) -> None:
+    # With its coordination service, the default, TensorFlow ends this process with an abort when
+    # another is gone; with its older check, it raises an error, which can be told.
+    context.context().configure_coordination_service(service_type="")
+    extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
+    extended._enable_check_health = True
+    extended._check_health_initial_timeout = start_seconds
+    extended._check_health_interval = check_seconds
+    extended._check_health_retry_limit = _ATTEMPTS
+    extended._check_health_timeout = _ATTEMPT_SECONDS

@@ -1,0 +1,481 @@
+"""A run in progress: phases, epochs, logging, checkpoints, and going on where a killed one was."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from t2aux import data, evaluation
+from t2aux.errors import UserError
+from t2aux.model.auxiliary import Auxiliary
+from t2aux.training import checkpoints, distribution, divergence, stopping
+from t2aux.training.progress import NoLog, Rate, RunLog
+from t2aux.training.schedule import Phase
+from t2aux.training.trainer import Trainer
+from t2aux.training.whole import WholeTrainer
+
+
+class Position(tf.Module):
+    """Where a run is: all that decides what comes next. Part of every checkpoint.
+
+    The order of the data is a function of (seed, epoch), and all random numbers of a batch are one
+    of (seed, step); so these few numbers are the data's position and the random state.
+    """
+
+    def __init__(self, seed: int, batch_size: int, examples: int) -> None:
+        super().__init__(name="position")
+        self.step = tf.Variable(0, dtype=tf.int64, name="step")
+        self.phase = tf.Variable(0, dtype=tf.int64, name="phase")
+        self.epoch = tf.Variable(0, dtype=tf.int64, name="epoch")
+        self.batch = tf.Variable(0, dtype=tf.int64, name="batch")
+        self.seed = tf.Variable(seed, dtype=tf.int64, name="seed")
+        self.batch_size = tf.Variable(batch_size, dtype=tf.int64, name="batch_size")
+        self.examples = tf.Variable(examples, dtype=tf.int64, name="examples")
+
+    def check(self, seed: int, batch_size: int, examples: int) -> None:
+        """Raises UserError where a restored run can't go on with these."""
+        for name, stored, now in (
+            ("train.seed", self.seed, seed),
+            ("train.batch_size", self.batch_size, batch_size),
+            ("the number of training examples", self.examples, examples),
+        ):
+            if int(stored) != now:
+                raise UserError(
+                    f"This model directory was trained with {name} = {int(stored)}, and can't go "
+                    f"on with {now}: set it back, or use another --model_dir."
+                )
+
+
+class Sums(tf.Module):
+    """Metrics summed on the device, read only when they are logged."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(name="sums")
+        self._sums = {name: tf.Variable(0.0, name=name) for name in names}
+        self._steps = tf.Variable(0.0, name="steps")
+
+    def add(self, values: dict[str, tf.Tensor]) -> None:
+        """Adds a step's values."""
+        for name, value in values.items():
+            self._sums[name].assign_add(value)
+        self._steps.assign_add(1.0)
+
+    def take(self) -> dict[str, float]:
+        """The means over the steps since the last call."""
+        steps = max(float(self._steps), 1.0)
+        means = {name: float(value) / steps for name, value in self._sums.items()}
+        for variable in (*self._sums.values(), self._steps):
+            variable.assign(0.0)
+        return means
+
+
+class Run:
+    """Trains from where its checkpoints are to the end of the last phase, or until SIGTERM."""
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        trainer: Trainer | WholeTrainer,
+        *,
+        replicas: distribution.Replicas,
+        optimizer: keras.optimizers.Optimizer,
+        clip_norm: float | None,
+        position: Position,
+        splits: tuple[data.Split, data.Split],
+        phases: list[Phase],
+        log_every: int,
+        steps_per_call: int,
+        evaluate_every: int,
+        checkpoint_seconds: float,
+        checkpoints_kept: int,
+        on_nan: str,
+        nan_rate_factor: float,
+        nan_back_offs: int,
+    ) -> None:
+        self._directory = directory
+        self._trainer = trainer
+        self._replicas = replicas
+        self._optimizer = optimizer
+        self._clip_norm = clip_norm
+        self._position = position
+        self._train_split, self._test_split = splits
+        self._phases = phases
+        self._log_every = log_every
+        self._steps_per_call = steps_per_call
+        self._evaluate_every = evaluate_every
+        self._checkpoint_seconds = checkpoint_seconds
+        self._batch_size = int(position.batch_size)
+        self._steps_per_epoch = self._train_split.num_batches(self._batch_size)
+        self._stop = stopping.Stop()
+        self._agreed_to_stop = False
+        self._on_nan, self._nan_rate_factor = on_nan, nan_rate_factor
+        self._nan_back_offs = nan_back_offs
+        self._modules = {"classifier": trainer.classifier, "auxiliary": named(trainer.losses)}
+        self._manager = checkpoints.Manager(
+            tf.train.Checkpoint(optimizer=optimizer, position=position, **self._modules),
+            directory / "checkpoints",
+            checkpoints_kept,
+        )
+        names = [*(f"{loss.name}_loss" for loss in trainer.losses), "supervised_loss"]
+        self._sums = Sums(["loss", "gradient_norm", *names, "correct", "examples"])
+        self._guard = divergence.Guard(["loss", *names])
+        self._history = divergence.History(directory)
+        self._rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
+        predict = tf.function(
+            lambda batch: trainer.classifier(batch.inputs, batch.lengths), reduce_retracing=True
+        )
+        self._predict = predict
+
+    @property
+    def _stopping(self) -> bool:
+        """Whether SIGTERM has come; to several workers, whether they have agreed to stop."""
+        return self._agreed_to_stop if self._replicas.workers > 1 else self._stop.requested
+
+    def restore(self) -> None:
+        """Takes over the newest checkpoint that is whole, if there is one. All workers call it.
+
+        Raises:
+            UserError: All are damaged, or it is another run's.
+        """
+        if self._replicas.is_chief:
+            self._restore()
+        self._share()
+
+    def _share(self) -> None:
+        """Gives all workers the chief's state."""
+        optimizer = [variable.value for variable in self._optimizer.variables]
+        self._replicas.share_state(
+            [*self._trainer.variables_in_order, *optimizer, *self._position.variables]
+        )
+        self._history.set_rates(self._replicas.share_rows(self._history.rates()))
+
+    def _restore(self) -> None:
+        path = self._manager.recover()
+        if path is None:
+            self._history.forget()
+            return
+        checkpoints.check(path, **self._modules)
+        position = self._position
+        expected = (int(position.seed), self._batch_size, len(self._train_split))
+        checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
+        position.check(*expected)
+        logging.info("Going on from %s, step %d.", path, int(position.step))
+
+    @data.user_errors()
+    def run(self) -> bool:
+        """Trains. Returns whether the run is done; False after SIGTERM."""
+        total = sum(phase.epochs for phase in self._phases) * self._steps_per_epoch
+        step = int(self._position.step)
+        log = RunLog(self._directory, step) if self._replicas.is_chief else NoLog()
+        with self._stop.listening(), log:
+            logging.info(
+                "%d training and %d test sequences, %d weights, %d steps in all; logs in %s.",
+                len(self._train_split),
+                len(self._test_split),
+                sum(int(tf.size(v)) for v in self._trainer.variables_in_order),
+                total,
+                self._directory,
+            )
+            self._saved_at = time.monotonic()
+            if self._on_nan == divergence.BACK_OFF and self._manager.latest_checkpoint is None:
+                self._save()  # Where to go back to until there is another.
+            self._evaluate_if_due(log, total)
+            done = int(self._position.step) >= total
+            if done:
+                logging.info("This run was done already, at step %d.", total)
+            while not done and not self._stopping:
+                try:
+                    done = self._epoch(log, total)
+                    if done or self._stopping:
+                        self._save()
+                except divergence.NotFinite as error:
+                    self._go_back(log, error)
+            # Nobody is done before what the chief has to save is saved.
+            self._replicas.wait()
+            if self._stopping:
+                logging.info(
+                    "Stopped by SIGTERM; the run is saved at step %d. Start the same command again "
+                    "to go on.",
+                    int(self._position.step),
+                )
+        return done
+
+    def _epoch(self, log: RunLog | NoLog, total: int) -> bool:
+        """Trains to the end of an epoch, or until stopped. Returns whether the run is done."""
+        position = self._position
+        index = int(position.phase)
+        # A phase of 0 epochs, or one that the configuration has shortened since.
+        while int(position.epoch) >= self._phases[index].epochs:
+            index += 1
+            position.phase.assign(index)
+            position.epoch.assign(0)
+        phase = self._phases[index]
+        epoch, batch, step = (int(v) for v in (position.epoch, position.batch, position.step))
+        before = sum(p.epochs for p in self._phases[:index])
+        run_steps = self._steps_of(phase, before * self._steps_per_epoch)
+        iterator = iter(
+            self._replicas.batches(
+                self._train_split,
+                self._batch_size,
+                seed=int(position.seed),
+                epoch=before + epoch,
+                first_batch=batch,
+            )
+        )
+        rate = Rate()
+        rate.update(step)
+        done = False
+        while batch < self._steps_per_epoch and not self._stopping:
+            self._rate_factor.assign(self._history.factor(step))
+            count = min(
+                self._steps_per_call,
+                self._steps_per_epoch - batch,
+                self._log_every - step % self._log_every,
+                (self._history.next_change(step) or total) - step,
+            )
+            made, stop = run_steps(iterator, tf.constant(count))
+            made = int(made)
+            if self._replicas.workers > 1:
+                self._agreed_to_stop = bool(stop)
+            batch, step = batch + made, step + made
+            if made < count:
+                position.batch.assign(batch)
+                if self._stopping:
+                    break
+                raise self._guard.found()
+            at_end = batch == self._steps_per_epoch
+            done = step == total
+            # The means of two phases must not mix.
+            end_of_phase = at_end and epoch + 1 == phase.epochs
+            if step % self._log_every == 0 or end_of_phase:
+                self._log(log, phase, epoch, step, total, rate)
+            position.batch.assign(0 if at_end else batch)
+            if at_end:
+                position.epoch.assign(epoch + 1)
+                if self._evaluate_if_due(log, total):
+                    rate.update(step)
+            self._save_if_time()
+        return done
+
+    def _evaluate_if_due(self, log: RunLog | NoLog, total: int) -> bool:
+        """Evaluates on the test set at an epoch's end, if it has not been. Returns whether it did.
+
+        A run that was stopped by SIGTERM in its evaluation does it when it is started again.
+        """
+        position = self._position
+        step, epoch = int(position.step), int(position.epoch)
+        if int(position.batch) or not epoch:
+            return False
+        phase, every = self._phases[int(position.phase)], self._evaluate_every
+        if not phase.supervised or not (step == total or (every and epoch % every == 0)):
+            return False
+        # The chief's log tells; all evaluate, or none.
+        if self._replicas.total(np.array([float(log.has_test(step))]))[0]:
+            return False
+        return self._evaluate(log, phase, step)
+
+    def _steps_of(
+        self, phase: Phase, first_step: int
+    ) -> Callable[[Iterator], tuple[tf.Tensor, tf.Tensor]]:
+        """The compiled loop over steps of a phase: how many it did, and whether all are to stop.
+
+        Fewer than asked for: SIGTERM came, or the next one gives what is not finite.
+        """
+        if getattr(self, "_compiled", (None,))[0] is phase:
+            return self._compiled[1]
+        trainer, position, replicas = self._trainer, self._position, self._replicas
+        variables = trainer.trained_variables(auxiliary=phase.auxiliary)
+        phase_steps = phase.epochs * self._steps_per_epoch
+        seed, alone = int(position.seed), replicas.workers == 1
+
+        @tf.function(reduce_retracing=True)
+        def run_steps(iterator: Iterator, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            made, go_on, stop = tf.constant(0), tf.constant(True), tf.constant(False)
+            if alone:
+                go_on = tf.logical_not(self._stop.flag)
+            while made < count and go_on:
+                batch = next(iterator)
+                step_in_phase = position.step - first_step
+                step, stop = replicas.step(
+                    trainer,
+                    batch,
+                    stop=tf.identity(self._stop.flag),
+                    seed=tf.stack([tf.constant(seed), tf.cast(position.step, tf.int32)]),
+                    progress=tf.cast(step_in_phase / phase_steps, tf.float32),
+                    supervised=phase.supervised,
+                    auxiliary=phase.auxiliary,
+                )
+                gradients, norm = step.gradients, tf.linalg.global_norm(step.gradients)
+                passes = self._guard.passes(step.metrics, norm)
+                if passes:
+                    if self._clip_norm is not None:
+                        gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+                    rate = phase.rate(step_in_phase, self._steps_per_epoch)
+                    self._optimizer.learning_rate.assign(rate * self._rate_factor)
+                    replicas.apply(self._optimizer, gradients, variables)
+                    examples = replicas.examples(batch)
+                    self._sums.add({**step.metrics, "gradient_norm": norm, "examples": examples})
+                    position.step.assign_add(1)
+                    made += 1
+                # Alone, a signal that came during this step ends it; others agree in the next.
+                go_on = passes & ~(tf.identity(self._stop.flag) if alone else stop)
+            return made, stop
+
+        self._compiled = (phase, run_steps)
+        return run_steps
+
+    def _log(
+        self, log: RunLog | NoLog, phase: Phase, epoch: int, step: int, total: int, rate: Rate
+    ) -> None:
+        means = self._sums.take()
+        examples, correct = means.pop("examples"), means.pop("correct")
+        if phase.supervised:
+            means["accuracy"] = correct / max(examples, 1.0)
+        else:
+            means.pop("supervised_loss")
+        if not phase.auxiliary:
+            for loss in self._trainer.losses:
+                means.pop(f"{loss.name}_loss")
+        speed = rate.update(step)
+        means["learning_rate"] = float(self._optimizer.learning_rate.numpy())
+        if speed:
+            means["steps_per_second"] = speed
+        log.write(step, {"split": "train", "phase": phase.name, "epoch": epoch, **means})
+        shown = "  ".join(
+            f"{name} {value:.4f}"
+            for name, value in means.items()
+            if name.endswith("loss") or name == "accuracy"
+        )
+        logging.info(
+            "%s  epoch %d/%d  step %d/%d  %s  %s steps/s  %s left",
+            phase.name,
+            epoch + 1,
+            phase.epochs,
+            step,
+            total,
+            shown,
+            f"{speed:.2f}" if speed else "?",
+            rate.left(total - step),
+        )
+
+    def _evaluate(self, log: RunLog | NoLog, phase: Phase, step: int) -> bool:
+        """Evaluates on the test set. Returns False if SIGTERM has come meanwhile.
+
+        With several workers it is not ended by that: all must do the same.
+        """
+
+        def look(_: int) -> None:
+            if self._stopping:
+                raise stopping.Stopped
+
+        try:
+            result = evaluation.evaluate(
+                self._predict, self._test_split, self._batch_size, look, self._replicas
+            )
+        except stopping.Stopped:
+            return False
+        log.write(
+            step,
+            {
+                "split": "test",
+                "phase": phase.name,
+                "accuracy": result.accuracy,
+                "loss": result.loss,
+            },
+        )
+        logging.info("test accuracy %.2f %%  loss %.4f", 100 * result.accuracy, result.loss)
+        return True
+
+    def _save(self) -> None:
+        """Writes a checkpoint. All workers must come here, and raise NotFinite alike."""
+        divergence.check_weights([*self._trainer.variables_in_order, *self._optimizer.variables])
+        if self._replicas.is_chief:
+            self._manager.save(int(self._position.step))
+        self._saved_at = time.monotonic()
+
+    def _save_if_time(self) -> None:
+        if time.monotonic() - self._saved_at < self._checkpoint_seconds:
+            return
+        try:
+            self._save()
+        except divergence.NotFinite:
+            # By this worker's own clock; the next step tells all of them.
+            if self._replicas.workers == 1:
+                raise
+
+    def _go_back(self, log: RunLog | NoLog, error: divergence.NotFinite) -> None:
+        """Goes back to the last good checkpoint with a lower rate, or raises UserError."""
+        stop = self._on_nan == divergence.STOP or self._history.back_offs >= self._nan_back_offs
+        if self._replicas.is_chief:
+            event = self._event(error)
+            if stop:
+                self._history.add(event)
+                back_off = self._on_nan == divergence.BACK_OFF
+                raise UserError(
+                    divergence.advice(event, self._history, back_off=back_off)
+                ) from error
+            self._restore_before(event, error)
+        elif stop:
+            raise UserError(
+                f"After {int(self._position.step)} updates there is what is not finite ({error}): "
+                "the chief, worker 0, says where, and what to do."
+            ) from error
+        self._share()
+        self._sums.take()
+        log.rewind(int(self._position.step))
+
+    def _restore_before(self, event: divergence.Event, error: divergence.NotFinite) -> None:
+        """Restores the last good checkpoint, and notes that the rate is lower from there on."""
+        path = self._manager.recover()
+        if path is None:
+            raise UserError(f"{event.sentence(self._history.path)}.") from error
+        self._history.add(
+            dataclasses.replace(
+                event, back_to=checkpoints.step_of(path), rate_factor=self._nan_rate_factor
+            )
+        )
+        checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
+        logging.warning(
+            "%s. Going back to it; the learning rate is multiplied by %g from there on.",
+            event.sentence(self._history.path),
+            self._nan_rate_factor,
+        )
+
+    def _event(self, error: divergence.NotFinite) -> divergence.Event:
+        """Says where an error happened."""
+        position = self._position
+        index, epoch, batch = (int(v) for v in (position.phase, position.epoch, position.batch))
+        if error.in_weights:
+            # It came from the batch before.
+            epoch, batch = (epoch, batch - 1) if batch else (epoch - 1, self._steps_per_epoch - 1)
+        before = sum(phase.epochs for phase in self._phases[:index])
+        order = self._train_split.order(
+            self._batch_size, seed=int(position.seed), epoch=before + epoch
+        )
+        return divergence.Event.of(
+            error,
+            step=int(position.step),
+            phase=self._phases[index].name,
+            epoch=epoch,
+            batch=batch,
+            examples=order[batch * self._batch_size : (batch + 1) * self._batch_size],
+            checkpoint=self._manager.latest_checkpoint,
+        )
+
+
+def named(losses: Sequence[Auxiliary]) -> tf.Module:
+    """The auxiliary networks as checkpoints hold them, under their names.
+
+    So the order in which a configuration lists them does not matter.
+    """
+    module = tf.Module(name="auxiliary")
+    for loss in losses:
+        setattr(module, loss.name, loss)
+    return module
