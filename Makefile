@@ -7,7 +7,7 @@ DEMO_DIR ?= runs/demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-browser lint lock clean
+.PHONY: help demo test test-browser lint lock audit clean
 
 help:
 	@echo "make demo   train, evaluate, export and classify real digits ($(DEMO_DIR))"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-browser   run the demo page's tests; needs chromium and npm"
 	@echo "make lint   check style"
 	@echo "make lock   choose the versions in constraints.txt anew"
+	@echo "make audit  look for known holes in the pinned versions (needs a network)"
 	@echo "make clean  remove $(VENV) and caches"
 
 $(READY): setup.cfg constraints.txt
@@ -49,5 +50,14 @@ lock: $(READY)
 		--constraint - --extra dev --extra quantization --extra serving --universal \
 		--python-version 3.10 --no-header --no-annotate --output-file constraints.txt --upgrade
 
+# pip-audit asks a service on the network, so CI does not run it. With --strict, what it can't look up
+# is an error. Not in $(VENV): its own dependencies are none of ours.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install -q --disable-pip-version-check pip-audit || \
+		{ echo "pip-audit can't be had: nothing was looked up." >&2; exit 1; }
+	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt || \
+		{ echo "There are known holes (above), or pip-audit can't reach its service." >&2; exit 1; }
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

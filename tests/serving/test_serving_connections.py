@@ -67,7 +67,7 @@ def test_idle_connections_are_closed_and_others_come_in(small):
 
 def test_bytes_of_all_requests_are_counted(small):
     address = ("127.0.0.1", small.server.rest_api_port)
-    head = f"POST /v1/models/images:predict HTTP/1.1\r\nContent-Length: {MOST}\r\n\r\n"
+    head = f"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {MOST}\r\n\r\n"
 
     def beside_a_large_one():
         with socket.create_connection(address, timeout=30) as slow:
