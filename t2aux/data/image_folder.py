@@ -50,6 +50,7 @@ _ARCHIVE_DAMAGE = (
     RuntimeError,
     ValueError,
     OverflowError,
+    LookupError,
 )
 # Of long names and other attributes, which tarfile holds, and searches in time that grows faster.
 _MOST_ATTRIBUTE_BYTES = 1 << 15

@@ -222,6 +222,20 @@ def test_a_zip_member_in_another_packing_is_refused(tmp_path):
     refused(read_folder, tmp_path, match="packed in a way that is not read here")
 
 
+def test_a_zip_member_without_a_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        archive.writestr("a/1.png", picture())
+        archive.writestr("x", b"")
+    content = (tmp_path / "train.zip").read_bytes()
+    place = content.rindex(b"PK\x01\x02")
+    # Its name becomes a comment in the directory.
+    lengths = content[place + 28 : place + 34]
+    assert lengths == b"\1\0\0\0\0\0"
+    content = content[: place + 28] + b"\0\0\0\0\1\0" + content[place + 34 :]
+    (tmp_path / "train.zip").write_bytes(content)
+    refused(read_folder, tmp_path, match="Can't read")
+
+
 def test_more_pictures_than_memory_are_told(monkeypatch, tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "1.png").write_bytes(picture())
