@@ -102,6 +102,11 @@ def test_an_npz_header_takes_no_memory(tmp_path, shape):
     refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match="damaged or not an .npz")
 
 
+def test_an_npz_member_holds_what_its_header_says(tmp_path):
+    npz(tmp_path / "x.npz", inputs=npy((1,), content=bytes(8)))
+    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match="what its header says")
+
+
 def test_an_npz_file_of_zeros_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(limits.UNPACKED_MB, "2")
     npz(tmp_path / "x.npz", inputs=npy((10**6,), content=bytes(4 * 10**6)))
