@@ -13,7 +13,9 @@ from t2aux.errors import UserError
 from t2aux.model.auxiliary import Auxiliary
 from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
-from t2aux.training import checkpoints, running
+
+# The loop for its configurables: a run's configuration names them.
+from t2aux.training import checkpoints, loop, running  # noqa: F401
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
