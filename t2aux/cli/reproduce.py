@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             done = running.run(jobs)
         finally:
-            if any(job.result.is_file() for job in jobs):
+            if any(job.result.is_file() or job.part.is_file() for job in jobs):
                 folder = root / _BUDGET.value
                 made = report.write(results.read_all(folder / "rows"), folder / "report")
                 logging.info("The report: %s", ", ".join(map(str, made)))

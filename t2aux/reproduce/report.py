@@ -14,6 +14,9 @@ from t2aux.reproduce.results import Result, Summary
 from t2aux.reproduce.rows import BUDGETS
 
 _MISSING = "–"
+_UNFINISHED = (
+    "A number at so many updates is that of a row which is not finished: not to be compared."
+)
 _DATASETS = {
     "mnist": "MNIST",
     "pmnist": "pMNIST",
@@ -102,7 +105,7 @@ def _budget(budget: str, rows: dict[str, Summary]) -> list[Block]:
     for dataset, paper in {**_PAPER_UPDATES, "dbpedia": None}.items():
         updates = sorted(
             {
-                run.updates
+                run.planned or run.updates
                 for row, summary in rows.items()
                 for run in summary.runs
                 if row.startswith(f"{dataset}/")
@@ -148,22 +151,29 @@ def _section(experiment: Experiment, rows: dict[str, Summary]) -> list[Block]:
 
 
 def value(cell: Cell, measure: str, rows: dict[str, Summary]) -> float | None:
-    """A cell's measured number, in the table's own measure; None: not run.
+    """A cell's measured number, in the table's own measure; None: not run, or not to its end.
 
     Args:
         cell: The cell.
         measure: The experiment's.
         rows: What was measured.
     """
-    if cell.row is None or cell.row.id not in rows:
+    summary = _finished(cell, rows)
+    if summary is None or measure != "lost" or cell.column != "lost":
+        return _number(summary, measure)
+    full = _finished(EXPERIMENTS["figure6"].cells[0], rows)
+    return full.mean - summary.mean if full else None
+
+
+def _finished(cell: Cell, rows: dict[str, Summary]) -> Summary | None:
+    summary = rows.get(cell.row.id) if cell.row else None
+    return summary if summary and summary.finished else None
+
+
+def _number(summary: Summary | None, measure: str) -> float | None:
+    if summary is None:
         return None
-    accuracy = rows[cell.row.id].mean
-    if measure == "error":
-        return 100 - accuracy
-    if measure == "lost" and cell.column == "lost":
-        full = EXPERIMENTS["figure6"].cells[0].row
-        return rows[full.id].mean - accuracy if full and full.id in rows else None
-    return accuracy
+    return 100 - summary.mean if measure == "error" else summary.mean
 
 
 def _table(experiment: Experiment, rows: dict[str, Summary]) -> Table:
@@ -195,7 +205,9 @@ def _table(experiment: Experiment, rows: dict[str, Summary]) -> Table:
         "error": "Error on the test set, %.",
         "lost": "Points of accuracy lost without each part; in the first line, the accuracy, %.",
     }[experiment.measure]
-    return Table(header, lines, f"{caption} {spread}".strip())
+    shown = any(" at " in text for _, *texts in lines for text in texts)
+    unfinished = _UNFINISHED if shown else ""
+    return Table(header, lines, " ".join(filter(None, (caption, spread, unfinished))))
 
 
 def _several(rows: dict[str, Summary]) -> bool:
@@ -207,9 +219,12 @@ def _texts(cell: Cell | None, measure: str, rows: dict[str, Summary]) -> list[st
         return [_MISSING] * 3
     ours = value(cell, measure, rows)
     paper = _MISSING if cell.published is None else f"{cell.published:g}"
+    summary = rows.get(cell.row.id) if cell.row else None
+    if summary and not summary.finished and cell.column != "lost":
+        at = max(run.updates for run in summary.runs)
+        return [paper, f"{_number(summary, measure):.1f} at {at:,}", _MISSING]
     if ours is None:
         return [paper, _MISSING, _MISSING]
-    summary = rows[cell.row.id]
     here = f"{ours:.1f}"
     if summary.spread is not None:
         here += f" ± {summary.spread:.1f} (n {len(summary.runs)})"
@@ -391,7 +406,7 @@ def _runs(rows: dict[str, Summary]) -> Table:
                 [
                     f"{row}, seed {run.seed}",
                     f"{100 * run.accuracy:.2f}",
-                    f"{run.updates:,}",
+                    f"{run.updates:,}" + (f" of {run.planned:,}" if run.planned else ""),
                     f"{run.seconds / 60:.1f}",
                     f"{run.seconds_per_step:.3f}" if run.seconds_per_step else _MISSING,
                     f"{run.peak_mib:,.0f}" if run.peak_mib else _MISSING,

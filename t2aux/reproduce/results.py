@@ -1,4 +1,4 @@
-"""The small JSON that a finished row leaves, and what is read from many of them."""
+"""The small JSON that a row leaves, and what is read from many of them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _KEYS = ("row", "budget", "seed", "accuracy", "test", "train", "updates", "secon
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A finished row, of one seed.
+    """A row of one seed, finished or as far as it is.
 
     Attributes:
         row: The row's id.
         budget: "smoke", "short" or "paper".
         seed: Of the run.
-        accuracy: On the test set at the end, in [0, 1].
+        accuracy: On the test set after all of `updates`, in [0, 1].
         test: (updates, accuracy) along the way.
         train: (updates, accuracy) on the training set along the way; in the joint phase only.
-        updates: Training steps in all.
+        updates: Training steps; of an unfinished row those before its last evaluation.
         seconds: Spent on them.
         pretraining: How many of the updates were before the last phase, the joint one.
         seconds_per_step: The median in the last phase.
@@ -38,6 +38,7 @@ class Result:
         flags: Of the `t2aux train` that made it.
         stand_in: What stood in for the paper's data set; None: nothing did.
         hardware: Where it ran.
+        planned: The training steps of an unfinished row's whole schedule; None: it is finished.
     """
 
     row: str
@@ -56,6 +57,7 @@ class Result:
     hardware: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     finished: str | None = None
+    planned: int | None = None
 
 
 def _count(value: Any) -> bool:
@@ -106,6 +108,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "hardware": _or_none(_text),
     "versions": lambda value: isinstance(value, dict),
     "finished": _or_none(_text),
+    "planned": _or_none(_count),
 }
 
 
@@ -141,6 +144,8 @@ def read(path: pathlib.Path) -> Result:
 def read_all(directory: pathlib.Path) -> list[Result]:
     """The results in a folder, or in the rows/ of a budget of `t2aux reproduce`, or of all budgets.
 
+    Those of unfinished rows are among them.
+
     Raises:
         UserError: There are none, or one is damaged.
     """
@@ -155,10 +160,11 @@ def read_all(directory: pathlib.Path) -> list[Result]:
 
 
 def metrics(model_dir: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
+    """The lines of a run's metrics.jsonl, but for one that is just being written."""
     path = model_dir / "metrics.jsonl"
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"Can't read {path}: {error}.") from error
 
@@ -192,6 +198,17 @@ def measured(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def measured_so_far(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The same of a run that is not finished, up to its last evaluation; None before the first."""
+    tests = [i for i, line in enumerate(lines) if line["split"] == "test"]
+    told = lines[: tests[-1] + 1] if tests else []
+    planned = [line["total_steps"] for line in told if "total_steps" in line]
+    if not planned:
+        return None
+    # Evaluations need not follow a line of training at once.
+    return {**measured(told), "updates": told[-1]["step"], "planned": planned[-1]}
+
+
 def _typical(train: Sequence[dict[str, Any]], phase: str | None) -> float | None:
     """A phase's median rate, in steps a second."""
     rates = [
@@ -214,10 +231,15 @@ class Summary:
     """A row over its seeds.
 
     Attributes:
-        runs: One a seed.
+        runs: One a seed: the finished ones or, if there are none, the others.
     """
 
     runs: list[Result]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the numbers are those of whole schedules."""
+        return all(run.planned is None for run in self.runs)
 
     @property
     def mean(self) -> float:
@@ -271,7 +293,12 @@ def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
                     f"{some[0].seed} ({', '.join(sorted(own ^ settings[0]))}): report on them "
                     "apart, or train one anew."
                 )
-    return {row: Summary(sorted(some, key=lambda r: r.seed)) for row, some in runs.items()}
+    return {
+        row: Summary(
+            sorted([r for r in some if r.planned is None] or some, key=lambda run: run.seed)
+        )
+        for row, some in runs.items()
+    }
 
 
 def _without_seed(flags: Iterable[str]) -> Iterable[str]:

@@ -43,7 +43,7 @@ class Job:
         configuration: What `t2aux train` is told.
         stand_in: What stands in for the paper's data; None: nothing.
         model_dir: The run directory.
-        result: The JSON that it leaves.
+        result: The JSON that it leaves when it is done.
     """
 
     row: Row
@@ -57,6 +57,11 @@ class Job:
     def name(self) -> str:
         """For the log."""
         return f"{self.row.id} seed {self.seed}"
+
+    @property
+    def part(self) -> pathlib.Path:
+        """The JSON of how far it is until then."""
+        return self.result.with_suffix(".part.json")
 
     def command(self) -> str:
         """The command line that trains it."""
@@ -169,26 +174,18 @@ class Runner:
             if worker is not None:
                 why = worker.train(job)
             else:
-                why, used = self._train_alone(job, place)
+                why, used = self._train_alone(job, place, peak)
                 peak = max(used, peak or 0)
                 files.write_json(command, {"flags": flags, "peak_mib": peak})
         finally:
             workers.put(worker)
         if why or self._stopping.is_set():
+            self._write_part(job, peak)
             return why
-        result = results.Result(
-            row=job.row.id,
-            budget=self._budget,
-            seed=job.seed,
-            flags=_without_place(flags),
-            peak_mib=peak,
-            stand_in=job.stand_in,
-            hardware=hardware(),
-            versions=_versions(),
-            finished=time.strftime("%Y-%m-%d"),
-            **results.measured(results.metrics(job.model_dir)),
-        )
+        measured = results.measured(results.metrics(job.model_dir))
+        result = self._result(job, peak, finished=time.strftime("%Y-%m-%d"), **measured)
         results.write(job.result, result)
+        job.part.unlink(missing_ok=True)
         logging.info(
             "%s  %s  done: test accuracy %.2f %% after %d updates, %.0f s",
             place,
@@ -199,8 +196,35 @@ class Runner:
         )
         return None
 
-    def _train_alone(self, job: Job, place: str) -> tuple[str | None, float]:
-        """Trains a row in a process of its own: why it failed or None, and its peak memory, MiB."""
+    def _result(self, job: Job, peak: float | None, **measured: Any) -> results.Result:
+        return results.Result(
+            row=job.row.id,
+            budget=self._budget,
+            seed=job.seed,
+            flags=_without_place(job.configuration.flags()),
+            peak_mib=peak,
+            stand_in=job.stand_in,
+            hardware=hardware(),
+            versions=_versions(),
+            **measured,
+        )
+
+    def _write_part(self, job: Job, peak: float | None) -> None:
+        """Writes how far a row is, once it has been evaluated."""
+        if not (job.model_dir / "metrics.jsonl").is_file():
+            return
+        measured = results.measured_so_far(results.metrics(job.model_dir))
+        if measured is not None:
+            results.write(job.part, self._result(job, peak, **measured))
+
+    def _train_alone(self, job: Job, place: str, peak: float | None) -> tuple[str | None, float]:
+        """Trains a row in a process of its own: why it failed or None, and its peak memory, MiB.
+
+        Args:
+            job: The row.
+            place: Of the row among the others, for the log.
+            peak: The peak memory of earlier sessions, MiB, for what is written of it meanwhile.
+        """
         log = job.model_dir / "stderr.log"
         command = [sys.executable, "-m", "t2aux", "train", f"--model_dir={job.model_dir}"]
         with log.open("w") as stderr:
@@ -223,6 +247,7 @@ class Runner:
                 if time.monotonic() - told > _TELL:
                     told = time.monotonic()
                     logging.info("%s  %s  %s", place, job.name, _last_line(log))
+                    self._write_part(job, peak)
                 time.sleep(_LOOK)
         peak = usage.ru_maxrss / 1024
         stopped = process.returncode == common.STOPPED and self._stopping.is_set()

@@ -347,7 +347,8 @@ class Run:
         means["learning_rate"] = float(self._optimizer.learning_rate.numpy())
         if speed:
             means["steps_per_second"] = speed
-        log.write(step, {"split": "train", "phase": phase.name, "epoch": epoch, **means})
+        told = {"split": "train", "phase": phase.name, "epoch": epoch, "total_steps": total}
+        log.write(step, {**told, **means})
         shown = "  ".join(
             f"{name} {value:.4f}"
             for name, value in means.items()

@@ -57,6 +57,29 @@ def test_what_was_not_run_is_a_dash(tmp_path):
     assert "Table 4" not in markdown
 
 
+def test_an_unfinished_row_says_how_far_it_is(tmp_path):
+    rp_lstm, part = Row("cifar10", "rp_lstm"), Row("cifar10", "rp_lstm", off="pretraining")
+    gru = Row("mnist", "lstm", core="gru")
+    found = [
+        result(R_LSTM, 0.9, planned=2000),
+        result(Row("mnist", "lstm"), 0.5, planned=2000),
+        result(Row("mnist", "lstm"), 0.4, seed=1),
+        result(rp_lstm, 0.6),
+        result(part, 0.5, planned=2000),
+        result(gru, 0.3),
+    ]
+    markdown, _ = write(tmp_path, *found)
+    here = line_of(markdown, "r-LSTM, truncated 300").split("|")[2:5]
+    assert here == [" 96.4 ", " 90.0 at 200 ", " – "]
+    # Under Table 2; Table 3's rows and Figure 6's are dashes, or done.
+    assert markdown.count("not finished") == 1
+    # A seed that is done counts alone.
+    assert line_of(markdown, "LSTM, truncated 300").split("|")[3] == " 40.0 "
+    assert line_of(markdown, "without pretraining").split("|")[2:5] == [" 2.9 ", " – ", " – "]
+    assert "| 200 of 2,000 |" in line_of(markdown, "mnist/r_lstm_truncated, seed 0")
+    assert "| MNIST | 200 to 2,000 |" in markdown
+
+
 def test_error_and_points_lost(tmp_path):
     full = Row("cifar10", "rp_lstm")
     without = Row("cifar10", "rp_lstm", off="pretraining")

@@ -184,6 +184,30 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path):
     assert len(steps) == 5
 
 
+def test_how_far_a_stopped_row_is_can_be_read(tmp_path, monkeypatch):
+    made = runner.Runner(tmp_path, "short", 1)
+    (job,) = made.jobs([Row("mnist", "lstm")], [0], None)
+    train = {"split": "train", "phase": "joint", "total_steps": 90, "steps_per_second": 1.0}
+
+    def train_alone(self, job, place, peak):
+        lines = [{"step": 40, **train}, {"step": 45, "split": "test", "accuracy": 0.5}]
+        (job.model_dir / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        if peak is None:
+            self._stopping.set()
+        return None, 70.0 if peak is None else 60.0
+
+    monkeypatch.setattr(runner.Runner, "_train_alone", train_alone)
+    assert not made.run([job])
+    part = results.read(job.part)
+    assert (part.updates, part.planned, part.accuracy, part.peak_mib) == (45, 90, 0.5, 70.0)
+    assert results.read_all(tmp_path) == [part]
+    # Another process goes on with it, and it is done.
+    assert runner.Runner(tmp_path, "short", 1).run([job])
+    assert not job.part.exists()
+    (done,) = results.read_all(tmp_path)
+    assert (done.planned, done.peak_mib) == (None, 70.0)
+
+
 @pytest.mark.long
 def test_every_row_of_every_table_and_figure_runs(tmp_path):
     began = time.monotonic()
