@@ -28,8 +28,9 @@ def test_a_compiled_loop_stops_between_two_steps():
 
     @tf.function
     def forever():
-        tf.py_function(tell, [steps], tf.int32)
-        while not stop.flag and steps < many:
+        # The loop needs its result: else one executor thread might run the loop first.
+        none = tf.py_function(tell, [steps], tf.int32)
+        while not stop.flag and steps + none < many:
             steps.assign_add(1)
 
     def terminate_when_begun():
