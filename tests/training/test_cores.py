@@ -170,10 +170,10 @@ def run(model_dir, model):
     )
 
 
-# minGRU's graph takes long to build, three times in this test.
+# Their graphs take long to build, three times in this test.
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(m, marks=pytest.mark.long) if m == "MinGRU" else m for m in MODELS],
+    [m if m == "Transformer" else pytest.param(m, marks=pytest.mark.long) for m in MODELS],
 )
 def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_path):
     done = run(tmp_path / "quiet", model)

@@ -100,7 +100,7 @@ def test_a_run_explains_itself(quiet_run):
 
 
 # In pretraining, across the phases' border, in the joint phase.
-@pytest.mark.parametrize("step", [3, 13, 24])
+@pytest.mark.parametrize("step", [3, pytest.param(13, marks=pytest.mark.long), 24])
 def test_a_killed_run_ends_with_the_same_weights(quiet_run, tmp_path, step):
     process = start_and_wait_for_step(tmp_path / "run", step)
     process.kill()
