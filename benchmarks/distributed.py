@@ -55,7 +55,7 @@ def _work(name: str) -> None:
     from t2aux.training import distribution
     from t2aux.training.trainer import Trainer
 
-    replicas = distribution.multi_worker() if "TF_CONFIG" in os.environ else distribution.alone()
+    replicas = distribution.multi_worker() if "TF_CONFIG" in os.environ else distribution.replicas_of(None)
     split = data.load("train", name="digits", side=_SIDE.value - 2, border=1)
     kind = {"r-LSTM": Reconstruction, "p-LSTM": Prediction}[name]
     with replicas.scope():

@@ -2,9 +2,10 @@ r"""Inference side by side: our artefacts against ONNX Runtime and torch with th
 
 An LSTM of 128 cells with its head, over pixels, random weights. One sequence at a time runs in one
 thread, as on a device, and is timed by the thread's own clock, so that other programs on the
-machine disturb little; batches run on all cores and are timed by the wall clock, and so is what
-`t2aux serve` answers over gRPC, by its defaults but for its threads. All run in turn within each
-repetition. ONNX Runtime and torch are the extra `benchmarks`.
+machine disturb little; batches run on all cores and are timed by the wall clock. So are the
+SavedModel, which TensorFlow runs in threads of its own, and what `t2aux serve` answers over gRPC,
+by its defaults but for its threads. All run in turn within each repetition. ONNX Runtime and torch
+are the extra `benchmarks`.
 
   python -m benchmarks.inference                          # all four sizes
   python -m benchmarks.inference --batches=1 --lengths=784 --repeat=100
@@ -45,6 +46,7 @@ _REPEAT = flags.DEFINE_integer("repeat", 30, "Repetitions at T 784; fewer at lon
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
 
 _PEER = "ONNX Runtime"
+_SAVED_MODEL = "SavedModel"
 _SERVED = "t2aux serve, gRPC"
 Run = Callable[[], np.ndarray]
 
@@ -220,19 +222,17 @@ def measure(size: Size, repeat: int) -> dict[str, dict[str, float]]:
     wanted = tf.nn.softmax(network(tf.constant(inputs))).numpy()
     single = size.batch == 1
     threads = 1 if single else os.cpu_count() or 1
-    clocks: dict[str, Callable[[], float]] = {}
+    # What does not work in this thread.
+    clocks = dict.fromkeys((_SAVED_MODEL, _SERVED), time.perf_counter)
     runs: dict[str, Run] = {}
     sizes: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        # Its threads are TensorFlow's own, so that it is measured on batches only.
-        if not single:
-            runs["SavedModel"] = saved_model_run(network, inputs, folder / "model")
-        else:
+        if single:
             for name, run, count in tflite_runs(network, inputs, size):
                 runs[name], sizes[name] = run, count
+        runs[_SAVED_MODEL] = saved_model_run(network, inputs, folder / "model")
         runs[_SERVED] = stack.enter_context(served_run(network, inputs, folder / "served"))
-        clocks[_SERVED] = time.perf_counter
         peer = onnx_run(network, inputs, threads)
         if peer is not None:
             runs[_PEER], sizes[_PEER] = peer

@@ -1,5 +1,6 @@
 """t2aux classify: every form of a classifier, every kind of input, and what goes wrong."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -415,6 +416,40 @@ def test_texts_with_anything_in_them(texts):
     heading, *lines = done.stdout.splitlines()
     assert heading.endswith(", 6 steps")
     assert [line.split()[0] for line in lines] == ["2", "4", "6"]
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bytes"])
+def test_a_text_that_is_cut_is_told(tokens, tmp_path):
+    vocabulary = small_exports.TEXT.vocabulary if tokens == "characters" else None
+    info = dataclasses.replace(small_exports.TEXT, tokens=tokens, vocabulary=vocabulary)
+    assert info.max_length == 100
+    wide = "é" * (51 if tokens == "bytes" else 101)
+    inputs = [*reading.read_inputs(info, [], ["a" * 100, "a" * 600, wide[1:], wide])]
+    (tmp_path / "long.txt").write_text("a" * 101)
+    (tmp_path / "exact.txt").write_text("a" * 100 + "\n")
+    np.savez(tmp_path / "ids.npz", inputs=np.ones([2, 101], int), lengths=[100, 101])
+    files = [tmp_path / name for name in ("long.txt", "exact.txt", "ids.npz")]
+    inputs += reading.read_inputs(info, map(str, files))
+    assert [item.cut for item in inputs] == [False, True, False, True, True, False, False, True]
+    assert {len(item.sequence) for item in inputs} == {100}
+    unlimited = dataclasses.replace(info, max_length=None)
+    assert [item.cut for item in reading.read_inputs(unlimited, [], ["a" * 600])] == [False]
+
+
+def test_an_answer_to_a_part_of_a_text_says_so(texts):
+    model = f"--model={texts[0] / litert.WHOLE}"
+    given = ["--text=" + "ab " * 200, "--text=" + "a" * 100]
+    part, whole = (
+        line for line in without_tensorflow(model, *given).stdout.splitlines() if line[0] != " "
+    )
+    assert part.endswith("%, from its first 100 steps")
+    assert whole.endswith("%")
+    streamed = without_tensorflow(model, *given, "--stream", "--segment=100").stdout.splitlines()
+    assert streamed[0].endswith(", its first 100 steps")
+    assert streamed[2].endswith("aaa...', 100 steps")
+    for flags in ([], ["--stream", "--segment=100"]):
+        lines = without_tensorflow(model, *given, "--json", *flags).stdout.splitlines()
+        assert [json.loads(line)["cut"] for line in lines] == [True, False]
 
 
 def test_what_was_classified_before_an_error_is_printed(images, picture, tmp_path):

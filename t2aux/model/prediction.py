@@ -16,7 +16,7 @@ class Prediction(Anchored):
     """p-LSTM: from an anchor on, predict the next token from the main LSTM's outputs.
 
     An auxiliary LSTM is stacked on the main LSTM, which goes on reading the true tokens (paper,
-    Figure 2 right). The gradient stops just before the anchor.
+    Figure 2 right). The gradient stops just before the anchor, but under full BPTT of both losses.
     """
 
     def __init__(

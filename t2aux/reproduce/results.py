@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from absl import logging
+
 from t2aux import files
 from t2aux.errors import UserError
 from t2aux.reproduce.rows import BUDGETS
@@ -156,7 +158,16 @@ def read_all(directory: pathlib.Path) -> list[Result]:
             f"There are no results in {directory}: give the --output_dir of `t2aux reproduce`, "
             "or a folder of the JSON files in its rows/."
         )
-    return [read(path) for path in paths]
+    found = []
+    for path in paths:
+        try:
+            found.append(read(path))
+        except UserError as error:
+            if not path.name.endswith(".part.json"):
+                raise
+            # It is written anew as soon as its row goes on.
+            logging.warning("%s", error)
+    return found
 
 
 def metrics(model_dir: pathlib.Path) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ _OFF = {
     "distant past": ["Reconstruction.distant_past = False"],
     "input projection": ["Classifier.projection_size = None"],
     "reversed reconstruction": ["Reconstruction.reverse = False"],
-    "second auxiliary layer": ["Reconstruction.layers = 1"],
+    "second auxiliary layer": ["Reconstruction.layers = 1", "Prediction.layers = 1"],
 }
 
 

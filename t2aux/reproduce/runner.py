@@ -26,11 +26,12 @@ import t2aux
 from t2aux import files
 from t2aux.cli import common
 from t2aux.errors import UserError
-from t2aux.reproduce import documents, results, rows
+from t2aux.reproduce import dependent, documents, results, rows
 from t2aux.reproduce.rows import Configuration, Row
 
-# Seconds between two looks at a row's progress, and between two lines about it.
-_LOOK, _TELL = 0.2, 30.0
+# Seconds between two looks at a row's progress, and between two lines about it; and that a row's
+# process of an earlier command, which was killed, has to save itself.
+_LOOK, _TELL, _LEAVE = 0.2, 30.0, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +113,15 @@ class Runner:
     def _check(self, job: Job) -> None:
         """Raises UserError where the row was made, or begun, with other settings."""
         wanted = _without_place(job.configuration.flags())
-        for path in (job.result, job.model_dir / "command.json"):
-            if path.is_file() and _without_place(_read(path).get("flags", [])) != wanted:
+        command = job.model_dir / "command.json"
+        for path in (job.result, command):
+            if not path.is_file():
+                continue
+            flags = _read(path)["flags"] if path == command else results.read(path).flags
+            if _without_place(flags) != wanted:
                 raise UserError(
                     f"{path} is of {job.row.id} with other settings than it has now: give another "
-                    f"--output_dir, or remove {job.model_dir} and {job.result}."
+                    f"--output_dir, or remove {job.model_dir}, {job.result} and {job.part}."
                 )
 
     def run(self, jobs: Sequence[Job]) -> bool:
@@ -163,6 +168,15 @@ class Runner:
         """Trains a row. Returns why it failed, or None."""
         if self._stopping.is_set():
             return None
+        try:
+            return self._try_to_train(job, place, workers)
+        except UserError as error:
+            return str(error)
+
+    def _try_to_train(
+        self, job: Job, place: str, workers: queue.Queue[_Worker | None]
+    ) -> str | None:
+        """The same; what it can't read or write is a UserError."""
         files.ensure_directory(job.model_dir)
         flags, command = job.configuration.flags(), job.model_dir / "command.json"
         # The highest of all sessions, when the row was stopped in between.
@@ -213,9 +227,13 @@ class Runner:
         """Writes how far a row is, once it has been evaluated."""
         if not (job.model_dir / "metrics.jsonl").is_file():
             return
-        measured = results.measured_so_far(results.metrics(job.model_dir))
-        if measured is not None:
-            results.write(job.part, self._result(job, peak, **measured))
+        try:
+            measured = results.measured_so_far(results.metrics(job.model_dir))
+            if measured is not None:
+                results.write(job.part, self._result(job, peak, **measured))
+        except UserError as error:
+            # It is only for the report: the row itself goes on, or says why not.
+            logging.warning("%s  how far it is can't be told: %s", job.name, error)
 
     def _train_alone(self, job: Job, place: str, peak: float | None) -> tuple[str | None, float]:
         """Trains a row in a process of its own: why it failed or None, and its peak memory, MiB.
@@ -226,7 +244,8 @@ class Runner:
             peak: The peak memory of earlier sessions, MiB, for what is written of it meanwhile.
         """
         log = job.model_dir / "stderr.log"
-        command = [sys.executable, "-m", "t2aux", "train", f"--model_dir={job.model_dir}"]
+        self._wait_for_predecessor(job)
+        command = dependent.command("train", f"--model_dir={job.model_dir}")
         with log.open("w") as stderr:
             process = subprocess.Popen(
                 command + job.configuration.flags(),
@@ -254,6 +273,14 @@ class Runner:
         if process.returncode == 0 or stopped:
             return None, peak
         return f"status {process.returncode}: {_last_line(log)}", peak
+
+    def _wait_for_predecessor(self, job: Job) -> None:
+        """Waits a while for the process of a command that was killed, which may be saving."""
+        until = time.monotonic() + _LEAVE
+        while time.monotonic() < until and not self._stopping.is_set():
+            with contextlib.suppress(UserError), files.locked(job.model_dir):
+                return
+            time.sleep(_LOOK)
 
     @contextlib.contextmanager
     def _on_sigterm(self) -> Iterator[None]:
@@ -338,8 +365,9 @@ def hardware() -> str:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     value = files.read_json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it should hold a JSON object. Remove it.")
+    flags = value.get("flags") if isinstance(value, dict) else None
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise UserError(f"{path} is damaged: it should hold the flags of a run. Remove it.")
     return value
 
 

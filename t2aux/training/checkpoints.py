@@ -125,6 +125,17 @@ class Manager:
         integrity.clear(self.directory, found)
         return self.latest_checkpoint
 
+    def before(self, path: str) -> str | None:
+        """The newest that is whole of those older than another; None: there is none."""
+        return integrity.newest(self.directory, before=step_of(path)).path
+
+    def go_back(self, path: str) -> None:
+        """Removes what is newer than a checkpoint, from which the run goes on."""
+        for step in integrity.steps(self.directory):
+            if step > step_of(path):
+                integrity.remove(integrity.prefix(self.directory, step))
+        self.latest_checkpoint = path
+
     def save(self, step: int) -> None:
         """Writes the checkpoint of a step, unless it is there.
 

@@ -13,9 +13,10 @@ the others get its values from it. They write nothing.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import gin
@@ -283,16 +284,39 @@ class Distributed(Replicas):
         )
 
 
-def alone() -> Replicas:
-    """No strategy. Raises UserError if TF_CONFIG describes several workers."""
+def replicas_of(strategy: Callable[[], Replicas] | None) -> Replicas:
+    """Makes the replicas of `train.strategy`.
+
+    Args:
+        strategy: `mirrored` or `multi_worker`, as gin has configured it; None: no strategy.
+
+    Returns:
+        The replicas.
+
+    Raises:
+        UserError: It is something else, or does not go with TF_CONFIG.
+    """
+    if strategy is None:
+        _check_alone("train.strategy is None")
+        return Replicas()
+    known = [inspect.unwrap(function) for function in (mirrored, multi_worker)]
+    if not callable(strategy) or inspect.unwrap(strategy) not in known:
+        raise UserError(
+            "train.strategy must be @MirroredStrategy or @MultiWorkerMirroredStrategy, without "
+            "parentheses, or None: --gin_file=training/mirrored and training/multi_worker set it."
+        )
+    return strategy()
+
+
+def _check_alone(what: str) -> None:
+    """Raises UserError if TF_CONFIG describes several workers, and `what` knows nothing of it."""
     nodes = cluster.read()
     if nodes is not None and len(nodes.workers) > 1:
         raise UserError(
-            f"TF_CONFIG describes {len(nodes.workers)} workers, but train.strategy is None, so "
-            "that each would train by itself in the same directory: add "
-            "--gin_file=training/multi_worker, or unset TF_CONFIG."
+            f"TF_CONFIG describes {len(nodes.workers)} workers, but {what}, so that each would "
+            "train by itself in the same directory: give --gin_file=training/multi_worker, or "
+            "unset TF_CONFIG."
         )
-    return Replicas()
 
 
 @gin.configurable("MirroredStrategy")
@@ -307,10 +331,12 @@ def mirrored(cpus: int = 1) -> Distributed:
         The replicas.
 
     Raises:
-        UserError: `cpus` is out of range, or can't be had any more.
+        UserError: `cpus` is out of range, or can't be had any more, or TF_CONFIG describes several
+            workers.
     """
     if cpus < 1:
         raise UserError(f"MirroredStrategy.cpus must be at least 1, but is {cpus}.")
+    _check_alone("train.strategy is @MirroredStrategy, which is for one machine")
     if tf.config.list_physical_devices("GPU"):
         return Distributed(tf.distribute.MirroredStrategy(), None)
     logging.warning(

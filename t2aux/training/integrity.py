@@ -121,7 +121,7 @@ def problem(path: str) -> str | None:
     return _broken_seal(path)
 
 
-def newest(directory: pathlib.Path) -> Found:
+def newest(directory: pathlib.Path, before: int | None = None) -> Found:
     """Finds the newest checkpoint that can be used.
 
     One without a seal can be used if TensorFlow can read all of it and nothing older has a seal;
@@ -129,10 +129,12 @@ def newest(directory: pathlib.Path) -> Found:
 
     Args:
         directory: The folder of the checkpoints. It may be written to meanwhile.
+        before: Only older ones than that of this step; None: all.
     """
     while True:
         listed = _listed(directory)
-        found = _newest(directory, listed)
+        older = {part for part in listed if before is None or part[0] < before}
+        found = _newest(directory, older)
         # Where a training process has removed it meanwhile, there is a newer one.
         if found.path is not None or _listed(directory) == listed:
             return found

@@ -126,7 +126,7 @@ def train(
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     # Before anything else of TensorFlow's: its workers are to know each other from the start.
-    replicas = distribution.alone() if strategy is None else strategy()
+    replicas = distribution.replicas_of(strategy)
     directory = pathlib.Path(model_dir)
     if replicas.is_chief:
         files.ensure_directory(directory)

@@ -197,6 +197,7 @@ class Run:
                         self._save()
                 except divergence.NotFinite as error:
                     self._go_back(log, error)
+                    done = False
             # Nobody is done before what the chief has to save is saved.
             self._replicas.wait()
             if self._stopping:
@@ -205,7 +206,8 @@ class Run:
                     "to go on.",
                     int(self._position.step),
                 )
-        return done
+        # What was stopped in its last evaluation has that to make.
+        return done and not self._stopping
 
     def _epoch(self, log: RunLog | NoLog, total: int) -> bool:
         """Trains to the end of an epoch, or until stopped. Returns whether the run is done."""
@@ -324,8 +326,11 @@ class Run:
                     self._sums.add({**step.metrics, "gradient_norm": norm, "examples": examples})
                     position.step.assign_add(1)
                     made += 1
-                # Alone, a signal that came during this step ends it; others agree in the next.
-                go_on = passes & ~(tf.identity(self._stop.flag) if alone else stop)
+                if alone:
+                    # A signal that came during this step ends it; several agree in the next one.
+                    with tf.control_dependencies([passes]):
+                        stop = self._stop.flag.read_value()
+                go_on = passes & ~stop
             return made, stop
 
         self._compiled = (phase, run_steps)
@@ -433,19 +438,27 @@ class Run:
         log.rewind(int(self._position.step))
 
     def _restore_before(self, event: divergence.Event, error: divergence.NotFinite) -> None:
-        """Restores the last good checkpoint, and notes that the rate is lower from there on."""
+        """Restores the last good checkpoint, and notes that the rate is lower from there on.
+
+        That of the step itself is passed over for the one before: with the same weights and the
+        same batch, no rate would help.
+        """
         path = self._manager.recover()
         if path is None:
             raise UserError(f"{event.sentence(self._history.path)}.") from error
+        if checkpoints.step_of(path) == event.step:
+            path = self._manager.before(path) or path
         self._history.add(
             dataclasses.replace(
                 event, back_to=checkpoints.step_of(path), rate_factor=self._nan_rate_factor
             )
         )
         checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
+        self._manager.go_back(path)
         logging.warning(
-            "%s. Going back to it; the learning rate is multiplied by %g from there on.",
+            "%s. Going back to %s; the learning rate is multiplied by %g from there on.",
             event.sentence(self._history.path),
+            pathlib.Path(path).name,
             self._nan_rate_factor,
         )
 

@@ -88,15 +88,16 @@ class Step(NamedTuple):
 class Trainer(tf.Module):
     """Computes truncated gradients of L = L_supervised + sum of w * L_auxiliary (paper, section 3).
 
-    Where both truncations are "full" there is one pass with everything in it; that is also the
-    plainest form of the method, which the other is tested against. Otherwise the batch is swept
+    Where both truncations are "full" there is one pass with everything in it, in which nothing
+    stops a gradient, that of a prediction before its anchor neither [us]; that is also the plainest
+    form of the method, which the other is tested against. Otherwise the batch is swept
     without gradient, and three kinds of windows are run again with it:
 
     - supervised: the last `supervised_bptt` steps of every sequence;
     - reconstruction: `auxiliary_bptt` steps before an anchor. All segments are decoded first, as
       one batch; the decoder's gradient with respect to the states at the anchors is then carried on
       into the windows, one window at a time;
-    - prediction: the segments from the anchors on, as one batch.
+    - prediction: the segments from the anchors on, as one batch; the gradient stops at the anchors.
 
     A loss over whole sequences goes over them in windows of its own, whatever the others do. One of
     weight 0 is measured and takes no part in the gradient: the classifier then learns what it would
@@ -201,9 +202,8 @@ class Trainer(tf.Module):
         anchored = [d for d in trained if d.anchors is not None]
         gradients, metrics = [tf.zeros_like(v) for v in self._variables], {}
         if supervised or anchored:
-            in_one_pass = self.auxiliary_bptt == "full" and (
-                self.supervised_bptt == "full" or not supervised
-            )
+            # In pretraining as in the joint phase.
+            in_one_pass = self.auxiliary_bptt == "full" == self.supervised_bptt
             compute = self._full if in_one_pass else self._windowed
             gradients, metrics = compute(aligned, anchored, seed, progress, supervised=supervised)
         for d in trained:

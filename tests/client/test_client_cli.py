@@ -55,7 +55,7 @@ def test_texts_and_json(served, scheme):
     batched = client(f"--server={it.addresses[scheme]}", *texts, "--batch=2")
     assert (one.returncode, one.stderr, batched.stderr) == (0, "", "")
     answers = [json.loads(line) for line in one.stdout.splitlines()]
-    assert [a["of"] for a in answers] == [3, 6, 100]
+    assert [(a["of"], a["cut"]) for a in answers] == [(3, False), (6, False), (100, True)]
     for found in (batched.stdout, classify(it.directory, *texts) if scheme == "grpc" else ""):
         for answer, other in zip(answers, map(json.loads, found.splitlines()), strict=False):
             assert (answer["input"], answer["class"]) == (other["input"], other["class"])

@@ -38,6 +38,11 @@ def test_every_artefact_is_measured(exported):
         assert (comparison.milliseconds is not None) == (name in FILES)
 
 
+def card_row(card, name):
+    (row,) = [line for line in card.splitlines() if line.startswith(f"| {name} | ")]
+    return row
+
+
 def test_parity_json_and_the_tables_say_the_same(exported):
     written = files.read_json(exported.directory / "parity.json")
     assert written == json.loads(json.dumps(exported.parity.to_json()))
@@ -46,7 +51,11 @@ def test_parity_json_and_the_tables_say_the_same(exported):
     for name, comparison in exported.parity.artefacts.items():
         size = f"{comparison.bytes / 1000:,.0f} kB"
         assert f"| {name} | {comparison.accuracy:.2%} | 100.00% |" in card
-        assert [line for line in table.splitlines() if name in line and line.endswith(size)]
+        (line,) = [line for line in table.splitlines() if line.strip().startswith(f"{name} ")]
+        assert line.endswith(size)
+        time_taken = f"{comparison.milliseconds:.3g} ms" if name in FILES else " ms"
+        assert (time_taken in line) == (name in FILES)
+        assert (f"| {time_taken} |" in card_row(card, name)) == (name in FILES)
 
 
 def test_an_artefact_that_is_off_leaves_nothing(exports, tmp_path, monkeypatch):

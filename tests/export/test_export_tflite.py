@@ -1,5 +1,9 @@
 """The TensorFlow Lite files in LiteRT."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +17,7 @@ from t2aux.export import flatbuffer, tflite
 from t2aux.export.runtimes import CheckpointClassifier
 from t2aux_ondevice import litert
 from t2aux_ondevice.sequences import segments
-from tests import networks
+from tests import cli_helpers, networks
 
 EXACT = 1e-6
 LOOP = "WHILE"
@@ -224,3 +228,42 @@ def test_16384_steps_in_segments_equal_the_whole():
     np.testing.assert_allclose(answer["probabilities"], wanted, atol=EXACT)
     reference = CheckpointClassifier(classifier).probabilities(sequence)
     np.testing.assert_allclose(wanted[0], reference, atol=EXACT)
+
+
+# In a process of its own, since memory that others have freed would be taken first.
+READ_STEPS = """
+import sys
+import numpy as np
+import psutil
+from t2aux_ondevice import litert
+stream = litert.LiteRTClassifier(sys.argv[1]).start()
+process = psutil.Process()
+for step, value in enumerate(np.random.default_rng(0).random((16384, 1, 1)), 1):
+    stream.read(value)
+    if step == 2048:
+        before = process.memory_info().rss
+print(stream.steps, process.memory_info().rss - before)
+"""
+
+
+@pytest.mark.parametrize("form", [litert.STREAM_FORM, litert.STATEFUL_FORM])
+def test_a_sequence_that_comes_in_is_read_in_constant_memory(tmp_path, form):
+    """Were the state or the answer of every step kept, it would be 14 MB or more."""
+    info = networks.vectors_info(classes=256)
+    content = tflite.convert(networks.classifier(info, hidden=128), form)
+    name = litert.file_name(form)
+    (tmp_path / name).write_bytes(content)
+    described = {
+        **litert.description(info),
+        "artefacts": {name: {"form": form, "variant": "float32", "segment": 1}},
+        "files": {name: litert.digest(content)},
+    }
+    (tmp_path / litert.METADATA).write_text(json.dumps(described))
+    command = [sys.executable, "-c", READ_STEPS, tmp_path / name]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=cli_helpers.environment(), timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    steps, grown = map(int, done.stdout.split())
+    assert steps == 16384
+    assert grown < 5 << 20

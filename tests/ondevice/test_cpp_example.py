@@ -1,5 +1,6 @@
 """The C++ example: compiled here, and held against the Python client."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -11,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from t2aux.export import tflite, variants
-from t2aux_ondevice import litert
+from t2aux_ondevice import litert, reading
+from t2aux_ondevice.errors import UserError
 from tests import networks, small_exports
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2] / "export/ondevice/cpp"
@@ -100,7 +102,8 @@ def test_it_answers_as_the_python_client(classify, exports, kind, form):
     path = exports / kind / litert.file_name(form)
     client = litert.LiteRTClassifier(path)
     found = []
-    for seed, steps in enumerate([16] if INFOS[kind].length else [1, 2, 9, 301]):
+    longest = INFOS[kind].max_length or 301
+    for seed, steps in enumerate([16] if INFOS[kind].length else [1, 2, 9, longest]):
         sequence = sequence_of(INFOS[kind], steps, seed)
         expected = client.probabilities(sequence)
         for arguments, given in (
@@ -131,7 +134,7 @@ def test_it_streams_as_the_python_client(classify, exports, kind, segment):
     np.testing.assert_array_equal(last, probabilities[-1:])
 
 
-def test_it_reads_bytes_as_pixels_and_as_ids(classify, exports):
+def test_it_reads_bytes_as_pixels(classify, exports):
     pixels = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
     for form in FORMS:
         client = litert.LiteRTClassifier(exports / "images" / litert.file_name(form))
@@ -139,11 +142,144 @@ def test_it_reads_bytes_as_pixels_and_as_ids(classify, exports):
         path = exports / "images" / litert.file_name(form)
         _, found = answers(classify, path, "--input=bytes", given=pixels.tobytes())
         np.testing.assert_allclose(found, [expected], rtol=0, atol=1e-6)
-    ids = np.array([3, 0, 6, 1], np.uint8)
-    path = exports / "text" / litert.WHOLE
-    _, found = answers(classify, path, "--input=bytes", given=ids.tobytes())
-    expected = litert.LiteRTClassifier(path).probabilities(ids)
+
+
+# Latin, Greek, Han and what is no letter, in and out of the Basic Multilingual Plane.
+LETTERS = [*map(chr, range(32, 127)), *map(chr, range(0x391, 0x3CA)), *'é中文\n"\\\u2028😀𝄞\x01']
+TEXTS = {
+    "characters": dataclasses.replace(
+        INFOS["text"], vocabulary=("\ufffd", *dict.fromkeys(LETTERS))
+    ),
+    "bytes": dataclasses.replace(INFOS["text"], tokens="bytes", vocabulary=None),
+}
+
+
+@pytest.fixture(scope="module", params=TEXTS)
+def texts(request, tmp_path_factory):
+    """The folder of an export that reads texts, and what it reads."""
+    info = TEXTS[request.param]
+    assert info.vocabulary_size > 122
+    path = tmp_path_factory.mktemp("texts") / "export"
+    small_exports.write(path, info)
+    return path, info
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A village in Norway.",
+        "Ἀθῆναι, αβγ ΑΒΓ \u2028 中文 😀𝄞\x01",
+        "ж is not in the vocabulary, 🚀 neither",
+        '"\\',
+        "\ufeffa byte order mark before it",
+        "\ufeff\ufeff",
+        "a line break at its end\n",
+        "another\r\n",
+        "one of the old kind\r",
+        "two\n\n",
+        "\r\r\n and \n\r",
+        " " * 30 + "x",
+        "z" * 100,
+    ],
+)
+def test_a_text_is_read_as_by_the_python_client(classify, texts, tmp_path, form, text):
+    folder, info = texts
+    path = folder / litert.file_name(form)
+    given = text.encode()
+    (tmp_path / "it.txt").write_bytes(given)
+    (item,) = reading.read_inputs(info, [str(tmp_path / "it.txt")])
+    expected = litert.LiteRTClassifier(path).probabilities(item.sequence)
+    read, found = answers(classify, path, "--input=bytes", given=given)
+    assert read == [len(item.sequence)]
     np.testing.assert_allclose(found, [expected], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("text", ["é" * 60 + "a" * 240, " " * 150 + "x", "中" * 101, "a" * 101])
+def test_a_long_text_is_cut_as_by_the_python_client(classify, texts, tmp_path, form, text):
+    folder, info = texts
+    path = folder / litert.file_name(form)
+    ids = info.text_ids(text)
+    assert len(ids) == 100
+    expected = litert.LiteRTClassifier(path).probabilities(ids)
+    for arguments, given in (
+        (["--input=bytes"], text),
+        (["--input=raw"], np.append(ids, [1] * 50).astype("<i4").tobytes()),
+        (["--input=text"], as_text([*ids, 1])),
+    ):
+        done = run(classify, path, *arguments, given=given)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == (
+            b"classify: the input was cut after 100 steps, the classifier's longest.\n"
+        )
+        steps, *found = done.stdout.split()
+        assert int(steps) == 100
+        np.testing.assert_allclose(np.array(found, float), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (b"", "The text is empty"),
+        (b"\xef\xbb\xbf\n", "The text is empty"),
+        (" \t\x1c\x85\xa0\u1680\u2003\u2029\u3000\n".encode(), "The text is empty"),
+        (b" " * 500, "The text is empty"),
+        (b"\xff", "not a text in UTF-8"),
+        (b"ab\xc3", "not a text in UTF-8"),
+        (b"\xc0\x80", "not a text in UTF-8"),
+        (b"\xed\xa0\x80", "not a text in UTF-8"),
+        (b"\xf4\x90\x80\x80", "not a text in UTF-8"),
+    ],
+)
+def test_a_wrong_text_is_one_sentence(classify, texts, tmp_path, form, given, message):
+    folder, info = texts
+    (tmp_path / "it.txt").write_bytes(given)
+    with pytest.raises(UserError, match=r"is empty|is not a text in UTF-8"):
+        list(reading.read_inputs(info, [str(tmp_path / "it.txt")]))
+    path = folder / litert.file_name(form)
+    assert message in fails(classify, path, "--input=bytes", given=given)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('"characters"', '"syllables"'), "its tokens and its vocabulary"),
+        (lambda text: text.replace('"characters"', "null"), "its tokens and its vocabulary"),
+        (lambda text: text.replace('"a"', '"ab"', 1), "its tokens and its vocabulary"),
+        (lambda text: text.replace('"b"', '"a"', 1), "its tokens and its vocabulary"),
+        (lambda text: text.replace('"preprocessing"', '"other"'), "how a text becomes ids"),
+        (lambda text: text.replace('"max_length": 100', '"max_length": -1'), "is no JSON"),
+        (lambda text: text.replace('"a"', '"\\ud8"', 1), "is no JSON"),
+        (lambda text: text + "}", "is no JSON"),
+        (lambda text: text.rstrip()[:-1], "is no JSON"),
+        (lambda text: text.replace("{", '{"x": ' + "[" * 1_000_000, 1), "is no JSON"),
+    ],
+)
+def test_damaged_metadata_is_one_sentence(classify, exports, tmp_path, change, message):
+    folder = shutil.copytree(exports / "text", tmp_path / "export")
+    metadata = folder / litert.METADATA
+    changed = change(metadata.read_text())
+    assert changed != metadata.read_text()
+    metadata.write_text(changed)
+    assert message in fails(classify, folder / litert.WHOLE, "--input=bytes", given="abc")
+
+
+def test_metadata_is_read_however_json_writes_it(classify, tmp_path):
+    """Characters as escapes, as themselves, and in halves."""
+    info = TEXTS["characters"]
+    small_exports.write(tmp_path / "export", info)
+    path = tmp_path / "export" / litert.WHOLE
+    metadata = path.with_name(litert.METADATA)
+    expected = litert.LiteRTClassifier(path).probabilities(info.text_ids('中😀é"/'))
+    for ascii_only in (False, True):
+        for indent in (None, 2):
+            written = json.loads(metadata.read_text())
+            text = json.dumps(written, ensure_ascii=ascii_only, indent=indent)
+            metadata.write_text(text.replace('"/"', '"\\/"'))
+            _, found = answers(classify, path, "--input=bytes", given='中😀é"/')
+            np.testing.assert_allclose(found, [expected], rtol=0, atol=1e-6)
 
 
 def resident(process):
@@ -209,7 +345,6 @@ def test_it_runs_variants(classify, tmp_path, name):
         ("text", [], "1 -1", "the id -1 at step 1"),
         ("text", [], "1 99999999999", "the id 99999999999, which is none of the vocabulary"),
         ("text", [], "1 7", "each must be in the vocabulary"),
-        ("text", ["--input=bytes"], "z", "each must be in the vocabulary"),
     ],
 )
 def test_a_wrong_sequence_is_one_sentence(classify, exports, kind, arguments, given, message):

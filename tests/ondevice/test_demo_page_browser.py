@@ -4,6 +4,7 @@ The answers must be those of the Python client with the same export.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import re
@@ -214,14 +215,27 @@ def test_slider_shows_what_was_known_earlier(exported_digits, opened):
 def test_reads_a_typed_text(exported_text, opened):
     page = opened(exported_text)
     classifier = stream_of(exported_text)
-    for text in ("abcdef", "a", "no such letter: \N{GRINNING FACE}\n", "b" * 150):
+    for text in ("abcdef", "a", "no such letter: \N{GRINNING FACE}\n", "b" * 100, "b" * 150):
         page.run(f"document.getElementById('text').value = {json.dumps(text)}")
         page.click("#classify")
         _, last = read(page)
         ids = classifier.info.text_ids(text)
         assert last["sequence"] == ids.tolist()
         assert_same_answers(classifier, ids, last["probabilities"])
+        assert words(page, "#status").endswith(", from its first 100.") == (len(text) == 150)
     assert not problems(page)
+
+
+def test_a_text_of_bytes_is_cut_as_in_python(exported_text, opened):
+    page = opened(exported_text)
+    info = dataclasses.replace(small_exports.TEXT, tokens="bytes", vocabulary=None)
+    for text in ("é" * 50, "é" * 51, "a" * 100, "a" * 101, "\N{GRINNING FACE}" * 25):
+        found = page.run(
+            "import('./preprocessing.js').then(({isCut, textIds}) => [isCut, textIds].map((f) => "
+            f"f({json.dumps(text)}, {json.dumps(info.to_json())}))).then(([cut, ids]) => "
+            "({cut, ids: Array.from(ids)}))"
+        )
+        assert found == {"cut": info.cuts(text), "ids": info.text_ids(text).tolist()}
 
 
 @pytest.mark.parametrize(("text", "tells"), [("", "The text is empty"), (" \n\t", "is empty")])

@@ -164,7 +164,10 @@ def test_mistakes_are_told_in_a_sentence(bare, exports, arguments, part):
 
 def test_wrong_flags_are_told(bare, exports):
     model = exports / "vectors" / litert.WHOLE
-    for wrong in ("--top=0", "--nonsense", ""):
+    for wrong in ("--top=0", "--top=two", "--segment=-1", "--nonsense", ""):
         done = run(bare, "t2aux-ondevice", model, *([wrong] if wrong else []))
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+        flag = wrong.split("=")[0]
+        number = f"error: argument {flag}: give a whole number from 1 on\n"
+        assert done.stderr.endswith(number) == ("=" in wrong)

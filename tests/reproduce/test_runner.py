@@ -9,6 +9,7 @@ import time
 import pytest
 
 from t2aux import files
+from t2aux.errors import UserError
 from t2aux.reproduce import documents, experiments, results, runner
 from t2aux.reproduce.rows import Row
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
@@ -149,7 +150,8 @@ def test_mistakes_are_one_sentence(tmp_path, arguments, parts):
     assert_one_sentence(done, *parts)
 
 
-def test_a_stopped_command_goes_on_where_it_was(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
     data = tmp_path / "data" / "dbpedia"
     data.mkdir(parents=True)
     documents.write(data)
@@ -160,22 +162,27 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path):
     model_dir = tmp_path / "short" / LSTM / "seed0"
     first = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    events = model_dir / "tensorboard"
-    while not events.exists() and first.poll() is None and time.monotonic() < deadline:
+    train_log = model_dir / "train.log"
+    while first.poll() is None and time.monotonic() < deadline:
+        if train_log.exists() and "steps in all" in train_log.read_text():
+            break
         time.sleep(0.05)
-    first.send_signal(signal.SIGTERM)
+    first.send_signal(how)
     _, log = first.communicate(timeout=120)
-    assert first.returncode == 75, log
-    assert "start the same command again" in log
-    # The memory of all sessions counts.
     command_file = model_dir / "command.json"
     told = json.loads(command_file.read_text())
-    assert told["peak_mib"] > 100
+    if how == signal.SIGTERM:
+        assert first.returncode == 75, log
+        assert "start the same command again" in log
+        assert told["peak_mib"] > 100
+    # The memory of all sessions counts.
     command_file.write_text(json.dumps({**told, "peak_mib": 99_999.0}))
     assert not result_file(tmp_path, LSTM, budget="short").exists()
 
     again = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
+    # Its run did not outlive the first command, whatever ended that.
+    assert train_log.read_text().count("Stopped by SIGTERM") == 1
     result = results.read(result_file(tmp_path, LSTM, budget="short"))
     assert result.updates == result.test[-1][0]
     assert result.peak_mib == 99_999.0
@@ -206,6 +213,48 @@ def test_how_far_a_stopped_row_is_can_be_read(tmp_path, monkeypatch):
     assert not job.part.exists()
     (done,) = results.read_all(tmp_path)
     assert (done.planned, done.peak_mib) == (None, 70.0)
+
+
+def test_a_row_whose_files_are_damaged_does_not_stop_the_others(tmp_path, monkeypatch):
+    made = runner.Runner(tmp_path, "short", 1)
+    jobs = made.jobs([Row("mnist", "lstm"), Row("mnist", "p_lstm")], [0], None)
+    told = {"phase": "joint", "total_steps": 9, "steps_per_second": 1.0, "accuracy": 0.5}
+    lines = [{"step": 9, "split": split, **told} for split in ("train", "test")]
+
+    def train_alone(self, job, place, peak):
+        whole = "".join(json.dumps(line) + "\n" for line in lines)
+        damaged = job.row.model == "lstm"
+        (job.model_dir / "metrics.jsonl").write_text("no JSON\n" if damaged else whole)
+        return ("the disk broke" if damaged and peak is None else None), 60.0
+
+    monkeypatch.setattr(runner.Runner, "_train_alone", train_alone)
+    # It fails by itself, then its metrics can't be read.
+    for why in ("the disk broke", "Can't read .*metrics.jsonl"):
+        with pytest.raises(UserError, match=f"1 of 2 rows failed, the others are done: .*{why}"):
+            runner.Runner(tmp_path, "short", 1).run(jobs)
+    assert [found.row for found in results.read_all(tmp_path)] == ["mnist/p_lstm_truncated"]
+
+
+@pytest.mark.parametrize("name", ["result", "command"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    made = runner.Runner(tmp_path, "short", 1)
+    (job,) = made.jobs([Row("mnist", "lstm")], [0], None)
+    path = {"result": job.result, "command": job.model_dir / "command.json"}[name]
+    path.parent.mkdir(parents=True)
+    for damage in ('{"flags": 3}', "[]", "{"):
+        path.write_text(damage)
+        with pytest.raises(UserError, match=str(path)):
+            made.jobs([Row("mnist", "lstm")], [0], None)
+
+
+def test_a_damaged_part_does_not_keep_the_report_from_the_others(done_once, tmp_path):
+    root, _ = done_once
+    whole = result_file(root, LSTM)
+    (tmp_path / whole.name).write_text(whole.read_text())
+    (tmp_path / "mnist__transformer.seed0.part.json").write_text("{")
+    done = t2aux("report", str(tmp_path))
+    assert "transformer.seed0.part.json" in done.stderr
+    assert (tmp_path / "report" / "results.md").is_file()
 
 
 @pytest.mark.long

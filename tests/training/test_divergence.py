@@ -201,6 +201,43 @@ def test_it_goes_back_to_its_beginning_and_so_often_only(tmp_path, poisoned):
     assert last["checkpoint"] == "ckpt-0"
 
 
+def test_it_goes_back_further_than_to_the_step_itself(tmp_path, monkeypatch, poisoned):
+    """With the same weights and the same batch no rate would help: a checkpoint before is taken."""
+    factor_of = divergence.History.factor
+
+    def factor(self, step):
+        # Step 7 is cured by a lower rate of the step before it.
+        Poisoned.factor.assign(factor_of(self, step - 1))
+        return factor_of(self, step)
+
+    monkeypatch.setattr(divergence.History, "factor", factor)
+    assert train(tmp_path, "train.on_nan = 'back_off'", "train.steps_per_call = 1")
+    (event,) = events(tmp_path)
+    assert (event["step"], event["checkpoint"], event["back_to"]) == (7, "ckpt-7", 6)
+
+
+def test_a_run_whose_last_weights_are_not_finite_is_not_done(tmp_path, monkeypatch):
+    check, wrong = divergence.check_weights, []
+
+    def found_once(variables):
+        if not wrong and step_now() == STEPS:
+            wrong.append(True)
+            raise divergence.NotFinite({"kernel": None})
+        check(variables)
+
+    def step_now():
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        return json.loads(lines[-1])["step"] if lines else 0
+
+    monkeypatch.setattr(divergence, "check_weights", found_once)
+    settings = ["train.on_nan = 'back_off'", "train.checkpoint_minutes = 60"]
+    assert train(tmp_path, *settings)
+    (event,) = events(tmp_path)
+    assert (event["step"], event["back_to"]) == (STEPS, 0)
+    assert max(map(step_of, (tmp_path / "checkpoints").glob("ckpt-*.index"))) == STEPS
+    assert (tmp_path / "metrics.jsonl").read_text().count('"test"') == 1
+
+
 def test_the_rate_is_a_function_of_the_step(tmp_path):
     history = divergence.History(tmp_path)
     event = {"phase": "joint", "epoch": 0, "batch": 0, "examples": [], "not_finite": {}}

@@ -9,6 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from t2aux import config
 from t2aux.data import Batch, Split, Table
 from t2aux.errors import UserError
 from t2aux.model.autoencoder import SequenceAutoencoder
@@ -17,7 +18,7 @@ from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
 from t2aux.model.share import Share
 from t2aux.model.transformer import Transformer
-from t2aux.training import cluster, distribution
+from t2aux.training import cluster, distribution, loop
 from t2aux.training.trainer import Trainer
 from t2aux.training.whole import WholeTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -200,12 +201,21 @@ def test_a_wrong_cluster_is_one_sentence(monkeypatch, value, part):
     assert "\n" not in str(error.value).split("\n  In call to")[0]
 
 
-def test_workers_without_a_strategy_are_refused(monkeypatch):
+@pytest.mark.parametrize("strategy", [None, distribution.mirrored])
+def test_workers_without_a_strategy_for_them_are_refused(monkeypatch, strategy):
     set_tf_config(monkeypatch, of_workers("a:1", "b:1"))
     with pytest.raises(UserError, match="training/multi_worker"):
-        distribution.alone()
+        distribution.replicas_of(strategy)
     set_tf_config(monkeypatch, of_workers("a:1"))
-    assert distribution.alone().workers == 1
+    assert distribution.replicas_of(strategy).workers == 1
+
+
+@pytest.mark.parametrize("value", ["@MirroredStrategy()", "@Classifier"])
+def test_what_is_no_strategy_is_refused(tmp_path, value):
+    text = config.parse(["quickstart_lstm"], [f"train.strategy = {value}"])
+    with pytest.raises(UserError, match="@MultiWorkerMirroredStrategy, without parentheses"):
+        loop.train(str(tmp_path / "run"), text)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

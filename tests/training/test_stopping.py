@@ -8,7 +8,7 @@ import threading
 import pytest
 import tensorflow as tf
 
-from t2aux import config
+from t2aux import config, evaluation
 from t2aux.training import loop, stopping
 from t2aux.training.trainer import Trainer
 
@@ -17,52 +17,54 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_compiled_loop_stops_between_two_steps():
-    stop = stopping.Stop()
-    begun = threading.Event()
-    steps, many = tf.Variable(0), 5_000_000
-
-    def tell(_):
-        begun.set()
-        return tf.constant(0)
-
-    @tf.function
-    def forever():
-        # The loop needs its result: else one executor thread might run the loop first.
-        none = tf.py_function(tell, [steps], tf.int32)
-        while not stop.flag and steps + none < many:
-            steps.assign_add(1)
-
-    def terminate_when_begun():
-        begun.wait()
-        terminate()
-
-    with stop.listening():
-        thread = threading.Thread(target=terminate_when_begun)
-        thread.start()
-        forever()
-        thread.join()
-        assert stop.requested
-        assert int(steps) < many
-        # Another one is no other thing.
-        terminate()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_a_run_saves_after_the_step_at_hand(tmp_path, monkeypatch):
-    flagged = threading.Event()
-    read = stopping.Stop._read
+@pytest.fixture
+def flagged(monkeypatch):
+    """Set as soon as a Stop's flag is."""
+    event, read = threading.Event(), stopping.Stop._read
 
     def telling(self, reader):
         assign = self.flag.assign
 
         def tell(value):
             assign(value)
-            flagged.set()
+            event.set()
 
         self.flag.assign = tell
         read(self, reader)
 
+    monkeypatch.setattr(stopping.Stop, "_read", telling)
+    return event
+
+
+def test_a_compiled_loop_stops_between_two_steps(flagged):
+    stop, steps, many = stopping.Stop(), tf.Variable(0), 10
+
+    def come(number):
+        if number == 3:
+            terminate()
+            # Python's own handlers wait for the loop's end; this must not.
+            assert flagged.wait(600)
+        return number
+
+    @tf.function
+    def loop_over_steps():
+        go_on = tf.constant(True)
+        while steps < many and go_on:
+            with tf.control_dependencies([tf.py_function(come, [steps], tf.int32)]):
+                made = steps.assign_add(1)
+            with tf.control_dependencies([made]):
+                go_on = tf.logical_not(stop.flag.read_value())
+
+    with stop.listening():
+        loop_over_steps()
+        assert stop.requested
+        assert int(steps) == 4
+        # Another one is no other thing.
+        terminate()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_run_saves_after_the_step_at_hand(tmp_path, monkeypatch, flagged):
     class Terminated(Trainer):
         """The fourth step of ten that a call is to make is the one in which SIGTERM comes."""
 
@@ -70,19 +72,37 @@ def test_a_run_saves_after_the_step_at_hand(tmp_path, monkeypatch):
             def come(number):
                 if number == 3:
                     terminate()
-                    assert flagged.wait(60)
+                    assert flagged.wait(600)
                 return number
 
             with tf.control_dependencies([tf.py_function(come, [seed[1]], tf.int32)]):
                 return super().step(batch, seed=tf.identity(seed), **more)
 
-    monkeypatch.setattr(stopping.Stop, "_read", telling)
     monkeypatch.setattr(loop, "Trainer", Terminated)
     settings = ["load.max_examples = 20", "BATCH_SIZE = 2", "JOINT_EPOCHS = 1"]
     settings += ["Classifier.hidden_size = 4", "train.steps_per_call = 10"]
     assert not loop.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
     names = {path.name for path in (tmp_path / "checkpoints").glob("*.index")}
     assert names == {"ckpt-4.index"}
+
+
+def test_a_run_that_is_stopped_in_its_last_evaluation_is_not_done(tmp_path, monkeypatch):
+    evaluate = evaluation.evaluate
+
+    def terminated(predict, split, batch_size, look, *more):
+        terminate()
+        # Handled before the first batch, which is looked at.
+        return evaluate(predict, split, batch_size, look, *more)
+
+    settings = ["load.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
+    text = config.parse(["quickstart_lstm"], [*settings, "Classifier.hidden_size = 4"])
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "evaluate", terminated)
+        assert not loop.train(str(tmp_path), text)
+    metrics = tmp_path / "metrics.jsonl"
+    assert '"test"' not in metrics.read_text()
+    assert loop.train(str(tmp_path), text)
+    assert metrics.read_text().count('"test"') == 1
 
 
 def test_without_a_run_it_raises():

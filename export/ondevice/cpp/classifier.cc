@@ -98,8 +98,8 @@ Status ReadFile(const std::string& path, const std::string& missing, std::string
   return Status();
 }
 
-// Reads a .tflite file, and holds it against metadata.json.
-Status ReadModel(const std::string& path, std::string* content) {
+// Reads a .tflite file, holds it against metadata.json, and reads the preprocessing there.
+Status ReadModel(const std::string& path, std::string* content, Preprocessing* preprocessing) {
   Status read = ReadFile(path, "check the path.", content);
   if (!read.ok()) return read;
   if (content->empty()) return Status::Error(path + " is empty" + kMending);
@@ -107,18 +107,18 @@ Status ReadModel(const std::string& path, std::string* content) {
   if (content->size() < 8 || content->compare(4, 4, "TFL3") != 0) {
     return Status::Error(path + " is damaged or not a TensorFlow Lite file" + kMending);
   }
-  const std::string directory = path.substr(0, path.find_last_of('/') + 1);
+  const std::string beside = path.substr(0, path.find_last_of('/') + 1) + kMetadata;
   std::string metadata;
-  read = ReadFile(directory + kMetadata,
-                  "copy it there from the export; it tells a damaged model from a whole one.",
-                  &metadata);
+  read =
+      ReadFile(beside, "copy it there from the export; it tells a damaged model from a whole one.",
+               &metadata);
   if (!read.ok()) return read;
   // Wherever it stands there: the file may have been renamed.
   if (metadata.find("\"" + Sha256(*content) + "\"") == std::string::npos) {
     return Status::Error(path + " is damaged, or not a file that the " + kMetadata +
                          " beside it describes" + kMending);
   }
-  return Status();
+  return ReadPreprocessing(beside, metadata, preprocessing);
 }
 
 }  // namespace
@@ -134,6 +134,7 @@ class Classifier::Model {
   int length() const { return steps_vary_ ? 0 : tokens().dimension(1); }
   int classes() const { return outputs_[probabilities_].dimension(1); }
   int hidden() const { return inputs_[h_].dimension(1); }
+  const Preprocessing& preprocessing() const { return preprocessing_; }
 
   template <typename T>
   Status Run(const std::vector<T>& values, State* state, std::vector<float>* probabilities);
@@ -160,6 +161,7 @@ class Classifier::Model {
 
   // In the order in which they are made: the later need the earlier.
   std::string path_, content_;
+  Preprocessing preprocessing_;
   OwnedEnvironment environment_;
   OwnedModel model_;
   OwnedCompiledModel compiled_;
@@ -179,7 +181,7 @@ Status Classifier::Model::Load(const std::string& path, bool verbose,
 
 Status Classifier::Model::Init(const std::string& path, bool verbose) {
   path_ = path;
-  Status status = ReadModel(path, &content_);
+  Status status = ReadModel(path, &content_, &preprocessing_);
   if (!status.ok()) return status;
 
   LiteRtEnvOption env[2] = {};
@@ -412,6 +414,7 @@ bool Classifier::reads_ids() const { return model_->reads_ids(); }
 int Classifier::channels() const { return model_->channels(); }
 int Classifier::length() const { return model_->length(); }
 int Classifier::classes() const { return model_->classes(); }
+const Preprocessing& Classifier::preprocessing() const { return model_->preprocessing(); }
 
 State Classifier::InitialState() const {
   State state;

@@ -7,25 +7,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "preprocessing.h"
+#include "status.h"
+
 namespace t2aux {
-
-// What went wrong, as one sentence; or nothing did.
-class [[nodiscard]] Status {
- public:
-  Status() = default;
-  static Status Error(std::string sentence) { return Status(std::move(sentence)); }
-
-  bool ok() const { return sentence_.empty(); }
-  const std::string& sentence() const { return sentence_; }
-
- private:
-  explicit Status(std::string sentence) : sentence_(std::move(sentence)) {}
-
-  std::string sentence_;
-};
 
 // What a classifier remembers of the steps it has read.
 struct State {
@@ -55,6 +42,8 @@ class Classifier {
   // Steps of every sequence; 0 where it may be any number, as it always may in segments.
   int length() const;
   int classes() const;
+  // What metadata.json says of the steps.
+  const Preprocessing& preprocessing() const;
 
   // Classifies a whole sequence: its steps one after the other, `channels()` values each, as the
   // network reads them (pixels in [0, 1]). Gives a probability for each class, in the order of

@@ -19,8 +19,10 @@
 namespace {
 
 using t2aux::Classifier;
+using t2aux::Preprocessing;
 using t2aux::State;
 using t2aux::Status;
+using t2aux::Text;
 
 constexpr char kUsage[] =
     "usage: classify [options] MODEL.tflite < SEQUENCE\n"
@@ -30,10 +32,11 @@ constexpr char kUsage[] =
     "export's\n"
     "metadata.json beside it. The streaming file reads sequences of any length in constant "
     "memory.\n"
+    "What is longer than metadata.json's max_length is cut there.\n"
     "\n"
     "  --input=text   numbers with white space or commas between them (the default)\n"
     "  --input=raw    little-endian float32 for real values, int32 for ids\n"
-    "  --input=bytes  uint8: pixels, which are scaled to [0, 1], or the ids of a text's bytes\n"
+    "  --input=bytes  uint8 pixels, which are scaled to [0, 1]; or a text in UTF-8\n"
     "  --segment=N    steps that the streaming file reads at once (28)\n"
     "  --every        answer after each segment, not only at the end\n"
     "  --verbose      let LiteRT note what it does on stderr\n";
@@ -57,28 +60,62 @@ struct Options {
 template <typename T>
 class Values {
  public:
-  Values(FILE* file, Format format) : file_(file), format_(format) {}
+  // Both must stay while this is used.
+  Values(FILE* file, Format format, const Classifier& classifier)
+      : file_(file), format_(format), text_(classifier.preprocessing(), file) {
+    const int64_t most = classifier.preprocessing().max_length;
+    if (most > 0 && static_cast<uint64_t>(most) < left_ / classifier.channels()) {
+      left_ = static_cast<size_t>(most) * classifier.channels();
+    }
+  }
 
-  // Reads up to `count` values; fewer only at the end of the file.
+  // Reads up to `count` values; fewer only at the end of the file, or where the sequence is cut.
   Status Read(size_t count, std::vector<T>* values) {
     values->clear();
     bool there = true;
-    while (there && values->size() < count) {
+    while (there && left_ > 0 && values->size() < count) {
       T value;
-      Status status = format_ == Format::kText ? ReadText(&value, &there) : Decode(&value, &there);
+      Status status = Next(&value, &there);
       if (!status.ok()) return status;
-      if (there) values->push_back(value);
-    }
-    if (std::ferror(file_)) {
-      return Status::Error(std::string("Can't read the input (") + std::strerror(errno) + ").");
+      if (there) {
+        values->push_back(value);
+        --left_;
+      }
     }
     return Status();
   }
 
+  // After all was read: whether there is more, which is cut.
+  Status ReadBeyond(bool* more) {
+    T value;
+    Status status = Next(&value, more);
+    // What is visible in a text may come after the cut.
+    bool there = *more;
+    while (status.ok() && there && IsText() && !text_.visible()) status = Next(&value, &there);
+    return status;
+  }
+
  private:
+  bool IsText() const { return std::is_integral_v<T> && format_ == Format::kBytes; }
+
+  Status Next(T* value, bool* there) {
+    Status status;
+    if (format_ == Format::kText) {
+      status = ReadNumber(value, there);
+    } else if constexpr (std::is_integral_v<T>) {
+      status = IsText() ? text_.Next(value, there) : Decode(value, there);
+    } else {
+      status = Decode(value, there);
+    }
+    if (std::ferror(file_)) {
+      return Status::Error(std::string("Can't read the input (") + std::strerror(errno) + ").");
+    }
+    return status;
+  }
+
   static bool Separates(int c) { return c == ',' || c == ' ' || (c >= '\t' && c <= '\r'); }
 
-  Status ReadText(T* value, bool* there) {
+  Status ReadNumber(T* value, bool* there) {
     char text[kLongestNumber + 1];
     size_t size = 0;
     int c;
@@ -129,7 +166,7 @@ class Values {
                  : Status::Error("The input ends within a value: it is cut, or of another type.");
     }
     if (format_ == Format::kBytes) {
-      *value = std::is_integral_v<T> ? static_cast<T>(bytes[0]) : static_cast<T>(bytes[0] / 255.0f);
+      *value = static_cast<T>(bytes[0] / 255.0f);
     } else {
       const uint32_t bits = uint32_t{bytes[0]} | uint32_t{bytes[1]} << 8 |
                             uint32_t{bytes[2]} << 16 | uint32_t{bytes[3]} << 24;
@@ -142,6 +179,9 @@ class Values {
 
   FILE* file_;
   Format format_;
+  Text text_;
+  // Values until the sequence is cut.
+  size_t left_ = SIZE_MAX;
 };
 
 Status Print(int64_t steps, const std::vector<float>& probabilities) {
@@ -155,7 +195,7 @@ Status Print(int64_t steps, const std::vector<float>& probabilities) {
 }
 
 template <typename T>
-Status ClassifyWhole(Classifier* classifier, Values<T> input) {
+Status ClassifyWhole(Classifier* classifier, Values<T> input, bool* cut) {
   std::vector<T> sequence;
   // One more than there should be, so that a longer sequence is told from a right one.
   const size_t most =
@@ -169,6 +209,8 @@ Status ClassifyWhole(Classifier* classifier, Values<T> input) {
                                               : "The sequence is too long to be read at once: give "
                                                 "classifier_stream.tflite of the export.");
   }
+  status = input.ReadBeyond(cut);
+  if (!status.ok()) return status;
   std::vector<float> probabilities;
   status = classifier->Classify(sequence, &probabilities);
   if (!status.ok()) return status;
@@ -176,7 +218,8 @@ Status ClassifyWhole(Classifier* classifier, Values<T> input) {
 }
 
 template <typename T>
-Status ClassifyStream(Classifier* classifier, Values<T> input, size_t segment, bool every) {
+Status ClassifyStream(Classifier* classifier, Values<T> input, size_t segment, bool every,
+                      bool* cut) {
   State state = classifier->InitialState();
   std::vector<T> values;
   std::vector<float> probabilities;
@@ -189,18 +232,20 @@ Status ClassifyStream(Classifier* classifier, Values<T> input, size_t segment, b
     if (status.ok() && every) status = Print(state.steps, probabilities);
     if (!status.ok()) return status;
   } while (values.size() == count);
-  return every ? Status() : Print(state.steps, probabilities);
+  Status status = input.ReadBeyond(cut);
+  return every || !status.ok() ? status : Print(state.steps, probabilities);
 }
 
 template <typename T>
-Status ClassifyInput(Classifier* classifier, const Options& options) {
-  Values<T> input(stdin, options.format);
+Status ClassifyInput(Classifier* classifier, const Options& options, bool* cut) {
+  Values<T> input(stdin, options.format, *classifier);
   return classifier->streams()
-             ? ClassifyStream<T>(classifier, input, options.segment, options.every)
-             : ClassifyWhole<T>(classifier, input);
+             ? ClassifyStream<T>(classifier, input, options.segment, options.every, cut)
+             : ClassifyWhole<T>(classifier, input, cut);
 }
 
-Status Run(const Options& options) {
+// Classifies; what is to be noted of it goes to `notes`.
+Status Run(const Options& options, FILE* notes) {
   std::unique_ptr<Classifier> classifier;
   Status status = Classifier::Load(options.model, options.verbose, &classifier);
   if (!status.ok()) return status;
@@ -209,8 +254,21 @@ Status Run(const Options& options) {
                          " is for whole sequences: leave --segment and --every out, or give "
                          "classifier_stream.tflite of the export.");
   }
-  return classifier->reads_ids() ? ClassifyInput<int32_t>(classifier.get(), options)
-                                 : ClassifyInput<float>(classifier.get(), options);
+  const Preprocessing& preprocessing = classifier->preprocessing();
+  if (classifier->reads_ids() && options.format == Format::kBytes &&
+      preprocessing.tokens == Preprocessing::Tokens::kNone) {
+    return Status::Error("The metadata.json beside " + options.model +
+                         " does not say how a text becomes ids: copy it anew from the export, or "
+                         "give the ids.");
+  }
+  bool cut = false;
+  status = classifier->reads_ids() ? ClassifyInput<int32_t>(classifier.get(), options, &cut)
+                                   : ClassifyInput<float>(classifier.get(), options, &cut);
+  if (status.ok() && cut) {
+    std::fprintf(notes, "classify: the input was cut after %lld steps, the classifier's longest.\n",
+                 static_cast<long long>(preprocessing.max_length));
+  }
+  return status;
 }
 
 // Reads the command line; false if there is something wrong with it.
@@ -266,7 +324,7 @@ int main(int count, char** arguments) {
     return 2;
   }
   FILE* errors = options.verbose ? stderr : QuietStderr();
-  const Status status = Run(options);
+  const Status status = Run(options, errors);
   if (!status.ok()) std::fprintf(errors, "classify: error: %s\n", status.sentence().c_str());
   return status.ok() ? 0 : 1;
 }

@@ -1,7 +1,7 @@
 // The page: loads the classifier, takes a drawing or a text, and shows how it is read.
 
 import { Pad, framed } from "./drawing.js";
-import { imageSequence, pictureOf, textIds } from "./preprocessing.js";
+import { imageSequence, isCut, pictureOf, textIds } from "./preprocessing.js";
 import { Bars, Chart, PixelView, TextView, best, percent } from "./views.js";
 
 const LONGEST_READING = 4; // Seconds that a reading is drawn out to, at most.
@@ -153,7 +153,7 @@ function prepareText() {
     const { value } = element("text");
     const ids = textIds(value, preprocessing);
     text = value;
-    return read(ids, 1);
+    return read(ids, 1, isCut(value, preprocessing));
   }));
   element("clear").addEventListener("click", guarded(clear));
 }
@@ -221,8 +221,8 @@ function readPicture(picture) {
   return read(sequence, preprocessing.channels);
 }
 
-/** Reads a sequence [T * size], and shows each step as it is read. */
-async function read(sequence, size) {
+/** Reads a sequence [T * size], and shows each step as it is read; it may be cut from a longer one. */
+async function read(sequence, size, cut = false) {
   const mine = ++reading;
   const steps = sequence.length / size;
   page.sequence = sequence;
@@ -258,7 +258,7 @@ async function read(sequence, size) {
   element("step").disabled = false;
   const final = page.probabilities.at(-1);
   const name = page.metadata.classes[best(final)];
-  const limit = steps === page.metadata.preprocessing.max_length ? `, from its first ${steps}` : "";
+  const limit = cut ? `, from its first ${steps}` : "";
   state("done", `Taken for ${name}, with ${percent(Math.max(...final))}${limit}.`);
 }
 

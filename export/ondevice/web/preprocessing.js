@@ -82,6 +82,12 @@ export function textIds(text, { tokens, vocabulary, max_length: limit }) {
   return Int32Array.from(characters, (character) => ids.get(character) ?? 0);
 }
 
+/** Whether a text has more tokens than the classifier was trained for, so that `textIds` cuts it. */
+export function isCut(text, { tokens, max_length: limit }) {
+  const all = tokens === "bytes" ? new TextEncoder().encode(text) : Array.from(text);
+  return limit !== null && all.length > limit;
+}
+
 function cut(values, limit) {
   return limit === null ? values : values.slice(0, limit);
 }

@@ -75,6 +75,7 @@ class Answer:
         probabilities: Their probabilities.
         steps: How many steps were read.
         total: How many there are.
+        cut: Whether the input had more, which is left out; see `Input`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Answer:
     probabilities: tuple[float, ...]
     steps: int
     total: int
+    cut: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """What --json prints."""
@@ -92,6 +94,7 @@ class Answer:
             "input": self.name,
             "steps": self.steps,
             "of": self.total,
+            "cut": self.cut,
             "class": self.classes[0],
             "probability": self.probabilities[0],
             "top": [
@@ -105,14 +108,15 @@ class Answer:
         names = [printable(name) for name in self.classes]
         width = max(map(len, names))
         best = zip(names, self.probabilities, strict=True)
+        part = f", from its first {self.total} steps" if self.cut else ""
         return "\n".join(
-            [f"{printable(self.title)}: {names[0]}, {self.probabilities[0]:.1%}"]
+            [f"{printable(self.title)}: {names[0]}, {self.probabilities[0]:.1%}{part}"]
             + [f"  {name:{width}}  {p:6.1%}  {_bar(p)}".rstrip() for name, p in best]
         )
 
     def heading(self) -> str:
         """For a terminal, before the lines of a stream."""
-        return f"{printable(self.title)}, {self.total} steps"
+        return f"{printable(self.title)}, {'its first ' if self.cut else ''}{self.total} steps"
 
     def line(self) -> str:
         """For a terminal, while a sequence is read: the steps and the best classes so far."""
@@ -266,6 +270,7 @@ def _answer(
         tuple(float(probabilities[i]) for i in best),
         steps,
         len(item.sequence),
+        item.cut,
     )
 
 

@@ -141,6 +141,16 @@ class DatasetInfo:
             ids = self._id_of_code_point[code_points(text)]
         return ids[: self.max_length]
 
+    def cuts(self, text: str) -> bool:
+        """Whether a text has more tokens than `max_length`, so that `text_ids` cuts it."""
+        if self.max_length is None:
+            return False
+        # A character has one token or, in bytes, up to four.
+        return len(text) > self.max_length or (
+            self.tokens == "bytes"
+            and len(text.encode("utf-8", "surrogateescape")) > self.max_length
+        )
+
     def text(self, ids: np.ndarray) -> str:
         """The text of token ids [T], on one line: what can't be printed is U+FFFD, a new line ⏎."""
         if self.vocabulary is None:

@@ -30,11 +30,13 @@ class Input:
         name: The file, with the number of the sequence where it holds several; or the text.
         sequence: As the classifier reads it: float32 [T, C] or int32 [T].
         title: What to call it in messages: the name, or the beginning of the text.
+        cut: Whether there was more than the classifier's `max_length`, which is left out.
     """
 
     name: str
     sequence: np.ndarray
     title: str
+    cut: bool = False
 
 
 def read_inputs(
@@ -61,7 +63,7 @@ def read_inputs(
         _check_kind(info, "text", f"--text={title}")
         with named(f"--text={title}"):
             ids = info.text_ids(text)
-        yield Input(text, ids, title)
+        yield Input(text, ids, title, info.cuts(text))
     for path in map(pathlib.Path, paths):
         # Not Path's methods, which raise OSError for a name that is too long, such as a text.
         if os.path.isdir(path):
@@ -77,7 +79,7 @@ def read_inputs(
             text = _read_text(path)
             with named(str(path)):
                 ids = info.text_ids(text)
-            yield Input(str(path), ids, str(path))
+            yield Input(str(path), ids, str(path), info.cuts(text))
         else:
             _check_kind(info, "image", str(path))
             yield Input(str(path), info.image_sequence(with_pillow().read_image(path)), str(path))
@@ -111,15 +113,17 @@ def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
         )
     for index, array in enumerate(inputs):
         name = f"{path}[{index}]"
+        cut = False
         with named(name):
             if is_images:
                 sequence = info.image_sequence(array)
             else:
                 true = array if lengths is None else array[: lengths[index]]
                 true = scale_pixels(true) if is_bytes else true
+                cut = info.max_length is not None and len(true) > info.max_length
                 sequence = check_sequence(info, true[: info.max_length])
                 _check_pixels(info, sequence)
-        yield Input(name, sequence, name)
+        yield Input(name, sequence, name, cut)
 
 
 @contextlib.contextmanager

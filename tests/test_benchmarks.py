@@ -1,0 +1,40 @@
+"""The benchmarks run, at sizes that tell nothing of speed."""
+
+import importlib.util
+
+from benchmarks import inference
+from benchmarks.common import Size
+
+PEERS = {"ONNX Runtime": ("onnx", "onnxruntime"), "torch": ("torch",)}
+SERVERS = ["SavedModel", "t2aux serve, gRPC"]
+
+
+def installed_peers():
+    return [
+        name for name, needs in PEERS.items() if all(importlib.util.find_spec(n) for n in needs)
+    ]
+
+
+def check(measured, names):
+    assert list(measured) == names + SERVERS + installed_peers()
+    for name, numbers in measured.items():
+        exact = "float32" in name or not name.startswith("TFLite")
+        assert numbers["difference"] < (1e-5 if exact else 0.1)
+        assert numbers["seconds"] > 0
+        assert (numbers["bytes"] > 0) == (name.startswith(("TFLite", "ONNX")))
+
+
+def test_a_single_sequence_goes_through_every_form_and_the_server():
+    names = [
+        "TFLite float32",
+        "TFLite float32, fused and stateful",
+        "TFLite float16",
+        "TFLite dynamic_int8",
+        "TFLite dynamic_int4",
+        "TFLite int8, fused and stateful",
+    ]
+    check(inference.measure(Size(1, 16), 1), names)
+
+
+def test_a_batch_goes_through_the_servers_forms():
+    check(inference.measure(Size(3, 16), 1), [])
