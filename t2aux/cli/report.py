@@ -3,6 +3,9 @@
 Examples:
   t2aux report runs/paper/short
   t2aux report results/reproduce --output_dir=docs
+
+What `t2aux reconstructions` measured is told, too, where DIR or the folder that it is in has a
+reconstructions*.json.
 """
 
 from __future__ import annotations
@@ -22,13 +25,14 @@ _OUTPUT_DIR = flags.DEFINE_string(
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status."""
-    from t2aux.reproduce import report, results
+    from t2aux.reproduce import reconstructions, report, results
 
     if len(argv) != 2:
         raise UserError("Name one folder of results: `t2aux report DIR`.")
     folder = pathlib.Path(argv[1])
     output = pathlib.Path(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else folder / "report"
-    for path in report.write(results.read_all(folder), output):
+    found = results.read_all(folder)
+    for path in report.write(found, output, reconstructions.read_all(folder)):
         print(path)
     return 0
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 Points = Mapping[float, float]
 
@@ -18,63 +19,127 @@ class Curve:
         name: For the legend.
         measured: Abscissa to ordinate.
         published: The same, of the paper.
+        spread: The measured points' error bars, where they have some.
     """
 
     name: str
     measured: Points
     published: Points
+    spread: Points = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One pair of axes.
+
+    Attributes:
+        title: Above it.
+        x: The abscissa's name.
+        y: The ordinate's, with its unit.
+        curves: In it, colored by their order.
+        x_scale: "categories": the points stand side by side, in descending order.
+        y_scale: Of the ordinate.
+    """
 
     title: str
     x: str
     y: str
     curves: Sequence[Curve]
+    x_scale: Literal["linear", "log", "categories"] = "linear"
+    y_scale: Literal["linear", "log"] = "linear"
 
 
-def draw(panels: Sequence[Panel]) -> str:
-    """Draws panels side by side; solid lines are measured, dashed ones published."""
-    figure, axes = _figure(len(panels))
-    for panel, axis in zip(panels, axes, strict=True):
-        for i, curve in enumerate(panel.curves):
-            color = f"C{i}"
-            if curve.measured:
-                points = sorted(curve.measured.items())
-                axis.plot(*zip(*points, strict=True), "o-", color=color, label=curve.name)
-            if curve.published:
-                points = sorted(curve.published.items())
-                label = None if curve.measured else f"{curve.name} (paper)"
-                axis.plot(
-                    *zip(*points, strict=True),
-                    "x--",
-                    color=color,
-                    alpha=0.6,
-                    label=label,
-                )
-        axis.set_title(panel.title)
-        axis.set_xlabel(panel.x)
-        axis.set_ylabel(panel.y)
-        axis.grid(alpha=0.3)
-        if any(curve.measured or curve.published for curve in panel.curves):
-            axis.legend(fontsize=8)
+def draw(panels: Sequence[Panel], columns: int = 2) -> str:
+    """Draws panels, `columns` side by side; solid lines are measured, dashed ones published."""
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = _figure(rows, columns)
+    for panel, axis in zip(panels, axes, strict=False):
+        _draw(panel, axis)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
     return _svg(figure)
 
 
+def _draw(panel: Panel, axis: Any) -> None:
+    every = sorted(
+        {x for curve in panel.curves for x in (*curve.measured, *curve.published)}, reverse=True
+    )
+    # Where they are drawn.
+    place = {x: i if panel.x_scale == "categories" else x for i, x in enumerate(every)}
+    for i, curve in enumerate(panel.curves):
+        for points, style, faint in ((curve.measured, "o-", 1.0), (curve.published, "x--", 0.6)):
+            # A logarithmic axis has no place for what was measured before the first update.
+            some = sorted((x, y) for x, y in points.items() if x > 0 or panel.x_scale != "log")
+            if some:
+                axis.errorbar(
+                    [place[x] for x, _ in some],
+                    [y for _, y in some],
+                    [curve.spread.get(x, 0) for x, _ in some] if points is curve.measured else None,
+                    fmt=style,
+                    markersize=5,
+                    capsize=3,
+                    color=f"C{i}",
+                    alpha=faint,
+                )
+    axis.set_title(panel.title)
+    axis.set_xlabel(panel.x)
+    axis.set_ylabel(panel.y)
+    axis.grid(alpha=0.3)
+    if panel.x_scale == "categories":
+        axis.set_xticks(range(len(every)), [f"{x:,}" for x in every])
+    elif panel.x_scale == "log":
+        _logarithmic(axis, "x")
+    if panel.y_scale == "log":
+        _logarithmic(axis, "y")
+    _legend(panel, axis)
+
+
+def _logarithmic(axis: Any, which: str) -> None:
+    """A logarithmic scale with numbers written out, a few in each decade."""
+    from matplotlib import ticker
+
+    getattr(axis, f"set_{which}scale")("log")
+    lines, (low, high) = getattr(axis, f"{which}axis"), getattr(axis, f"get_{which}lim")()
+    lines.set_major_locator(ticker.LogLocator(subs=(1,) if high / low > 100 else (1, 3)))
+    lines.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    lines.set_minor_formatter(ticker.NullFormatter())
+
+
+def _legend(panel: Panel, axis: Any) -> None:
+    """Colors are conditions, line styles say whose numbers they are."""
+    from matplotlib.lines import Line2D
+
+    there = [(i, c) for i, c in enumerate(panel.curves) if c.measured or c.published]
+    if not there:
+        return
+    handles = [Line2D([], [], color=f"C{i}", linewidth=3, label=c.name) for i, c in there]
+    if any(c.measured for _, c in there):
+        handles.append(Line2D([], [], color="0.3", marker="o", linestyle="-", label="here"))
+    if any(c.published for _, c in there):
+        handles.append(Line2D([], [], color="0.3", marker="x", linestyle="--", label="paper"))
+    axis.legend(handles=handles, fontsize=8)
+
+
 def draw_bars(
-    names: Sequence[str], measured: Sequence[float | None], published: Sequence[float], x: str
+    names: Sequence[str],
+    measured: Sequence[float | None],
+    spread: Sequence[float | None],
+    published: Sequence[float],
+    x: str,
 ) -> str:
-    """Draws pairs of horizontal bars."""
-    figure, (axis,) = _figure(1)
+    """Draws pairs of horizontal bars, the published one above; a measured one may be missing."""
+    figure, (axis,) = _figure(1, 1)
     places = range(len(names))
     axis.barh([p - 0.2 for p in places], published, 0.38, label="paper", color="C7", alpha=0.6)
     there = [
-        (p + 0.2, value) for p, value in zip(places, measured, strict=True) if value is not None
+        (place + 0.2, value, error or 0)
+        for place, value, error in zip(places, measured, spread, strict=True)
+        if value is not None
     ]
     if there:
-        axis.barh(*zip(*there, strict=True), 0.38, label="measured", color="C0")
+        at, values, errors = zip(*there, strict=True)
+        axis.barh(at, values, 0.38, xerr=errors, capsize=3, label="here", color="C0")
     axis.set_yticks(list(places), names)
     axis.invert_yaxis()
     axis.set_xlabel(x)
@@ -83,12 +148,12 @@ def draw_bars(
     return _svg(figure)
 
 
-def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
+def _figure(rows: int, columns: int) -> tuple[Any, Sequence[Any]]:
     # Not pyplot, which keeps state and looks for a display.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.2 + 4.6 * panels, 4.2), layout="constrained")
-    return figure, figure.subplots(1, panels, squeeze=False)[0]
+    figure = Figure(figsize=(1.2 + 4.9 * columns, 4.1 * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False).flatten()
 
 
 def _svg(figure: Any) -> str:

@@ -242,7 +242,7 @@ class Summary:
     """A row over its seeds.
 
     Attributes:
-        runs: One a seed: the finished ones or, if there are none, the others.
+        runs: One a seed: the finished ones or, if there are none, the one that is furthest.
     """
 
     runs: list[Result]
@@ -265,6 +265,11 @@ class Summary:
         return 100 * statistics.stdev(run.accuracy for run in self.runs)
 
     @property
+    def minutes(self) -> float:
+        """Of training a seed, their mean."""
+        return statistics.fmean(run.seconds for run in self.runs) / 60
+
+    @property
     def seconds_per_step(self) -> float | None:
         """The mean of the seeds' medians, in the joint phase; None: not known."""
         known = [run.seconds_per_step for run in self.runs if run.seconds_per_step]
@@ -277,11 +282,20 @@ class Summary:
 
     def curve(self, split: str) -> dict[int, float]:
         """The mean accuracy in % of "train" or "test" by updates of the joint phase."""
+        return {x: statistics.fmean(ys) for x, ys in self._points(split).items()}
+
+    def curve_spread(self, split: str) -> dict[int, float]:
+        """The curve's sample standard deviations, in points; none with one seed."""
+        points = self._points(split) if len(self.runs) > 1 else {}
+        return {x: statistics.stdev(ys) for x, ys in points.items()}
+
+    def _points(self, split: str) -> dict[int, list[float]]:
+        """All seeds' accuracies in %, where all have one."""
         points: dict[int, list[float]] = {}
         for run in self.runs:
             for updates, accuracy in getattr(run, split):
                 points.setdefault(updates - run.pretraining, []).append(100 * accuracy)
-        return {x: statistics.fmean(ys) for x, ys in points.items() if len(ys) == len(self.runs)}
+        return {x: ys for x, ys in points.items() if len(ys) == len(self.runs)}
 
 
 def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
@@ -304,12 +318,16 @@ def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
                     f"{some[0].seed} ({', '.join(sorted(own ^ settings[0]))}): report on them "
                     "apart, or train one anew."
                 )
-    return {
-        row: Summary(
-            sorted([r for r in some if r.planned is None] or some, key=lambda run: run.seed)
-        )
-        for row, some in runs.items()
-    }
+    return {row: Summary(_counted(some)) for row, some in runs.items()}
+
+
+def _counted(runs: Sequence[Result]) -> list[Result]:
+    """The runs of a row that its numbers are of."""
+    finished = [run for run in runs if run.planned is None]
+    if finished:
+        return sorted(finished, key=lambda run: run.seed)
+    # After different counts of updates a mean would mean nothing.
+    return [max(runs, key=lambda run: run.updates)]
 
 
 def _without_seed(flags: Iterable[str]) -> Iterable[str]:

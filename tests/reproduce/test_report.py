@@ -1,13 +1,26 @@
 """The report, from made-up results."""
 
 import dataclasses
+import json
+import pathlib
 import re
 import xml.etree.ElementTree
 
+import numpy as np
 import pytest
 
 from t2aux.errors import UserError
-from t2aux.reproduce import experiments, report, results
+from t2aux.reproduce import (
+    deviations,
+    document,
+    drawings,
+    experiments,
+    findings,
+    reconstructions,
+    report,
+    results,
+)
+from t2aux.reproduce.document import Table
 from t2aux.reproduce.results import Result
 from t2aux.reproduce.rows import Row
 from tests.cli_helpers import assert_one_sentence, t2aux
@@ -21,9 +34,13 @@ def result(row, accuracy, seed=0, budget="short", **more):
         accuracy=accuracy,
         test=[(100, accuracy / 2), (200, accuracy)],
         train=[(100, accuracy / 2), (200, accuracy)],
-        updates=200,
         seconds=90.0,
-        **{"flags": ["--gin_file=paper/mnist"], "seconds_per_step": 0.45, **more},
+        **{
+            "flags": ["--gin_file=paper/mnist"],
+            "updates": 200,
+            "seconds_per_step": 0.45,
+            **more,
+        },
     )
 
 
@@ -34,27 +51,44 @@ def write(tmp_path, *found):
     return [path.read_text(encoding="utf-8") for path in report.write(found, tmp_path)]
 
 
-def line_of(markdown, name):
-    return next(line for line in markdown.splitlines() if line.startswith(f"| {name}"))
+def line_of(markdown, name, under=""):
+    """The first line of a table that begins so, after a heading."""
+    lines = markdown[markdown.index(under) :].splitlines()
+    return next(line for line in lines if line.startswith(f"| {name}"))
+
+
+def cells_of(markdown, name, under=""):
+    return [cell.strip() for cell in line_of(markdown, name, under).split("|")[2:-1]]
 
 
 def test_means_spreads_and_differences(tmp_path):
     found = [result(R_LSTM, accuracy, seed) for seed, accuracy in enumerate((0.90, 0.92, 0.97))]
     markdown, _ = write(tmp_path, *found)
-    cells = [cell.strip() for cell in line_of(markdown, "r-LSTM, truncated 300").split("|")]
-    # Mean 93; sample standard deviation of 90, 92, 97; published 96.4.
-    assert cells[2:5] == ["96.4", "93.0 ± 3.6 (n 3)", "-3.4"]
-    assert "90.00" in line_of(markdown, "mnist/r_lstm_truncated, seed 0")
+    # Mean 93; sample standard deviation of 90, 92, 97; published 96.4; 90 seconds.
+    assert cells_of(markdown, "r-LSTM, truncated 300")[:4] == ["96.4", "93.0 ± 3.6", "−3.4", "2"]
+    assert "over 3 seeds" in markdown
+    assert cells_of(markdown, "r-LSTM, truncated 300", "## The runs")[:2] == ["0", "90.00"]
+    assert "`t2aux reproduce table2 --budget=short --data_dir=DATA --seeds=0,1,2 " in markdown
 
 
 def test_what_was_not_run_is_a_dash(tmp_path):
     markdown, _ = write(tmp_path, result(R_LSTM, 0.9))
-    cells = [cell.strip() for cell in line_of(markdown, "LSTM, truncated 300").split("|")]
-    assert cells[2:5] == ["11.3", "–", "–"]
-    cells = [cell.strip() for cell in line_of(markdown, "iRNN").split("|")]
-    assert cells[2:5] == ["97", "–", "–"]
-    # Not even a heading of what nothing was run for.
-    assert "Table 4" not in markdown
+    assert cells_of(markdown, "LSTM, truncated 300")[:4] == ["11.3", "–", "–", "–"]
+    assert cells_of(markdown, "iRNN")[:4] == ["97.0", "–", "–", "–"]
+    # A line of ours that nobody ran is none, and not even a heading of what nothing was run for.
+    assert "| GRU" not in markdown
+    assert "## Table 4" not in markdown
+    assert "Nothing was run for Table 3, Table 4, " in markdown
+
+
+def test_a_figure_whose_only_row_is_another_tables_is_left_out(tmp_path):
+    markdown, _ = write(tmp_path, result(Row("cifar10", "r_lstm"), 0.6))
+    assert "## Figure 4" in markdown
+    assert "## Figure 6" not in markdown
+    full = result(Row("cifar10", "rp_lstm"), 0.61)
+    markdown, _ = write(tmp_path, full)
+    assert "The full setting: 61.00 %." in markdown
+    assert "results-figure6.svg" not in markdown
 
 
 def test_an_unfinished_row_says_how_far_it_is(tmp_path):
@@ -69,15 +103,25 @@ def test_an_unfinished_row_says_how_far_it_is(tmp_path):
         result(gru, 0.3),
     ]
     markdown, _ = write(tmp_path, *found)
-    here = line_of(markdown, "r-LSTM, truncated 300").split("|")[2:5]
-    assert here == [" 96.4 ", " 90.0 at 200 ", " – "]
+    here = cells_of(markdown, "r-LSTM, truncated 300")[:3]
+    assert here == ["96.4", "90.0 after 200 of 2,000", "–"]
     # Under Table 2; Table 3's rows and Figure 6's are dashes, or done.
-    assert markdown.count("not finished") == 1
+    assert markdown.count("row which is not finished") == 1
     # A seed that is done counts alone.
-    assert line_of(markdown, "LSTM, truncated 300").split("|")[3] == " 40.0 "
-    assert line_of(markdown, "without pretraining").split("|")[2:5] == [" 2.9 ", " – ", " – "]
-    assert "| 200 of 2,000 |" in line_of(markdown, "mnist/r_lstm_truncated, seed 0")
-    assert "| MNIST | 200 to 2,000 |" in markdown
+    assert cells_of(markdown, "LSTM, truncated 300")[1] == "40.0"
+    assert cells_of(markdown, "without pretraining")[:3] == ["2.90", "–", "–"]
+    assert cells_of(markdown, "r-LSTM, truncated 300", "## The runs")[2] == "200 of 2,000"
+    assert cells_of(markdown, "MNIST |", "## Budget")[2] == "200 to 2,000"
+
+
+def test_of_several_unfinished_seeds_the_furthest_is_shown(tmp_path):
+    found = [
+        result(R_LSTM, 0.3, seed, planned=2000, updates=updates)
+        for seed, updates in enumerate((300, 1500, 900))
+    ]
+    found[1] = dataclasses.replace(found[1], accuracy=0.7)
+    markdown, _ = write(tmp_path, *found)
+    assert cells_of(markdown, "r-LSTM, truncated 300")[1] == "70.0 after 1,500 of 2,000"
 
 
 def test_error_and_points_lost(tmp_path):
@@ -89,8 +133,72 @@ def test_error_and_points_lost(tmp_path):
         result(full, 0.60),
         result(without, 0.55),
     )
-    assert line_of(markdown, "p-LSTM |").split("|")[2:5] == [" 2.85 ", " 9.9 ", " +7.0 "]
-    assert line_of(markdown, "without pretraining").split("|")[2:5] == [" 2.9 ", " 5.0 ", " +2.1 "]
+    assert cells_of(markdown, "p-LSTM |")[:3] == ["2.85", "9.87", "+7.02"]
+    assert cells_of(markdown, "without pretraining")[:3] == ["2.90", "5.00", "+2.10"]
+    assert cells_of(markdown, "p-LSTM (Table 4)", "## The runs")[1] == "9.87"
+
+
+def test_points_lost_have_the_spread_of_both_rows(tmp_path):
+    full, part = Row("cifar10", "rp_lstm"), Row("cifar10", "rp_lstm", off="pretraining")
+    found = [result(full, 0.60, 0), result(full, 0.66, 1), result(part, 0.5), result(part, 0.58, 1)]
+    # Standard deviations of 3 and 4 points times the root of 2.
+    markdown, _ = write(tmp_path, *found)
+    assert cells_of(markdown, "without pretraining")[1] == "9.00 ± 7.07"
+    # With one seed of the full setting nothing is known of the difference's.
+    markdown, _ = write(tmp_path, *found[1:])
+    assert cells_of(markdown, "without pretraining")[1] == "12.00"
+
+
+def test_other_data_has_no_difference(tmp_path):
+    markdown, _ = write(tmp_path, result(Row("dbpedia", "p_lstm"), 0.9, stand_in="debian_sections"))
+    assert "| paper: DBpedia | here: Debian sections | min |" in markdown
+    assert cells_of(markdown, "p-LSTM |") == ["2.85", "10.00", "2"]
+    assert "In place of DBpedia: descriptions of Debian packages" in markdown
+
+
+def verdicts(*found):
+    """Of the claims that were told, by claim."""
+    rows = results.by_row(found, "short")
+    return {
+        finding.claim: finding.verdict
+        for finding in findings.findings(rows)
+        if finding.verdict != findings.NOT_RUN
+    }
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "verdict"),
+    [(0.55, "seen"), (0.511, "within noise"), (0.50, "not seen"), (0.3, "not seen")],
+)
+def test_a_claim_is_seen_where_the_difference_is_more_than_noise(accuracy, verdict):
+    found = result(R_LSTM, accuracy), result(Row("mnist", "lstm"), 0.5)
+    assert verdicts(*found) == {"MNIST: r-LSTM beats the LSTM, both truncated 300": verdict}
+    # An unfinished row says nothing.
+    assert verdicts(dataclasses.replace(found[0], planned=9000), found[1]) == {}
+
+
+def test_seeds_say_how_much_noise_there_is():
+    lstm = Row("mnist", "lstm")
+    near = [result(lstm, 0.50, 0), result(lstm, 0.502, 1)]
+    ahead = [result(R_LSTM, 0.509, 0), result(R_LSTM, 0.511, 1)]
+    # 0.9 points: less than NOISE_POINTS, but many standard errors.
+    assert list(verdicts(*near, *ahead).values()) == ["seen"]
+    far = [result(R_LSTM, 0.48, 0), result(R_LSTM, 0.56, 1)]
+    assert list(verdicts(*near, *far).values()) == ["within noise"]
+
+
+def test_claims_of_series_and_of_the_best():
+    steps = {None: 0.60, 200: 0.59, 100: 0.595, 50: 0.5, 1: 0.4, 0: 0.3}
+    falling = [result(Row("cifar10", "r_lstm", bptt=b), a) for b, a in steps.items()]
+    (fall,) = verdicts(*falling).items()
+    assert fall == ("CIFAR10: r-LSTM falls from supervised BPTT 300, 200, 100, 50, 1 to 0", "seen")
+    falling[2] = result(Row("cifar10", "r_lstm", bptt=100), 0.65)
+    assert list(verdicts(*falling).values()) == ["not seen"]
+    best = Row("cifar10", "r_lstm", bptt=1, anchors=20, length=30)
+    told = verdicts(falling[4], result(best, 0.45))
+    assert told == {
+        "CIFAR10, supervised BPTT 1 step: 20x30 beats every other n x l (1 of 5 run)": "seen"
+    }
 
 
 def every_row(**more):
@@ -110,6 +218,35 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
         assert name in markdown
         assert name in page
     assert "digits" in markdown[markdown.index("deviates") :]
+    assert "`" not in page
+    assert "<code>t2aux reproduce figure3 " in page
+
+
+def test_headers_have_two_rows_on_the_page_and_one_in_markdown(tmp_path):
+    table = Table(["", "paper", "here"], [["a", "1", "−2"]], "`x`", [("M & N", 2)])
+    assert "|   | M & N: paper | M & N: here |" in document.markdown([table], "x")
+    page = document.page([table])
+    assert '<th class="group first" colspan="2">M &amp; N</th>' in page
+    assert '<td class="first">1</td>' in page
+    assert '<p class="caption"><code>x</code></p>' in page
+
+
+def test_two_tasks_are_never_in_the_same_axes(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawings, "draw", lambda panels: drawn.append(panels) or "<svg/>")
+    rows = experiments.rows_of("figure3")
+    write(tmp_path, *[result(row, 0.5, stand_in="digits") for row in rows])
+    write(tmp_path, *[result(row, 0.5) for row in rows])
+    stand_in, own = drawn
+    accuracies = [panel for panel in stand_in if panel.title.startswith("Accuracy")]
+    assert len(accuracies) == 2
+    for panel in accuracies:
+        assert not (
+            any(curve.measured for curve in panel.curves)
+            and any(curve.published for curve in panel.curves)
+        )
+    assert own[0].curves[0].measured
+    assert own[0].curves[0].published
 
 
 def flags(*settings):
@@ -127,10 +264,24 @@ def test_the_recipe_is_told_from_the_runs_own_flags(tmp_path):
         result(varied, 0.1, flags=flags("BATCH_SIZE = 24", "LSTM.forget_bias = 3", "ANCHORS = 2")),
     )
     assert (
-        "MNIST: 2 + 5 epochs in batches of 24 or 7 epochs in batches of 24; "
-        "`LSTM.forget_bias = 0.25`; `ANCHORS = 3` in r_lstm_truncated." in markdown
+        "MNIST: batches of 24 instead of 128; 2 + 5 epochs (pretraining + joint); "
+        "7 epochs in rows without pretraining; `LSTM.forget_bias = 0.25`; "
+        "3 anchors (`ANCHORS`) in r-LSTM rows." in markdown
     )
-    assert "CIFAR10: " not in markdown
+    assert "CIFAR10: batches" not in markdown
+
+
+def test_the_rates_drop_is_told_with_the_epochs_after_it(tmp_path):
+    common = ("joint/Phase.decay_factor = 0.25", "joint/Phase.decay_epochs = 3")
+    markdown, _ = write(
+        tmp_path,
+        result(R_LSTM, 0.9, flags=flags(*common, "PRETRAIN_EPOCHS = 2", "JOINT_EPOCHS = 5")),
+        result(Row("mnist", "lstm"), 0.1, flags=flags(*common, "JOINT_EPOCHS = 7")),
+    )
+    assert "2 + 5 epochs (pretraining + joint), 2 of them after the rate's drop" in markdown
+    assert "7 epochs in rows without pretraining, 4 of them after the rate's drop" in markdown
+    assert "the rate drops to 0.25 of itself after 3 joint epochs" in markdown
+    assert "as many as pretraining has" in markdown
 
 
 def test_seeds_with_other_settings_are_not_averaged(tmp_path):
@@ -148,7 +299,9 @@ def test_figure_5_counts_joint_updates_of_all_seeds(tmp_path):
     )[row.id]
     assert summary.curve("test") == pytest.approx({60: 30.0, 160: 60.0})
     markdown, _ = write(tmp_path, *summary.runs)
-    assert "| r-LSTM, truncated 300, test | 160 | 60.0 |" in markdown
+    # Published 64.9 and 65.9 after 390,000.
+    cells = cells_of(markdown, "r-LSTM, truncated 300", "## Figure 5")
+    assert cells == ["160", "64.9", "60.0", "−4.9", "65.9", "60.0", "−5.9"]
 
 
 def test_the_markdowns_drawings_lie_beside_it(tmp_path):
@@ -169,7 +322,17 @@ def test_the_largest_budget_is_reported(tmp_path):
         tmp_path, result(R_LSTM, 0.1, budget="smoke"), result(R_LSTM, 0.9, budget="short")
     )
     assert "`short`" in markdown
+    assert "90.00" in markdown
     assert "10.00" not in markdown
+
+
+def test_the_budget_is_the_share_of_the_papers_updates_and_sequences(tmp_path):
+    found = result(R_LSTM, 0.9, updates=51_590, flags=flags("BATCH_SIZE = 64"))
+    markdown, _ = write(tmp_path, found)
+    # 1,100 epochs of 469 batches of 128, or of 60,000 images.
+    cells = ["64", "128", "51,590", "515,900", "10 %", "3,301,760", "66,000,000", "5 %"]
+    assert cells_of(markdown, "MNIST |", "## Budget") == cells
+    assert "MNIST: 51,590 updates of 64 sequences, in all 5 % of the paper's" in markdown
 
 
 def test_results_are_read_as_they_were_written(tmp_path):
@@ -267,3 +430,73 @@ def test_thinned_curves_keep_their_end(count):
 def test_every_field_of_a_result_has_a_place():
     assert {field.name for field in dataclasses.fields(Result)} == results._CHECKS.keys()
     assert set(results._KEYS) <= results._CHECKS.keys()
+
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = ROOT / "results" / "reproduce"
+
+
+def test_the_committed_report_is_that_of_the_committed_results(tmp_path):
+    memory = reconstructions.read_all(RESULTS)
+    markdown = report.write(results.read_all(RESULTS), tmp_path, memory)[0].read_text("utf-8")
+    committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert committed == markdown, "t2aux report results/reproduce --output_dir=docs"
+    # Their text differs from one version of matplotlib to the next.
+    drawings = set(re.findall(r"\]\((results-\S+\.svg)\)", markdown))
+    assert drawings == {path.name for path in (ROOT / "docs").glob("results-*.svg")}
+    assert drawings == {path.name for path in tmp_path.glob("results-*.svg")}
+
+
+def test_the_rows_that_were_trained_twice_differ_by_the_noise():
+    variants = json.loads((ROOT / "results" / "mnist_variants.json").read_text())
+    row, accuracy = findings.CHECKED
+    assert variants["checkpoint_accuracy"] == pytest.approx(accuracy / 100)
+    ours = results.read(RESULTS / results.file_name(row, 0)).accuracy
+    assert abs(100 * ours - accuracy) == pytest.approx(findings.NOISE_POINTS, abs=0.05)
+
+
+def test_documents_are_cut_where_the_report_says():
+    text = (ROOT / "gin" / "datasets" / "dbpedia.gin").read_text()
+    assert "load.max_length = 1024" in text
+
+
+@pytest.mark.parametrize(("anchors", "reach"), deviations.REACH.items())
+def test_the_mean_reach_of_several_anchors(anchors, reach):
+    import tensorflow as tf
+
+    from t2aux.training.truncation import group_anchors
+
+    n, length = anchors
+    begin = tf.function(lambda positions: group_anchors(positions, 300).begin)
+    random = np.random.default_rng(0)
+    reaches = []
+    for _ in range(4000 // n):
+        positions = random.integers(length + 1, 1024 + 1, n, dtype=np.int32)
+        reaches.append(np.mean(positions - begin(tf.constant(positions)).numpy()))
+    assert np.mean(reaches) == pytest.approx(reach, abs=5)
+
+
+def test_reconstructions_are_told_where_there_are_some(tmp_path):
+    (tmp_path / "rows").mkdir()
+    told = {
+        "command": "t2aux reconstructions --model_dir=D",
+        "split": "test",
+        "unit": "squared distance per token",
+        "verdict": "The decoder beats every guess.",
+        "loss": {"mean": 0.5, "teacher_forced": 0.25},
+        "about": {"mean": "the mean token", "teacher_forced": "the state"},
+    }
+    path = tmp_path / "reconstructions_x.json"
+    path.write_text(json.dumps(told))
+    # Beside the folder of results, or in it.
+    for folder in (tmp_path / "rows", tmp_path):
+        found = reconstructions.read_all(folder)
+        markdown = document.markdown(report.blocks([result(R_LSTM, 0.9)], found), "results")
+        assert "| the state | 0.2500 |\n| the mean token | 0.5000 |" in markdown
+        assert "The decoder beats every guess." in markdown
+    assert "Is the memory real?" not in document.markdown(
+        report.blocks([result(R_LSTM, 0.9)]), "results"
+    )
+    path.write_text(json.dumps({**told, "loss": {"mean": "low"}}))
+    with pytest.raises(UserError, match="not what `t2aux reconstructions` writes"):
+        reconstructions.read_all(tmp_path)

@@ -48,7 +48,7 @@ def test_rows_and_seeds_leave_results_and_a_report(done_once):
             model_dir = root / "smoke" / row / f"seed{seed}"
             assert f"SEED = {seed}" in (model_dir / "config.gin").read_text()
     report = (root / "smoke" / "report" / "results.md").read_text(encoding="utf-8")
-    assert "(n 2)" in report
+    assert "over 2 seeds" in report
     assert (root / "smoke" / "report" / "results.html").is_file()
     assert "done: test accuracy" in (root / "reproduce.log").read_text()
 

@@ -1,0 +1,209 @@
+"""What deviates from the paper: the data, the runs' own settings, and our readings."""
+
+from __future__ import annotations
+
+import re
+
+from t2aux.reproduce import tables, wording
+from t2aux.reproduce.results import Summary
+from t2aux.reproduce.wording import DATA_SETS, PAPER_BATCH, Rows
+
+# Rows that vary what others share, and settings that are no part of a recipe.
+_VARIED = r"_without_|_\d+x\d+|_bptt\d+"
+_NOT_THE_RECIPE = (
+    r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"
+    r"load\.(?!max_examples|max_length)|train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
+)
+# How rows' ids begin after the data set, longest first, and what their models are called.
+_MODELS = {
+    "transformer": "the Transformer's",
+    "rp_lstm": "Figure 6's",
+    "lm_lstm": "LM-LSTM",
+    "sa_lstm": "SA-LSTM",
+    "r_lstm": "r-LSTM",
+    "p_lstm": "p-LSTM",
+    "lstm": "the LSTM's",
+}
+# Settings in words; others are told as they are.
+_WORDS = {
+    "train.optimizer": "{value} instead of RMSProp",
+    "SEGMENT_LENGTH": "segments of {value} tokens instead of 600",
+    "ANCHORS": "{value} anchors",
+    "load.max_examples": "a fixed choice of {value} training examples",
+    "load.max_length": "texts are cut at {value} characters",
+    "Reconstruction.final_sampling": "scheduled sampling grows to {value} instead of 1",
+}
+_OFF = {
+    "Reconstruction.distant_past": "the reconstructed segment ends at the anchor instead of lying "
+    "anywhere before it",
+}
+
+# Anchors that lie within AUXILIARY_BPTT steps of a later one share its window
+# (`t2aux.training.truncation.group_anchors`): by how many steps the gradient of one of them goes
+# back in the mean, of the 300, at CIFAR10's 1,024 steps.
+REACH = {(10, 60): 184, (20, 30): 169, (50, 12): 153, (100, 6): 146, (200, 3): 143}
+
+
+def texts(budget: str, rows: Rows) -> list[str]:
+    """All of them, each a sentence or a few."""
+    made = [
+        f"In place of {paper.title}: {other.text}. No difference to the paper's numbers is given."
+        for dataset, paper in DATA_SETS.items()
+        if (other := wording.stand_in(dataset, rows))
+    ]
+    if tables.from_folder(rows):
+        made.append(
+            "CIFAR10 was read from a folder of images (`load.name = 'image_folder'`). Those of our "
+            "results are JPEG files and slightly lossy, unlike the original."
+        )
+    if budget == "short":
+        made += _recipes(rows)
+    return made + _readings(rows)
+
+
+def _recipes(rows: Rows) -> list[str]:
+    """What the runs set, by data set, as their own flags say: epochs, and what rows agree on."""
+    titles: dict[str, list[str]] = {}
+    for dataset, paper in DATA_SETS.items():
+        own = {row: s for row, s in rows.items() if row.startswith(f"{dataset}/")}
+        if not own:
+            continue
+        # Rows that vary a setting or turn a part off tell nothing of what the others share.
+        plain = {row: s for row, s in own.items() if not re.search(_VARIED, row)} or own
+        parts = [_batches(own), *_epochs(plain), *_drops(plain), *_shared(plain)]
+        if dataset == "dbpedia" and not any("load.max_length" in _first(s) for s in own.values()):
+            parts.append("texts are cut at 1,024 characters (`load.max_length`)")
+        titles.setdefault("; ".join(parts), []).append(paper.title)
+    return [f"{wording.listed(some)}: {text}." for text, some in titles.items()]
+
+
+def _first(summary: Summary) -> dict[str, str]:
+    return wording.settings(summary.runs[0])
+
+
+def _batches(own: Rows) -> str:
+    sizes = sorted({wording.batch(summary.runs[0]) for summary in own.values()})
+    return f"batches of {wording.listed(map(str, sizes), 'or')} instead of {PAPER_BATCH}"
+
+
+def _epochs(plain: Rows) -> list[str]:
+    """The schedules: of rows that pretrain, and of those that don't."""
+    told = []
+    for some in map(_first, plain.values()):
+        joint, before = some.get("JOINT_EPOCHS", "?"), some.get("PRETRAIN_EPOCHS")
+        text = f"{before} + {joint} epochs (pretraining + joint)" if before else ""
+        text = text or f"{joint} epochs in rows without pretraining"
+        drop = some.get("joint/Phase.decay_epochs", "")
+        if joint.isdigit() and drop.isdigit() and int(drop) < int(joint):
+            text += f", {int(joint) - int(drop)} of them after the rate's drop"
+        told.append(text)
+    return sorted(set(told))
+
+
+def _drops(plain: Rows) -> list[str]:
+    """The learning rate's, which the paper halves every 300 joint epochs."""
+    pairs = {
+        (some["joint/Phase.decay_factor"], some["joint/Phase.decay_epochs"])
+        for some in map(_first, plain.values())
+        if {"joint/Phase.decay_factor", "joint/Phase.decay_epochs"} <= some.keys()
+    }
+    return [
+        f"the rate drops to {factor} of itself after {epochs} joint epochs instead of to a half "
+        "after every 300 (`joint/Phase.decay_factor`, `joint/Phase.decay_epochs`)"
+        for factor, epochs in sorted(pairs)
+    ]
+
+
+def _shared(plain: Rows) -> list[str]:
+    """The settings that all rows that have them agree on."""
+    values: dict[str, dict[str, str]] = {}
+    for row, summary in plain.items():
+        for name, setting in _first(summary).items():
+            values.setdefault(name, {})[row] = setting
+    models = {_model(row) for row in plain}
+    shared = []
+    for name, by_row in values.items():
+        # The document task's anchors are the paper's.
+        by_row = {
+            row: setting
+            for row, setting in by_row.items()
+            if not (row.startswith("dbpedia/") and name in ("ANCHORS", "SEGMENT_LENGTH"))
+        }
+        if not by_row or len(set(by_row.values())) > 1 or re.match(_NOT_THE_RECIPE, name):
+            continue
+        some = {_model(row) for row in by_row}
+        where = ""
+        if some != models:
+            where = f" in {wording.listed(m for m in _MODELS.values() if m in some)} rows"
+        shared.append(_in_words(name, next(iter(by_row.values()))) + where)
+    return shared
+
+
+def _model(row: str) -> str:
+    kind = row.partition("/")[2]
+    return next(name for prefix, name in _MODELS.items() if kind.startswith(prefix))
+
+
+def _in_words(name: str, setting: str) -> str:
+    if name in _OFF and setting == "False":
+        return f"{_OFF[name]} (`{name} = {setting}`)"
+    if name not in _WORDS:
+        return f"`{name} = {setting}`"
+    value = f"{int(setting):,}" if setting.isdigit() else setting.lstrip("@")
+    return f"{_WORDS[name].format(value=value)} (`{name}`)"
+
+
+def _readings(rows: Rows) -> list[str]:
+    made = []
+    if _both_kinds(rows):
+        made.append(
+            "Rows with nothing to pretrain spend pretraining's updates in the joint phase. The "
+            "rate drops after the same number of joint epochs, so they have more updates at the "
+            "low rate, as many as pretraining has."
+        )
+    made += [
+        "A seed changes the initial weights, the order of the data, the anchors, the sampling and "
+        "DropConnect. There is one draw of the data: a choice of training examples, pMNIST's "
+        "permutation (ours: the paper's was not found) and the test set are the same for all "
+        "seeds.",
+        "The paper leaves much open. Our readings that are gin parameters: the weight of the loss, "
+        "1 (`Reconstruction.weight`, `Prediction.weight`); the heads' hidden units, 256 "
+        "(`Reconstruction.head_size`, `Prediction.head_size`); reversed reconstruction emits the "
+        "segment from its end to its beginning (`Reconstruction.reverse`); the segment lies "
+        "anywhere before its anchor, uniformly, where `Reconstruction.distant_past` is True; the "
+        "gradient's global norm is clipped at 1 (`train.clip_norm`); forget bias 1 and an "
+        "orthogonal recurrent kernel (`LSTM.forget_bias`, `LSTM.recurrent_initializer`).",
+        "Our readings that are in the code: the token loss is the squared error for pixels and the "
+        "cross-entropy for characters; anchors are uniform over the positions that leave room for "
+        "a segment, drawn anew for every batch and shared by it; auxiliary networks are LSTMs with "
+        "as many cells as the main network, 128, whatever its core; decoders are cut every "
+        "`AUXILIARY_BPTT` steps.",
+        "The gradient of an anchor goes back 300 steps (documents 100) where there is one. Anchors "
+        "that lie closer together share a window, which ends at the last of them, so for n > 1 the "
+        f"mean reach is shorter{_reaches(rows)}.",
+        "Under full BPTT the gradient of p-LSTM's auxiliary loss also passes its anchor, back to "
+        "the beginning.",
+        'Figure 6\'s "predict future" is read as an extra p-type loss beside the r-type one, and '
+        "its full setting has it.",
+        "The Transformer of comparable size is a plain pre-norm encoder of half a million weights.",
+        "Rows ran beside other work on a shared machine: their times tell magnitudes only.",
+    ]
+    return made
+
+
+def _both_kinds(rows: Rows) -> bool:
+    pretrains = {
+        "PRETRAIN_EPOCHS" in _first(summary)
+        for summary in rows.values()
+        if "joint/Phase.decay_epochs" in _first(summary)
+    }
+    return len(pretrains) > 1
+
+
+def _reaches(rows: Rows) -> str:
+    told = [
+        f"{n}x{length} {steps}"
+        for (n, length), steps in REACH.items()
+        if any(re.match(rf"cifar10/.*_{n}x{length}(_|$)", row) for row in rows)
+    ]
+    return f" (CIFAR10, in steps: {', '.join(told)})" if told else ""

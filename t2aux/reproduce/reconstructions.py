@@ -1,0 +1,63 @@
+"""What `t2aux reconstructions` measured, as a table of the report."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from t2aux import files
+from t2aux.errors import UserError
+from t2aux.reproduce.document import Block, Heading, Paragraph, Table
+
+
+def read_all(directory: pathlib.Path) -> list[dict[str, Any]]:
+    """The reconstructions*.json of a folder of results or, if it has none, of the one it is in.
+
+    Raises:
+        UserError: One is damaged.
+    """
+    for folder in (directory, directory.resolve().parent):
+        paths = sorted(folder.glob("reconstructions*.json"))
+        if paths:
+            return [_read(path) for path in paths]
+    return []
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    value = files.read_json(path)
+    if isinstance(value, dict):
+        losses, about = value.get("loss"), value.get("about")
+        texts = [value.get(name) for name in ("command", "unit", "verdict", "split")]
+        if (
+            isinstance(losses, dict)
+            and isinstance(about, dict)
+            and all(isinstance(loss, (int, float)) for loss in losses.values())
+            and all(isinstance(text, str) for text in (*about.values(), *texts))
+        ):
+            return value
+    raise UserError(
+        f"{path} is not what `t2aux reconstructions` writes: remove it, or make it anew with that "
+        "command."
+    )
+
+
+def blocks(found: list[dict[str, Any]]) -> list[Block]:
+    """A table of losses for each."""
+    if not found:
+        return []
+    made: list[Block] = [
+        Heading("Is the memory real?"),
+        Paragraph(
+            "An r-LSTM's decoder, from the state at the anchor, beside guesses that need no memory "
+            "and beside another sequence's state."
+        ),
+    ]
+    for one in found:
+        lines = [
+            [one["about"].get(name, name), f"{loss:.4f}"]
+            for name, loss in sorted(one["loss"].items(), key=lambda pair: pair[1])
+        ]
+        caption = f"On the {one['split']} data, best first. `{one['command']}`"
+        made += [Table(["what the guess has", one["unit"]], lines, caption)]
+        made.append(Paragraph(one["verdict"]))
+    return made
