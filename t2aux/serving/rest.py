@@ -145,7 +145,10 @@ class RestHandlers:
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=spec, metadata_field=["signature_def"]
         )
-        return _of_message(await grpc_services.metadata(self._core, request))
+        answer = _of_message(await grpc_services.metadata(self._core, request))
+        # TensorFlow Serving's JSON is that of the map, not of the Any that it travels in over gRPC.
+        del answer["metadata"]["signature_def"]["@type"]
+        return answer
 
     def _status(self, spec: model_pb2.ModelSpec) -> Any:
         return _of_message(self._core.status(spec))

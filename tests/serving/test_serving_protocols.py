@@ -94,6 +94,9 @@ def test_predict_over_rest_in_rows_and_columns(server, classifiers, kind):
     assert status == 200
     assert set(answer) == {"outputs"}
     np.testing.assert_allclose(answer["outputs"]["probabilities"][0], expected, atol=NEAR)
+    # Columns that the signature does not have are ignored.
+    more = {"inputs": {**columns, "nonsense": 1}}
+    assert server.post(f"{kind}:predict", more) == (200, answer)
 
 
 TEXTS = ["abc", "c", "abcabcabcabca", "naïve ☃ text outside of the vocabulary", "a" * 500]
@@ -135,7 +138,8 @@ def test_classify_over_both(server, classifiers, kind):
     body = {"signature_name": "serving_classify", "examples": [{"inputs": values}]}
     status, answer = server.post(f"{kind}:classify", body)
     assert status == 200
-    assert dict(answer["result"][0]) == pytest.approx(expected, abs=NEAR)
+    assert set(answer) == {"results"}
+    assert dict(answer["results"][0]) == pytest.approx(expected, abs=NEAR)
 
 
 def test_classify_wants_its_signature(server):
@@ -170,6 +174,7 @@ def test_status_and_metadata(server):
     assert (entry.version, entry.State.Name(entry.state)) == (1, "AVAILABLE")
     status, answer = server.get("/v1/models/images/metadata")
     assert answer["model_spec"]["name"] == "images"
+    assert set(answer["metadata"]["signature_def"]) == {"signature_def"}
     definitions = answer["metadata"]["signature_def"]["signature_def"]
     assert {"serving_default", "serving_classify", "step_segment"} <= set(definitions)
     asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -231,7 +236,8 @@ ROW = [[0.5]] * 16
         ("images:predict", {"instances": []}, 400, "at least one entry"),
         ("images:predict", {"instances": [{"inputs": ROW}]}, 400, "required: {lengths}"),
         ("images:predict", {"instances": [1, 2]}, 400, "name them"),
-        ("images:predict", {"inputs": {"nonsense": 1}}, 400, "named input: nonsense"),
+        ("images:predict", {"inputs": {"nonsense": 1}}, 400, "Missing named input: inputs"),
+        ("images:predict", {"instances": [{"nonsense": 1}]}, 400, "named input: nonsense"),
         ("images:predict", {"signature_name": 3, "inputs": {}}, 400, "signature_name"),
         ("images:predict", {"signature_name": "no", "inputs": {}}, 400, '"no" not found'),
         ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [17]}}, 400, "A length is more"),
