@@ -51,7 +51,8 @@ class Core:
             ServingError: There is no such model, or the request is wrong, or too many wait.
         """
         async with self.models.using(spec.name, _version(spec)) as servable:
-            signature = servable.signature(spec.signature_name)
+            # TensorFlow Serving's code for it here, and here alone.
+            signature = servable.signature(spec.signature_name, missing="FAILED_PRECONDITION")
             outputs = await self.run(servable, signature, inputs, wanted)
             return _answered(servable, signature), outputs
 

@@ -284,7 +284,14 @@ def test_mistakes_over_grpc(server):
     assert (code, message) == ("NOT_FOUND", "Servable not found for request: Latest(nothing)")
     assert refused(ask, predict_request("images", sequence, version=3))[0] == "NOT_FOUND"
     assert refused(ask, predict_pb2.PredictRequest())[0] == "INVALID_ARGUMENT"
-    assert refused(ask, predict_request("images", sequence, "no"))[0] == "INVALID_ARGUMENT"
+    assert refused(ask, predict_request("images", sequence, "no")) == (
+        "FAILED_PRECONDITION",
+        'Serving signature key "no" not found.',
+    )
+    classification = classification_pb2.ClassificationRequest()
+    classification.model_spec.name = "images"
+    classification.model_spec.signature_name = "no"
+    assert refused(server.predictions.Classify, classification)[0] == "INVALID_ARGUMENT"
     double = predict_request("images", sequence.astype(np.float64))
     assert refused(ask, double) == (
         "INVALID_ARGUMENT",
