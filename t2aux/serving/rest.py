@@ -17,7 +17,7 @@ from t2aux.serving.connections import Budget, Reservation
 from t2aux.serving.core import Core
 from t2aux.serving.status import ServingError, invalid
 
-_MODEL = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(?::(\w+)|(/metadata))?", re.I)
+_MODEL = re.compile(r"/v1/models(?:/([^/:]+)(?:/versions/(\d+))?(?::(\w+)|(/metadata))?)?", re.I)
 # Bodies above this are parsed in a thread, so that others needn't wait.
 _LARGE = 1 << 16
 
@@ -74,6 +74,8 @@ class RestHandlers:
         if found is None:
             raise malformed
         name, version, verb, wants_metadata = found.groups()
+        if name is None:
+            raise invalid("Missing model name in request.") if method == "GET" else malformed
         spec = model_pb2.ModelSpec(name=name)
         if version:
             if len(version) > 18:

@@ -168,6 +168,7 @@ def test_status_and_metadata(server):
     assert answer["model_version_status"] == [
         {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     ]
+    assert server.get("/v1/models") == (400, {"error": "Missing model name in request."})
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "images"
     (entry,) = server.models.GetModelStatus(request, timeout=30).model_version_status
