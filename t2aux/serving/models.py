@@ -37,20 +37,24 @@ class ModelConfig:
     latest: int = 1
     specific: tuple[int, ...] | None = ()
 
-    def aspired(self) -> list[int]:
-        """The versions that should be served, of those that are there, in rising order."""
+    def aspired(self) -> dict[int, pathlib.Path]:
+        """The versions that should be served, of those that are there, in rising order.
+
+        Each with its folder, whose name may begin with zeros.
+        """
         try:
             entries = list(self.base_path.iterdir())
         except OSError as error:
             reason = error.strerror or error
             logging.warning("Can't read the versions of %s: %s.", self.name, reason)
-            return []
-        found = sorted(int(p.name) for p in entries if p.name.isdecimal() and p.is_dir())
-        if self.specific is None:
-            return found
+            return {}
+        folders = {int(p.name): p for p in sorted(entries) if p.name.isdecimal() and p.is_dir()}
+        found = sorted(folders)
         if self.specific:
-            return [version for version in found if version in self.specific]
-        return found[-self.latest :]
+            found = [version for version in found if version in self.specific]
+        elif self.specific is not None:
+            found = found[-self.latest :]
+        return {version: folders[version] for version in found}
 
 
 @dataclasses.dataclass
@@ -145,11 +149,11 @@ class Models:
             aspired = config.aspired()
             if not aspired:
                 continue  # What is served goes on.
-            for number in aspired:
-                await self._ensure(config, number)
+            for number, directory in aspired.items():
+                await self._ensure(config, number, directory)
             # An old version goes when there is one that takes its place.
-            if set(aspired) & set(self.available(name)):
-                for number in set(self.available(name)) - set(aspired):
+            if aspired.keys() & set(self.available(name)):
+                for number in set(self.available(name)) - aspired.keys():
                     self._retire(name, self._versions[name][number])
 
     async def close(self) -> None:
@@ -171,11 +175,10 @@ class Models:
                 "`t2aux export --export_dir` made, with a folder for each version."
             )
 
-    async def _ensure(self, config: ModelConfig, number: int) -> None:
+    async def _ensure(self, config: ModelConfig, number: int, directory: pathlib.Path) -> None:
         known = self._versions[config.name].get(number)
         if known is not None and known.state in (AVAILABLE, LOADING):
             return
-        directory = config.base_path / str(number)
         try:
             changed = (directory / "saved_model.pb").stat().st_mtime
         except OSError:

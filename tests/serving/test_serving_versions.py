@@ -135,6 +135,16 @@ def test_all_and_specific_versions(base, other):
         assert server.post("one:predict", BODY)[1] == by_version[0]
 
 
+def test_a_version_folder_may_begin_with_zeros(base, other):
+    (base / "1").rename(base / "0001")
+    shutil.copytree(other, base / "00005")
+    with running([ModelConfig("images", base, specific=None)]) as server:
+        assert server.server.models.available("images") == [1, 5]
+        by_version = [server.post(f"images/versions/{v}:predict", BODY) for v in (1, 5)]
+        assert [status for status, _ in by_version] == [200, 200]
+        assert by_version[0] != by_version[1]
+
+
 @pytest.mark.parametrize(
     ("content", "part"), [(None, "has no version to serve"), (b"damaged", "Can't load")]
 )
