@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import gc
 import pathlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
 
 from absl import logging
@@ -15,7 +15,7 @@ from absl import logging
 from t2aux.errors import UserError
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.servable import Servable
-from t2aux.serving.status import ServingError
+from t2aux.serving.status import ServingError, invalid
 
 # The states of a version, as in TensorFlow Serving's ModelVersionStatus.
 LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
@@ -30,12 +30,14 @@ class ModelConfig:
         base_path: With a folder for each version, named by its number.
         latest: How many of the newest versions are served; ignored where `specific` is given.
         specific: The versions that are served; empty: the latest. None: all.
+        labels: Versions by names that clients may give instead of their numbers.
     """
 
     name: str
     base_path: pathlib.Path
     latest: int = 1
     specific: tuple[int, ...] | None = ()
+    labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def aspired(self) -> dict[int, pathlib.Path]:
         """The versions that should be served, of those that are there, in rising order.
@@ -115,6 +117,13 @@ class Models:
     def available(self, name: str) -> list[int]:
         """The versions of a model that take requests, in rising order."""
         return sorted(n for n, v in self._versions[name].items() if v.state == AVAILABLE)
+
+    def labelled(self, name: str, label: str) -> int:
+        """The version that a label of a model stands for. Raises ServingError."""
+        config = self._configs.get(name)
+        if config is None or label not in config.labels:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return config.labels[label]
 
     @contextlib.asynccontextmanager
     async def using(self, name: str, version: int | None) -> AsyncIterator[Servable]:

@@ -148,12 +148,39 @@ def test_mistakes_in_model_config_files(tmp_path, text, part):
         ("max_batch_size { value: 4 } allowed_batch_sizes: 8", "must be max_batch_size, 4"),
         ("num_batch_threads { value: 0 }", "num_batch_threads is 0"),
         ("max_batch_size: 3", "is no BatchingParameters"),
+        ("max_batch_sizes { value: 4 }", 'no field named "max_batch_sizes"'),
     ],
 )
 def test_mistakes_in_batching_files(tmp_path, text, part):
     (tmp_path / "file").write_text(text)
     with pytest.raises(UserError, match=part):
         configuration.read_batching(str(tmp_path / "file"), BatchingOptions())
+
+
+def test_batching_fields_without_effect_are_told_in_one_line(tmp_path, caplog):
+    text = (
+        'max_batch_size { value: 4 } thread_pool_name { value: "pool" } '
+        "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 2 }"
+    )
+    path = tmp_path / "file"
+    path.write_text(text)
+    assert configuration.read_batching(str(path), BatchingOptions()).max_batch_size == 4
+    assert caplog.messages == [
+        f"{path} sets what has no effect in t2aux serve: thread_pool_name, "
+        "enable_large_batch_splitting, max_execution_batch_size."
+    ]
+    caplog.clear()
+    path.write_text("max_batch_size { value: 4 } pad_variable_length_inputs: true")
+    configuration.read_batching(str(path), BatchingOptions())
+    assert caplog.messages == []
+
+
+def test_version_labels_are_read(tmp_path):
+    labels = 'version_labels { key: "stable" value: 3 } version_labels { key: "canary" value: 4 }'
+    config = f'config {{ name: "m" base_path: "b" {labels} }}'
+    (tmp_path / "file").write_text(f"model_config_list {{ {config} }}")
+    (read,) = configuration.read_models(str(tmp_path / "file"))
+    assert read.labels == {"stable": 3, "canary": 4}
 
 
 def test_model_version_policies(tmp_path):
