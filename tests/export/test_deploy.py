@@ -277,6 +277,30 @@ def test_requests_of_all_lengths_share_batches_with_these_files(running):
         assert b"request_count" in page.read()
 
 
+@pytest.mark.parametrize(
+    ("state", "code", "status"), [("AVAILABLE", "OK", 0), ("END", "UNAVAILABLE", 1)]
+)
+def test_the_health_check_knows_available_from_unavailable(service, state, code, status):
+    *_, script = service["healthcheck"]["test"]
+    pattern = script.rpartition("&&")[2].replace("<&3", "")
+    # As TensorFlow Serving writes it.
+    answer = f"""HTTP/1.1 200 OK\r\n\r\n{{
+ "model_version_status": [
+  {{
+   "version": "1",
+   "state": "{state}",
+   "status": {{
+    "error_code": "{code}",
+    "error_message": ""
+   }}
+  }}
+ ]
+}}
+"""
+    done = subprocess.run(["bash", "-c", pattern], input=answer, text=True, timeout=20)
+    assert done.returncode == status
+
+
 def test_the_health_check_tells_whether_a_version_is_there(running, service):
     *_, rest_port = running
     kind, shell, option, script = service["healthcheck"]["test"]
