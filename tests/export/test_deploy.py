@@ -164,6 +164,11 @@ def test_nobody_runs_it_and_it_writes_nothing(service, container, pod):
         assert port.startswith("127.0.0.1:")
 
 
+def test_the_model_card_opens_no_port_to_others():
+    card = (ROOT / "export" / "card.py").read_text()
+    assert re.findall(r"docker run .*?-p (\S+)", card) == ["127.0.0.1:8501:8501"]
+
+
 def test_ports_probes_and_metrics_agree(service, container, pod, kinds, model):
     given = flags(service["command"])
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
