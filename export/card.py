@@ -48,7 +48,7 @@ _SAVED_MODEL = string.Template("""
 
 From this directory; the official image runs as root unless it is told otherwise:
 
-    docker run --rm --user "$$(id -u)" -p 8501:8501 -e MODEL_NAME=$name \\
+    docker run --rm --user "$$(id -u)" -p 127.0.0.1:8501:8501 -e MODEL_NAME=$name \\
         -v "$$(cd .. && pwd):/models/$name:ro" tensorflow/serving
     curl localhost:8501/v1/models/$name:predict -d '$request'
 

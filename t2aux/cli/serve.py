@@ -1,8 +1,12 @@
 r"""Serves exported classifiers over TensorFlow Serving's gRPC and REST protocols.
 
-For development, tests and small deployments. The flags, the configuration files and the clients are
-those of TensorFlow Serving, so that they go along when you move there. New versions in a model's
-base path are picked up while serving; SIGTERM answers what is in flight and ends. It needs
+For development, tests and small deployments. The configuration files, most flags and the clients
+are those of TensorFlow Serving, so that they go along when you move there. --host, the values of a
+batch (--max_batch_size to --num_batch_threads), --max_request_mb, --max_pending_mb,
+--max_connections and --grace_seconds are flags of this server alone, which batches unless it is
+told otherwise; of TensorFlow Serving's, --tensorflow_inter_op_parallelism, --enable_model_warmup
+(here it always does) and --grpc_channel_arguments, among others, are missing. New versions in a
+model's base path are picked up while serving; SIGTERM answers what is in flight and ends. It needs
 `pip install 't2aux[serving]'`.
 
 Examples:
@@ -15,11 +19,13 @@ Examples:
 from __future__ import annotations
 
 import pathlib
+import urllib.parse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
 
+from t2aux.addresses import with_port
 from t2aux.cli import common
 from t2aux.errors import UserError
 
@@ -161,13 +167,11 @@ def _started(server: object) -> None:
     models = server.models  # type: ignore[attr-defined]
     for name in models.names:
         print(f"Serving {name}, version {', '.join(map(str, models.available(name)))}.")
-    host = _HOST.value
     scheme = "http" if _SSL.value is None else "https"
-    print(
-        f"gRPC at {host}:{server.port}, "  # type: ignore[attr-defined]
-        f"REST at {scheme}://{host}:{server.rest_api_port}/v1/models",  # type: ignore[attr-defined]
-        flush=True,
-    )
+    grpc = with_port(_HOST.value, server.port)  # type: ignore[attr-defined]
+    rest = with_port(_HOST.value, server.rest_api_port)  # type: ignore[attr-defined]
+    urls = [f"{scheme}://{rest}/v1/models/{urllib.parse.quote(n, safe='')}" for n in models.names]
+    print(f"gRPC at {grpc}, REST at {', '.join(urls)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from t2aux_ondevice.sequences import check_sequence, segments
 
 DESCRIBE = "describe"
 _COMING = ("START", "LOADING")
+# TensorFlow Serving's words, of which later versions have one more; the code is any mistake's.
+_TOO_MANY_ROWS = re.compile(r"Task size \d+ is larger than maximum (?:input )?batch size")
 
 
 class RemoteClassifier:
@@ -240,6 +243,10 @@ class RemoteClassifier:
             return UserError(
                 f"{address} has too much to do, or the request is too large ({reason}): try later, "
                 "or give a smaller --batch."
+            )
+        if failure.code == retries.TOO_LARGE or _TOO_MANY_ROWS.search(reason):
+            return UserError(
+                f"The request is too large for {address} ({reason}): give a smaller --batch."
             )
         if failure.code == retries.BAD_ANSWER:
             return UserError(

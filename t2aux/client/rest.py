@@ -21,6 +21,7 @@ from t2aux.client.retries import (
     DEADLINE_EXCEEDED,
     NOT_FOUND,
     RESOURCE_EXHAUSTED,
+    TOO_LARGE,
     UNAVAILABLE,
     UNIMPLEMENTED,
     Failure,
@@ -33,7 +34,7 @@ _CODES = {
     404: NOT_FOUND,
     408: DEADLINE_EXCEEDED,
     412: "FAILED_PRECONDITION",
-    413: "OUT_OF_RANGE",
+    413: TOO_LARGE,
     429: RESOURCE_EXHAUSTED,
     501: UNIMPLEMENTED,
     502: UNAVAILABLE,
@@ -165,7 +166,9 @@ def _answer(response: http.client.HTTPResponse, content: bytes) -> dict[str, Any
         return answer
     told = answer.get("error") if isinstance(answer, dict) else None
     what = told if isinstance(told, str) else f"HTTP status {status} {response.reason}"
-    if status == 200 or (status not in _MAY_PASS and not isinstance(told, str)):
+    # A proxy in front of the server may say these, too.
+    plain = (*_MAY_PASS, 413)
+    if status == 200 or (status not in plain and not isinstance(told, str)):
         reason = f"it does not answer as TF Serving's REST API does ({what})"
         raise Failure(BAD_ANSWER, reason)
     wait = response.headers.get("Retry-After", "")

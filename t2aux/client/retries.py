@@ -12,13 +12,15 @@ from absl import logging
 
 T = TypeVar("T")
 
-# Codes as gRPC names them; BAD_ANSWER is ours, for what no server of this protocol says.
+# Codes as gRPC names them; BAD_ANSWER is ours, for what no server of this protocol says, and so is
+# TOO_LARGE, for a request that can't pass by trying later.
 UNAVAILABLE = "UNAVAILABLE"
 RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
 NOT_FOUND = "NOT_FOUND"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 UNIMPLEMENTED = "UNIMPLEMENTED"
 BAD_ANSWER = "BAD_ANSWER"
+TOO_LARGE = "TOO_LARGE"
 _LONGEST_REASON = 300
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from t2aux.addresses import with_port
 from t2aux.errors import UserError
 
 if TYPE_CHECKING:
@@ -137,4 +138,4 @@ def connect(server: str, tls: ClientTls | None = None) -> Transport:
 
 def name_with_port(scheme: str, host: str, port: int) -> str:
     """An address as a user writes it."""
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{with_port(host, port)}"

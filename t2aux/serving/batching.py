@@ -139,7 +139,7 @@ class Batcher:
             self._close(batch)
             batch = None
         if batch is None:
-            if len(self._ready) + len(self._open) >= self._options.max_enqueued_batches:
+            if self._waiting >= self._options.max_enqueued_batches:
                 raise ServingError(
                     "UNAVAILABLE",
                     "The batch scheduling queue to which this task was submitted is full.",
@@ -147,10 +147,15 @@ class Batcher:
             batch = self._open[key] = _Batch(servable, signature, key)
             loop.call_later(self._options.batch_timeout_micros / 1e6, self._due, batch)
         batch.add(task)
-        self._metrics.queued(len(self._ready) + len(self._open))
+        self._metrics.queued(self._waiting)
         if batch.rows == self._options.max_batch_size:
             self._close(batch)
         self._start()
+
+    @property
+    def _waiting(self) -> int:
+        """How many batches do not run yet. One that is due and may still grow is in both places."""
+        return len({*self._ready, *self._open.values()})
 
     def _due(self, batch: _Batch) -> None:
         """The batch has waited long enough: it runs as soon as a thread is free."""
@@ -176,7 +181,7 @@ class Batcher:
                 self._running += 1
                 task = asyncio.ensure_future(self._run(batch))
                 task.add_done_callback(self._finished)
-        self._metrics.queued(len(self._ready) + len(self._open))
+        self._metrics.queued(self._waiting)
 
     def _finished(self, task: asyncio.Future) -> None:
         self._running -= 1

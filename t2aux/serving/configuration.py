@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+from absl import logging
 from google.protobuf import (
     descriptor_pb2,
     descriptor_pool,
@@ -28,7 +29,11 @@ _BATCHING_FIELDS = {
     "thread_pool_name": "StringValue",
     "allowed_batch_sizes": "repeated int64",
     "pad_variable_length_inputs": "bool",
+    "enable_large_batch_splitting": "BoolValue",
+    "max_execution_batch_size": "Int64Value",
 }
+# Of these, what changes nothing here: a file is for both servers.
+_WITHOUT_EFFECT = ("thread_pool_name", "enable_large_batch_splitting", "max_execution_batch_size")
 _PROMETHEUS_FIELDS = {"enable": "bool", "path": "string"}
 
 
@@ -46,7 +51,15 @@ def read_models(path: str) -> list[ModelConfig]:
             specific = None
         elif kind == "specific":
             specific = tuple(policy.specific.versions)
-        configs.append(ModelConfig(entry.name, pathlib.Path(entry.base_path), latest, specific))
+        configs.append(
+            ModelConfig(
+                entry.name,
+                pathlib.Path(entry.base_path),
+                latest,
+                specific,
+                dict(entry.version_labels),
+            )
+        )
     entries = message.model_config_list.config
     names = {entry.name for entry in entries}
     if not names or len(names) < len(entries) or not all(e.name and e.base_path for e in entries):
@@ -61,6 +74,9 @@ def read_batching(path: str, default: BatchingOptions) -> BatchingOptions:
     """Reads --batching_parameters_file, BatchingParameters. Raises UserError."""
     message = _message("BatchingParameters", _BATCHING_FIELDS)
     parse(path, message, "BatchingParameters")
+    ignored = [name for name in _WITHOUT_EFFECT if message.HasField(name)]
+    if ignored:
+        logging.warning("%s sets what has no effect in t2aux serve: %s.", path, ", ".join(ignored))
 
     def value(name: str) -> int:
         if not message.HasField(name):

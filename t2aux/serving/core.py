@@ -31,6 +31,18 @@ class Core:
         self.metrics = metrics
         self._batcher = batcher
 
+    def version(self, spec: model_pb2.ModelSpec) -> int | None:
+        """The version that a request names, by number or label; None: the newest.
+
+        Raises:
+            ServingError: It names no model, or a label that the model does not have.
+        """
+        if not spec.name:
+            raise invalid("Missing ModelSpec: give the model's name.")
+        if spec.version_label:
+            return self.models.labelled(spec.name, spec.version_label)
+        return spec.version.value if spec.HasField("version") else None
+
     async def predict(
         self,
         spec: model_pb2.ModelSpec,
@@ -40,7 +52,7 @@ class Core:
         """Runs a signature.
 
         Args:
-            spec: The model, its version or none, and the signature or none.
+            spec: The model, its version, a label of it or neither, and the signature or none.
             inputs: By name.
             wanted: The outputs to give; None or empty: all.
 
@@ -50,8 +62,9 @@ class Core:
         Raises:
             ServingError: There is no such model, or the request is wrong, or too many wait.
         """
-        async with self.models.using(spec.name, _version(spec)) as servable:
-            signature = servable.signature(spec.signature_name)
+        async with self.models.using(spec.name, self.version(spec)) as servable:
+            # TensorFlow Serving's code for it here, and here alone.
+            signature = servable.signature(spec.signature_name, missing="FAILED_PRECONDITION")
             outputs = await self.run(servable, signature, inputs, wanted)
             return _answered(servable, signature), outputs
 
@@ -85,7 +98,7 @@ class Core:
         Raises:
             ServingError: As `predict`; or the signature is none for classification.
         """
-        async with self.models.using(spec.name, _version(spec)) as servable:
+        async with self.models.using(spec.name, self.version(spec)) as servable:
             signature = servable.signature(spec.signature_name)
             if signature.method_name != CLASSIFY:
                 raise invalid(
@@ -102,7 +115,7 @@ class Core:
     def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of a model's versions, the newest first, or of one. Raises ServingError."""
         response = get_model_status_pb2.GetModelStatusResponse()
-        wanted = _version(spec)
+        wanted = self.version(spec)
         for version in self.models.versions(spec.name):
             if wanted in (None, version.number):
                 entry = response.model_version_status.add(version=version.number)
@@ -139,14 +152,6 @@ class Core:
         finally:
             known = model if model in self.models.names else _UNKNOWN
             self.metrics.request(known, api, method, status, time.perf_counter() - begin)
-
-
-def _version(spec: model_pb2.ModelSpec) -> int | None:
-    if not spec.name:
-        raise invalid("Missing ModelSpec: give the model's name.")
-    if spec.version_label:
-        raise invalid(f"Unrecognized servable version label: {spec.version_label}")
-    return spec.version.value if spec.HasField("version") else None
 
 
 def _answered(servable: Servable, signature: Signature) -> model_pb2.ModelSpec:

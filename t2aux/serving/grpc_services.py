@@ -185,8 +185,7 @@ async def metadata(
         if field != "signature_def":
             raise invalid(f"Metadata field {field} is not supported")
     spec = request.model_spec
-    version = spec.version.value if spec.HasField("version") else None
-    async with core.models.using(spec.name, version) as servable:
+    async with core.models.using(spec.name, core.version(spec)) as servable:
         definitions = get_model_metadata_pb2.SignatureDefMap()
         for name, definition in servable.signature_defs.items():
             definitions.signature_def[name].CopyFrom(definition)

@@ -83,7 +83,7 @@ def examples(request: dict[str, Any]) -> list[bytes]:
 def classify_answer(classes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """The JSON of a classification, [B, K] each."""
     return {
-        "result": [
+        "results": [
             [[n.decode("utf-8", "replace"), float(v)] for n, v in zip(names, row, strict=True)]
             for names, row in zip(classes, scores, strict=True)
         ]
@@ -99,7 +99,7 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
     example = tf.train.Example()
     for name, value in {**context, **item}.items():
         values = value if isinstance(value, list) else [value]
-        values = [_bytes_of(v) if isinstance(v, (dict, str)) else v for v in values]
+        values = [_feature_value(v) for v in values]
         if not _is_unicode(name):
             raise invalid("The name of a feature is not valid Unicode.")
         feature = example.features.feature[name]
@@ -111,14 +111,23 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
                 feature.int64_list.value.extend(values)
             except ValueError as error:
                 raise invalid(f"A value of the feature {name!r} is out of range.") from error
-        elif kinds and kinds <= {int, float}:
-            try:
-                feature.float_list.value.extend(float(v) for v in values)
-            except OverflowError as error:
-                raise invalid(f"A value of the feature {name!r} is out of range.") from error
+        elif kinds == {float}:
+            feature.float_list.value.extend(values)
+        elif kinds <= {bytes, int, float} and kinds:
+            raise invalid(
+                f"The feature {name!r} mixes types: give only strings, only whole numbers, or only "
+                "numbers with a decimal point."
+            )
         elif kinds:
             raise invalid(f"The feature {name!r} holds values that are no numbers or strings.")
     return example
+
+
+def _feature_value(value: Any) -> Any:
+    """A value as the list of a feature takes it: true and false are whole numbers there."""
+    if isinstance(value, bool):
+        return int(value)
+    return _bytes_of(value) if isinstance(value, (dict, str)) else value
 
 
 def _is_unicode(text: str) -> bool:
@@ -144,8 +153,11 @@ def _rows(instances: Any, signature: Signature) -> dict[str, np.ndarray]:
 
 def _columns(inputs: Any, signature: Signature) -> dict[str, np.ndarray]:
     if isinstance(inputs, dict) and not _is_b64(inputs):
-        _known(set(inputs), signature)
-        return {n: _tensor(n, value, signature.inputs[n]) for n, value in inputs.items()}
+        # Others are ignored, unlike in rows, as TensorFlow Serving does.
+        missing = sorted(set(signature.inputs) - set(inputs))
+        if missing:
+            raise invalid(f"Missing named input: {missing[0]} in 'inputs' object.")
+        return {n: _tensor(n, inputs[n], spec) for n, spec in signature.inputs.items()}
     return {_only(signature): _tensor(_only(signature), inputs, _spec(signature))}
 
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import gc
 import pathlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
 
 from absl import logging
@@ -15,7 +15,7 @@ from absl import logging
 from t2aux.errors import UserError
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.servable import Servable
-from t2aux.serving.status import ServingError
+from t2aux.serving.status import ServingError, invalid
 
 # The states of a version, as in TensorFlow Serving's ModelVersionStatus.
 LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
@@ -30,27 +30,33 @@ class ModelConfig:
         base_path: With a folder for each version, named by its number.
         latest: How many of the newest versions are served; ignored where `specific` is given.
         specific: The versions that are served; empty: the latest. None: all.
+        labels: Versions by names that clients may give instead of their numbers.
     """
 
     name: str
     base_path: pathlib.Path
     latest: int = 1
     specific: tuple[int, ...] | None = ()
+    labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def aspired(self) -> list[int]:
-        """The versions that should be served, of those that are there, in rising order."""
+    def aspired(self) -> dict[int, pathlib.Path]:
+        """The versions that should be served, of those that are there, in rising order.
+
+        Each with its folder, whose name may begin with zeros.
+        """
         try:
             entries = list(self.base_path.iterdir())
         except OSError as error:
             reason = error.strerror or error
             logging.warning("Can't read the versions of %s: %s.", self.name, reason)
-            return []
-        found = sorted(int(p.name) for p in entries if p.name.isdecimal() and p.is_dir())
-        if self.specific is None:
-            return found
+            return {}
+        folders = {int(p.name): p for p in sorted(entries) if p.name.isdecimal() and p.is_dir()}
+        found = sorted(folders)
         if self.specific:
-            return [version for version in found if version in self.specific]
-        return found[-self.latest :]
+            found = [version for version in found if version in self.specific]
+        elif self.specific is not None:
+            found = found[-self.latest :]
+        return {version: folders[version] for version in found}
 
 
 @dataclasses.dataclass
@@ -112,6 +118,13 @@ class Models:
         """The versions of a model that take requests, in rising order."""
         return sorted(n for n, v in self._versions[name].items() if v.state == AVAILABLE)
 
+    def labelled(self, name: str, label: str) -> int:
+        """The version that a label of a model stands for. Raises ServingError."""
+        config = self._configs.get(name)
+        if config is None or label not in config.labels:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return config.labels[label]
+
     @contextlib.asynccontextmanager
     async def using(self, name: str, version: int | None) -> AsyncIterator[Servable]:
         """A servable that stays loaded until the block ends.
@@ -145,11 +158,11 @@ class Models:
             aspired = config.aspired()
             if not aspired:
                 continue  # What is served goes on.
-            for number in aspired:
-                await self._ensure(config, number)
+            for number, directory in aspired.items():
+                await self._ensure(config, number, directory)
             # An old version goes when there is one that takes its place.
-            if set(aspired) & set(self.available(name)):
-                for number in set(self.available(name)) - set(aspired):
+            if aspired.keys() & set(self.available(name)):
+                for number in set(self.available(name)) - aspired.keys():
                     self._retire(name, self._versions[name][number])
 
     async def close(self) -> None:
@@ -171,11 +184,10 @@ class Models:
                 "`t2aux export --export_dir` made, with a folder for each version."
             )
 
-    async def _ensure(self, config: ModelConfig, number: int) -> None:
+    async def _ensure(self, config: ModelConfig, number: int, directory: pathlib.Path) -> None:
         known = self._versions[config.name].get(number)
         if known is not None and known.state in (AVAILABLE, LOADING):
             return
-        directory = config.base_path / str(number)
         try:
             changed = (directory / "saved_model.pb").stat().st_mtime
         except OSError:

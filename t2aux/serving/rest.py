@@ -17,7 +17,9 @@ from t2aux.serving.connections import Budget, Reservation
 from t2aux.serving.core import Core
 from t2aux.serving.status import ServingError, invalid
 
-_MODEL = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?(?::(\w+)|(/metadata))?", re.I)
+_MODEL = re.compile(
+    r"/v1/models(?:/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(?::(\w+)|(/metadata))?)?", re.I
+)
 # Bodies above this are parsed in a thread, so that others needn't wait.
 _LARGE = 1 << 16
 
@@ -73,12 +75,16 @@ class RestHandlers:
         malformed = invalid(f"Malformed request: {method} {path}")
         if found is None:
             raise malformed
-        name, version, verb, wants_metadata = found.groups()
+        name, version, version_label, verb, wants_metadata = found.groups()
+        if name is None:
+            raise invalid("Missing model name in request.") if method == "GET" else malformed
         spec = model_pb2.ModelSpec(name=name)
         if version:
             if len(version) > 18:
                 raise invalid(f"Failed to convert version: {version} to numeric.")
             spec.version.value = int(version)
+        if version_label:
+            spec.version_label = version_label
         answer: Callable[[], Awaitable[Any]]
         if method == "POST" and (verb or "").lower() in ("predict", "classify"):
             label = verb.lower().capitalize()
@@ -128,8 +134,7 @@ class RestHandlers:
         return await asyncio.to_thread(json_tensors.parse, bytes(body))
 
     async def _predict(self, spec: model_pb2.ModelSpec, body: dict[str, Any]) -> Any:
-        version = spec.version.value if spec.HasField("version") else None
-        async with self._core.models.using(spec.name, version) as servable:
+        async with self._core.models.using(spec.name, self._core.version(spec)) as servable:
             signature = servable.signature(body.get("signature_name", ""))
             inputs, form = await asyncio.to_thread(json_tensors.predict_inputs, body, signature)
             outputs = await self._core.run(servable, signature, inputs)
@@ -145,7 +150,10 @@ class RestHandlers:
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=spec, metadata_field=["signature_def"]
         )
-        return _of_message(await grpc_services.metadata(self._core, request))
+        answer = _of_message(await grpc_services.metadata(self._core, request))
+        # TensorFlow Serving's JSON is that of the map, not of the Any that it travels in over gRPC.
+        del answer["metadata"]["signature_def"]["@type"]
+        return answer
 
     def _status(self, spec: model_pb2.ModelSpec) -> Any:
         return _of_message(self._core.status(spec))

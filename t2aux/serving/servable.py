@@ -189,11 +189,19 @@ class Servable:
             for n, s in self.signature_defs.items()
         }
 
-    def signature(self, name: str) -> Signature:
-        """A signature by its name; the default one for "". Raises ServingError."""
+    def signature(self, name: str, missing: str = "INVALID_ARGUMENT") -> Signature:
+        """A signature by its name.
+
+        Args:
+            name: The signature's; the default one for "".
+            missing: The code of the error where there is no such signature.
+
+        Raises:
+            ServingError: There is none.
+        """
         name = name or DEFAULT_SIGNATURE
         if name not in self.signatures:
-            raise invalid(f'Serving signature key "{name}" not found.')
+            raise ServingError(missing, f'Serving signature key "{name}" not found.')
         return self.signatures[name]
 
     def run(self, signature: Signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

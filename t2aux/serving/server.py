@@ -14,6 +14,7 @@ from absl import logging
 from aiohttp import web
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
+from t2aux.addresses import with_port
 from t2aux.errors import UserError
 from t2aux.serving.batching import Batcher, BatchingOptions
 from t2aux.serving.connections import Budget, Listener
@@ -146,7 +147,7 @@ class Server:
             ModelService(self._core), self._grpc
         )
         try:
-            address = f"{options.host}:{options.port}"
+            address = with_port(options.host, options.port)
             if options.tls is None:
                 self.port = self._grpc.add_insecure_port(address)
             else:
@@ -227,6 +228,6 @@ def serve(
 
 def _taken(host: str, port: int, flag: str) -> UserError:
     return UserError(
-        f"Can't listen at {host}:{port}: the port is taken, or the address is not this machine's. "
-        f"Give another --{flag} (0 for any that is free) or --host."
+        f"Can't listen at {with_port(host, port)}: the port is taken, or the address is not this "
+        f"machine's. Give another --{flag} (0 for any that is free) or --host."
     )

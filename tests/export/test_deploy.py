@@ -164,6 +164,11 @@ def test_nobody_runs_it_and_it_writes_nothing(service, container, pod):
         assert port.startswith("127.0.0.1:")
 
 
+def test_the_model_card_opens_no_port_to_others():
+    card = (ROOT / "export" / "card.py").read_text()
+    assert re.findall(r"docker run .*?-p (\S+)", card) == ["127.0.0.1:8501:8501"]
+
+
 def test_ports_probes_and_metrics_agree(service, container, pod, kinds, model):
     given = flags(service["command"])
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
@@ -275,6 +280,30 @@ def test_requests_of_all_lengths_share_batches_with_these_files(running):
     path = configuration.read_monitoring_path(str(DEPLOY / "monitoring.config"))
     with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}{path}") as page:
         assert b"request_count" in page.read()
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "status"), [("AVAILABLE", "OK", 0), ("END", "UNAVAILABLE", 1)]
+)
+def test_the_health_check_knows_available_from_unavailable(service, state, code, status):
+    *_, script = service["healthcheck"]["test"]
+    pattern = script.rpartition("&&")[2].replace("<&3", "")
+    # As TensorFlow Serving writes it.
+    answer = f"""HTTP/1.1 200 OK\r\n\r\n{{
+ "model_version_status": [
+  {{
+   "version": "1",
+   "state": "{state}",
+   "status": {{
+    "error_code": "{code}",
+    "error_message": ""
+   }}
+  }}
+ ]
+}}
+"""
+    done = subprocess.run(["bash", "-c", pattern], input=answer, text=True, timeout=20)
+    assert done.returncode == status
 
 
 def test_the_health_check_tells_whether_a_version_is_there(running, service):

@@ -105,6 +105,35 @@ def test_a_full_queue_refuses():
     assert all(a["sums"].tolist() == [1, 1] for a in answers if not isinstance(a, ServingError))
 
 
+def test_a_batch_that_is_due_and_may_grow_is_counted_once():
+    servable = Sums()
+    servable.go.clear()
+    queued = []
+
+    class Noted(Metrics):
+        def queued(self, batches):
+            queued.append(batches)
+
+    async def main():
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            options = BatchingOptions(
+                num_batch_threads=1, batch_timeout_micros=0, max_enqueued_batches=2
+            )
+            batcher = Batcher(options, threads, Noted())
+            tasks = []
+            # The first runs; the others wait, each by itself, since their lengths differ by much.
+            for steps in (1, 100, 1000):
+                one = request(1, steps)
+                tasks.append(asyncio.ensure_future(batcher.run(servable, SIGNATURE, one)))
+                await asyncio.sleep(0.1)
+            servable.go.set()
+            return await asyncio.gather(*tasks)
+
+    answers = asyncio.run(main())
+    assert [answer["sums"].tolist() for answer in answers] == [[1], [100], [1000]]
+    assert (max(queued), queued[-1]) == (2, 0)
+
+
 def test_one_wrong_request_fails_alone():
     wrong = request(1, 1)
     wrong["lengths"] -= 5

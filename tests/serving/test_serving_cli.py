@@ -1,5 +1,6 @@
 """`t2aux serve` as users run it."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 import requests
 
+from t2aux.client import transport
 from t2aux.errors import UserError
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
@@ -40,7 +42,9 @@ def test_serves_until_it_is_told_to_stop(base_paths, tmp_path):
         assert process.stdout.readline() == "Serving mine, version 1.\n"
         line = process.stdout.readline()
         assert line.startswith("gRPC at 127.0.0.1:")
-        url = line.split("REST at ")[1].strip().removesuffix("/v1/models")
+        model = line.split("REST at ")[1].strip()
+        assert requests.get(model, timeout=60).status_code == 200
+        url = model.removesuffix("/v1/models/mine")
         answer = requests.post(f"{url}/v1/models/mine:predict", json=BODY, timeout=60)
         assert answer.status_code == 200
         refused = requests.post(
@@ -72,6 +76,43 @@ def test_a_grpc_port_that_is_taken(base_paths):
         base = f"--model_base_path={base_paths['images'][0]}"
         done = t2aux("serve", base, f"--port={port}", "--rest_api_port=0", check=False)
     assert_one_sentence(done, f"Can't listen at 127.0.0.1:{port}", "--port")
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="This machine has no IPv6 loopback.")
+def test_serves_over_ipv6(base_paths):
+    base = f"--model_base_path={base_paths['images'][0]}"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "t2aux", "serve", base, "--host=::1"),
+            *("--port=0", "--rest_api_port=0"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert process.stdout.readline() == "Serving images, version 1.\n"
+        line = process.stdout.readline()
+        found = re.fullmatch(r"gRPC at (\[::1\]:\d+), REST at (http://\[::1\]:\d+)/(\S+)\n", line)
+        assert found, line
+        assert requests.get(f"{found[2]}/{found[3]}", timeout=60).status_code == 200
+        for address in (f"grpc://{found[1]}", found[2]):
+            way = transport.connect(address)
+            assert [s.state for s in way.status("images", None, 60)] == ["AVAILABLE"]
+            way.close()
+    finally:
+        process.kill()
+        process.wait(60)
+        process.stdout.close()
 
 
 @pytest.mark.parametrize(
@@ -107,12 +148,39 @@ def test_mistakes_in_model_config_files(tmp_path, text, part):
         ("max_batch_size { value: 4 } allowed_batch_sizes: 8", "must be max_batch_size, 4"),
         ("num_batch_threads { value: 0 }", "num_batch_threads is 0"),
         ("max_batch_size: 3", "is no BatchingParameters"),
+        ("max_batch_sizes { value: 4 }", 'no field named "max_batch_sizes"'),
     ],
 )
 def test_mistakes_in_batching_files(tmp_path, text, part):
     (tmp_path / "file").write_text(text)
     with pytest.raises(UserError, match=part):
         configuration.read_batching(str(tmp_path / "file"), BatchingOptions())
+
+
+def test_batching_fields_without_effect_are_told_in_one_line(tmp_path, caplog):
+    text = (
+        'max_batch_size { value: 4 } thread_pool_name { value: "pool" } '
+        "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 2 }"
+    )
+    path = tmp_path / "file"
+    path.write_text(text)
+    assert configuration.read_batching(str(path), BatchingOptions()).max_batch_size == 4
+    assert caplog.messages == [
+        f"{path} sets what has no effect in t2aux serve: thread_pool_name, "
+        "enable_large_batch_splitting, max_execution_batch_size."
+    ]
+    caplog.clear()
+    path.write_text("max_batch_size { value: 4 } pad_variable_length_inputs: true")
+    configuration.read_batching(str(path), BatchingOptions())
+    assert caplog.messages == []
+
+
+def test_version_labels_are_read(tmp_path):
+    labels = 'version_labels { key: "stable" value: 3 } version_labels { key: "canary" value: 4 }'
+    config = f'config {{ name: "m" base_path: "b" {labels} }}'
+    (tmp_path / "file").write_text(f"model_config_list {{ {config} }}")
+    (read,) = configuration.read_models(str(tmp_path / "file"))
+    assert read.labels == {"stable": 3, "canary": 4}
 
 
 def test_model_version_policies(tmp_path):

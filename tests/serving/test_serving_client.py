@@ -11,6 +11,7 @@ from PIL import Image
 
 from t2aux.client import transport
 from t2aux.client.remote import RemoteClassifier
+from t2aux.errors import UserError
 from t2aux.export.runtimes import CheckpointClassifier
 from t2aux.serving.models import ModelConfig
 from tests import small_exports
@@ -48,6 +49,22 @@ def test_the_client_answers_as_the_checkpoint(server, classifiers, kind, protoco
             assert [steps for steps, _ in there] == [steps for steps, _ in here]
             for (_, a), (_, b) in zip(there, here, strict=True):
                 np.testing.assert_allclose(a, b, atol=NEAR)
+    finally:
+        way.close()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("kind", "count", "steps", "part"),
+    [("images", 33, 16, "Task size 33"), ("vectors", 32, 5000, "larger than")],
+)
+def test_a_request_that_is_too_large_is_told_what_helps(server, protocol, kind, count, steps, part):
+    way = transport.connect(address(server, protocol))
+    try:
+        remote = RemoteClassifier(way, kind)
+        sequences = [np.full([steps, INFOS[kind].channels], 0.1, np.float32)] * count
+        with pytest.raises(UserError, match=rf"too large.*{part}.*give a smaller --batch\.$"):
+            remote.batch_probabilities(sequences)
     finally:
         way.close()
 

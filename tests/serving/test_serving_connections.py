@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
+from t2aux.serving import json_tensors
 from t2aux.serving.connections import Budget
 from t2aux.serving.models import ModelConfig
 from t2aux.serving.status import ServingError
@@ -127,11 +128,26 @@ def test_values_that_no_message_holds_are_the_clients_mistake(small, body):
 
 
 @pytest.mark.parametrize(
-    "example", [b'{"\\ud800": 1}', b'{"a": [0.5, 1' + b"0" * 400 + b"]}", b'{"a": [true]}']
+    "example", [b'{"\\ud800": 1}', b'{"inputs": [1' + b"0" * 400 + b"]}", b'{"inputs": [null]}']
 )
 def test_examples_that_no_message_holds_are_the_clients_mistake(small, example):
     body = b'{"signature_name": "serving_classify", "examples": [' + example + b"]}"
     assert post(small, body, "/v1/models/images:classify")[0] == 400
+
+
+@pytest.mark.parametrize("values", [b"[0, 0.5]", b'["a", 1]', b"[true, 0.5]"])
+def test_a_feature_has_values_of_one_type(small, values):
+    body = b'{"signature_name": "serving_classify", "examples": [{"inputs": ' + values + b"}]}"
+    status, text = post(small, body, "/v1/models/images:classify")
+    assert status == 400
+    assert "'inputs' mixes types" in text
+
+
+def test_true_and_false_are_whole_numbers_of_a_feature():
+    (content,) = json_tensors.examples({"examples": [{"a": [True, False, 3], "b": True}]})
+    features = tf.train.Example.FromString(content).features.feature
+    assert list(features["a"].int64_list.value) == [1, 0, 3]
+    assert list(features["b"].int64_list.value) == [1]
 
 
 def test_strings_of_different_depths_are_the_clients_mistake(server):

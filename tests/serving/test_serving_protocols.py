@@ -94,6 +94,9 @@ def test_predict_over_rest_in_rows_and_columns(server, classifiers, kind):
     assert status == 200
     assert set(answer) == {"outputs"}
     np.testing.assert_allclose(answer["outputs"]["probabilities"][0], expected, atol=NEAR)
+    # Columns that the signature does not have are ignored.
+    more = {"inputs": {**columns, "nonsense": 1}}
+    assert server.post(f"{kind}:predict", more) == (200, answer)
 
 
 TEXTS = ["abc", "c", "abcabcabcabca", "naïve ☃ text outside of the vocabulary", "a" * 500]
@@ -135,7 +138,8 @@ def test_classify_over_both(server, classifiers, kind):
     body = {"signature_name": "serving_classify", "examples": [{"inputs": values}]}
     status, answer = server.post(f"{kind}:classify", body)
     assert status == 200
-    assert dict(answer["result"][0]) == pytest.approx(expected, abs=NEAR)
+    assert set(answer) == {"results"}
+    assert dict(answer["results"][0]) == pytest.approx(expected, abs=NEAR)
 
 
 def test_classify_wants_its_signature(server):
@@ -164,12 +168,14 @@ def test_status_and_metadata(server):
     assert answer["model_version_status"] == [
         {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     ]
+    assert server.get("/v1/models") == (400, {"error": "Missing model name in request."})
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "images"
     (entry,) = server.models.GetModelStatus(request, timeout=30).model_version_status
     assert (entry.version, entry.State.Name(entry.state)) == (1, "AVAILABLE")
     status, answer = server.get("/v1/models/images/metadata")
     assert answer["model_spec"]["name"] == "images"
+    assert set(answer["metadata"]["signature_def"]) == {"signature_def"}
     definitions = answer["metadata"]["signature_def"]["signature_def"]
     assert {"serving_default", "serving_classify", "step_segment"} <= set(definitions)
     asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -231,7 +237,8 @@ ROW = [[0.5]] * 16
         ("images:predict", {"instances": []}, 400, "at least one entry"),
         ("images:predict", {"instances": [{"inputs": ROW}]}, 400, "required: {lengths}"),
         ("images:predict", {"instances": [1, 2]}, 400, "name them"),
-        ("images:predict", {"inputs": {"nonsense": 1}}, 400, "named input: nonsense"),
+        ("images:predict", {"inputs": {"nonsense": 1}}, 400, "Missing named input: inputs"),
+        ("images:predict", {"instances": [{"nonsense": 1}]}, 400, "named input: nonsense"),
         ("images:predict", {"signature_name": 3, "inputs": {}}, 400, "signature_name"),
         ("images:predict", {"signature_name": "no", "inputs": {}}, 400, '"no" not found'),
         ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [17]}}, 400, "A length is more"),
@@ -278,7 +285,14 @@ def test_mistakes_over_grpc(server):
     assert (code, message) == ("NOT_FOUND", "Servable not found for request: Latest(nothing)")
     assert refused(ask, predict_request("images", sequence, version=3))[0] == "NOT_FOUND"
     assert refused(ask, predict_pb2.PredictRequest())[0] == "INVALID_ARGUMENT"
-    assert refused(ask, predict_request("images", sequence, "no"))[0] == "INVALID_ARGUMENT"
+    assert refused(ask, predict_request("images", sequence, "no")) == (
+        "FAILED_PRECONDITION",
+        'Serving signature key "no" not found.',
+    )
+    classification = classification_pb2.ClassificationRequest()
+    classification.model_spec.name = "images"
+    classification.model_spec.signature_name = "no"
+    assert refused(server.predictions.Classify, classification)[0] == "INVALID_ARGUMENT"
     double = predict_request("images", sequence.astype(np.float64))
     assert refused(ask, double) == (
         "INVALID_ARGUMENT",

@@ -281,7 +281,7 @@ def test_the_command_lines(base_paths, authority, stranger, tmp_path):
     try:
         assert process.stdout.readline() == "Serving images, version 1.\n"
         line = process.stdout.readline()
-        url = line.split("REST at ")[1].strip().removesuffix("/v1/models")
+        url = line.split("REST at ")[1].strip().partition("/v1/models/")[0]
         assert url.startswith("https://")
         done = client(url, authority.path)
         assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
 
 from t2aux.errors import UserError
 from t2aux.serving import json_tensors
@@ -133,6 +135,45 @@ def test_all_and_specific_versions(base, other):
         assert by_version[0] != by_version[1]
         assert server.post("all:predict", BODY)[1] == by_version[1]
         assert server.post("one:predict", BODY)[1] == by_version[0]
+
+
+def test_versions_by_label(base, other):
+    shutil.copytree(other, base / "5")
+    labels = {"stable": 1, "next": 5, "gone": 3}
+    config = ModelConfig("images", base, specific=None, labels=labels)
+    with running([config]) as server:
+        for label, number in (("stable", 1), ("next", 5)):
+            by_number = server.post(f"images/versions/{number}:predict", BODY)
+            assert by_number[0] == 200
+            assert server.post(f"images/labels/{label}:predict", BODY) == by_number
+            (status,) = server.get(f"/v1/models/images/labels/{label}")[1]["model_version_status"]
+            assert status["version"] == str(number)
+            metadata = server.get(f"/v1/models/images/labels/{label}/metadata")[1]
+            assert metadata["model_spec"]["version"] == str(number)
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name, request.model_spec.version_label = "images", label
+            values = np.full([1, 16, 1], 0.5, np.float32)
+            request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(values))
+            request.inputs["lengths"].CopyFrom(tf.make_tensor_proto(np.array([16], np.int32)))
+            response = server.predictions.Predict(request, timeout=30)
+            assert response.model_spec.version.value == number
+        status, answer = server.post("images/labels/gone:predict", BODY)
+        assert (status, answer["error"]) == (
+            404,
+            "Servable not found for request: Specific(images, 3)",
+        )
+        status, answer = server.post("images/labels/other:predict", BODY)
+        assert (status, answer["error"]) == (400, "Unrecognized servable version label: other")
+
+
+def test_a_version_folder_may_begin_with_zeros(base, other):
+    (base / "1").rename(base / "0001")
+    shutil.copytree(other, base / "00005")
+    with running([ModelConfig("images", base, specific=None)]) as server:
+        assert server.server.models.available("images") == [1, 5]
+        by_version = [server.post(f"images/versions/{v}:predict", BODY) for v in (1, 5)]
+        assert [status for status, _ in by_version] == [200, 200]
+        assert by_version[0] != by_version[1]
 
 
 @pytest.mark.parametrize(
