@@ -360,7 +360,7 @@ def without_tensorflow(*arguments):
         capture_output=True,
         text=True,
         env=cli_helpers.environment(),
-        timeout=60,
+        timeout=300,
     )
 
 
