@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import json
@@ -25,6 +26,9 @@ __all__ = [
     "read_json",
     "write_json",
 ]
+
+# What a lock that another process holds is refused with; over NFS it may be EACCES.
+_TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -161,7 +165,7 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
     """Keeps a directory for this process alone, until the block or the process ends.
 
     Raises:
-        UserError: Another process has it.
+        UserError: Another process has it, or it can't be locked where it is.
     """
     path = pathlib.Path(directory) / ".lock"
     try:
@@ -172,6 +176,11 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in _TAKEN:
+                raise UserError(
+                    f"Can't lock {path}: {error.strerror or error}. Choose a directory on a file "
+                    "system that has locks."
+                ) from error
             raise UserError(
                 f"Another process is training in {directory}: wait until it is done or stop it, or "
                 "give another directory."

@@ -361,7 +361,7 @@ def without_tensorflow(*arguments):
         capture_output=True,
         text=True,
         env=cli_helpers.environment(),
-        timeout=60,
+        timeout=300,
     )
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import pathlib
 import random
 import signal
 import time
@@ -71,6 +72,25 @@ def wait(process, condition, seconds):
     return False
 
 
+def freeze_in_writing(process, folder):
+    """Stops the process in the midst of writing a checkpoint. Returns whether it came to that."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until and wait(process, lambda: unfinished(folder), 30):
+        process.send_signal(signal.SIGSTOP)
+        if wait(process, lambda: is_stopped(process), 30) and unfinished(folder):
+            return True
+        process.send_signal(signal.SIGCONT)
+    return False
+
+
+def is_stopped(process):
+    try:
+        stats = [p.read_text() for p in pathlib.Path(f"/proc/{process.pid}/task").glob("*/stat")]
+    except OSError:  # A thread has just ended.
+        return False
+    return {stat.rpartition(")")[2].split()[0] for stat in stats} == {"T"}
+
+
 @pytest.mark.long
 def test_30_random_kills_in_training(server, quiet, tmp_path):
     chance = random.Random(6)
@@ -83,19 +103,23 @@ def test_30_random_kills_in_training(server, quiet, tmp_path):
         return max((int(path.name[5:].split(".")[0]) for path in seals), default=0)
 
     for number in range(KILLS):
-        before = newest()
+        before, frozen = newest(), False
+        # Not only by time: on a fast machine the run would be over before the last kill.
+        enough = before + chance.randrange(1, 12)
         process = server.start(tmp_path / "log", *command)
         kind = ("start", "training", "writing")[number % 3]
         if kind == "start":
-            wait(process, lambda: False, chance.uniform(0, 4))
+            wait(process, lambda enough=enough: newest() >= enough, chance.uniform(0, 4))
         else:
             wait(process, lambda before=before: newest() > before, 120)
-            wait(process, lambda: False, chance.uniform(0, 0.4))
+            wait(process, lambda enough=enough: newest() >= enough, chance.uniform(0, 0.4))
         if kind == "writing":
-            counts["seen in writing"] += wait(process, lambda: unfinished(checkpoints), 30)
+            frozen = freeze_in_writing(process, checkpoints)
+            counts["seen in writing"] += frozen
         assert process.poll() is None, process.stderr
         sent = chance.choice([signal.SIGKILL, signal.SIGTERM])
         process.send_signal(sent)
+        process.send_signal(signal.SIGCONT)
         status = process.wait()
         allowed = [75 if sent == signal.SIGTERM else -9]
         if kind == "start":
@@ -104,11 +128,13 @@ def test_30_random_kills_in_training(server, quiet, tmp_path):
         assert "Traceback" not in process.stderr, process.stderr
         counts[f"{sent.name} {kind}"] += 1
         counts["left unfinished"] += unfinished(checkpoints)
+        assert unfinished(checkpoints) or not (frozen and sent == signal.SIGKILL)
     counts["step after the kills"] = newest()
     done = server.run(tmp_path / "log", *command)
     print(dict(counts))
     assert done.returncode == 0, done.stderr
     assert counts["seen in writing"] >= KILLS // 3 - 2
+    assert counts["left unfinished"]
     got, want = weights(tmp_path / "run"), weights(quiet)
     assert got.keys() == want.keys()
     for name, value in want.items():

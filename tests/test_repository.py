@@ -1,5 +1,6 @@
 """What the repository may hold, and what must go together in it."""
 
+import os
 import pathlib
 import re
 import shutil
@@ -95,3 +96,32 @@ def test_what_the_readme_says_is_what_ci_runs():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {command.split()[1] for command in commands} | {"lint"} <= set(targets)
+
+
+@pytest.mark.parametrize(
+    ("audit", "status", "audited"),
+    [
+        ("true", 0, True),
+        ("false", 0, False),
+        ("mkdir .venv-audit; echo hole > .venv-audit/holes; false", 1, True),
+    ],
+)
+def test_ci_fails_at_known_holes_and_tells_what_was_not_audited(tmp_path, audit, status, audited):
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    (tmp_path / "Makefile").write_text(f"lint test test-browser:\naudit:\n\t{audit}\n")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("chromium", "npm"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if k != "VENV"}
+    done = subprocess.run(
+        [tmp_path / ".ci" / "run"],
+        env={**environment, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stderr
+    assert ("The dependencies are NOT audited: " in done.stderr) == (not audited)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +27,7 @@ import numpy as np
 from t2aux.data import records
 from t2aux.errors import UserError
 from t2aux.files import read_json
+from t2aux_ondevice.arrays import read_npy
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 FORMAT, VERSION = "t2aux-shards", 1
@@ -41,6 +41,9 @@ _DTYPES = {
     "vectors": ("float32",),
 }
 _HASHED_AT_ONCE = 1 << 20
+_HEADER_BYTES = 4096  # Of an .npy file, at most; numpy writes 192 for an index.
+# What zlib unpacks to at most: for a byte, and beside it for the little that has no bytes.
+_UNPACKED, _UNPACKED_BESIDE = 1032, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,13 +154,15 @@ def read(folder: pathlib.Path) -> Manifest:
         raise _wrong(
             path, f"its dtype is {found['dtype']!r}, its compression {found['compression']!r}"
         )
-    splits = found["splits"]
+    dtype, splits = np.dtype(found["dtype"]), found["splits"]
+    if dtype.itemsize * (info.channels or 1) > records.LARGEST:
+        raise _wrong(path, f"its steps have {info.channels:,} channels, more than a record holds")
     if not isinstance(splits, dict) or splits.keys() != {"train", "test"}:
         raise _wrong(path, "its splits are not train and test")
     for split, entries in splits.items():
         if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
             raise _wrong(path, f"its list of the files of {split} can't be read")
-    return Manifest(folder, info, np.dtype(found["dtype"]), found["compression"], splits)
+    return Manifest(folder, info, dtype, found["compression"], splits)
 
 
 def _is_entry(entry: Any) -> bool:
@@ -185,7 +190,10 @@ def check_file(path: pathlib.Path, entry: dict[str, Any]) -> bytes:
 
 def read_index(path: pathlib.Path, entry: dict[str, Any], manifest: Manifest) -> np.ndarray:
     """Reads and checks an index, INDEX [N]. Raises UserError if it contradicts dataset.json."""
+    most = entry["examples"] * records.INDEX.itemsize + _HEADER_BYTES
     try:
+        if path.stat().st_size > most:
+            raise _changed(path, f"it does not hold {entry['examples']:,} entries")
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
@@ -195,8 +203,8 @@ def read_index(path: pathlib.Path, entry: dict[str, Any], manifest: Manifest) ->
     if hashlib.sha256(content).hexdigest() != entry["index_sha256"]:
         raise _changed(path, f"its SHA-256 is not that in {DESCRIPTION}")
     try:
-        index = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
+        index = read_npy(content)
+    except ValueError as error:
         raise _changed(path, "it is not a numpy array") from error
     _check_index(index, entry, manifest, path)
     return index
@@ -205,17 +213,23 @@ def read_index(path: pathlib.Path, entry: dict[str, Any], manifest: Manifest) ->
 def _check_index(
     index: np.ndarray, entry: dict[str, Any], manifest: Manifest, path: pathlib.Path
 ) -> None:
-    info, packed = manifest.info, manifest.compression != "none"
+    info = manifest.info
     if index.dtype != records.INDEX or index.shape != (entry["examples"],):
         raise _changed(path, f"it does not hold {entry['examples']:,} entries")
     steps, sizes = index["steps"].astype(np.int64), index["size"].astype(np.int64)
-    ends = index["begin"] + sizes
-    labels = index["label"]
+    begins, labels = index["begin"], index["label"]
+    # No sequence is taken memory for that its bytes can't give.
+    unpacked = steps * manifest.step_bytes
+    if manifest.compression == "none":
+        fits = sizes == unpacked
+    else:
+        fits = unpacked <= np.minimum(sizes * _UNPACKED + _UNPACKED_BESIDE, records.LARGEST)
     for is_right, what in (
-        ((index["begin"] >= 0).all() and (ends <= entry["bytes"]).all(), "places outside its file"),
+        (((begins >= 0) & (begins <= entry["bytes"] - sizes)).all(), "places outside its file"),
+        ((begins[1:] >= begins[:-1] + sizes[:-1]).all(), "places that overlap"),
         ((steps > 0).all() and steps.sum() == entry["steps"], f"other lengths than {DESCRIPTION}"),
         (info.length is None or (steps == info.length).all(), f"other lengths than {DESCRIPTION}"),
-        (packed or (sizes == steps * manifest.step_bytes).all(), "sizes that are not its lengths'"),
+        (fits.all(), "sizes that are not its lengths'"),
         (labels.min() >= 0 and labels.max() < info.num_classes, "labels without a class"),
     ):
         if not is_right:

@@ -34,7 +34,7 @@ INDEX = np.dtype(
 )
 # In memory also which file it is in.
 PLACES = np.dtype([*INDEX.descr, ("shard", "<u4")])
-_LARGEST = 1 << 30  # Of a sequence, in bytes: protocol buffers end at 2 GiB.
+LARGEST = 1 << 30  # Of a sequence, in bytes: protocol buffers end at 2 GiB.
 _FRAME_BEFORE, _FRAME_AFTER = 12, 4  # A TFRecord's length and its checksum; its data's checksum.
 _OPEN_FILES = 128
 _THREADS = 8
@@ -66,9 +66,9 @@ class ShardWriter:
 
     def write(self, sequence: np.ndarray, label: int) -> None:
         """Adds a sequence, [T, C] or [T]. Raises UserError if it is too large."""
-        if sequence.nbytes > _LARGEST:
+        if sequence.nbytes > LARGEST:
             raise UserError(
-                f"A sequence takes {sequence.nbytes:,} bytes, and {_LARGEST:,} fit into a record: "
+                f"A sequence takes {sequence.nbytes:,} bytes, and {LARGEST:,} fit into a record: "
                 "cut it (load.max_length) or make it smaller (load.side)."
             )
         values = np.ascontiguousarray(sequence).tobytes()
@@ -147,10 +147,13 @@ def read_values(
         uint8 [the steps of all of them * step_bytes].
 
     Raises:
-        UserError: A file is gone, cut off or damaged.
+        UserError: A file is gone, cut off or damaged, or there is no memory for so many steps.
     """
     ends = np.cumsum(places["steps"], dtype=np.int64) * step_bytes
-    values = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    try:
+        values = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    except MemoryError as error:
+        raise _too_much(keys, places, int(ends[-1])) from error
     memory = memoryview(values)
     columns = [places[name].tolist() for name in ("shard", "begin", "size", "crc32")]
     reads = list(zip(*columns, [0, *ends[:-1].tolist()], ends.tolist(), strict=True))
@@ -172,9 +175,9 @@ def _read_part(
 ) -> None:
     for shard, begin, size, crc32, start, end in reads:
         target = memory[start:end]
-        found = bytearray(size) if compressed else target
         file = _opened(keys[shard])
         try:
+            found = bytearray(size) if compressed else target
             count = os.preadv(file.fileno(), [found], begin)
             # A signal or a network's file system may give less than there is.
             while 0 < count < size:
@@ -184,6 +187,8 @@ def _read_part(
                 count += more
         except OSError as error:
             raise _damaged(keys[shard], error.strerror or str(error)) from error
+        except MemoryError as error:
+            raise _damaged(keys[shard], f"no memory for the {size:,} bytes of a record") from error
         if count < size:
             raise _damaged(keys[shard], f"it ends before byte {begin + size:,}")
         if zlib.crc32(found) != crc32:
@@ -191,17 +196,21 @@ def _read_part(
         if compressed:
             try:
                 # No more than belongs there, however much it would unpack to.
-                target[:] = zlib.decompressobj().decompress(found, len(target) + 1)
-            except (zlib.error, ValueError) as error:
-                raise _damaged(keys[shard], f"byte {begin:,}: {error}") from error
+                unpacked = zlib.decompressobj().decompress(found, len(target) + 1)
+            except (zlib.error, MemoryError) as error:
+                why = str(error) or "it unpacks to more than there is memory for"
+                raise _damaged(keys[shard], f"byte {begin:,}: {why}") from error
+            if len(unpacked) != len(target):
+                why = f"the record at byte {begin:,} does not unpack to {len(target):,} bytes"
+                raise _damaged(keys[shard], why)
+            target[:] = unpacked
 
 
 @functools.lru_cache(maxsize=_OPEN_FILES)
 def _opened(key: bytes) -> io.FileIO:
     # A file that leaves the cache is closed once nobody reads it any more.
-    path = os.fsdecode(key.rpartition(b"\0")[0])
     try:
-        return open(path, "rb", buffering=0)
+        return open(_path(key), "rb", buffering=0)
     except OSError as error:
         raise _damaged(key, error.strerror or str(error)) from error
 
@@ -211,9 +220,21 @@ def _pool() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(_THREADS, "t2aux-shards")
 
 
-def _damaged(key: bytes, why: str) -> UserError:
-    path = pathlib.Path(os.fsdecode(key.rpartition(b"\0")[0]))
+def _too_much(keys: Sequence[bytes], places: np.ndarray, size: int) -> UserError:
+    longest = places[int(places["steps"].argmax())]
     return UserError(
-        f"The shard {path} is missing or damaged ({why}): restore it, or convert the data anew "
-        "with `t2aux data convert`."
+        f"There is no memory for {size:,} bytes of {len(places):,} sequences at once, the longest "
+        f"of {longest['steps']:,} steps in {_path(keys[longest['shard']])}: take smaller batches, "
+        "or, if none is so long, convert the data anew with `t2aux data convert`."
     )
+
+
+def _damaged(key: bytes, why: str) -> UserError:
+    return UserError(
+        f"The shard {_path(key)} is missing or damaged ({why}): restore it, or convert the data "
+        "anew with `t2aux data convert`."
+    )
+
+
+def _path(key: bytes) -> pathlib.Path:
+    return pathlib.Path(os.fsdecode(key.rpartition(b"\0")[0]))

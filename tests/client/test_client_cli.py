@@ -31,7 +31,7 @@ def client(*arguments, model=servers.Model.name):
         capture_output=True,
         text=True,
         env=cli_helpers.environment(),
-        timeout=60,
+        timeout=300,
     )
 
 

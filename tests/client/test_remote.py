@@ -71,7 +71,7 @@ def test_a_busy_server_is_asked_again(served, connect, scheme, code):
     np.testing.assert_allclose(answer, it.local.probabilities(sequence), atol=SAME)
     assert len(it.model.seen) == 3
     it.model.plan.extend([code] * 4)
-    with pytest.raises(UserError, match=r"as it was planned; tried 4 times in 0\.\d s"):
+    with pytest.raises(UserError, match=r"as it was planned; tried 4 times in \d+\.\d s"):
         classifier.probabilities(sequence)
     # And the client goes on working.
     assert classifier.probabilities(sequence).shape == (3,)
@@ -79,13 +79,13 @@ def test_a_busy_server_is_asked_again(served, connect, scheme, code):
 
 def test_rest_waits_as_long_as_the_server_asks(served, connect):
     it = served("vectors")
-    classifier = connect(it.addresses["http"], attempts=Retries(timeout=0.5, first=0.01))
-    it.model.headers = {"Retry-After": "1"}
+    classifier = connect(it.addresses["http"])
+    it.model.headers = {"Retry-After": "1000"}
     it.model.plan.append("UNAVAILABLE")
     it.model.seen.clear()
     with pytest.raises(UserError, match="as it was planned"):
         classifier.probabilities(sequences("vectors")[0])
-    assert len(it.model.seen) == 1  # A second is more than there was time.
+    assert len(it.model.seen) == 1  # It is more than there was time.
 
 
 @pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "INTERNAL", "FAILED_PRECONDITION"])
@@ -110,12 +110,14 @@ def test_wrong_sequences_are_told_before_they_are_sent(served, connect, scheme):
     assert it.model.seen == []
 
 
-def test_no_answer_in_time(served, connect, scheme):
+def test_no_answer_in_time(served, connect, scheme, monkeypatch):
     it = served("vectors")
-    classifier = connect(it.addresses[scheme], attempts=Retries(timeout=0.5))
+    classifier = connect(it.addresses[scheme])
     it.model.plan.append(1.5)
-    with pytest.raises(UserError, match=r"no answer within 0\.5 s.*--timeout"):
-        classifier.probabilities(sequences("vectors")[0])
+    with monkeypatch.context() as changed:
+        changed.setattr(classifier, "_attempts", Retries(timeout=0.5))
+        with pytest.raises(UserError, match=r"no answer within 0\.5 s.*--timeout"):
+            classifier.probabilities(sequences("vectors")[0])
     classifier.probabilities(sequences("vectors")[0])
 
 

@@ -222,7 +222,7 @@ def test_values_out_of_range(tmp_path, arguments, message):
 
 
 def test_a_sequence_beyond_a_record_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("t2aux.data.records._LARGEST", 9_999)
+    monkeypatch.setattr("t2aux.data.records.LARGEST", 9_999)
     with pytest.raises(UserError, match="10,000 bytes, and 9,999 fit"):
         write(tmp_path / "shards")
 

@@ -238,15 +238,17 @@ def another_conversion(folder, *names):
 
 
 def forge(folder, name, value):
-    """Changes an index and the manifest's checksum of it."""
+    """Changes an index, and what the manifest says of it."""
     index = np.load(folder / INDEX)
     index[name][2] = value
     np.save(folder / INDEX, index)
-    digest = manifest.sha256(folder / INDEX)
-    edit(
-        folder / "dataset.json",
-        lambda d: d["splits"]["train"][1].update(index_sha256=digest),
-    )
+    sealed(folder)
+
+
+def sealed(folder, **entries):
+    """Writes an index' checksum into the manifest, and other entries beside it."""
+    entries["index_sha256"] = manifest.sha256(folder / INDEX)
+    edit(folder / "dataset.json", lambda d: d["splits"]["train"][1].update(entries))
 
 
 # What happens to the folder, and what the message must say.
@@ -301,7 +303,20 @@ DAMAGE = {
     "another's index": (lambda f: another_conversion(f, INDEX), f"{INDEX} .* another conversion"),
     "no index": (lambda f: (f / INDEX).unlink(), f"Can't read the index .*{INDEX}"),
     "index": (lambda f: at_byte(f / INDEX, 200), f"{INDEX} is damaged"),
+    "channels": (
+        lambda f: edit(
+            f / "dataset.json",
+            lambda d: (
+                d.update(dtype="float32"),
+                d["dataset"].update(kind="vectors", channels=2**62, length=None, side=None),
+            ),
+        ),
+        "dataset.json is damaged: its steps have 4,611,686,018,427,387,904 channels",
+    ),
+    "longer index": (lambda f: os.truncate(f / INDEX, 1 << 33), f"{INDEX} is damaged.* 8 entries"),
     "place": (lambda f: forge(f, "begin", 1 << 40), f"{INDEX} is damaged.* outside its file"),
+    "last place": (lambda f: forge(f, "begin", 2**63 - 1), f"{INDEX} is damaged.* outside its"),
+    "same place": (lambda f: forge(f, "begin", 60), f"{INDEX} is damaged.* places that overlap"),
     "size": (lambda f: forge(f, "size", 11), f"{INDEX} is damaged.* sizes"),
     "steps of one": (lambda f: forge(f, "steps", 3), f"{INDEX} is damaged.* other lengths"),
     "label": (lambda f: forge(f, "label", 3), f"{INDEX} is damaged.* labels without a class"),
@@ -320,6 +335,41 @@ def test_damage_is_found_when_the_data_is_opened(tmp_path, name):
     assert "\n" not in str(error.value).split("\n  In call to configurable")[0]
 
 
+@pytest.mark.parametrize("steps", [1100, 2**31 - 1])
+def test_no_memory_is_taken_for_what_a_packed_sequence_can_not_hold(tmp_path, steps):
+    folder = tmp_path / "shards"
+    write(folder, lengths=[1] * 6, shards=3, compression="zlib")
+    index = np.load(folder / INDEX)
+    index["steps"][-1] = steps
+    # Beyond what its bytes unpack to, or beyond what any record may hold.
+    index["size"][-1] = min(index["size"][-1], steps // 1100)
+    np.save(folder / INDEX, index)
+    sealed(folder, steps=1 + steps)
+    with pytest.raises(UserError, match=f"{INDEX} is damaged.* sizes that are not its lengths'"):
+        open_shards(folder)
+
+
+def test_more_than_there_is_memory_for_is_one_sentence(tmp_path):
+    write(tmp_path / "shards", lengths=[3])
+    shards = open_shards(tmp_path / "shards")._shards
+    places = np.repeat(shards.places, 1 << 17)
+    places["steps"] = 2**31 - 1
+    with pytest.raises(UserError, match=r"no memory for 281[\d,]+ bytes of 131,072 .*smaller"):
+        shards.read(places)
+
+
+def test_an_index_whose_header_claims_much(tmp_path):
+    folder = tmp_path / "shards"
+    write(folder, "colour", shards=3)
+    content = (folder / INDEX).read_bytes()
+    short, long = b"(8,), }                 ", b"(9999999999999999,), }  "
+    assert content.count(short) == 1
+    (folder / INDEX).write_bytes(content.replace(short, long))
+    sealed(folder)
+    with pytest.raises(UserError, match="not a numpy array"):
+        open_shards(folder)
+
+
 def test_a_pickle_in_place_of_an_index_is_not_read(tmp_path):
     folder = tmp_path / "shards"
     write(folder, "colour", shards=3)
@@ -330,8 +380,7 @@ def test_a_pickle_in_place_of_an_index_is_not_read(tmp_path):
             return (os.mkdir, (str(trace),))
 
     np.save(folder / INDEX, np.array([Evil()], object), allow_pickle=True)
-    digest = manifest.sha256(folder / INDEX)
-    edit(folder / "dataset.json", lambda d: d["splits"]["train"][1].update(index_sha256=digest))
+    sealed(folder)
     with pytest.raises(UserError, match="not a numpy array"):
         open_shards(folder)
     assert not trace.exists()

@@ -259,7 +259,7 @@ def running(tmp_path_factory):
         yield classifier, *map(int, found.groups())
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)
         process.stdout.close()
 
 
@@ -312,7 +312,7 @@ def test_the_health_check_tells_whether_a_version_is_there(running, service):
     assert (kind, shell, option) == ("CMD", "bash", "-c")
 
     def status(changed):
-        return subprocess.run([shell, option, changed], timeout=20, capture_output=True).returncode
+        return subprocess.run([shell, option, changed], timeout=120, capture_output=True).returncode
 
     script = script.replace("/8501 ", f"/{rest_port} ")
     assert status(script) == 0

@@ -5,12 +5,12 @@ import json
 from hypothesis import strategies as st
 
 # Numbers that formats are easily wrong about.
-_NUMBERS = [0, 1, 2, 127, 128, 255, 256, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63]
+NUMBERS = [0, 1, 2, 127, 128, 255, 256, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63]
 _VALUES = st.recursive(
     st.one_of(
         st.none(),
         st.booleans(),
-        st.sampled_from([*_NUMBERS, -1, -(2**63), 10**400, 0.5, 1e308, float("nan")]),
+        st.sampled_from([*NUMBERS, -1, -(2**63), 10**400, 0.5, 1e308, float("nan")]),
         st.sampled_from(["", "a", "\0", "\ud800", "\x1b[2J", "../../etc/passwd", "9" * 50, "é\n"]),
         st.text(max_size=5),
     ),
@@ -38,7 +38,7 @@ def files(draw, seeds):
             content[place:place] = draw(st.binary(max_size=8))
         elif kind == 3:
             width = draw(st.sampled_from([1, 2, 4, 8]))
-            number = draw(st.sampled_from(_NUMBERS)) % 256**width
+            number = draw(st.sampled_from(NUMBERS)) % 256**width
             order = draw(st.sampled_from(["big", "little"]))
             content[place : place + width] = number.to_bytes(width, order)
         elif kind == 4:

@@ -5,8 +5,10 @@ Anything else that it raises is a fault.
 """
 
 import contextlib
+import copy
 import dataclasses
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -14,6 +16,7 @@ import pathlib
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import gin
@@ -25,8 +28,9 @@ from PIL import Image
 import t2aux.training.loop  # noqa: F401  The configurables that gin text may name.
 from t2aux import config, files
 from t2aux.client import protos
-from t2aux.data import load
+from t2aux.data import convert, load, manifest, records
 from t2aux.data.idx import read_array
+from t2aux.data.table import Table
 from t2aux.errors import UserError
 from t2aux_ondevice import images, litert, reading
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -79,6 +83,7 @@ def make_all(folder: pathlib.Path) -> dict[str, Reader]:
         "archive": _archive(folder / "archive"),
         "metadata.json": _metadata(folder / "metadata"),
         "dataset.json": _dataset(folder / "dataset"),
+        "shards": _shards(folder / "shards"),
         "gin": _gin(folder / "gin"),
         "answer": _answer(),
     }
@@ -288,6 +293,87 @@ def _dataset(folder):
     described = [info.to_json() for info in INFOS]
     seeds = [json.dumps(entry).encode() for entry in described]
     return Reader(mutations.documents(described), read, seeds)
+
+
+SHARD, INDEX = manifest.file_names("train", 1)[0]
+
+
+def _shards(folder):
+    """A folder of shards; an input is what dataset.json, an index and a file are to be."""
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    lengths = {"image": [16] * 4, "text": [3, 1, 4, 1], "vectors": [2, 5, 1, 3]}
+    cases, folders = [], {}
+    for info in INFOS:
+        steps = lengths[info.kind]
+        shape = (sum(steps), info.channels) if info.channels else (sum(steps),)
+        dtype = np.float32 if info.kind == "vectors" else np.uint8
+        table = Table.of_lengths(chance.integers(0, 3, shape).astype(dtype), steps, [0, 1, 2, 1])
+        for compression in records.COMPRESSIONS:
+            made = folder / f"{info.kind}-{compression}"
+            splits = {"train": table, "test": table}
+            convert.convert(info, splits, made, shards=1, compression=compression)
+            described = json.loads((made / manifest.DESCRIPTION).read_text())
+            cases.append((described, np.load(made / INDEX), (made / SHARD).read_bytes()))
+            folders[info.kind, compression] = made
+
+    def read(content):
+        place, *contents = content
+        for name, part in zip((manifest.DESCRIPTION, INDEX, SHARD), contents, strict=True):
+            (folders[place] / name).write_bytes(part)
+
+        def read_it():
+            split = load("train", name="shards", data_dir=str(folders[place]))
+            for _ in split.chunks():
+                pass
+
+        verified = read_or_refused(manifest.verify, folders[place], lambda name: None)
+        return read_or_refused(read_it) or verified
+
+    seeds = [
+        ((d["dataset"]["kind"], d["compression"]), json.dumps(d).encode(), _npy(index), shard)
+        for d, index, shard in cases
+    ]
+    return Reader(_forged_shards(cases), read, seeds)
+
+
+def _npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+@st.composite
+def _forged_shards(draw, cases):
+    """Damaged shards whose checksums and sums are mostly right: what is behind these is reached."""
+    described, index, shard = copy.deepcopy(draw(st.sampled_from(cases)))
+    place = described["dataset"]["kind"], described["compression"]
+    if draw(st.integers(0, 2)) == 0:
+        shard = draw(mutations.files([shard]))
+    for _ in range(draw(st.integers(0, 2))):
+        row, name = draw(st.integers(0, len(index) - 1)), draw(st.sampled_from(index.dtype.names))
+        limits = np.iinfo(index.dtype[name])
+        value = draw(st.one_of(st.sampled_from(mutations.NUMBERS), st.integers(-9, 2000)))
+        index[name][row] = min(max(value, limits.min), limits.max)
+    if draw(st.integers(0, 5)):
+        for entry in index:
+            begin, size = max(int(entry["begin"]), 0), int(entry["size"])
+            entry["crc32"] = zlib.crc32(shard[begin : begin + size])
+    packed = _npy(index)
+    if draw(st.integers(0, 4)) == 0:
+        packed = draw(mutations.files([packed]))
+    if draw(st.integers(0, 9)):
+        described["splits"]["train"][0] = {
+            "examples": len(index),
+            "steps": int(index["steps"].sum(dtype=np.int64)),
+            "bytes": len(shard),
+            "sha256": hashlib.sha256(shard).hexdigest(),
+            "index_sha256": hashlib.sha256(packed).hexdigest(),
+        }
+    content = json.dumps(described).encode()
+    if draw(st.integers(0, 2)) == 0:
+        content = draw(mutations.documents([described]))
+    return place, content, packed, shard
 
 
 GIN_LINES = [

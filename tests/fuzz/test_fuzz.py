@@ -7,8 +7,8 @@ from absl import logging
 
 from tests.fuzz import run
 
-READERS = ("idx", "npz", "csv", "image", "archive", "metadata.json", "dataset.json", "gin")
-READERS += ("answer", "rest", "grpc")
+READERS = ("idx", "npz", "csv", "image", "archive", "metadata.json", "dataset.json")
+READERS += ("shards", "gin", "answer", "rest", "grpc")
 
 
 @pytest.fixture(scope="module")

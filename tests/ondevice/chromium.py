@@ -35,7 +35,7 @@ _TRAMPOLINE = (
     "os.execv(sys.argv[3], sys.argv[3:])"
 )
 _HIGH = 20
-_TIMEOUT = 60
+_TIMEOUT = 300
 
 
 def find():
@@ -118,7 +118,7 @@ class Page:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def wait(self, condition, seconds=30):
+    def wait(self, condition, seconds=120):
         """Waits until a JavaScript expression is true, and returns its value."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(condition)):
@@ -203,7 +203,7 @@ def browser(profile):
         # It ends when the pipe does, and takes its helpers along.
         os.close(commands)
         try:
-            process.wait(20)
+            process.wait(120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -263,7 +263,7 @@ def test_command_serves_until_it_is_stopped(exports, npm, tmp_path):
         assert [p.name for p in tmp_path.glob("t2aux-page-*")]
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     process.stdout.close()
     assert not list(tmp_path.glob("t2aux-page-*"))
 

@@ -31,9 +31,11 @@ class Sums:
         self.shapes = []
         self.go = threading.Event()
         self.go.set()
+        self.begun = threading.Event()
 
     def run(self, signature, inputs):
-        self.go.wait(30)
+        self.begun.set()
+        assert self.go.wait(300)
         self.shapes.append(inputs["inputs"].shape)
         if (inputs["lengths"] < 0).any():
             raise ServingError("INVALID_ARGUMENT", "negative")
@@ -46,8 +48,8 @@ def request(value, steps, rows=1):
     return {"inputs": inputs, "lengths": np.full([rows], steps, np.int32)}
 
 
-def run(requests, servable, go_after=None, **options):
-    """What each request ends with: its outputs or its error."""
+def run(requests, servable, **options):
+    """What each request ends with: its outputs or its error; nothing runs before all have come."""
 
     async def main():
         with concurrent.futures.ThreadPoolExecutor(4) as threads:
@@ -55,9 +57,9 @@ def run(requests, servable, go_after=None, **options):
             tasks = [
                 asyncio.ensure_future(batcher.run(servable, SIGNATURE, one)) for one in requests
             ]
-            if go_after:
-                await asyncio.sleep(go_after)
-                servable.go.set()
+            # asyncio begins tasks in their order: when this goes on, each is queued or refused.
+            await asyncio.sleep(0)
+            servable.go.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
 
     return asyncio.run(main())
@@ -80,10 +82,25 @@ def test_requests_of_several_rows_stay_whole():
 def test_a_batch_grows_while_it_waits_for_a_thread():
     servable = Sums()
     servable.go.clear()
-    options = {"num_batch_threads": 1, "batch_timeout_micros": 0, "go_after": 0.3}
-    answers = run([request(i, 1) for i in range(20)], servable, **options)
+
+    async def main():
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            options = BatchingOptions(num_batch_threads=1, batch_timeout_micros=0)
+            batcher = Batcher(options, threads, Metrics())
+            tasks = []
+            for i in range(20):
+                one = batcher.run(servable, SIGNATURE, request(i, 1))
+                tasks.append(asyncio.ensure_future(one))
+                if i == 0:
+                    assert await asyncio.to_thread(servable.begun.wait, 300)
+                # Longer than the batch's timeout: each is due before the next one comes.
+                await asyncio.sleep(0.001)
+            servable.go.set()
+            return await asyncio.gather(*tasks)
+
+    answers = asyncio.run(main())
     assert [answer["sums"].tolist() for answer in answers] == [[i] for i in range(20)]
-    assert len(servable.shapes) <= 3
+    assert servable.shapes == [(1, 1, 1), (32, 1, 1)]
 
 
 def test_without_batching_each_runs_alone():
@@ -96,12 +113,10 @@ def test_a_full_queue_refuses():
     servable = Sums()
     servable.go.clear()
     options = {"max_batch_size": 2, "allowed_batch_sizes": (2,), "max_enqueued_batches": 2}
-    answers = run(
-        [request(1, 1, 2) for _ in range(8)], servable, 0.3, num_batch_threads=1, **options
-    )
+    answers = run([request(1, 1, 2) for _ in range(8)], servable, num_batch_threads=1, **options)
     refused = [a for a in answers if isinstance(a, ServingError)]
     assert {error.code for error in refused} == {"UNAVAILABLE"}
-    assert 4 <= len(refused) <= 6
+    assert len(refused) == 5  # One runs, two wait.
     assert all(a["sums"].tolist() == [1, 1] for a in answers if not isinstance(a, ServingError))
 
 
@@ -159,9 +174,9 @@ def test_nobody_waits_for_a_request_that_was_given_up():
                 return asyncio.ensure_future(batcher.run(servable, SIGNATURE, request(value, 1)))
 
             first = ask(1)
-            await asyncio.sleep(0.1)
+            assert await asyncio.to_thread(servable.begun.wait, 300)
             second, third = ask(2), ask(3)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0)  # Until both are queued.
             second.cancel()
             servable.go.set()
             return await first, await third

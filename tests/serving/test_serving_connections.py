@@ -1,5 +1,6 @@
 """What a server takes on at once, and what it does not wait for."""
 
+import contextlib
 import gzip
 import http.client
 import socket
@@ -22,22 +23,32 @@ BODY = b'{"instances": [{"inputs": [' + b",".join([b"[0.5]"] * 16) + b'], "lengt
 MOST = 200_000
 
 
-@pytest.fixture(scope="module")
-def small(base_paths):
-    """A server that takes on little."""
-    with running(
+def taking_little(base_paths, **limits):
+    return running(
         [ModelConfig("images", base_paths["images"][0])],
         max_connections=4,
         max_request_bytes=MOST,
         max_pending_bytes=MOST,
-        rest_timeout=2.0,
-        grpc_connection_seconds=2.0,
-    ) as found:
+        **limits,
+    )
+
+
+@pytest.fixture(scope="module")
+def small(base_paths):
+    """A server that takes on little."""
+    with taking_little(base_paths, rest_timeout=120.0) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def impatient(base_paths):
+    """One that does not wait for long either."""
+    with taking_little(base_paths, rest_timeout=2.0, grpc_connection_seconds=2.0) as found:
         yield found
 
 
 def post(server, body, path="/v1/models/images:predict", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", server.server.rest_api_port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server.rest_api_port, timeout=120)
     try:
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
@@ -53,17 +64,28 @@ def eventually(ask, wanted):
     return found
 
 
-def test_idle_connections_are_closed_and_others_come_in(small):
-    address = ("127.0.0.1", small.server.rest_api_port)
-    # Some say nothing, some do not come to an end.
-    idle = [socket.create_connection(address, timeout=30) for _ in range(4)]
-    for connection in idle[:2]:
-        connection.sendall(b"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\n")
-    eventually(lambda: post(small, BODY)[0], 503)
-    for connection in idle:
-        assert connection.recv(100) == b""
-        connection.close()
-    eventually(lambda: post(small, BODY)[0], 200)
+def test_idle_connections_are_closed_and_others_come_in(impatient):
+    address = ("127.0.0.1", impatient.server.rest_api_port)
+
+    idle = []
+
+    def wait_until_closed():
+        while idle:
+            with idle.pop() as connection:
+                assert connection.recv(100) == b""
+
+    def beside_idle_ones():
+        wait_until_closed()
+        # Some say nothing, some do not come to an end.
+        idle.extend(socket.create_connection(address, timeout=120) for _ in range(4))
+        for connection in idle[:2]:
+            connection.sendall(b"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\n")
+        # They are counted a moment after they came.
+        return any(post(impatient, BODY)[0] == 503 for _ in range(20))
+
+    eventually(beside_idle_ones, True)
+    wait_until_closed()
+    eventually(lambda: post(impatient, BODY)[0], 200)
 
 
 def test_bytes_of_all_requests_are_counted(small):
@@ -71,7 +93,7 @@ def test_bytes_of_all_requests_are_counted(small):
     head = f"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {MOST}\r\n\r\n"
 
     def beside_a_large_one():
-        with socket.create_connection(address, timeout=30) as slow:
+        with socket.create_connection(address, timeout=120) as slow:
             slow.sendall(head.encode() + b" " * (MOST - 100))
             status, text = post(small, BODY)
             return status, "The requests being answered take" in text
@@ -106,7 +128,7 @@ def test_packed_messages_count_unpacked(small):
     with grpc.insecure_channel(small.address) as channel:
         call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         with pytest.raises(grpc.RpcError) as caught:
-            call(bytes(50_000_000), timeout=30, compression=grpc.Compression.Gzip)
+            call(bytes(50_000_000), timeout=120, compression=grpc.Compression.Gzip)
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -156,7 +178,7 @@ def test_strings_of_different_depths_are_the_clients_mistake(server):
         assert server.post("texts:predict", body)[0] == 400
 
 
-def test_requests_that_are_never_sent_do_not_keep_others_out(small):
+def test_requests_that_are_never_sent_do_not_keep_others_out(impatient):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "images"
     values = np.full([1, 16, 1], 0.5, np.float32)
@@ -165,26 +187,29 @@ def test_requests_that_are_never_sent_do_not_keep_others_out(small):
     never = threading.Event()
 
     def nothing():
-        never.wait(120)
+        never.wait(300)
         yield b""
 
     method = "/tensorflow.serving.PredictionService/Predict"
 
     def ask():
-        with grpc.insecure_channel(small.address) as channel:
+        with grpc.insecure_channel(impatient.address) as channel:
             call = channel.unary_unary(method, request_serializer=lambda m: m.SerializeToString())
             try:
-                call(request, timeout=30)
+                call(request, timeout=120)
             except grpc.RpcError as error:
                 return error.code().name
             return "OK"
 
-    with grpc.insecure_channel(small.address, options=[("grpc.enable_retries", 0)]) as channel:
-        calls = [channel.stream_unary(method).future(nothing()) for _ in range(4)]
-        try:
-            eventually(ask, "RESOURCE_EXHAUSTED")
-            eventually(ask, "OK")
-        finally:
-            never.set()
-            for call in calls:
-                call.cancel()
+    with contextlib.ExitStack() as stack:
+
+        def beside_such_requests():
+            options = [("grpc.enable_retries", 0)]
+            channel = stack.enter_context(grpc.insecure_channel(impatient.address, options))
+            for _ in range(4):
+                stack.callback(channel.stream_unary(method).future(nothing()).cancel)
+            return ask()
+
+        stack.callback(never.set)
+        eventually(beside_such_requests, "RESOURCE_EXHAUSTED")
+        eventually(ask, "OK")

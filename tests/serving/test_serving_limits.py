@@ -171,7 +171,7 @@ def serving(base_path, *flags):
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(30)
+        process.wait(120)
 
 
 def test_hostile_messages_get_one_answer_and_the_server_lives(tmp_path):

@@ -128,7 +128,7 @@ def ask(address, *files):
     tls = ClientTls(*(f and str(f) for f in files)) if files else None
     way = transport.connect(address, tls)
     try:
-        remote = RemoteClassifier(way, "images", attempts=Retries(timeout=20, most=0))
+        remote = RemoteClassifier(way, "images", attempts=Retries(timeout=120, most=0))
         return remote.probabilities(np.full([16, 1], 0.5, np.float32))
     finally:
         way.close()
@@ -275,7 +275,7 @@ def test_the_command_lines(base_paths, authority, stranger, tmp_path):
             capture_output=True,
             text=True,
             env=environment(),
-            timeout=60,
+            timeout=300,
         )
 
     try:
@@ -288,5 +288,5 @@ def test_the_command_lines(base_paths, authority, stranger, tmp_path):
         assert_one_sentence(client(url, stranger.path), "give --ca_file")
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)
         process.stdout.close()

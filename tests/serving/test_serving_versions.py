@@ -118,10 +118,14 @@ def test_a_broken_version_is_reported_and_the_old_one_serves_on(base, other):
         wait_for(lambda: states(server) == {1: "END", 2: "AVAILABLE"})
 
 
-def test_a_base_path_that_vanishes_does_not_stop_the_service(base):
+def test_a_base_path_that_vanishes_does_not_stop_the_service(base, monkeypatch):
+    aspired, polls = ModelConfig.aspired, []
+    monkeypatch.setattr(ModelConfig, "aspired", lambda one: polls.append(one) or aspired(one))
     with running([ModelConfig("images", base)], poll_seconds=0.05) as server:
         base.rename(base.with_name("gone"))
-        time.sleep(0.3)
+        before = len(polls)
+        # When the second begins, the first is over.
+        wait_for(lambda: len(polls) >= before + 2)
         assert server.post("images:predict", BODY)[0] == 200
 
 

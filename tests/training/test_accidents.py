@@ -1,6 +1,7 @@
 """Accidents, with real processes: SIGTERM at any time, a second process, damage, a full disk."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -203,6 +204,24 @@ def test_a_log_that_can_not_grow(server, copied, name):
     )
     assert_one_error(done, f"Can't write {path}: File too large")
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EAGAIN, "Another process is training in"),
+        (errno.EACCES, "Another process is training in"),
+        (errno.ENOLCK, r"Can't lock .*\.lock: No locks available\. Choose"),
+        (errno.EOPNOTSUPP, r"Can't lock .*\.lock: Operation not supported\. Choose"),
+    ],
+)
+def test_a_lock_that_can_not_be_had_says_why(tmp_path, monkeypatch, number, message):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=message), files.locked(tmp_path):
+        pass
 
 
 def test_lines_are_there_whole_or_not(tmp_path):

@@ -38,6 +38,24 @@ def command(model_dir, *more):
     return [sys.executable, "-m", "t2aux", "train", f"--model_dir={model_dir}", *SETTINGS, *more]
 
 
+# From a step on, each checkpoint is followed by a pause until SIGTERM comes: on no machine is the
+# run over before it is stopped.
+BRAKED = """
+import sys, time
+from t2aux.training import running
+save, step = running.Run._save, int(sys.argv.pop(1))
+def save_and_wait(run):
+    save(run)
+    end = time.monotonic() + 300
+    while run._position.step >= step and not run._stop.requested and time.monotonic() < end:
+        time.sleep(0.01)
+running.Run._save = save_and_wait
+sys.argv[0] = "t2aux"
+from t2aux.cli import main
+main.main()
+"""
+
+
 def weights(model_dir):
     reader = tf.train.load_checkpoint(str(model_dir / "checkpoints"))
     return {
@@ -59,11 +77,15 @@ def quiet_run(tmp_path_factory):
     return model_dir, done.stderr
 
 
-def start_and_wait_for_step(model_dir, step, *more):
+def start_and_wait_for_step(model_dir, step):
+    """A run that has come to a step, and does not go on by more than 8 until it gets a signal."""
     process = subprocess.Popen(
-        command(model_dir, *more), env=environment(), stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", BRAKED, str(step + 8), *command(model_dir)[3:]],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     state = model_dir / "checkpoints" / "checkpoint"
     while time.monotonic() < deadline and process.poll() is None:
         found = tf.train.latest_checkpoint(str(state.parent)) if state.exists() else None
@@ -119,7 +141,7 @@ def test_a_killed_run_ends_with_the_same_weights(quiet_run, tmp_path, step):
 def test_sigterm_saves_and_says_start_again(quiet_run, tmp_path):
     process = start_and_wait_for_step(tmp_path / "run", 4)
     process.send_signal(signal.SIGTERM)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=300)[1]
     assert process.returncode == 75, error
     assert "Traceback" not in error
     stopped = int(tf.train.latest_checkpoint(str(tmp_path / "run/checkpoints")).rsplit("-", 1)[1])

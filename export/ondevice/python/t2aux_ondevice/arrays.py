@@ -1,7 +1,8 @@
-"""Reads the arrays of `.npz` files that somebody else may have made."""
+"""Reads arrays in numpy's formats that somebody else may have made."""
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import tokenize
@@ -9,6 +10,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable
+from typing import IO
 
 import numpy as np
 
@@ -72,6 +74,14 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np
     return arrays
 
 
+def read_npy(content: bytes) -> np.ndarray:
+    """Reads the content of an `.npy` file as `read_npz` reads an array. Raises ValueError."""
+    try:
+        return _read_array(io.BytesIO(content), len(content), "it")
+    except _DAMAGE as error:
+        raise ValueError(str(error).strip() or type(error).__name__) from error
+
+
 class _Large(Exception):
     def __init__(self, most: int) -> None:
         super().__init__(most)
@@ -85,24 +95,28 @@ def _read(archive: zipfile.ZipFile, member: str, most: int) -> np.ndarray:
     if info.file_size > most:
         raise _Large(most)
     with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is None:
-            raise ValueError(f"{member} is of a format that only arrays of records have")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of headers that Python 2 wrote.
-            shape, fortran, dtype = read_header(file)
-        if dtype.hasobject:
-            raise ValueError(f"{member} holds pickled objects, which could run code")
-        size = dtype.itemsize
-        for length in shape:
-            size *= length
-        if min(shape, default=0) < 0 or size != info.file_size - file.tell():
-            raise ValueError(f"{member} does not hold what its header says")
-        content = limits.read_most(file, size)
+        return _read_array(file, info.file_size, member)
+
+
+def _read_array(file: IO[bytes], file_size: int, name: str) -> np.ndarray:
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"{name} is of a format that only arrays of records have")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of headers that Python 2 wrote.
+        shape, fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds pickled objects, which could run code")
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if min(shape, default=0) < 0 or size != file_size - file.tell():
+        raise ValueError(f"{name} does not hold what its header says")
+    content = limits.read_most(file, size)
     if len(content) != size:
-        raise EOFError(f"{member} is cut off")
+        raise EOFError(f"{name} is cut off")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
