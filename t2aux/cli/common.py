@@ -207,7 +207,11 @@ def run(
     except UserError as error:
         status = _fail(str(error).split(_GIN_SUFFIX)[0])
         if isinstance(error, StartAgainError):
-            status = STOPPED
+            # All is saved and told; taking TensorFlow apart whose workers are gone might hang, or
+            # complain of what is not there any more.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(STOPPED)
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except BrokenPipeError:

@@ -77,10 +77,10 @@ def quiet_run(tmp_path_factory):
     return model_dir, done.stderr
 
 
-def start_and_wait_for_step(model_dir, step):
+def start_and_wait_for_step(model_dir, step, *more):
     """A run that has come to a step, and does not go on by more than 8 until it gets a signal."""
     process = subprocess.Popen(
-        [sys.executable, "-c", BRAKED, str(step + 8), *command(model_dir)[3:]],
+        [sys.executable, "-c", BRAKED, str(step + 8), *command(model_dir, *more)[3:]],
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
