@@ -11,6 +11,9 @@ from aiohttp import web
 
 from t2aux.serving.status import ServingError
 
+# As long as a client on another continent needs to read an answer and close.
+_LINGER_SECONDS = 1.0
+
 
 class Budget:
     """The bytes of the requests that are being received and answered, over both protocols."""
@@ -74,6 +77,11 @@ class Listener:
 
 
 class _Busy(asyncio.Protocol):
+    """Answers whatever is asked, and reads on until the client has had time to read that.
+
+    To close a connection of which not all was read resets it, and the answer may be lost on its way.
+    """
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         body = json.dumps({"error": "The server has as many connections as it may: try again."})
         answer = (
@@ -81,4 +89,4 @@ class _Busy(asyncio.Protocol):
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
         )
         transport.write(answer.encode())  # type: ignore[attr-defined]
-        transport.close()
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)

@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from t2aux.serving import json_tensors
-from t2aux.serving.connections import Budget
+from t2aux.serving import connections, json_tensors
 from t2aux.serving.models import ModelConfig
 from t2aux.serving.status import ServingError
 from tests.serving.conftest import running
@@ -88,6 +87,34 @@ def test_idle_connections_are_closed_and_others_come_in(impatient):
     eventually(lambda: post(impatient, BODY)[0], 200)
 
 
+def test_who_is_refused_while_sending_learns_why(small, monkeypatch):
+    monkeypatch.setattr(connections, "_LINGER_SECONDS", 60.0)
+    address = ("127.0.0.1", small.server.rest_api_port)
+
+    def refused(stack):
+        idle = [socket.create_connection(address, timeout=120) for _ in range(4)]
+        for one in idle:
+            stack.enter_context(one)
+        late = stack.enter_context(socket.create_connection(address, timeout=120))
+        late.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            return late if late.recv(1, socket.MSG_PEEK) else None
+
+    def answer():
+        with contextlib.ExitStack() as stack:
+            # Where an idle one came later than this one, nobody answers.
+            if (late := refused(stack)) is None:
+                return b""
+            late.settimeout(120)
+            for _ in range(3):
+                late.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n")
+            late.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: late.recv(1000), b"")).split(b"\r\n")[0]
+
+    eventually(answer, b"HTTP/1.1 503 Service Unavailable")
+    eventually(lambda: post(small, BODY)[0], 200)
+
+
 def test_bytes_of_all_requests_are_counted(small):
     address = ("127.0.0.1", small.server.rest_api_port)
     head = f"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {MOST}\r\n\r\n"
@@ -103,7 +130,7 @@ def test_bytes_of_all_requests_are_counted(small):
 
 
 def test_a_budget_is_given_back():
-    budget = Budget(10)
+    budget = connections.Budget(10)
     with budget.reserved() as first:
         first.add(6)
         with budget.reserved() as second, pytest.raises(ServingError, match="try again"):
