@@ -221,6 +221,43 @@ def test_workers_stop_together_and_go_on(pair, texts, tmp_path):
     assert_same_run(workers.model_dir, pair.model_dir, 0.0)
 
 
+@pytest.mark.long
+def test_one_goes_on_where_two_were_stopped(single, texts, tmp_path):
+    with Workers(tmp_path / "job", texts) as workers:
+        workers.wait_for_step(2)
+        workers.processes[0].send_signal(signal.SIGTERM)
+        assert [workers.wait(0), workers.wait(1)] == [75, 75], workers.log(0) + workers.log(1)
+    assert 2 <= last_step(workers.model_dir) < STEPS
+    t2aux("train", f"--model_dir={workers.model_dir}", *SETTINGS, f"--data_dir={texts}")
+    assert_same_run(workers.model_dir, single, 1e-5)
+
+
+# With such a rate the first update makes weights that give no number any more.
+TOO_HIGH = "--gin_param=LEARNING_RATE = 1e30"
+
+
+@pytest.mark.long
+def test_workers_stop_together_at_nan(texts, tmp_path):
+    with Workers(tmp_path / "job", texts, TOO_HIGH) as workers:
+        assert [workers.wait(0), workers.wait(1)] == [1, 1], workers.log(0) + workers.log(1)
+    for index, told in ((0, "After 1 updates loss is "), (1, "the chief, worker 0, says where")):
+        log = workers.log(index)
+        assert "Traceback" not in log
+        (error,) = [line for line in log.splitlines() if line.startswith("t2aux: error: ")]
+        assert told in error
+    assert last_step(workers.model_dir) <= 1
+
+
+@pytest.mark.long
+def test_workers_go_back_together_at_nan(pair, texts, tmp_path):
+    lower = ["--gin_param=train.on_nan = 'back_off'", "--gin_param=train.nan_rate_factor = 1e-31"]
+    with Workers(tmp_path / "job", texts, TOO_HIGH, *lower) as workers:
+        workers.end_well()
+    assert "Going back to ckpt-0" in workers.log(0)
+    # As with the right rate from the beginning, but for that product's rounding.
+    assert_same_run(workers.model_dir, pair.model_dir, 1e-5)
+
+
 def test_a_worker_that_never_comes(texts, tmp_path):
     more = ["--gin_param=MultiWorkerMirroredStrategy.start_seconds = 3"]
     with Workers(tmp_path / "job", texts, *more, count=1) as workers:
