@@ -79,7 +79,7 @@ class Listener:
 class _Busy(asyncio.Protocol):
     """Answers whatever is asked, and reads on until the client has had time to read that.
 
-    To close a connection of which not all was read resets it, and the answer may be lost on its way.
+    Closing a connection of which not all was read resets it, and the answer may be lost on its way.
     """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
