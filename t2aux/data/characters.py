@@ -1,23 +1,126 @@
-"""Texts into the table of ids: what all text sources share."""
+"""Texts into ids: what all text sources share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from t2aux.data.table import Options, Table
+from t2aux.data.table import Options, Progress, Table
+from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo, code_points
 
-_TEXTS_AT_ONCE = 10_000
+_COUNTED_AT_ONCE = 1 << 18
 _CODE_POINTS = 0x110000
+
+
+class CharacterCounts:
+    """How often each character appears in the training texts, which come one at a time."""
+
+    def __init__(self, max_length: int | None = None) -> None:
+        """Counts nothing yet.
+
+        Args:
+            max_length: Only this many characters of each text count; None: all.
+        """
+        self._max_length = max_length
+        self._counts = np.zeros(_CODE_POINTS, np.int64)
+        self._waiting: list[str] = []
+        self._characters = 0
+
+    def add(self, text: str) -> None:
+        """Counts a text."""
+        text = text[: self._max_length]
+        self._waiting.append(text)
+        self._characters += len(text)
+        if self._characters >= _COUNTED_AT_ONCE:
+            self._count()
+
+    def vocabulary(self, size: int) -> tuple[str, ...]:
+        """Returns the unknown character and the most frequent characters.
+
+        Args:
+            size: The largest number of entries, the unknown character among them.
+
+        Returns:
+            The characters by id: U+FFFD, then by falling frequency, equal ones by code point.
+        """
+        self._count()
+        self._counts[ord(UNKNOWN)] = 0
+        # A stable sort of the negative counts leaves equal ones in the order of their code points.
+        frequent = np.argsort(-self._counts, kind="stable")[: size - 1]
+        return (UNKNOWN, *(chr(point) for point in frequent[self._counts[frequent] > 0]))
+
+    def _count(self) -> None:
+        points, counts = np.unique(code_points("".join(self._waiting)), return_counts=True)
+        self._counts[points] += counts
+        self._waiting.clear()
+        self._characters = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts that are read again for their ids, one at a time, so that they need not fit in memory.
+
+    Attributes:
+        what: Where they are from, for the log and for errors.
+        info: The data set, its vocabulary among the rest.
+        labels: int32 [N].
+        lengths: int64 [N]: the tokens of each, see `count_tokens`.
+        make: Gives an iterator over the N texts, none of them empty.
+    """
+
+    what: str
+    info: DatasetInfo
+    labels: np.ndarray
+    lengths: np.ndarray
+    make: Callable[[], Iterator[str]]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest unsigned type that holds the vocabulary's ids."""
+        return np.min_scalar_type(self.info.vocabulary_size - 1)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all ids."""
+        return int(self.lengths.sum()) * self.dtype.itemsize
+
+    def sequences(self) -> Iterator[np.ndarray]:
+        """Yields the ids of each text, as `DatasetInfo.text_ids` gives them.
+
+        Raises:
+            UserError: The texts are no longer those that were counted.
+        """
+        texts = self.make()
+        for index, length in enumerate(self.lengths.tolist()):
+            text = next(texts, None)
+            ids = np.zeros(0) if text is None else self.info.text_ids(text)
+            if len(ids) != length:
+                raise UserError(
+                    f"Text {index} of {self.what} (counted from 0) has changed since it was first "
+                    "read: start again, and leave the file alone until it is done."
+                )
+            yield ids.astype(self.dtype)
+
+    def table(self) -> Table:
+        """Reads all ids into memory."""
+        table = Table.of_lengths(
+            np.empty(int(self.lengths.sum()), self.dtype), self.lengths, self.labels
+        )
+        progress = Progress(f"Reading the texts of {self.what}", len(self.labels))
+        for index, ids in enumerate(self.sequences()):
+            table.values[table.offsets[index] : table.offsets[index + 1]] = ids
+            progress.update(index + 1)
+        return table
 
 
 def text_info(
     name: str,
     classes: tuple[str, ...],
     options: Options,
-    training_texts: Callable[[], Iterable[str]],
+    counts: Callable[[], CharacterCounts],
 ) -> DatasetInfo:
     """Describes a data set of texts.
 
@@ -25,15 +128,12 @@ def text_info(
         name: The data set.
         classes: The names of the classes.
         options: tokens, max_length, vocabulary_size and info are read.
-        training_texts: Gives the texts of the training split, for the vocabulary; not called if it
-            is known or not needed.
+        counts: Gives those of the training split; only called if `needs_counts`.
     """
-    if options.info is not None:
-        vocabulary = options.info.vocabulary
-    elif options.tokens == "characters":
-        vocabulary = build_vocabulary(training_texts(), options.vocabulary_size, options.max_length)
+    if needs_counts(options):
+        vocabulary = counts().vocabulary(options.vocabulary_size)
     else:
-        vocabulary = None
+        vocabulary = None if options.info is None else options.info.vocabulary
     return DatasetInfo(
         name=name,
         kind="text",
@@ -44,52 +144,15 @@ def text_info(
     )
 
 
-def build_vocabulary(
-    texts: Iterable[str], vocabulary_size: int, max_length: int | None = None
-) -> tuple[str, ...]:
-    """Returns the unknown character and the most frequent characters of the texts.
-
-    Args:
-        texts: The texts of the training split.
-        vocabulary_size: The largest number of entries, the unknown character among them.
-        max_length: Only this many characters of each text count, or all if None.
-
-    Returns:
-        The characters by id: U+FFFD, then by falling frequency, equal ones by code point.
-    """
-    counts = np.zeros(_CODE_POINTS, np.int64)
-    for chunk in _chunks(texts):
-        counts += np.bincount(
-            code_points("".join(text[:max_length] for text in chunk)), minlength=_CODE_POINTS
-        )
-    counts[ord(UNKNOWN)] = 0
-    # A stable sort of the negative counts leaves equal ones in the order of their code points.
-    frequent = np.argsort(-counts, kind="stable")[: vocabulary_size - 1]
-    return (UNKNOWN, *(chr(point) for point in frequent[counts[frequent] > 0]))
+def needs_counts(options: Options) -> bool:
+    """Whether a vocabulary is to be made."""
+    return options.info is None and options.tokens == "characters"
 
 
-def text_table(
-    texts: Sequence[str], labels: Sequence[int] | np.ndarray, info: DatasetInfo
-) -> Table:
-    """Turns texts, none of them empty, into a table of ids, as `info.text_ids` would each.
-
-    The ids take the smallest unsigned type that holds the vocabulary.
-    """
-    dtype = np.min_scalar_type(info.vocabulary_size - 1)
-    values, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
-    for chunk in _chunks(texts):
-        ids = [info.text_ids(text) for text in chunk]
-        values.append(np.concatenate(ids).astype(dtype))
-        lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
-    return Table.of_lengths(np.concatenate(values), np.concatenate(lengths), np.asarray(labels))
-
-
-def _chunks(texts: Iterable[str]) -> Iterable[list[str]]:
-    chunk = []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == _TEXTS_AT_ONCE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def count_tokens(text: str, options: Options) -> int:
+    """The number of ids that a text has, whatever the vocabulary."""
+    text = text[: options.max_length]
+    if options.tokens == "characters":
+        return len(text)
+    length = len(text.encode("utf-8"))
+    return length if options.max_length is None else min(length, options.max_length)

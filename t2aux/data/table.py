@@ -10,8 +10,8 @@ import os
 import pathlib
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Protocol, TypeVar
 
 import numpy as np
 from absl import logging
@@ -25,6 +25,7 @@ DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _UNPACKERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
 _SUBSET_SEED = 0
 _SECONDS_BETWEEN_REPORTS = 5.0
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +197,18 @@ def subset(count: int, max_examples: int | None) -> np.ndarray:
         return np.arange(count)
     generator = np.random.Generator(np.random.PCG64(_SUBSET_SEED))
     return np.sort(generator.permutation(count)[:max_examples])
+
+
+def choose(examples: Iterable[T], indices: np.ndarray) -> Iterator[tuple[int, T]]:
+    """Yields the examples of ascending indices, with them, and stops reading after the last."""
+    wanted = iter(indices.tolist())
+    next_index = next(wanted, None)
+    for index, example in enumerate(examples):
+        if index == next_index:
+            yield index, example
+            next_index = next(wanted, None)
+        if next_index is None:
+            return
 
 
 def require_data_dir(source: str, options: Options) -> pathlib.Path:

@@ -15,9 +15,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from t2aux.data.characters import text_info, text_table
+from t2aux.data.characters import (
+    CharacterCounts,
+    Texts,
+    count_tokens,
+    needs_counts,
+    text_info,
+)
 from t2aux.data.pixels import image_info, image_rows
-from t2aux.data.table import Examples, Options, Progress, Rows, Table, subset
+from t2aux.data.table import Examples, Options, Progress, Rows, choose, subset
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -205,52 +211,52 @@ def _read_images(source: _Source, split: str, options: Options) -> tuple[Dataset
     examples = _iterate(source, _dataset(source, part, source.input_key))
     images = (
         (f"Image {index} of {source.name}", example[source.input_key])
-        for index, example in _choose(examples, chosen)
+        for index, example in choose(examples, chosen)
     )
     return info, image_rows(images, labels[chosen], info, resize=options.resize)
 
 
-def _read_texts(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+def _read_texts(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Texts]:
     part = _part(source, split, options)
     labels = _labels(source, part)
-    texts = _texts(source, part)
+    counts = CharacterCounts(options.max_length)
 
-    def training_texts() -> list[str]:
-        return texts if split == "train" else _texts(source, _part(source, "train", options))
+    def training_counts() -> CharacterCounts:
+        if split != "train":
+            for text in _texts(source, _part(source, "train", options)):
+                counts.add(text)
+        return counts
 
-    info = text_info(source.name, source.classes, options, training_texts)
-    chosen = subset(len(texts), options.max_examples)
-    return info, text_table([texts[index] for index in chosen], labels[chosen], info)
+    lengths = []
+    for text in _texts(source, part):
+        lengths.append(count_tokens(text, options))
+        if split == "train" and needs_counts(options):
+            counts.add(text)
+    info = text_info(source.name, source.classes, options, training_counts)
+    chosen = subset(len(lengths), options.max_examples)
+
+    def make() -> Iterator[str]:
+        return (text for _, text in choose(_texts(source, part), chosen))
+
+    what = f"the split {part!r} of {source.name}"
+    return info, Texts(
+        what, info, labels[chosen].astype(np.int32), np.array(lengths, np.int64)[chosen], make
+    )
 
 
-def _texts(source: _Source, part: str) -> list[str]:
+def _texts(source: _Source, part: str) -> Iterator[str]:
     dataset = _dataset(source, part, source.input_key)
     count = int(dataset.cardinality())
     progress = Progress(f"Reading the texts of {source.name}", count if count > 0 else None)
-    texts = []
-    for example in _iterate(source, dataset):
-        texts.append(example[source.input_key].decode("utf-8", "replace"))
-        if not texts[-1].strip():
+    for index, example in enumerate(_iterate(source, dataset)):
+        text = example[source.input_key].decode("utf-8", "replace")
+        if not text.strip():
             raise UserError(
-                f"The text of example {len(texts) - 1} of the split {part!r} of {source.name} is "
-                "empty: set load.splits to leave it out."
+                f"The text of example {index} of the split {part!r} of {source.name} is empty: set "
+                "load.splits to leave it out."
             )
-        progress.update(len(texts))
-    return texts
-
-
-def _choose(
-    examples: Iterator[dict[str, Any]], chosen: np.ndarray
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the chosen examples (ascending indices) and stops reading after the last."""
-    wanted = iter(chosen.tolist())
-    next_index = next(wanted, None)
-    for index, example in enumerate(examples):
-        if index == next_index:
-            yield index, example
-            next_index = next(wanted, None)
-        if next_index is None:
-            return
+        yield text
+        progress.update(index + 1)
 
 
 def _first_line(error: BaseException) -> str:

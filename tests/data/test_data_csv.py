@@ -1,12 +1,13 @@
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2aux.data import load
-from t2aux.data.characters import build_vocabulary, text_table
+from t2aux.data import characters, load, loading
+from t2aux.data.table import Options
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
 
@@ -183,21 +184,65 @@ texts = st.lists(
 )
 
 
+def vocabulary_of(texts, size, limit=None):
+    counts = characters.CharacterCounts(limit)
+    for text in texts:
+        counts.add(text)
+    return counts.vocabulary(size)
+
+
 @settings(max_examples=40)
 @given(texts, st.integers(2, 400), st.one_of(st.none(), st.integers(1, 5)))
 def test_vocabulary_is_of_the_most_frequent(texts, size, limit):
-    vocabulary = build_vocabulary(texts, size, limit)
+    vocabulary = vocabulary_of(texts, size, limit)
     shown = "".join(text[:limit] for text in texts).replace(UNKNOWN, "")
     expected = sorted(set(shown), key=lambda c: (-shown.count(c), c))
     assert vocabulary == (UNKNOWN, *expected[: size - 1])
 
 
 @settings(max_examples=40)
-@given(texts, st.sampled_from(["characters", "bytes"]), st.integers(2, 300))
-def test_the_table_holds_what_text_ids_gives(texts, tokens, size):
-    vocabulary = build_vocabulary(texts, size) if tokens == "characters" else None
-    info = DatasetInfo("t", "text", ("a",), tokens=tokens, vocabulary=vocabulary)
-    table = text_table(texts, np.zeros(len(texts)), info)
+@given(
+    texts,
+    st.sampled_from(["characters", "bytes"]),
+    st.integers(2, 300),
+    st.one_of(st.none(), st.integers(1, 5)),
+)
+def test_the_table_holds_what_text_ids_gives(texts, tokens, size, limit):
+    options = Options(tokens=tokens, max_length=limit)
+    vocabulary = vocabulary_of(texts, size) if tokens == "characters" else None
+    info = DatasetInfo("t", "text", ("a",), max_length=limit, tokens=tokens, vocabulary=vocabulary)
+    lengths = np.array([characters.count_tokens(text, options) for text in texts])
+    made = characters.Texts("t", info, np.zeros(len(texts), np.int32), lengths, lambda: iter(texts))
+    table = made.table()
+    assert (table.dtype, table.nbytes) == (made.dtype, made.nbytes)
     for index, text in enumerate(texts):
         start, end = table.offsets[index : index + 2]
         np.testing.assert_array_equal(table.values[start:end], info.text_ids(text))
+
+
+def test_a_file_that_changes_meanwhile_is_a_user_error(tmp_path):
+    for rows in ("a,x\n", "a,x\nb,y\n", "a,x\nb,yzz\n"):
+        (tmp_path / "train.csv").write_text("a,x\nb,yz\n")
+        _, texts = loading.read("train", name="csv", data_dir=str(tmp_path))
+        (tmp_path / "train.csv").write_text(rows)
+        with pytest.raises(UserError, match=r"Text 1 of .*train\.csv .* has changed"):
+            texts.table()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_texts_are_held_one_at_a_time(tmp_path, packed):
+    text = "".join(map(chr, range(97, 123))) * 4_000
+    with (gzip.open if packed else open)(tmp_path / f"train.csv{'.gz' * packed}", "wt") as file:
+        for number in range(400):
+            file.write(f"{number % 3},{number} {text}\n")
+    tracemalloc.start()
+    try:
+        info, texts = loading.read("train", name="csv", data_dir=str(tmp_path))
+        total = sum(len(ids) for ids in texts.sequences())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total == texts.nbytes > 40_000_000
+    assert len(info.vocabulary) == 1 + 26 + 10 + 1
+    # Of these, 9 MB each are the counts of all code points, and their order.
+    assert peak < 30_000_000
