@@ -53,8 +53,8 @@ class CharacterCounts:
         return (UNKNOWN, *(chr(point) for point in frequent[self._counts[frequent] > 0]))
 
     def _count(self) -> None:
-        points, counts = np.unique(code_points("".join(self._waiting)), return_counts=True)
-        self._counts[points] += counts
+        found = np.bincount(code_points("".join(self._waiting)))
+        self._counts[: len(found)] += found
         self._waiting.clear()
         self._characters = 0
 
