@@ -37,6 +37,20 @@ def user_errors() -> Iterator[None]:
         raise UserError(match[1]) from error
 
 
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a dataset whose iterators can be given up at once.
+
+    TensorFlow's tuner, which has nothing to tune here, is a thread that looks ever more rarely, at
+    last once a minute. What deletes an iterator waits for it; and where it misses, as it sometimes
+    does, that it is told to end, until its next look: SIGTERM once took 48 s (TensorFlow 2.21).
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
 class Batch(NamedTuple):
     """The one batch type.
 
@@ -201,7 +215,8 @@ class Split:
         def fetch(number: tf.Tensor) -> Batch:
             return read(order[number * batch_size : (number + 1) * batch_size])
 
-        return tf.data.Dataset.range(first_batch, count).map(fetch).prefetch(_PREFETCHED_BATCHES)
+        dataset = tf.data.Dataset.range(first_batch, count).map(fetch)
+        return untuned(dataset.prefetch(_PREFETCHED_BATCHES))
 
     def shares(
         self,
@@ -250,7 +265,8 @@ class Split:
             return tuple(batches), lengths
 
         count = self.num_batches(batch_size)
-        return tf.data.Dataset.range(first_batch, count).map(fetch).prefetch(_PREFETCHED_BATCHES)
+        dataset = tf.data.Dataset.range(first_batch, count).map(fetch)
+        return untuned(dataset.prefetch(_PREFETCHED_BATCHES))
 
     def reader(self) -> Callable[[tf.Tensor], Batch]:
         """Returns what reads chosen examples, in TensorFlow's operations.

@@ -23,6 +23,7 @@ from t2aux.data.characters import (
     text_info,
 )
 from t2aux.data.pixels import image_info, image_rows
+from t2aux.data.split import untuned
 from t2aux.data.table import Examples, Options, Progress, Rows, choose, subset
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -154,12 +155,13 @@ def _dataset(source: _Source, part: str, *keys: str) -> tf.data.Dataset:
     """Returns the given features of the examples of a split, in a fixed order."""
     builder = source.builder
     try:
-        return builder.as_dataset(
+        dataset = builder.as_dataset(
             split=part,
             shuffle_files=False,
             decoders=tfds.decode.PartialDecoding(dict.fromkeys(keys, True)),
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         )
+        return untuned(dataset)
     except AssertionError as error:
         raise UserError(
             f"The data set {source.name} is not prepared in {builder.data_dir}: run `t2aux data "

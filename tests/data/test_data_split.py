@@ -214,6 +214,13 @@ def test_batches_can_be_iterated_inside_a_function():
     np.testing.assert_allclose(total(dataset), (rows / 255).sum(), rtol=1e-5)
 
 
+def test_iterators_have_no_tuner_that_holds_them_up():
+    split = text_split([3, 4, 5])
+    for dataset in (split.batches(2, seed=0), split.shares(2, [(0, 2), (1, 2)], seed=0)):
+        assert dataset.options().autotune.enabled is False
+        assert dataset.map(lambda *batch: batch).options().autotune.enabled is False
+
+
 def test_epochs_do_not_leak():
     # Each epoch's order takes 8 MB: were they kept, 15 would take 120 MB.
     split = text_split(np.full(1_000_000, 2))
