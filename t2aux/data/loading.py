@@ -111,7 +111,7 @@ def load(
 def read(
     split: str, name: str = "digits", info: DatasetInfo | None = None, **arguments: object
 ) -> tuple[DatasetInfo, Examples]:
-    """Reads the examples of a split, images one at a time where the source can.
+    """Reads the examples of a split, images and texts one at a time where the source can.
 
     Args:
         split: As for `load`.

@@ -25,7 +25,7 @@ DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _UNPACKERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
 _SUBSET_SEED = 0
 _SECONDS_BETWEEN_REPORTS = 5.0
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +199,7 @@ def subset(count: int, max_examples: int | None) -> np.ndarray:
     return np.sort(generator.permutation(count)[:max_examples])
 
 
-def choose(examples: Iterable[T], indices: np.ndarray) -> Iterator[tuple[int, T]]:
+def choose(examples: Iterable[_T], indices: np.ndarray) -> Iterator[tuple[int, _T]]:
     """Yields the examples of ascending indices, with them, and stops reading after the last."""
     wanted = iter(indices.tolist())
     next_index = next(wanted, None)

@@ -128,6 +128,15 @@ class Workers:
             time.sleep(0.01)
         raise AssertionError(self.log(0) + self.log(1))
 
+    def stopped_by_sigterm_to(self, index):
+        """Stops both in the middle of the run. Returns the step at which it is saved."""
+        self.wait_for_step(2)
+        self.processes[index].send_signal(signal.SIGTERM)
+        assert [self.wait(0), self.wait(1)] == [75, 75], self.log(0) + self.log(1)
+        stopped = last_step(self.model_dir)
+        assert 2 < stopped < STEPS
+        return stopped
+
     def end_well(self, timeout=240):
         for index in range(len(self.processes)):
             assert self.wait(index, timeout) == 0, self.log(index)
@@ -198,11 +207,7 @@ def assert_says_start_again(workers, index, *parts):
 @pytest.mark.long
 def test_workers_stop_together_and_go_on(pair, texts, tmp_path):
     with Workers(tmp_path / "job", texts) as workers:
-        workers.wait_for_step(2)
-        workers.processes[1].send_signal(signal.SIGTERM)
-        assert [workers.wait(0), workers.wait(1)] == [75, 75], workers.log(0) + workers.log(1)
-    stopped = last_step(workers.model_dir)
-    assert 2 < stopped < STEPS
+        stopped = workers.stopped_by_sigterm_to(1)
     for index in (0, 1):
         assert f"Stopped by SIGTERM; the run is saved at step {stopped}." in workers.log(index)
 
@@ -224,10 +229,7 @@ def test_workers_stop_together_and_go_on(pair, texts, tmp_path):
 @pytest.mark.long
 def test_one_goes_on_where_two_were_stopped(single, texts, tmp_path):
     with Workers(tmp_path / "job", texts) as workers:
-        workers.wait_for_step(2)
-        workers.processes[0].send_signal(signal.SIGTERM)
-        assert [workers.wait(0), workers.wait(1)] == [75, 75], workers.log(0) + workers.log(1)
-    assert 2 <= last_step(workers.model_dir) < STEPS
+        workers.stopped_by_sigterm_to(0)
     t2aux("train", f"--model_dir={workers.model_dir}", *SETTINGS, f"--data_dir={texts}")
     assert_same_run(workers.model_dir, single, 1e-5)
 
