@@ -14,16 +14,6 @@ _NOT_THE_RECIPE = (
     r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"
     r"load\.(?!max_examples|max_length)|train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
 )
-# How rows' ids begin after the data set, longest first, and what their models are called.
-_MODELS = {
-    "transformer": "the Transformer's",
-    "rp_lstm": "Figure 6's",
-    "lm_lstm": "LM-LSTM",
-    "sa_lstm": "SA-LSTM",
-    "r_lstm": "r-LSTM",
-    "p_lstm": "p-LSTM",
-    "lstm": "the LSTM's",
-}
 # Settings in words; others are told as they are.
 _WORDS = {
     "train.optimizer": "{value} instead of RMSProp",
@@ -65,12 +55,14 @@ def _recipes(rows: Rows) -> list[str]:
     """What the runs set, by data set, as their own flags say: epochs, and what rows agree on."""
     titles: dict[str, list[str]] = {}
     for dataset, paper in DATA_SETS.items():
-        own = {row: s for row, s in rows.items() if row.startswith(f"{dataset}/")}
+        own = wording.rows_of(dataset, rows)
         if not own:
             continue
         # Rows that vary a setting or turn a part off tell nothing of what the others share.
         plain = {row: s for row, s in own.items() if not re.search(_VARIED, row)} or own
-        parts = [_batches(own), *_epochs(plain), *_drops(plain), *_shared(plain)]
+        size, others = wording.batches(dataset, rows)
+        parts = [f"batches of {size}{others} instead of {PAPER_BATCH}"]
+        parts += [*_epochs(plain), *_drops(plain), *_shared(plain)]
         if dataset == "dbpedia" and not any("load.max_length" in _first(s) for s in own.values()):
             parts.append("texts are cut at 1,024 characters (`load.max_length`)")
         titles.setdefault("; ".join(parts), []).append(paper.title)
@@ -81,36 +73,44 @@ def _first(summary: Summary) -> dict[str, str]:
     return wording.settings(summary.runs[0])
 
 
-def _batches(own: Rows) -> str:
-    sizes = sorted({wording.batch(summary.runs[0]) for summary in own.values()})
-    return f"batches of {wording.listed(map(str, sizes), 'or')} instead of {PAPER_BATCH}"
-
-
 def _epochs(plain: Rows) -> list[str]:
     """The schedules: of rows that pretrain, and of those that don't."""
-    told = []
-    for some in map(_first, plain.values()):
-        joint, before = some.get("JOINT_EPOCHS", "?"), some.get("PRETRAIN_EPOCHS")
-        text = f"{before} + {joint} epochs (pretraining + joint)" if before else ""
-        text = text or f"{joint} epochs in rows without pretraining"
-        drop = some.get("joint/Phase.decay_epochs", "")
+
+    def epochs(summary: Summary) -> tuple[str | None, str, str]:
+        some = _first(summary)
+        joint, drop = some.get("JOINT_EPOCHS", "?"), some.get("joint/Phase.decay_epochs", "")
+        after = ""
         if joint.isdigit() and drop.isdigit() and int(drop) < int(joint):
-            text += f", {int(joint) - int(drop)} of them after the rate's drop"
-        told.append(text)
-    return sorted(set(told))
+            after = f", {int(joint) - int(drop)} of them after the rate's drop"
+        return some.get("PRETRAIN_EPOCHS"), joint, after
+
+    told = []
+    for (before, joint, after), some in wording.grouped(plain, epochs).items():
+        text = f"{before} + {joint} epochs (pretraining + joint)" if before else ""
+        if not before:
+            alone = all(_is_transformers(row) for row in some)
+            where = wording.whose(some) if alone else "rows without pretraining"
+            text = f"{joint} epochs in {where}"
+        told.append(text + after)
+    return sorted(told)
+
+
+def _is_transformers(row: str) -> bool:
+    return row.endswith("/transformer")
 
 
 def _drops(plain: Rows) -> list[str]:
     """The learning rate's, which the paper halves every 300 joint epochs."""
-    pairs = {
-        (some["joint/Phase.decay_factor"], some["joint/Phase.decay_epochs"])
-        for some in map(_first, plain.values())
-        if {"joint/Phase.decay_factor", "joint/Phase.decay_epochs"} <= some.keys()
-    }
+    names = ("joint/Phase.decay_factor", "joint/Phase.decay_epochs")
+    dropping = {row: s for row, s in plain.items() if set(names) <= _first(s).keys()}
+    groups = wording.grouped(dropping, lambda summary: tuple(_first(summary)[n] for n in names))
+    if not groups:
+        return []
+    (factor, epochs), *others = groups
+    told = "".join(f" (to {f} after {e} in {wording.whose(groups[f, e])})" for f, e in others)
     return [
-        f"the rate drops to {factor} of itself after {epochs} joint epochs instead of to a half "
-        "after every 300 (`joint/Phase.decay_factor`, `joint/Phase.decay_epochs`)"
-        for factor, epochs in sorted(pairs)
+        f"the rate drops to {factor} of itself after {epochs} joint epochs{told} instead of to a "
+        "half after every 300 (`joint/Phase.decay_factor`, `joint/Phase.decay_epochs`)"
     ]
 
 
@@ -120,7 +120,6 @@ def _shared(plain: Rows) -> list[str]:
     for row, summary in plain.items():
         for name, setting in _first(summary).items():
             values.setdefault(name, {})[row] = setting
-    models = {_model(row) for row in plain}
     shared = []
     for name, by_row in values.items():
         # The document task's anchors are the paper's.
@@ -131,17 +130,10 @@ def _shared(plain: Rows) -> list[str]:
         }
         if not by_row or len(set(by_row.values())) > 1 or re.match(_NOT_THE_RECIPE, name):
             continue
-        some = {_model(row) for row in by_row}
-        where = ""
-        if some != models:
-            where = f" in {wording.listed(m for m in _MODELS.values() if m in some)} rows"
+        whose = wording.whose(by_row)
+        where = f" in {whose}" if whose != wording.whose(plain) else ""
         shared.append(_in_words(name, next(iter(by_row.values()))) + where)
     return shared
-
-
-def _model(row: str) -> str:
-    kind = row.partition("/")[2]
-    return next(name for prefix, name in _MODELS.items() if kind.startswith(prefix))
 
 
 def _in_words(name: str, setting: str) -> str:
@@ -159,7 +151,8 @@ def _readings(rows: Rows) -> list[str]:
         made.append(
             "Rows with nothing to pretrain spend pretraining's updates in the joint phase. The "
             "rate drops after the same number of joint epochs, so they have more updates at the "
-            "low rate, as many as pretraining has."
+            "low rate, as many as pretraining has. Not so the Transformer's on MNIST and "
+            "pMNIST: they have as many updates as the others, of a quarter of their sequences."
         )
     made += [
         "A seed changes the initial weights, the order of the data, the anchors, the sampling and "
@@ -185,7 +178,8 @@ def _readings(rows: Rows) -> list[str]:
         "the beginning.",
         'Figure 6\'s "predict future" is read as an extra p-type loss beside the r-type one, and '
         "its full setting has it.",
-        "The Transformer of comparable size is a plain pre-norm encoder of half a million weights.",
+        "The Transformer of comparable size is a plain pre-norm encoder of half a million weights: "
+        "two layers of 128 values, with four heads and 768 hidden units.",
         "Rows ran beside other work on a shared machine: their times tell magnitudes only.",
     ]
     return made

@@ -96,7 +96,6 @@ def _budget(budget: str, rows: Rows) -> list[Block]:
         if not runs:
             continue
         updates, total = {run.planned or run.updates for run in runs}, tables.paper_updates(dataset)
-        sequences, share = tables.seen(dataset, rows), tables.share_seen(dataset, rows)
         of_all = paper.epochs * paper.examples if paper.epochs else None
         lines.append(
             [
@@ -106,9 +105,9 @@ def _budget(budget: str, rows: Rows) -> list[Block]:
                 wording.span(updates),
                 f"{total:,}" if total else "silent",
                 wording.percent(max(updates) / total) if total else MISSING,
-                f"{sequences:,}",
+                wording.span(tables.seen(dataset, rows)),
                 f"{of_all:,}" if of_all else "silent",
-                wording.percent(share) if share else MISSING,
+                tables.shares_seen(dataset, rows) or MISSING,
             ]
         )
     return [
@@ -128,17 +127,22 @@ def _budget(budget: str, rows: Rows) -> list[Block]:
 
 def _choices(rows: Rows) -> str:
     """Of which data sets only a part is trained on."""
-    told = []
+    told: dict[str, list[str]] = {}
     for dataset, paper in DATA_SETS.items():
-        some = {
-            wording.settings(run).get("load.max_examples") for run in wording.runs_of(dataset, rows)
-        } - {None}
-        if some and not wording.stand_in(dataset, rows):
-            told.append(
-                f" {paper.title}'s rows train on a fixed choice of {wording.span(map(int, some))} "
-                f"of its {paper.examples:,} examples."
-            )
-    return "".join(told)
+        if wording.stand_in(dataset, rows):
+            continue
+        groups = wording.grouped(
+            wording.rows_of(dataset, rows),
+            lambda summary: wording.settings(summary.runs[0]).get("load.max_examples"),
+        )
+        for count, some in groups.items():
+            if count is not None:
+                who = wording.whose(some) if len(groups) > 1 else "all rows"
+                text = f"train on a fixed choice of {int(count):,} of {paper.examples:,} examples"
+                told.setdefault(f"{who[0].upper()}{who[1:]} on {{}} {text}.", []).append(
+                    paper.title
+                )
+    return "".join(" " + text.format(wording.listed(titles)) for text, titles in told.items())
 
 
 def _seeds(rows: Rows) -> str:

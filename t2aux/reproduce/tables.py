@@ -234,25 +234,29 @@ def budgets(datasets: Iterable[str], rows: Rows) -> str:
         runs = wording.runs_of(dataset, rows)
         if runs:
             run = max(runs, key=lambda run: run.planned or run.updates)
-            text = f"{run.planned or run.updates:,} updates of {wording.batch(run)} sequences"
-            share = share_seen(dataset, rows)
-            if share:
-                text += f", in all {wording.percent(share)} of the paper's training sequences"
+            size, others = wording.batches(dataset, rows)
+            text = f"{run.planned or run.updates:,} updates of {size} sequences{others}"
+            shares = shares_seen(dataset, rows)
+            if shares:
+                text += f", in all {shares} of the paper's training sequences"
             by_text.setdefault(text, []).append(wording.title_of(dataset, rows))
     return " ".join(f"{wording.listed(titles)}: {text}." for text, titles in by_text.items())
 
 
-def seen(dataset: str, rows: Rows) -> int:
-    """The training sequences, with repetitions, that a whole row of a data set is trained on."""
-    return max(
+def seen(dataset: str, rows: Rows) -> set[int]:
+    """The training sequences, with repetitions, that whole rows of a data set are trained on."""
+    return {
         (run.planned or run.updates) * wording.batch(run) for run in wording.runs_of(dataset, rows)
-    )
+    }
 
 
-def share_seen(dataset: str, rows: Rows) -> float | None:
-    """`seen` over the paper's; None: the paper is silent."""
-    paper = DATA_SETS[dataset]
-    return seen(dataset, rows) / (paper.epochs * paper.examples) if paper.epochs else None
+def shares_seen(dataset: str, rows: Rows) -> str | None:
+    """`seen` over the paper's, the least to the largest; None: the paper is silent."""
+    paper, found = DATA_SETS[dataset], seen(dataset, rows)
+    if not paper.epochs:
+        return None
+    ends = [wording.percent(n / (paper.epochs * paper.examples)) for n in (min(found), max(found))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def paper_updates(dataset: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from t2aux.reproduce.experiments import EXPERIMENTS, Cell, Experiment
 from t2aux.reproduce.results import Result, Summary
@@ -42,6 +42,16 @@ DATA_SETS = {
     "dbpedia": DataSet("DBpedia", "guessing among 14 classes errs in 92.86 %", None, 560_000),
 }
 PAPER_BATCH = 128
+# How rows' ids begin after the data set, longest first, and whose rows they are.
+_MODELS = {
+    "transformer": "the Transformer's",
+    "rp_lstm": "Figure 6's",
+    "lm_lstm": "LM-LSTM",
+    "sa_lstm": "SA-LSTM",
+    "r_lstm": "r-LSTM",
+    "p_lstm": "p-LSTM",
+    "lstm": "the LSTM's",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +132,14 @@ def title_of(dataset: str, rows: Rows) -> str:
     return f"{title} ({other.title})" if other else title
 
 
+def rows_of(dataset: str, rows: Rows) -> Rows:
+    """The rows on a data set."""
+    return {row: summary for row, summary in rows.items() if row.startswith(f"{dataset}/")}
+
+
 def runs_of(dataset: str, rows: Rows) -> list[Result]:
     """All runs on a data set."""
-    return [run for row, some in rows.items() if row.startswith(f"{dataset}/") for run in some.runs]
+    return [run for summary in rows_of(dataset, rows).values() for run in summary.runs]
 
 
 def settings(run: Result) -> dict[str, str]:
@@ -136,6 +151,29 @@ def settings(run: Result) -> dict[str, str]:
 def batch(run: Result) -> int:
     """Its sequences a batch."""
     return int(settings(run).get("BATCH_SIZE", PAPER_BATCH))
+
+
+def whose(rows: Iterable[str]) -> str:
+    """Whose rows they are, by their ids: "r-LSTM and p-LSTM rows"."""
+    kinds = [row.partition("/")[2] for row in rows]
+    some = {next(m for prefix, m in _MODELS.items() if kind.startswith(prefix)) for kind in kinds}
+    return f"{listed(name for name in _MODELS.values() if name in some)} rows"
+
+
+def grouped(rows: Rows, key: Callable[[Summary], Hashable]) -> dict[Hashable, list[str]]:
+    """The ids of rows by what `key` says of them, the value of the most rows first."""
+    groups: dict[Hashable, list[str]] = {}
+    for row, summary in rows.items():
+        groups.setdefault(key(summary), []).append(row)
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+
+def batches(dataset: str, rows: Rows) -> tuple[int, str]:
+    """Sequences a batch: most rows', and in brackets others': " (8 in the Transformer's rows)"."""
+    own = rows_of(dataset, rows)
+    (most, _), *others = grouped(own, lambda summary: batch(summary.runs[0])).items()
+    told = listed([f"{size} in {whose(some)}" for size, some in others]) if others else ""
+    return most, f" ({told})" if told else ""
 
 
 def title(experiment: Experiment) -> str:

@@ -284,6 +284,39 @@ def test_the_rates_drop_is_told_with_the_epochs_after_it(tmp_path):
     assert "as many as pretraining has" in markdown
 
 
+def test_a_transformers_own_schedule_is_told_beside_the_others(tmp_path):
+    drop = ("joint/Phase.decay_factor = 0.25", "joint/Phase.decay_epochs = 3")
+    lstm = flags("BATCH_SIZE = 32", "JOINT_EPOCHS = 10", *drop)
+    own = (*drop[:1], "joint/Phase.decay_epochs = 4", "load.max_examples = 30000")
+    transformer = flags("BATCH_SIZE = 8", "JOINT_EPOCHS = 5", *own)
+    markdown, _ = write(
+        tmp_path,
+        result(R_LSTM, 0.9, flags=lstm, updates=1000),
+        result(Row("mnist", "lstm"), 0.1, flags=lstm, updates=1000),
+        result(Row("mnist", "transformer"), 0.8, flags=transformer, updates=1000),
+    )
+    assert (
+        "MNIST: batches of 32 (8 in the Transformer's rows) instead of 128; 10 epochs in rows "
+        "without pretraining, 7 of them after the rate's drop; 5 epochs in the Transformer's rows, "
+        "1 of them after the rate's drop; the rate drops to 0.25 of itself after 3 joint epochs "
+        "(to 0.25 after 4 in the Transformer's rows) instead of" in markdown
+    )
+    assert (
+        "a fixed choice of 30,000 training examples (`load.max_examples`) in the Transformer's rows"
+        in markdown
+    )
+    assert (
+        "The Transformer's rows on MNIST train on a fixed choice of 30,000 of 60,000 examples."
+        in markdown
+    )
+    assert (
+        "MNIST: 1,000 updates of 32 sequences (8 in the Transformer's rows), in all 0.012 % to "
+        "0.048 % of the paper's training sequences" in markdown
+    )
+    assert "| MNIST | 8 to 32 | 128 | 1,000 |" in markdown
+    assert "| 8,000 to 32,000 | 66,000,000 | 0.012 % to 0.048 % |" in markdown
+
+
 def test_seeds_with_other_settings_are_not_averaged(tmp_path):
     first = result(R_LSTM, 0.9, flags=flags("SEED = 0"))
     write(tmp_path, first, result(R_LSTM, 0.8, 1, flags=flags("SEED = 1")))
