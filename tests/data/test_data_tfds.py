@@ -1,8 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from t2aux.data import load, prepare
+from t2aux.data import load, loading, prepare
 from t2aux.errors import UserError
 
 
@@ -61,6 +63,16 @@ class Sayings(tfds.core.GeneratorBasedBuilder):
         raise NotImplementedError
 
 
+class Essays(Sayings):
+    """Texts that together are larger than one alone by far."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _split_generators(self, dl_manager):
+        text = "".join(map(chr, range(97, 123))) * 4_000
+        return {"train": ((i, {"text": f"{i} {text}", "label": i % 2}) for i in range(400))}
+
+
 class Broken(Sayings):
     """Fails while it is prepared, as without a connection."""
 
@@ -109,6 +121,20 @@ def test_texts_that_were_prepared(data_dir):
     assert split.example(0).tolist()[:5] == [1, 1, 3, 4, 2]
     test = load("test", "sayings", data_dir)
     assert (test.info, test.example(0).tolist()) == (split.info, [3, 0])
+
+
+def test_texts_are_held_one_at_a_time(tmp_path):
+    prepare("essays", str(tmp_path))
+    tracemalloc.start()
+    try:
+        _, texts = loading.read("train", name="essays", data_dir=str(tmp_path))
+        total = sum(len(ids) for ids in texts.sequences())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total == texts.nbytes > 40_000_000
+    # As for CSV files: 9 MB each are the counts of all code points, and their order.
+    assert peak < 30_000_000
 
 
 def test_splits_of_ones_own(data_dir):
