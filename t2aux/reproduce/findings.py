@@ -185,7 +185,14 @@ def _better(family: str, claim: str, row: Row, other: Row, rows: Rows) -> Findin
     if None in summaries:
         return Finding(family, claim, paper, MISSING, NOT_RUN)
     numbers = [100 - s.mean if is_error else s.mean for s in summaries]
-    return Finding(family, claim, paper, _against(*numbers, many), _verdict(*summaries))
+    text = _against(*numbers, many) + _of_sequences(*summaries)
+    return Finding(family, claim, paper, text, _verdict(*summaries))
+
+
+def _of_sequences(first: Summary, second: Summary) -> str:
+    """How many training sequences each saw, where they differ."""
+    seen = [s.runs[0].updates * wording.batch(s.runs[0]) for s in (first, second)]
+    return f" (trained on {seen[0]:,} against {seen[1]:,})" if seen[0] != seen[1] else ""
 
 
 def _against(first: float, second: float, many: int) -> str:

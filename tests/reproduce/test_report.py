@@ -294,6 +294,7 @@ def test_a_transformers_own_schedule_is_told_beside_the_others(tmp_path):
         result(R_LSTM, 0.9, flags=lstm, updates=1000),
         result(Row("mnist", "lstm"), 0.1, flags=lstm, updates=1000),
         result(Row("mnist", "transformer"), 0.8, flags=transformer, updates=1000),
+        result(Row("mnist", "lstm", full=True), 0.7, flags=lstm, updates=1000),
     )
     assert (
         "MNIST: batches of 32 (8 in the Transformer's rows) instead of 128; 10 epochs in rows "
@@ -313,6 +314,8 @@ def test_a_transformers_own_schedule_is_told_beside_the_others(tmp_path):
         "MNIST: 1,000 updates of 32 sequences (8 in the Transformer's rows), in all 0.012 % to "
         "0.048 % of the paper's training sequences" in markdown
     )
+    assert "80.0 against 70.0 (trained on 8,000 against 32,000) | seen |" in markdown
+    assert "90.0 against 10.0 | seen |" in markdown
     assert "| MNIST | 8 to 32 | 128 | 1,000 |" in markdown
     assert "| 8,000 to 32,000 | 66,000,000 | 0.012 % to 0.048 % |" in markdown
 
