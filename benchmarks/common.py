@@ -18,7 +18,9 @@ from t2aux.model.classifier import Classifier
 from t2aux.model.language_model import LanguageModel
 from t2aux.model.prediction import Prediction
 from t2aux.model.reconstruction import Reconstruction
+from t2aux.model.transformer import Transformer
 from t2aux.training.trainer import Trainer
+from t2aux.training.whole import WholeTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 LOSSES = {
@@ -54,9 +56,8 @@ def random_batch(size: Size) -> Batch:
     return Batch(tf.constant(inputs), tf.constant(lengths), tf.constant(labels))
 
 
-def classifier(size: Size) -> Classifier:
-    """An untrained classifier."""
-    info = DatasetInfo(
+def _info(size: Size) -> DatasetInfo:
+    return DatasetInfo(
         name="noise",
         kind="vectors",
         classes=tuple(map(str, range(size.classes))),
@@ -68,14 +69,27 @@ def classifier(size: Size) -> Classifier:
         tokens=None,
         vocabulary=None,
     )
-    return Classifier(info, hidden_size=size.hidden, seed=0)
+
+
+def classifier(size: Size) -> Classifier:
+    """An untrained classifier."""
+    return Classifier(_info(size), hidden_size=size.hidden, seed=0)
 
 
 def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
-    """A compiled training step of ours: gradients, clipping and RMSProp."""
-    network = classifier(size)
-    losses = [make(network, **parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
-    trainer = Trainer(network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
+    """A compiled training step of ours: gradients, clipping and RMSProp.
+
+    Args:
+        name: Of LOSSES or WHOLE, or "Transformer", which knows neither `bptt` nor `size.hidden`.
+        size: Of the batch and the network.
+        bptt: Of each loss, in steps, or "full".
+    """
+    if name == "Transformer":
+        trainer = WholeTrainer(Transformer(_info(size), seed=0))
+    else:
+        network = classifier(size)
+        losses = [make(network, **parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
+        trainer = Trainer(network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
     optimizer = keras.optimizers.RMSprop(1e-3)
     optimizer.build(trainer.variables_in_order)
     count = tf.Variable(0)

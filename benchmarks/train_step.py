@@ -39,6 +39,11 @@ _LENGTHS = flags.DEFINE_list(
 _KERAS_LENGTHS = flags.DEFINE_list(
     "keras_lengths", ["1600", "12544"], "At which --figure3 times Keras's LSTM too."
 )
+_TRANSFORMER_LENGTHS = flags.DEFINE_list(
+    "transformer_lengths",
+    [],
+    "At which --figure3 times the Transformer too: its time grows with the square of the length.",
+)
 _PLOT = flags.DEFINE_string("plot", None, "A PNG to draw --figure3 in.")
 
 _TRUNCATED = "truncated 300"
@@ -149,7 +154,7 @@ def _grid() -> list[dict]:
 def _figure3() -> dict:
     from benchmarks import common
 
-    columns = [*common.LOSSES, "LSTM, full BPTT", "Keras, full BPTT"]
+    columns = [*common.LOSSES, "LSTM, full BPTT", "Keras, full BPTT", "Transformer"]
     print(f"seconds a batch of {_BATCH.value}, truncated 300 but for full BPTT")
     print(f"{'T':>6}" + "".join(f"{name:>18}" for name in columns))
     rows = {}
@@ -160,6 +165,8 @@ def _figure3() -> dict:
         steps["LSTM, full BPTT"] = common.ours("LSTM", size, "full")
         if str(length) in _KERAS_LENGTHS.value:
             steps["Keras, full BPTT"] = common.keras_full(size)
+        if str(length) in _TRANSFORMER_LENGTHS.value:
+            steps["Transformer"] = common.ours("Transformer", size, "full")
         seconds = common.medians(steps, data, _REPEAT.value)
         rows[length] = seconds
         line = "".join(
@@ -181,7 +188,7 @@ def _draw(rows: dict[int, dict[str, float]], columns: list[str], path: pathlib.P
             points = [
                 (length, seconds[name]) for length, seconds in rows.items() if name in seconds
             ]
-            if points and (axes is everything or not name.startswith("Keras")):
+            if points and (axes is everything or not name.startswith(("Keras", "Transformer"))):
                 axes.plot(*zip(*points, strict=True), marker="o", label=name)
         axes.set(xlabel="steps a sequence", ylabel=f"seconds a batch of {_BATCH.value}")
         axes.set_ylim(bottom=0)

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 
-from tests.cli_helpers import environment
+from tests.cli_helpers import ROOT, environment
 
 PEERS = {"ONNX Runtime": ("onnx", "onnxruntime"), "torch": ("torch",)}
 SERVERS = ["SavedModel", "t2aux serve, gRPC"]
@@ -55,3 +55,23 @@ def test_a_single_sequence_goes_through_every_form_and_the_server():
 
 def test_a_batch_goes_through_the_servers_forms():
     check(3, [])
+
+
+def test_a_step_against_the_length_is_measured_of_every_network():
+    sizes = ["--batch=1", "--hidden=8", "--repeat=1", "--lengths=608,640", "--keras_lengths=608"]
+    sizes.append("--transformer_lengths=640")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.train_step", "--figure3", "--json", *sizes],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    ours = {"LSTM", "r-LSTM 1x600", "r-LSTM 20x30", "p-LSTM 1x600", "LSTM, full BPTT"}
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert {length: set(of) - ours for length, of in measured.items()} == {
+        "608": {"Keras, full BPTT"},
+        "640": {"Transformer"},
+    }
+    assert all(seconds > 0 for of in measured.values() for seconds in of.values())
