@@ -28,6 +28,11 @@ _OFF = {
     "anywhere before it",
 }
 
+_TRANSFORMERS = (
+    " Not so the Transformer's on MNIST and pMNIST: they have as many updates as the others, of a "
+    "quarter of their sequences."
+)
+
 # Anchors that lie within AUXILIARY_BPTT steps of a later one share its window
 # (`t2aux.training.truncation.group_anchors`): by how many steps the gradient of one of them goes
 # back in the mean, of the 300, at CIFAR10's 1,024 steps.
@@ -88,15 +93,11 @@ def _epochs(plain: Rows) -> list[str]:
     for (before, joint, after), some in wording.grouped(plain, epochs).items():
         text = f"{before} + {joint} epochs (pretraining + joint)" if before else ""
         if not before:
-            alone = all(_is_transformers(row) for row in some)
+            alone = all(row.endswith("/transformer") for row in some)
             where = wording.whose(some) if alone else "rows without pretraining"
             text = f"{joint} epochs in {where}"
         told.append(text + after)
     return sorted(told)
-
-
-def _is_transformers(row: str) -> bool:
-    return row.endswith("/transformer")
 
 
 def _drops(plain: Rows) -> list[str]:
@@ -151,8 +152,9 @@ def _readings(rows: Rows) -> list[str]:
         made.append(
             "Rows with nothing to pretrain spend pretraining's updates in the joint phase. The "
             "rate drops after the same number of joint epochs, so they have more updates at the "
-            "low rate, as many as pretraining has. Not so the Transformer's on MNIST and "
-            "pMNIST: they have as many updates as the others, of a quarter of their sequences."
+            "low rate, as many as pretraining has."
+            + _TRANSFORMERS
+            * bool({"mnist/transformer", "pmnist/transformer"} & rows.keys())
         )
     made += [
         "A seed changes the initial weights, the order of the data, the anchors, the sampling and "

@@ -191,7 +191,7 @@ def _better(family: str, claim: str, row: Row, other: Row, rows: Rows) -> Findin
 
 def _of_sequences(first: Summary, second: Summary) -> str:
     """How many training sequences each saw, where they differ."""
-    seen = [s.runs[0].updates * wording.batch(s.runs[0]) for s in (first, second)]
+    seen = [wording.sequences(summary.runs[0]) for summary in (first, second)]
     return f" (trained on {seen[0]:,} against {seen[1]:,})" if seen[0] != seen[1] else ""
 
 

@@ -128,12 +128,7 @@ _SHORT_TRANSFORMER = {
         8,
         0,
         5,
-        settings=(
-            "load.max_examples = 30000",
-            "train.optimizer = @Adam",
-            "joint/Phase.decay_factor = 0.2",
-            "joint/Phase.decay_epochs = 3",
-        ),
+        settings=("load.max_examples = 30000", *_SHORT, "joint/Phase.decay_epochs = 3"),
     )
     for dataset in ("mnist", "pmnist")
 }

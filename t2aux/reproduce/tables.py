@@ -245,9 +245,7 @@ def budgets(datasets: Iterable[str], rows: Rows) -> str:
 
 def seen(dataset: str, rows: Rows) -> set[int]:
     """The training sequences, with repetitions, that whole rows of a data set are trained on."""
-    return {
-        (run.planned or run.updates) * wording.batch(run) for run in wording.runs_of(dataset, rows)
-    }
+    return {wording.sequences(run) for run in wording.runs_of(dataset, rows)}
 
 
 def shares_seen(dataset: str, rows: Rows) -> str | None:

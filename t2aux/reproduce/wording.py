@@ -153,6 +153,11 @@ def batch(run: Result) -> int:
     return int(settings(run).get("BATCH_SIZE", PAPER_BATCH))
 
 
+def sequences(run: Result) -> int:
+    """The training sequences, with repetitions, of its whole schedule."""
+    return (run.planned or run.updates) * batch(run)
+
+
 def whose(rows: Iterable[str]) -> str:
     """Whose rows they are, by their ids: "r-LSTM and p-LSTM rows"."""
     kinds = [row.partition("/")[2] for row in rows]

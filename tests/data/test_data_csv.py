@@ -1,5 +1,4 @@
 import gzip
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from t2aux.data import characters, load, loading
 from t2aux.data.table import Options
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
+from tests.text_memory import LONG, TEXTS, assert_held_one_at_a_time
 
 DBPEDIA = """"1","First","A ""quoted"" text, with a comma."
 "3","Second"," Two
@@ -231,18 +231,8 @@ def test_a_file_that_changes_meanwhile_is_a_user_error(tmp_path):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_texts_are_held_one_at_a_time(tmp_path, packed):
-    text = "".join(map(chr, range(97, 123))) * 4_000
     with (gzip.open if packed else open)(tmp_path / f"train.csv{'.gz' * packed}", "wt") as file:
-        for number in range(400):
-            file.write(f"{number % 3},{number} {text}\n")
-    tracemalloc.start()
-    try:
-        info, texts = loading.read("train", name="csv", data_dir=str(tmp_path))
-        total = sum(len(ids) for ids in texts.sequences())
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert total == texts.nbytes > 40_000_000
+        for number in range(TEXTS):
+            file.write(f"{number % 3},{number} {LONG}\n")
+    info = assert_held_one_at_a_time(name="csv", data_dir=str(tmp_path))
     assert len(info.vocabulary) == 1 + 26 + 10 + 1
-    # Of these, 9 MB each are the counts of all code points, and their order.
-    assert peak < 30_000_000

@@ -1,11 +1,10 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from t2aux.data import load, loading, prepare
+from t2aux.data import load, prepare
 from t2aux.errors import UserError
+from tests.text_memory import LONG, TEXTS, assert_held_one_at_a_time
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):
@@ -69,8 +68,7 @@ class Essays(Sayings):
     VERSION = tfds.core.Version("1.0.0")
 
     def _split_generators(self, dl_manager):
-        text = "".join(map(chr, range(97, 123))) * 4_000
-        return {"train": ((i, {"text": f"{i} {text}", "label": i % 2}) for i in range(400))}
+        return {"train": ((i, {"text": f"{i} {LONG}", "label": i % 2}) for i in range(TEXTS))}
 
 
 class Broken(Sayings):
@@ -125,16 +123,7 @@ def test_texts_that_were_prepared(data_dir):
 
 def test_texts_are_held_one_at_a_time(tmp_path):
     prepare("essays", str(tmp_path))
-    tracemalloc.start()
-    try:
-        _, texts = loading.read("train", name="essays", data_dir=str(tmp_path))
-        total = sum(len(ids) for ids in texts.sequences())
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert total == texts.nbytes > 40_000_000
-    # As for CSV files: 9 MB each are the counts of all code points, and their order.
-    assert peak < 30_000_000
+    assert_held_one_at_a_time(name="essays", data_dir=str(tmp_path))
 
 
 def test_splits_of_ones_own(data_dir):
