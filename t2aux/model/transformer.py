@@ -25,8 +25,8 @@ from t2aux.model import initializers, inputs
 from t2aux.model.share import Share
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# Scores of attention that are computed at once, over sequences, heads, queries and keys: 16 MiB.
-_SCORES = 2**22
+# Scores of attention that are computed at once, over sequences, heads, queries and keys: 4 MiB.
+_SCORES = 2**20
 
 
 @gin.configurable(denylist=["info", "seed"])
@@ -185,30 +185,38 @@ def attention(
         [B, T, D].
     """
     batch, steps, size = tf.shape(queries)[0], tf.shape(queries)[1], queries.shape[-1]
-    rows = tf.clip_by_value(_SCORES // (heads * steps * steps), 1, tf.maximum(batch, 1))
-    block = tf.clip_by_value(_SCORES // (heads * steps), 1, steps)
+    # Every head of a sequence is a row of its own: what it attends to stays in the CPU's cache.
+    rows = tf.clip_by_value(_SCORES // (steps * steps), 1, tf.maximum(batch * heads, 1))
+    block = tf.clip_by_value(_SCORES // steps, 1, steps)
 
     def split(x: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(x, tf.concat([tf.shape(x)[:-1], [heads, size // heads]], 0))
+        x = tf.reshape(x, [batch, steps, heads, size // heads])
+        return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, steps, size // heads])
 
     def rows_attend(parts: list[tf.Tensor]) -> tf.Tensor:
         queries, keys, values, *mask = parts
-        mask = mask[0][:, tf.newaxis, tf.newaxis] if mask else None
+        mask = mask[0][:, tf.newaxis] if mask else None
 
         @tf.recompute_grad
         def attend(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-            return keras.ops.dot_product_attention(queries, keys, values, mask=mask)
+            scores = tf.matmul(queries, keys, transpose_b=True)
+            if mask is not None:
+                scores = tf.where(mask, scores, scores.dtype.min)
+            return tf.matmul(tf.nn.softmax(scores), values)
 
-        blocks = tf.transpose(_blocks(tf.transpose(queries, [1, 0, 2, 3]), block), [0, 2, 1, 3, 4])
+        blocks = _blocks(tf.transpose(queries, [1, 0, 2]), block)
+        blocks = tf.transpose(blocks, [0, 2, 1, 3])
         done = tf.map_fn(lambda q: attend(q, keys, values), blocks, parallel_iterations=1)
-        done = tf.reshape(tf.transpose(done, [0, 2, 1, 3, 4]), [-1, rows, size])
-        return tf.transpose(done[:steps], [1, 0, 2])
+        done = tf.reshape(tf.transpose(done, [1, 0, 2, 3]), [rows, -1, size // heads])
+        return done[:, :steps]
 
-    parts = [_blocks(split(x), rows) for x in (queries, keys, values)]
+    parts = [_blocks(split(x), rows) for x in (queries * (size // heads) ** -0.5, keys, values)]
     if there is not None:
-        parts.append(_blocks(there, rows))
+        parts.append(_blocks(tf.repeat(there, heads, axis=0), rows))
     done = tf.map_fn(rows_attend, parts, fn_output_signature=tf.float32, parallel_iterations=1)
-    return tf.reshape(done, [-1, steps, size])[:batch]
+    done = tf.reshape(done, [-1, steps, size // heads])[: batch * heads]
+    done = tf.transpose(tf.reshape(done, [batch, heads, steps, size // heads]), [0, 2, 1, 3])
+    return tf.reshape(done, [batch, steps, size])
 
 
 def _blocks(x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
