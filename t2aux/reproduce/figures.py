@@ -43,9 +43,8 @@ def figure3(experiment: Experiment, rows: Rows) -> list[Block]:
             ),
         ]
         data = f" The paper's accuracies are of StanfordDogs, ours of {other.text}: two tasks."
-    batches = wording.listed(
-        sorted({str(wording.batch(run)) for run in wording.runs_of("stanford_dogs", rows)}), "or"
-    )
+    size, others = wording.batches("stanford_dogs", rows)
+    batches = f"{size} sequences here{others}"
     timed = [
         drawings.Curve(name, seconds[name], {x: y for x, y in paper[name].items() if y})
         for name in keys
@@ -58,7 +57,7 @@ def figure3(experiment: Experiment, rows: Rows) -> list[Block]:
     ]
     caption = (
         f"Figure 3. {_STYLES}, read off a plot ({published.FIGURE_ERROR['figure3']}).{data} "
-        f"A batch is {batches} sequences here and {PAPER_BATCH} there, on other hardware."
+        f"A batch is {batches} and {PAPER_BATCH} there, on other hardware."
         f"{_bars(experiment, rows)}"
     )
     return [
@@ -84,7 +83,7 @@ def _cost_tables(paper: dict, seconds: dict, memory: dict, batches: str) -> list
         Table(
             ["length", *["paper", "here"] * len(paper)],
             times,
-            f"Seconds a training batch: {PAPER_BATCH} sequences in the paper, {batches} here.",
+            f"Seconds a training batch: {batches}, {PAPER_BATCH} in the paper.",
             [(name, 2) for name in paper],
         ),
         Table(

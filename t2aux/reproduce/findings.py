@@ -98,8 +98,9 @@ def _count(family: str, found: list[Finding]) -> str:
 def _meaning(told: list[Finding]) -> str:
     text = (
         "Seen: what the paper has ahead is ahead here by more than the noise; within noise: by "
-        "less; not seen: it is not ahead. The noise is two standard errors of the difference or, "
-        f"where a row has one seed, {NOISE_POINTS} points."
+        "less; not seen: it is not ahead. The noise is two standard errors of the difference, over "
+        f"seeds ({NOISE_POINTS} points where a row has one) or over test examples, whichever are "
+        "more."
     )
     if any(f.family == "bptt" for f in told):
         text += (
@@ -205,10 +206,16 @@ def _done(row: Row, rows: Rows) -> Summary | None:
 
 
 def noise(first: Summary, second: Summary) -> float:
-    """By how many points two rows must differ to tell anything."""
-    if first.spread is None or second.spread is None:
-        return NOISE_POINTS
-    return 2 * math.sqrt(sum(s.spread**2 / len(s.runs) for s in (first, second)))
+    """By how many points two rows must differ to tell anything: for their seeds, and their test."""
+    pair = (first, second)
+    seeds = NOISE_POINTS
+    if first.spread is not None and second.spread is not None:
+        seeds = 2 * math.sqrt(sum(s.spread**2 / len(s.runs) for s in pair))
+    tested = [wording.test_examples(summary.runs[0]) for summary in pair]
+    if None in tested:
+        return seeds
+    variances = (s.mean * (100 - s.mean) / n for s, n in zip(pair, tested, strict=True))
+    return max(seeds, 2 * math.sqrt(sum(variances)))
 
 
 def _verdict(ahead: Summary, behind: Summary) -> str:

@@ -24,22 +24,28 @@ class DataSet:
         chance: What guessing gets, in words.
         epochs: The paper's, pretraining and joint; None: not known.
         examples: Its training set's.
+        test: The test set's, of StanfordDogs the public one's.
     """
 
     title: str
     chance: str
     epochs: int | None
     examples: int
+    test: int
 
 
 _TEN = "guessing among ten classes gets 10 %"
 # In the paper's order.
 DATA_SETS = {
-    "mnist": DataSet("MNIST", f"{_TEN}, answering always “1” 11.35 %", 1100, 60_000),
-    "pmnist": DataSet("pMNIST", f"{_TEN}, answering always “1” 11.35 %", 1100, 60_000),
-    "cifar10": DataSet("CIFAR10", _TEN, 1100, 50_000),
-    "stanford_dogs": DataSet("StanfordDogs", "guessing among 120 breeds gets 0.83 %", 120, 150_000),
-    "dbpedia": DataSet("DBpedia", "guessing among 14 classes errs in 92.86 %", None, 560_000),
+    "mnist": DataSet("MNIST", f"{_TEN}, answering always “1” 11.35 %", 1100, 60_000, 10_000),
+    "pmnist": DataSet("pMNIST", f"{_TEN}, answering always “1” 11.35 %", 1100, 60_000, 10_000),
+    "cifar10": DataSet("CIFAR10", _TEN, 1100, 50_000, 10_000),
+    "stanford_dogs": DataSet(
+        "StanfordDogs", "guessing among 120 breeds gets 0.83 %", 120, 150_000, 8_580
+    ),
+    "dbpedia": DataSet(
+        "DBpedia", "guessing among 14 classes errs in 92.86 %", None, 560_000, 70_000
+    ),
 }
 PAPER_BATCH = 128
 # How rows' ids begin after the data set, longest first, and whose rows they are.
@@ -62,16 +68,18 @@ class StandIn:
         title: Short, for a column.
         text: What it is.
         chance: What guessing gets.
+        test: The test set's examples; None: not known.
     """
 
     title: str
     text: str
     chance: str
+    test: int | None = None
 
 
 STAND_INS = {
     "digits": StandIn(
-        "digits", "scikit-learn's 8 x 8 digits, resized where the row has a side", _TEN
+        "digits", "scikit-learn's 8 x 8 digits, resized where the row has a side", _TEN, 359
     ),
     "docstrings": StandIn("docstrings", "docstrings of Python's standard library, by package", ""),
     "debian_sections": StandIn(
@@ -79,6 +87,7 @@ STAND_INS = {
         "descriptions of Debian packages, by section (14 classes, 22,921 training texts; 1,400 "
         "test texts, 100 of each class)",
         "guessing among 14 classes errs in 92.86 %",
+        1_400,
     ),
 }
 
@@ -146,6 +155,12 @@ def settings(run: Result) -> dict[str, str]:
     """The gin parameters of a run, by name."""
     matches = (re.fullmatch(r"--gin_param=([\w./]+) = (.*)", flag) for flag in run.flags)
     return {match[1]: match[2] for match in matches if match}
+
+
+def test_examples(run: Result) -> int | None:
+    """The size of the test set; None: not known."""
+    known = STAND_INS.get(run.stand_in) if run.stand_in else DATA_SETS[run.row.partition("/")[0]]
+    return known.test if known else None
 
 
 def batch(run: Result) -> int:

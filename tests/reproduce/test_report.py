@@ -179,12 +179,41 @@ def test_a_claim_is_seen_where_the_difference_is_more_than_noise(accuracy, verdi
 
 def test_seeds_say_how_much_noise_there_is():
     lstm = Row("mnist", "lstm")
-    near = [result(lstm, 0.50, 0), result(lstm, 0.502, 1)]
-    ahead = [result(R_LSTM, 0.509, 0), result(R_LSTM, 0.511, 1)]
+    ahead = [result(R_LSTM, 0.909, 0), result(R_LSTM, 0.911, 1)]
+    near = [result(lstm, 0.90, 0), result(lstm, 0.902, 1)]
     # 0.9 points: less than NOISE_POINTS, but many standard errors.
     assert list(verdicts(*near, *ahead).values()) == ["seen"]
-    far = [result(R_LSTM, 0.48, 0), result(R_LSTM, 0.56, 1)]
+    far = [result(R_LSTM, 0.88, 0), result(R_LSTM, 0.96, 1)]
     assert list(verdicts(*near, *far).values()) == ["within noise"]
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "ahead", "verdict"),
+    [
+        # Of 359 digits two networks of 50 and 57 % differ by chance: 2 sqrt(2 x 50 x 50 / 359).
+        ("digits", 0.57, "within noise"),
+        ("digits", 0.58, "seen"),
+        # Of StanfordDogs' 8,580 images not so.
+        (None, 0.57, "seen"),
+    ],
+)
+def test_a_small_test_set_makes_noise(stand_in, ahead, verdict):
+    r_lstm = Row("stanford_dogs", "r_lstm", side=112, anchors=20, length=30)
+    lstm = Row("stanford_dogs", "lstm", side=112, full=True)
+    found = [result(r_lstm, ahead, stand_in=stand_in), result(lstm, 0.5, stand_in=stand_in)]
+    assert list(verdicts(*found).values()) == [verdict]
+
+
+def test_figure_3_says_how_large_a_transformers_batches_are(tmp_path):
+    lstm = Row("stanford_dogs", "lstm", side=40, full=True)
+    markdown, _ = write(
+        tmp_path,
+        result(lstm, 0.5, flags=flags("BATCH_SIZE = 16")),
+        result(Row("stanford_dogs", "r_lstm", side=40), 0.5, flags=flags("BATCH_SIZE = 16")),
+        result(Row("stanford_dogs", "transformer", side=40), 0.4, flags=flags("BATCH_SIZE = 4")),
+    )
+    assert "A batch is 16 sequences here (4 in the Transformer's rows) and 128 there" in markdown
+    assert "Seconds a training batch: 16 sequences here (4 in the Transformer's rows)" in markdown
 
 
 def test_claims_of_series_and_of_the_best():
