@@ -127,22 +127,6 @@ def logged_to(path: pathlib.Path) -> Iterator[None]:
         handler.close()
 
 
-def progress(total: int) -> Callable[[int], None]:
-    """What shows, every five seconds, how many of `total` sequences are done."""
-    from t2aux.training.progress import Rate
-
-    rate = Rate(every_seconds=5)
-    rate.update(0)
-
-    def show(done: int) -> None:
-        speed = rate.update(done)
-        if speed:
-            left = rate.left(total - done)
-            logging.info("%d/%d sequences  %.0f a second  %s left", done, total, speed, left)
-
-    return show
-
-
 def help_text(name: str, description: str) -> str:
     """A command's help: what it does, and its own flags."""
     lines = [description.strip(), "", "Flags:"]

@@ -136,6 +136,7 @@ def _verify(name: str, data_dir: str | None) -> None:
 def _convert(arguments: dict[str, object]) -> None:
     """Converts the data set that load's arguments name."""
     from t2aux.data import convert, loading
+    from t2aux.training.progress import of_sequences
 
     # How batches are made is none of the data's.
     arguments.pop("bucket_batches", None)
@@ -157,7 +158,7 @@ def _convert(arguments: dict[str, object]) -> None:
         shards=_SHARDS.value,
         shard_mebibytes=_SHARD_MEBIBYTES.value,
         compression=_COMPRESSION.value,
-        progress=common.progress(total),
+        progress=of_sequences(total),
         logged_to=common.logged_to,
     )
     print(

@@ -39,13 +39,14 @@ def main(argv: Sequence[str]) -> None:
 
     from t2aux import data, evaluation, evaluation_report
     from t2aux.run import load_run
+    from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     split = data.load(_SPLIT.value, info=run.info)
     predict = tf.function(
         lambda batch: run.classifier(batch.inputs, batch.lengths), reduce_retracing=True
     )
-    result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, common.progress(len(split)))
+    result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, of_sequences(len(split)))
     output = pathlib.Path(_OUTPUT_DIR.value or run.model_dir / "evaluation" / _SPLIT.value)
     files.ensure_directory(output)
     about = {

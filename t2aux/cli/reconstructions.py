@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
     common.quiet_tensorflow()
     from t2aux import data, reconstructions, reconstructions_report
     from t2aux.run import load_run
+    from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
     loss = reconstructions.reconstruction_of(run)
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     known = reconstructions.statistics(train, reverse=loss.reverse)
     decode = reconstructions.decoder(run, loss, known, _SEED.value)
     measured = reconstructions.measure(
-        decode, loss, split, batch_size=_BATCH_SIZE.value, progress=common.progress(len(split))
+        decode, loss, split, batch_size=_BATCH_SIZE.value, progress=of_sequences(len(split))
     )
     samples = reconstructions.samples(decode, loss, split, _SAMPLES.value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import tensorflow as tf
@@ -49,6 +50,21 @@ class Rate:
     def left(self, steps: int) -> str:
         """The time that so many steps will take; "?" while the rate is unknown."""
         return "?" if not self._smooth else duration(steps / self._smooth)
+
+
+def of_sequences(total: int, every_seconds: float = 5.0) -> Callable[[int], None]:
+    """What shows, every so many seconds, how many of `total` sequences are done."""
+    rate = Rate(every_seconds)
+    rate.update(0)
+
+    def show(done: int) -> None:
+        speed = rate.update(done)
+        if speed:
+            left = rate.left(total - done)
+            per_second = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
+            logging.info("%d/%d sequences  %s a second  %s left", done, total, per_second, left)
+
+    return show
 
 
 class RunLog:

@@ -16,10 +16,13 @@ from t2aux import data, evaluation
 from t2aux.errors import UserError
 from t2aux.model.auxiliary import Auxiliary
 from t2aux.training import checkpoints, distribution, divergence, stopping
-from t2aux.training.progress import NoLog, Rate, RunLog
+from t2aux.training.progress import NoLog, Rate, RunLog, of_sequences
 from t2aux.training.schedule import Phase
 from t2aux.training.trainer import Trainer
 from t2aux.training.whole import WholeTrainer
+
+# Seconds without a line of metrics, or in an evaluation, after which a run says where it is.
+_QUIET = 30.0
 
 
 class Position(tf.Module):
@@ -231,8 +234,9 @@ class Run:
                 first_batch=batch,
             )
         )
-        rate = Rate()
+        rate, waiting = Rate(), Rate(_QUIET)
         rate.update(step)
+        waiting.update(step)
         done = False
         while batch < self._steps_per_epoch and not self._stopping:
             self._rate_factor.assign(self._history.factor(step))
@@ -258,6 +262,10 @@ class Run:
             end_of_phase = at_end and epoch + 1 == phase.epochs
             if step % self._log_every == 0 or end_of_phase:
                 self._log(log, phase, epoch, step, total, rate)
+                waiting = Rate(_QUIET)
+                waiting.update(step)
+            elif speed := waiting.update(step):
+                _tell(phase, epoch, step, total, "", speed, waiting)
             position.batch.assign(0 if at_end else batch)
             if at_end:
                 position.epoch.assign(epoch + 1)
@@ -359,27 +367,19 @@ class Run:
             for name, value in means.items()
             if name.endswith("loss") or name == "accuracy"
         )
-        logging.info(
-            "%s  epoch %d/%d  step %d/%d  %s  %s steps/s  %s left",
-            phase.name,
-            epoch + 1,
-            phase.epochs,
-            step,
-            total,
-            shown,
-            f"{speed:.2f}" if speed else "?",
-            rate.left(total - step),
-        )
+        _tell(phase, epoch, step, total, f"{shown}  ", speed, rate)
 
     def _evaluate(self, log: RunLog | NoLog, phase: Phase, step: int) -> bool:
         """Evaluates on the test set. Returns False if SIGTERM has come meanwhile.
 
         With several workers it is not ended by that: all must do the same.
         """
+        show = of_sequences(len(self._test_split), _QUIET)
 
-        def look(_: int) -> None:
+        def look(done: int) -> None:
             if self._stopping:
                 raise stopping.Stopped
+            show(done)
 
         try:
             result = evaluation.evaluate(
@@ -493,3 +493,19 @@ def named(losses: Sequence[Auxiliary]) -> tf.Module:
     for loss in losses:
         setattr(module, loss.name, loss)
     return module
+
+
+def _tell(
+    phase: Phase, epoch: int, step: int, total: int, means: str, speed: float | None, rate: Rate
+) -> None:
+    logging.info(
+        "%s  epoch %d/%d  step %d/%d  %s%s steps/s  %s left",
+        phase.name,
+        epoch + 1,
+        phase.epochs,
+        step,
+        total,
+        means,
+        f"{speed:.2f}" if speed else "?",
+        rate.left(total - step),
+    )

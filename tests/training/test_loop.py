@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux import files
+from t2aux import config, files
+from t2aux.training import loop, running
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
 
 # Small, with everything random in it that there is: both auxiliary losses, scheduled sampling,
@@ -136,6 +138,20 @@ def test_a_killed_run_ends_with_the_same_weights(quiet_run, tmp_path, step):
     steps = [(line["split"], line["step"]) for line in metrics(tmp_path / "run")]
     assert len(steps) == len(set(steps))
     assert steps[-1] == ("test", STEPS)
+
+
+def test_a_slow_run_says_where_it_is_between_lines_of_metrics(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(running, "_QUIET", 0.0)
+    monkeypatch.setattr(running.logging, "info", lambda text, *more: lines.append(text % more))
+    settings = ["load.max_examples = 20", "BATCH_SIZE = 5", "JOINT_EPOCHS = 1"]
+    settings += ["Classifier.hidden_size = 4", "train.log_every = 3", "train.steps_per_call = 1"]
+    assert loop.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
+    log = "\n".join(lines)
+    told = re.findall(r"joint  epoch 1/1  step (\d)/4  (loss)?.* steps/s  \S+ left", log)
+    assert told == [("1", ""), ("2", ""), ("3", "loss"), ("4", "loss")]
+    assert re.search(r"5/20 sequences  \S+ a second  \S+ left", log)
+    assert [entry["step"] for entry in metrics(tmp_path)] == [3, 4, 4]
 
 
 def test_sigterm_saves_and_says_start_again(quiet_run, tmp_path):
