@@ -7,7 +7,7 @@ true steps before a dense layer to the classes. Attention takes most of the time
 layers with wide feed-forward parts rather than three with narrow ones.
 
 Nothing random is hidden in a variable: dropout is a function of the batch's seed. The scores of
-attention, T x T for every sequence and head, are computed for a block of sequences and queries at a
+attention, T x T for every sequence and head, are computed for a block of heads and queries at a
 time, and again in the backward pass, so that memory grows with T and not with its square.
 """
 
@@ -186,6 +186,7 @@ def attention(
     """
     batch, steps, size = tf.shape(queries)[0], tf.shape(queries)[1], queries.shape[-1]
     # Every head of a sequence is a row of its own: what it attends to stays in the CPU's cache.
+    # Keras's dot_product_attention would copy all keys and values anew for every block.
     rows = tf.clip_by_value(_SCORES // (steps * steps), 1, tf.maximum(batch * heads, 1))
     block = tf.clip_by_value(_SCORES // steps, 1, steps)
 
