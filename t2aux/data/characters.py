@@ -69,6 +69,7 @@ class Texts:
         labels: int32 [N].
         lengths: int64 [N]: the tokens of each, see `count_tokens`.
         make: Gives an iterator over the N texts, none of them empty.
+        notes: As for `Examples`.
     """
 
     what: str
@@ -76,6 +77,7 @@ class Texts:
     labels: np.ndarray
     lengths: np.ndarray
     make: Callable[[], Iterator[str]]
+    notes: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> np.dtype:

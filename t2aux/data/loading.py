@@ -105,7 +105,7 @@ def load(
     )
     if isinstance(examples, Shards):
         return ShardSplit(found, examples, bucket_batches)
-    return Split(found, examples.table(), bucket_batches)
+    return Split(found, examples.table(), bucket_batches, examples.notes)
 
 
 def read(

@@ -30,7 +30,10 @@ class Shards:
         dtype: That of the steps' values.
         shape: That of a step: (C,), or () for ids.
         places: PLACES [N].
+        notes: Nothing: what was odd was said when they were written.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,

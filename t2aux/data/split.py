@@ -73,19 +73,30 @@ class Split:
         info: What the sequences and the classes are.
         labels: int32 [N].
         lengths: int32 [N]: the number of steps of each sequence.
+        notes: What the reader skipped, guessed or found odd, a sentence each.
     """
 
-    def __init__(self, info: DatasetInfo, table: Table, bucket_batches: int = 16) -> None:
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        info: DatasetInfo,
+        table: Table,
+        bucket_batches: int = 16,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         """Wraps a table.
 
         Args:
             info: What the table holds.
             table: The sequences; pixels already permuted.
             bucket_batches: As for `load`.
+            notes: See above.
 
         Raises:
             UserError: There are no examples.
         """
+        self.notes = notes
         lengths = np.diff(table.offsets).astype(np.int32)
         self._describe(info, table.labels, lengths, bucket_batches)
         self._table = table

@@ -57,9 +57,11 @@ class Examples(Protocol):
         labels: int32 [N].
         dtype: Of a step's values: uint8 for pixels, float32 for vectors, unsigned for ids.
         nbytes: The bytes of all sequences together.
+        notes: What the reader skipped, guessed or found odd, a sentence each.
     """
 
     labels: np.ndarray
+    notes: tuple[str, ...]
 
     @property
     def dtype(self) -> np.dtype:
@@ -85,11 +87,13 @@ class Table:
             unsigned integer ids.
         offsets: int64 [N + 1]: sequence i is values[offsets[i]:offsets[i + 1]].
         labels: int32 [N].
+        notes: As for `Examples`.
     """
 
     values: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of_rows(cls, rows: np.ndarray, labels: np.ndarray) -> Table:
@@ -134,12 +138,14 @@ class Rows:
         labels: int32 [N].
         shape: T and C.
         make: Gives an iterator over N arrays uint8 [T, C]; called once.
+        notes: As for `Examples`.
     """
 
     what: str
     labels: np.ndarray
     shape: tuple[int, int]
     make: Callable[[], Iterator[np.ndarray]]
+    notes: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> np.dtype:
