@@ -25,6 +25,7 @@ from gin import config as gin_config
 from gin import config_parser
 
 import t2aux
+from t2aux.config_order import Order
 from t2aux.errors import UserError
 
 _MACRO = "gin.macro"
@@ -69,13 +70,15 @@ def parse(
 
     Raises:
         UserError: A file is missing; a statement can't be read; the name of a configurable, a
-            parameter or a macro is unknown; a value is of the wrong type, or required and not set.
+            parameter or a macro is unknown; a value is of the wrong type, or required and not set;
+            a whole configuration undoes a bundled file that is named before it.
     """
     gin.clear_config()
     with gin.unlock_config():
         parser = _Parser([pathlib.Path(p) for p in search_path])
+        order = Order(bundled_gin_dir())
         for name in gin_files:
-            parser.parse_file(name, None)
+            order.check(name, parser.parse_file(name, None))
         for param in gin_params:
             parser.parse_text(io.StringIO(param), f"--gin_param={param!r}")
         parser.check_macros()
@@ -109,9 +112,12 @@ class _Parser:
         self._defined: dict[str, str] = {}
         self._used: dict[str, str] = {}
         self._open: list[pathlib.Path] = []
+        self._read: list[pathlib.Path] = []
 
-    def parse_file(self, name: str, included_by: pathlib.Path | None) -> None:
-        path = self._find(name, included_by)
+    def parse_file(self, name: str, included_by: pathlib.Path | None) -> list[pathlib.Path]:
+        """Returns the file and those that it includes, resolved."""
+        path, first = self._find(name, included_by), len(self._read)
+        self._read.append(path.resolve())
         # Resolved, since a file has many names.
         if path.resolve() in self._open:
             raise UserError(f"{included_by} includes {name}, which includes it in turn.")
@@ -126,6 +132,7 @@ class _Parser:
         except UnicodeDecodeError as error:
             raise UserError(f"The gin file {path} is not UTF-8 text.") from error
         self._open.pop()
+        return self._read[first:]
 
     def _find(self, name: str, included_by: pathlib.Path | None) -> pathlib.Path:
         folders = [included_by.parent if included_by else pathlib.Path()]
