@@ -18,6 +18,8 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.reading import Input, named
 
 _BAR = 20
+# A file of so many lines may have been meant as so many texts.
+_MANY_LINES = 100
 
 
 class SequenceClassifier(Protocol):
@@ -76,6 +78,7 @@ class Answer:
         steps: How many steps were read.
         total: How many there are.
         cut: Whether the input had more, which is left out; see `Input`.
+        text_lines: How many lines a file of text has; see `Input`.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Answer:
     steps: int
     total: int
     cut: bool = False
+    text_lines: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """What --json prints."""
@@ -109,6 +113,8 @@ class Answer:
         width = max(map(len, names))
         best = zip(names, self.probabilities, strict=True)
         part = f", from its first {self.total} steps" if self.cut else ""
+        if self.text_lines >= _MANY_LINES:
+            part += f", as one text of {self.text_lines:,} lines"
         return "\n".join(
             [f"{printable(self.title)}: {names[0]}, {self.probabilities[0]:.1%}{part}"]
             + [f"  {name:{width}}  {p:6.1%}  {_bar(p)}".rstrip() for name, p in best]
@@ -271,6 +277,7 @@ def _answer(
         steps,
         len(item.sequence),
         item.cut,
+        item.text_lines,
     )
 
 
