@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from t2aux_ondevice import __version__, answers, litert, reading
 from t2aux_ondevice.errors import UserError, printable
@@ -18,7 +20,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if not options.inputs and not options.text:
         parser.error("there is nothing to classify: give files, or --text")
     show = answers.Show(options.top, options.segment if options.stream else None, options.json)
@@ -38,11 +40,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("t2aux-ondevice", description=__doc__)
-    parser.add_argument("model", help="a .tflite file, with the export's metadata.json beside it")
+class _Parser(argparse.ArgumentParser):
+    """Takes the model and the inputs before, between and after the options."""
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parses the command line; exits with status 2 where it is wrong."""
+        # What follows "--" is no option; argparse's own handling of it depends on its version.
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        options, left = self.parse_known_args([*arguments[:end]])
+        number = self._negative_number_matcher.match
+        unknown = [a for a in left if a.startswith("-") and a != "-" and not number(a)]
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            hint = f"did you mean {near[0]}?" if near else "--help lists the options."
+            self.error(f"there is no option {name}: {hint}")
+        files = [*options.files, *left, *arguments[end + 1 :]]
+        if not files:
+            self.error("give a model, a .tflite file, and what to classify")
+        options.model, *options.inputs = files
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        "t2aux-ondevice",
+        usage="%(prog)s [options] MODEL.tflite INPUT... (in any order)",
+        description=__doc__,
+    )
     parser.add_argument(
-        "inputs", nargs="*", help="images (which need Pillow), .txt files, or .npz files of arrays"
+        "files",
+        nargs="*",
+        metavar="MODEL.tflite INPUT",
+        help="the model, with the export's metadata.json beside it; then images (which need "
+        "Pillow), .txt files, or .npz files of arrays",
     )
     parser.add_argument("--text", action="append", default=[], help="a text; repeatable")
     parser.add_argument(
