@@ -108,7 +108,7 @@ def read_members(path: pathlib.Path, places: Sequence[int]) -> Iterator[bytes]:
     return (_read_zip if path.suffix == ".zip" else _read_tar)(path, places)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def _list(path: pathlib.Path, key: tuple[int, int]) -> Listing:
     del key  # Only for the cache.
     try:
@@ -239,7 +239,7 @@ def _normal(name: str) -> str:
 
 def _list_tar(path: pathlib.Path, members: _Members) -> None:
     with _open_tar(path) as (archive, stream):
-        for place, member in enumerate(archive):
+        for place, member in _numbered(archive):
             if member.isdir():
                 members.add_folder(member.name)
             elif member.isreg():
@@ -271,12 +271,19 @@ def _open_tar(path: pathlib.Path) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]
         yield archive, stream
 
 
+def _numbered(archive: tarfile.TarFile) -> Iterator[tuple[int, tarfile.TarInfo]]:
+    for place, member in enumerate(archive):
+        yield place, member
+        # tarfile would keep all of them.
+        archive.members = []
+
+
 def _read_tar(path: pathlib.Path, places: Sequence[int]) -> Iterator[bytes]:
     # In one pass: to go back in a compressed archive is to unpack it once more.
     wanted = iter(places)
     next_place = next(wanted, None)
     with _open_tar(path) as (archive, _):
-        for place, member in enumerate(archive):
+        for place, member in _numbered(archive):
             if next_place is None:
                 return
             if place == next_place:
@@ -319,8 +326,10 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         raise zipfile.BadZipFile("a member has no name")
     if info.flag_bits & _UTF_8:
         return info.filename
-    # What zipfile read as code page 437. Programs write UTF-8 here, too, or that of their system.
+    # What zipfile read as code page 437. On Unix programs write UTF-8 here, too, on Windows what
+    # its code page is; and a few of the bytes of one are valid in the other.
     raw = info.orig_filename.encode("cp437")
+    encoding = "utf-8" if info.create_system in (_UNIX, _MACOS) else "ascii"
     extra = info.extra
     while len(extra) >= 4:
         kind, size = struct.unpack_from("<HH", extra)
@@ -328,8 +337,8 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         if kind == _UNICODE_PATH and size > 5 and field[0] == 1:
             (checksum,) = struct.unpack_from("<I", field, 1)
             if checksum == zlib.crc32(raw):
-                raw = field[5:]
-    return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+                raw, encoding = field[5:], "utf-8"
+    return raw.partition(b"\0")[0].decode(encoding, "surrogateescape")
 
 
 def _open_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:

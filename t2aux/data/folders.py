@@ -39,7 +39,7 @@ class _Walk:
         # Pairs of a name in the tree and a path.
         self._folder_links: list[tuple[str, str]] = []
         self._file_links: list[tuple[str, str]] = []
-        self._add_folder("", self._root, is_own=True)
+        self._add_folder("", os.fspath(path), is_own=True)
         # Links to files come last, since those to folders may lead to the same.
         while self._folder_links:
             links, self._folder_links = sorted(self._folder_links), []

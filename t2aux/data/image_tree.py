@@ -19,7 +19,7 @@ _SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid"
     "evaluation",
 }
 _SHOWN_FOLDERS = 8
-_SHOWN_SUFFIXES = 6
+_SHOWN_COUNTS = 20
 
 
 class Image(NamedTuple):
@@ -293,7 +293,7 @@ def _suffixes(names: Iterable[str]) -> str:
 
 def _counts(
     counts: collections.Counter[str],
-    most: int = _SHOWN_SUFFIXES,
+    most: int = _SHOWN_COUNTS,
     form: str = "{count} {name}",
 ) -> str:
     """Counts for a message, the largest first."""

@@ -123,8 +123,7 @@ def is_system_name(part: str) -> bool:
 
 def shown(name: str) -> str:
     r"""A path for a message: bytes that are not UTF-8 as \xNN, and no line breaks."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return printable(text)
+    return printable(re.sub("[\udc80-\udcff]", lambda m: f"\\x{ord(m[0]) - 0xDC00:02x}", name))
 
 
 def several(names: list[str], most: int = 3) -> str:
