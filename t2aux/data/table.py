@@ -9,6 +9,7 @@ import lzma
 import os
 import pathlib
 import time
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Protocol, TypeVar
@@ -289,8 +290,16 @@ def read_bytes(path: pathlib.Path) -> bytes:
         raise damaged(path, error) from error
 
 
+def class_key(name: str) -> str:
+    """What two names of one class have in common: the name in Unicode's normal form NFC.
+
+    File systems and editors write "é" as one character or as two.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
-    """Reads a classes.txt, a name a line; None if there is no such file.
+    """Reads a classes.txt, a name a line; None if there is no such file. The names are in NFC.
 
     Raises:
         UserError: It can't be read, is empty, or names a class twice.
@@ -301,7 +310,7 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
-    names = tuple(line.strip() for line in io.StringIO(text) if line.strip())
+    names = tuple(class_key(line.strip()) for line in io.StringIO(text) if line.strip())
     if not names:
         raise UserError(f"{path} is empty: write a class name on each line, or take it away.")
     repeated = [name for index, name in enumerate(names) if name in names[:index]]
