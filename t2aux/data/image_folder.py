@@ -6,7 +6,9 @@ train.tgz, train.tar.xz or train.zip, and so for test.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -20,6 +22,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image
 
+from t2aux.data import checks
 from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.table import (
     DAMAGE,
@@ -125,9 +128,20 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Rows]:
                 "it away, or name it as they do."
             )
     info = image_info("image_folder", classes, 3, size, options)
-    entries = [entries[index] for index in subset(len(entries), options.max_examples)]
     labels = np.array([label_of[entry.class_name] for entry in entries], np.int32)
-    return info, image_rows(_read(path, entries), labels, info, resize=options.resize)
+    chosen = subset(len(entries), options.max_examples)
+    images = _read(path, [entries[index] for index in chosen])
+    rows = image_rows(images, labels[chosen], info, resize=options.resize)
+    counts = np.bincount(labels, minlength=len(classes))
+    return info, dataclasses.replace(rows, counts=counts, found=_tree(path, entries))
+
+
+def _tree(path: pathlib.Path, entries: Sequence[_Entry]) -> str:
+    """Describes the folders of a tree and how many images each holds."""
+    folders = collections.Counter(str(pathlib.PurePosixPath(e.member).parent) for e in entries)
+    return f"{path} holds " + checks.listing(
+        f"{folder}/ with {count:,}" for folder, count in sorted(folders.items())
+    )
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:
