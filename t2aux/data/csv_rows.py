@@ -105,10 +105,10 @@ class Layout:
             notes.append(f"{name}: the first row is a header and was skipped ({header}).")
         if self.repeated_headers:
             notes.append(
-                f"{name}: {self.repeated_headers:,} later rows repeat the header and were skipped."
+                f"{name}: rows that repeat the header: {self.repeated_headers:,}, skipped."
             )
         if self.blank_rows:
-            notes.append(f"{name}: {self.blank_rows:,} rows of empty columns were skipped.")
+            notes.append(f"{name}: rows of empty columns: {self.blank_rows:,}, skipped.")
         if self._filled > 2:
             least, most = min(self._columns), max(self._columns)
             varying = f"{least} to {most}" if least != most else f"{most}"
@@ -116,6 +116,12 @@ class Layout:
             notes.append(
                 f"{name}: the rows have {varying} columns, and all but the first are joined by a "
                 f"space to one text{lost}: put a text that has commas of its own in quotes."
+            )
+        others = [cell for cell in (self.header or [])[1:] if not _is_text_column(cell)]
+        if others:
+            notes.append(
+                f"{name}: the texts hold what these columns hold, too: "
+                f"{checks.listing(map(repr, others))}; delete those that are not texts."
             )
         return tuple(notes)
 
@@ -140,6 +146,7 @@ def check_start(path: pathlib.Path, options: Options) -> None:
     rows = _sample_rows(start.decode("utf-8-sig", "replace"))
     if len(rows) > 1 and len(start) == _SAMPLE_BYTES:
         rows.pop()  # Its end is missing.
+    _check_quotes(path, rows, options)
     ends = [match[1] for match in map(_FIRST_FIELD.match, rows) if match]
     if not ends:
         return
@@ -207,6 +214,19 @@ def rows(
         raise damaged(path, error) from error
 
 
+def _check_quotes(path: pathlib.Path, rows: Sequence[str], options: Options) -> None:
+    """Raises UserError if white space other than spaces stands between commas and quotes."""
+    matches = [match for match in map(_FIRST_FIELD.match, rows) if match]
+    odd = [m for m in matches if re.match(r'[^\S ]\s*"', m.string[m.end() :])]
+    if odd and len(odd) >= _MOST * len(rows):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path}: there is white space between the commas and the quotes that follow, which "
+            "are then not read as quotes: delete it",
+        )
+
+
 def _sample_rows(text: str) -> list[str]:
     """Returns the rows of the beginning of a file that are not blank: a quote may hold lines."""
     found, row = [], ""
@@ -238,7 +258,7 @@ def _is_header(
     """
     if checks.FIRST_ROW in options.allow or len(cells) < 2:
         return False
-    names = [" ".join(re.split(r"[\s_-]+", cell.lower())).strip() for cell in cells]
+    names = [_normalised(cell) for cell in cells]
     if names[0] in _HEADERS:
         return True
     if cells[0] in known:
@@ -259,6 +279,16 @@ def _is_header(
     return False
 
 
+def _normalised(name: str) -> str:
+    """Returns a column's name as the lists above have it."""
+    return " ".join(re.split(r"[\s_-]+", name.lower())).strip()
+
+
+def _is_text_column(name: str) -> bool:
+    name = _normalised(name)
+    return name not in _CLASS_COLUMNS | _INDEX_COLUMNS and not name.endswith(" id")
+
+
 def _row(
     path: pathlib.Path, line: int, cells: list[str], options: Options, known: frozenset[str]
 ) -> Row:
@@ -272,7 +302,7 @@ def _row(
     name, text = cells[0], " ".join(filter(None, cells[1:]))
     if name in checks.MISSING and name not in known:
         what = f"{name!r}, a missing value" if name else "empty"
-        if line == 1:
+        if line == 1 and not name:
             what += " (is it a header, with the column of pandas' index first?)"
         checks.refuse(
             options,
