@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     other = other_data.of(run, common.gin_params())
     split = data.load(_SPLIT.value, info=run.info)
+    data.log_summary({_SPLIT.value: split})
     predict = tf.function(
         lambda batch: run.classifier(batch.inputs, batch.lengths), reduce_retracing=True
     )

@@ -186,6 +186,7 @@ class Run:
                 total,
                 self._directory,
             )
+            data.log_summary({"train": self._train_split, "test": self._test_split})
             self._saved_at = time.monotonic()
             if self._on_nan == divergence.BACK_OFF and self._manager.latest_checkpoint is None:
                 self._save()  # Where to go back to until there is another.
