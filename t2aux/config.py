@@ -84,7 +84,7 @@ def parse(
         parser.check_macros()
         _check_values()
         _check_calls()
-        _drop_unused_macros()
+        drop_unused_macros()
     return gin.config_str()
 
 
@@ -412,7 +412,8 @@ def _describe(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def _drop_unused_macros() -> None:
+def drop_unused_macros() -> None:
+    """Drops the macros that nothing uses from gin's configuration."""
     # A setting that replaced another may have left the other's macro with nothing that uses it;
     # kept, it would be an error when the configuration is read again.
     while True:

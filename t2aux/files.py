@@ -181,8 +181,15 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
                     f"Can't lock {path}: {error.strerror or error}. Choose a directory on a file "
                     "system that has locks."
                 ) from error
-            raise UserError(
-                f"Another process is training in {directory}: wait until it is done or stop it, or "
-                "give another directory."
-            ) from error
+            raise _taken(directory) from error
+        # A process that ended between the two calls may have removed the file and its folder.
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise _taken(directory)
         yield
+
+
+def _taken(directory: str | os.PathLike[str]) -> UserError:
+    return UserError(
+        f"Another process is training in {directory}: wait until it is done or stop it, or give "
+        "another directory."
+    )

@@ -15,7 +15,7 @@ from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
 
 # The loop for its configurables: a run's configuration names them.
-from t2aux.training import checkpoints, loop, running  # noqa: F401
+from t2aux.training import checkpoints, loop  # noqa: F401
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
@@ -77,7 +77,7 @@ def load_run(
         classifier = bindings.get("model", Classifier)(info, seed=0)
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
         losses = tuple(make(classifier) for make in makers)
-    networks = {"auxiliary": running.named(losses)} if auxiliary else {}
+    networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
     networks["classifier"] = classifier
     if checkpoint is None:
         path = checkpoints.restore_latest(directory, **networks)

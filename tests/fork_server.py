@@ -142,6 +142,8 @@ def _child(main, arguments, log, limit):
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        # In the background of a script it is ignored, and would be so here.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if limit is not None:
             import resource
 

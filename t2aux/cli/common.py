@@ -24,7 +24,7 @@ _GIN_SUFFIX = "\n  In call to configurable"
 # again.
 STOPPED = 75
 # An interrupted program's status, by convention: 128 + SIGINT.
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
 def define_model_dir(description: str) -> None:
@@ -197,7 +197,7 @@ def run(
             sys.stderr.flush()
             os._exit(STOPPED)
     except KeyboardInterrupt:
-        status = _INTERRUPTED
+        status = INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has seen enough. Python would complain once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

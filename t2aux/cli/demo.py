@@ -2,7 +2,7 @@
 
 Trains r-LSTM, and a plain LSTM at the same truncation and with as many updates; evaluates both;
 exports r-LSTM; and classifies a real image with the exported TensorFlow Lite file through LiteRT.
-Each step is one of the other commands, shown as it is run.
+Each step is one of the other commands, shown as it is run. After Ctrl-C the same command goes on.
 
 Example:
   t2aux demo --output_dir=runs/demo
@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from absl import flags
 from t2aux import files
 from t2aux.cli import common
 from t2aux.errors import UserError
+from t2aux.reproduce import dependent
+from t2aux.training import stopping
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "runs/demo", "Folder for all that is made.")
 _GIN_PARAM = flags.DEFINE_multi_string(
@@ -37,6 +40,17 @@ _EXAMPLE = 1
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status."""
     common.no_arguments(argv)
+    try:
+        return _main()
+    except stopping.Stopped as stopped:
+        print(
+            f"Stopped by {stopped}; start the same command again to go on.",
+            file=sys.stderr,
+        )
+        return common.INTERRUPTED if stopped.signal == signal.SIGINT else common.STOPPED
+
+
+def _main() -> int:
     began = time.monotonic()
     root = files.ensure_directory(_OUTPUT_DIR.value)
     r_lstm, lstm = root / "r_lstm", root / "lstm"
@@ -56,20 +70,36 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(*arguments: str | pathlib.Path) -> None:
+    """Runs a command. Raises UserError if it fails, and `Stopped` after a signal, which it gets."""
     words = [str(a) for a in arguments]
     print(f"\n$ t2aux {shlex.join(words)}", flush=True)
     # In a checkout that is not installed the package is found from its parent folder alone.
     root = pathlib.Path(__file__).resolve().parents[2]
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(root)]))
-    done = subprocess.run(
-        [sys.executable, "-m", "t2aux", *words],
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(
-            f"t2aux {words[0]} ended with status {done.returncode}: what it said is above."
+    came: list[int] = []
+    started: list[subprocess.Popen[bytes]] = []
+
+    def stop(number: int, *_: object) -> None:
+        came.append(number)
+        for process in started:
+            process.send_signal(number)
+
+    with stopping.handled(stop):
+        # In a session of its own a terminal's Ctrl-C reaches it through this process alone, which
+        # waits until it has saved itself.
+        process = subprocess.Popen(
+            dependent.command(*words),
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
         )
+        started.append(process)
+        if came:
+            process.send_signal(came[0])
+        status = process.wait()
+    if came:
+        raise stopping.Stopped(came[0])
+    if status:
+        raise UserError(f"t2aux {words[0]} ended with status {status}: what it said is above.")
 
 
 def _next_version(export_dir: pathlib.Path) -> pathlib.Path:

@@ -46,6 +46,15 @@ def help_text() -> str:
 
 def main() -> None:
     """Runs the command that the process's arguments name, and exits with its status."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        # While the command was imported; `common.run` handles what comes later.
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        sys.exit(common.INTERRUPTED)
+
+
+def _main() -> None:
     arguments = sys.argv[1:]
     if arguments and arguments[0] == "help":
         arguments = [*arguments[1:2], "--help"]

@@ -1,8 +1,9 @@
 r"""Trains the rows of the paper's tables and figures, and writes the report.
 
 EXPERIMENT is table2, table3, table4, table6, figure3, figure4, figure5, figure6 or all. Every row
-is a run directory; rows that are done are not done again, and a command that was stopped goes on
-where it was. At the end, OUTPUT_DIR/BUDGET/report has results.md and results.html.
+is a run directory; rows that are done are not done again, and a command that was stopped, by Ctrl-C
+or SIGTERM, goes on where it was. At the end, OUTPUT_DIR/BUDGET/report has results.md and
+results.html.
 
 Examples:
   t2aux reproduce all --output_dir=runs/paper --budget=smoke     (minutes; needs no data)
@@ -16,6 +17,7 @@ import difflib
 import os
 import pathlib
 import re
+import signal
 from collections.abc import Sequence
 
 from absl import flags, logging
@@ -42,6 +44,7 @@ flags.mark_flag_as_required("output_dir")
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status."""
     from t2aux.reproduce import experiments, report, results, runner
+    from t2aux.training import stopping
 
     name = _experiment(argv[1:], experiments.EXPERIMENTS)
     try:
@@ -70,8 +73,9 @@ def main(argv: Sequence[str]) -> int:
                 made = report.write(results.read_all(folder / "rows"), folder / "report")
                 logging.info("The report: %s", ", ".join(map(str, made)))
     if not done:
-        logging.info("Stopped by SIGTERM; start the same command again to go on.")
-        return common.STOPPED
+        name = stopping.name(running.signal)
+        logging.info("Stopped by %s; start the same command again to go on.", name)
+        return common.INTERRUPTED if running.signal == signal.SIGINT else common.STOPPED
     return 0
 
 

@@ -1,22 +1,27 @@
-r"""Trains a classifier of long sequences, or goes on with a run that was stopped.
+r"""Trains a classifier of long sequences, or resumes a run that was stopped.
 
 The run directory gets checkpoints, metrics.jsonl, train.log, TensorBoard's events and the
 configuration. The same command, given again, goes on from the last checkpoint that is whole, and
-ends with the same weights. SIGTERM saves one after the step at hand and exits with status 75: start
-it again. NaN and Inf stop a run before they reach the weights; not_finite.json tells where. With
---gin_param="train.on_nan = 'back_off'" the run goes back with a lower rate instead.
+ends with the same weights. SIGTERM and SIGHUP save one after the step at hand and exit with status
+75, and Ctrl-C with 130: start it again. A run is resumed with the data and the settings that it was
+trained with; --allow_changes accepts other learning rates, epochs, decays, clip_norm, parameters of
+the optimizer and weights of losses. NaN and Inf stop a run before they reach the weights;
+not_finite.json tells where. With --gin_param="train.on_nan = 'back_off'" the run goes back with a
+lower rate instead.
 
 Examples:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
   t2aux train --model_dir=runs/mnist --gin_file=paper/mnist --gin_file=models/p_lstm
   t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder \
       --data_dir=my_images --gin_param='load.side = 32'
-  t2aux train --model_dir=runs/quick            (goes on with it, as it was configured)
+  t2aux train --model_dir=runs/quick            (resumes it, as it was configured)
+  t2aux train --model_dir=runs/quick --gin_param='JOINT_EPOCHS = 60' --allow_changes
 """
 
 from __future__ import annotations
 
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +34,12 @@ from t2aux.training import stopping
 common.define_model_dir("Folder of the run: made, or gone on with.")
 common.define_gin_flags()
 common.define_data_dir()
+_ALLOW_CHANGES = flags.DEFINE_bool(
+    "allow_changes",
+    False,
+    "Resume a run with another learning rate, number of epochs, decay, clip_norm, parameter of the "
+    "optimizer or weight of a loss than it was trained with so far.",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,9 +47,16 @@ def main(argv: Sequence[str]) -> int:
     try:
         with stopping.raised():
             return _main(argv)
-    except stopping.Stopped:
-        print("Stopped by SIGTERM with nothing to save; start it again.", file=sys.stderr)
-        return common.STOPPED
+    except stopping.Stopped as stopped:
+        name, status = stopping.name(stopped.signal), common.STOPPED
+        if stopped.signal == signal.SIGINT:
+            status = common.INTERRUPTED
+        print(f"Stopped by {name} with nothing to save; start it again.", file=sys.stderr)
+        return status
+    except KeyboardInterrupt:
+        # The run is saved, and has said so; a second one must not make a traceback of the exit.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return common.INTERRUPTED
 
 
 def _main(argv: Sequence[str]) -> int:
@@ -59,7 +77,7 @@ def _main(argv: Sequence[str]) -> int:
             "example --gin_file=quickstart."
         )
     with config.user_errors():
-        done = loop.train(model_dir, text)
+        done = loop.train(model_dir, text, allow_changes=_ALLOW_CHANGES.value)
     return 0 if done else common.STOPPED
 
 

@@ -12,7 +12,6 @@ import pathlib
 import platform
 import queue
 import shlex
-import signal
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from t2aux.cli import common
 from t2aux.errors import UserError
 from t2aux.reproduce import dependent, documents, results, rows
 from t2aux.reproduce.rows import Configuration, Row
+from t2aux.training import stopping
 
 # Seconds between two looks at a row's progress, and between two lines about it; and that a row's
 # process of an earlier command, which was killed, has to save itself.
@@ -71,7 +71,11 @@ class Job:
 
 
 class Runner:
-    """Runs jobs, several at a time if wanted, and stops them all on SIGTERM."""
+    """Runs jobs, several at a time if wanted, and stops them all on SIGTERM, SIGHUP and Ctrl-C.
+
+    Attributes:
+        signal: The signal that came first, or None.
+    """
 
     def __init__(self, output_dir: pathlib.Path, budget: str, parallel: int) -> None:
         """Keeps what is asked for.
@@ -85,6 +89,7 @@ class Runner:
         self._budget = budget
         self._parallel = parallel
         self._stopping = threading.Event()
+        self.signal: int | None = None
 
     def jobs(self, chosen: Sequence[Row], seeds: Sequence[int], data_dir: str | None) -> list[Job]:
         """What is to be trained, whether done or not.
@@ -128,7 +133,7 @@ class Runner:
         """Trains what is not done.
 
         Returns:
-            Whether all is done; False after SIGTERM.
+            Whether all is done; False after a signal: what was trained is saved.
 
         Raises:
             UserError: Rows failed; the others are done.
@@ -142,7 +147,7 @@ class Runner:
         places = {job: f"row {jobs.index(job) + 1} of {len(jobs)}" for job in todo}
         failed: dict[Job, str] = {}
         with (
-            self._on_sigterm(),
+            stopping.handled(self._stop),
             _workers(log, self._parallel) as workers,
             concurrent.futures.ThreadPoolExecutor(self._parallel) as pool,
         ):
@@ -282,16 +287,10 @@ class Runner:
                 return
             time.sleep(_LOOK)
 
-    @contextlib.contextmanager
-    def _on_sigterm(self) -> Iterator[None]:
-        def stop(*_: object) -> None:
-            self._stopping.set()
-
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    def _stop(self, number: int, *_: object) -> None:
+        """Handles a signal: the rows in progress are saved, and no other one begins."""
+        self.signal = self.signal or number
+        self._stopping.set()
 
 
 class _Worker:
@@ -314,7 +313,7 @@ class _Worker:
             )
 
     def train(self, job: Job) -> str | None:
-        """Trains a row. Returns why it failed, or None. SIGTERM waits for it: it takes seconds."""
+        """Trains a row. Returns why it failed, or None. Signals wait for it: it takes seconds."""
         if self._process.poll() is not None:
             # A row that killed it must not take the next ones with it.
             self._process = self._start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +13,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from t2aux import files
 from t2aux.errors import UserError
+from t2aux.model.auxiliary import Auxiliary
 from t2aux.training import integrity
 
 # Where TensorFlow keeps the graph of the saved objects.
@@ -187,6 +189,17 @@ class Manager:
         lines += [f'all_model_checkpoint_paths: "ckpt-{step}"' for step in steps]
         with files.atomic_write(self.directory / integrity.STATE) as file:
             file.write("\n".join(lines) + "\n")
+
+
+def named_losses(losses: Sequence[Auxiliary]) -> tf.Module:
+    """The auxiliary networks as checkpoints hold them, under their names.
+
+    So the order in which a configuration lists them does not matter.
+    """
+    module = tf.Module(name="auxiliary")
+    for loss in losses:
+        setattr(module, loss.name, loss)
+    return module
 
 
 def step_of(path: str) -> int:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from t2aux import files
+from t2aux import data, files
 from t2aux.errors import UserError
+from t2aux.training.position import Position
+from t2aux.training.schedule import Phase
 
 FILE = "not_finite.json"
 STOP, BACK_OFF = "stop", "back_off"
@@ -156,6 +158,40 @@ class Event:
         )
 
 
+def event_at(
+    error: NotFinite,
+    position: Position,
+    phases: Sequence[Phase],
+    split: data.Split,
+    checkpoint: str | None,
+) -> Event:
+    """Says where an error happened.
+
+    Args:
+        error: The error.
+        position: The run's.
+        phases: The run's.
+        split: The training split.
+        checkpoint: The path of the last good one, or None.
+    """
+    index, epoch, batch = (int(v) for v in (position.phase, position.epoch, position.batch))
+    size = int(position.batch_size)
+    if error.in_weights:
+        # It came from the batch before.
+        epoch, batch = (epoch, batch - 1) if batch else (epoch - 1, split.num_batches(size) - 1)
+    before = sum(phase.epochs for phase in phases[:index])
+    order = split.order(size, seed=int(position.seed), epoch=before + epoch)
+    return Event.of(
+        error,
+        step=int(position.step),
+        phase=phases[index].name,
+        epoch=epoch,
+        batch=batch,
+        examples=order[batch * size : (batch + 1) * size],
+        checkpoint=checkpoint,
+    )
+
+
 class History:
     """The file not_finite.json of a run: what was not finite, and where the run went back.
 
@@ -236,7 +272,8 @@ def advice(event: Event, history: History, *, back_off: bool) -> str:
     hint = "" if back_off else ", or with train.on_nan = 'back_off'"
     return (
         f"{event.sentence(history.path)}{tried}: look at these examples, or give the same command "
-        f"again with a lower Phase.learning_rate or train.clip_norm{hint}."
+        "again with --allow_changes and a lower Phase.learning_rate or train.clip_norm"
+        f"{hint}."
     )
 
 

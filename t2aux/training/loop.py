@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from t2aux import data, files
+from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
 
 # Imported for their configurables, too: a configuration names them.
 from t2aux.model import autoencoder, gru, language_model, mingru  # noqa: F401
 from t2aux.model.auxiliary import Anchored, Auxiliary
 from t2aux.model.classifier import Classifier
-from t2aux.training import distribution, divergence
-from t2aux.training.running import Position, Run
+from t2aux.training import distribution, divergence, folder, settings
+from t2aux.training.identity import Identity
+from t2aux.training.position import Position
+from t2aux.training.running import Run
 from t2aux.training.schedule import PAPER_PHASES, Phase
 from t2aux.training.trainer import Trainer
 from t2aux.training.truncation import Bptt
 from t2aux.training.whole import WholeTrainer
 
-# What may have been half-written when a process was killed.
-_WRITTEN = (
-    *("config.gin", "operative_config.gin", "dataset.json", "metrics.jsonl"),
-    divergence.FILE,
-)
-
 for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
     gin.external_configurable(getattr(keras.optimizers, _optimizer), module="keras.optimizers")
 
 
-@gin.configurable(denylist=["model_dir", "config_text"])
+@gin.configurable(denylist=["model_dir", "config_text", "allow_changes"])
 def train(
     model_dir: str,
     config_text: str = "",
@@ -59,13 +59,22 @@ def train(
     nan_back_offs: int = 3,
     deterministic: bool = True,
     strategy: Callable[..., Any] | None = None,
+    allow_changes: bool = False,
 ) -> bool:
-    """Trains a classifier in a run directory, or goes on with it.
+    """Trains a classifier in a run directory, or resumes the run that is there.
 
     The directory gets config.gin (as parsed), operative_config.gin (as used), dataset.json,
-    metrics.jsonl, train.log, tensorboard/ and checkpoints/. A run that was killed and is started
-    again ends with the same weights as one that was not. SIGTERM saves a checkpoint after the step
-    at hand and stops. A checkpoint that is damaged is passed over for the one before it.
+    run.json, metrics.jsonl, train.log, tensorboard/ and checkpoints/. A run that was killed and is
+    started again ends with the same weights as one that was not. SIGTERM, SIGHUP and Ctrl-C save a
+    checkpoint after the step at hand and stop. A checkpoint that is damaged is passed over for the
+    one before it.
+
+    The data and the settings are part of a run: one that has a checkpoint is resumed with the same
+    ones only, wherever the data lies and however the configuration is written. What decides nothing
+    of what is learned (train.log_every, .evaluate_every, .steps_per_call, .checkpoint_minutes,
+    .checkpoints_kept, .on_nan, .nan_*, .deterministic, .strategy) may change. A run without a
+    checkpoint begins with what is given now. Where an error comes before the first step, folders
+    and files that were made for the run are removed.
 
     Args:
         model_dir: The run directory.
@@ -96,15 +105,19 @@ def train(
             weights on the same machine.
         strategy: @MirroredStrategy or @MultiWorkerMirroredStrategy: the replicas, which share every
             batch; None: one, in this process.
+        allow_changes: Whether a run may be resumed with other learning rates, epochs (of a phase
+            that is not over), decays, clip_norm, optimizer parameters and weights of losses. They
+            hold from that step on, and run.json lists them.
 
     Returns:
-        Whether the run is done; False after SIGTERM.
+        Whether the run is done; False after SIGTERM or SIGHUP.
 
     Raises:
         UserError: A value is out of range, the directory is another run's or another process's or
             can't be written, the data can't be read, all checkpoints are damaged, or the loss is no
             longer a number.
         StartAgainError: Another worker is gone.
+        KeyboardInterrupt: Ctrl-C; the run is saved.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -128,12 +141,16 @@ def train(
     # Before anything else of TensorFlow's: its workers are to know each other from the start.
     replicas = distribution.replicas_of(strategy)
     directory = pathlib.Path(model_dir)
-    if replicas.is_chief:
-        files.ensure_directory(directory)
-    train_split = data.load("train")
-    test_split = data.load("test", info=train_split.info)
-    with replicas.errors():
-        replicas.check_same(config_text, train_split)
+    run: Run | None = None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(replicas.errors())
+        if replicas.is_chief:
+            stack.enter_context(folder.claimed(directory, lambda: run is not None and run.step > 0))
+        data_dir, config_text = _with_absolute_data_dir(config_text)
+        train_split = data.load("train")
+        test_split = data.load("test", info=train_split.info)
+        bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
+        replicas.check_same("\n".join(bound), train_split)
         with replicas.scope():
             trainer = _trainer(
                 model(train_split.info, seed=seed),
@@ -147,40 +164,76 @@ def train(
             made_optimizer = optimizer(learning_rate=rate)
             # The optimizer's slots must be there before the checkpoint is made.
             made_optimizer.build(trainer.variables_in_order)
-    replicas.prepare(made_optimizer)
-    run = Run(
-        directory,
-        trainer,
-        replicas=replicas,
-        optimizer=made_optimizer,
-        clip_norm=clip_norm,
-        position=Position(seed, batch_size, len(train_split)),
-        splits=(train_split, test_split),
-        phases=list(phases),
-        log_every=log_every,
-        steps_per_call=steps_per_call,
-        evaluate_every=evaluate_every,
-        checkpoint_seconds=60 * checkpoint_minutes,
-        checkpoints_kept=checkpoints_kept,
-        on_nan=on_nan,
-        nan_rate_factor=nan_rate_factor,
-        nan_back_offs=nan_back_offs,
-    )
-    if not replicas.is_chief:
-        with replicas.errors():
-            run.restore()
-            return run.run()
-    with replicas.errors(), files.locked(directory):
-        for name in _WRITTEN:
-            files.clear_temporary(directory / name)
+        replicas.prepare(made_optimizer)
+        run = Run(
+            directory,
+            trainer,
+            replicas=replicas,
+            optimizer=made_optimizer,
+            clip_norm=clip_norm,
+            position=Position(seed, batch_size, len(train_split)),
+            splits=(train_split, test_split),
+            phases=list(phases),
+            log_every=log_every,
+            steps_per_call=steps_per_call,
+            evaluate_every=evaluate_every,
+            checkpoint_seconds=60 * checkpoint_minutes,
+            checkpoints_kept=checkpoints_kept,
+            on_nan=on_nan,
+            nan_rate_factor=nan_rate_factor,
+            nan_back_offs=nan_back_offs,
+        )
+        changes: list[str] = []
+        with _together(replicas):
+            if replicas.is_chief:
+                identity = Identity(directory, (train_split, test_split), data_dir)
+                steps_per_epoch = train_split.num_batches(batch_size)
+                changes = identity.check(phases, steps_per_epoch, allow_changes=allow_changes)
         run.restore()
-        if config_text:
-            with files.atomic_write(directory / "config.gin") as file:
-                file.write(config_text)
-        files.write_json(directory / "dataset.json", train_split.info.to_json())
-        with files.atomic_write(directory / "operative_config.gin") as file:
-            file.write(gin.operative_config_str())
-        return run.run()
+        if replicas.is_chief:
+            for name in (*folder.FILES, divergence.FILE):
+                # What was half-written when a process was killed.
+                files.clear_temporary(directory / name)
+            identity.write(config_text)
+            with files.atomic_write(directory / "operative_config.gin") as file:
+                file.write(gin.operative_config_str())
+        return run.run(changes)
+
+
+@contextlib.contextmanager
+def _together(replicas: distribution.Replicas) -> Iterator[None]:
+    """Around what the chief alone checks: where it raises UserError, all workers do."""
+    problem = None
+    try:
+        yield
+    except UserError as error:
+        problem = error
+    failed = replicas.total(np.array([float(problem is not None)]))[0]
+    if problem is not None:
+        raise problem
+    if failed:
+        raise UserError("The chief, worker 0, can't resume the run, and says why: see its output.")
+
+
+def _with_absolute_data_dir(config_text: str) -> tuple[pathlib.Path | None, str]:
+    """Makes load.data_dir absolute, so that the data is found from any working directory.
+
+    The folder may come from the environment, too; what is bound is where it is now.
+
+    Returns:
+        The folder, or None, and the configuration's text.
+    """
+    named, bound = (gin.get_bindings("load").get(name) for name in ("name", "data_dir"))
+    given = folder_of(bound)
+    is_remote = "://" in (bound or os.environ.get("T2AUX_DATA_DIR", ""))
+    # The embedded data has no folder, and a remote one no working directory.
+    if given is None or named in (None, "digits") or is_remote:
+        return given, config_text
+    absolute = given.absolute()
+    if bound == str(absolute):
+        return absolute, config_text
+    text = settings.set_data_dir(str(absolute))
+    return absolute, text if config_text else ""
 
 
 def _trainer(

@@ -13,6 +13,7 @@ from absl import logging
 
 from t2aux import files, logs
 from t2aux.errors import UserError
+from t2aux.training.schedule import Phase
 
 
 def duration(seconds: float) -> str:
@@ -65,6 +66,33 @@ def of_sequences(total: int, every_seconds: float = 5.0) -> Callable[[int], None
             logging.info("%d/%d sequences  %s a second  %s left", done, total, per_second, left)
 
     return show
+
+
+def tell(
+    phase: Phase, epoch: int, step: int, total: int, means: str, speed: float | None, rate: Rate
+) -> None:
+    """Says where a run is, on a line of the log.
+
+    Args:
+        phase: The phase.
+        epoch: Its epoch, from 0.
+        step: How many steps were made.
+        total: How many there are.
+        means: Of the metrics, or "".
+        speed: Steps a second, or None where it is unknown.
+        rate: What measures it.
+    """
+    logging.info(
+        "%s  epoch %d/%d  step %d/%d  %s%s steps/s  %s left",
+        phase.name,
+        epoch + 1,
+        phase.epochs,
+        step,
+        total,
+        means,
+        f"{speed:.2f}" if speed else "?",
+        rate.left(total - step),
+    )
 
 
 class RunLog:

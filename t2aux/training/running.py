@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,9 +15,9 @@ from absl import logging
 
 from t2aux import data, evaluation
 from t2aux.errors import UserError
-from t2aux.model.auxiliary import Auxiliary
 from t2aux.training import checkpoints, distribution, divergence, stopping
-from t2aux.training.progress import NoLog, Rate, RunLog, of_sequences
+from t2aux.training.position import Position, Sums
+from t2aux.training.progress import NoLog, Rate, RunLog, of_sequences, tell
 from t2aux.training.schedule import Phase
 from t2aux.training.trainer import Trainer
 from t2aux.training.whole import WholeTrainer
@@ -25,62 +26,8 @@ from t2aux.training.whole import WholeTrainer
 _QUIET = 30.0
 
 
-class Position(tf.Module):
-    """Where a run is: all that decides what comes next. Part of every checkpoint.
-
-    The order of the data is a function of (seed, epoch), and all random numbers of a batch are one
-    of (seed, step); so these few numbers are the data's position and the random state.
-    """
-
-    def __init__(self, seed: int, batch_size: int, examples: int) -> None:
-        super().__init__(name="position")
-        self.step = tf.Variable(0, dtype=tf.int64, name="step")
-        self.phase = tf.Variable(0, dtype=tf.int64, name="phase")
-        self.epoch = tf.Variable(0, dtype=tf.int64, name="epoch")
-        self.batch = tf.Variable(0, dtype=tf.int64, name="batch")
-        self.seed = tf.Variable(seed, dtype=tf.int64, name="seed")
-        self.batch_size = tf.Variable(batch_size, dtype=tf.int64, name="batch_size")
-        self.examples = tf.Variable(examples, dtype=tf.int64, name="examples")
-
-    def check(self, seed: int, batch_size: int, examples: int) -> None:
-        """Raises UserError where a restored run can't go on with these."""
-        for name, stored, now in (
-            ("train.seed", self.seed, seed),
-            ("train.batch_size", self.batch_size, batch_size),
-            ("the number of training examples", self.examples, examples),
-        ):
-            if int(stored) != now:
-                raise UserError(
-                    f"This model directory was trained with {name} = {int(stored)}, and can't go "
-                    f"on with {now}: set it back, or use another --model_dir."
-                )
-
-
-class Sums(tf.Module):
-    """Metrics summed on the device, read only when they are logged."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(name="sums")
-        self._sums = {name: tf.Variable(0.0, name=name) for name in names}
-        self._steps = tf.Variable(0.0, name="steps")
-
-    def add(self, values: dict[str, tf.Tensor]) -> None:
-        """Adds a step's values."""
-        for name, value in values.items():
-            self._sums[name].assign_add(value)
-        self._steps.assign_add(1.0)
-
-    def take(self) -> dict[str, float]:
-        """The means over the steps since the last call."""
-        steps = max(float(self._steps), 1.0)
-        means = {name: float(value) / steps for name, value in self._sums.items()}
-        for variable in (*self._sums.values(), self._steps):
-            variable.assign(0.0)
-        return means
-
-
 class Run:
-    """Trains from where its checkpoints are to the end of the last phase, or until SIGTERM."""
+    """Trains from where its checkpoints are to the end of the last phase, or until a signal."""
 
     def __init__(
         self,
@@ -120,7 +67,10 @@ class Run:
         self._agreed_to_stop = False
         self._on_nan, self._nan_rate_factor = on_nan, nan_rate_factor
         self._nan_back_offs = nan_back_offs
-        self._modules = {"classifier": trainer.classifier, "auxiliary": named(trainer.losses)}
+        self._modules = {
+            "classifier": trainer.classifier,
+            "auxiliary": checkpoints.named_losses(trainer.losses),
+        }
         self._manager = checkpoints.Manager(
             tf.train.Checkpoint(optimizer=optimizer, position=position, **self._modules),
             directory / "checkpoints",
@@ -137,8 +87,13 @@ class Run:
         self._predict = predict
 
     @property
+    def step(self) -> int:
+        """How many steps were made."""
+        return int(self._position.step)
+
+    @property
     def _stopping(self) -> bool:
-        """Whether SIGTERM has come; to several workers, whether they have agreed to stop."""
+        """Whether a signal has come; to several workers, whether they have agreed to stop."""
         return self._agreed_to_stop if self._replicas.workers > 1 else self._stop.requested
 
     def restore(self) -> None:
@@ -167,13 +122,34 @@ class Run:
         checkpoints.check(path, **self._modules)
         position = self._position
         expected = (int(position.seed), self._batch_size, len(self._train_split))
-        checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
+        self._read(path)
         position.check(*expected)
         logging.info("Going on from %s, step %d.", path, int(position.step))
 
+    def _read(self, path: str) -> None:
+        """Restores all from a checkpoint. Raises UserError where it has not all of it."""
+        try:
+            checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
+        except AssertionError as error:
+            # The networks were compared before.
+            raise UserError(
+                f"The checkpoint {path} is of another optimizer, or of one with other parameters: "
+                "set train.optimizer and its parameters back, or use another --model_dir."
+            ) from error
+
     @data.user_errors()
-    def run(self) -> bool:
-        """Trains. Returns whether the run is done; False after SIGTERM."""
+    def run(self, changes: Sequence[str] = ()) -> bool:
+        """Trains.
+
+        Args:
+            changes: Of the settings, which hold from here on; for the log.
+
+        Returns:
+            Whether the run is done; False after SIGTERM or SIGHUP.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C has come; the run is saved.
+        """
         total = sum(phase.epochs for phase in self._phases) * self._steps_per_epoch
         step = int(self._position.step)
         log = RunLog(self._directory, step) if self._replicas.is_chief else NoLog()
@@ -187,6 +163,8 @@ class Run:
                 self._directory,
             )
             data.log_summary({"train": self._train_split, "test": self._test_split})
+            for change in changes:
+                logging.info("Changed from step %d on: %s", step, change)
             self._saved_at = time.monotonic()
             if self._on_nan == divergence.BACK_OFF and self._manager.latest_checkpoint is None:
                 self._save()  # Where to go back to until there is another.
@@ -206,10 +184,14 @@ class Run:
             self._replicas.wait()
             if self._stopping:
                 logging.info(
-                    "Stopped by SIGTERM; the run is saved at step %d. Start the same command again "
-                    "to go on.",
+                    "Stopped by %s; the run is saved at step %d. Start the same command again to "
+                    "resume it; it is in %s.",
+                    stopping.name(self._stop.signal) if self._stop.signal else "another worker",
                     int(self._position.step),
+                    self._directory,
                 )
+        if self._stopping and self._stop.signal == signal.SIGINT:
+            raise KeyboardInterrupt
         # What was stopped in its last evaluation has that to make.
         return done and not self._stopping
 
@@ -266,7 +248,7 @@ class Run:
                 waiting = Rate(_QUIET)
                 waiting.update(step)
             elif speed := waiting.update(step):
-                _tell(phase, epoch, step, total, "", speed, waiting)
+                tell(phase, epoch, step, total, "", speed, waiting)
             position.batch.assign(0 if at_end else batch)
             if at_end:
                 position.epoch.assign(epoch + 1)
@@ -278,7 +260,7 @@ class Run:
     def _evaluate_if_due(self, log: RunLog | NoLog, total: int) -> bool:
         """Evaluates on the test set at an epoch's end, if it has not been. Returns whether it did.
 
-        A run that was stopped by SIGTERM in its evaluation does it when it is started again.
+        A run that was stopped by a signal in its evaluation does it when it is started again.
         """
         position = self._position
         step, epoch = int(position.step), int(position.epoch)
@@ -297,7 +279,7 @@ class Run:
     ) -> Callable[[Iterator], tuple[tf.Tensor, tf.Tensor]]:
         """The compiled loop over steps of a phase: how many it did, and whether all are to stop.
 
-        Fewer than asked for: SIGTERM came, or the next one gives what is not finite.
+        Fewer than asked for: a signal came, or the next one gives what is not finite.
         """
         if getattr(self, "_compiled", (None,))[0] is phase:
             return self._compiled[1]
@@ -368,10 +350,10 @@ class Run:
             for name, value in means.items()
             if name.endswith("loss") or name == "accuracy"
         )
-        _tell(phase, epoch, step, total, f"{shown}  ", speed, rate)
+        tell(phase, epoch, step, total, f"{shown}  ", speed, rate)
 
     def _evaluate(self, log: RunLog | NoLog, phase: Phase, step: int) -> bool:
-        """Evaluates on the test set. Returns False if SIGTERM has come meanwhile.
+        """Evaluates on the test set. Returns False if a signal has come meanwhile.
 
         With several workers it is not ended by that: all must do the same.
         """
@@ -379,7 +361,7 @@ class Run:
 
         def look(done: int) -> None:
             if self._stopping:
-                raise stopping.Stopped
+                raise stopping.Stopped(self._stop.signal or signal.SIGTERM)
             show(done)
 
         try:
@@ -421,7 +403,13 @@ class Run:
         """Goes back to the last good checkpoint with a lower rate, or raises UserError."""
         stop = self._on_nan == divergence.STOP or self._history.back_offs >= self._nan_back_offs
         if self._replicas.is_chief:
-            event = self._event(error)
+            event = divergence.event_at(
+                error,
+                self._position,
+                self._phases,
+                self._train_split,
+                self._manager.latest_checkpoint,
+            )
             if stop:
                 self._history.add(event)
                 back_off = self._on_nan == divergence.BACK_OFF
@@ -454,7 +442,7 @@ class Run:
                 event, back_to=checkpoints.step_of(path), rate_factor=self._nan_rate_factor
             )
         )
-        checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
+        self._read(path)
         self._manager.go_back(path)
         logging.warning(
             "%s. Going back to %s; the learning rate is multiplied by %g from there on.",
@@ -462,51 +450,3 @@ class Run:
             pathlib.Path(path).name,
             self._nan_rate_factor,
         )
-
-    def _event(self, error: divergence.NotFinite) -> divergence.Event:
-        """Says where an error happened."""
-        position = self._position
-        index, epoch, batch = (int(v) for v in (position.phase, position.epoch, position.batch))
-        if error.in_weights:
-            # It came from the batch before.
-            epoch, batch = (epoch, batch - 1) if batch else (epoch - 1, self._steps_per_epoch - 1)
-        before = sum(phase.epochs for phase in self._phases[:index])
-        order = self._train_split.order(
-            self._batch_size, seed=int(position.seed), epoch=before + epoch
-        )
-        return divergence.Event.of(
-            error,
-            step=int(position.step),
-            phase=self._phases[index].name,
-            epoch=epoch,
-            batch=batch,
-            examples=order[batch * self._batch_size : (batch + 1) * self._batch_size],
-            checkpoint=self._manager.latest_checkpoint,
-        )
-
-
-def named(losses: Sequence[Auxiliary]) -> tf.Module:
-    """The auxiliary networks as checkpoints hold them, under their names.
-
-    So the order in which a configuration lists them does not matter.
-    """
-    module = tf.Module(name="auxiliary")
-    for loss in losses:
-        setattr(module, loss.name, loss)
-    return module
-
-
-def _tell(
-    phase: Phase, epoch: int, step: int, total: int, means: str, speed: float | None, rate: Rate
-) -> None:
-    logging.info(
-        "%s  epoch %d/%d  step %d/%d  %s%s steps/s  %s left",
-        phase.name,
-        epoch + 1,
-        phase.epochs,
-        step,
-        total,
-        means,
-        f"{speed:.2f}" if speed else "?",
-        rate.left(total - step),
-    )

@@ -1,11 +1,16 @@
 """The demo: in seconds as far as the commands go, in minutes for what it promises."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from t2aux_ondevice import litert
-from tests.cli_helpers import t2aux
+from tests.cli_helpers import environment, t2aux
 
 SHORT = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "load.max_examples = 40"]
 
@@ -35,6 +40,31 @@ def test_the_demo_walks_the_whole_way(tmp_path):
     # Again: the runs are done already, and the next version is made.
     again = t2aux("demo", f"--output_dir={root}", *[f"--gin_param={s}" for s in SHORT])
     assert str(root / "export" / "2") in again.stdout
+
+
+def test_ctrl_c_saves_the_run_in_progress(tmp_path):
+    command = [sys.executable, "-m", "t2aux", "demo", f"--output_dir={tmp_path}"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--gin_param=load.max_examples = 40", "--gin_param=train.log_every = 1"],
+            env=environment(),
+            stdout=log,
+            stderr=log,
+            # A terminal sends it to all processes of the group.
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    deadline = time.monotonic() + 120
+    while "steps/s" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(120) == 130
+    said = (tmp_path / "log").read_text()
+    assert "the run is saved at step" in said
+    assert "same command" in said
+    assert "Traceback" not in said
+    assert list((tmp_path / "r_lstm" / "checkpoints").glob("*.seal.json"))
 
 
 @pytest.mark.long

@@ -89,7 +89,10 @@ def test_a_second_process_is_refused_and_reading_is_not(server, tmp_path):
     assert "Traceback" not in third.stderr
 
 
-def test_sigterm_before_there_is_anything_to_save(server, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_before_there_is_anything_to_save(server, tmp_path, number, status):
     """While the data is read: a named pipe in its place never gives any."""
     os.mkfifo(tmp_path / "train.csv")
     process = server.start(
@@ -100,10 +103,30 @@ def test_sigterm_before_there_is_anything_to_save(server, tmp_path):
     )
     # Opening it succeeds when the other end is open, and then it waits.
     with (tmp_path / "train.csv").open("wb"):
-        process.send_signal(signal.SIGTERM)
-        assert process.wait() == 75, process.stderr
+        process.send_signal(number)
+        assert process.wait() == status, process.stderr
     assert "nothing to save" in process.stderr
     assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_saves_and_so_does_a_terminal_that_closes(server, tmp_path):
+    small = ["--gin_param=load.side = 2", "--gin_param=SUPERVISED_BPTT = 2"]
+    train = ["train", f"--model_dir={tmp_path / 'run'}", *LONG, *small]
+    for number, status, name in ((signal.SIGINT, 130, "Ctrl-C"), (signal.SIGHUP, 75, "SIGHUP")):
+        process = server.start(tmp_path / "log", *train)
+        process.wait_until(lambda: "steps/s" in process.stderr)  # noqa: B023
+        # Once more while it saves, and when it is about to end.
+        process.send_signal(number)
+        process.send_signal(number)
+        assert process.wait() == status, process.stderr
+        step = sealed(tmp_path / "run")[-1]
+        assert f"Stopped by {name}; the run is saved at step {step}." in process.stderr
+        assert "same command" in process.stderr
+        assert str(tmp_path / "run") in process.stderr
+        assert "Traceback" not in process.stderr
+        assert not list((tmp_path / "run" / "checkpoints").glob("*temp*"))
+    assert "Going on from" in process.stderr
 
 
 def test_sigterm_in_an_evaluation(server, copied):
@@ -200,6 +223,7 @@ def test_a_log_that_can_not_grow(server, copied, name):
     done = server.run(
         *(copied.parent / "log", "train", f"--model_dir={copied}"),
         *("--gin_param=train.evaluate_every = 1", "--gin_param=JOINT_EPOCHS = 3"),
+        "--allow_changes",
         limit=len(before) + 10,
     )
     assert_one_error(done, f"Can't write {path}: File too large")

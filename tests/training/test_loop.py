@@ -170,14 +170,16 @@ def test_sigterm_saves_and_says_start_again(quiet_run, tmp_path):
     assert "done already" in again.stderr
 
 
-def test_a_run_of_another_architecture_is_refused(quiet_run):
+def test_a_run_of_other_settings_is_refused(quiet_run):
     model_dir, _ = quiet_run
     before = (model_dir / "config.gin").read_text()
     for setting, part in (
-        ("Classifier.hidden_size = 9", "another architecture"),
-        ("train.auxiliary_losses = [@Reconstruction]", "another architecture"),
-        ("SEED = 1", "train.seed = 0"),
-        ("BATCH_SIZE = 16", "train.batch_size = 32"),
+        ("Classifier.hidden_size = 9", "Classifier.hidden_size: 8 -> 9"),
+        (
+            "train.auxiliary_losses = [@Reconstruction]",
+            "train.auxiliary_losses: [@Reconstruction, @Prediction] -> [@Reconstruction]",
+        ),
+        ("LEARNING_RATE = 0.1", "--allow_changes"),
     ):
         done = subprocess.run(
             command(model_dir, f"--gin_param={setting}"),

@@ -13,8 +13,8 @@ from t2aux.training import loop, stopping
 from t2aux.training.trainer import Trainer
 
 
-def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
+def terminate(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 
 @pytest.fixture
@@ -86,19 +86,26 @@ def test_a_run_saves_after_the_step_at_hand(tmp_path, monkeypatch, flagged):
     assert names == {"ckpt-4.index"}
 
 
-def test_a_run_that_is_stopped_in_its_last_evaluation_is_not_done(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_in_its_last_evaluation_is_not_done(tmp_path, monkeypatch, number):
     evaluate = evaluation.evaluate
 
     def terminated(predict, split, batch_size, look, *more):
-        terminate()
+        terminate(number)
         # Handled before the first batch, which is looked at.
         return evaluate(predict, split, batch_size, look, *more)
 
     settings = ["load.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
-    text = config.parse(["quickstart_lstm"], [*settings, "Classifier.hidden_size = 4"])
+    settings += ["load.side = 2", "SUPERVISED_BPTT = 2", "Classifier.hidden_size = 4"]
+    text = config.parse(["quickstart_lstm"], settings)
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "evaluate", terminated)
-        assert not loop.train(str(tmp_path), text)
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                loop.train(str(tmp_path), text)
+        else:
+            assert not loop.train(str(tmp_path), text)
+    assert list((tmp_path / "checkpoints").glob("*.seal.json"))
     metrics = tmp_path / "metrics.jsonl"
     assert '"test"' not in metrics.read_text()
     assert loop.train(str(tmp_path), text)
@@ -127,3 +134,39 @@ def test_one_that_was_swallowed_is_not_forgotten():
 
     with pytest.raises(stopping.Stopped):
         swallow()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_is_ignored_stays_ignored(number):
+    """After `nohup`, and in the background of a script."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        stop = stopping.Stop()
+        with stopping.raised(), stop.listening():
+            terminate(number)
+            assert not stop.requested
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_after_a_run_has_saved_itself_changes_nothing():
+    with contextlib.suppress(KeyboardInterrupt), stopping.raised():
+        stop = stopping.Stop()
+        with stop.listening():
+            terminate(signal.SIGINT)
+        terminate(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+
+
+def test_what_fails_because_it_was_interrupted_is_not_an_error():
+    def swallow():
+        with stopping.raised():
+            try:
+                terminate(signal.SIGINT)
+            except stopping.Stopped as error:
+                raise ImportError("half a module") from error
+
+    with pytest.raises(stopping.Stopped) as caught:
+        swallow()
+    assert caught.value.signal == signal.SIGINT

@@ -1,0 +1,331 @@
+"""What a run is: its data and its settings. Kept in run.json, and compared before it is resumed.
+
+run.json holds:
+
+  format, version  "t2aux-run", 1
+  data             for "train" and "test" a `Fingerprint`
+  settings         the parameters of all that the run is made of, by name, as texts
+  changes          for each time that settings were changed on resuming (`--allow_changes`) the step
+                   and, by name, the old and the new value
+
+Runs of versions without run.json are compared by their config.gin and dataset.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from t2aux import data, files
+from t2aux.data.loading import SPLITS
+from t2aux.errors import UserError
+from t2aux.training import integrity, settings
+from t2aux.training.fingerprint import Fingerprint
+from t2aux.training.schedule import Phase
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+FILE = "run.json"
+_FORMAT, _VERSION = "t2aux-run", 1
+# What decides nothing of what is learned: how a run is watched, saved and spread over devices.
+_FREE = {
+    *("train.log_every", "train.evaluate_every", "train.steps_per_call"),
+    *("train.checkpoint_minutes", "train.checkpoints_kept", "train.deterministic"),
+    *("train.on_nan", "train.nan_rate_factor", "train.nan_back_offs", "train.strategy"),
+}
+_FREE_CONFIGURABLES = {"MirroredStrategy", "MultiWorkerMirroredStrategy"}
+# What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.
+_CHANGEABLE = {
+    *("Phase.epochs", "Phase.learning_rate", "Phase.decay_factor", "Phase.decay_epochs"),
+    "train.clip_norm",
+}
+_CHANGEABLE_CONFIGURABLES = {"RMSprop", "Adam", "AdamW", "SGD"}
+# The data itself is compared; these say where and in which form it lies.
+_PLACE = {"load.data_dir", "load.name"}
+# Of `load`, this alone decides more than the data: the order of the batches.
+_ORDER = "load.bucket_batches"
+_LONGEST = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What a run was trained with, and what a command gives instead.
+
+    Attributes:
+        name: The setting's name, or what it is of the data.
+        old: A text.
+        new: A text.
+        changeable: Whether a run can be resumed with it.
+    """
+
+    name: str
+    old: str
+    new: str
+    changeable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {_short(self.old)} -> {_short(self.new)}"
+
+
+class Identity:
+    """The data and the settings that a command gives, beside those of the run in a directory."""
+
+    def __init__(
+        self, directory: pathlib.Path, splits: Sequence[data.Split], folder: pathlib.Path | None
+    ) -> None:
+        """Reads what the directory has.
+
+        Args:
+            directory: The run directory.
+            splits: The training and the test split.
+            folder: Where the data lies, if it lies in a folder.
+
+        Raises:
+            UserError: run.json is damaged.
+        """
+        self._directory = directory
+        self._info = splits[0].info
+        self._data = {
+            name: Fingerprint(split, name, folder)
+            for name, split in zip(SPLITS, splits, strict=True)
+        }
+        self._configurables = settings.called()
+        self._settings = settings.in_effect(self._configurables)
+        self._checkpoint = integrity.newest(directory / "checkpoints").path
+        self._stored = _read(directory / FILE) if self._checkpoint else None
+        self._changes: list[dict[str, Any]] = []
+
+    @property
+    def begins(self) -> bool:
+        """Whether the run has no checkpoint yet, so that nothing was learned with other data."""
+        return self._checkpoint is None
+
+    def check(
+        self, phases: Sequence[Phase], steps_per_epoch: int, *, allow_changes: bool
+    ) -> list[str]:
+        """Compares what the command gives with what the run was trained with. Writes nothing.
+
+        Args:
+            phases: The command's.
+            steps_per_epoch: The command's.
+            allow_changes: Whether changes of the schedule, of the optimizer's parameters and of the
+                losses' weights are accepted.
+
+        Returns:
+            The changes that are accepted, for the log.
+
+        Raises:
+            UserError: There are other differences, and all are in the message; or a phase that is
+                over, or further, would get another number of epochs.
+        """
+        if self._checkpoint is None:
+            return []
+        found = [*self._of_data(), *self._of_settings()]
+        if not found:
+            return []
+        if not allow_changes or not all(difference.changeable for difference in found):
+            raise UserError(self._refusal(found, allow_changes=allow_changes))
+        position = _position(self._checkpoint)
+        _check_epochs(phases, position, steps_per_epoch)
+        changed = {d.name: {"old": d.old, "new": d.new} for d in found}
+        self._changes = [{"step": position["step"], "settings": changed}]
+        return [str(difference) for difference in found]
+
+    def write(self, config_text: str) -> None:
+        """Writes config.gin, dataset.json and run.json.
+
+        Raises:
+            UserError: A file can't be written.
+        """
+        if config_text:
+            with files.atomic_write(self._directory / "config.gin") as file:
+                file.write(config_text)
+        if self.begins or not (self._directory / "dataset.json").exists():
+            files.write_json(self._directory / "dataset.json", self._info.to_json())
+        stored = self._stored or {"data": {}, "changes": []}
+        known = {name: stored["data"].get(name) for name in self._data}
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "data": {name: found.to_json(known[name]) for name, found in self._data.items()},
+            "settings": self._settings,
+            "changes": [*stored["changes"], *self._changes],
+        }
+        files.write_json(self._directory / FILE, content)
+
+    def _of_data(self) -> list[Difference]:
+        found = []
+        path = self._directory / "dataset.json"
+        if path.is_file():
+            old = DatasetInfo.from_json(files.read_json(path))
+            for field in dataclasses.fields(old):
+                was, now = getattr(old, field.name), getattr(self._info, field.name)
+                # The same data may have come in another form, which gives it another name.
+                if was != now and (field.name != "name" or self._stored is None):
+                    found.append(_of_values(f"the data's {field.name}", was, now))
+        stored = self._stored["data"] if self._stored else self._of_checkpoint()
+        for name, fingerprint in self._data.items():
+            what = "training" if name == "train" else "test"
+            for part in fingerprint.differences(stored[name]) if name in stored else ():
+                if part == "examples":
+                    was, now = str(stored[name]["examples"]), str(fingerprint.examples)
+                    found.append(Difference(f"the number of {what} examples", was, now))
+                else:
+                    whose = {"labels": "labels", "lengths": "lengths", "values": "content"}[part]
+                    was, now = "those of the run", "others"
+                    found.append(Difference(f"the {whose} of the {what} examples", was, now))
+        return found
+
+    def _of_checkpoint(self) -> dict[str, Any]:
+        """What the checkpoint of an older version tells of the data."""
+        examples = _position(self._checkpoint)["examples"]
+        unknown = dict.fromkeys(("labels", "lengths", "values", "files"))
+        return {"train": {"examples": examples, **unknown}}
+
+    def _of_settings(self) -> list[Difference]:
+        default = settings.defaults(self._configurables)
+        config = self._directory / "config.gin"
+        if self._stored is not None:
+            old = self._stored["settings"]
+        elif config.is_file():
+            old = settings.in_effect_in_file(config, self._configurables)
+        else:
+            return []
+        macros = settings.macros(self._configurables)
+        shared = {_configurable(name) for name in old} & {_configurable(n) for n in self._settings}
+        found = []
+        for name in dict.fromkeys([*self._settings, *old]):
+            if _configurable(name) not in shared or not self._counts(name, old):
+                continue
+            # What one of two versions does not have is as it was before there was a choice.
+            was = old.get(name, default.get(name, self._settings.get(name)))
+            now = self._settings.get(name, was)
+            if was != now:
+                shown = f"{name} ({macros[name]})" if name in macros else name
+                found.append(Difference(shown, was, now, _is_changeable(name)))
+        return found
+
+    def _counts(self, name: str, old: Mapping[str, str]) -> bool:
+        """Whether a difference in a setting is one of the run."""
+        plain = name.rpartition("/")[2]
+        configurable = plain.partition(".")[0]
+        if plain in _FREE or plain in _PLACE or configurable in _FREE_CONFIGURABLES:
+            return False
+        if configurable != "load" or plain == _ORDER:
+            return True
+        # The data was compared by its content, but for the runs of older versions.
+        return self._stored is None and old.get("load.name") == self._settings.get("load.name")
+
+    def _refusal(self, found: Sequence[Difference], *, allow_changes: bool) -> str:
+        fixed = [str(difference) for difference in found if not difference.changeable]
+        free = [str(difference) for difference in found if difference.changeable]
+        listed = "; ".join([*fixed, *free])
+        what = f"The run in {self._directory} was trained with other data or settings"
+        if not fixed:
+            return (
+                f"{what} than this command gives; set them back, give another --model_dir, or "
+                f"accept them from here on with --allow_changes: {listed}."
+            )
+        may = ""
+        if free and not allow_changes:
+            may = f" (--allow_changes accepts the last {len(free)} of them)"
+        return (
+            f"{what} than this command gives; set them back, or give another --model_dir{may}: "
+            f"{listed}."
+        )
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+    """Reads run.json; None: there is none. Raises UserError if it is damaged."""
+    if not path.exists():
+        return None
+    found = files.read_json(path)
+    try:
+        if (found["format"], found["version"]) != (_FORMAT, _VERSION):
+            raise ValueError("it is of another version")
+        texts = [*found["settings"], *found["settings"].values()]
+        parts = [found["data"][name] for name in SPLITS]
+        known = all(
+            type(part["examples"]) is int
+            and all(
+                isinstance(part[name], (str, type(None)))
+                for name in ("labels", "lengths", "values", "files")
+            )
+            for part in parts
+        )
+        if not known or not all(isinstance(t, str) for t in texts):
+            raise ValueError("an entry is of the wrong type")
+        if not isinstance(found["changes"], list):
+            raise ValueError("its changes are not a list")
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): put back a copy of it, or remove it; config.gin and "
+            "dataset.json are then compared alone."
+        ) from error
+    return found
+
+
+def _position(checkpoint: str) -> dict[str, int]:
+    """What a checkpoint says of where the run is."""
+    reader = tf.train.load_checkpoint(checkpoint)
+    return {
+        name: int(reader.get_tensor(f"position/{name}/.ATTRIBUTES/VARIABLE_VALUE"))
+        for name in ("step", "phase", "epoch", "batch", "examples")
+    }
+
+
+def _check_epochs(
+    phases: Sequence[Phase], position: Mapping[str, int], steps_per_epoch: int
+) -> None:
+    """Raises UserError where the epochs that were trained would no longer be those of the phases.
+
+    A step's number says which epoch it belongs to.
+    """
+    index, epoch, batch = position["phase"], position["epoch"], position["batch"]
+    over = (position["step"] - batch) // steps_per_epoch - epoch
+    now = sum(phase.epochs for phase in phases[:index])
+    if now != over:
+        names = ", ".join(phase.name for phase in phases[:index])
+        raise UserError(
+            f"Phase.epochs of phases that are over can't change: {names} had {over} epochs and "
+            f"would have {now}. Set them back."
+        )
+    begun = epoch + (batch > 0)
+    if phases[index].epochs < begun:
+        raise UserError(
+            f"Phase.epochs of {phases[index].name} is {phases[index].epochs}, but {begun} of them "
+            f"have begun: set it to at least {begun}."
+        )
+
+
+def _configurable(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _is_changeable(name: str) -> bool:
+    plain = name.rpartition("/")[2]
+    configurable, _, parameter = plain.partition(".")
+    return (
+        plain in _CHANGEABLE or configurable in _CHANGEABLE_CONFIGURABLES or parameter == "weight"
+    )
+
+
+def _of_values(name: str, old: Any, new: Any) -> Difference:
+    """The difference of two values; of long lists, from where they differ."""
+    if isinstance(old, tuple) and isinstance(new, tuple):
+        if len(old) != len(new):
+            name = f"{name} ({len(old)} -> {len(new)})"
+        if len(repr(old)) > _LONGEST or len(repr(new)) > _LONGEST:
+            both = enumerate(zip(old, new, strict=False))
+            first = next((i for i, (a, b) in both if a != b), min(len(old), len(new)))
+            name = f"{name} from number {first} on"
+            old, new = old[first:], new[first:]
+        return Difference(name, ", ".join(map(repr, old)), ", ".join(map(repr, new)))
+    return Difference(name, repr(old), repr(new))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

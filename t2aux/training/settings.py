@@ -1,0 +1,160 @@
+"""What gin's configuration sets, by its meaning: macros replaced, defaults filled in.
+
+Two configurations that train the same have equal settings, however they are written: the order of
+their lines, their comments, their files, and a default that is given or left out do not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gin
+from gin import config as gin_config
+
+from t2aux import config
+
+# gin's own state: the bindings, and what was called since.
+_STATE = ("_CONFIG", "_OPERATIVE_CONFIG", "_SINGLETONS", "_IMPORTS")
+# Not shown in settings' names: gin's own configurables.
+_GIN = "gin."
+
+
+def bound() -> dict[str, str]:
+    """The parameters that the configuration sets, by name, such as "joint/Phase.epochs"."""
+    return {
+        _name(scope, selector, parameter): _text(value)
+        for (scope, selector), bindings in gin_config._CONFIG.items()
+        if not selector.startswith(_GIN)
+        for parameter, value in bindings.items()
+    }
+
+
+def called() -> list[tuple[str, str]]:
+    """The configurables that were called since the configuration was parsed: scope and selector."""
+    return [key for key in gin_config._OPERATIVE_CONFIG if not key[1].startswith(_GIN)]
+
+
+def in_effect(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """All parameters of configurables, whether the configuration or a default gives their value.
+
+    Args:
+        configurables: As `called` gives them.
+
+    Returns:
+        The values as texts that are equal where the values are, by name.
+    """
+    return {
+        _name(scope, selector, parameter): _text(value)
+        for scope, selector in configurables
+        for parameter, value in _values(scope, selector).items()
+    }
+
+
+def defaults(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """As `in_effect`, of an empty configuration."""
+    return {
+        _name(scope, selector, parameter): _text(value)
+        for scope, selector in configurables
+        for parameter, value in _defaults(selector).items()
+    }
+
+
+def macros(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The macro that gives a parameter its value, by the parameter's name, where one does."""
+    return {
+        _name(scope, selector, parameter): "/".join(value.scopes)
+        for scope, selector in configurables
+        for parameter, value in _values(scope, selector).items()
+        if _is_macro(value)
+    }
+
+
+def in_effect_in_file(
+    path: pathlib.Path, configurables: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    """As `in_effect`, of a configuration in a file. gin's own configuration stays as it is.
+
+    Raises:
+        UserError: See `t2aux.config.parse`.
+    """
+    with _kept():
+        config.parse([str(path)], [])
+        return in_effect(configurables)
+
+
+def set_data_dir(folder: str) -> str:
+    """Sets load.data_dir. Returns the configuration as gin text."""
+    with gin.unlock_config():
+        gin.bind_parameter("load.data_dir", folder)
+        config.drop_unused_macros()
+    return gin.config_str()
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    """Puts gin's state back when the block ends."""
+    kept = {name: getattr(gin_config, name).copy() for name in _STATE}
+    kept["_CONFIG"] = {key: dict(bindings) for key, bindings in kept["_CONFIG"].items()}
+    locked = gin.config_is_locked()
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            state = getattr(gin_config, name)
+            state.clear()
+            state.update(value)
+        gin_config._set_config_is_locked(locked)
+
+
+def _values(scope: str, selector: str) -> dict[str, Any]:
+    """The values of a configurable's parameters, references in them as they are."""
+    with gin.config_scope(None):
+        key = f"{scope}/{selector}" if scope else selector
+        return {**_defaults(selector), **gin.get_bindings(key, resolve_references=False)}
+
+
+def _defaults(selector: str) -> dict[str, Any]:
+    configurable = gin_config._REGISTRY[selector]
+    wrapped = configurable.wrapped
+    # gin wraps a class's constructor in place.
+    function = inspect.unwrap(wrapped.__init__ if isinstance(wrapped, type) else wrapped)
+    denied = set(configurable.denylist or ())
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty and name not in denied
+    }
+
+
+def _name(scope: str, selector: str, parameter: str) -> str:
+    short = f"{selector.rpartition('.')[2]}.{parameter}"
+    return f"{scope}/{short}" if scope else short
+
+
+def _is_macro(value: Any) -> bool:
+    return (
+        isinstance(value, gin_config.ConfigurableReference) and value.config_key[1] == "gin.macro"
+    )
+
+
+def _text(value: Any) -> str:
+    if _is_macro(value):
+        return _text(gin.query_parameter(f"{'/'.join(value.scopes)}/gin.macro.value"))
+    if isinstance(value, gin_config.ConfigurableReference):
+        scope, selector = value.config_key
+        name = "/".join(filter(None, [scope, selector.rpartition(".")[2]]))
+        return f"@{name}{'()' if value.evaluate else ''}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, dict):
+        items = sorted((_text(key), _text(item)) for key, item in value.items())
+        return f"{{{', '.join(f'{key}: {item}' for key, item in items)}}}"
+    if type(value) is float and value.is_integer():
+        return repr(int(value))
+    if callable(value):
+        return f"@{getattr(value, '__name__', value)}"
+    return repr(value)

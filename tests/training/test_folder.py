@@ -1,0 +1,97 @@
+"""A run that fails before its first step leaves the disk as it was."""
+
+import pytest
+
+from t2aux import config, files
+from t2aux.errors import UserError
+from t2aux.training import folder, loop, running
+
+SETTINGS = ["load.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
+SETTINGS += ["Classifier.hidden_size = 4", "load.side = 2", "SUPERVISED_BPTT = 2"]
+
+
+def fail(model_dir, *settings, match=""):
+    with pytest.raises(UserError, match=match):
+        loop.train(str(model_dir), config.parse(["quickstart_lstm"], [*SETTINGS, *settings]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (
+            [
+                "load.name = 'csv'",
+                "load.data_dir = '/nowhere'",
+                "load.side = None",
+                "load.border = 0",
+            ],
+            "/nowhere",
+        ),
+        (["load.max_length = 3"], "max_length"),
+        (["Classifier.dropconnect = 7.0"], "dropconnect"),
+        (["train.auxiliary_losses = [@Reconstruction]", "Reconstruction.length = 900"], "steps"),
+    ],
+)
+def test_no_folder_is_left_of_what_was_made(tmp_path, settings, match):
+    (tmp_path / "mine").mkdir()
+    fail(tmp_path / "mine" / "new" / "run", *settings, match=match)
+    assert not list((tmp_path / "mine").iterdir())
+    fail(tmp_path / "mine", *settings, match=match)
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def break_before_the_first_step(monkeypatch):
+    def broken(*_):
+        raise UserError("The first batch can't be read.")
+
+    monkeypatch.setattr(running.Run, "_epoch", broken)
+
+
+def test_nor_of_what_was_written_before_the_first_batch(tmp_path, monkeypatch):
+    break_before_the_first_step(monkeypatch)
+    fail(tmp_path / "new" / "run", match="first batch")
+    assert not (tmp_path / "new").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    (mine / "train.log").write_text("mine, too")
+    fail(mine, match="first batch")
+    assert sorted(path.name for path in mine.iterdir()) == ["notes.txt", "train.log"]
+
+
+def test_what_was_trained_is_kept(tmp_path, monkeypatch):
+    def broken(*_):
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(running.Run, "_save", broken)
+    fail(tmp_path / "new" / "run", match="disk is full")
+    assert (tmp_path / "new" / "run" / "metrics.jsonl").read_text()
+    # A run that has trained is not taken away by a later mistake.
+    monkeypatch.undo()
+    assert loop.train(str(tmp_path / "run"), config.parse(["quickstart_lstm"], SETTINGS))
+    before = sorted(tmp_path.joinpath("run").iterdir())
+    fail(tmp_path / "run", "SEED = 1", match="train.seed")
+    assert sorted(tmp_path.joinpath("run").iterdir()) == before
+
+
+def test_the_lock_of_a_folder_that_was_removed_does_not_count(tmp_path, monkeypatch):
+    flock = files.fcntl.flock
+
+    def remove_first(file, how):
+        (tmp_path / ".lock").unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", remove_first)
+    with pytest.raises(UserError, match="Another process"), files.locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_another_process_has_is_left(tmp_path):
+    (tmp_path / "run").mkdir()
+    with (
+        files.locked(tmp_path / "run"),
+        pytest.raises(UserError, match="Another process"),
+        folder.claimed(tmp_path / "run", lambda: False),
+    ):
+        pass
+    assert (tmp_path / "run" / ".lock").exists()
