@@ -15,6 +15,8 @@ from t2aux.serving.status import ServingError
 
 # As long as a client on another continent needs to read an answer and close.
 _LINGER_SECONDS = 1.0
+# Of what is wrong with a request; aiohttp quotes all of it.
+_MOST_QUOTED = 200
 _CLIENTS_MISTAKES = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
 
 
@@ -103,7 +105,7 @@ class _Connection(web.RequestHandler):
             told = "The server failed; its log says why."
         else:
             lines = (message or "").strip().splitlines() or ["it can't be read"]
-            told = f"Malformed HTTP request: {lines[0].strip().rstrip(':.')}."
+            told = f"Malformed HTTP request: {lines[0].strip().rstrip(':.')[:_MOST_QUOTED]}."
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer was sent")
         response = error_response(told, status)

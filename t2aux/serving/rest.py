@@ -128,6 +128,8 @@ class RestHandlers:
                         f"The request body is larger than the {self._max_bytes} bytes allowed."
                     )
                     raise ServingError("RESOURCE_EXHAUSTED", message, 413)
+        except ConnectionError as error:
+            raise ServingError("CANCELLED", "The client closed the connection.") from error
         except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as error:
             raise invalid("The request body can't be read: it is not what its headers say.") from (
                 error
