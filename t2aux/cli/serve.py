@@ -65,6 +65,18 @@ _INTRA = flags.DEFINE_integer(
 _POLL = flags.DEFINE_float(
     "file_system_poll_wait_seconds", 1.0, "Between looks for new versions.", lower_bound=0.01
 )
+_RETRY_INTERVAL = flags.DEFINE_integer(
+    "load_retry_interval_micros",
+    60_000_000,
+    "Longest pause before a version that could not be loaded is tried again; the first is 1 s.",
+    lower_bound=0,
+)
+_RETRIES = flags.DEFINE_integer(
+    "max_num_load_retries",
+    None,
+    "How often it is tried again unless its files change; by default as long as it is there.",
+    lower_bound=0,
+)
 _REST_TIMEOUT = flags.DEFINE_integer(
     "rest_api_timeout_in_ms", 30_000, "For a REST request to come and be answered.", lower_bound=1
 )
@@ -98,6 +110,7 @@ def main(argv: Sequence[str]) -> None:
     common.quiet_tensorflow()
     try:
         from t2aux.serving import configuration, server
+        from t2aux.serving.models import Retries
     except ImportError as error:
         if (error.name or "").startswith("t2aux"):
             raise
@@ -122,6 +135,7 @@ def main(argv: Sequence[str]) -> None:
         rest_api_port=_REST_PORT.value,
         batching=_batching(),
         poll_seconds=_POLL.value,
+        retries=Retries(most_seconds=_RETRY_INTERVAL.value / 1e6, most=_RETRIES.value),
         rest_timeout=_REST_TIMEOUT.value / 1000,
         max_request_bytes=_REQUEST_MB.value * 1_000_000,
         max_pending_bytes=max(_PENDING_MB.value, _REQUEST_MB.value) * 1_000_000,
