@@ -16,10 +16,12 @@ import numpy as np
 
 from t2aux_ondevice.arrays import read_npz as read_arrays
 from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.paths import local
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels, with_pillow
 from t2aux_ondevice.sequences import check_sequence
 
 _LONGEST_TITLE = 60
+_LONGEST_NAME = 255
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +66,9 @@ def read_inputs(
         with named(f"--text={title}"):
             ids = info.text_ids(text)
         yield Input(text, ids, title, info.cuts(text))
-    for path in map(pathlib.Path, paths):
+    for given in paths:
+        # What is longer may be a text, given by mistake.
+        path = pathlib.Path(given if len(str(given)) > _LONGEST_NAME else local(given, "An input"))
         # Not Path's methods, which raise OSError for a name that is too long, such as a text.
         if os.path.isdir(path):
             raise UserError(f"{path} is a directory: give the files in it.")
