@@ -33,10 +33,10 @@ common.define_data_dir()
 _PREPARE = flags.DEFINE_bool(
     "prepare", False, "Download and prepare the data set with tensorflow-datasets first."
 )
-_PICTURE = flags.DEFINE_string(
+_PICTURE = common.define_path(
     "picture", None, "Draw a few sequences into this file (.png, .pdf or .svg)."
 )
-_OUTPUT_DIR = flags.DEFINE_string(
+_OUTPUT_DIR = common.define_path(
     "output_dir", None, "convert: the folder of the shards, new or empty."
 )
 _SHARDS = flags.DEFINE_integer(

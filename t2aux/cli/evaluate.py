@@ -26,10 +26,10 @@ common.define_data_dir()
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint's name; the newest if not set.")
+_CHECKPOINT = common.define_path("checkpoint", None, "A checkpoint's name; the newest if not set.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "What to evaluate on.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Sequences a batch.", lower_bound=1)
-_OUTPUT_DIR = flags.DEFINE_string(
+_OUTPUT_DIR = common.define_path(
     "output_dir",
     None,
     "Where to write; the run's evaluation/SPLIT folder if not set, or one beside it for other "

@@ -27,14 +27,14 @@ common.define_data_dir()
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint's name; the newest if not set.")
+_CHECKPOINT = common.define_path("checkpoint", None, "A checkpoint's name; the newest if not set.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Whose sequences to decode.")
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 32, "Sequences a batch, which share their anchors.", lower_bound=1
 )
 _SAMPLES = flags.DEFINE_integer("samples", 8, "Sequences to draw.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of anchors, segments and sampled tokens.", lower_bound=0)
-_OUTPUT_DIR = flags.DEFINE_string(
+_OUTPUT_DIR = common.define_path(
     "output_dir",
     None,
     "Where to write; the run's reconstructions/SPLIT folder if not set, or one beside it for other "

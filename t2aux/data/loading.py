@@ -14,6 +14,7 @@ from t2aux.data.shards import Shards, ShardSplit
 from t2aux.data.split import Split
 from t2aux.data.table import Examples, Options
 from t2aux.errors import UserError
+from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
 
 SPLITS = ("train", "test")
@@ -208,12 +209,11 @@ def _options(**arguments: object) -> Options:
 def folder_of(data_dir: object) -> pathlib.Path | None:
     """Returns the folder that load.data_dir or T2AUX_DATA_DIR name; None where neither does."""
     if data_dir is None:
-        data_dir = os.environ.get("T2AUX_DATA_DIR") or None
-    if data_dir is None:
-        return None
+        data_dir = os.environ.get("T2AUX_DATA_DIR")
+        return pathlib.Path(paths.local(data_dir, "T2AUX_DATA_DIR")) if data_dir else None
     if not isinstance(data_dir, (str, os.PathLike)):
         raise UserError(f"load.data_dir is {data_dir!r}: give the name of a folder.")
-    return pathlib.Path(data_dir).expanduser()
+    return pathlib.Path(paths.local(data_dir, "load.data_dir"))
 
 
 def _check_whole_number(name: str, value: object, *, least: int, optional: bool = False) -> None:

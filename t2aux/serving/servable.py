@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from t2aux import files
 from t2aux.errors import UserError
 from t2aux.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 from t2aux.serving.status import ServingError, invalid
@@ -64,7 +67,8 @@ class Servable:
         try:
             content = (directory / "saved_model.pb").read_bytes()
             graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0]
-            self._module = _load(directory)
+            with files.for_tensorflow(directory) as folder:
+                self._module = _load(folder)
         except Exception as error:  # TensorFlow reports damage by any exception.
             reason = _first_sentence(str(error)) or type(error).__name__
             raise ServingError(
@@ -147,7 +151,7 @@ class Servable:
         from tensorflow_serving.apis import prediction_log_pb2
 
         count = 0
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        for record in _records(path):
             log = prediction_log_pb2.PredictionLog.FromString(record)
             kind = log.WhichOneof("log_type")
             if kind == "predict_log":
@@ -164,16 +168,21 @@ class Servable:
         return count
 
 
-def _load(directory: pathlib.Path) -> Any:
+def _records(path: pathlib.Path) -> Iterator[bytes]:
+    with files.for_tensorflow(path.parent) as folder:
+        yield from tf.data.TFRecordDataset(os.path.join(folder, path.name)).as_numpy_iterator()
+
+
+def _load(directory: str) -> Any:
     try:
-        return tf.saved_model.load(str(directory))
+        return tf.saved_model.load(directory)
     except (RuntimeError, tf.errors.NotFoundError) as error:
         # A text classifier has operations of tensorflow-text, which takes seconds to import.
         if "registered" not in str(error) and "Op type" not in str(error):
             raise
         import tensorflow_text  # noqa: F401
 
-        return tf.saved_model.load(str(directory))
+        return tf.saved_model.load(directory)
 
 
 def _specs(infos: Any) -> dict[str, TensorSpec]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from t2aux_ondevice import __version__, answers, litert, reading
+from t2aux_ondevice import __version__, answers, litert, reading, streams
 from t2aux_ondevice.errors import UserError, printable
+from t2aux_ondevice.paths import local
 
 # An interrupted program's status, by convention: 128 + SIGINT.
 _INTERRUPTED = 128 + signal.SIGINT
@@ -19,24 +19,38 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its status."""
+    streams.prepare()
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()
+    except UserError as error:
+        streams.complain(f"t2aux-ondevice: error: {printable(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the answers has had enough.
+        streams.drop_output()
+        return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        streams.complain(f"t2aux-ondevice: error: Can't write the answers: {error.strerror}.")
+        streams.drop_output()
+        return 1
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     options = parser.parse(sys.argv[1:] if arguments is None else arguments)
     if not options.inputs and not options.text:
         parser.error("there is nothing to classify: give files, or --text")
     show = answers.Show(options.top, options.segment if options.stream else None, options.json)
-    try:
-        with answers.without_notes():
-            classifier = litert.LiteRTClassifier(options.model)
-        show(classifier, reading.read_inputs(classifier.info, options.inputs, options.text))
-    except UserError as error:
-        print(f"t2aux-ondevice: error: {printable(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the answers has had enough; Python would complain when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    with answers.without_notes():
+        classifier = litert.LiteRTClassifier(local(options.model, "The model"))
+    show(classifier, reading.read_inputs(classifier.info, options.inputs, options.text))
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import sys
@@ -204,9 +203,6 @@ class Show:
             UserError: An input is missing, damaged or none for this classifier. What comes before
                 it is answered.
         """
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # Names may hold what the terminal can't show.
-            sys.stdout.reconfigure(errors="backslashreplace")
         if self.segment is not None:
             for item in items:
                 self._show_stream(classifier, item)
@@ -248,9 +244,6 @@ class Show:
 @contextlib.contextmanager
 def without_notes() -> Iterator[None]:
     """Keeps off the terminal what LiteRT writes while it loads; what fails is an exception too."""
-    if sys.stderr is None:  # Closed by who started this.
-        yield
-        return
     sys.stderr.flush()
     stderr = os.dup(2)
     try:

@@ -17,10 +17,12 @@ import numpy as np
 from t2aux_ondevice import kinds
 from t2aux_ondevice.arrays import read_npz as read_arrays
 from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.paths import local
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels, with_pillow
 from t2aux_ondevice.sequences import check_sequence
 
 _LONGEST_TITLE = 60
+_LONGEST_NAME = 255
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,10 +69,11 @@ def read_inputs(
         with named(f"--text={title}"):
             ids = info.text_ids(text)
         yield Input(text, ids, title, info.cuts(text))
-    for name in paths:
-        if not name:
+    for given in paths:
+        if not given:
             raise UserError("An input is an empty name: give the name of a file.")
-        path = pathlib.Path(name)
+        # What is longer may be a text, given by mistake.
+        path = pathlib.Path(given if len(str(given)) > _LONGEST_NAME else local(given, "An input"))
         # Not Path's methods, which raise OSError for a name that is too long, such as a text.
         if os.path.isdir(path):
             raise UserError(
