@@ -5,6 +5,8 @@ import unicodedata
 
 import pytest
 
+from t2aux.data.table import read_class_names
+from t2aux.errors import UserError
 from tests.image_trees import (
     ARCHIVES,
     BOTH,
@@ -319,6 +321,15 @@ def test_a_classifier_keeps_the_names_that_it_has(tmp_path):
     info = read(tmp_path).info
     old = type(info).from_json({**info.to_json(), "classes": ["cafe\u0301", "dog"]})
     assert found(tmp_path, "test", info=old)[0] == {"cafe\u0301": [1], "dog": [2]}
+
+
+def test_names_in_classes_txt_are_in_one_normal_form(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("cafe\u0301\ndog\n", encoding="utf-8")
+    assert read_class_names(path) == ("caf\u00e9", "dog")
+    path.write_text("cafe\u0301\ncaf\u00e9\n", encoding="utf-8")
+    with pytest.raises(UserError, match="twice"):
+        read_class_names(path)
 
 
 def test_names_that_differ_in_case_are_two_classes(tmp_path):
