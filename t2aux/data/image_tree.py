@@ -228,7 +228,7 @@ class _Arranged:
         inside = [link.name for link in links if not self._leads_back(link.name, link.target)]
         back = [link.name for link in links if self._leads_back(link.name, link.target)]
         for what, found in (
-            ("that leads back to a folder around it", back),
+            ("leading back up the tree", back),
             ("to what is read already", inside),
             ("to a file that does not exist", self._listing.broken),
         ):
