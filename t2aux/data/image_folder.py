@@ -58,10 +58,12 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Rows]:
                 "remove it, or name it as they do."
             )
     info = image_info("image_folder", classes, 3, size, options)
-    images = [tree.images[index] for index in subset(len(tree.images), options.max_examples)]
-    labels = np.array([label_of[image.class_name] for image in images], np.int32)
-    rows = image_rows(_read(path, images), labels, info, resize=options.resize)
-    return info, dataclasses.replace(rows, notes=tree.notes)
+    labels = np.array([label_of[image.class_name] for image in tree.images], np.int32)
+    chosen = subset(len(labels), options.max_examples)
+    images = _read(path, [tree.images[index] for index in chosen])
+    rows = image_rows(images, labels[chosen], info, resize=options.resize)
+    counts = np.bincount(labels, minlength=len(classes))
+    return info, dataclasses.replace(rows, notes=tree.notes, counts=counts, found=tree.found)
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:

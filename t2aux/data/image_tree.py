@@ -43,11 +43,13 @@ class Tree(NamedTuple):
         path: The folder or archive.
         images: In the order in which they are read: by name, or by their places in an archive.
         notes: What was skipped, merged or taken for something, a sentence each.
+        found: The upper two levels of the folders, and how many images each holds, for messages.
     """
 
     path: pathlib.Path
     images: tuple[Image, ...]
     notes: tuple[str, ...]
+    found: str
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,13 +111,11 @@ class _Arranged:
             images.append(Image(names[parts[0]], "/".join(parts), file.place))
         # Archives are read once from their beginning to their end.
         images.sort(key=(lambda image: image.place) if self._path.is_file() else None)
-        if len(set(names.values())) == 1:
-            self._notes.append(f"The folders are: {self._shown_folders()}.")
         if self._depth:
             around = "/".join(self._images[0].name.split("/")[: self._depth])
             self._notes.append(f"The classes are the folders in {shown(around)}/.")
         notes = (f"{self._path.name}: {note}" for note in self._notes)
-        return Tree(self._path, tuple(images), tuple(notes))
+        return Tree(self._path, tuple(images), tuple(notes), f"{self._path} holds {self._found()}")
 
     def _folder_of(self, name: str) -> str | None:
         """The class's folder that a path is in, or is; None if it is in none."""
@@ -205,22 +205,14 @@ class _Arranged:
                 )
 
     def _note_names(self, names: dict[str, str]) -> None:
-        forms, cases = collections.defaultdict(list), collections.defaultdict(list)
+        forms = collections.defaultdict(list)
         for folder, name in names.items():
             forms[name].append(folder)
-        for name in forms:
-            cases[" ".join(name.casefold().split())].append(name)
         for name, folders in forms.items():
             if len(folders) > 1:
                 self._notes.append(
                     f"{len(folders)} folders are the class {shown(name)}: their names differ only "
                     "in Unicode's normal form."
-                )
-        for alike in cases.values():
-            if len(alike) > 1:
-                self._notes.append(
-                    f"The classes {' and '.join(repr(n) for n in sorted(alike))} differ only in "
-                    "upper and lower case or in spaces."
                 )
 
     def _note_links(self) -> None:
@@ -273,12 +265,11 @@ class _Arranged:
         parts += [f"{plural(links, 'link')} to files that are not there"] if links else []
         return " and ".join(parts)
 
-    def _shown_folders(self) -> str:
-        """The two upper levels of folders with images, and how many each has."""
+    def _found(self) -> str:
         counts = collections.Counter(
             "/".join(file.name.split("/")[:-1][:2]) for file in self._images
         )
-        return _counts(counts, _SHOWN_FOLDERS, "{name}/ ({count} images)")
+        return _counts(counts, _SHOWN_FOLDERS, "{name}/ with {count}")
 
 
 def _suffixes(names: Iterable[str]) -> str:

@@ -59,10 +59,15 @@ class Examples(Protocol):
         dtype: Of a step's values: uint8 for pixels, float32 for vectors, unsigned for ids.
         nbytes: The bytes of all sequences together.
         notes: What the reader skipped, guessed or found odd, a sentence each.
+        counts: The examples of each class of the whole split, from which `max_examples` took these,
+            int64 [K]; None if they are those of `labels`.
+        found: Where the reader found the examples, for an error about their classes.
     """
 
     labels: np.ndarray
     notes: tuple[str, ...]
+    counts: np.ndarray | None
+    found: str
 
     @property
     def dtype(self) -> np.dtype:
@@ -88,13 +93,15 @@ class Table:
             unsigned integer ids.
         offsets: int64 [N + 1]: sequence i is values[offsets[i]:offsets[i + 1]].
         labels: int32 [N].
-        notes: As for `Examples`.
+        notes: As for `Examples`; so are `counts` and `found`.
     """
 
     values: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
     notes: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
+    found: str = ""
 
     @classmethod
     def of_rows(cls, rows: np.ndarray, labels: np.ndarray) -> Table:
@@ -139,7 +146,7 @@ class Rows:
         labels: int32 [N].
         shape: T and C.
         make: Gives an iterator over N arrays uint8 [T, C]; called once.
-        notes: As for `Examples`.
+        notes: As for `Examples`; so are `counts` and `found`.
     """
 
     what: str
@@ -147,6 +154,8 @@ class Rows:
     shape: tuple[int, int]
     make: Callable[[], Iterator[np.ndarray]]
     notes: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
+    found: str = ""
 
     @property
     def dtype(self) -> np.dtype:
