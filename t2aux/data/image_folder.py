@@ -6,7 +6,6 @@ train.tgz, train.tar.xz or train.zip, and so for test.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import io
 import pathlib
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from t2aux.data import checks, image_tree
+from t2aux.data import image_tree
 from t2aux.data.archives import ARCHIVE_DAMAGE, ARCHIVE_SUFFIXES, read_members
 from t2aux.data.listing import shown
 from t2aux.data.pixels import image_info, image_rows
@@ -64,16 +63,7 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Rows]:
     images = _read(path, [tree.images[index] for index in chosen])
     rows = image_rows(images, labels[chosen], info, resize=options.resize)
     counts = np.bincount(labels, minlength=len(classes))
-    found = _folders(path, tree.images)
-    return info, dataclasses.replace(rows, counts=counts, found=found, notes=tree.notes)
-
-
-def _folders(path: pathlib.Path, images: Sequence[image_tree.Image]) -> str:
-    """Describes the folders of a tree and how many images each holds."""
-    folders = collections.Counter(str(pathlib.PurePosixPath(i.file).parent) for i in images)
-    return f"{path} holds " + checks.listing(
-        f"{shown(folder)}/ with {count:,}" for folder, count in sorted(folders.items())
-    )
+    return info, dataclasses.replace(rows, notes=tree.notes, counts=counts, found=tree.found)
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:

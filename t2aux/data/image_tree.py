@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from t2aux.data.archives import list_archive
 from t2aux.data.folders import list_folder
-from t2aux.data.listing import File, Listing, plural, several, shown
+from t2aux.data.listing import Listing, plural, several, shown
 from t2aux.data.table import class_key
 from t2aux.errors import UserError
 
@@ -43,11 +43,13 @@ class Tree(NamedTuple):
         path: The folder or archive.
         images: In the order in which they are read: by name, or by their places in an archive.
         notes: What was skipped, merged or taken for something, a sentence each.
+        found: The upper two levels of the folders, and how many images each holds, for messages.
     """
 
     path: pathlib.Path
     images: tuple[Image, ...]
     notes: tuple[str, ...]
+    found: str
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ class _Arranged:
         self._path = path
         self._listing = listing
         self._notes: list[str] = []
-        files = [*listing.files, *self._linked_files()]
+        files = [*listing.files, *(link.file for link in listing.links if link.file is not None)]
         self._images = [file for file in files if file.is_image]
         self._others = [file.name for file in files if not file.is_image]
         if not self._images:
@@ -109,16 +111,11 @@ class _Arranged:
             images.append(Image(names[parts[0]], "/".join(parts), file.place))
         # Archives are read once from their beginning to their end.
         images.sort(key=(lambda image: image.place) if self._path.is_file() else None)
-        if len(set(names.values())) == 1:
-            self._notes.append(f"The folders are: {self._shown_folders()}.")
         if self._depth:
             around = "/".join(self._images[0].name.split("/")[: self._depth])
             self._notes.append(f"The classes are the folders in {shown(around)}/.")
         notes = (f"{self._path.name}: {note}" for note in self._notes)
-        return Tree(self._path, tuple(images), tuple(notes))
-
-    def _linked_files(self) -> list[File]:
-        return [link.file for link in self._listing.links if link.file is not None]
+        return Tree(self._path, tuple(images), tuple(notes), f"{self._path} holds {self._found()}")
 
     def _folder_of(self, name: str) -> str | None:
         """The class's folder that a path is in, or is; None if it is in none."""
@@ -192,8 +189,8 @@ class _Arranged:
         empty = sorted(folders - names.keys())
         if empty:
             self._notes.append(
-                f"{plural(len(empty), 'folder')} without images, which give no class: "
-                f"{several(empty)}."
+                f"Skipped {plural(len(empty), 'folder')} without images, which can't be learnt as "
+                f"a class: {several(empty)}."
             )
         for link in self._listing.links:
             ours = self._folder_of(link.name)
@@ -208,38 +205,28 @@ class _Arranged:
                 )
 
     def _note_names(self, names: dict[str, str]) -> None:
-        forms, cases = collections.defaultdict(list), collections.defaultdict(list)
+        forms = collections.defaultdict(list)
         for folder, name in names.items():
             forms[name].append(folder)
-        for name in forms:
-            cases[" ".join(name.casefold().split())].append(name)
         for name, folders in forms.items():
             if len(folders) > 1:
                 self._notes.append(
                     f"{len(folders)} folders are the class {shown(name)}: their names differ only "
                     "in Unicode's normal form."
                 )
-        for alike in cases.values():
-            if len(alike) > 1:
-                self._notes.append(
-                    f"The classes {' and '.join(repr(n) for n in sorted(alike))} differ only in "
-                    "upper and lower case or in spaces."
-                )
 
     def _note_links(self) -> None:
         links = [link for link in self._listing.links if link.file is None]
         inside = [link.name for link in links if not self._leads_back(link.name, link.target)]
         back = [link.name for link in links if self._leads_back(link.name, link.target)]
-        broken = self._listing.broken
         for what, found in (
-            ("leading back to a folder that it is in, not followed", back),
-            ("to what is read under another name, not read twice", inside),
-            ("to a file that is not there", broken),
+            ("leading back up the tree", back),
+            ("to what is read already", inside),
+            ("to a file that does not exist", self._listing.broken),
         ):
             if found:
-                self._notes.append(
-                    f"{plural(len(found), 'symbolic link')} {what}: {several(sorted(found))}."
-                )
+                links = plural(len(found), "symbolic link")
+                self._notes.append(f"Skipped {links} {what}: {several(sorted(found))}.")
 
     def _leads_back(self, name: str, target: str | None) -> bool:
         return target is None or f"{name}/".startswith(f"{target}/")
@@ -248,8 +235,8 @@ class _Arranged:
         listing = self._listing
         if self._others:
             self._notes.append(
-                f"Skipped {plural(len(self._others), 'file')} that are not images (or of formats "
-                f"that can't be read): {_suffixes(self._others)}."
+                f"Skipped {plural(len(self._others), 'file')} that can't be read as images: "
+                f"{_suffixes(self._others)}."
             )
         if listing.special:
             self._notes.append(f"Skipped {plural(listing.special, 'special file')}.")
@@ -262,8 +249,8 @@ class _Arranged:
             )
         if listing.replaced:
             self._notes.append(
-                f"{plural(listing.replaced, 'member')} of the archive with the name of a later "
-                "one: the last of each name counts."
+                f"Skipped {plural(listing.replaced, 'member')} of the archive with the name of a "
+                "later one: the last of each name counts."
             )
 
     def _only_others(self) -> str:
@@ -278,12 +265,11 @@ class _Arranged:
         parts += [f"{plural(links, 'link')} to files that are not there"] if links else []
         return " and ".join(parts)
 
-    def _shown_folders(self) -> str:
-        """The two upper levels of folders with images, and how many each has."""
+    def _found(self) -> str:
         counts = collections.Counter(
             "/".join(file.name.split("/")[:-1][:2]) for file in self._images
         )
-        return _counts(counts, _SHOWN_FOLDERS, "{name}/ ({count} images)")
+        return _counts(counts, _SHOWN_FOLDERS, "{name}/ with {count}")
 
 
 def _suffixes(names: Iterable[str]) -> str:

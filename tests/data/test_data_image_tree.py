@@ -5,6 +5,9 @@ import unicodedata
 
 import pytest
 
+from t2aux.data import image_tree
+from t2aux.data.table import read_class_names
+from t2aux.errors import UserError
 from tests.image_trees import (
     ARCHIVES,
     BOTH,
@@ -185,7 +188,7 @@ def test_every_format_is_read(tmp_path, suffix):
         write(tmp_path, contents)
     values, notes = found(tmp_path)
     assert {name: len(held) for name, held in values.items()} == {"cat": len(kinds), "dog": 8}
-    assert not notes
+    assert "Skipped" not in notes
 
 
 @pytest.mark.parametrize("suffix", ["", *ARCHIVES])
@@ -276,9 +279,9 @@ def test_splits_are_no_classes(tmp_path):
     refused(tmp_path, "splits rather than classes")
 
 
-def test_the_tree_is_shown_where_it_is_one_class(tmp_path):
-    _, notes = found(write(tmp_path, files("photos/1.png", "photos/2.png")))
-    assert "photos/ (2 images)" in notes
+def test_the_upper_levels_of_a_tree_are_shown(tmp_path):
+    path = write(tmp_path, files("photos/1.png", "photos/b/2.png", "photos/b/c/3.png")) / "train"
+    assert image_tree.read_tree(path).found == f"{path} holds photos/b/ with 2, photos/ with 1"
 
 
 # Names.
@@ -321,7 +324,15 @@ def test_a_classifier_keeps_the_names_that_it_has(tmp_path):
     assert found(tmp_path, "test", info=old)[0] == {"cafe\u0301": [1], "dog": [2]}
 
 
+def test_names_in_classes_txt_are_in_one_normal_form(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("cafe\u0301\ndog\n", encoding="utf-8")
+    assert read_class_names(path) == ("caf\u00e9", "dog")
+    path.write_text("cafe\u0301\ncaf\u00e9\n", encoding="utf-8")
+    with pytest.raises(UserError, match="twice"):
+        read_class_names(path)
+
+
 def test_names_that_differ_in_case_are_two_classes(tmp_path):
-    values, notes = found(write(tmp_path, files("Cat/1.png", "cat/2.png")))
-    assert values == {"Cat": [1], "cat": [2]}
-    assert "'Cat' and 'cat'" in notes
+    write(tmp_path, files("Cat/1.png", "cat/2.png"))
+    assert found(tmp_path)[0] == {"Cat": [1], "cat": [2]}

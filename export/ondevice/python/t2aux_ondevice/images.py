@@ -112,15 +112,15 @@ def read_image(
     most = limits.most_pixels()
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most
+    formats = _formats(_suffix(name) if suffix is None else suffix.lower())
     try:
-        upright = _decode(path, _formats(_suffix(name) if suffix is None else suffix.lower()), most)
+        upright = _decode(path, formats, most)
     except FileNotFoundError as error:
         raise UserError(f"There is no image file {name}: check the path.") from error
     except UnidentifiedImageError as error:
-        raise UserError(
-            f"{name} is damaged, or no PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF or PPM: replace it, "
-            "or remove it."
-        ) from error
+        known = "PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF or PPM"
+        kind = formats[-1] if formats[-1] in _NAMED_FORMATS else known
+        raise UserError(f"{name} is damaged, or no {kind}: replace it, or remove it.") from error
     except Image.DecompressionBombError as error:
         raise UserError(
             f"The image {name} has more than {most:,} pixels: make it smaller, or set the "
