@@ -116,7 +116,9 @@ def _show(name: str) -> None:
         train = load("train", name=name)
         test = load("test", name=name, info=train.info)
     splits = {"train": train, "test": test}
-    print("\n".join([summarise(splits), *(f"\nNote: {note}" for note in notes(splits))]))
+    print(summarise(splits))
+    if told := notes(splits):
+        print("\n" + "\n".join(f"Note: {note}" for note in told))
     if _PICTURE.value:
         draw_sequences(train, _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")

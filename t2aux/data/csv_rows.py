@@ -148,10 +148,9 @@ def check_start(path: pathlib.Path, options: Options) -> None:
         rows.pop()  # Its end is missing.
     _check_quotes(path, rows, options)
     ends = [match[1] for match in map(_FIRST_FIELD.match, rows) if match]
-    if not ends:
-        return
-    separator, count = collections.Counter(ends).most_common(1)[0]
-    if separator != "," and count >= _MOST * len(rows):
+    others = [end for end in ends if end != ","]
+    if others and len(others) >= _MOST * len(rows):
+        separator = collections.Counter(others).most_common(1)[0][0]
         checks.refuse(
             options,
             checks.SEPARATOR,

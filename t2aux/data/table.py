@@ -260,7 +260,7 @@ def open_compressed(path: pathlib.Path) -> IO[bytes]:
     The file can't be sought in. Reading it raises UserError once it has unpacked to more than it
     may (`t2aux_ondevice.limits`).
     """
-    opener = _UNPACKERS.get(path.suffix)
+    opener = _UNPACKERS.get(path.suffix.lower())
     if opener is None:
         return path.open("rb")
     most = limits.most_unpacked(path.stat().st_size)

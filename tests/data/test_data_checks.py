@@ -163,6 +163,19 @@ def test_values_far_from_the_unit_interval_are_told(tmp_path):
     assert "hardly vary" in note
 
 
+@pytest.mark.parametrize("steps", [1, 255, 256, 257, 1000])
+def test_the_range_of_each_channel(steps):
+    for values, scale in (
+        (CHANCE.normal(size=(steps, 3)).astype(np.float32), 1),
+        (CHANCE.integers(0, 256, (steps, 1)).astype(np.uint8), 255),
+    ):
+        found = checks.ValueRange()
+        for part in np.array_split(values, 2) if steps > 1 else [values]:
+            found.add(part)
+        np.testing.assert_allclose(found.least, values.min(axis=0) / scale)
+        np.testing.assert_allclose(found.largest, values.max(axis=0) / scale)
+
+
 def test_constant_channels_and_equal_sequences_are_told(tmp_path):
     inputs = CHANCE.uniform(size=(8, 5, 3))
     inputs[:, :, 1] = 0.25
@@ -174,6 +187,13 @@ def test_constant_channels_and_equal_sequences_are_told(tmp_path):
     (tmp_path / "train.csv").write_text("a,same\nb,same\n")
     notes = load("train", name="csv", data_dir=str(tmp_path)).notes
     assert any("All 2 training sequences are the same" in note for note in notes)
+
+
+def test_exchanged_axes_are_told(tmp_path):
+    inputs = CHANCE.uniform(size=(8, 2, 20))
+    (note,) = vectors(tmp_path, inputs)
+    assert "2 steps of 20 channels" in note
+    assert not vectors(tmp_path, inputs.transpose(0, 2, 1))
 
 
 def test_images_of_zeros_and_ones_are_told(tmp_path):

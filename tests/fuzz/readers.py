@@ -35,7 +35,7 @@ from t2aux.errors import UserError
 from t2aux_ondevice import images, litert, reading
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks, small_exports
-from tests.fuzz import mutations
+from tests.fuzz import mutations, tables
 
 LONGEST_MESSAGE = 20_000
 
@@ -79,6 +79,7 @@ def make_all(folder: pathlib.Path) -> dict[str, Reader]:
         "idx": _idx(folder / "idx"),
         "npz": _npz(folder / "npz"),
         "csv": _csv(folder / "csv"),
+        "tables": Reader(*tables.make(folder / "tables")),
         "image": _image(),
         "archive": _archive(folder / "archive"),
         "metadata.json": _metadata(folder / "metadata"),

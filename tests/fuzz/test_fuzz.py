@@ -7,7 +7,7 @@ from absl import logging
 
 from tests.fuzz import run
 
-READERS = ("idx", "npz", "csv", "image", "archive", "metadata.json", "dataset.json")
+READERS = ("idx", "npz", "csv", "tables", "image", "archive", "metadata.json", "dataset.json")
 READERS += ("shards", "gin", "answer", "rest", "grpc")
 
 
