@@ -201,7 +201,7 @@ def folder_of(data_dir: object) -> pathlib.Path | None:
     if data_dir is None:
         return None
     if not isinstance(data_dir, (str, os.PathLike)):
-        raise UserError(f"load.data_dir is {data_dir!r}: give the name of a folder.")
+        raise UserError(f"--data_dir (load.data_dir) is {data_dir!r}: give the name of a folder.")
     return pathlib.Path(data_dir).expanduser()
 
 
