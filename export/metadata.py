@@ -16,6 +16,7 @@ from t2aux.export import flatbuffer, saved_model, warmup
 from t2aux.export.variants import VARIANTS
 from t2aux.run import Run
 from t2aux_ondevice import litert
+from t2aux_ondevice.errors import printable
 
 _PACKAGES = (
     "tensorflow",
@@ -71,7 +72,7 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
             if path.is_file()
         },
         "checkpoint": {
-            "run": run.model_dir.resolve().name,
+            "run": printable(run.model_dir.resolve().name),
             "name": pathlib.Path(run.checkpoint).name,
             "step": run.step,
         },

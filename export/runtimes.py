@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from t2aux import run
+from t2aux import files, run
 from t2aux.errors import UserError
 from t2aux.export import examples
 from t2aux.model.classifier import Classifier
@@ -89,7 +89,8 @@ class SavedModelClassifier(_BatchClassifier):
         if self.info.is_text:
             import tensorflow_text  # noqa: F401  Its operations are in the graph.
         try:
-            self._module = tf.saved_model.load(str(directory))
+            with files.for_tensorflow(directory) as folder:
+                self._module = tf.saved_model.load(folder)
         except (OSError, ValueError, tf.errors.OpError) as error:
             reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
             raise UserError(

@@ -30,6 +30,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from t2aux import files
 from t2aux.errors import UserError
 from t2aux.export.examples import Examples
 from t2aux.export.text import TextIds
@@ -225,8 +226,10 @@ def write(
     Raises:
         UserError: It can't be written.
     """
+    files.ensure_directory(directory)
     try:
-        tf.saved_model.save(module, str(directory), signatures=signatures)
+        with files.for_tensorflow(directory) as folder:
+            tf.saved_model.save(module, folder, signatures=signatures)
     except tf.errors.OpError as error:
         # Such as "{{function_node ...}} some/file; No space left on device [Op:SaveV2]".
         reason = re.sub(r" \[Op:\w+\]$", "", error.message.splitlines()[0]).split("; ")[-1]

@@ -8,6 +8,7 @@ their values are the same, and where the format lets them, they are stored once.
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from t2aux import files
 from t2aux.client import protos
 from t2aux.errors import UserError
 from t2aux.export import examples, saved_model
@@ -70,7 +72,10 @@ def write(
     path = directory / PATH
     path.parent.mkdir()
     count = 0
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    with (
+        files.for_tensorflow(path.parent) as folder,
+        tf.io.TFRecordWriter(os.path.join(folder, path.name)) as writer,
+    ):
         for request in requests(info, hidden_size, lengths, segment, batch_sizes):
             writer.write(request.SerializeToString(deterministic=True))
             count += 1

@@ -5,11 +5,16 @@ A TensorFlow 2 reproduction of "Learning Longer-term Dependencies in RNNs with A
 loaded by the modules that need it, so that a device can classify with LiteRT alone.
 """
 
+import importlib as _importlib
 import importlib.util as _util
 import pathlib as _pathlib
 import sys as _sys
+from typing import Any as _Any
 
 __version__ = "0.1.0"
+
+# Public modules that need TensorFlow, imported on first use.
+_LAZY = ("layers",)
 
 # In a checkout `export/` and `gin/` stand beside this package; in a wheel they are inside it. With
 # the checkout's root on the package's path, `t2aux.export` and the bundled gin files are found the
@@ -20,3 +25,13 @@ if (_root / "gin" / "base.gin").is_file() and str(_root) not in __path__:
     # The same for the client for devices, which is a package of its own.
     if _util.find_spec("t2aux_ondevice") is None:
         _sys.path.append(str(_root / "export" / "ondevice" / "python"))
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _LAZY:
+        return _importlib.import_module(f"t2aux.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

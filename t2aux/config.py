@@ -8,7 +8,6 @@ functions, so a configuration means what it means to gin.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import io
 import pathlib
@@ -25,7 +24,9 @@ from gin import config as gin_config
 from gin import config_parser
 
 import t2aux
-from t2aux.errors import UserError
+from t2aux.config_order import Order
+from t2aux.errors import UserError, nearest
+from t2aux_ondevice import files, paths
 
 _MACRO = "gin.macro"
 _UNKNOWN = object()
@@ -69,13 +70,15 @@ def parse(
 
     Raises:
         UserError: A file is missing; a statement can't be read; the name of a configurable, a
-            parameter or a macro is unknown; a value is of the wrong type, or required and not set.
+            parameter or a macro is unknown; a value is of the wrong type, or required and not set;
+            a whole configuration undoes a bundled file that is named before it.
     """
     gin.clear_config()
     with gin.unlock_config():
-        parser = _Parser([pathlib.Path(p) for p in search_path])
+        parser = _Parser([pathlib.Path(paths.local(p, "--gin_search_path")) for p in search_path])
+        order = Order(bundled_gin_dir())
         for name in gin_files:
-            parser.parse_file(name, None)
+            order.check(name, parser.parse_file(name, None))
         for param in gin_params:
             parser.parse_text(io.StringIO(param), f"--gin_param={param!r}")
         parser.check_macros()
@@ -109,9 +112,12 @@ class _Parser:
         self._defined: dict[str, str] = {}
         self._used: dict[str, str] = {}
         self._open: list[pathlib.Path] = []
+        self._read: list[pathlib.Path] = []
 
-    def parse_file(self, name: str, included_by: pathlib.Path | None) -> None:
-        path = self._find(name, included_by)
+    def parse_file(self, name: str, included_by: pathlib.Path | None) -> list[pathlib.Path]:
+        """Returns the file and those that it includes, resolved."""
+        path, first = self._find(name, included_by), len(self._read)
+        self._read.append(path.resolve())
         # Resolved, since a file has many names.
         if path.resolve() in self._open:
             raise UserError(f"{included_by} includes {name}, which includes it in turn.")
@@ -119,13 +125,13 @@ class _Parser:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 raise UserError(f"The gin file {path} has more than {_MOST_BYTES:,} bytes.")
-            with path.open(encoding="utf-8") as file:
-                self.parse_text(file, str(path), path)
         except OSError as error:
             raise UserError(f"Can't read the gin file {path}: {error.strerror}.") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"The gin file {path} is not UTF-8 text.") from error
+        # With any line ends.
+        text = io.StringIO(files.read_text(path, "The gin file"), newline=None)
+        self.parse_text(text, str(path), path)
         self._open.pop()
+        return self._read[first:]
 
     def _find(self, name: str, included_by: pathlib.Path | None) -> pathlib.Path:
         folders = [included_by.parent if included_by else pathlib.Path()]
@@ -157,7 +163,7 @@ class _Parser:
             except (RecursionError, MemoryError) as error:
                 place = f"{where}, after line {line}" if path else where
                 raise UserError(f"A value in {place} is nested too deep: write it flat.") from error
-            except TypeError as error:
+            except (TypeError, UnicodeError) as error:
                 place = f"{where}, after line {line}" if path else where
                 raise UserError(f"A value in {place} can't be read: {error}.") from error
             except (SyntaxError, tokenize.TokenError) as error:
@@ -253,8 +259,8 @@ def _macro_name(reference: gin_config.ConfigurableReference) -> str:
 
 def _nearest(name: str, names: Iterable[str], otherwise: str) -> str:
     """The end of a sentence: the nearest right name, or something else where none is near."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f": did you mean {near[0]}?" if near else f"{otherwise}."
+    near = nearest(name, names)
+    return f": did you mean {near}?" if near else f"{otherwise}."
 
 
 def _unknown_configurable(name: str, place: str) -> str:

@@ -9,11 +9,13 @@ import glob
 import json
 import os
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
 from t2aux.errors import UserError
+from t2aux_ondevice import paths
 from t2aux_ondevice.files import read_json
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "cache_directory",
     "clear_temporary",
     "ensure_directory",
+    "for_tensorflow",
     "locked",
     "read_json",
     "write_json",
@@ -29,6 +32,9 @@ __all__ = [
 
 # What a lock that another process holds is refused with; over NFS it may be EACCES.
 _TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
+# What TensorFlow takes as it stands in a path, wherever it may take it for a glob pattern or a URL.
+_PLAIN = re.compile(r"[A-Za-z0-9_./ +-]*")
+_DESCRIPTORS = "/proc/self/fd"
 
 
 @contextlib.contextmanager
@@ -37,7 +43,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
 
     Args:
         path: The file to write. Its folder must exist.
-        mode: "w" for UTF-8 text or "wb" for bytes.
+        mode: "w" for UTF-8 text (of a name that is not UTF-8, escapes) or "wb" for bytes.
 
     Yields:
         The open file.
@@ -50,7 +56,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+        with os.fdopen(descriptor, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -103,7 +110,7 @@ class Lines:
             UserError: It can't be written; it is as it was.
         """
         # Without a buffer, which would be written once more when the file is closed.
-        content = text.encode("utf-8", "replace")
+        content = text.encode("utf-8", "backslashreplace")
         size = os.fstat(self._descriptor).st_size
         try:
             while content:
@@ -124,9 +131,13 @@ class Lines:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes `value` as indented JSON, atomically. Raises UserError as `atomic_write` does."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # The name of a file that is not UTF-8 is in it.
+        text = json.dumps(value, indent=2)
     with atomic_write(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        file.write(text + "\n")
 
 
 def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -148,16 +159,58 @@ def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
-def cache_directory() -> pathlib.Path:
+def cache_directory() -> pathlib.Path | None:
     """The user's folder for what can be made again: T2AUX_CACHE_DIR, or the system's one.
 
-    It may not exist.
+    Returns:
+        It, whether it exists or not; None where the user has no home folder, either.
+
+    Raises:
+        UserError: T2AUX_CACHE_DIR can't be a folder of this machine.
     """
     own = os.environ.get("T2AUX_CACHE_DIR")
     if own:
-        return pathlib.Path(own)
+        return pathlib.Path(paths.local(own, "T2AUX_CACHE_DIR"))
     base = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(base) if base else pathlib.Path("~/.cache").expanduser()) / "t2aux"
+    home = paths.home()
+    if not base and home is None:
+        return None
+    return (pathlib.Path(base) if base else pathlib.Path(home, ".cache")) / "t2aux"
+
+
+@contextlib.contextmanager
+def for_tensorflow(directory: str | os.PathLike[str]) -> Iterator[str]:
+    """Yields a path of a directory that TensorFlow takes as it stands, whatever its name is.
+
+    TensorFlow takes the paths of checkpoints and SavedModels for glob patterns in places (with
+    `[`, `*`, `?` or a backslash in a name it finds nothing, or another folder's files), and refuses
+    names that are not UTF-8.
+
+    Args:
+        directory: It must exist.
+
+    Yields:
+        `directory` itself where its name is plain, else one that leads to it inside of the block.
+
+    Raises:
+        OSError: It is not there, or is not a directory.
+    """
+    name = os.fspath(directory)
+    if _PLAIN.fullmatch(name):
+        yield name
+        return
+    with contextlib.ExitStack() as stack:
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, descriptor)
+        alias = f"{_DESCRIPTORS}/{descriptor}"
+        if not os.path.isdir(alias):
+            # Not Linux. Its own temporary folder may have such a name, too.
+            place = tempfile.gettempdir()
+            place = place if _PLAIN.fullmatch(place) else "/tmp"
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="t2aux-", dir=place))
+            alias = os.path.join(folder, "link")
+            os.symlink(os.path.abspath(name), alias)
+        yield alias
 
 
 @contextlib.contextmanager

@@ -75,3 +75,18 @@ def test_a_step_against_the_length_is_measured_of_every_network():
         "640": {"Transformer"},
     }
     assert all(seconds > 0 for of in measured.values() for seconds in of.values())
+
+
+def test_the_drop_in_layer_is_timed_beside_keras_s():
+    sizes = ["--batches=2", "--length=5", "--units=3", "--repeat=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.drop_in", "--json", *sizes],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    (seconds,) = json.loads(done.stdout.splitlines()[-1]).values()
+    assert set(seconds) == {"keras train", "keras predict", "t2aux train", "t2aux predict"}
+    assert all(value > 0 for value in seconds.values())

@@ -479,6 +479,20 @@ def test_mistakes_on_the_command_line(images, picture, tmp_path):
         cli_helpers.assert_one_sentence(done, *parts)
 
 
+def test_inputs_stand_anywhere_among_the_flags(images, picture):
+    flags = [f"--model={images[0] / litert.WHOLE}", "--stream", "--segment", "8", "--top=1"]
+    wanted = without_tensorflow(*flags, picture, picture).stdout
+    assert wanted.count("picture.png, 16 steps") == 2
+    for arguments in (
+        [picture, *flags, picture],
+        [*flags[:2], picture, *flags[2:], picture],
+        [picture, picture, *flags],
+        [*flags, "--", picture, picture],
+    ):
+        done = without_tensorflow(*arguments)
+        assert (done.returncode, done.stdout) == (0, wanted), done.stderr
+
+
 def test_a_damaged_tflite_file_on_the_command_line(images, picture, tmp_path):
     directory = shutil.copytree(images[0], tmp_path / "export")
     content = (directory / litert.WHOLE).read_bytes()

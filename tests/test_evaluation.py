@@ -15,6 +15,7 @@ from t2aux.data.table import subset
 from t2aux.evaluation import Evaluation, evaluate
 from tests.cli_helpers import assert_one_sentence, t2aux
 from tests.export.conftest import make_run
+from tests.fork_server import Server
 
 
 def outcome(labels, predicted, classes):
@@ -105,6 +106,61 @@ def test_the_command_writes_and_prints_the_same(tmp_path):
     again = json.loads((folder / "evaluation.json").read_text())
     assert again["confusion"] == report["confusion"]
     assert again["loss"] == pytest.approx(report["loss"], rel=1e-5)
+
+
+def report_of(folder):
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_other_data_is_named_and_goes_elsewhere(tmp_path):
+    model_dir = make_run("vectors", tmp_path / "vectors")
+    run = [f"--model_dir={model_dir}", "--checkpoint=ckpt-3"]
+    places = [tmp_path / "new" / "news", tmp_path / "newer" / "news"]
+    for seed, place in enumerate(places):
+        place.mkdir(parents=True)
+        inputs = np.random.default_rng(seed).random((9 + seed, 12, 2))
+        for split in ("train", "test"):
+            np.savez(
+                place / split,
+                inputs=inputs,
+                labels=np.arange(9 + seed) % 3,
+                lengths=[5] * len(inputs),
+            )
+    with Server() as server:
+
+        def evaluate_on(*flags):
+            done = server.run(tmp_path / "log", "evaluate", *run, *flags)
+            assert done.returncode == 0, done.stderr
+            return done.stderr
+
+        evaluate_on()
+        own = (model_dir / "evaluation" / "test" / "evaluation.json").read_bytes()
+        printed = evaluate_on(f"--data_dir={places[0]}")
+        assert f"npz in {places[0]}, test (trained on npz, step 3)" in printed
+        first = report_of(model_dir / "evaluation" / "test-news")
+        assert (first["data_dir"], first["examples"]) == (str(places[0]), 9)
+        assert first["trained_on"] == "npz"
+        # Another folder of the same name.
+        assert "test-news-2" in evaluate_on(f"--data_dir={places[1]}")
+        second = report_of(model_dir / "evaluation" / "test-news-2")
+        assert (second["data_dir"], second["examples"]) == (str(places[1]), 10)
+        assert report_of(model_dir / "evaluation" / "test-news") == first
+        # The first again, under another name of its folder.
+        (tmp_path / "link").symlink_to(places[0])
+        assert "test-news/" in evaluate_on(f"--data_dir={tmp_path / 'link'}")
+        evaluate_on("--gin_param=load.max_examples = 4")
+        few = report_of(model_dir / "evaluation" / "test-max_examples_4")
+        assert (few["examples"], few["settings"]) == (4, {"max_examples": 4})
+        evaluate_on(f"--data_dir={places[1]}", f"--output_dir={tmp_path / 'out'}")
+        assert report_of(tmp_path / "out")["data_dir"] == str(places[1])
+        names = {path.name for path in (model_dir / "evaluation").iterdir()}
+        assert names == {"test", "test-news", "test-news-2", "test-max_examples_4"}
+        assert (model_dir / "evaluation" / "test" / "evaluation.json").read_bytes() == own
+        # The run's own data, given again.
+        evaluate_on(f"--data_dir={tmp_path / 'vectors'}/../vectors")
+        assert (model_dir / "evaluation" / "test" / "evaluation.json").read_bytes() == own
+        evaluate_on("--gin_param=train.seed = 3", "--gin_param=load.bucket_batches = 1")
+        assert {path.name for path in (model_dir / "evaluation").iterdir()} == names
 
 
 def test_mistakes_of_the_command_are_one_sentence_each(tmp_path):

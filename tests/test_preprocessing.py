@@ -1,13 +1,16 @@
+import io
 import json
 import pathlib
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from t2aux.errors import UserError
 from t2aux_ondevice.images import image_pixels, read_image
@@ -166,6 +169,126 @@ def test_read_image_turns_it_upright(tmp_path):
     exif[0x0112] = 6  # Turn by 90 degrees.
     image.save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").size == (3, 6)
+
+
+def png(pixels, *chunks, depth=8, colour=0):
+    """A PNG file of rows of packed bytes, with chunks (kind, data) before the picture."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    samples = {0: 1, 2: 3, 3: 1}[colour]
+    width = len(pixels[0]) * 8 // depth // samples
+    header = struct.pack(">IIBBBBB", width, len(pixels), depth, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes(row) for row in pixels)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+
+
+@pytest.mark.parametrize(
+    ("depth", "rows"), [(1, [[0x40]]), (2, [[0x1B]]), (4, [[0x1F]]), (8, [[1]])]
+)
+def test_a_transparent_level_is_scaled_as_the_pixels_are(depth, rows):
+    """Level 1 shows white, whatever the largest level is; the others stay."""
+    level = struct.pack(">H", 1)
+    with_level = read_image(png(rows, (b"tRNS", level), depth=depth), "it")
+    image = read_image(png(rows, depth=depth), "it")
+    expected = np.asarray(image.convert("L")).copy()
+    expected[expected == 255 // (2**depth - 1)] = 255
+    image = with_level.convert("RGBA")
+    shown = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("L")
+    np.testing.assert_array_equal(np.asarray(shown), expected)
+    assert image_pixels(with_level, 1, 1).shape == (1, 1)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_transparent_colour_is_white(depth):
+    colours = [[10, 20, 30], [40, 50, 60]]
+    wide = depth == 16
+    row = [byte for colour in colours for value in colour for byte in ([value] * (1 + wide))]
+    transparent = struct.pack(">HHH", *(value * 257 if wide else value for value in colours[1]))
+    image = read_image(png([row, row], (b"tRNS", transparent), depth=depth, colour=2), "it")
+    expected = [[10, 20, 30], [255, 255, 255]] * 2
+    assert image_pixels(image, 2, 3).tolist() == expected
+
+
+def test_transparent_entries_of_a_palette_are_white():
+    palette = (b"PLTE", bytes([9, 9, 9, 7, 7, 7, 5, 5, 5, 3, 3, 3]))
+    chunks = (palette, (b"tRNS", bytes([255, 0, 255])))
+    image = read_image(png([[0x1B], [0x1B], [0x1B], [0x1B]], *chunks, depth=2, colour=3), "it")
+    assert image_pixels(image, 4, 1)[:4, 0].tolist() == [9, 255, 5, 3]
+
+
+LONG = zlib.compress(bytes(5 << 20))
+BESIDE = {
+    "a long text": (b"zTXt", b"Comment\0\0" + LONG),
+    "a long international text": (b"iTXt", b"Comment\0\1\0\0\0" + LONG),
+    "a long profile": (b"iCCP", b"profile\0\0" + LONG),
+    "a text in an unknown packing": (b"zTXt", b"Comment\0\7xxx"),
+    "a text in bytes": (b"iTXt", b"Comment\0\1\7\0\0xxx"),
+    "a profile in an unknown packing": (b"iCCP", b"profile\0\7xxx"),
+    "a text of a confusing name": (b"tEXt", b"transparency\0much"),
+    "another text of a confusing name": (b"tEXt", b"exif\0much"),
+    "a short size": (b"pHYs", b"x"),
+    "damaged EXIF": (b"eXIf", b"MM\0*\xff\xff\xff\xff"),
+    "no EXIF": (b"eXIf", b"x"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("what", BESIDE)
+def test_what_stands_beside_a_picture_does_not_matter(tmp_path, what):
+    path = tmp_path / "a.png"
+    path.write_bytes(png([[10, 20], [30, 40]], BESIDE[what]).getvalue())
+    for source in (path, png([[10, 20], [30, 40]], BESIDE[what])):
+        assert np.asarray(read_image(source, "it")).tolist() == [[10, 20], [30, 40]]
+
+
+def test_a_damaged_text_is_passed_over_and_a_damaged_picture_is_not():
+    whole = png([[10, 20], [30, 40]], (b"tEXt", b"Comment\0text"), BESIDE["a long text"]).getvalue()
+    damaged = bytearray(whole)
+    damaged[whole.index(b"Comment")] ^= 1
+    assert np.asarray(read_image(io.BytesIO(damaged), "it")).tolist() == [[10, 20], [30, 40]]
+    damaged[whole.index(b"IDAT") + 6] ^= 1
+    for content in (bytes(damaged), whole[: whole.index(b"IDAT") + 8]):
+        with pytest.raises(UserError, match="it"):
+            read_image(io.BytesIO(content), "it")
+
+
+def test_a_long_text_does_not_hide_the_orientation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    image = read_image(png([[1, 2, 3]], BESIDE["a long text"], (b"eXIf", block)), "it")
+    assert image.size == (1, 3)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(kind, orientation):
+    image = Image.fromarray(
+        np.repeat(np.arange(6).reshape(2, 3) * 40, 8, 0).repeat(8, 1).astype(np.uint8)
+    )
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    expected = ImageOps.exif_transpose(image)
+    stream = io.BytesIO()
+    image.save(stream, kind, exif=exif, quality=100)
+    found = np.asarray(read_image(io.BytesIO(stream.getvalue()), "it").convert("L"))
+    assert found.shape == np.asarray(expected).shape
+    np.testing.assert_allclose(found, np.asarray(expected), atol=5)
+
+
+def test_formats_without_a_mark_are_read_by_their_suffix_only(tmp_path):
+    image = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
+    image.save(tmp_path / "a.tga")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a.tga")), np.asarray(image))
+    (tmp_path / "a.tga").rename(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png is damaged"):
+        read_image(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert read_image(io.BytesIO(content), "it", ".TGA").size == (4, 4)
 
 
 def test_bad_image_files_are_user_errors(tmp_path):

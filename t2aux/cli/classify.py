@@ -21,7 +21,7 @@ from absl import flags
 
 from t2aux.cli import answering, common
 
-_MODEL = flags.DEFINE_string(
+_MODEL = common.define_path(
     "model", None, "A .tflite file, an export's directory, or the model_dir of a run."
 )
 flags.mark_flag_as_required("model")

@@ -39,7 +39,7 @@ _SIGNATURE = flags.DEFINE_string(
     "serving_default",
     "The signature for whole sequences, with inputs and outputs as this one has.",
 )
-_METADATA = flags.DEFINE_string(
+_METADATA = common.define_path(
     "metadata",
     None,
     "The metadata.json of the export, or its folder: for a server that does not tell it.",
@@ -50,11 +50,11 @@ _BATCH = flags.DEFINE_integer(
 _TIMEOUT = flags.DEFINE_float(
     "timeout", 60.0, "Seconds that a request may take, with all its retries.", lower_bound=0.001
 )
-_CA = flags.DEFINE_string(
+_CA = common.define_path(
     "ca_file", None, "PEM file of what the server's certificate must be signed by, for TLS."
 )
-_CERT = flags.DEFINE_string("cert_file", None, "PEM file of the certificate to show, for TLS.")
-_KEY = flags.DEFINE_string("key_file", None, "PEM file of its private key.")
+_CERT = common.define_path("cert_file", None, "PEM file of the certificate to show, for TLS.")
+_KEY = common.define_path("key_file", None, "PEM file of its private key.")
 _RETRIES = flags.DEFINE_integer("retries", 5, "How often to try again.", lower_bound=0)
 
 

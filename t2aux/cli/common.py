@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import os
 import pathlib
@@ -15,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import flags, logging
 
 from t2aux import logs
-from t2aux.errors import StartAgainError, UserError
+from t2aux.errors import StartAgainError, UserError, nearest
+from t2aux_ondevice import paths, streams
 from t2aux_ondevice.errors import printable
 
 # What gin adds to the message of any error that passes through a configurable.
@@ -27,31 +27,59 @@ STOPPED = 75
 INTERRUPTED = 130
 
 
+class PathParser(flags.ArgumentParser):
+    """Reads a flag's value as a path of this machine's; see `t2aux_ondevice.paths.local`."""
+
+    def __init__(self, name: str) -> None:
+        """Keeps the flag's name, for messages."""
+        super().__init__()
+        self._name = name
+
+    def parse(self, argument: str) -> str:
+        """Returns the path, "~" expanded. Raises UserError: it can't be a path here."""
+        return paths.local(argument, f"--{self._name}")
+
+
+def define_path(
+    name: str, default: str | None, description: str, *, required: bool = False
+) -> flags.FlagHolder:
+    """Defines a flag that is a path. Every flag that is one is defined by this function."""
+    return flags.DEFINE(
+        PathParser(name),
+        name,
+        default,
+        description,
+        serializer=flags.ArgumentSerializer(),
+        required=required,
+    )
+
+
+def define_paths(name: str, description: str) -> flags.FlagHolder:
+    """Defines a flag that is a path and can be given several times."""
+    return flags.DEFINE_multi(PathParser(name), flags.ArgumentSerializer(), name, [], description)
+
+
 def define_model_dir(description: str) -> None:
     """Defines --model_dir, which must be given."""
-    flags.DEFINE_string("model_dir", None, description)
-    flags.mark_flag_as_required("model_dir")
+    define_path("model_dir", None, description, required=True)
 
 
 def define_gin_flags() -> None:
     """Defines --gin_file, --gin_param and --gin_search_path."""
-    flags.DEFINE_multi_string(
+    define_paths(
         "gin_file",
-        [],
         "A configuration: a file, or a bundled one by its name (quickstart, paper/mnist, ...). "
         "Repeatable; later ones win.",
     )
     flags.DEFINE_multi_string(
         "gin_param", [], "One setting, such as 'BATCH_SIZE = 64'. Repeatable; wins over the files."
     )
-    flags.DEFINE_multi_string(
-        "gin_search_path", [], "Another folder to look for gin files in. Repeatable."
-    )
+    define_paths("gin_search_path", "Another folder to look for gin files in. Repeatable.")
 
 
 def define_data_dir() -> None:
     """Defines --data_dir, which sets load.data_dir."""
-    flags.DEFINE_string(
+    define_path(
         "data_dir", None, "Folder of the data; T2AUX_DATA_DIR by default. Sets load.data_dir."
     )
 
@@ -159,9 +187,7 @@ def run(
     description: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
-    """Runs a command and exits with its status.
-
-    A mistake of the user's is one line on stderr and status 1.
+    """Runs a command and exits with its status. See `entry`.
 
     Args:
         main: The command; takes what is left of the arguments after the flags.
@@ -169,48 +195,87 @@ def run(
         argv: The program's name and arguments; the process's by default.
     """
     argv = list(sys.argv if argv is None else argv)
+    entry(lambda: _run(main, description or main.__globals__["__doc__"], argv))
+
+
+def _run(
+    main: Callable[[Sequence[str]], int | None], description: str, argv: list[str]
+) -> int | None:
     # A class or module run by its path has a path for a name.
     name = argv[0] if argv[0].startswith("t2aux") else f"python -m t2aux.cli.{_stem(argv[0])}"
-    description = description or main.__globals__["__doc__"]
     before_end = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
     if any(a in ("--help", "-help", "-h", "-?") for a in before_end):
         print(help_text(name, description))
-        sys.exit(0)
+        return 0
     if "--helpfull" in before_end:
         print(description.strip() + "\n\nFlags:\n" + flags.FLAGS.get_help())
-        sys.exit(0)
+        return 0
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
+    # It was made before a closed standard error was replaced.
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(logs.is_ours)
+    return main(_parse_flags(argv))
+
+
+def entry(program: Callable[[], int | None]) -> None:
+    """Runs a program and exits with its status.
+
+    A mistake of the user's is one line on stderr and status 1. Standard streams that are closed are
+    no error; one that can't be written is.
+
+    Args:
+        program: Returns its status; None is 0.
+    """
+    streams.prepare()
     status: int | None
     try:
-        status = main(_parse_flags(argv))
-        sys.stdout.flush()
+        try:
+            status = program()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         status = _fail(str(error).split(_GIN_SUFFIX)[0])
         if isinstance(error, StartAgainError):
             # All is saved and told; taking TensorFlow apart whose workers are gone might hang, or
             # complain of what is not there any more.
-            sys.stdout.flush()
             sys.stderr.flush()
             os._exit(STOPPED)
     except KeyboardInterrupt:
+        streams.complain("Stopped by Ctrl-C.")
         status = INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe has seen enough. Python would complain once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe has seen enough.
+        streams.drop_output()
         status = 0
     except OSError as error:
-        if error.errno not in (
-            *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-            *(errno.EROFS, errno.EACCES),
-        ):
+        message = _told(error)
+        if message is None:
             raise
-        place = f" {error.filename}" if error.filename else ""
-        status = _fail(f"Can't write{place}: {error.strerror}. Free some space or choose another.")
+        status = _fail(message)
+        if error.filename is None:
+            streams.drop_output()
     sys.exit(status or 0)
+
+
+def _told(error: OSError) -> str | None:
+    """What to tell of an error that the system's state is to blame for; None of another one."""
+    if error.filename is None and "No usable temporary directory" in str(error):
+        return (
+            "There is no folder for temporary files that can be written: set TMPDIR to one, or "
+            "free some space in /tmp."
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return f"The name {str(error.filename)[:100]}... is too long: choose a shorter one."
+    if error.errno not in (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        *(errno.EROFS, errno.EACCES, errno.EIO),
+    ):
+        return None
+    place = error.filename or "standard output"
+    return f"Can't read or write {place}: {error.strerror}. Free some space or choose another."
 
 
 def _stem(path: str) -> str:
@@ -218,8 +283,9 @@ def _stem(path: str) -> str:
 
 
 def _fail(message: str) -> int:
-    logging.flush()
-    print(f"t2aux: error: {printable(message)}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        logging.flush()
+    streams.complain(f"t2aux: error: {printable(message)}")
     return 1
 
 
@@ -227,8 +293,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, [f.name for f in _own_flags()], n=1)
-        hint = f"did you mean --{near[0]}?" if near else "--help lists the flags."
+        near = nearest(error.flagname, [flag.name for flag in _own_flags()])
+        hint = f"did you mean --{near}?" if near else "--help lists the flags."
         raise UserError(f"There is no flag --{error.flagname}: {hint}") from error
     except flags.Error as error:
         if "must have a value other than None" in str(error):

@@ -33,10 +33,10 @@ common.define_data_dir()
 _PREPARE = flags.DEFINE_bool(
     "prepare", False, "Download and prepare the data set with tensorflow-datasets first."
 )
-_PICTURE = flags.DEFINE_string(
+_PICTURE = common.define_path(
     "picture", None, "Draw a few sequences into this file (.png, .pdf or .svg)."
 )
-_OUTPUT_DIR = flags.DEFINE_string(
+_OUTPUT_DIR = common.define_path(
     "output_dir", None, "convert: the folder of the shards, new or empty."
 )
 _SHARDS = flags.DEFINE_integer(
@@ -110,12 +110,13 @@ def _check_not_converting() -> None:
 def _show(name: str) -> None:
     from t2aux import config
     from t2aux.data import load
-    from t2aux.data.summary import draw_sequences, summarise
+    from t2aux.data.summary import draw_sequences, notes, summarise
 
     with config.user_errors():
         train = load("train", name=name)
         test = load("test", name=name, info=train.info)
-    print(summarise({"train": train, "test": test}))
+    splits = {"train": train, "test": test}
+    print("\n".join([summarise(splits), *(f"\nNote: {note}" for note in notes(splits))]))
     if _PICTURE.value:
         draw_sequences(train, _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")
@@ -135,7 +136,8 @@ def _verify(name: str, data_dir: str | None) -> None:
 
 def _convert(arguments: dict[str, object]) -> None:
     """Converts the data set that load's arguments name."""
-    from t2aux.data import convert, loading
+    from t2aux.data import convert, loading, summary
+    from t2aux.data.shards import ShardSplit
     from t2aux.training.progress import of_sequences
 
     # How batches are made is none of the data's.
@@ -161,6 +163,14 @@ def _convert(arguments: dict[str, object]) -> None:
         progress=of_sequences(total),
         logged_to=common.logged_to,
     )
+    # Read back, as the training reads them, for the summary.
+    written = {}
+    for split in splits:
+        info, shards = loading.read(
+            split, "shards", data_dir=_OUTPUT_DIR.value, allow=arguments.get("allow", ())
+        )
+        written[split] = ShardSplit(info, shards)
+    print("\n".join(summary.brief(written)))
     print(
         f"{total:,} sequences of {info.name} are in {_OUTPUT_DIR.value}. Train on them with "
         f"--gin_file=datasets/shards --data_dir={_OUTPUT_DIR.value}"

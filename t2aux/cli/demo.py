@@ -28,7 +28,7 @@ from t2aux.errors import UserError
 from t2aux.reproduce import dependent
 from t2aux.training import stopping
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "runs/demo", "Folder for all that is made.")
+_OUTPUT_DIR = common.define_path("output_dir", "runs/demo", "Folder for all that is made.")
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting, NAME = VALUE, for both trainings. Repeatable."
 )

@@ -25,11 +25,11 @@ from absl import flags
 from t2aux.cli import common
 from t2aux.errors import UserError
 
-_EXPORT_DIR = flags.DEFINE_string(
+_EXPORT_DIR = common.define_path(
     "export_dir", None, "An export of `t2aux export`, with TensorFlow Lite files.", required=True
 )
 _VERSION = flags.DEFINE_integer("version", None, "The version; the newest by default.")
-_OUTPUT_DIR = flags.DEFINE_string(
+_OUTPUT_DIR = common.define_path(
     "output_dir", None, "Folder for the page; by default one that is removed at the end."
 )
 _HOST = flags.DEFINE_string(

@@ -1,11 +1,14 @@
 """Evaluates a trained run: accuracy, loss, confusion matrix and a table by class.
 
 Prints the table, and writes evaluation.json and confusion.png into the run's evaluation/SPLIT
-folder. The data set is the one that the run was trained on, read as its configuration says.
+folder. The data set is the one that the run was trained on, read as its configuration says, unless
+--data_dir or --gin_param name other data: the result then says which, and goes to a folder of its
+own, evaluation/SPLIT-NAME.
 
 Examples:
   t2aux evaluate --model_dir=runs/quick
-  t2aux evaluate --model_dir=runs/mnist --data_dir=mnist --split=train --output_dir=report
+  t2aux evaluate --model_dir=runs/mnist --split=train --output_dir=report
+  t2aux evaluate --model_dir=runs/news --data_dir=other_news
 """
 
 from __future__ import annotations
@@ -23,11 +26,14 @@ common.define_data_dir()
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint's name; the newest if not set.")
+_CHECKPOINT = common.define_path("checkpoint", None, "A checkpoint's name; the newest if not set.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "What to evaluate on.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Sequences a batch.", lower_bound=1)
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "Where to write; the run's evaluation/SPLIT folder if not set."
+_OUTPUT_DIR = common.define_path(
+    "output_dir",
+    None,
+    "Where to write; the run's evaluation/SPLIT folder if not set, or one beside it for other "
+    "data.",
 )
 
 
@@ -37,28 +43,29 @@ def main(argv: Sequence[str]) -> None:
     common.quiet_tensorflow()
     import tensorflow as tf
 
-    from t2aux import data, evaluation, evaluation_report
+    from t2aux import data, evaluation, evaluation_report, other_data
     from t2aux.run import load_run
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
+    other = other_data.of(run, common.gin_params())
     split = data.load(_SPLIT.value, info=run.info)
+    data.log_summary({_SPLIT.value: split})
     predict = tf.function(
         lambda batch: run.classifier(batch.inputs, batch.lengths), reduce_retracing=True
     )
     result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, of_sequences(len(split)))
-    output = pathlib.Path(_OUTPUT_DIR.value or run.model_dir / "evaluation" / _SPLIT.value)
-    files.ensure_directory(output)
+    output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)
     about = {
-        "dataset": run.info.name,
+        **other_data.about(run, other),
         "split": _SPLIT.value,
         "checkpoint": pathlib.Path(run.checkpoint).name,
         "step": run.step,
     }
     files.write_json(output / "evaluation.json", {**about, **result.to_json()})
-    title = f"{run.info.name}, {_SPLIT.value}, step {run.step}"
+    title = other_data.title(run, _SPLIT.value, other)
     evaluation_report.draw_confusion(result, output / "confusion.png", title)
-    print(evaluation_report.table(result))
+    print(f"{title}\n\n{evaluation_report.table(result)}")
     print(f"\n{output / 'evaluation.json'}\n{output / 'confusion.png'}")
 
 

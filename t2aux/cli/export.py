@@ -34,7 +34,7 @@ from t2aux.errors import UserError
 
 common.define_model_dir("Folder of the run to export.")
 common.define_data_dir()
-_EXPORT_DIR = flags.DEFINE_string(
+_EXPORT_DIR = common.define_path(
     "export_dir", None, "Where versions go, each into a folder of its number.", required=True
 )
 _VERSION = flags.DEFINE_integer(
@@ -50,7 +50,7 @@ _CALIBRATION = flags.DEFINE_integer(
     "How many training examples the variant int8 is calibrated on.",
     lower_bound=1,
 )
-_CHECKPOINT = flags.DEFINE_string(
+_CHECKPOINT = common.define_path(
     "checkpoint", None, "The name of a checkpoint of the run; the newest by default."
 )
 _EXAMPLES = flags.DEFINE_integer(

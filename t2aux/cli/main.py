@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 
 import t2aux
 from t2aux.cli import common
+from t2aux.errors import UserError, nearest
 
 COMMANDS = {
     "demo": "the whole way on real digits, in a few minutes and without internet",
@@ -46,33 +46,28 @@ def help_text() -> str:
 
 def main() -> None:
     """Runs the command that the process's arguments name, and exits with its status."""
-    try:
-        _main()
-    except KeyboardInterrupt:
-        # While the command was imported; `common.run` handles what comes later.
-        print("Stopped by Ctrl-C.", file=sys.stderr)
-        sys.exit(common.INTERRUPTED)
+    common.entry(_main)
 
 
-def _main() -> None:
+def _main() -> int:
     arguments = sys.argv[1:]
     if arguments and arguments[0] == "help":
         arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("--help", "-h", "-help", "--helpfull"):
         print(help_text())
-        sys.exit(0)
+        return 0
     if arguments[0] == "--version":
         print(t2aux.__version__)
-        sys.exit(0)
+        return 0
     name = arguments[0]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}."
-        print(f"t2aux: error: There is no command {name!r}: {hint}", file=sys.stderr)
-        sys.exit(1)
+        near = nearest(name, COMMANDS)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}."
+        raise UserError(f"There is no command {name!r}: {hint}")
     # Only the command that runs is imported: classifying on a device must not load TensorFlow.
     module = importlib.import_module(f"t2aux.cli.{name.replace('-', '_')}")
     common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])
+    return 0
 
 
 if __name__ == "__main__":

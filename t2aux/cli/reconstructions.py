@@ -4,11 +4,12 @@ The decoder starts from the state at an anchor and is fed its own tokens only. I
 stands beside those of guesses that have no memory (the training data's mean, the first token again,
 the true token before again; for text, unigrams and bigrams), and of the same decoder started from
 another sequence's state. Writes reconstructions.json, by_step.png and reconstructions.png (text:
-reconstructions.md) into the run's reconstructions/SPLIT folder.
+reconstructions.md) into the run's reconstructions/SPLIT folder; on other data than the run's, which
+--data_dir or --gin_param name, into reconstructions/SPLIT-NAME.
 
 Examples:
   t2aux reconstructions --model_dir=runs/quick
-  t2aux reconstructions --model_dir=runs/mnist --data_dir=mnist --samples=12 --seed=1
+  t2aux reconstructions --model_dir=runs/mnist --samples=12 --seed=1
 """
 
 from __future__ import annotations
@@ -26,15 +27,18 @@ common.define_data_dir()
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint's name; the newest if not set.")
+_CHECKPOINT = common.define_path("checkpoint", None, "A checkpoint's name; the newest if not set.")
 _SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Whose sequences to decode.")
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 32, "Sequences a batch, which share their anchors.", lower_bound=1
 )
 _SAMPLES = flags.DEFINE_integer("samples", 8, "Sequences to draw.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of anchors, segments and sampled tokens.", lower_bound=0)
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "Where to write; the run's reconstructions/SPLIT folder if not set."
+_OUTPUT_DIR = common.define_path(
+    "output_dir",
+    None,
+    "Where to write; the run's reconstructions/SPLIT folder if not set, or one beside it for other "
+    "data.",
 )
 
 
@@ -42,11 +46,12 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     common.no_arguments(argv)
     common.quiet_tensorflow()
-    from t2aux import data, reconstructions, reconstructions_report
+    from t2aux import data, other_data, reconstructions, reconstructions_report
     from t2aux.run import load_run
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
+    other = other_data.of(run, common.gin_params())
     loss = reconstructions.reconstruction_of(run)
     train = data.load("train", info=run.info)
     split = train if _SPLIT.value == "train" else data.load("test", info=run.info)
@@ -57,10 +62,9 @@ def main(argv: Sequence[str]) -> None:
     )
     samples = reconstructions.samples(decode, loss, split, _SAMPLES.value)
 
-    output = pathlib.Path(_OUTPUT_DIR.value or run.model_dir / "reconstructions" / _SPLIT.value)
-    files.ensure_directory(output)
+    output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
     about = {
-        "dataset": run.info.name,
+        **other_data.about(run, other),
         "split": _SPLIT.value,
         "checkpoint": pathlib.Path(run.checkpoint).name,
         "step": run.step,
@@ -68,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
         "anchors": loss.anchors,
         "length": loss.length,
     }
-    title = f"{run.info.name}, {_SPLIT.value}, step {run.step}: segments of {loss.length}"
+    title = f"{other_data.title(run, _SPLIT.value, other)}: segments of {loss.length}"
     shown = output / ("reconstructions.md" if run.info.is_text else "reconstructions.png")
     files.write_json(output / "reconstructions.json", {**about, **measured.to_json()})
     reconstructions_report.draw_by_step(measured, output / "by_step.png", title)

@@ -13,12 +13,11 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-from absl import flags
-
 from t2aux.cli import common
 from t2aux.errors import UserError
+from t2aux_ondevice import paths
 
-_OUTPUT_DIR = flags.DEFINE_string(
+_OUTPUT_DIR = common.define_path(
     "output_dir", None, "Folder of results.md, results.html and the figures; DIR/report by default."
 )
 
@@ -29,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
 
     if len(argv) != 2:
         raise UserError("Name one folder of results: `t2aux report DIR`.")
-    folder = pathlib.Path(argv[1])
+    folder = pathlib.Path(paths.local(argv[1], "DIR"))
     output = pathlib.Path(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else folder / "report"
     found = results.read_all(folder)
     for path in report.write(found, output, reconstructions.read_all(folder)):

@@ -13,7 +13,6 @@ Examples:
 
 from __future__ import annotations
 
-import difflib
 import os
 import pathlib
 import re
@@ -24,9 +23,10 @@ from absl import flags, logging
 
 from t2aux import files
 from t2aux.cli import common
-from t2aux.errors import UserError
+from t2aux.errors import UserError, nearest
+from t2aux_ondevice import paths
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of all runs and results.")
+_OUTPUT_DIR = common.define_path("output_dir", None, "Folder of all runs and results.")
 _BUDGET = flags.DEFINE_enum(
     "budget",
     "short",
@@ -54,7 +54,9 @@ def main(argv: Sequence[str]) -> int:
     if not chosen:
         raise UserError(f"No row of {name} matches --rows={_ROWS.value}; --list shows their names.")
     seeds = [_whole(seed) for seed in _SEEDS.value]
-    data_dir = flags.FLAGS.data_dir or os.environ.get("T2AUX_DATA_DIR")
+    data_dir = flags.FLAGS.data_dir
+    if data_dir is None and os.environ.get("T2AUX_DATA_DIR"):
+        data_dir = paths.local(os.environ["T2AUX_DATA_DIR"], "T2AUX_DATA_DIR")
     root = pathlib.Path(_OUTPUT_DIR.value)
     running = runner.Runner(root, _BUDGET.value, _JOBS.value)
     jobs = running.jobs(chosen, seeds, data_dir)
@@ -84,8 +86,8 @@ def _experiment(arguments: Sequence[str], known: Sequence[str]) -> str:
     if len(arguments) != 1:
         raise UserError(f"Name one experiment: {', '.join(names)}.")
     if arguments[0] not in names:
-        near = difflib.get_close_matches(arguments[0], names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}."
+        near = nearest(arguments[0], names)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(names)}."
         raise UserError(f"There is no experiment {arguments[0]!r}: {hint}")
     return arguments[0]
 

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from t2aux.serving.batching import BatchingOptions
     from t2aux.serving.models import ModelConfig
 
-_BASE_PATH = flags.DEFINE_string("model_base_path", None, "Folder with a folder for each version.")
+_BASE_PATH = common.define_path("model_base_path", None, "Folder with a folder for each version.")
 _NAME = flags.DEFINE_string(
     "model_name", None, "What clients call it; the folder's name by default."
 )
-_MODELS = flags.DEFINE_string("model_config_file", None, "A ModelServerConfig: several models.")
+_MODELS = common.define_path("model_config_file", None, "A ModelServerConfig: several models.")
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Where to listen; by default reachable from this machine alone."
 )
@@ -46,7 +46,7 @@ _REST_PORT = flags.DEFINE_integer(
     "rest_api_port", 8501, "Of REST; 0 for any.", lower_bound=0, upper_bound=65535
 )
 _BATCHING = flags.DEFINE_bool("enable_batching", True, "Run requests together.")
-_BATCHING_FILE = flags.DEFINE_string(
+_BATCHING_FILE = common.define_path(
     "batching_parameters_file", None, "BatchingParameters, instead of the flags below."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -65,13 +65,25 @@ _INTRA = flags.DEFINE_integer(
 _POLL = flags.DEFINE_float(
     "file_system_poll_wait_seconds", 1.0, "Between looks for new versions.", lower_bound=0.01
 )
+_RETRY_INTERVAL = flags.DEFINE_integer(
+    "load_retry_interval_micros",
+    60_000_000,
+    "Longest pause before a version that could not be loaded is tried again; the first is 1 s.",
+    lower_bound=0,
+)
+_RETRIES = flags.DEFINE_integer(
+    "max_num_load_retries",
+    None,
+    "How often it is tried again unless its files change; by default as long as it is there.",
+    lower_bound=0,
+)
 _REST_TIMEOUT = flags.DEFINE_integer(
     "rest_api_timeout_in_ms", 30_000, "For a REST request to come and be answered.", lower_bound=1
 )
 _REQUEST_MB = flags.DEFINE_integer(
     "max_request_mb", 64, "Largest request, in MB.", lower_bound=1, upper_bound=2047
 )
-_SSL = flags.DEFINE_string(
+_SSL = common.define_path(
     "ssl_config_file",
     None,
     "An SSLConfig, as TensorFlow Serving's: TLS on both ports, with this key and certificate.",
@@ -85,7 +97,7 @@ _CONNECTIONS = flags.DEFINE_integer(
 _GRACE = flags.DEFINE_float(
     "grace_seconds", 10.0, "For requests in flight when told to stop.", lower_bound=0.0
 )
-_MONITORING = flags.DEFINE_string(
+_MONITORING = common.define_path(
     "monitoring_config_file", None, "A MonitoringConfig; by default Prometheus can read."
 )
 
@@ -98,6 +110,7 @@ def main(argv: Sequence[str]) -> None:
     common.quiet_tensorflow()
     try:
         from t2aux.serving import configuration, server
+        from t2aux.serving.models import Retries
     except ImportError as error:
         if (error.name or "").startswith("t2aux"):
             raise
@@ -122,6 +135,7 @@ def main(argv: Sequence[str]) -> None:
         rest_api_port=_REST_PORT.value,
         batching=_batching(),
         poll_seconds=_POLL.value,
+        retries=Retries(most_seconds=_RETRY_INTERVAL.value / 1e6, most=_RETRIES.value),
         rest_timeout=_REST_TIMEOUT.value / 1000,
         max_request_bytes=_REQUEST_MB.value * 1_000_000,
         max_pending_bytes=max(_PENDING_MB.value, _REQUEST_MB.value) * 1_000_000,

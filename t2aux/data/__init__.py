@@ -7,6 +7,7 @@ names; a user's own `image_folder`, `csv`, `npz` and `idx` files; and `shards`, 
 
 from t2aux.data.loading import SOURCES, load, prepare
 from t2aux.data.split import Batch, Split, user_errors
+from t2aux.data.summary import log_summary
 from t2aux.data.table import Table
 
-__all__ = ["SOURCES", "Batch", "Split", "Table", "load", "prepare", "user_errors"]
+__all__ = ["SOURCES", "Batch", "Split", "Table", "load", "log_summary", "prepare", "user_errors"]

@@ -69,7 +69,7 @@ class Texts:
         labels: int32 [N].
         lengths: int64 [N]: the tokens of each, see `count_tokens`.
         make: Gives an iterator over the N texts, none of them empty.
-        notes: As for `Examples`.
+        notes: As for `Examples`; so are `counts` and `found`.
     """
 
     what: str
@@ -78,6 +78,8 @@ class Texts:
     lengths: np.ndarray
     make: Callable[[], Iterator[str]]
     notes: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
+    found: str = ""
 
     @property
     def dtype(self) -> np.dtype:

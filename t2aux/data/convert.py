@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from t2aux.data import manifest, records
+from t2aux.data import checks, manifest, records
 from t2aux.data.table import Examples
 from t2aux.errors import UserError
 from t2aux.files import write_json
@@ -66,6 +66,7 @@ def convert(
             raise UserError(f"--{name} is {value}: give a number from 1 to 99999.")
     dtype = splits["train"].dtype
     entries: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, dict[str, Any]] = {}
     done, begun = 0, time.monotonic()
 
     def add(count: int) -> None:
@@ -85,8 +86,12 @@ def convert(
                 )
             wanted = shards or -(-examples.nbytes // (shard_mebibytes * _MEBIBYTE))
             count = max(1, min(wanted, len(examples.labels)))
-            entries[split] = _write(split, examples, folder, count, compression, dtype, add)
-        described = manifest.Manifest(folder, info, dtype, compression, entries)
+            values = None if info.is_text else checks.ValueRange()
+            entries[split], sequences = _write(
+                split, examples, folder, count, compression, dtype, add, values
+            )
+            found[split] = _found(split, examples, sequences, values)
+        described = manifest.Manifest(folder, info, dtype, compression, entries, found)
         write_json(folder / manifest.DESCRIPTION, described.to_json())
         files = [entry for split in entries.values() for entry in split]
         logging.info(
@@ -106,9 +111,15 @@ def _write(
     compression: str,
     dtype: np.dtype,
     add: Callable[[int], None],
-) -> list[dict[str, Any]]:
-    """Writes the files of a split and returns what the manifest says of them."""
+    values: checks.ValueRange | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Writes the files of a split.
+
+    Returns:
+        What the manifest says of them, and the number of different sequences: 1, or more.
+    """
     labels = examples.labels
+    different: set[tuple[int, int]] = set()
     sequences = examples.sequences()
     entries = []
     ends = [len(labels) * (number + 1) // count for number in range(count)]
@@ -118,9 +129,15 @@ def _write(
         with _tensorflow_errors(path), records.ShardWriter(path, compression) as writer:
             for label in labels[start:end].tolist():
                 # The ids of a small test split may need fewer bits than those of the training data.
-                writer.write(next(sequences).astype(dtype, copy=False), label)
+                sequence = next(sequences).astype(dtype, copy=False)
+                writer.write(sequence, label)
+                if values is not None:
+                    values.add(sequence)
                 add(1)
+                del sequence
         index = writer.index()
+        if len(different) < 2:
+            different.update(zip(index["crc32"].tolist(), index["steps"].tolist(), strict=True))
         with index_path.open("wb") as file:
             np.save(file, index, allow_pickle=False)
         for written in (path, index_path):
@@ -138,7 +155,21 @@ def _write(
         start = end
     # To its end, where a source has its last checks.
     next(sequences, None)
-    return entries
+    return entries, len(different)
+
+
+def _found(
+    split: str, examples: Examples, different: int, values: checks.ValueRange | None
+) -> dict[str, Any]:
+    """Returns what the manifest says of the data of a split that was written."""
+    notes = [*examples.notes]
+    if values is not None:
+        notes += values.notes(split)
+    if different == 1 and len(examples.labels) > 1:
+        notes.append(checks.all_equal(split, len(examples.labels)))
+    is_real = values is not None and values.least is not None and values.largest is not None
+    span = [float(values.least.min()), float(values.largest.max())] if is_real else None
+    return {"notes": notes, "values": span}
 
 
 @contextlib.contextmanager

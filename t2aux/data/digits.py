@@ -7,6 +7,8 @@ a fifth of each class, drawn with a fixed seed, is the test split.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from t2aux.data.pixels import image_info, image_table
@@ -25,12 +27,13 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    chosen = split_indices(digits.target)[split]
-    chosen = chosen[subset(len(chosen), options.max_examples)]
+    whole = split_indices(digits.target)[split]
+    chosen = whole[subset(len(whole), options.max_examples)]
     pixels = _pixels(digits.images[chosen])
     info = image_info("digits", CLASSES, 1, (SIDE, SIDE), options)
     images = ((f"digit {index}", image) for index, image in zip(chosen, pixels, strict=True))
-    return info, image_table(images, digits.target[chosen], info, resize=True)
+    table = image_table(images, digits.target[chosen], info, resize=True)
+    return info, dataclasses.replace(table, counts=np.bincount(digits.target[whole]))
 
 
 def test_image(index: int) -> tuple[np.ndarray, str]:

@@ -1,4 +1,4 @@
-"""`idx`: the IDX files of MNIST and its relatives, under MNIST's four file names.
+"""`idx`: the IDX files of MNIST and its relatives, under MNIST's four file names or EMNIST's.
 
 Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database": a big-endian header (0x0000, type
 0x08 for unsigned bytes, number of dimensions; the dimensions as 32-bit integers), then the values.
@@ -6,12 +6,15 @@ Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database": a big-endian heade
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
-from typing import IO
+import re
+from typing import IO, NamedTuple
 
 import numpy as np
 
+from t2aux.data import checks
 from t2aux.data.pixels import image_info, image_table, permute
 from t2aux.data.table import (
     DAMAGE,
@@ -28,7 +31,12 @@ from t2aux.errors import UserError
 from t2aux_ondevice import limits
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-_PREFIXES = {"train": "train", "test": "t10k"}
+# What data sets call the four files: train-images-idx3-ubyte, train-images.idx3-ubyte,
+# emnist-letters-test-labels-idx1-ubyte.gz, ...
+_FILE_NAME = re.compile(
+    r"(.*[-_.])?(train|t10k|test)[-_.](images|labels)[-_.]idx([13])[-_.]ubyte(\.gz)?", re.IGNORECASE
+)
+_DIMENSIONS = {"images": "3", "labels": "1"}
 _UNSIGNED_BYTES = 0x08
 
 
@@ -36,10 +44,11 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
     """Reads grey images and labels.
 
     Files: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-    t10k-labels-idx1-ubyte, each possibly with .gz; optionally classes.txt, a name a line.
+    t10k-labels-idx1-ubyte, each possibly with .gz; optionally classes.txt, a name a line. The names
+    may also have the data set before them, "test" for "t10k", dots for hyphens, and capitals.
 
     Raises:
-        UserError: A file is missing, damaged, or contradicts another.
+        UserError: A file is missing, damaged, there twice, or contradicts another.
     """
     folder = require_data_dir("idx", options)
     image_path, label_path = _paths(folder, split)
@@ -66,13 +75,31 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
             f"there are {len(classes)} classes: labels run from 0 to {len(classes) - 1}."
         )
     info = image_info("idx", classes, 1, size, options)
+    counts = np.bincount(labels, minlength=len(classes))
+    notes = _notes(image_path, label_path)
     chosen = subset(len(images), options.max_examples)
     images, labels = images[chosen], labels[chosen]
     if images.shape[1:] == (info.side, info.side) and not info.border:
         rows = images.reshape(len(images), info.length, 1)
-        return info, Table.of_rows(permute(rows, info), labels)
-    named = ((f"Image {i} of {image_path}", image) for i, image in zip(chosen, images, strict=True))
-    return info, image_table(named, labels, info, resize=options.resize)
+        table = Table.of_rows(permute(rows, info), labels)
+    else:
+        named = (
+            (f"Image {i} of {image_path}", image) for i, image in zip(chosen, images, strict=True)
+        )
+        table = image_table(named, labels, info, resize=options.resize)
+    return info, dataclasses.replace(table, counts=counts, notes=notes)
+
+
+def _notes(image_path: pathlib.Path, label_path: pathlib.Path) -> tuple[str, ...]:
+    notes = []
+    if not re.fullmatch(r"(train|t10k)-images-idx3-ubyte(\.gz)?", image_path.name):
+        notes.append(f"The files were found as {image_path.name} and {label_path.name}.")
+    if image_path.name.lower().startswith("emnist"):
+        notes.append(
+            "EMNIST's files hold each image with its rows and columns exchanged: a classifier of "
+            "them must be given such images."
+        )
+    return tuple(notes)
 
 
 def read_array(path: pathlib.Path, dimensions: int) -> np.ndarray:
@@ -128,7 +155,43 @@ def _header(file: IO[bytes], path: pathlib.Path, dimensions: int) -> tuple[int, 
     return shape
 
 
+class _Found(NamedTuple):
+    data_set: str  # What stands before "train" or "test".
+    is_plain: bool  # Not compressed.
+    path: pathlib.Path
+
+
 def _paths(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path]:
-    names = [f"{_PREFIXES[split]}-{part}-ubyte" for part in ("images-idx3", "labels-idx1")]
-    images, labels = (find_file(folder, [name, f"{name}.gz"], "idx") for name in names)
-    return images, labels
+    """Returns the files of images and of labels."""
+    found: dict[str, list[_Found]] = {"images": [], "labels": []}
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise damaged(folder, error) from error
+    for path in paths:
+        match = _FILE_NAME.fullmatch(path.name)
+        if match and (match[2].lower() == "train") == (split == "train"):
+            part = match[3].lower()
+            if match[4] == _DIMENSIONS[part]:
+                found[part].append(_Found((match[1] or "").lower(), not match[5], path))
+    for part, files in found.items():
+        # A file and what it was unpacked from are one.
+        plain = {file.path.name for file in files if file.is_plain}
+        files[:] = [f for f in files if f.is_plain or f.path.name[:-3] not in plain]
+        if not files:
+            prefix = "train" if split == "train" else "t10k"
+            name = f"{prefix}-{part}-idx{_DIMENSIONS[part]}-ubyte"
+            find_file(folder, [name, f"{name}.gz"], "idx")
+        if len(files) > 1:
+            names = checks.listing(file.path.name for file in files)
+            raise UserError(
+                f"{folder} has {len(files)} files of the {split} {part} ({names}): leave the one "
+                "that is meant."
+            )
+    (images,), (labels,) = found["images"], found["labels"]
+    if images.data_set != labels.data_set:
+        raise UserError(
+            f"{images.path} and {labels.path.name} seem to be of different data sets: put the "
+            "labels of the same data set beside the images."
+        )
+    return images.path, labels.path

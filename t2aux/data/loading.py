@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gin
 
-from t2aux.data import digits, idx, image_folder, npz, shards, text_csv
+from t2aux.data import checks, digits, idx, image_folder, npz, shards, text_csv
 from t2aux.data.shards import Shards, ShardSplit
 from t2aux.data.split import Split
 from t2aux.data.table import Examples, Options
 from t2aux.errors import UserError
+from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
 
 SPLITS = ("train", "test")
@@ -45,6 +46,7 @@ def load(
     bucket_batches: int = 16,
     max_examples: int | None = None,
     splits: tuple[str, str] | None = None,
+    allow: Sequence[str] = (),
     info: DatasetInfo | None = None,
 ) -> Split:
     """Reads a split of a data set into memory, or opens one in shards.
@@ -75,6 +77,11 @@ def load(
         splits: For tensorflow-datasets, what it shall read as "train" and as "test", such as
             ("train[:90%]", "train[90%:]"). None for its splits of these names, with "validation"
             in place of a missing "test".
+        allow: What is right although it looks like a mistake, and would be an error: "one_class"
+            (all training examples are of one class), "class_per_example" (more than half as many
+            classes as training examples, and at least 4), "first_row" (the first row of a table is
+            an example, not a header), "missing_labels" (a class named "nan", "None", ... or
+            without a name), "separator" (a table seems to have another separator than commas).
         info: The description of the data that a classifier was trained on. The data is then
             prepared as it says (side, border, grey, permutation, tokens, vocabulary, classes)
             rather than by the arguments above, and must agree with it; images of another size are
@@ -102,10 +109,13 @@ def load(
         vocabulary_size=vocabulary_size,
         max_examples=max_examples,
         splits=splits,
+        allow=allow,
     )
     if isinstance(examples, Shards):
         return ShardSplit(found, examples, bucket_batches)
-    return Split(found, examples.table(), bucket_batches, examples.notes)
+    table = examples.table()
+    notes = (*examples.notes, *checks.of_values(split, found, table))
+    return Split(found, table, bucket_batches, notes)
 
 
 def read(
@@ -122,6 +132,7 @@ def read(
 
     Raises:
         UserError: As for `load`; what is wrong with an image may only be noticed when it is made.
+            What is odd about the values alone (`checks.of_values`) is not looked for.
     """
     if split not in SPLITS:
         raise UserError(f"The split is {split!r}: give one of {', '.join(SPLITS)}.")
@@ -133,7 +144,7 @@ def read(
     if info is not None:
         _check_agreement(found, info)
         found = info
-    return found, examples
+    return found, checks.with_notes(examples, checks.check(split, found, examples, options))
 
 
 def prepare(name: str, data_dir: str | None = None) -> bool:
@@ -191,18 +202,18 @@ def _options(**arguments: object) -> Options:
                 "('train[:90%]', 'train[90%:]')."
             )
         arguments["splits"] = tuple(splits)
+    arguments["allow"] = checks.allowed(arguments["allow"])
     return Options(data_dir=folder, resize=arguments["side"] is not None, **arguments)
 
 
 def folder_of(data_dir: object) -> pathlib.Path | None:
     """Returns the folder that load.data_dir or T2AUX_DATA_DIR name; None where neither does."""
     if data_dir is None:
-        data_dir = os.environ.get("T2AUX_DATA_DIR") or None
-    if data_dir is None:
-        return None
+        data_dir = os.environ.get("T2AUX_DATA_DIR")
+        return pathlib.Path(paths.local(data_dir, "T2AUX_DATA_DIR")) if data_dir else None
     if not isinstance(data_dir, (str, os.PathLike)):
         raise UserError(f"--data_dir (load.data_dir) is {data_dir!r}: give the name of a folder.")
-    return pathlib.Path(data_dir).expanduser()
+    return pathlib.Path(paths.local(data_dir, "load.data_dir"))
 
 
 def _check_whole_number(name: str, value: object, *, least: int, optional: bool = False) -> None:

@@ -9,6 +9,9 @@ train-00000-of-00016.index.npy (`records` describes both), and dataset.json:
   compression      "none" or "zlib"
   splits           for "train" and "test" a list with an entry for each file, in order: examples,
                    steps, bytes, sha256 and index_sha256
+  found            optional; for "train" and "test": notes, what was skipped, guessed or odd when
+                   they were converted, a sentence each, and values, the smallest and the largest
+                   real value (pixels in [0, 1]), or null for texts
 
 The examples of the files, one file after the other, have the order of the source. The files' names
 are made here, never read from dataset.json.
@@ -56,6 +59,7 @@ class Manifest:
         dtype: That of the steps' values.
         compression: One of `records.COMPRESSIONS`.
         splits: For each split an entry for each of its files.
+        found: For each split what was found when it was converted, see above; may be empty.
     """
 
     folder: pathlib.Path
@@ -63,6 +67,7 @@ class Manifest:
     dtype: np.dtype
     compression: str
     splits: dict[str, list[dict[str, Any]]]
+    found: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def step_bytes(self) -> int:
@@ -78,6 +83,7 @@ class Manifest:
             "dtype": self.dtype.name,
             "compression": self.compression,
             "splits": self.splits,
+            "found": self.found,
         }
 
 
@@ -162,7 +168,28 @@ def read(folder: pathlib.Path) -> Manifest:
     for split, entries in splits.items():
         if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
             raise _wrong(path, f"its list of the files of {split} can't be read")
-    return Manifest(folder, info, dtype, found["compression"], splits)
+    told = found.get("found", {})
+    if not isinstance(told, dict) or not all(map(_is_told, told.values())):
+        raise _wrong(path, "what was found in the data can't be read")
+    return Manifest(folder, info, dtype, found["compression"], splits, told)
+
+
+def _is_told(found: Any) -> bool:
+    if not isinstance(found, dict) or found.keys() != {"notes", "values"}:
+        return False
+    notes, values = found["notes"], found["values"]
+    return (
+        isinstance(notes, list)
+        and all(isinstance(note, str) for note in notes)
+        and (
+            values is None
+            or (
+                isinstance(values, list)
+                and len(values) == 2
+                and all(type(value) in (int, float) and abs(value) < 1e39 for value in values)
+            )
+        )
+    )
 
 
 def _is_entry(entry: Any) -> bool:

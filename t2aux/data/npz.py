@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import zipfile
 
 import numpy as np
 
+from t2aux.data import checks
 from t2aux.data.table import Options, Table, find_file, require_data_dir, subset
 from t2aux.errors import UserError
 from t2aux_ondevice.arrays import read_npz
@@ -63,7 +66,8 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
             "(counted from 0): mend the data."
         )
     info = DatasetInfo("npz", "vectors", classes, channels=channels, length=length)
-    return info, Table.of_lengths(values, lengths, labels[chosen])
+    table = Table.of_lengths(values, lengths, labels[chosen])
+    return info, dataclasses.replace(table, counts=np.bincount(labels, minlength=len(classes)))
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -72,7 +76,8 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     for name in ("inputs", "labels"):
         if name not in arrays:
             raise UserError(
-                f"{path} has no array `{name}`: save it with numpy.savez(..., {name}=...)."
+                f"{path} has no array `{name}`{_other_names(path)}: save it with numpy.savez(..., "
+                f"{name}=...)."
             )
     inputs = arrays["inputs"]
     if inputs.ndim == 2:
@@ -89,9 +94,37 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         ):
             raise UserError(
                 f"{path}: {name} is {array.dtype} of the shape {list(array.shape)}: give integers "
-                f"[{len(inputs)}], one for each of the inputs."
+                f"[{len(inputs)}], one for each of the inputs{_how(name, array, len(inputs))}."
             )
     return arrays
+
+
+def _other_names(path: pathlib.Path) -> str:
+    """Says which arrays a file has, whose directory could be read before."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    return f" (only {checks.listing(names)})" if names else ""
+
+
+def _how(name: str, array: np.ndarray, count: int) -> str:
+    """Returns how to make integers [N] of labels or lengths of another shape or type."""
+    kind = array.dtype.kind
+    if kind in "US":
+        return (
+            f": for example, classes, {name} = numpy.unique({name}, return_inverse=True), with the "
+            "names saved as `classes`"
+        )
+    if array.ndim == 2 and len(array) == count and array.shape[1] > 1 and kind in "iufb":
+        if ((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all():
+            return f", not one-hot vectors: {name}.argmax(axis=1)"
+        return ""
+    if array.size == count and kind in "iufb":
+        if kind == "f" and not np.isfinite(array).all():
+            return "; some are NaN or infinite, so correct or leave out these sequences first"
+        if kind == "f" and (array != np.floor(array)).any():
+            return "; some are no whole numbers, so they are not numbers of classes"
+        return f": {name}.ravel().astype(int)"
+    return ""
 
 
 def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...]:
@@ -105,6 +138,13 @@ def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...
                 "labels, or save the names of all classes as `classes`."
             )
         return tuple(str(label) for label in range(largest + 1))
+    if names.dtype.kind == "S":
+        try:
+            names = np.char.decode(names, "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}: classes holds bytes that are not UTF-8: save them with dtype=str."
+            ) from error
     if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) != len(names):
         raise UserError(
             f"{path}: classes is {names.dtype} of the shape {list(names.shape)}: give a list of "

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from t2aux import files
 from t2aux.errors import UserError
 
 COMPRESSIONS = ("none", "zlib")
@@ -53,7 +54,9 @@ class ShardWriter:
         """
         import tensorflow as tf
 
-        self._writer = tf.io.TFRecordWriter(os.fspath(path))
+        own = pathlib.Path(path)
+        with files.for_tensorflow(own.parent) as folder:
+            self._writer = tf.io.TFRecordWriter(os.path.join(folder, own.name))
         self._compress = compression == "zlib"
         self._position = 0
         self._entries: list[tuple[int, int, int, int, int]] = []

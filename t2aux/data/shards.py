@@ -30,10 +30,17 @@ class Shards:
         dtype: That of the steps' values.
         shape: That of a step: (C,), or () for ids.
         places: PLACES [N].
-        notes: Nothing: what was odd was said when they were written.
+        notes: What was skipped, guessed or odd when they were written, a sentence each.
+        counts: As for `Examples`.
+        found: As for `Examples`: nothing.
+        value_range: The smallest and the largest value, as the model sees them; None for ids, and
+            where it was not written.
     """
 
     notes: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
+    found: str = ""
+    value_range: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -155,6 +162,7 @@ class ShardSplit(Split):
     def __init__(self, info: DatasetInfo, shards: Shards, bucket_batches: int = 16) -> None:
         """Wraps shards; see `Split`."""
         self._shards = shards
+        self.notes = shards.notes
         self._describe(info, shards.labels, shards.lengths, bucket_batches)
 
     @property
@@ -170,6 +178,17 @@ class ShardSplit(Split):
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields some megabytes of sequences at a time; see `Split`."""
         return self._shards.chunks()
+
+    def value_range(self) -> tuple[float, float] | None:
+        """The smallest and the largest value as they were when the shards were written."""
+        return self._shards.value_range
+
+    def fingerprints(self) -> np.ndarray:
+        """Returns a number for each sequence; see `Split`. Reads nothing."""
+        places = self._shards.places
+        return places["crc32"].astype(np.uint64) << np.uint64(32) | places["steps"].astype(
+            np.uint64
+        )
 
     def example(self, index: int) -> np.ndarray:
         """Reads sequence `index`; see `Split`. Raises UserError at damage."""
@@ -230,8 +249,15 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Shards]:
         records.read_values(keys, part[-1:], found.step_bytes, found.compression)
         parts.append(part)
     places = np.concatenate(parts)
+    counts = np.bincount(places["label"], minlength=found.info.num_classes)
     places = places[subset(len(places), options.max_examples)]
-    return found.info, Shards(keys, places, found.dtype, found.info.channels, found.compression)
+    shards = Shards(keys, places, found.dtype, found.info.channels, found.compression)
+    shards.counts = counts
+    told = found.found.get(split)
+    if told:
+        shards.notes = tuple(told["notes"])
+        shards.value_range = tuple(told["values"]) if told["values"] else None
+    return found.info, shards
 
 
 def _check_options(options: Options, found: manifest.Manifest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -134,6 +135,22 @@ class Split:
         Each chunk fits in memory; a split in memory is one chunk.
         """
         yield self._table.values, self.lengths
+
+    def value_range(self) -> tuple[float, float] | None:
+        """The smallest and the largest value, as the model sees them; None for ids."""
+        values = self._table.values
+        if self.info.is_text or not len(values):
+            return None
+        scale = 255.0 if values.dtype == np.uint8 else 1.0
+        return float(values.min()) / scale, float(values.max()) / scale
+
+    def fingerprints(self) -> np.ndarray:
+        """Returns a number for each sequence, the same for the same steps, uint64 [N]."""
+        found = [
+            zlib.crc32(np.ascontiguousarray(sequence)) << 32 | len(sequence)
+            for sequence in self._table.sequences()
+        ]
+        return np.array(found, np.uint64)
 
     def example(self, index: int) -> np.ndarray:
         """Returns sequence `index` as the model sees it: float32 [T, C] or int32 ids [T]."""

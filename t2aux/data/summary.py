@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from absl import logging
 
+from t2aux.data import checks
 from t2aux.data.split import Split
 from t2aux.errors import UserError
 from t2aux.files import atomic_write
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 _SHOWN_CHARACTERS = 40
+_SHOWN_CLASSES = 10
 _SHOWN_VECTOR_CHANNELS = 8
 _TEXT_COLUMNS, _TEXT_LINES = 120, 4
 _GREY_CURVE = ("#3b4a6b",)
@@ -35,8 +38,8 @@ def summarise(splits: Mapping[str, Split]) -> str:
         splits: The splits by their names.
 
     Returns:
-        Several lines of text: what a sequence is, the lengths, the memory and the examples of each
-        class in each split.
+        Several lines of text: what a sequence is, the lengths, the range of the values, the memory
+        and the examples of each class in each split.
     """
     info = next(iter(splits.values())).info
     counts = [np.bincount(s.labels, minlength=info.num_classes) for s in splits.values()]
@@ -46,6 +49,7 @@ def summarise(splits: Mapping[str, Split]) -> str:
             (f"length, {what}", *(f"{function(s.lengths):,.0f}" for s in splits.values()))
             for what, function in (("shortest", np.min), ("mean", np.mean), ("longest", np.max))
         ),
+        *_ranges(splits),
         ("memory, MB", *(f"{split.nbytes / 1e6:,.1f}" for split in splits.values())),
     ]
     if info.tokens == "characters":
@@ -57,6 +61,54 @@ def summarise(splits: Mapping[str, Split]) -> str:
         for label, name in enumerate(info.classes)
     ]
     return "\n".join([*_describe(info), "", _table([("", *splits), *rows])])
+
+
+def brief(splits: Mapping[str, Split]) -> list[str]:
+    """Describes the splits of one data set in a few lines, notes among them, for a log.
+
+    Args:
+        splits: As for `summarise`. What is in shards is not read.
+    """
+    info = next(iter(splits.values())).info
+    lines = _describe(info)
+    for name, split in splits.items():
+        lengths = split.lengths
+        line = (
+            f"{name}: {len(split):,} examples, lengths {lengths.min():,} to {lengths.max():,} "
+            f"(mean {lengths.mean():,.0f})"
+        )
+        if (span := split.value_range()) is not None:
+            line += f", values {span[0]:.4g} to {span[1]:.4g}"
+        lines.append(line)
+    counts = [np.bincount(s.labels, minlength=info.num_classes) for s in splits.values()]
+    classes = (
+        f"{name} ({', '.join(f'{count[label]:,}' for count in counts)})"
+        for label, name in enumerate(info.classes)
+    )
+    lines.append(
+        f"{info.num_classes:,} classes ({' and '.join(splits)} examples): "
+        f"{checks.listing(classes, _SHOWN_CLASSES)}"
+    )
+    return lines + [f"Note: {note}" for note in notes(splits)]
+
+
+def log_summary(splits: Mapping[str, Split]) -> None:
+    """Writes `brief` into the log, the notes as warnings."""
+    for line in brief(splits):
+        write = logging.warning if line.startswith("Note: ") else logging.info
+        write("%s", line)
+
+
+def notes(splits: Mapping[str, Split]) -> list[str]:
+    """Returns what is to be said of the splits of one data set, a sentence each.
+
+    Args:
+        splits: "train" and "test", or one of them.
+    """
+    found = [note for split in splits.values() for note in split.notes]
+    if {"train", "test"} <= splits.keys():
+        found += checks.repeated(splits["train"].fingerprints(), splits["test"].fingerprints())
+    return list(dict.fromkeys(found))
 
 
 def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -> None:
@@ -123,6 +175,25 @@ def _describe(info: DatasetInfo) -> list[str]:
         plural = "s" if info.channels != 1 else ""
         lines = [f"{info.name}: sequences of real vectors of {info.channels} channel{plural}"]
     return lines
+
+
+def _ranges(splits: Mapping[str, Split]) -> list[tuple[str, ...]]:
+    """Returns the rows with the smallest and the largest values; none for texts."""
+    if next(iter(splits.values())).info.is_text:
+        return []
+    spans = []
+    for split in splits.values():
+        span = split.value_range()
+        if span is None:  # Shards that were written without it.
+            values = checks.ValueRange()
+            for part, _ in split.chunks():
+                values.add(part)
+            span = float(values.least.min()), float(values.largest.max())
+        spans.append(span)
+    return [
+        ("value, smallest", *(f"{least:.4g}" for least, _ in spans)),
+        ("value, largest", *(f"{largest:.4g}" for _, largest in spans)),
+    ]
 
 
 def _share_of_unknown(split: Split) -> float:

@@ -9,6 +9,7 @@ import lzma
 import os
 import pathlib
 import time
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Protocol, TypeVar
@@ -47,6 +48,7 @@ class Options:
     vocabulary_size: int = 256
     max_examples: int | None = None
     splits: tuple[str, str] | None = None
+    allow: tuple[str, ...] = ()
     info: DatasetInfo | None = None
 
 
@@ -58,10 +60,15 @@ class Examples(Protocol):
         dtype: Of a step's values: uint8 for pixels, float32 for vectors, unsigned for ids.
         nbytes: The bytes of all sequences together.
         notes: What the reader skipped, guessed or found odd, a sentence each.
+        counts: The examples of each class of the whole split, from which `max_examples` took these,
+            int64 [K]; None if they are those of `labels`.
+        found: Where the reader found the examples, for an error about their classes.
     """
 
     labels: np.ndarray
     notes: tuple[str, ...]
+    counts: np.ndarray | None
+    found: str
 
     @property
     def dtype(self) -> np.dtype:
@@ -87,13 +94,15 @@ class Table:
             unsigned integer ids.
         offsets: int64 [N + 1]: sequence i is values[offsets[i]:offsets[i + 1]].
         labels: int32 [N].
-        notes: As for `Examples`.
+        notes: As for `Examples`; so are `counts` and `found`.
     """
 
     values: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
     notes: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
+    found: str = ""
 
     @classmethod
     def of_rows(cls, rows: np.ndarray, labels: np.ndarray) -> Table:
@@ -138,7 +147,7 @@ class Rows:
         labels: int32 [N].
         shape: T and C.
         make: Gives an iterator over N arrays uint8 [T, C]; called once.
-        notes: As for `Examples`.
+        notes: As for `Examples`; so are `counts` and `found`.
     """
 
     what: str
@@ -146,6 +155,8 @@ class Rows:
     shape: tuple[int, int]
     make: Callable[[], Iterator[np.ndarray]]
     notes: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
+    found: str = ""
 
     @property
     def dtype(self) -> np.dtype:
@@ -289,8 +300,16 @@ def read_bytes(path: pathlib.Path) -> bytes:
         raise damaged(path, error) from error
 
 
+def class_key(name: str) -> str:
+    """What two names of one class have in common: the name in Unicode's normal form NFC.
+
+    File systems and editors write "é" as one character or as two.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
-    """Reads a classes.txt, a name a line; None if there is no such file.
+    """Reads a classes.txt, a name a line; None if there is no such file. The names are in NFC.
 
     Raises:
         UserError: It can't be read, is empty, or names a class twice.
@@ -301,7 +320,7 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
-    names = tuple(line.strip() for line in io.StringIO(text) if line.strip())
+    names = tuple(class_key(line.strip()) for line in io.StringIO(text) if line.strip())
     if not names:
         raise UserError(f"{path} is empty: write a class name on each line, or take it away.")
     repeated = [name for index, name in enumerate(names) if name in names[:index]]

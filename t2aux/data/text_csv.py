@@ -7,25 +7,19 @@ need not fit in memory.
 from __future__ import annotations
 
 import array
-import csv
-import io
 import pathlib
-import sys
-import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from t2aux.data import checks, csv_rows
 from t2aux.data.characters import CharacterCounts, Texts, count_tokens, needs_counts, text_info
 from t2aux.data.table import (
-    DAMAGE,
     Options,
     Progress,
     choose,
-    damaged,
     find_file,
-    open_compressed,
     read_class_names,
     require_data_dir,
     subset,
@@ -33,14 +27,7 @@ from t2aux.data.table import (
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-_HEADERS = frozenset({"class", "label", "category"})
-_field_limit_lock = threading.Lock()
-
-
-class _Row(NamedTuple):
-    line: int  # Where it begins, counted from 1.
-    name: str  # Of its class.
-    text: str
+_SHOWN_CLASSES = 10
 
 
 class _Scan(NamedTuple):
@@ -55,6 +42,7 @@ class _Scan(NamedTuple):
     names: np.ndarray
     lengths: np.ndarray
     counts: CharacterCounts
+    layout: csv_rows.Layout
 
 
 def read(split: str, options: Options) -> tuple[DatasetInfo, Texts]:
@@ -64,22 +52,29 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Texts]:
     such as "class","title","content", which are joined by a space. A classes.txt beside them names
     the classes, one a line; a row then gives its class by number, counted from 1, or by name.
     Without it the classes are what the first column of train.csv holds. A first row that begins
-    with "class", "label" or "category" is taken for a header.
+    with "class", "label" or "category", or whose first two columns have usual names of a class and
+    a text, such as "sentiment","review", is taken for a header (unless `options.allow` has
+    "first_row").
 
     Raises:
-        UserError: A file is missing or damaged; a row lacks a column, has an empty text or an
-            unknown class. The message names file and line.
+        UserError: A file is missing or damaged, or not separated by commas; a row lacks a column,
+            has an empty text, or a missing or unknown class; the class of the first row occurs
+            nowhere else. The message names file and line.
     """
     folder = require_data_dir("csv", options)
-    scan = _scan(_find(folder, split), options, count=split == "train")
+    names = read_class_names(folder / "classes.txt")
+    known = frozenset(names or ()) | frozenset(options.info.classes if options.info else ())
+    scan = _scan(_find(folder, split), options, known, count=split == "train")
     train: _Scan | None = scan if split == "train" else None
 
     def training_scan() -> _Scan:
         nonlocal train
-        train = train or _scan(_find(folder, "train"), options, count=True)
+        train = train or _scan(_find(folder, "train"), options, known, count=True)
         return train
 
-    names = read_class_names(folder / "classes.txt")
+    _check_header(scan, options)
+    if names is None and options.info is None and split == "train":
+        _check_first_row(scan, options)
     if names is not None:
         classes = names
     elif options.info is not None:
@@ -93,24 +88,36 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Texts]:
     chosen = subset(len(labels), options.max_examples)
 
     def make() -> Iterator[str]:
-        return (row.text for _, row in choose(_rows(scan.path), chosen))
+        rows = csv_rows.rows(scan.path, options, known)
+        return (row.text for _, row in choose(rows, chosen))
 
-    return info, Texts(str(scan.path), info, labels[chosen], scan.lengths[chosen], make)
+    texts = Texts(
+        str(scan.path),
+        info,
+        labels[chosen],
+        scan.lengths[chosen],
+        make,
+        notes=scan.layout.notes(),
+        counts=np.bincount(labels, minlength=len(classes)),
+    )
+    return info, texts
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:
     return find_file(folder, [f"{split}.csv", f"{split}.csv.gz"], "csv")
 
 
-def _scan(path: pathlib.Path, options: Options, *, count: bool) -> _Scan:
+def _scan(path: pathlib.Path, options: Options, known: frozenset[str], *, count: bool) -> _Scan:
     """Reads a file once; `count`: for the vocabulary, too, if one is to be made."""
+    csv_rows.check_start(path, options)
+    layout = csv_rows.Layout(path)
     lines: dict[str, int] = {}
     numbers: dict[str, int] = {}
     names, lengths = array.array("i"), array.array("q")
     counts = CharacterCounts(options.max_length)
     count = count and needs_counts(options)
     progress = Progress(f"Reading {path}", None)
-    for row in _rows(path):
+    for row in csv_rows.rows(path, options, known, layout):
         lines.setdefault(row.name, row.line)
         names.append(numbers.setdefault(row.name, len(numbers)))
         lengths.append(count_tokens(row.text, options))
@@ -119,51 +126,36 @@ def _scan(path: pathlib.Path, options: Options, *, count: bool) -> _Scan:
         progress.update(len(names))
     if not names:
         raise UserError(f"{path} has no rows: write a class and a text on each line.")
-    return _Scan(path, lines, np.array(names, np.int32), np.array(lengths, np.int64), counts)
+    return _Scan(
+        path, lines, np.array(names, np.int32), np.array(lengths, np.int64), counts, layout
+    )
 
 
-def _rows(path: pathlib.Path) -> Iterator[_Row]:
-    line = 1
-    try:
-        with (
-            open_compressed(path) as file,
-            io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text_file,
-        ):
-            reader = csv.reader(text_file, strict=True)
-            while (cells := _next_cells(reader)) is not None:
-                if cells and not (line == 1 and cells[0].strip().lower() in _HEADERS):
-                    yield _row(path, line, cells)
-                line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {line}: the row is not valid CSV ({error}): mend its quotes."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text near line {line}: save it as UTF-8.") from error
-    except DAMAGE as error:
-        raise damaged(path, error) from error
-
-
-def _next_cells(reader: Iterator[list[str]]) -> list[str] | None:
-    # The limit for the size of a field (128 KiB) is a global of the csv module.
-    with _field_limit_lock:
-        limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        try:
-            return next(reader, None)
-        finally:
-            csv.field_size_limit(limit)
-
-
-def _row(path: pathlib.Path, line: int, cells: list[str]) -> _Row:
-    if len(cells) < 2:
-        raise UserError(
-            f"{path}, line {line}: the row has one column: write a class and a text, separated by "
-            "a comma."
+def _check_header(scan: _Scan, options: Options) -> None:
+    """Raises UserError if what was skipped as a header begins with the name of a class."""
+    name = (scan.layout.header or [None])[0]
+    if name in scan.lines:
+        checks.refuse(
+            options,
+            checks.FIRST_ROW,
+            f"{scan.path}: the first row looks like a header, but its first column, {name!r}, is "
+            f"also the class of line {scan.lines[name]}: if it is a header, name that column "
+            '"label"',
         )
-    text = " ".join(filter(None, (cell.strip() for cell in cells[1:])))
-    if not text:
-        raise UserError(f"{path}, line {line}: the text is empty: mend or delete the row.")
-    return _Row(line, cells[0].strip(), text)
+
+
+def _check_first_row(scan: _Scan, options: Options) -> None:
+    """Raises UserError if the class of the first row occurs nowhere else, as a header's does."""
+    counts = np.bincount(scan.names)
+    # Where most classes have a single example, it is not the first row that is odd.
+    if counts[0] == 1 and counts.max() > 1 and not checks.nearly_one_each(counts):
+        name, line = next(iter(scan.lines.items()))
+        checks.refuse(
+            options,
+            checks.FIRST_ROW,
+            f"{scan.path}, line {line}: the class of the first row, {name!r}, occurs in no other "
+            'row: if the row is a header, name its first column "label", and it is skipped',
+        )
 
 
 def _sorted_names(names: dict[str, int]) -> tuple[str, ...]:
@@ -183,11 +175,17 @@ def _labels(scan: _Scan, classes: tuple[str, ...], *, numbered: bool) -> np.ndar
         key = str(int(name)) if numbered and _is_number(name) else name
         if key not in label_of:
             known = f"one of the {len(classes)} classes"
+            if len(classes) <= _SHOWN_CLASSES:
+                known += f" ({', '.join(map(repr, classes))})"
             if numbered:
                 known = f"a number from 1 to {len(classes)}, or a name in classes.txt"
+            alike = [c for c in classes if checks.look_alike_key(c) == checks.look_alike_key(name)]
+            hint = f", or write {alike[0]!r}" if alike else ""
+            if name == next(iter(scan.lines)):
+                hint += ', or, if it is a header, name its first column "label"'
             raise UserError(
                 f"{scan.path}, line {line}: the class is {name!r}, which is not {known}: mend the "
-                "row."
+                f"row{hint}."
             )
         labels.append(label_of[key])
     return np.array(labels, np.int32)[scan.names]

@@ -215,7 +215,8 @@ def _read_images(source: _Source, split: str, options: Options) -> tuple[Dataset
         (f"Image {index} of {source.name}", example[source.input_key])
         for index, example in choose(examples, chosen)
     )
-    return info, image_rows(images, labels[chosen], info, resize=options.resize)
+    found = image_rows(images, labels[chosen], info, resize=options.resize)
+    return info, dataclasses.replace(found, counts=_counts(labels, source))
 
 
 def _read_texts(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Texts]:
@@ -241,9 +242,19 @@ def _read_texts(source: _Source, split: str, options: Options) -> tuple[DatasetI
         return (text for _, text in choose(_texts(source, part), chosen))
 
     what = f"the split {part!r} of {source.name}"
-    return info, Texts(
-        what, info, labels[chosen].astype(np.int32), np.array(lengths, np.int64)[chosen], make
+    texts = Texts(
+        what,
+        info,
+        labels[chosen].astype(np.int32),
+        np.array(lengths, np.int64)[chosen],
+        make,
+        counts=_counts(labels, source),
     )
+    return info, texts
+
+
+def _counts(labels: np.ndarray, source: _Source) -> np.ndarray:
+    return np.bincount(labels, minlength=len(source.classes))
 
 
 def _texts(source: _Source, part: str) -> Iterator[str]:

@@ -14,7 +14,12 @@ struct Transposed {
   int x_panels = 0;
   int depth = 0;  // P * WIDE
   Buffer kernel;  // [h_panels + x_panels][depth][WIDE]
+  // [D][depth]: the columns of x again where they are few. A panel of them would be mostly zeros,
+  // and as slow as a full one.
+  Buffer few;
 };
+
+constexpr int kFewInputs = 4;
 
 inline Transposed transpose(const float* input, int inputs, const float* recurrent, int hidden,
                             const Pool& pool) {
@@ -24,6 +29,7 @@ inline Transposed transpose(const float* input, int inputs, const float* recurre
   t.x_panels = (inputs + WIDE - 1) / WIDE;
   t.depth = P * WIDE;
   t.kernel = Buffer::zeros(static_cast<int64_t>(t.h_panels + t.x_panels) * t.depth * WIDE);
+  if (inputs <= kFewInputs) t.few = Buffer::zeros(static_cast<int64_t>(inputs) * t.depth);
   pool.run(t.h_panels + t.x_panels, [&](int q) {
     const bool is_h = q < t.h_panels;
     const float* from = is_h ? recurrent : input;
@@ -35,8 +41,10 @@ inline Transposed transpose(const float* input, int inputs, const float* recurre
       for (int p = 0; p < P; ++p) {
         for (int g = 0; g < 4; ++g) {
           for (int u = 0; u < std::min(VEC, hidden - p * VEC); ++u) {
-            to[((static_cast<int64_t>(p) * 4 + g) * VEC + u) * WIDE + k] =
-                row[g * hidden + p * VEC + u];
+            const int64_t at = (static_cast<int64_t>(p) * 4 + g) * VEC + u;
+            const float weight = row[g * hidden + p * VEC + u];
+            to[at * WIDE + k] = weight;
+            if (!is_h && t.few.get()) t.few.get()[static_cast<int64_t>(k) * t.depth + at] = weight;
           }
         }
       }
@@ -231,6 +239,7 @@ class BackwardTile {
   void back(int t, int q) {
     const int slot = slot_of(t);
     const bool is_h = q < weights_.h_panels;
+    if (!is_h && weights_.few.get()) return back_to_few(t);
     // A part of the rows at a time, so that its weights stay in the first cache.
     constexpr int kPanels = 2;
     for (int p = 0; p < cells_.panels; p += kPanels) {
@@ -282,6 +291,26 @@ class BackwardTile {
             g_.x + (static_cast<int64_t>(t) * q_.batch + begin_ + r) * cells_.inputs + begin,
             dx_.get() + static_cast<int64_t>(r) * weights_.x_panels * WIDE + begin,
             sizeof(float) * columns);
+      }
+    }
+  }
+
+  // The gradient with respect to x of few values a step: a dot product each.
+  void back_to_few(int t) {
+    const int slot = slot_of(t);
+    float* to = g_.x + (static_cast<int64_t>(t) * q_.batch + begin_) * cells_.inputs;
+    for (int r = 0; r < rows_; ++r) {
+      for (int k = 0; k < cells_.inputs; ++k) {
+        const float* weights = weights_.few.get() + static_cast<int64_t>(k) * weights_.depth;
+        Vec sum[4] = {};
+        for (int p = 0; p < cells_.panels; ++p, weights += WIDE) {
+          const float* d = dz(p, slot, r);
+          for (int j = 0; j < 4; ++j) sum[j] += load(d + j * VEC) * load(weights + j * VEC);
+        }
+        const Vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+        float value = 0;
+        for (int i = 0; i < VEC; ++i) value += all[i];
+        *to++ = value;
       }
     }
   }

@@ -46,19 +46,21 @@ def library() -> pathlib.Path:
     compiler = _compiler()
     key = _key(compiler)
     folder = files.cache_directory()
-    found = _find(folder, key)
+    found = _find(folder, key) if folder is not None else None
     if found is not None:
         return found
     begin = time.monotonic()
     logging.info("Compiling the LSTM kernel with %s; this is done once.", compiler[0])
     try:
+        if folder is None:
+            raise OSError(None, "HOME is not set, and this user has no home folder")
         folder.mkdir(parents=True, exist_ok=True)
         path = _compile(compiler, folder, key)
     except OSError as error:
         logging.warning(
-            "The kernel's cache directory %s can't be written (%s): the kernel is compiled anew "
+            "The kernel's cache directory%s can't be written (%s): the kernel is compiled again "
             "in every run; set T2AUX_CACHE_DIR to a folder that can be.",
-            folder,
+            f" {folder}" if folder is not None else "",
             error.strerror or error,
         )
         path = _compile_aside(compiler, key)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from absl import logging
 
+from t2aux import files
 from t2aux.errors import UserError
 from t2aux.kernels import build
 
@@ -194,7 +195,8 @@ def _library(mode: str) -> types.ModuleType | None:
 def _load() -> types.ModuleType:
     path = build.library()
     try:
-        return tf.load_op_library(str(path))
+        with files.for_tensorflow(path.parent) as folder:
+            return tf.load_op_library(os.path.join(folder, path.name))
     except (tf.errors.OpError, OSError) as error:
         build.forget(path)
         raise build.BuildError(f"{path} does not load ({str(error).splitlines()[0]})") from error

@@ -13,7 +13,8 @@ import numpy as np
 
 from t2aux.export.warmup import BATCH_SIZES
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.servable import Servable, Signature
+from t2aux.serving.servable import Servable
+from t2aux.serving.signature import Signature
 from t2aux.serving.status import ServingError, invalid
 
 Tensors = dict[str, np.ndarray]
@@ -51,6 +52,7 @@ class _Task:
     inputs: Tensors
     rows: int
     done: asyncio.Future
+    begin: float = dataclasses.field(default_factory=time.perf_counter)
 
     @property
     def row_bytes(self) -> float:
@@ -133,7 +135,8 @@ class Batcher:
         task: _Task,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        key = (servable.name, servable.version, signature.name, _kind(signature, task.inputs))
+        # By the servable itself: a version that was replaced has the name and number of this one.
+        key = (servable, signature.name, _kind(signature, task.inputs))
         batch = self._open.get(key)
         if batch is not None and not batch.has_room(task, self._options.max_batch_size):
             self._close(batch)
@@ -191,7 +194,10 @@ class Batcher:
     async def _run(self, batch: _Batch) -> None:
         rows = [task.rows for task in batch.tasks]
         size = self._filled(sum(rows))
-        self._metrics.batch(batch.servable.name, sum(rows), size)
+        now = time.perf_counter()
+        for task in batch.tasks:
+            self._metrics.queued_for(task.rows, now - task.begin)
+        self._metrics.batch(sum(rows), size)
         try:
             merged = _merged(batch.signature, [task.inputs for task in batch.tasks], size)
             outputs = await self._in_thread(batch.servable.run, batch.signature, merged)

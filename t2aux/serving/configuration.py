@@ -18,6 +18,8 @@ from tensorflow_serving.config import model_server_config_pb2
 from t2aux.errors import UserError
 from t2aux.serving.batching import BatchingOptions
 from t2aux.serving.models import ModelConfig
+from t2aux_ondevice import paths
+from t2aux_ondevice.files import read_text
 
 # Messages that tensorflow-serving-api lacks: their fields, as session_bundle_config.proto and
 # monitoring_config.proto have them.
@@ -41,8 +43,15 @@ def read_models(path: str) -> list[ModelConfig]:
     """Reads --model_config_file, a ModelServerConfig. Raises UserError."""
     message = model_server_config_pb2.ModelServerConfig()
     parse(path, message, "ModelServerConfig")
+    entries = message.model_config_list.config
+    names = {entry.name for entry in entries}
+    if not names or len(names) < len(entries) or not all(e.name and e.base_path for e in entries):
+        raise UserError(
+            f"{path} must have a model_config_list with a name of its own and a base_path for each "
+            "config."
+        )
     configs = []
-    for entry in message.model_config_list.config:
+    for entry in entries:
         policy = entry.model_version_policy
         kind = policy.WhichOneof("policy_choice")
         latest = policy.latest.num_versions or 1
@@ -54,18 +63,11 @@ def read_models(path: str) -> list[ModelConfig]:
         configs.append(
             ModelConfig(
                 entry.name,
-                pathlib.Path(entry.base_path),
+                pathlib.Path(paths.local(entry.base_path, f"The base_path of {entry.name}")),
                 latest,
                 specific,
                 dict(entry.version_labels),
             )
-        )
-    entries = message.model_config_list.config
-    names = {entry.name for entry in entries}
-    if not names or len(names) < len(entries) or not all(e.name and e.base_path for e in entries):
-        raise UserError(
-            f"{path} must have a model_config_list with a name of its own and a base_path for each "
-            "config."
         )
     return configs
 
@@ -181,11 +183,7 @@ def made(file: descriptor_pb2.FileDescriptorProto, name: str) -> Any:
 
 def parse(path: str, message: Any, what: str) -> None:
     """Reads a file in protobuf's text format into a message. Raises UserError."""
-    try:
-        text = pathlib.Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"Can't read {path}: {reason}.") from error
+    text = read_text(path)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
-from aiohttp import web
+from absl import logging
+from aiohttp import http_exceptions, web
 
 from t2aux.serving.status import ServingError
 
 # As long as a client on another continent needs to read an answer and close.
 _LINGER_SECONDS = 1.0
+# Of what is wrong with a request; aiohttp quotes all of it.
+_MOST_QUOTED = 200
+_CLIENTS_MISTAKES = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
 
 
 class Budget:
@@ -59,6 +64,72 @@ class Reservation:
         """Takes more. Raises ServingError as `Budget.take`."""
         self._budget.take(size)
         self.size += size
+
+
+class HttpServer(web.Server):
+    """Answers HTTP requests by one handler, and errors of the protocol itself with JSON as well."""
+
+    def __init__(
+        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any
+    ) -> None:
+        """Prepares.
+
+        Args:
+            handler: Answers a request.
+            **options: Of the connections, as `web.Server` takes them.
+        """
+        cancels = options.pop("handler_cancellation", False)
+        super().__init__(handler, handler_cancellation=cancels, **options)
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        """For a new connection."""
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._options)
+
+
+class _Connection(web.RequestHandler):
+    """A connection whose client is told of its mistakes, and the log only of the server's."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what no handler could answer, such as a request that is no HTTP."""
+        if status >= 500:
+            logging.error("A request failed.", exc_info=exc)
+            told = "The server failed; its log says why."
+        else:
+            lines = (message or "").strip().splitlines() or ["it can't be read"]
+            told = f"Malformed HTTP request: {lines[0].strip().rstrip(':.')[:_MOST_QUOTED]}."
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of another answer was sent")
+        response = error_response(told, status)
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Leaves out what a client sent that is not what its headers say."""
+        if not isinstance(kwargs.get("exc_info"), _CLIENTS_MISTAKES):
+            super().log_exception(*args, **kwargs)
+
+
+def error_response(message: str, status: int) -> web.Response:
+    """An error as TensorFlow Serving's REST API tells it."""
+    return json_response({"error": message}, status)
+
+
+def json_response(value: Any, status: int = 200) -> web.Response:
+    """An answer in JSON, which has no NaN."""
+    return web.Response(
+        body=json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"),
+        status=status,
+        content_type="application/json",
+    )
 
 
 class Listener:

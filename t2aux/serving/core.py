@@ -14,7 +14,8 @@ from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 from t2aux.serving.batching import Batcher
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.models import Models
-from t2aux.serving.servable import CLASSIFY, Servable, Signature
+from t2aux.serving.servable import Servable
+from t2aux.serving.signature import CLASSIFY, Signature
 from t2aux.serving.status import ServingError, invalid
 
 # What a model is called in metrics that nobody serves: clients must not be able to make new ones.
@@ -83,8 +84,7 @@ class Core:
         unknown = sorted(set(wanted or ()) - set(signature.outputs))
         if unknown:
             raise invalid(f"output tensor alias not found in signature: {unknown[0]}")
-        signature.check(inputs)
-        outputs = await self._batcher.run(servable, signature, inputs)
+        outputs = await self._checked("Predict", servable, signature, inputs)
         return {name: outputs[name] for name in wanted} if wanted else outputs
 
     async def classify(
@@ -108,9 +108,21 @@ class Core:
             if not examples:
                 raise invalid("Input is empty.")
             inputs = {"inputs": np.array(examples, object)}
-            signature.check(inputs)
-            outputs = await self._batcher.run(servable, signature, inputs)
+            outputs = await self._checked("Classify", servable, signature, inputs)
             return _answered(servable, signature), outputs["classes"], outputs["scores"]
+
+    async def _checked(
+        self, api: str, servable: Servable, signature: Signature, inputs: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        if signature.reads_examples:  # They are parsed, which others needn't wait for.
+            await asyncio.to_thread(signature.check, inputs)
+        else:
+            signature.check(inputs)
+        begin = time.perf_counter()
+        outputs = await self._batcher.run(servable, signature, inputs)
+        self.metrics.answered(servable.name, api, time.perf_counter() - begin)
+        signature.check_answer(outputs)
+        return outputs
 
     def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of a model's versions, the newest first, or of one. Raises ServingError."""
@@ -132,9 +144,19 @@ class Core:
         return response
 
     async def counted(
-        self, api: str, method: str, model: str, answer: Callable[[], Awaitable]
+        self, entrypoint: str, method: str, model: str, answer: Callable[[], Awaitable]
     ) -> Any:
-        """Awaits what `answer` gives, counts and times it. Any failure becomes a ServingError."""
+        """Awaits what `answer` gives, counts and times it. Any failure becomes a ServingError.
+
+        Args:
+            entrypoint: "GRPC" or "REST".
+            method: "Predict", "Classify", "Regress", "GetModelStatus" or "GetModelMetadata".
+            model: What the client calls it.
+            answer: Gives the answer.
+
+        Raises:
+            ServingError: There is none.
+        """
         begin = time.perf_counter()
         status = "OK"
         try:
@@ -151,7 +173,8 @@ class Core:
             raise ServingError("INTERNAL", "The server failed; its log says why.") from error
         finally:
             known = model if model in self.models.names else _UNKNOWN
-            self.metrics.request(known, api, method, status, time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            self.metrics.request(known, entrypoint, method, status, seconds)
 
 
 def _answered(servable: Servable, signature: Signature) -> model_pb2.ModelSpec:

@@ -43,7 +43,7 @@ async def _answer(
     """Answers within the client's deadline, and says what went wrong as gRPC does."""
     method = _METHODS[type(request)]
     try:
-        counted = core.counted("gRPC", method, request.model_spec.name, lambda: answer(request))
+        counted = core.counted("GRPC", method, request.model_spec.name, lambda: answer(request))
         return await asyncio.wait_for(counted, context.time_remaining())
     except ServingError as error:
         await context.abort(grpc.StatusCode[error.code], error.message)

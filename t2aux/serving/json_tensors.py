@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from t2aux.serving.servable import Signature, TensorSpec
+from t2aux.serving.signature import Signature, TensorSpec
 from t2aux.serving.status import invalid
 
 ROW, COLUMN = "row", "column"
+# numpy's arrays have as many dimensions, in every version of it.
+_DEEPEST = 32
+_JSON_TYPES = {
+    bool: "true or false",
+    bytes: "strings",
+    dict: "objects",
+    float: "numbers with a decimal point",
+    int: "whole numbers",
+    list: "lists",
+    str: "strings",
+    type(None): "null",
+}
+_NO_SPACE = str.maketrans("", "", " \t\n\v\f\r")
 
 
 def parse(body: bytes) -> dict[str, Any]:
     """A request's JSON object. Raises ServingError."""
     try:
-        value = json.loads(body)
+        value = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(value, dict):
@@ -28,6 +40,16 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(name, str) or not _is_unicode(name):
         raise invalid("'signature_name' key must be a string value.")
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; readers differ in which of two equal names they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise invalid(f"JSON Parse error: an object has the name {twice!r} twice.")
+    return found
 
 
 def predict_inputs(
@@ -47,10 +69,13 @@ def predict_inputs(
     """
     if "instances" in request and "inputs" in request:
         raise invalid("Not formatted correctly: expecting only one of 'instances' and 'inputs'.")
-    if "instances" in request:
-        return _rows(request["instances"], signature), ROW
-    if "inputs" in request:
-        return _columns(request["inputs"], signature), COLUMN
+    try:
+        if "instances" in request:
+            return _rows(request["instances"], signature), ROW
+        if "inputs" in request:
+            return _columns(request["inputs"], signature), COLUMN
+    except RecursionError as error:
+        raise invalid("The lists of the request are nested too deeply.") from error
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
@@ -71,9 +96,11 @@ def predict_answer(outputs: dict[str, np.ndarray], form: str) -> dict[str, Any]:
 
 def examples(request: dict[str, Any]) -> list[bytes]:
     """The serialized tf.Examples of a classify request. Raises ServingError."""
-    given = request.get("examples")
+    if "examples" not in request:
+        raise invalid("When method is classify, key 'examples' is expected and was not found.")
+    given = request["examples"]
     if not isinstance(given, list) or not given:
-        raise invalid("When method is classify, key 'examples' is expected and was not found")
+        raise invalid("Expecting 'examples' value to be a list with at least one entry.")
     context = request.get("context", {})
     if not isinstance(context, dict):
         raise invalid("'context' is not a JSON object.")
@@ -99,9 +126,9 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
     example = tf.train.Example()
     for name, value in {**context, **item}.items():
         values = value if isinstance(value, list) else [value]
-        values = [_feature_value(v) for v in values]
         if not _is_unicode(name):
             raise invalid("The name of a feature is not valid Unicode.")
+        values = [_feature_value(name, v) for v in values]
         feature = example.features.feature[name]
         kinds = {type(v) for v in values}
         if kinds == {bytes}:
@@ -119,15 +146,18 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
                 "numbers with a decimal point."
             )
         elif kinds:
-            raise invalid(f"The feature {name!r} holds values that are no numbers or strings.")
+            raise invalid(
+                f"The feature {name!r} holds {_told(kinds - {bytes, int, float})} and must hold "
+                "numbers or strings."
+            )
     return example
 
 
-def _feature_value(value: Any) -> Any:
+def _feature_value(name: str, value: Any) -> Any:
     """A value as the list of a feature takes it: true and false are whole numbers there."""
     if isinstance(value, bool):
         return int(value)
-    return _bytes_of(value) if isinstance(value, (dict, str)) else value
+    return _bytes_of(f"feature {name!r}", value) if isinstance(value, (dict, str)) else value
 
 
 def _is_unicode(text: str) -> bool:
@@ -183,55 +213,124 @@ def _spec(signature: Signature) -> TensorSpec:
 def _tensor(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
     """A (nested) list as an array of the signature's type."""
     if spec.dtype == tf.string:
-        return _string_array(name, _strings(value))
-    try:
-        array = np.array(value)
-    except ValueError as error:
-        raise invalid(
-            f"The tensor {name!r} has rows of different lengths: fill them up."
-        ) from error
-    except OverflowError as error:
-        raise invalid(f"A number in the tensor {name!r} is out of range.") from error
-    if array.dtype.kind not in "iufb" or not array.size:
-        raise invalid(f"The tensor {name!r} is no list of numbers.")
+        return _string_array(name, _strings(name, value))
     wanted = np.dtype(spec.numpy_dtype)
+    _check_kinds(name, _kinds(value), spec)
+    if _depth(value) > _DEEPEST:
+        raise invalid(f"The lists of the input {name!r} are nested too deeply.")
+    try:
+        # Whole numbers of any size are floats, as in JSON.
+        array = np.array(value, np.float64 if wanted.kind == "f" else None)
+    except ValueError as error:
+        raise invalid(f"The input {name!r} has rows of different lengths: fill them up.") from error
+    except OverflowError as error:
+        raise invalid(f"A number in the input {name!r} is out of range.") from error
+    if not array.size:
+        raise invalid(f"The input {name!r} is empty.")
+    if array.dtype.kind == "O":
+        raise invalid(f"A number in the input {name!r} is out of range.")
     if wanted.kind in "iu":
         limits = np.iinfo(wanted)
-        if array.dtype.kind not in "iu" or array.min() < limits.min or array.max() > limits.max:
-            raise invalid(f"The tensor {name!r} is not of type {spec.dtype.name}.")
-    elif (wanted.kind == "b") != (array.dtype.kind == "b"):
-        raise invalid(f"The tensor {name!r} is not of type {spec.dtype.name}.")
-    with np.errstate(over="ignore"):  # What becomes infinite is refused later.
+        if array.min() < limits.min or array.max() > limits.max:
+            raise invalid(f"A number in the input {name!r} is out of {spec.dtype.name}'s range.")
+    elif wanted.kind == "f":
+        most = 2 ** (np.finfo(wanted).nmant + 1) - 1
+        if np.abs(array).max() > most and (lost := _too_precise(value, most)) is not None:
+            raise invalid(
+                f"Cannot convert JSON value: {lost} to {spec.dtype.name} without loss of precision "
+                f"(input {name!r})."
+            )
+    with np.errstate(over="ignore", invalid="ignore"):  # What becomes infinite is refused later.
         return array.astype(wanted)
 
 
+def _kinds(value: Any) -> set[type]:
+    """The types of all values in nested lists."""
+    if not isinstance(value, list):
+        return {type(value)}
+    found = set(map(type, value))
+    if list in found:
+        found.remove(list)
+        for part in value:
+            if isinstance(part, list):
+                found |= _kinds(part)
+    return found
+
+
+def _check_kinds(name: str, kinds: set[type], spec: TensorSpec) -> None:
+    """Types are converted where TensorFlow Serving does: whole numbers to any number, no others."""
+    if spec.dtype.is_floating:
+        right, wanted = {int, float}, "numbers"
+    elif spec.dtype.is_bool:
+        right, wanted = {bool}, "true or false"
+    else:
+        right, wanted = {int}, "whole numbers"
+    if kinds - right:
+        raise invalid(
+            f"The input {name!r} holds {_told(kinds - right)} and must hold {wanted} "
+            f"({spec.dtype.name})."
+        )
+
+
+def _told(kinds: set[type]) -> str:
+    return " and ".join(sorted(_JSON_TYPES.get(kind, kind.__name__) for kind in kinds))
+
+
+def _depth(value: Any) -> int:
+    depth = 0
+    while isinstance(value, list) and value:
+        value, depth = value[0], depth + 1
+    return depth
+
+
+def _too_precise(value: Any, most: int) -> int | None:
+    """A whole number of 64 bits that is too large for a float to hold each like it, or None."""
+    if isinstance(value, list):
+        found = (_too_precise(part, most) for part in value)
+        return next((number for number in found if number is not None), None)
+    return value if type(value) is int and most < abs(value) < 2**64 else None
+
+
 def _string_array(name: str, strings: Any) -> np.ndarray:
-    if not isinstance(strings, list):
-        return np.array(strings)
+    if _depth(strings) > _DEEPEST:
+        raise invalid(f"The lists of the input {name!r} are nested too deeply.")
     try:
         array = np.array(strings, object)
     except ValueError:
         array = np.empty([1], object)
     if not all(isinstance(string, bytes) for string in array.flat):
-        raise invalid(f"The tensor {name!r} has rows of different lengths: fill them up.")
+        raise invalid(f"The input {name!r} has rows of different lengths: fill them up.")
     return array
 
 
-def _strings(value: Any) -> Any:
+def _strings(name: str, value: Any) -> Any:
     if isinstance(value, list):
-        return [_strings(v) for v in value]
-    return _bytes_of(value)
+        return [_strings(name, v) for v in value]
+    return _bytes_of(f"input {name!r}", value)
 
 
-def _bytes_of(value: Any) -> bytes:
+def _bytes_of(what: str, value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if _is_b64(value) and isinstance(value["b64"], str):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise invalid("Unable to base64 decode") from error
-    raise invalid("Expecting a string or an object {'b64': ...}.")
+        return _decoded(what, value["b64"])
+    raise invalid(
+        f"The {what} holds {_told({type(value)})} and must hold strings, or objects "
+        "{'b64': ...} with a string of base64."
+    )
+
+
+def _decoded(what: str, text: str) -> bytes:
+    """Bytes of base64, with white space anywhere and padding or none, as Abseil reads it."""
+    text = text.translate(_NO_SPACE)
+    content = text.rstrip("=")
+    missing = -len(content) % 4
+    try:
+        if missing == 3 or len(text) - len(content) not in (0, missing):
+            raise ValueError
+        return base64.b64decode(content + "=" * missing, validate=True)
+    except ValueError as error:
+        raise invalid(f"Unable to base64 decode: the {what} holds what is no base64.") from error
 
 
 def _is_b64(value: Any) -> bool:

@@ -1,6 +1,11 @@
-"""What the server tells Prometheus, by TensorFlow Serving's names where it has an equal."""
+"""What the server tells Prometheus: TensorFlow Serving's metrics, by its names and labels.
+
+Times are in microseconds, as there. What TensorFlow Serving has no equal of begins with t2aux_.
+"""
 
 from __future__ import annotations
+
+import re
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,8 +20,22 @@ from prometheus_client import (
 # They would double the page.
 disable_created_metrics()
 
-_PREFIX = ":tensorflow:serving:"
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_SERVING = ":tensorflow:serving:"
+_BATCHING = f"{_SERVING}batching_session:"
+_CORE = ":tensorflow:core:"
+_LOADING = ":tensorflow:cc:saved_model:"
+# The limits of TensorFlow Serving's own histograms.
+_LATENCIES = [10.0 * 1.8**i for i in range(33)]
+_QUEUING = [100.0 * 1.2**i for i in range(52)]
+_RUNS = [1000.0 * 2**i for i in range(20)]
+_SIZES = [2.0**i for i in range(14)]
+# Its names for what TensorFlow's session and the threads of batches are called.
+_RUNTIME = "TF1"
+_THREAD_POOL = "batch_threads"
+# Requests of these are counted; of others, none.
+_INFERENCE = ("Predict", "Classify", "Regress")
+# prometheus_client puts it behind the name of every counter, TensorFlow Serving behind none.
+_TOTAL = re.compile(rb"^(# (?:HELP|TYPE) )?(:tensorflow:[\w:]+)_total\b", re.M)
 
 
 class Metrics:
@@ -26,66 +45,123 @@ class Metrics:
         """Makes a registry of its own, so that several servers in a process don't mix."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._requests = Counter(
-            f"{_PREFIX}request_count",
-            "Requests by model, API (gRPC or REST), method and status.",
-            ["model_name", "API", "entrypoint", "status"],
-            registry=self._registry,
+        self._requests = self._counter(
+            f"{_SERVING}request_count", "Requests by model and status.", "model_name", "status"
         )
-        self._latency = Histogram(
-            f"{_PREFIX}request_latency",
-            "Microseconds from a request's arrival to its answer.",
-            ["model_name", "API", "entrypoint"],
-            buckets=[10.0 * 1.8**i for i in range(33)],
-            registry=self._registry,
+        self._latency = self._histogram(
+            f"{_SERVING}request_latency",
+            "From a request's arrival to its answer, where there is one.",
+            _LATENCIES,
+            *("model_name", "API", "entrypoint"),
         )
-        self._batches = Histogram(
-            f"{_PREFIX}batching_session:processed_batch_size",
-            "Sequences of a batch, without those that fill it up.",
-            ["model_name"],
-            buckets=_SIZES,
-            registry=self._registry,
+        self._runtime = self._histogram(
+            f"{_SERVING}runtime_latency",
+            "What the model, and waiting for a batch, takes of a request.",
+            _LATENCIES,
+            *("model_name", "API", "runtime"),
         )
-        self._padding = Counter(
-            f"{_PREFIX}batching_session:padding_size",
-            "Rows that filled batches up to an allowed size.",
-            ["model_name"],
-            registry=self._registry,
+        self._graph_runs = self._counter(f"{_CORE}graph_runs", "Runs of graphs.")
+        self._graph_time = self._counter(f"{_CORE}graph_run_time_usecs", "Time of all runs.")
+        self._graph_times = self._histogram(
+            f"{_CORE}graph_run_time_usecs_histogram", "Time of a run.", _RUNS
+        )
+        self._queuing = self._histogram(
+            f"{_BATCHING}queuing_latency",
+            "How long a request waited for its batch to run.",
+            _QUEUING,
+            "thread_pool_name",
+        )
+        self._batch_runs = self._counter(f"{_BATCHING}wrapped_run_count", "Runs of batches.")
+        self._input_sizes = self._histogram(
+            f"{_BATCHING}input_batch_size", "Sequences of a request.", _SIZES
+        )
+        self._batch_sizes = self._histogram(
+            f"{_BATCHING}processed_batch_size", "Sequences of a batch, filled up.", _SIZES
+        )
+        self._padding = self._histogram(
+            f"{_BATCHING}padding_size",
+            "Sequences that filled a batch up, by its size with them.",
+            [0.0, *_SIZES],
+            "execution_batch_size",
+        )
+        self._loads = self._counter(
+            f"{_LOADING}load_attempt_count", "Loads of versions.", "model_path", "status"
+        )
+        self._load_time = self._counter(
+            f"{_LOADING}load_latency", "Time of a version's loads.", "model_path"
+        )
+        self._warm_up = self._histogram(
+            f"{_SERVING}model_warmup_latency",
+            "Time of a version's warm-up requests.",
+            _LATENCIES,
+            *("model_path", "status"),
         )
         self._queue = Gauge(
-            f"{_PREFIX}batching_session:queued_batches",
+            "t2aux_serve_queued_batches",
             "Batches that wait for a thread or for more requests.",
             registry=self._registry,
         )
-        self._runs = Histogram(
-            ":tensorflow:core:graph_run_time",
-            "Seconds of a run of the graph.",
-            registry=self._registry,
-        )
         self._versions = Gauge(
-            f"{_PREFIX}loaded_version",
+            "t2aux_serve_loaded_version",
             "1 for a version that is served.",
             ["model_name", "version"],
             registry=self._registry,
         )
 
-    def request(self, model: str, api: str, method: str, status: str, seconds: float) -> None:
-        """A request was answered; `status` is "OK" or an error's code."""
-        self._requests.labels(model, api, method, status).inc()
-        self._latency.labels(model, api, method).observe(1e6 * seconds)
+    def request(
+        self, model: str, entrypoint: str, method: str, status: str, seconds: float
+    ) -> None:
+        """A request was answered.
 
-    def batch(self, model: str, rows: int, filled: int) -> None:
+        Args:
+            model: Its model's name.
+            entrypoint: "GRPC" or "REST".
+            method: "Predict" or another.
+            status: "OK" or an error's code.
+            seconds: From its arrival to its answer.
+        """
+        is_inference = method in _INFERENCE
+        if is_inference:
+            self._requests.labels(model, status).inc()
+        if status != "OK" or not (is_inference or entrypoint == "REST"):
+            return
+        api = method if is_inference else ""
+        api = api.lower() if entrypoint == "REST" else api
+        self._latency.labels(model, api, entrypoint).observe(1e6 * seconds)
+
+    def answered(self, model: str, api: str, seconds: float) -> None:
+        """A model has answered a request of "Predict" or "Classify"."""
+        self._runtime.labels(model, api, _RUNTIME).observe(1e6 * seconds)
+
+    def queued_for(self, rows: int, seconds: float) -> None:
+        """A request of `rows` sequences has waited for its batch."""
+        self._input_sizes.observe(rows)
+        self._queuing.labels(_THREAD_POOL).observe(1e6 * seconds)
+
+    def batch(self, rows: int, filled: int) -> None:
         """A batch of `rows` sequences runs, filled up to `filled`."""
-        self._batches.labels(model).observe(rows)
-        self._padding.labels(model).inc(filled - rows)
+        self._batch_runs.inc()
+        self._batch_sizes.observe(filled)
+        self._padding.labels(str(filled)).observe(filled - rows)
 
     def ran(self, seconds: float) -> None:
         """A graph ran."""
-        self._runs.observe(seconds)
+        self._graph_runs.inc()
+        self._graph_time.inc(round(1e6 * seconds))
+        self._graph_times.observe(1e6 * seconds)
 
     def queued(self, batches: int) -> None:
         """So many batches wait."""
         self._queue.set(batches)
+
+    def load(self, path: str, is_loaded: bool, seconds: float) -> None:
+        """A version's folder was loaded, or could not be."""
+        self._loads.labels(path, "success" if is_loaded else "fail").inc()
+        self._load_time.labels(path).inc(round(1e6 * seconds))
+
+    def warmed_up(self, path: str, status: str, seconds: float) -> None:
+        """A version's warm-up requests ran; `status` is "OK" or an error's code."""
+        self._warm_up.labels(path, status).observe(1e6 * seconds)
 
     def loaded(self, model: str, version: int, is_loaded: bool) -> None:
         """A version is served from now on, or no longer."""
@@ -96,4 +172,10 @@ class Metrics:
 
     def text(self) -> bytes:
         """In Prometheus's text format."""
-        return generate_latest(self._registry)
+        return _TOTAL.sub(rb"\1\2", generate_latest(self._registry))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, limits: list[float], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, buckets=limits, registry=self._registry)

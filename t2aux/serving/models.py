@@ -6,19 +6,27 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import math
 import pathlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor
+from typing import Any, TypeVar
 
 from absl import logging
 
 from t2aux.errors import UserError
+from t2aux.serving import content
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.servable import Servable
 from t2aux.serving.status import ServingError, invalid
 
+_T = TypeVar("_T")
+
 # The states of a version, as in TensorFlow Serving's ModelVersionStatus.
 LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
+# TensorFlow Serving's versions are of 64 bits; a folder with a longer number is none.
+_LARGEST = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,24 +47,46 @@ class ModelConfig:
     specific: tuple[int, ...] | None = ()
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def aspired(self) -> dict[int, pathlib.Path]:
-        """The versions that should be served, of those that are there, in rising order.
+    def folders(self) -> dict[int, pathlib.Path]:
+        """The versions that are there, in rising order; names may begin with zeros.
 
-        Each with its folder, whose name may begin with zeros.
+        Raises:
+            OSError: The base path can't be read.
         """
-        try:
-            entries = list(self.base_path.iterdir())
-        except OSError as error:
-            reason = error.strerror or error
-            logging.warning("Can't read the versions of %s: %s.", self.name, reason)
-            return {}
-        folders = {int(p.name): p for p in sorted(entries) if p.name.isdecimal() and p.is_dir()}
-        found = sorted(folders)
+        entries = sorted(self.base_path.iterdir())
+        found = {int(p.name): p for p in entries if p.name.isdecimal() and p.is_dir()}
+        return {number: found[number] for number in sorted(found) if number <= _LARGEST}
+
+    def aspired(self, folders: Mapping[int, pathlib.Path]) -> dict[int, pathlib.Path]:
+        """Those of `folders` that should be served."""
+        found = list(folders)
         if self.specific:
             found = [version for version in found if version in self.specific]
         elif self.specific is not None:
             found = found[-self.latest :]
         return {version: folders[version] for version in found}
+
+
+@dataclasses.dataclass(frozen=True)
+class Retries:
+    """When a version that could not be loaded is tried again; changed files are tried at once.
+
+    Attributes:
+        first_seconds: The pause after the first failure; each is twice the one before it.
+        most_seconds: The longest pause.
+        most: How often; None: as long as the version is wanted.
+    """
+
+    first_seconds: float = 1.0
+    most_seconds: float = 60.0
+    most: int | None = None
+
+    def pause(self, failures: int) -> float:
+        """Seconds until the next try, after so many failures."""
+        if self.most is not None and failures > self.most:
+            return math.inf
+        # A power above this is longer than anybody waits.
+        return min(self.first_seconds * 2.0 ** min(failures - 1, 60), self.most_seconds)
 
 
 @dataclasses.dataclass
@@ -84,23 +114,59 @@ class Version:
         self.idle.set()
 
 
+@dataclasses.dataclass
+class _Folder:
+    """What is known of a version's folder.
+
+    Attributes:
+        seen: What was there when it was last looked at.
+        served: What was there when what is served was loaded.
+        digest: Of what is served; "" where nothing is.
+        failures: How often what is there could not be loaded.
+        next_try: When it is tried again, by `time.monotonic`.
+        told: The reason that was logged last.
+    """
+
+    seen: content.Look | None = None
+    served: content.Look | None = None
+    digest: str = ""
+    failures: int = 0
+    next_try: float = 0.0
+    told: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    digest: str
+    servable: Servable | None = None  # None: it is what is served already.
+    warmed: int = 0
+
+
 class Models:
     """Loads what should be served, and unloads what should no longer be."""
 
-    def __init__(self, configs: Sequence[ModelConfig], loader: Executor, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        loader: Executor,
+        metrics: Metrics,
+        retries: Retries | None = None,
+    ) -> None:
         """Serves nothing yet; see `poll`.
 
         Args:
             configs: The models.
             loader: Where versions are loaded, beside the threads that answer requests.
             metrics: Told of versions.
+            retries: See `Retries`.
         """
         self._configs = {config.name: config for config in configs}
         self._loader = loader
         self._metrics = metrics
         self._versions: dict[str, dict[int, Version]] = {name: {} for name in self._configs}
-        # What could not be loaded is tried again when it has changed.
-        self._tried: dict[tuple[str, int], float] = {}
+        self._folders: dict[tuple[str, int], _Folder] = {}
+        self._retries = retries or Retries()
+        self._unreadable: dict[str, str] = {}
         self._unloading: set[asyncio.Task] = set()
 
     @property
@@ -152,24 +218,55 @@ class Models:
             if not found.in_flight:
                 found.idle.set()
 
+    async def start(self, pause: float) -> None:
+        """Loads what is there, and waits for what is still being copied where nothing else is.
+
+        Args:
+            pause: Seconds between looks.
+        """
+        await self.poll()
+        waited: set[str] = set()
+        while arriving := [n for n in self._configs if not self.available(n) and self._arriving(n)]:
+            for name in set(arriving) - waited:
+                version = self._arriving(name)[-1]
+                logging.info("Waiting for version %d of %s to be all there.", version, name)
+            waited |= set(arriving)
+            await asyncio.sleep(pause)
+            await self.poll()
+
     async def poll(self) -> None:
         """Looks for versions once: loads new ones, then unloads those they replace."""
         for name, config in self._configs.items():
-            aspired = config.aspired()
-            if not aspired:
-                continue  # What is served goes on.
-            for number, directory in aspired.items():
+            try:
+                folders = await self._in_loader(config.folders)
+            except OSError as error:  # What is served goes on.
+                self._tell_unreadable(name, str(error.strerror or error))
+                continue
+            self._unreadable.pop(name, None)
+            wanted = config.aspired(folders)
+            for number, directory in wanted.items():
                 await self._ensure(config, number, directory)
+            tried = set(wanted)
+            # Where the newest can't be loaded at the start, one before it is better than none.
+            if config.specific == ():
+                for number in sorted(folders.keys() - tried, reverse=True):
+                    if self.available(name):
+                        break
+                    await self._ensure(config, number, folders[number])
+                    tried.add(number)
+            self._forget(name, tried)
             # An old version goes when there is one that takes its place.
-            if aspired.keys() & set(self.available(name)):
-                for number in set(self.available(name)) - aspired.keys():
+            if wanted.keys() & set(self.available(name)):
+                for number in set(self.available(name)) - wanted.keys():
                     self._retire(name, self._versions[name][number])
+                    self._metrics.loaded(name, number, False)
 
     async def close(self) -> None:
         """Unloads everything, after the requests in flight."""
         for name in self._configs:
             for number in self.available(name):
                 self._retire(name, self._versions[name][number])
+                self._metrics.loaded(name, number, False)
         await asyncio.gather(*self._unloading)
 
     def check(self) -> None:
@@ -184,35 +281,145 @@ class Models:
                 "`t2aux export --export_dir` made, with a folder for each version."
             )
 
-    async def _ensure(self, config: ModelConfig, number: int, directory: pathlib.Path) -> None:
-        known = self._versions[config.name].get(number)
-        if known is not None and known.state in (AVAILABLE, LOADING):
-            return
-        try:
-            changed = (directory / "saved_model.pb").stat().st_mtime
-        except OSError:
-            changed = 0.0
-        if self._tried.get((config.name, number)) == changed and known is not None and known.error:
-            return
-        self._tried[config.name, number] = changed
-        version = self._versions[config.name][number] = Version(number)
+    def _arriving(self, name: str) -> list[int]:
+        return sorted(n for n, v in self._versions[name].items() if v.state == LOADING)
+
+    async def _in_loader(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Runs what may read files."""
         loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._loader, function, *arguments)
+
+    async def _ensure(self, config: ModelConfig, number: int, directory: pathlib.Path) -> None:
+        """Serves what is in a version's folder, unless it is served, not whole, or has failed."""
+        name = config.name
+        folder = self._folders.setdefault((name, number), _Folder())
+        version = self._versions[name].get(number)
+        is_served = version is not None and version.state == AVAILABLE
+        before, seen = folder.seen, await self._in_loader(content.look, directory)
+        folder.seen = seen
+        if is_served and seen == folder.served:
+            folder.failures, folder.told = 0, ""
+            return
+        if not is_served and (version is None or version.error is None or seen != before):
+            self._versions[name][number] = Version(number)
+        if seen != before:
+            folder.failures, folder.next_try = 0, 0.0
+        elif folder.failures and time.monotonic() < folder.next_try:
+            return
+        is_quiet = before is not None and seen.files == before.files
+        digest = folder.digest if is_served else ""
         try:
-            version.servable, warmed = await loop.run_in_executor(
-                self._loader, _loaded, config.name, number, directory
+            loaded = await self._in_loader(
+                self._load, name, number, directory, seen, is_quiet, digest
             )
         except ServingError as error:
-            version.state, version.error = END, error
-            logging.error("Can't serve version %d of %s: %s", number, config.name, error.message)
+            self._failed(name, number, folder, error)
             return
-        version.state = AVAILABLE
-        self._metrics.loaded(config.name, number, True)
-        logging.info("Serving version %d of %s (%d warm-up requests).", number, config.name, warmed)
+        if loaded is None:
+            return  # It is still being copied.
+        folder.served, folder.digest, folder.failures, folder.told = seen, loaded.digest, 0, ""
+        if loaded.servable is None:
+            return
+        if is_served:
+            self._retire(name, self._versions[name][number])
+        self._versions[name][number] = Version(number, AVAILABLE, servable=loaded.servable)
+        self._metrics.loaded(name, number, True)
+        warmed = loaded.warmed
+        logging.info("Serving version %d of %s (%d warm-up requests).", number, name, warmed)
+
+    def _load(
+        self,
+        name: str,
+        number: int,
+        directory: pathlib.Path,
+        seen: content.Look,
+        is_quiet: bool,
+        served: str,
+    ) -> _Loaded | None:
+        """Loads what is in a version's folder, if it is all there.
+
+        Args:
+            name: The model's.
+            number: The version's.
+            directory: The version's folder.
+            seen: What is in it.
+            is_quiet: Whether that has not changed since the look before.
+            served: The digest of what is served already, or "".
+
+        Returns:
+            What was loaded; None where it is still being copied.
+
+        Raises:
+            ServingError: It is not whole and has stopped changing, or can't be loaded.
+        """
+        found = content.read(directory, seen)
+        if not is_quiet and not found.is_proven:
+            return None
+        try:
+            if found.missing:
+                raise ServingError(
+                    "FAILED_PRECONDITION",
+                    f"The version in {directory} is not whole: {found.missing}.",
+                )
+            if found.digest == served:
+                return _Loaded(found.digest)
+            loaded = self._load_now(name, number, directory, found.digest)
+        except ServingError:
+            if content.look(directory).files != seen.files:
+                return None
+            raise
+        # What changed while it was read may be half of each.
+        return loaded if content.look(directory) == seen else None
+
+    def _load_now(self, name: str, number: int, directory: pathlib.Path, digest: str) -> _Loaded:
+        path, begin, is_loaded = str(directory), time.perf_counter(), False
+        try:
+            servable = Servable(name, number, directory)
+            is_loaded = True
+        finally:
+            self._metrics.load(path, is_loaded, time.perf_counter() - begin)
+        begin, status, warmed = time.perf_counter(), "OK", 0
+        try:
+            warmed = servable.warm_up()
+        except ServingError as error:
+            status = error.code
+            raise
+        finally:
+            if warmed or status != "OK":
+                self._metrics.warmed_up(path, status, time.perf_counter() - begin)
+        return _Loaded(digest, servable, warmed)
+
+    def _failed(self, name: str, number: int, folder: _Folder, error: ServingError) -> None:
+        """Notes that what is in a version's folder could not be loaded; tells a reason once."""
+        folder.failures += 1
+        folder.next_try = time.monotonic() + self._retries.pause(folder.failures)
+        version = self._versions[name][number]
+        if version.state == AVAILABLE:
+            more = "What was loaded before is served on."
+        else:
+            version.state, version.error = END, error
+            more = "It is tried again while it is there."
+        if error.message != folder.told:
+            reason = error.message.rstrip(".")
+            logging.warning("Can't serve version %d of %s: %s. %s", number, name, reason, more)
+            folder.told = error.message
+
+    def _forget(self, name: str, tried: Set[int]) -> None:
+        """Forgets what could not be loaded and is not wanted any more, or not there."""
+        known = self._versions[name]
+        for number in [n for n in known if n not in tried and known[n].servable is None]:
+            self._folders.pop((name, number), None)
+            if known[number].state == LOADING or known[number].error is not None:
+                del known[number]
+
+    def _tell_unreadable(self, name: str, reason: str) -> None:
+        if self._unreadable.get(name) != reason:
+            logging.warning("Can't read the versions of %s: %s.", name, reason)
+            self._unreadable[name] = reason
 
     def _retire(self, name: str, version: Version) -> None:
         """New requests no longer get the version; it is unloaded after those in flight."""
         version.state = UNLOADING
-        self._metrics.loaded(name, version.number, False)
 
         async def unload() -> None:
             await version.idle.wait()
@@ -223,8 +430,3 @@ class Models:
         task = asyncio.ensure_future(unload())
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
-
-
-def _loaded(name: str, number: int, directory: pathlib.Path) -> tuple[Servable, int]:
-    servable = Servable(name, number, directory)
-    return servable, servable.warm_up()

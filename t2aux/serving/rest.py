@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
+import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import http_exceptions, web
+from aiohttp import HttpVersion11, http_exceptions, web
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from t2aux.serving import grpc_services, json_tensors
-from t2aux.serving.connections import Budget, Reservation
+from t2aux.serving.connections import Budget, Reservation, error_response, json_response
 from t2aux.serving.core import Core
 from t2aux.serving.status import ServingError, invalid
 
@@ -50,32 +50,35 @@ class RestHandlers:
         self._timeout = timeout
         self._monitoring_path = monitoring_path
 
-    def application(self) -> web.Application:
-        """The application."""
-        application = web.Application(client_max_size=self._max_bytes)
-        application.router.add_route("*", "/{path:.*}", self._handle)
-        return application
-
-    async def _handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Answers a request; what is wrong with it, or fails, is told in JSON."""
         if request.method == "GET" and request.path == self._monitoring_path:
             text = self._core.metrics.text()
             return web.Response(
                 body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
             )
         try:
-            return _response(await self._answer(request))
+            await _continue(request)
+            return json_response(await self._answer(request))
         except ServingError as error:
-            # What is left of a body that was not read would be taken for the next request.
-            close = error.http_status in (413, 503, 504)
-            return _response({"error": error.message}, error.http_status, close=close)
+            response = error_response(error.message, error.http_status)
+            if error.http_status in (413, 417, 503, 504):
+                # What is left of a body that was not read would be taken for the next request.
+                response.force_close()
+            return response
 
-    async def _answer(self, request: web.Request) -> Any:
-        found = _MODEL.fullmatch(request.path)
-        method, path = request.method, request.path
-        malformed = invalid(f"Malformed request: {method} {path}")
+    async def _answer(self, request: web.BaseRequest) -> Any:
+        # Before its %XX are replaced: a model's name may have any character.
+        path = request.rel_url.raw_path
+        found = _MODEL.fullmatch(path)
+        method = request.method
+        malformed = invalid(f"Malformed request: {method} {_decoded(path)}")
         if found is None:
+            if not path.lower().startswith("/v1/"):
+                raise ServingError("NOT_FOUND", malformed.message)
             raise malformed
         name, version, version_label, verb, wants_metadata = found.groups()
+        name, version_label = _decoded(name), _decoded(version_label)
         if name is None:
             raise invalid("Missing model name in request.") if method == "GET" else malformed
         spec = model_pb2.ModelSpec(name=name)
@@ -113,7 +116,7 @@ class RestHandlers:
                 f"The request was not received and answered within {self._timeout:g} s.",
             ) from None
 
-    async def _body(self, request: web.Request, reservation: Reservation) -> dict[str, Any]:
+    async def _body(self, request: web.BaseRequest, reservation: Reservation) -> dict[str, Any]:
         body = bytearray()
         try:
             # Unpacked, where the client has packed it.
@@ -125,6 +128,8 @@ class RestHandlers:
                         f"The request body is larger than the {self._max_bytes} bytes allowed."
                     )
                     raise ServingError("RESOURCE_EXHAUSTED", message, 413)
+        except ConnectionError as error:
+            raise ServingError("CANCELLED", "The client closed the connection.") from error
         except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as error:
             raise invalid("The request body can't be read: it is not what its headers say.") from (
                 error
@@ -165,12 +170,20 @@ def _of_message(message: Any) -> Any:
     )
 
 
-def _response(value: Any, status: int = 200, *, close: bool = False) -> web.Response:
-    response = web.Response(
-        body=json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"),
-        status=status,
-        content_type="application/json",
-    )
-    if close:
-        response.force_close()
-    return response
+async def _continue(request: web.BaseRequest) -> None:
+    """Lets a client that asks before it sends its body send it. Raises ServingError."""
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < HttpVersion11:
+        return
+    if expected.strip().lower() != "100-continue":
+        raise ServingError("INVALID_ARGUMENT", "The header Expect can't be met.", 417)
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # The answer itself has not begun.
+
+
+def _decoded(part: str | None) -> str | None:
+    """A part of a path as people read it."""
+    if part is None:
+        return None
+    raw = urllib.parse.unquote_to_bytes(part.encode("utf-8", "surrogateescape"))
+    return raw.decode("utf-8", "replace")

@@ -17,11 +17,11 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 from t2aux.addresses import with_port
 from t2aux.errors import UserError
 from t2aux.serving.batching import Batcher, BatchingOptions
-from t2aux.serving.connections import Budget, Listener
+from t2aux.serving.connections import Budget, HttpServer, Listener
 from t2aux.serving.core import Core
 from t2aux.serving.grpc_services import ModelService, PredictionService, RefuseMalformed
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.models import ModelConfig, Models
+from t2aux.serving.models import ModelConfig, Models, Retries
 from t2aux.serving.rest import RestHandlers
 from t2aux.serving.tls import ServerTls
 
@@ -36,6 +36,7 @@ class ServerOptions:
         rest_api_port: Of REST; 0 for any that is free.
         batching: See `BatchingOptions`.
         poll_seconds: Between looks for new versions.
+        retries: When a version that could not be loaded is tried again.
         rest_timeout: Seconds for a REST request to arrive and be answered.
         max_request_bytes: Of a gRPC message, of a tensor in it, or of a REST body.
         max_pending_bytes: Of all requests that are being received and answered; others are refused.
@@ -53,6 +54,7 @@ class ServerOptions:
     rest_api_port: int = 8501
     batching: BatchingOptions = dataclasses.field(default_factory=BatchingOptions)
     poll_seconds: float = 1.0
+    retries: Retries = dataclasses.field(default_factory=Retries)
     rest_timeout: float = 30.0
     max_request_bytes: int = 64 << 20
     max_pending_bytes: int = 256 << 20
@@ -86,10 +88,10 @@ class Server:
         # Two more, for requests that can't be put together.
         self._threads = ThreadPoolExecutor(options.batching.num_batch_threads + 2, "t2aux-run")
         metrics = Metrics()
-        self.models = Models(configs, self._loader, metrics)
+        self.models = Models(configs, self._loader, metrics, options.retries)
         self._core = Core(self.models, Batcher(options.batching, self._threads, metrics), metrics)
         self._grpc: grpc.aio.Server | None = None
-        self._rest: web.AppRunner | None = None
+        self._rest: web.ServerRunner | None = None
         self._rest_listener: asyncio.Server | None = None
         self._budget = Budget(options.max_pending_bytes)
         self._poller: asyncio.Task | None = None
@@ -100,9 +102,9 @@ class Server:
         Raises:
             UserError: A model can't be loaded, or a port is taken.
         """
-        await self.models.poll()
-        self.models.check()
         try:
+            await self.models.start(self._options.poll_seconds)
+            self.models.check()
             await self._start_grpc()
             await self._start_rest()
         except BaseException:
@@ -165,18 +167,17 @@ class Server:
             options.monitoring_path,
             self._budget,
         )
-        self._rest = web.AppRunner(
-            handlers.application(),
+        server = HttpServer(
+            handlers.handle,
             access_log=None,
             keepalive_timeout=options.rest_timeout,
-            shutdown_timeout=options.grace_seconds,
             handler_cancellation=True,
         )
+        self._rest = web.ServerRunner(server, shutdown_timeout=options.grace_seconds)
         await self._rest.setup()
-        assert self._rest.server is not None
         try:
             self._rest_listener = await asyncio.get_running_loop().create_server(
-                Listener(self._rest.server, options.max_connections),
+                Listener(server, options.max_connections),
                 options.host,
                 options.rest_api_port,
                 ssl=None if options.tls is None else options.tls.context(),
@@ -187,12 +188,17 @@ class Server:
         self.rest_api_port = self._rest_listener.sockets[0].getsockname()[1]
 
     async def _poll(self) -> None:
+        told = ""
         while True:
             await asyncio.sleep(self._options.poll_seconds)
             try:
                 await self.models.poll()
-            except Exception:  # The server lives, whatever a version's files do.
-                logging.exception("Looking for new versions failed.")
+            except Exception as error:  # The server lives, whatever a version's files do.
+                if repr(error) != told:
+                    told = repr(error)
+                    logging.exception("Looking for new versions failed.")
+            else:
+                told = ""
 
 
 def serve(
@@ -217,9 +223,17 @@ def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
-        await server.start()
-        started(server)
-        await stopped.wait()
+        starting, stopping = (asyncio.ensure_future(c) for c in (server.start(), stopped.wait()))
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            started(server)
+            await stopping
+        else:
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+            return
         logging.info("Stopping: the requests in flight are answered first.")
         await server.stop()
 

@@ -11,6 +11,7 @@ from t2aux.serving.status import ServingError, invalid
 
 # By DataType: the array's type, and the field that holds values one by one.
 _KINDS = {
+    types_pb2.DT_HALF: (np.float16, "half_val"),
     types_pb2.DT_FLOAT: (np.float32, "float_val"),
     types_pb2.DT_DOUBLE: (np.float64, "double_val"),
     types_pb2.DT_INT8: (np.int8, "int_val"),
@@ -77,7 +78,10 @@ def to_array(tensor: tensor_pb2.TensorProto, name: str, most_bytes: int) -> np.n
         array[: len(values)] = values
         array[len(values) :] = values[-1] if values else b""
         return array.reshape(shape)
-    wide = np.fromiter(values, np.int64 if field == "int_val" else dtype, len(values))
+    if field == "half_val":  # Their bits.
+        wide = np.fromiter((v & 0xFFFF for v in values), np.uint16, len(values)).view(dtype)
+    else:
+        wide = np.fromiter(values, np.int64 if field == "int_val" else dtype, len(values))
     if field == "int_val":
         limits = np.iinfo(dtype)
         if len(wide) and (wide.min() < limits.min or wide.max() > limits.max):
@@ -96,7 +100,10 @@ def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
     proto = tensor_pb2.TensorProto(dtype=number)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
-    getattr(proto, _KINDS[number][1]).extend(array.ravel().tolist())
+    values = array.ravel()
+    if number == types_pb2.DT_HALF:
+        values = values.view(np.uint16)
+    getattr(proto, _KINDS[number][1]).extend(values.tolist())
     return proto
 
 

@@ -153,7 +153,8 @@ class Manager:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             integrity.remove(path)
-            self.checkpoint.write(path)
+            with integrity.for_tensorflow(path) as alias:
+                self.checkpoint.write(alias)
             integrity.seal(path)
         except integrity.Broken as error:
             self._drop(step)
@@ -242,7 +243,8 @@ def read(checkpoint: tf.train.Checkpoint, path: str) -> Any:
         UserError: The checkpoint is damaged.
     """
     try:
-        return checkpoint.read(path)
+        with integrity.for_tensorflow(path) as alias:
+            return checkpoint.read(alias)
     except integrity.DAMAGE as error:
         raise _damaged(path, error) from error
 
@@ -280,10 +282,11 @@ def _stored_shapes(path: str) -> dict[str, list[int]]:
     Not by their keys: a variable that two objects share is stored under one of its places only.
     """
     try:
-        reader = tf.train.load_checkpoint(path)
-        shapes = reader.get_variable_to_shape_map()
-        graph = trackable_object_graph_pb2.TrackableObjectGraph()
-        graph.ParseFromString(reader.get_tensor(_GRAPH))
+        with integrity.for_tensorflow(path) as alias:
+            reader = tf.train.load_checkpoint(alias)
+            shapes = reader.get_variable_to_shape_map()
+            graph = trackable_object_graph_pb2.TrackableObjectGraph()
+            graph.ParseFromString(reader.get_tensor(_GRAPH))
     except integrity.DAMAGE as error:
         raise _damaged(path, error) from error
     found: dict[str, list[int]] = {}

@@ -8,6 +8,7 @@ TensorFlow's file `checkpoint`, which names the newest, may itself be damaged or
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,6 +16,7 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Iterator
 
 import tensorflow as tf
 from google.protobuf import message as protobuf
@@ -27,10 +29,12 @@ ASIDE = "damaged"
 # TensorFlow's file that names the newest checkpoint.
 STATE = "checkpoint"
 # What TensorFlow raises for missing, cut and changed files.
-DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, protobuf.DecodeError)
+DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, OSError, protobuf.DecodeError)
 _FILE = re.compile(r"ckpt-(\d+)(\.index|\.data-\d+-of-\d+|\.seal\.json)")
 # What a process that was killed leaves: TensorFlow's folders and our own temporary files.
 _HALF_WRITTEN = re.compile(r"ckpt-\d+_temp|\.ckpt-\d+\.seal\.json\..*|\.checkpoint\..*")
+# What `files.for_tensorflow` calls a folder; the messages name it by its own name.
+_ALIAS = re.compile(r"/proc/self/fd/\d+/")
 
 
 class Broken(Exception):
@@ -96,6 +100,18 @@ def remove(path: str) -> None:
     """Removes what there is of a checkpoint, the index first: without it, nothing is read."""
     for part in (path + ".index", *map(str, _parts(path)), path + SEAL):
         pathlib.Path(part).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def for_tensorflow(path: str) -> Iterator[str]:
+    """Yields a checkpoint's path as TensorFlow takes it; see `files.for_tensorflow`.
+
+    Args:
+        path: The path, without a suffix. Its folder must exist.
+    """
+    own = pathlib.Path(path)
+    with files.for_tensorflow(own.parent) as folder:
+        yield os.path.join(folder, own.name)
 
 
 def steps(directory: pathlib.Path) -> list[int]:
@@ -245,9 +261,10 @@ def _broken_seal(path: str) -> str | None:
 def _unreadable(path: str) -> str | None:
     """Has TensorFlow read all of a checkpoint, with its checksums; what is wrong, or None."""
     try:
-        reader = tf.train.load_checkpoint(path)
-        for key in reader.get_variable_to_shape_map():
-            reader.get_tensor(key)
+        with for_tensorflow(path) as alias:
+            reader = tf.train.load_checkpoint(alias)
+            for key in reader.get_variable_to_shape_map():
+                reader.get_tensor(key)
     except DAMAGE as error:
         return first_line(error)
     return None
@@ -267,5 +284,6 @@ def _sync(path: pathlib.Path) -> None:
 
 def first_line(error: Exception) -> str:
     """The first line of what an exception says."""
-    text = (getattr(error, "message", None) or str(error)).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    text = text.strip() or type(error).__name__
+    return _ALIAS.sub("", text.splitlines()[0]).rstrip(".")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -120,7 +122,11 @@ class RunLog:
             self._metrics.close()
             raise
         logging.get_absl_logger().addHandler(self._handler)
-        self._summaries = tf.summary.create_file_writer(str(model_dir / "tensorboard"))
+        with contextlib.ExitStack() as stack:
+            # TensorFlow opens the file at the first write, and looks for it at each one.
+            folder = stack.enter_context(files.for_tensorflow(model_dir))
+            self._summaries = tf.summary.create_file_writer(os.path.join(folder, "tensorboard"))
+            self._folder = stack.pop_all()
 
     def __enter__(self) -> RunLog:
         return self
@@ -135,7 +141,8 @@ class RunLog:
         logging.get_absl_logger().removeHandler(self._handler)
         self._handler.close()
         try:
-            self._summaries.close()
+            with self._folder:
+                self._summaries.close()
         except tf.errors.OpError as failure:
             # What ended the block may be the same full disk; that one is told.
             if error is None:

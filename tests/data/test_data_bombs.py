@@ -143,14 +143,38 @@ def test_the_limit_of_pixels_can_be_changed(monkeypatch):
     assert images.read_image(io.BytesIO(picture()), "it").size == (3, 3)
 
 
+def test_an_icon_of_a_larger_picture_than_it_says_is_refused(monkeypatch):
+    monkeypatch.setenv(limits.IMAGE_PIXELS, "1000")
+    content = png(100, 100)
+    # One picture of 16 x 16, it says.
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 8, len(content), 22)
+    icon = struct.pack("<HHH", 0, 1, 1) + entry + content
+    refused(images.read_image, io.BytesIO(icon), "it.ico", match="it.ico")
+
+
+def test_a_long_text_in_a_picture_takes_no_memory():
+    text = b"Comment\0\0" + zlib.compress(bytes(200 << 20), 9)
+    checksum = struct.pack(">I", zlib.crc32(b"zTXt" + text))
+    chunk = struct.pack(">I", len(text)) + b"zTXt" + text + checksum
+    content = picture()
+    content = content[:33] + chunk + content[33:]
+    tracemalloc.start()
+    assert images.read_image(io.BytesIO(content), "it").size == (3, 3)
+    assert tracemalloc.get_traced_memory()[1] < MOST_MIB << 20
+    tracemalloc.stop()
+
+
 def test_pillow_runs_no_program(monkeypatch):
     from PIL import EpsImagePlugin
 
     ran = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: ran.append(a))
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\nshowpage\n"
-    with pytest.raises(UserError, match="or no PNG"):
-        images.read_image(io.BytesIO(eps), "it.png")
+    for name in ("it.png", "it.eps", "it.ps", "it.iim", "it"):
+        with pytest.raises(UserError, match="or no PNG"):
+            images.read_image(io.BytesIO(eps), name)
+        assert not images.begins_as_image(eps, name)
+    assert not {".eps", ".ps", ".iim", ".fits", ".pdf"} & images.image_suffixes().keys()
     assert not ran
 
 
@@ -206,8 +230,11 @@ def test_archives_write_nothing_outside(tmp_path):
     link = member("a/link", 0, tarfile.SYMTYPE)
     link.linkname = str(tmp_path)
     names = ["a/1.png", "../../b/2.png", f"{tmp_path}/c/3.png", "a/link/4.png"]
-    members = [(link, b""), *((member(n, len(content)), content) for n in names)]
+    members = [(member(n, len(content)), content) for n in names]
     members.append((member("a/5.png", 0, tarfile.CHRTYPE), b""))
+    (data / "train.tar").write_bytes(tar((link, b""), *members))
+    with pytest.raises(UserError, match=r"a/link in .* is a link to"):
+        read_folder(data)
     (data / "train.tar").write_bytes(tar(*members))
     with zipfile.ZipFile(data / "other.zip", "w") as archive:
         for name in names:
@@ -245,4 +272,4 @@ def test_more_pictures_than_memory_are_told(monkeypatch, tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "1.png").write_bytes(picture())
     with pytest.raises(UserError, match="more than the memory holds: set load"):
-        load("train", name="image_folder", data_dir=str(tmp_path), side=2**28)
+        load("train", name="image_folder", data_dir=str(tmp_path), side=2**28, allow="one_class")

@@ -147,7 +147,7 @@ def test_malformed_rows_are_user_errors(tmp_path, rows, message):
         read(tmp_path)
 
 
-@pytest.mark.parametrize("number", ["0", "3", "-1", "c", "", "1.0"])
+@pytest.mark.parametrize("number", ["0", "3", "-1", "c", "1.0"])
 def test_classes_out_of_range_are_user_errors(tmp_path, number):
     (tmp_path / "classes.txt").write_text("a\nb\n")
     (tmp_path / "train.csv").write_text(f'1,"two\nlines"\n2,x\n{number},x\n')

@@ -161,3 +161,57 @@ def test_any_damage_is_noticed_or_harmless(tmp_path_factory, data):
     else:
         with pytest.raises(UserError):
             read_array(path, 3)
+
+
+def renamed(folder, change):
+    """Gives all files other names."""
+    for path in list(folder.iterdir()):
+        path.rename(folder / change(path.name))
+
+
+NAMES = {
+    "dots": lambda name: name.replace("-idx", ".idx"),
+    "capitals": str.upper,
+    "underscores": lambda name: name.replace("-", "_"),
+    "emnist": lambda name: "emnist-letters-" + name.replace("t10k", "test"),
+    "other set": lambda name: f"my.set_{name}",
+}
+
+
+@pytest.mark.parametrize("change", NAMES.values(), ids=NAMES)
+def test_files_of_similar_names_are_read(folder, change):
+    before = {split: read(folder, split) for split in FILES}
+    renamed(folder, change)
+    # Others beside them are passed over.
+    (folder / "train-images-idx3-ubyte.md5").write_text("5")
+    for split in FILES:
+        after = read(folder, split)
+        np.testing.assert_array_equal(after.values, before[split].values)
+        np.testing.assert_array_equal(after.labels, before[split].labels)
+        assert any(change(FILES[split][1]) in note for note in after.notes)
+    assert any("EMNIST" in note for note in after.notes) == (change is NAMES["emnist"])
+
+
+def test_a_file_beside_what_it_was_unpacked_from_is_read(folder):
+    path = folder / f"{FILES['train'][0]}.gz"
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    assert len(read(folder)) == 12
+
+
+def test_several_candidates_are_an_error_that_names_them(folder):
+    path = folder / f"{FILES['train'][0]}.gz"
+    (folder / "train-images.idx3-ubyte.gz").write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz, train-images\.idx3-ubyte"):
+        read(folder)
+
+
+def test_labels_of_another_data_set_are_an_error(folder):
+    renamed(folder, lambda name: ("emnist-letters-" if "images" in name else "") + name)
+    with pytest.raises(UserError, match=r"emnist-letters-train-images.*different data sets"):
+        read(folder)
+
+
+def test_labels_from_one_are_told(folder):
+    (folder / FILES["train"][1]).write_bytes(idx_bytes((1 + np.arange(12) % 3).astype(np.uint8)))
+    (note,) = read(folder).notes
+    assert "no training example: '0'" in note

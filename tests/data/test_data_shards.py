@@ -61,6 +61,7 @@ def write(folder, kind="bytes", lengths=range(1, 24), **arguments):
 
 
 def open_shards(folder, split="train", **arguments):
+    arguments = {"allow": "one_class", **arguments}
     return load(split, name="shards", data_dir=str(folder), **arguments)
 
 

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,6 +76,7 @@ def test_pictures_of_all_kinds(tmp_path, texts, vectors):
     colour = tmp_path / "train" / "a"
     colour.mkdir(parents=True)
     Image.new("RGB", (3, 3), "red").save(colour / "a.png")
+    shutil.copytree(colour, tmp_path / "train" / "b")
     splits = [
         load("train", permutation_seed=1),
         load("train", name="image_folder", data_dir=str(tmp_path)),

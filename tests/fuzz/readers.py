@@ -174,6 +174,11 @@ def pictures():
         (grey, "TIFF", {}),
         (colour, "TIFF", {"compression": "tiff_lzw"}),
         (colour, "PPM", {}),
+        (colour, "ICO", {}),
+        (colour, "JPEG2000", {}),
+        (colour, "QOI", {}),
+        (colour, "DDS", {}),
+        (colour, "SGI", {}),
     ]
     found = []
     for image, kind, options in made:
@@ -188,8 +193,14 @@ def _image():
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\nshowpage\n"
     seeds = [*(content for _, content in pictures()), eps]
 
+    # The suffixes of those that are not recognised by their content alone.
+    marks = {b"\0\0\1": ".ico", b"\0\0\0\x0c": ".jp2", b"\xff\x4f": ".jp2", b"qoif": ".qoi"}
+    marks |= {b"DDS": ".dds", b"\1\xda": ".sgi"}
+
     def read_pixels(content):
-        images.image_pixels(images.read_image(io.BytesIO(content), "it"), 4, 3)
+        images.begins_as_image(content[: images.BEGINNING], "it")
+        suffix = next((marks[mark] for mark in marks if content.startswith(mark)), None)
+        images.image_pixels(images.read_image(io.BytesIO(content), "it", suffix), 4, 3)
 
     return Reader(
         mutations.files(seeds), lambda content: read_or_refused(read_pixels, content), seeds
@@ -208,7 +219,9 @@ def _archive(folder):
                 header.size = len(content)
                 archive.addfile(header, io.BytesIO(content))
             link = tarfile.TarInfo("a/link.png")
-            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            link.type, link.linkname = tarfile.SYMTYPE, members[0][0].partition("/")[2]
+            archive.addfile(link)
+            link.name, link.type, link.linkname = "a/hard.png", tarfile.LNKTYPE, members[0][0]
             archive.addfile(link)
         # Without the blocks of zeros at the end.
         return stream.getvalue().rstrip(b"\0") + bytes(1024)
@@ -218,6 +231,9 @@ def _archive(folder):
         with zipfile.ZipFile(stream, "w", packing) as archive:
             for name, content in [*members, ("../../b/up.png", members[0][1])]:
                 archive.writestr(name, content)
+            link = zipfile.ZipInfo("b/link.png")
+            link.external_attr = 0o120777 << 16
+            archive.writestr(link, members[1][0].partition("/")[2])
         return stream.getvalue()
 
     tars = [tar(kind) for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]

@@ -105,7 +105,7 @@ class Served:
         stream.feed_data(content)
         stream.feed_eof()
         request = make_mocked_request("POST", path, payload=stream, client_max_size=MOST)
-        response = await handlers._handle(request)
+        response = await handlers.handle(request)
         return response.status, json.loads(response.body)
 
     def _grpc(self):

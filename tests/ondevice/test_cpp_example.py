@@ -5,7 +5,6 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,31 +14,14 @@ from t2aux.export import tflite, variants
 from t2aux_ondevice import litert, reading
 from t2aux_ondevice.errors import UserError
 from tests import networks, small_exports
+from tests.ondevice.cpp import build, make
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2] / "export/ondevice/cpp"
 INFOS = {
     "images": small_exports.IMAGES,
     "text": small_exports.TEXT,
     "vectors": small_exports.VECTORS,
 }
 FORMS = (litert.WHOLE_FORM, litert.STREAM_FORM)
-
-
-def make(place, *variables):
-    command = ["make", "-C", SOURCE, f"PYTHON={sys.executable}", f"BUILD={place}", *variables]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def build(place, *variables):
-    done = make(place, "CXXFLAGS=-O2 -Wall -Wextra -Werror", *variables)
-    assert done.returncode == 0, done.stderr
-    (program,) = place.iterdir()
-    return program
-
-
-@pytest.fixture(scope="session")
-def classify(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("classify"))
 
 
 @pytest.fixture(scope="module")
@@ -442,18 +424,6 @@ def test_an_answer_that_cannot_be_written_is_told(classify, exports):
         )
     assert done.returncode == 1
     assert done.stderr == b"classify: error: Can't write the answer (No space left on device).\n"
-
-
-def test_wrong_flags_are_told(classify):
-    for wrong in ([], ["--segment=0", "m"], ["--segment=", "m"], ["--segment=3x", "m"]):
-        assert run(classify, *wrong).returncode == 2
-    for wrong in (["--segment=9999999999", "m"], ["--nonsense", "m"], ["m", "n"], [""]):
-        done = run(classify, *wrong)
-        assert (done.returncode, done.stdout) == (2, b"")
-        assert done.stderr.startswith(b"usage: classify ")
-    done = run(classify, "--help")
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"--segment=N" in done.stdout
 
 
 def test_litert_notes_what_it_does_only_where_wanted(classify, exports):

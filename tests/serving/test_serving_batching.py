@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from t2aux.serving.batching import Batcher, BatchingOptions
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.servable import Signature, TensorSpec
+from t2aux.serving.signature import Signature, TensorSpec
 from t2aux.serving.status import ServingError
 
 FLOATS = TensorSpec((None, None, 1), tf.float32)

@@ -52,7 +52,7 @@ def test_serves_until_it_is_told_to_stop(base_paths, tmp_path):
         )
         assert "Task size 5 is larger than maximum batch size 4" in refused.json()["error"]
         page = requests.get(f"{url}/metrics", timeout=60).text
-        assert "padding_size_total" in page
+        assert "padding_size_count" in page
         # A second server must not share the port in silence.
         port = url.rsplit(":", 1)[1]
         second = t2aux(

@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
 
 from t2aux.serving import batching, tensors
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.servable import Signature, TensorSpec
+from t2aux.serving.signature import Signature, TensorSpec
 from t2aux.serving.status import ServingError
 from tests import cli_helpers, small_exports
 

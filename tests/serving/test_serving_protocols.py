@@ -242,9 +242,14 @@ ROW = [[0.5]] * 16
         ("images:predict", {"signature_name": 3, "inputs": {}}, 400, "signature_name"),
         ("images:predict", {"signature_name": "no", "inputs": {}}, 400, '"no" not found'),
         ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [17]}}, 400, "A length is more"),
-        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [1.5]}}, 400, "type int32"),
-        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [2**40]}}, 400, "type int32"),
-        ("images:predict", {"inputs": {"inputs": [["a"]], "lengths": [1]}}, 400, "no list of"),
+        (
+            "images:predict",
+            {"inputs": {"inputs": [ROW], "lengths": [1.5]}},
+            400,
+            "whole numbers (int32)",
+        ),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [2**40]}}, 400, "int32's range"),
+        ("images:predict", {"inputs": {"inputs": [["a"]], "lengths": [1]}}, 400, "holds strings"),
         ("images:predict", {"inputs": {"inputs": [[[1], [1, 2]]], "lengths": [2]}}, 400, "rows of"),
         ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [16, 16]}}, 400, "dimension 0"),
         ("images:predict", {"inputs": {"inputs": ROW, "lengths": [16]}}, 400, "has the shape"),
@@ -339,13 +344,13 @@ def test_slow_and_vanishing_clients(server):
 
 
 def test_prometheus_reads_what_happened(server):
-    labels = {"model_name": "images", "API": "REST", "entrypoint": "Predict", "status": "OK"}
-    name = ":tensorflow:serving:request_count_total"
+    labels = {"model_name": "images", "status": "OK"}
+    name = ":tensorflow:serving:request_count"
     before = server.metric(name, **labels)
     server.post("images:predict", {"instances": [{"inputs": ROW, "lengths": 16}]})
     assert server.metric(name, **labels) == before + 1
     server.post("made_up_by_a_client:predict", {"instances": [1]})
     page = requests.get(f"{server.url}/monitoring/prometheus/metrics", timeout=120).text
     assert "made_up_by_a_client" not in page
-    assert server.metric(":tensorflow:serving:loaded_version", model_name="images") == 1
+    assert server.metric("t2aux_serve_loaded_version", model_name="images") == 1
     assert server.metric("process_resident_memory_bytes") > 1e7

@@ -82,7 +82,7 @@ def test_a_new_version_takes_over_without_a_lost_request(base, other):
         ]
         assert max(nearest) < 1e-6
         assert server.post("images/versions/1:predict", BODY)[0] == 404
-        assert server.metric(":tensorflow:serving:loaded_version", version="1") == 0
+        assert server.metric("t2aux_serve_loaded_version", version="1") == 0
 
 
 def test_a_request_that_is_being_read_keeps_its_version(base, other, monkeypatch):
@@ -119,8 +119,8 @@ def test_a_broken_version_is_reported_and_the_old_one_serves_on(base, other):
 
 
 def test_a_base_path_that_vanishes_does_not_stop_the_service(base, monkeypatch):
-    aspired, polls = ModelConfig.aspired, []
-    monkeypatch.setattr(ModelConfig, "aspired", lambda one: polls.append(one) or aspired(one))
+    folders, polls = ModelConfig.folders, []
+    monkeypatch.setattr(ModelConfig, "folders", lambda one: polls.append(one) or folders(one))
     with running([ModelConfig("images", base)], poll_seconds=0.05) as server:
         base.rename(base.with_name("gone"))
         before = len(polls)

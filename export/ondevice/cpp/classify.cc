@@ -1,14 +1,17 @@
-// Classifies a sequence from standard input with a .tflite file that `t2aux export` made.
+// Classifies a sequence from a file or standard input with a .tflite file that `t2aux export` made.
 
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <climits>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -25,14 +28,15 @@ using t2aux::Status;
 using t2aux::Text;
 
 constexpr char kUsage[] =
-    "usage: classify [options] MODEL.tflite < SEQUENCE\n"
+    "usage: classify [options] MODEL.tflite [SEQUENCE], or ... MODEL.tflite < SEQUENCE\n"
     "\n"
     "Prints the number of steps read and a probability for each class. MODEL.tflite is\n"
     "classifier.tflite or classifier_stream.tflite of an export, in any variant, with the "
     "export's\n"
     "metadata.json beside it. The streaming file reads sequences of any length in constant "
     "memory.\n"
-    "What is longer than metadata.json's max_length is cut there.\n"
+    "What is longer than metadata.json's max_length is cut there. Options may stand anywhere; what\n"
+    "follows -- is no option.\n"
     "\n"
     "  --input=text   numbers with white space or commas between them (the default)\n"
     "  --input=raw    little-endian float32 for real values, int32 for ids\n"
@@ -49,11 +53,13 @@ enum class Format { kText, kRaw, kBytes };
 
 struct Options {
   std::string model;
+  std::string input;  // Empty: standard input.
   Format format = Format::kText;
   long segment = 28;
   bool segment_given = false;
   bool every = false;
   bool verbose = false;
+  bool help = false;
 };
 
 // Reads the values of a sequence from a file.
@@ -237,11 +243,24 @@ Status ClassifyStream(Classifier* classifier, Values<T> input, size_t segment, b
 }
 
 template <typename T>
-Status ClassifyInput(Classifier* classifier, const Options& options, bool* cut) {
-  Values<T> input(stdin, options.format, *classifier);
+Status ClassifyInput(Classifier* classifier, const Options& options, FILE* file, bool* cut) {
+  Values<T> input(file, options.format, *classifier);
   return classifier->streams()
              ? ClassifyStream<T>(classifier, input, options.segment, options.every, cut)
              : ClassifyWhole<T>(classifier, input, cut);
+}
+
+// Whether a file's name says that it holds many texts, or none.
+bool IsNoText(const std::string& name) {
+  const size_t dot = name.find_last_of("./");
+  if (dot == std::string::npos || name[dot] == '/') return false;
+  std::string suffix = name.substr(dot + 1);
+  for (char& c : suffix) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const char* other : {"csv", "tsv", "json", "jsonl", "parquet", "xlsx", "ods", "zip", "tar",
+                            "gz", "tgz", "bz2", "xz", "npz", "npy", "pdf", "docx", "odt"}) {
+    if (suffix == other) return true;
+  }
+  return false;
 }
 
 // Classifies; what is to be noted of it goes to `notes`.
@@ -261,9 +280,18 @@ Status Run(const Options& options, FILE* notes) {
                          " does not say how a text becomes ids: copy it anew from the export, or "
                          "give the ids.");
   }
+  if (classifier->reads_ids() && options.format == Format::kBytes && IsNoText(options.input)) {
+    return Status::Error(options.input +
+                         " is a table, an archive or a document: give one text, in UTF-8.");
+  }
+  FILE* file = options.input.empty() ? stdin : std::fopen(options.input.c_str(), "rb");
+  if (!file) {
+    return Status::Error("Can't read " + options.input + " (" + std::strerror(errno) + ").");
+  }
   bool cut = false;
-  status = classifier->reads_ids() ? ClassifyInput<int32_t>(classifier.get(), options, &cut)
-                                   : ClassifyInput<float>(classifier.get(), options, &cut);
+  status = classifier->reads_ids() ? ClassifyInput<int32_t>(classifier.get(), options, file, &cut)
+                                   : ClassifyInput<float>(classifier.get(), options, file, &cut);
+  if (file != stdin) std::fclose(file);
   if (status.ok() && cut) {
     std::fprintf(notes, "classify: the input was cut after %lld steps, the classifier's longest.\n",
                  static_cast<long long>(preprocessing.max_length));
@@ -271,33 +299,108 @@ Status Run(const Options& options, FILE* notes) {
   return status;
 }
 
-// Reads the command line; false if there is something wrong with it.
-bool Parse(int count, char** arguments, Options* options) {
+// How many letters must be put in, taken out or changed to make a word of another.
+size_t Distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t changed = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, changed});
+    }
+  }
+  return row[b.size()];
+}
+
+Status UnknownOption(const std::string& name) {
+  std::string nearest;
+  size_t least = 4;
+  for (const char* known : {"--input", "--segment", "--every", "--verbose", "--help"}) {
+    const size_t distance = Distance(name, known);
+    if (distance < least) {
+      least = distance;
+      nearest = known;
+    }
+  }
+  return Status::Error("There is no option " + name +
+                       (nearest.empty() ? ": --help lists the options."
+                                        : ": did you mean " + nearest + "?"));
+}
+
+Status ParseInput(const std::string& value, Options* options) {
+  if (value == "text") {
+    options->format = Format::kText;
+  } else if (value == "raw") {
+    options->format = Format::kRaw;
+  } else if (value == "bytes") {
+    options->format = Format::kBytes;
+  } else {
+    return Status::Error("--input is '" + value + "': give text, raw or bytes.");
+  }
+  return Status();
+}
+
+Status ParseSegment(const std::string& value, Options* options) {
+  char* end;
+  options->segment = std::strtol(value.c_str(), &end, 10);
+  options->segment_given = true;
+  if (value.empty() || *end != '\0' || options->segment < 1 ||
+      options->segment > kLongestSegment) {
+    return Status::Error("--segment is '" + value + "': give a whole number from 1 to " +
+                         std::to_string(kLongestSegment) + ".");
+  }
+  return Status();
+}
+
+// Reads the command line: options before, between and after the model and the input.
+Status Parse(int count, char** arguments, Options* options) {
+  std::vector<std::string> files;
+  bool ended = false;
   for (int i = 1; i < count; ++i) {
     const std::string argument = arguments[i];
-    if (argument == "--input=text") {
-      options->format = Format::kText;
-    } else if (argument == "--input=raw") {
-      options->format = Format::kRaw;
-    } else if (argument == "--input=bytes") {
-      options->format = Format::kBytes;
-    } else if (argument.compare(0, 10, "--segment=") == 0) {
-      char* end;
-      options->segment = std::strtol(argument.c_str() + 10, &end, 10);
-      options->segment_given = true;
-      const bool number = argument.size() > 10 && *end == '\0';
-      if (!number || options->segment < 1 || options->segment > kLongestSegment) return false;
+    if (ended || argument.empty() || argument[0] != '-') {
+      files.push_back(argument);
+      continue;
+    }
+    const size_t equals = argument.find('=');
+    const std::string name = argument.substr(0, equals);
+    if (name == "--input" || name == "--segment") {
+      if (equals == std::string::npos && i + 1 == count) {
+        return Status::Error(name + " has no value: write " + name + "=VALUE.");
+      }
+      const std::string value =
+          equals == std::string::npos ? arguments[++i] : argument.substr(equals + 1);
+      Status status =
+          name == "--input" ? ParseInput(value, options) : ParseSegment(value, options);
+      if (!status.ok()) return status;
+    } else if (argument == "--") {
+      ended = true;
     } else if (argument == "--every") {
       options->every = true;
     } else if (argument == "--verbose") {
       options->verbose = true;
-    } else if (argument.empty() || argument[0] == '-' || !options->model.empty()) {
-      return false;
+    } else if (argument == "--help") {
+      options->help = true;
     } else {
-      options->model = argument;
+      return UnknownOption(name);
     }
   }
-  return !options->model.empty();
+  if (options->help) return Status();
+  if (files.empty() || files[0].empty()) {
+    return Status::Error("Give a model, a .tflite file: --help says more.");
+  }
+  if (files.size() > 2) {
+    return Status::Error("Give one model and one sequence, and not also " + files[2] + ".");
+  }
+  options->model = files[0];
+  if (files.size() == 2) {
+    options->input = files[1];
+    if (options->input.empty()) return Status::Error("The sequence's file has an empty name.");
+  }
+  return Status();
 }
 
 // Keeps what LiteRT writes there off stderr; returns a file that still goes to it.
@@ -315,13 +418,14 @@ FILE* QuietStderr() {
 
 int main(int count, char** arguments) {
   Options options;
-  if (count == 2 && std::string(arguments[1]) == "--help") {
+  const Status parsed = Parse(count, arguments, &options);
+  if (!parsed.ok()) {
+    std::fprintf(stderr, "classify: error: %s\n", parsed.sentence().c_str());
+    return 2;
+  }
+  if (options.help) {
     std::fputs(kUsage, stdout);
     return 0;
-  }
-  if (!Parse(count, arguments, &options)) {
-    std::fputs(kUsage, stderr);
-    return 2;
   }
   FILE* errors = options.verbose ? stderr : QuietStderr();
   const Status status = Run(options, errors);

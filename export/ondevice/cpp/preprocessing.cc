@@ -258,6 +258,9 @@ Status Text::Next(int32_t* id, bool* there) {
                  ? Status()
                  : Status::Error("The text is empty: give at least one visible character.");
     }
+    if (code == 0) {
+      return Status::Error("The input is not a text in UTF-8 (it holds NUL bytes): convert it.");
+    }
     visible_ = visible_ || !IsSpace(code);
     if (preprocessing_.tokens == Preprocessing::Tokens::kBytes) {
       for (unsigned char byte : bytes) ids_.push_back(byte);

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
+import difflib
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from t2aux_ondevice import __version__, answers, litert, reading
+from t2aux_ondevice import __version__, answers, litert, reading, streams
 from t2aux_ondevice.errors import UserError, printable
+from t2aux_ondevice.paths import local
 
 # An interrupted program's status, by convention: 128 + SIGINT.
 _INTERRUPTED = 128 + signal.SIGINT
@@ -17,32 +19,79 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if not options.inputs and not options.text:
-        parser.error("there is nothing to classify: give files, or --text")
-    show = answers.Show(options.top, options.segment if options.stream else None, options.json)
+    streams.prepare()
     try:
-        with answers.without_notes():
-            classifier = litert.LiteRTClassifier(options.model)
-        show(classifier, reading.read_inputs(classifier.info, options.inputs, options.text))
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"t2aux-ondevice: error: {printable(str(error))}", file=sys.stderr)
+        streams.complain(f"t2aux-ondevice: error: {printable(str(error))}")
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the answers has had enough; Python would complain when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the answers has had enough.
+        streams.drop_output()
         return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        streams.complain(f"t2aux-ondevice: error: Can't write the answers: {error.strerror}.")
+        streams.drop_output()
+        return 1
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    parser = _parser()
+    options = parser.parse(sys.argv[1:] if arguments is None else arguments)
+    if not options.inputs and not options.text:
+        parser.error("there is nothing to classify: give files, or --text")
+    show = answers.Show(options.top, options.segment if options.stream else None, options.json)
+    with answers.without_notes():
+        classifier = litert.LiteRTClassifier(local(options.model, "The model"))
+    show(classifier, reading.read_inputs(classifier.info, options.inputs, options.text))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("t2aux-ondevice", description=__doc__)
-    parser.add_argument("model", help="a .tflite file, with the export's metadata.json beside it")
+class _Parser(argparse.ArgumentParser):
+    """Takes the model and the inputs before, between and after the options."""
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parses the command line; exits with status 2 where it is wrong."""
+        # What follows "--" is no option; argparse's own handling of it depends on its version.
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        options, left = self.parse_known_args([*arguments[:end]])
+        number = self._negative_number_matcher.match
+        unknown = [a for a in left if a.startswith("-") and a != "-" and not number(a)]
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            hint = f"did you mean {near[0]}?" if near else "--help lists the options."
+            self.error(f"there is no option {name}: {hint}")
+        files = [*options.files, *left, *arguments[end + 1 :]]
+        if not files:
+            self.error("give a model, a .tflite file, and what to classify")
+        options.model, *options.inputs = files
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        "t2aux-ondevice",
+        usage="%(prog)s [options] MODEL.tflite INPUT... (in any order)",
+        description=__doc__,
+    )
     parser.add_argument(
-        "inputs", nargs="*", help="images (which need Pillow), .txt files, or .npz files of arrays"
+        "files",
+        nargs="*",
+        metavar="MODEL.tflite INPUT",
+        help="the model, with the export's metadata.json beside it; then images (which need "
+        "Pillow), .txt files, or .npz files of arrays",
     )
     parser.add_argument("--text", action="append", default=[], help="a text; repeatable")
     parser.add_argument(

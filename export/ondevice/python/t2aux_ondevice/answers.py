@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import sys
@@ -18,6 +17,8 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.reading import Input, named
 
 _BAR = 20
+# A file of so many lines may have been meant as so many texts.
+_MANY_LINES = 100
 
 
 class SequenceClassifier(Protocol):
@@ -76,6 +77,7 @@ class Answer:
         steps: How many steps were read.
         total: How many there are.
         cut: Whether the input had more, which is left out; see `Input`.
+        text_lines: How many lines a file of text has; see `Input`.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Answer:
     steps: int
     total: int
     cut: bool = False
+    text_lines: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """What --json prints."""
@@ -109,6 +112,8 @@ class Answer:
         width = max(map(len, names))
         best = zip(names, self.probabilities, strict=True)
         part = f", from its first {self.total} steps" if self.cut else ""
+        if self.text_lines >= _MANY_LINES:
+            part += f", as one text of {self.text_lines:,} lines"
         return "\n".join(
             [f"{printable(self.title)}: {names[0]}, {self.probabilities[0]:.1%}{part}"]
             + [f"  {name:{width}}  {p:6.1%}  {_bar(p)}".rstrip() for name, p in best]
@@ -198,9 +203,6 @@ class Show:
             UserError: An input is missing, damaged or none for this classifier. What comes before
                 it is answered.
         """
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # Names may hold what the terminal can't show.
-            sys.stdout.reconfigure(errors="backslashreplace")
         if self.segment is not None:
             for item in items:
                 self._show_stream(classifier, item)
@@ -242,9 +244,6 @@ class Show:
 @contextlib.contextmanager
 def without_notes() -> Iterator[None]:
     """Keeps off the terminal what LiteRT writes while it loads; what fails is an exception too."""
-    if sys.stderr is None:  # Closed by who started this.
-        yield
-        return
     sys.stderr.flush()
     stderr = os.dup(2)
     try:
@@ -271,6 +270,7 @@ def _answer(
         steps,
         len(item.sequence),
         item.cut,
+        item.text_lines,
     )
 
 

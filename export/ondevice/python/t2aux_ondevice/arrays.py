@@ -36,6 +36,13 @@ _DAMAGE = (
 )
 # What numpy writes. Others unpack without a bound.
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What a ragged list, or strings that pandas held, should have been saved as.
+_INSTEAD_OF_OBJECTS = {
+    "inputs": "pad sequences of various lengths to one array [N, T, C] of numbers, and save their "
+    "lengths as `lengths` [N]",
+    "classes": "save it with dtype=str",
+}
+_OTHER_INSTEAD = "save it with a dtype of whole numbers"
 
 
 def read_npz(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -63,6 +70,11 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np
                 if f"{name}.npy" in there:
                     arrays[name] = _read(archive, f"{name}.npy", most)
                     most -= arrays[name].nbytes
+    except _ObjectsError as error:
+        raise UserError(
+            f"{path}: {error} is an array of Python objects, which are pickled and could run code, "
+            f"so they are never loaded: {_INSTEAD_OF_OBJECTS.get(str(error), _OTHER_INSTEAD)}."
+        ) from error
     except _Large as error:
         raise limits.too_much(path, error.most) from error
     except _DAMAGE as error:
@@ -78,8 +90,14 @@ def read_npy(content: bytes) -> np.ndarray:
     """Reads the content of an `.npy` file as `read_npz` reads an array. Raises ValueError."""
     try:
         return _read_array(io.BytesIO(content), len(content), "it")
+    except _ObjectsError as error:
+        raise ValueError(f"{error} holds pickled objects, which could run code") from error
     except _DAMAGE as error:
         raise ValueError(str(error).strip() or type(error).__name__) from error
+
+
+class _ObjectsError(ValueError):
+    """An array, whose name it is given, holds Python objects."""
 
 
 class _Large(Exception):
@@ -110,7 +128,7 @@ def _read_array(file: IO[bytes], file_size: int, name: str) -> np.ndarray:
         warnings.simplefilter("ignore")  # Of headers that Python 2 wrote.
         shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
-        raise ValueError(f"{name} holds pickled objects, which could run code")
+        raise _ObjectsError(name.removesuffix(".npy"))
     size = dtype.itemsize
     for length in shape:
         size *= length

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import os
+import zlib
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from t2aux_ondevice import limits
 from t2aux_ondevice.errors import UserError
@@ -15,18 +19,87 @@ from t2aux_ondevice.preprocessing import raster
 # Modes that Pillow converts to 8-bit grey or RGB without losing the scale of the values. The others
 # (I, I;16, F) hold wider values that `convert` would clip.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-# Not all that Pillow knows: an EPS file, whatever its name, is a program that it would have
-# Ghostscript run.
+# What is read whatever a file is called.
 _FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "AVIF", "TIFF", "PPM")
+# What is read only from files whose suffix says so: little in their content marks some of them, so
+# that a damaged file of another format could be taken for one.
+_NAMED_FORMATS = ("BLP", "CUR", "DCX", "DDS", "FLI", "FTEX", "GBR", "ICNS", "ICO", "IM", "JPEG2000")
+_NAMED_FORMATS += ("MSP", "PCD", "PCX", "PIXAR", "PSD", "QOI", "SGI", "SUN", "TGA", "XBM", "XPM")
+# Not the others that Pillow knows: EPS is a program, which it has Ghostscript run; IPTC can hold an
+# EPS; a compressed FITS file unpacks without a bound; the rest need another library, or hold values
+# that are not 8-bit.
 _TRANSPARENT_MODES = frozenset({"LA", "PA", "RGBA"})
+# How many bytes `begins_as_image` needs to be sure: a BMP file's header and its palette.
+BEGINNING = 2048
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 0x0112  # EXIF's tag.
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def read_image(path: str | os.PathLike[str] | IO[bytes], name: str | None = None) -> Image.Image:
-    """Reads an image file whole, upright (its EXIF orientation is applied).
+@functools.cache
+def image_suffixes() -> dict[str, str]:
+    """The suffixes of the image files that are read: Pillow's format of each, such as ".png"."""
+    known = Image.registered_extensions()  # Loads Pillow's plugins, too.
+    kinds = {kind for kind in (*_FORMATS, *_NAMED_FORMATS) if kind in Image.OPEN} | {"MPO"}
+    return {suffix: kind for suffix, kind in known.items() if kind in kinds}
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a file's name ends in a suffix of `image_suffixes`, in upper or lower case."""
+    return _suffix(name) in image_suffixes()
+
+
+def begins_as_image(beginning: bytes, name: str) -> bool:
+    """Whether a file without an image's suffix is an image all the same.
 
     Args:
-        path: A file name, or a binary file open for reading.
+        beginning: Its first `BEGINNING` bytes.
+        name: Its name. A file with a suffix is not taken for TIFF: cameras' raw files, and others
+            that Pillow does not read as they are meant, are TIFF inside.
+    """
+    if not beginning:
+        return False
+    for kind in _formats(""):
+        # Nothing marks a DIB file.
+        if kind == "DIB" or (kind == "TIFF" and _suffix(name)):
+            continue
+        accepts = Image.OPEN[kind][1]
+        if accepts is None or accepts(beginning[:16]) is not True:
+            continue
+        if kind == "AVIF" and beginning[8:12] not in (b"avif", b"avis"):
+            continue
+        # A text may begin with the two letters of these.
+        if kind in ("BMP", "PPM"):
+            try:
+                Image.open(io.BytesIO(beginning), formats=[kind]).close()
+            except Image.DecompressionBombError:
+                return True
+            except Exception:  # As in `read_image`.
+                continue
+        return True
+    return False
+
+
+def read_image(
+    path: str | os.PathLike[str] | IO[bytes], name: str | None = None, suffix: str | None = None
+) -> Image.Image:
+    """Reads an image file whole, upright (its EXIF orientation is applied).
+
+    Of an animation the first frame is read. What stands beside the picture (texts, colour profiles,
+    a damaged EXIF block) is not needed and can't make a sound picture unreadable.
+
+    Args:
+        path: A file name, or a binary file open for reading, which can be sought in.
         name: What to call the image in error messages; the file name if None.
+        suffix: Tells the format where the content does not, such as ".tga"; that of `name` if None.
 
     Returns:
         The decoded image, of a mode that converts to 8-bit grey or RGB.
@@ -40,17 +113,13 @@ def read_image(path: str | os.PathLike[str] | IO[bytes], name: str | None = None
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most
     try:
-        with Image.open(path, formats=_formats()) as image:
-            if image.width * image.height > most:
-                raise Image.DecompressionBombError
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+        upright = _decode(path, _formats(_suffix(name) if suffix is None else suffix.lower()), most)
     except FileNotFoundError as error:
         raise UserError(f"There is no image file {name}: check the path.") from error
     except UnidentifiedImageError as error:
         raise UserError(
             f"{name} is damaged, or no PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF or PPM: replace it, "
-            "or take it away."
+            "or remove it."
         ) from error
     except Image.DecompressionBombError as error:
         raise UserError(
@@ -60,7 +129,7 @@ def read_image(path: str | os.PathLike[str] | IO[bytes], name: str | None = None
     except Exception as error:  # Pillow's decoders report damage by any of Python's exceptions.
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         raise UserError(
-            f"Can't read the image {name} ({reason.splitlines()[0]}): replace it, or take it away."
+            f"Can't read the image {name} ({reason.splitlines()[0]}): replace it, or remove it."
         ) from error
     _check_mode(upright, name)
     return upright
@@ -100,9 +169,103 @@ def image_pixels(
     return raster(np.asarray(image, dtype=np.uint8).reshape(side, side, channels), border)
 
 
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in _FORMATS if name in Image.OPEN]
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _formats(suffix: str) -> list[str]:
+    """The formats that a file may have whose name ends in `suffix`."""
+    named = image_suffixes().get(suffix)
+    kinds = _FORMATS if named in _FORMATS or named is None else (*_FORMATS, named)
+    return [kind for kind in kinds if kind in Image.OPEN]
+
+
+def _decode(
+    source: str | os.PathLike[str] | IO[bytes], formats: list[str], most: int
+) -> Image.Image:
+    try:
+        return _open(source, formats, most)
+    except Image.DecompressionBombError:
+        raise
+    except Exception:  # See `read_image`.
+        bare = _bare_png(source)
+        if bare is not None:
+            with contextlib.suppress(Exception):
+                return _open(bare, ["PNG"], most)
+        raise
+
+
+def _open(source: str | os.PathLike[str] | IO[bytes], formats: list[str], most: int) -> Image.Image:
+    with Image.open(source, formats=formats) as image:
+        if image.width * image.height > most:
+            raise Image.DecompressionBombError
+        transparency = _transparency(image)
+        image.load()
+        # Icons hold images of other sizes than their headers say.
+        if image.width * image.height > most:
+            raise Image.DecompressionBombError
+        orientation = 1
+        with contextlib.suppress(Exception):  # A damaged EXIF block says nothing.
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        # Not ImageOps.exif_transpose, which then writes all of EXIF, and fails on odd tags.
+        method = _TRANSPOSITIONS.get(orientation)
+        upright = image.copy() if method is None else image.transpose(method)
+    upright.info = {} if transparency is None else {"transparency": transparency}
+    return upright
+
+
+def _transparency(image: Image.Image) -> int | tuple[int, ...] | bytes | None:
+    """What shows nothing, in the values that the pixels have once they are loaded.
+
+    Pillow scales the grey values of fewer than 8 bits, and the colours of 16, but not the one that
+    a PNG file names as transparent.
+    """
+    transparency = image.info.get("transparency")
+    if image.format == "PNG" and image.tile:
+        layout = image.tile[0][3]
+        largest = {"1": 1, "L;2": 3, "L;4": 15, "L": 255}.get(layout)
+        if isinstance(transparency, int) and largest:
+            return (transparency & largest) * 255 // largest
+        if isinstance(transparency, tuple) and layout == "RGB;16B":
+            return tuple(value >> 8 for value in transparency)
+        if isinstance(transparency, tuple):
+            return tuple(value & 255 for value in transparency)
+    # A PNG file's text may be called so, too.
+    return transparency if isinstance(transparency, (int, tuple, bytes)) else None
+
+
+def _bare_png(source: str | os.PathLike[str] | IO[bytes]) -> io.BytesIO | None:
+    """A PNG file without what stands beside the picture; None if it can't be read or is not PNG.
+
+    Pillow refuses a file for a text or a colour profile that is damaged, or of megabytes.
+    """
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            with open(source, "rb") as file:
+                content = limits.read_most(file, limits.most_image_bytes())
+        else:
+            source.seek(0)
+            content = limits.read_most(source, limits.most_image_bytes())
+    except OSError:
+        return None
+    if not content.startswith(_PNG_SIGNATURE):
+        return None
+    bare = io.BytesIO(_PNG_SIGNATURE)
+    bare.seek(0, io.SEEK_END)
+    place = len(_PNG_SIGNATURE)
+    while place < len(content):
+        # A chunk: the length of its data, its kind, the data, and the CRC of kind and data.
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        kind, chunk = bytes(content[place + 4 : place + 8]), content[place:end]
+        # A capital letter marks what no reader may leave out.
+        needed = kind[:1].isupper() or kind == b"tRNS"
+        if kind == b"eXIf":
+            needed = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        if needed or end > len(content):
+            bare.write(chunk)
+        place = end
+    bare.seek(0)
+    return bare
 
 
 def _check_mode(image: Image.Image, name: str) -> None:

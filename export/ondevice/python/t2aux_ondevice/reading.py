@@ -14,12 +14,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from t2aux_ondevice import kinds
 from t2aux_ondevice.arrays import read_npz as read_arrays
 from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.paths import local
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels, with_pillow
 from t2aux_ondevice.sequences import check_sequence
 
 _LONGEST_TITLE = 60
+_LONGEST_NAME = 255
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,12 +34,14 @@ class Input:
         sequence: As the classifier reads it: float32 [T, C] or int32 [T].
         title: What to call it in messages: the name, or the beginning of the text.
         cut: Whether there was more than the classifier's `max_length`, which is left out.
+        text_lines: How many lines a file of text has, all of which are one text.
     """
 
     name: str
     sequence: np.ndarray
     title: str
     cut: bool = False
+    text_lines: int = 1
 
 
 def read_inputs(
@@ -48,7 +53,7 @@ def read_inputs(
         info: What the classifier reads.
         paths: Image files; `.txt` files (UTF-8, one text each, without the line break at its end);
             or `.npz` files, see `read_npz`. A file whose name tells nothing is taken for what the
-            classifier reads.
+            classifier reads; a table, an archive or a document is refused.
         texts: Texts given as such; they come first.
 
     Yields:
@@ -60,28 +65,39 @@ def read_inputs(
     """
     for text in texts:
         title = repr(_shortened(text))
-        _check_kind(info, "text", f"--text={title}")
+        kinds.check_kind(info, "text", f"--text={title}")
         with named(f"--text={title}"):
             ids = info.text_ids(text)
         yield Input(text, ids, title, info.cuts(text))
-    for path in map(pathlib.Path, paths):
+    for given in paths:
+        if not given:
+            raise UserError("An input is an empty name: give the name of a file.")
+        # What is longer may be a text, given by mistake.
+        path = pathlib.Path(given if len(str(given)) > _LONGEST_NAME else local(given, "An input"))
         # Not Path's methods, which raise OSError for a name that is too long, such as a text.
         if os.path.isdir(path):
-            raise UserError(f"{path} is a directory: give the files in it.")
+            raise UserError(
+                f"{path} is a directory: give the files in it (for the accuracy on a folder with "
+                "labels, `t2aux evaluate --data_dir`)."
+            )
         if not os.path.exists(path):
             hint = ", or give a text as --text" if info.is_text else ""
             raise UserError(f"There is no file {path}: check the path{hint}.")
-        suffix = path.suffix.lower()
-        if suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             yield from read_npz(info, path)
-        elif suffix == ".txt" or (info.is_text and not _names_image(path)):
-            _check_kind(info, "text", str(path))
-            text = _read_text(path)
+            continue
+        kinds.check_name(info, path)
+        if _is_read_as_text(info, path):
+            kinds.check_kind(info, "text", str(path))
+            text = kinds.decode_text(info, _read(path), path)
             with named(str(path)):
                 ids = info.text_ids(text)
-            yield Input(str(path), ids, str(path), info.cuts(text))
+            lines = text.count("\n") + 1
+            yield Input(str(path), ids, str(path), info.cuts(text), lines)
         else:
-            _check_kind(info, "image", str(path))
+            if info.kind == "vectors" and not _names(path, "image"):
+                raise UserError(f"{path} is not an .npz file, which this classifier reads.")
+            kinds.check_kind(info, "image", str(path))
             yield Input(str(path), info.image_sequence(with_pillow().read_image(path)), str(path))
 
 
@@ -135,27 +151,19 @@ def named(name: str) -> Iterator[None]:
         raise UserError(f"{name}: {error}") from error
 
 
-def _names_image(path: pathlib.Path) -> bool:
-    kind, _ = mimetypes.guess_type(path.name)
-    return kind is not None and kind.startswith("image/")
+def _is_read_as_text(info: DatasetInfo, path: pathlib.Path) -> bool:
+    return _names(path, "text") or (info.is_text and not _names(path, "image"))
+
+
+def _names(path: pathlib.Path, kind: str) -> bool:
+    """Whether a file's name says that it is an "image" or a "text"."""
+    return (mimetypes.guess_type(path.name)[0] or "").startswith(f"{kind}/")
 
 
 def _shortened(text: str) -> str:
     """The beginning of a text, on one line."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_TITLE else text[: _LONGEST_TITLE - 3] + "..."
-
-
-def _check_kind(info: DatasetInfo, kind: str, name: str) -> None:
-    if kind == info.kind:
-        return
-    found = {"image": "an image", "text": "a text"}[kind]
-    wanted = {
-        "image": "images: give image files",
-        "text": "texts: give .txt files, or --text",
-        "vectors": "sequences of vectors: give .npz files",
-    }[info.kind]
-    raise UserError(f"{name} is {found}, and the classifier reads {wanted}.")
 
 
 def _check_pixels(info: DatasetInfo, sequence: np.ndarray) -> None:
@@ -168,15 +176,11 @@ def _check_pixels(info: DatasetInfo, sequence: np.ndarray) -> None:
         )
 
 
-def _read_text(path: pathlib.Path) -> str:
+def _read(path: pathlib.Path) -> bytes:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text in UTF-8 ({error.reason}): convert it.") from error
-    # Editors end a file with a line break that is no part of the text.
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _read_arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:

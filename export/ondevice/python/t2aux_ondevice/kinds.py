@@ -1,0 +1,166 @@
+"""What a file is that a classifier does not read: by its name, and by how it begins."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pathlib
+
+from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+_WANTED = {
+    "image": "images: give image files",
+    "text": "texts: give .txt files, or --text",
+    "vectors": "sequences of vectors: give .npz files",
+}
+_ONE_BY_ONE = {
+    "image": "each image as a file of its own",
+    "text": "each text as a .txt file of its own, or as --text",
+    "vectors": "the sequences in an .npz file",
+}
+_TABLE, _ARCHIVE, _ARRAYS = "a table", "an archive", "a file of arrays"
+_SUFFIXES = {
+    **dict.fromkeys(
+        (
+            *(".csv", ".tsv", ".tab", ".psv", ".json", ".jsonl", ".ndjson", ".jsonlines"),
+            *(".parquet", ".feather", ".arrow", ".orc", ".avro", ".tfrecord", ".tfrecords"),
+            *(".xls", ".xlsx", ".xlsm", ".xlsb", ".ods", ".sqlite", ".sqlite3", ".db", ".dta"),
+            *(".sav", ".arff", ".libsvm"),
+        ),
+        _TABLE,
+    ),
+    **dict.fromkeys(
+        (
+            *(".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".lz4"),
+            *(".7z", ".rar", ".z"),
+        ),
+        _ARCHIVE,
+    ),
+    **dict.fromkeys(
+        (".npy", ".h5", ".hdf5", ".mat", ".pkl", ".pickle", ".pt", ".pth", ".safetensors"), _ARRAYS
+    ),
+    **dict.fromkeys(
+        (".pdf", ".doc", ".docx", ".odt", ".rtf", ".ppt", ".pptx", ".odp", ".epub"), "a document"
+    ),
+    ".tflite": "a model",
+}
+_BEGINNINGS = {
+    b"PK\x03\x04": "an archive or an office document",
+    b"\x1f\x8b": "compressed",
+    b"%PDF": "a PDF document",
+    b"PAR1": "a Parquet table",
+    b"SQLite format 3": "an SQLite table",
+    b"\x89HDF": "an HDF5 file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x93NUMPY": "an array",
+    b"\xff\xfe": "a text in UTF-16",
+    b"\xfe\xff": "a text in UTF-16",
+}
+# Rows from which on columns that are the same in each make a table. Commas are common in prose.
+_FEWEST_ROWS = {"\t": 5, ";": 8, "|": 5, ",": 10}
+_MOST_LOOKED_AT = 1 << 18
+
+
+def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
+    """Raises UserError for a file whose name says that no classifier of this kind reads it.
+
+    A name that says nothing, or that the file is what the classifier reads, passes.
+
+    Args:
+        info: What the classifier reads.
+        path: The file; not an `.npz` file.
+
+    Raises:
+        UserError: It is a table, an archive, a document, or an input of another kind; the message
+            says what to give instead.
+    """
+    what = _SUFFIXES.get(path.suffix.lower())
+    if what == _TABLE:
+        raise _table(info, str(path))
+    if what == _ARCHIVE:
+        raise UserError(f"{path} is an archive or compressed: unpack it and give the files in it.")
+    if what == _ARRAYS:
+        raise UserError(
+            f"{path} is a file of arrays: save them with numpy.savez(FILE.npz, inputs=...) and "
+            "give that."
+        )
+    if what is not None:
+        raise UserError(f"{path} is {what}, and the classifier reads {_WANTED[info.kind]}.")
+
+
+def check_kind(info: DatasetInfo, kind: str, name: str) -> None:
+    """Raises UserError if an input is an "image" or a "text", and the classifier reads others."""
+    if kind != info.kind:
+        found = {"image": "an image", "text": "a text"}[kind]
+        raise UserError(f"{name} is {found}, and the classifier reads {_WANTED[info.kind]}.")
+
+
+def decode_text(info: DatasetInfo, content: bytes, path: pathlib.Path) -> str:
+    """Decodes the content of a file that should be one text in UTF-8.
+
+    Args:
+        info: What the classifier reads.
+        content: Of the file.
+        path: The file, for messages.
+
+    Returns:
+        The text, without a byte order mark and without a line break at its end.
+
+    Raises:
+        UserError: It is not a text, not in UTF-8, or a table of many.
+    """
+    for beginning, what in _BEGINNINGS.items():
+        if content.startswith(beginning):
+            raise UserError(f"{path} is {what}, not a text in UTF-8: convert it.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text in UTF-8 ({error.reason}): convert it.") from error
+    if "\0" in text:
+        raise UserError(f"{path} is not a text in UTF-8 (it holds NUL bytes): convert it.")
+    if _is_table(text[:_MOST_LOOKED_AT]):
+        raise _table(info, f"{path} looks like a table; if it is not, give its text as --text: it")
+    # Editors end a file with a line break that is no part of the text.
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _table(info: DatasetInfo, name: str) -> UserError:
+    return UserError(
+        f"{name} is a table of many inputs, which are classified one by one: give "
+        f"{_ONE_BY_ONE[info.kind]} (for the accuracy on a table with labels, `t2aux evaluate "
+        "--data_dir`)."
+    )
+
+
+def _is_table(text: str) -> bool:
+    """Whether a text is JSON Lines, or rows of equally many columns."""
+    # Code and poems may be indented.
+    lines = [line.lstrip() for line in text.splitlines() if line.strip()]
+    if _is_json(text) or (len(lines) >= 2 and all(_is_json(line, dict) for line in lines[:3])):
+        return True
+    for separator, fewest in _FEWEST_ROWS.items():
+        if separator not in text:
+            continue
+        try:
+            rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=separator))
+        except csv.Error:  # A field of more than 128 kB.
+            continue
+        # The last one may be cut.
+        columns = {len(row) for row in rows[:-1]}
+        if len(rows) >= fewest and len(columns) == 1 and columns.pop() > 1:
+            return True
+    return False
+
+
+def _is_json(text: str, *kinds: type) -> bool:
+    """Whether a text is a JSON list of several values, or of one of these kinds."""
+    if not text.lstrip().startswith(("[", "{")):
+        return False
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, kinds) or (isinstance(value, list) and len(value) > 1)

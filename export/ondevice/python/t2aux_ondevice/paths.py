@@ -1,0 +1,76 @@
+"""Paths that a user gave: those that can't be meant are refused before anything is read or written.
+
+Any bytes that the system takes in a name are fine, except where a name is a URL's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from t2aux_ondevice.errors import UserError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# Path joins and normalisations make one slash of two, and Databricks writes dbfs:/ to begin with.
+_REMOTE = re.compile(
+    r"(gs|gcs|s3[an]?|hdfs|viewfs|webhdfs|https?|ftps?|sftp|ssh|file|dbfs|az|adl|abfss?|wasbs?|oss|"
+    r"cos|obs|swift|ram|tfds|memory):/",
+    re.IGNORECASE,
+)
+_SHOWN = 100
+
+
+def home() -> str | None:
+    """The user's home folder; None where neither HOME nor the password database has one."""
+    if os.environ.get("HOME") == "":
+        return None
+    found = os.path.expanduser("~")
+    return None if found == "~" else found
+
+
+def local(value: str | os.PathLike[str], what: str) -> str:
+    """Checks a path of this machine's and replaces "~" and "~user" at its beginning.
+
+    Args:
+        value: The path. It need not exist.
+        what: What it was given as, such as "--model_dir", for messages.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: It is empty, a URL (gs://, s3://, ...), names a home folder that there is not,
+            or can't be a path: a name in it is too long, or holds a NUL character.
+    """
+    path = os.fspath(value)
+    if not path:
+        raise UserError(f"{what} is empty: give a path.")
+    shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+    if _URL.match(path) or _REMOTE.match(path):
+        raise UserError(
+            f"{what} is {shown}, which is not a folder or file of this machine: copy it here or "
+            "mount it, and give a local path."
+        )
+    try:
+        if path.startswith("~"):
+            path = _expanded(path, what)
+        os.lstat(path)
+    except ValueError as error:  # A NUL character; or what this system's names can't be written in.
+        raise UserError(f"{what} is {shown}, which can't be a path: {error}.") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{what} is {shown}, which is too long for a path.") from error
+    return path
+
+
+def _expanded(path: str, what: str) -> str:
+    user = path[1:].partition(os.sep)[0]
+    found = os.path.expanduser(path) if user or home() else path
+    if found != path:
+        return found
+    if user and os.path.lexists(path):
+        # A file of that name, such as an editor's copy; not to be taken for a user's later.
+        return os.path.join(os.curdir, path)
+    why = f"there is no user {user}" if user else "HOME is not set, and this user has no home"
+    raise UserError(f"There is no folder {path} ({what}): {why}; give the whole path.")

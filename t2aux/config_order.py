@@ -1,0 +1,61 @@
+"""The order of gin files: a whole configuration comes first."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from gin import config as gin_config
+
+from t2aux.errors import UserError
+
+_Bindings = dict[tuple[str, str, str], str]
+
+
+class Order:
+    """Notices a whole configuration that undoes a bundled file named before it.
+
+    Whole is what includes base.gin, which sets everything that another whole file or a file of
+    models/, cores/ or training/ may have changed.
+    """
+
+    def __init__(self, bundled: pathlib.Path) -> None:
+        """Nothing has been read yet.
+
+        Args:
+            bundled: The folder of the gin files that come with t2aux.
+        """
+        self._bundled = bundled.resolve()
+        self._bound: _Bindings = {}
+        self._earlier: list[tuple[str, bool, _Bindings]] = []
+
+    def check(self, name: str, files: Sequence[pathlib.Path]) -> None:
+        """Takes note of a file that has just been parsed.
+
+        Args:
+            name: As the user named it.
+            files: The file, and then what it includes, resolved.
+
+        Raises:
+            UserError: It has undone a bundled file before it.
+        """
+        before, self._bound = self._bound, _bindings()
+        whole = self._bundled / "base.gin" in files
+        for earlier, earlier_whole, settings in self._earlier if whole else ():
+            if any(self._bound[key] != value for key, value in settings.items()):
+                todo = "leave one of them out" if earlier_whole else f"name {name} first"
+                raise UserError(
+                    f"{name} is a whole configuration and undoes {earlier}, which is named before "
+                    f"it: {todo}."
+                )
+        if files[0].is_relative_to(self._bundled):
+            self._earlier.append((name, whole, dict(self._bound.items() - before.items())))
+
+
+def _bindings() -> _Bindings:
+    """What is bound so far: each value as text, by scope, configurable and parameter."""
+    return {
+        (*key, parameter): repr(value)
+        for key, bound in gin_config._CONFIG.items()
+        for parameter, value in bound.items()
+    }

@@ -1,0 +1,307 @@
+"""The checks that the data of every source passes after it was read.
+
+What is most probably a mistake is an error, which `load.allow` overrides; what may be one is a
+note, which the summary shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from t2aux.data.table import Examples, Options, Table
+from t2aux.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+ONE_CLASS, CLASS_PER_EXAMPLE, FIRST_ROW, MISSING_LABELS, SEPARATOR = ALLOWABLE = (
+    "one_class",
+    "class_per_example",
+    "first_row",
+    "missing_labels",
+    "separator",
+)
+# How pandas, numpy, R and spreadsheets write a value that is missing.
+MISSING = frozenset(
+    {"", "nan", "NaN", "NAN", "-nan", "-NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>"}
+    | {"NaT", "#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
+)
+_FEWEST_CLASSES = 4  # Data smaller than this tells nothing: two classes of one example are a trial.
+_SHOWN = 5
+# Real values are best about [0, 1]; standardised ones have outliers.
+_FAR, _NARROW = 10.0, 0.01
+# What to do where the class was taken from the wrong place.
+_WHERE_CLASSES_ARE = {
+    "idx": ", so take the file of labels of these images",
+    "csv": ", so put the column of the class first",
+    "image_folder": ", so put the images into a folder for each class",
+    "npz": ", so save the numbers of the classes as `labels`",
+}
+_EXAMPLES = TypeVar("_EXAMPLES", bound=Examples)
+
+
+def allowed(value: object) -> tuple[str, ...]:
+    """Returns `load.allow`, a name or a list of names, as a tuple. Raises UserError at others."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or any(name not in ALLOWABLE for name in names):
+        raise UserError(f"load.allow is {value!r}: give a list of {', '.join(ALLOWABLE)}.")
+    return tuple(names)
+
+
+def refuse(options: Options, what: str, message: str) -> None:
+    """Raises UserError unless `load.allow` has `what`.
+
+    Args:
+        options: Its `allow` is read.
+        what: One of ALLOWABLE.
+        message: What is wrong and what to do, without a full stop.
+    """
+    if what not in options.allow:
+        names = ", ".join(repr(name) for name in (*options.allow, what))
+        raise UserError(
+            f"{message}; or, if the data is right as it is, add "
+            f'--gin_param="load.allow = [{names}]".'
+        )
+
+
+def check(split: str, info: DatasetInfo, examples: Examples, options: Options) -> tuple[str, ...]:
+    """Checks the classes of a split and how many examples each has.
+
+    The errors are for the training data of a new classifier alone: classes that a run has been
+    trained on are as they are.
+
+    Args:
+        split: "train" or "test".
+        info: What was read.
+        examples: What was read.
+        options: `allow`, `info` and `max_examples` are read.
+
+    Returns:
+        The notes, a sentence each.
+
+    Raises:
+        UserError: A class stands for a missing label, all training examples are of one class, or
+            there are more than half as many classes as training examples.
+    """
+    counts = examples.counts
+    is_whole = counts is not None or options.max_examples != len(examples.labels)
+    if counts is None:
+        counts = np.bincount(examples.labels, minlength=info.num_classes)
+    if split == "train" and options.info is None:
+        _check_names(info, options)
+        _check_number(info, counts, options, examples.found, is_whole=is_whole)
+    notes = _look_alike(info.classes) if split == "train" else []
+    if is_whole:
+        notes += _absent(split, info, counts)
+    return tuple(notes)
+
+
+def nearly_one_each(counts: np.ndarray) -> bool:
+    """Whether there are more than half as many classes as examples, and at least 4.
+
+    Args:
+        counts: The examples of each class, int [K].
+    """
+    present = np.count_nonzero(counts)
+    return present >= _FEWEST_CLASSES and 2 * present > counts.sum()
+
+
+def with_notes(examples: _EXAMPLES, notes: Iterable[str]) -> _EXAMPLES:
+    """Returns the examples with further notes, each once."""
+    notes = tuple(dict.fromkeys((*examples.notes, *notes)))
+    if dataclasses.is_dataclass(examples):
+        return dataclasses.replace(examples, notes=notes)
+    examples.notes = notes
+    return examples
+
+
+class ValueRange:
+    """The smallest and the largest value of each channel of real-valued input.
+
+    Attributes:
+        least: [C], as the model sees the values (pixels in [0, 1]); None before the first.
+        largest: Likewise.
+    """
+
+    def __init__(self) -> None:
+        self.least: np.ndarray | None = None
+        self.largest: np.ndarray | None = None
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes in steps, [n, C] uint8 pixels or float32 vectors."""
+        scale = 255.0 if values.dtype == np.uint8 else 1.0
+        least = values.min(axis=0).astype(np.float64) / scale
+        largest = values.max(axis=0).astype(np.float64) / scale
+        if self.least is None or self.largest is None:
+            self.least, self.largest = least, largest
+        else:
+            self.least = np.minimum(self.least, least)
+            self.largest = np.maximum(self.largest, largest)
+
+    def notes(self, split: str) -> list[str]:
+        """Returns what is odd about the range, a sentence each."""
+        if self.least is None or self.largest is None:
+            return []
+        least, largest = self.least, self.largest
+        spread = largest - least
+        notes = []
+        far = np.flatnonzero((least < -_FAR) | (largest > _FAR))
+        if len(far):
+            low, high = least[far[0]], largest[far[0]]
+            notes.append(
+                f"The {_name(split)} values are far outside [0, 1] ({self._show(far)}): scale them "
+                f"before saving, for example (inputs - {low:.4g}) / {(high - low) or 1:.4g}."
+            )
+        narrow = np.flatnonzero((spread > 0) & (spread < _NARROW))
+        if len(narrow):
+            notes.append(
+                f"The {_name(split)} values hardly vary ({self._show(narrow)}): scale them to "
+                "about [0, 1]."
+            )
+        constant = np.flatnonzero(spread == 0)
+        if len(constant):
+            notes.append(
+                f"The {_name(split)} values never vary ({self._show(constant)}): they tell nothing."
+            )
+        return notes
+
+    def _show(self, channels: np.ndarray) -> str:
+        return listing(
+            f"channel {channel}: {self.least[channel]:.4g} to {self.largest[channel]:.4g}"
+            for channel in channels.tolist()
+        )
+
+
+def of_values(split: str, info: DatasetInfo, table: Table) -> list[str]:
+    """Returns what is odd about the values of a split in memory, a sentence each."""
+    notes = []
+    if not info.is_text and len(table.values):
+        values = ValueRange()
+        values.add(table.values)
+        notes += values.notes(split)
+    sequences = table.sequences()
+    first = next(sequences, None)
+    if len(table.labels) > 1 and all(np.array_equal(first, other) for other in sequences):
+        notes.append(all_equal(split, len(table.labels)))
+    return notes
+
+
+def all_equal(split: str, count: int) -> str:
+    """The note for a split whose sequences are all the same."""
+    return f"All {count:,} {_name(split)} sequences are the same: nothing can be learnt from them."
+
+
+def repeated(train: np.ndarray, test: np.ndarray) -> list[str]:
+    """Returns a note if many of the test sequences are training sequences, too.
+
+    Args:
+        train: A number for each training sequence that is the same for the same sequence.
+        test: Likewise.
+    """
+    count = int(np.isin(test, train).sum())
+    if 10 * count <= len(test):
+        return []
+    return [
+        f"{count:,} of the {len(test):,} test sequences ({100 * count / len(test):.0f} %) are in "
+        "the training data, too: accuracy on them says little about new data."
+    ]
+
+
+def look_alike_key(name: str) -> str:
+    """Returns what is the same for names that differ in case, spaces, Unicode form or digits."""
+    key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    try:
+        return repr(float(key))
+    except ValueError:
+        return key
+
+
+def listing(items: Iterable[str], shown: int = _SHOWN) -> str:
+    """Returns the first few items, and how many more there are."""
+    items = list(items)
+    more = f" and {len(items) - shown:,} more" if len(items) > shown else ""
+    return ", ".join(items[:shown]) + more
+
+
+def _check_names(info: DatasetInfo, options: Options) -> None:
+    for name in info.classes:
+        if name.strip() in MISSING:
+            refuse(
+                options,
+                MISSING_LABELS,
+                f"{info.name} has a class named {name!r}, which is how missing labels are written: "
+                "correct or remove its examples",
+            )
+
+
+def _check_number(
+    info: DatasetInfo, counts: np.ndarray, options: Options, found: str, *, is_whole: bool
+) -> None:
+    present = np.flatnonzero(counts)
+    where = f" ({found})" if found else ""
+    if len(present) == 1:
+        refuse(
+            options,
+            ONE_CLASS,
+            f"All {counts.sum():,} training examples of {info.name} are of one class, "
+            f"{info.classes[present[0]]!r}{where}, and a classifier needs at least two: check "
+            "where the classes are read from",
+        )
+    # tensorflow-datasets' classes are declared, not guessed.
+    if is_whole and info.name in _WHERE_CLASSES_ARE and nearly_one_each(counts):
+        first = listing((repr(_short(info.classes[label])) for label in present.tolist()), 3)
+        refuse(
+            options,
+            CLASS_PER_EXAMPLE,
+            f"The {counts.sum():,} training examples of {info.name} are of {len(present):,} "
+            f"classes ({first}){where}: what is read as the class seems to be something else, such "
+            f"as a text or a number of the row{_WHERE_CLASSES_ARE[info.name]}",
+        )
+
+
+def _absent(split: str, info: DatasetInfo, counts: np.ndarray) -> list[str]:
+    """Returns notes on classes with no example, or only one, in a split."""
+    notes = []
+    absent = [info.classes[label] for label in np.flatnonzero(counts == 0).tolist()]
+    if absent:
+        from_one = " (do the labels count from 1?)" if absent == ["0"] else ""
+        are = "class has" if len(absent) == 1 else "classes have"
+        notes.append(
+            f"{len(absent):,} {are} no {_name(split)} example: "
+            f"{listing(map(_quoted, absent))}{from_one}."
+        )
+    if split == "train":
+        single = [info.classes[label] for label in np.flatnonzero(counts == 1).tolist()]
+        if single:
+            are = "class has" if len(single) == 1 else "classes have"
+            notes.append(
+                f"{len(single):,} {are} a single training example: {listing(map(_quoted, single))}."
+            )
+    elif np.count_nonzero(counts) == 1 and info.num_classes > 1:
+        notes.append("All test examples are of one class.")
+    return notes
+
+
+def _look_alike(classes: Sequence[str]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(look_alike_key(name), []).append(name)
+    alike = [" and ".join(map(_quoted, names)) for names in groups.values() if len(names) > 1]
+    return (
+        [f"Class names that look alike are different classes: {listing(alike)}."] if alike else []
+    )
+
+
+def _name(split: str) -> str:
+    return "training" if split == "train" else "test"
+
+
+def _quoted(name: str) -> str:
+    return repr(_short(name))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else name[:37] + "..."

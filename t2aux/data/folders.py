@@ -1,0 +1,138 @@
+"""The files of a tree that is a folder."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import stat
+
+from t2aux.data.listing import File, Link, Listing, is_system_name
+from t2aux.data.table import damaged
+from t2aux_ondevice.images import BEGINNING, begins_as_image, has_image_suffix
+
+
+def list_folder(path: pathlib.Path) -> Listing:
+    """Lists the files of a folder and of the folders in it.
+
+    Symbolic links are followed, but a folder or a file that is read already is not read again under
+    the name of a link: links may lead in circles. Of several links to the same the first counts, in
+    the order of their names.
+
+    Raises:
+        UserError: A folder or a file can't be read.
+    """
+    try:
+        return _Walk(path).listing
+    except OSError as error:
+        raise damaged(error.filename or path, error) from error
+
+
+class _Walk:
+    """Lists all that is in the folder itself first, then what its links lead to."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.listing = Listing()
+        self._root = os.path.realpath(path)
+        # The names in the tree of folders, by their identity, and of linked files, by real path.
+        self._folders: dict[tuple[object, ...], str] = {}
+        self._files: dict[str, str] = {}
+        # Pairs of a name in the tree and a path.
+        self._folder_links: list[tuple[str, str]] = []
+        self._file_links: list[tuple[str, str]] = []
+        self._add_folder("", os.fspath(path), is_own=True)
+        # Links to files come last, since those to folders may lead to the same.
+        while self._folder_links:
+            links, self._folder_links = sorted(self._folder_links), []
+            for name, place in links:
+                self._follow_folder(name, place)
+        for name, place in sorted(self._file_links):
+            self._follow_file(name, place)
+
+    def _add_folder(self, name: str, place: str, *, is_own: bool) -> None:
+        """Adds a folder with all that is in it; its links wait."""
+        waiting = [(name, place)]
+        while waiting:
+            name, place = waiting.pop()
+            key = _identity(place)
+            if not is_own and key in self._folders:
+                self.listing.links.append(Link(name, self._folders[key] or None))
+                continue
+            self._folders.setdefault(key, name)
+            if name:
+                self.listing.folders.add(name)
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    inside = f"{name}/{_text(entry.name)}" if name else _text(entry.name)
+                    # The entry's own method raises OSError for a link that leads in a circle.
+                    is_link = entry.is_symlink()
+                    is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
+                    if self.listing.ignores(inside, is_folder=is_folder):
+                        continue
+                    if is_link:
+                        links = self._folder_links if is_folder else self._file_links
+                        links.append((inside, entry.path))
+                    elif is_folder:
+                        waiting.append((inside, entry.path))
+                    else:
+                        self._add_file(inside, entry.path, is_regular=entry.is_file())
+
+    def _add_file(self, name: str, place: str, *, is_regular: bool) -> None:
+        if is_regular:
+            is_image = has_image_suffix(name) or _begins_as_image(place)
+            self.listing.files.append(File(name, place, is_image))
+        else:
+            self.listing.special += 1
+
+    def _follow_folder(self, name: str, place: str) -> None:
+        target = os.path.realpath(place)
+        # To what the tree, or the link, is in.
+        leads_back = any(_is_in(p, target) for p in (self._root, os.path.realpath(_parent(place))))
+        key = _identity(target)
+        if leads_back or key in self._folders:
+            self.listing.links.append(Link(name, self._folders.get(key) or None))
+        else:
+            self._add_folder(name, place, is_own=False)
+
+    def _follow_file(self, name: str, place: str) -> None:
+        try:
+            mode = os.stat(place).st_mode
+        except OSError:  # It leads nowhere, or in a circle.
+            self.listing.broken.append(name)
+            return
+        target = os.path.realpath(place)
+        folder = self._folders.get(_identity(_parent(target)))
+        base = _text(os.path.basename(target))
+        if folder is not None and not is_system_name(base):
+            known = f"{folder}/{base}" if folder else base
+        else:
+            known = self._files.setdefault(target, name)
+        if known != name:
+            self.listing.links.append(Link(name, known))
+        else:
+            self._add_file(name, place, is_regular=stat.S_ISREG(mode))
+
+
+def _begins_as_image(place: str) -> bool:
+    try:
+        with open(place, "rb") as file:
+            return begins_as_image(file.read(BEGINNING), place)
+    except OSError:  # What has no image's suffix need not be readable.
+        return False
+
+
+def _identity(place: str) -> tuple[object, ...]:
+    status = os.stat(place)
+    # Some file systems number nothing.
+    return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(place),)
+
+
+def _parent(place: str) -> str:
+    return os.path.dirname(place)
+
+
+def _is_in(place: str, folder: str) -> bool:
+    return place == folder or place.startswith(folder.rstrip("/") + "/")
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "surrogateescape")

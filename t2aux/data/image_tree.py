@@ -1,0 +1,303 @@
+"""Which images and classes a tree holds, and what is to be said about the rest of it."""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from t2aux.data.archives import list_archive
+from t2aux.data.folders import list_folder
+from t2aux.data.listing import File, Listing, plural, several, shown
+from t2aux.data.table import class_key
+from t2aux.errors import UserError
+
+_SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"}) | {
+    "dev",
+    "eval",
+    "evaluation",
+}
+_SHOWN_FOLDERS = 8
+_SHOWN_COUNTS = 20
+
+
+class Image(NamedTuple):
+    """An image of a tree.
+
+    Attributes:
+        class_name: In NFC.
+        file: Its path, from its class's folder on.
+        place: Where the tree's reader finds it: a path, or the number of an archive's member.
+    """
+
+    class_name: str
+    file: str
+    place: str | int
+
+
+class Tree(NamedTuple):
+    """The images of a tree.
+
+    Attributes:
+        path: The folder or archive.
+        images: In the order in which they are read: by name, or by their places in an archive.
+        notes: What was skipped, merged or taken for something, a sentence each.
+    """
+
+    path: pathlib.Path
+    images: tuple[Image, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, sorted."""
+        return tuple(sorted({image.class_name for image in self.images}))
+
+
+def read_tree(path: pathlib.Path, known: Collection[str] | None = None) -> Tree:
+    """Lists the images of a tree.
+
+    A class is a folder. Folders around all of the classes' folders are passed through.
+
+    Args:
+        path: A folder or an archive.
+        known: The names of the classes in NFC, where they are known; they tell which folders are
+            around the classes.
+
+    Raises:
+        UserError: The tree can't be read; holds no images, or images outside the folders of
+            classes; a class's folder holds only files that are not images, has a name that is not
+            UTF-8, or is linked to another's.
+    """
+    listing = list_folder(path) if path.is_dir() else list_archive(path)
+    return _Arranged(path, listing, known).tree()
+
+
+class _Arranged:
+    """A listing, seen as classes. `depth` folders are around the classes' folders."""
+
+    def __init__(self, path: pathlib.Path, listing: Listing, known: Collection[str] | None) -> None:
+        self._path = path
+        self._listing = listing
+        self._notes: list[str] = []
+        files = [*listing.files, *self._linked_files()]
+        self._images = [file for file in files if file.is_image]
+        self._others = [file.name for file in files if not file.is_image]
+        if not self._images:
+            raise UserError(
+                f"{path} holds no images{self._only_others()}: put images into <class>/ folders in "
+                "it."
+            )
+        self._depth = self._find_depth(known)
+        self._check_places()
+
+    def tree(self) -> Tree:
+        """Makes the images, and what is to be said."""
+        names: dict[str, str] = {}
+        for file in self._images:
+            name = self._folder_of(file.name)
+            if name not in names:
+                names[name] = self._class_name(name)
+        self._check_classes(names)
+        self._note_names(names)
+        self._note_links()
+        self._note_skipped()
+        images = []
+        for file in self._images:
+            parts = file.name.split("/")[self._depth :]
+            images.append(Image(names[parts[0]], "/".join(parts), file.place))
+        # Archives are read once from their beginning to their end.
+        images.sort(key=(lambda image: image.place) if self._path.is_file() else None)
+        if len(set(names.values())) == 1:
+            self._notes.append(f"The folders are: {self._shown_folders()}.")
+        if self._depth:
+            around = "/".join(self._images[0].name.split("/")[: self._depth])
+            self._notes.append(f"The classes are the folders in {shown(around)}/.")
+        notes = (f"{self._path.name}: {note}" for note in self._notes)
+        return Tree(self._path, tuple(images), tuple(notes))
+
+    def _linked_files(self) -> list[File]:
+        return [link.file for link in self._listing.links if link.file is not None]
+
+    def _folder_of(self, name: str) -> str | None:
+        """The class's folder that a path is in, or is; None if it is in none."""
+        parts = name.split("/")
+        return parts[self._depth] if len(parts) > self._depth else None
+
+    def _find_depth(self, known: Collection[str] | None) -> int:
+        images = [file.name.split("/") for file in self._images]
+        shortest = min(map(len, images))
+        folders = [folder.split("/") for folder in self._listing.folders]
+        most, first = 0, images[0]
+        while most + 2 < shortest:
+            beside = {f[most] for f in folders if len(f) > most and f[:most] == first[:most]}
+            if beside != {first[most]}:
+                break
+            most += 1
+        if known is not None:
+            names = set(known)
+            for depth in range(most):
+                if {class_key(parts[depth]) for parts in images} <= names:
+                    return depth
+        return most
+
+    def _check_places(self) -> None:
+        depth = self._depth
+        outside = [file.name for file in self._images if file.name.count("/") <= depth]
+        if outside:
+            raise UserError(
+                f"{self._path} holds the image {shown(outside[0])} outside a class's folder: put "
+                "it into <class>/."
+            )
+        folders = {self._folder_of(file.name) for file in self._images}
+        is_deeper = all(file.name.count("/") > depth + 1 for file in self._images)
+        if len(folders) > 1 and is_deeper and {f.lower() for f in folders} <= _SPLIT_NAMES:
+            raise UserError(
+                f"{self._path} holds the folders {several(sorted(folders))}, which are splits "
+                "rather than classes: put train/ and test/ (or train.zip and test.zip) into "
+                "load.data_dir, each with the folders of the classes in it."
+            )
+
+    def _class_name(self, folder: str) -> str:
+        try:
+            folder.encode("utf-8")
+        except UnicodeEncodeError as error:
+            what = "rename the folder"
+            if self._path.is_file():
+                what += ", and pack it with UTF-8 names"
+            raise UserError(
+                f"The name of the class's folder {shown(folder)} in {self._path} is not UTF-8: "
+                f"{what}."
+            ) from error
+        return class_key(folder)
+
+    def _check_classes(self, names: dict[str, str]) -> None:
+        """Raises UserError for folders without any image, but with other files; notes empty ones.
+
+        And for links from one class to another.
+        """
+        others: dict[str, list[str]] = {}
+        for name in (*self._others, *self._listing.broken):
+            if name.count("/") > self._depth:
+                others.setdefault(self._folder_of(name), []).append(name)
+        for folder, files in sorted(others.items()):
+            if folder not in names:
+                raise UserError(
+                    f"The folder {shown(folder)} in {self._path} holds no image that can be read, "
+                    f"only {self._counted(files)}: convert them to PNG or JPEG, or remove the "
+                    "folder."
+                )
+        folders = {self._folder_of(name) for name in self._listing.folders} - {None}
+        empty = sorted(folders - names.keys())
+        if empty:
+            self._notes.append(
+                f"{plural(len(empty), 'folder')} without images, which give no class: "
+                f"{several(empty)}."
+            )
+        for link in self._listing.links:
+            ours = self._folder_of(link.name)
+            theirs = None if link.target is None else self._folder_of(link.target)
+            is_image = link.file is None or link.file.is_image
+            if not is_image or ours is None or theirs not in names:
+                continue
+            if class_key(ours) != names[theirs]:
+                raise UserError(
+                    f"{shown(link.name)} in {self._path} is a link to {shown(link.target)}, which "
+                    "is in another class: remove one of them."
+                )
+
+    def _note_names(self, names: dict[str, str]) -> None:
+        forms, cases = collections.defaultdict(list), collections.defaultdict(list)
+        for folder, name in names.items():
+            forms[name].append(folder)
+        for name in forms:
+            cases[" ".join(name.casefold().split())].append(name)
+        for name, folders in forms.items():
+            if len(folders) > 1:
+                self._notes.append(
+                    f"{len(folders)} folders are the class {shown(name)}: their names differ only "
+                    "in Unicode's normal form."
+                )
+        for alike in cases.values():
+            if len(alike) > 1:
+                self._notes.append(
+                    f"The classes {' and '.join(repr(n) for n in sorted(alike))} differ only in "
+                    "upper and lower case or in spaces."
+                )
+
+    def _note_links(self) -> None:
+        links = [link for link in self._listing.links if link.file is None]
+        inside = [link.name for link in links if not self._leads_back(link.name, link.target)]
+        back = [link.name for link in links if self._leads_back(link.name, link.target)]
+        broken = self._listing.broken
+        for what, found in (
+            ("leading back to a folder that it is in, not followed", back),
+            ("to what is read under another name, not read twice", inside),
+            ("to a file that is not there", broken),
+        ):
+            if found:
+                self._notes.append(
+                    f"{plural(len(found), 'symbolic link')} {what}: {several(sorted(found))}."
+                )
+
+    def _leads_back(self, name: str, target: str | None) -> bool:
+        return target is None or f"{name}/".startswith(f"{target}/")
+
+    def _note_skipped(self) -> None:
+        listing = self._listing
+        if self._others:
+            self._notes.append(
+                f"Skipped {plural(len(self._others), 'file')} that are not images (or of formats "
+                f"that can't be read): {_suffixes(self._others)}."
+            )
+        if listing.special:
+            self._notes.append(f"Skipped {plural(listing.special, 'special file')}.")
+        if listing.ignored:
+            counts = collections.Counter(n.rpartition("/")[2] for n in listing.ignored)
+            self._notes.append(f"Ignored system and hidden folders: {_counts(counts)}.")
+        if listing.hidden:
+            self._notes.append(
+                f"Ignored {plural(len(listing.hidden), 'hidden image')}: {several(listing.hidden)}."
+            )
+        if listing.replaced:
+            self._notes.append(
+                f"{plural(listing.replaced, 'member')} of the archive with the name of a later "
+                "one: the last of each name counts."
+            )
+
+    def _only_others(self) -> str:
+        files = [*self._others, *self._listing.broken]
+        return f", only {self._counted(files)}" if files else ""
+
+    def _counted(self, files: Sequence[str]) -> str:
+        broken = set(self._listing.broken)
+        links = sum(name in broken for name in files)
+        found = [name for name in files if name not in broken]
+        parts = [f"{plural(len(found), 'file')} ({_suffixes(found)})"] if found else []
+        parts += [f"{plural(links, 'link')} to files that are not there"] if links else []
+        return " and ".join(parts)
+
+    def _shown_folders(self) -> str:
+        """The two upper levels of folders with images, and how many each has."""
+        counts = collections.Counter(
+            "/".join(file.name.split("/")[:-1][:2]) for file in self._images
+        )
+        return _counts(counts, _SHOWN_FOLDERS, "{name}/ ({count} images)")
+
+
+def _suffixes(names: Iterable[str]) -> str:
+    suffixes = (pathlib.PurePosixPath(name).suffix.lower() for name in names)
+    return _counts(collections.Counter(suffix or "without suffix" for suffix in suffixes))
+
+
+def _counts(
+    counts: collections.Counter[str],
+    most: int = _SHOWN_COUNTS,
+    form: str = "{count} {name}",
+) -> str:
+    """Counts for a message, the largest first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    parts = [form.format(name=shown(n), count=f"{count:,}") for n, count in ordered[:most]]
+    rest = sum(count for _, count in ordered[most:])
+    return ", ".join([*parts, f"{rest:,} others"] if rest else parts)

@@ -1,0 +1,153 @@
+"""Data that a run was not trained on: what it is called, and where results on it go."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+
+from t2aux import config, data, files
+from t2aux.data.loading import folder_of
+from t2aux.errors import UserError
+from t2aux.run import Run
+
+# How the data is read, and not what it is.
+_NOT_DATA = ("split", "bucket_batches", "info")
+_LONGEST_SLUG = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherData:
+    """Data other than a run's own.
+
+    Attributes:
+        name: Of the data set or the source, as in load.name.
+        data_dir: Its folder, absolute; None: embedded, or where tensorflow-datasets has it.
+        settings: The parameters of `load` that differ from the run's, with their values.
+    """
+
+    name: str
+    data_dir: str | None
+    settings: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """For people: "csv in /home/ada/news, max_examples = 100"."""
+        more = [f"{k} = {v}" for k, v in self.settings.items() if k not in ("name", "data_dir")]
+        place = f" in {self.data_dir}" if self.data_dir else ""
+        return ", ".join([f"{self.name}{place}", *more])
+
+    @property
+    def slug(self) -> str:
+        """A part of a folder's name: "news-max_examples_100"."""
+        parts = []
+        if "data_dir" in self.settings and self.data_dir:
+            parts.append(os.path.basename(self.data_dir) or "root")
+        elif {"name", "data_dir"} & self.settings.keys():
+            parts.append(self.name)
+        parts += [f"{k}_{v}" for k, v in self.settings.items() if k not in ("name", "data_dir")]
+        return re.sub(r"[^\w.-]+", "_", "-".join(parts))[:_LONGEST_SLUG].strip("-._") or "other"
+
+    def to_json(self) -> dict[str, Any]:
+        """What a result says of it."""
+        return {"dataset": self.name, "data_dir": self.data_dir, "settings": self.settings}
+
+
+def of(run: Run, gin_params: Sequence[str]) -> OtherData | None:
+    """The data that settings name, if it is not the run's own.
+
+    Args:
+        run: Loaded with these settings.
+        gin_params: The settings, --data_dir among them.
+
+    Returns:
+        The data; None where all that says what it is equals the run's configuration.
+    """
+    if not gin_params:
+        return None
+    used = _settings()
+    file = str(run.model_dir / "config.gin")
+    config.parse([file], [])
+    own = _settings()
+    config.parse([file], gin_params)
+    different = {name: value for name, value in used.items() if value != own[name]}
+    return OtherData(used["name"], used["data_dir"], different) if different else None
+
+
+def folder(
+    output_dir: str | None, run: Run, kind: str, split: str, other: OtherData | None
+) -> pathlib.Path:
+    """Makes the folder that a result goes to.
+
+    Args:
+        output_dir: What the user asked for, if anything.
+        run: The run.
+        kind: Of the result: the name of the folder in the run, and of the JSON file in it.
+        split: "train" or "test".
+        other: The data, if it is not the run's own.
+
+    Returns:
+        `output_dir`, the run's KIND/SPLIT or, for other data, a KIND/SPLIT-NAME that holds no
+        result on a third.
+
+    Raises:
+        UserError: It can't be made.
+    """
+    if output_dir is not None:
+        path = pathlib.Path(output_dir)
+    elif other is None:
+        path = run.model_dir / kind / split
+    else:
+        path = first = run.model_dir / kind / f"{split}-{other.slug}"
+        number = 2
+        while not _is_of(path / f"{kind}.json", other):
+            path = first.with_name(f"{first.name}-{number}")
+            number += 1
+    files.ensure_directory(path)
+    return path
+
+
+def about(run: Run, other: OtherData | None) -> dict[str, Any]:
+    """What a result says of the data."""
+    if other is None:
+        return {"dataset": run.info.name}
+    return {**other.to_json(), "trained_on": run.info.name}
+
+
+def title(run: Run, split: str, other: OtherData | None) -> str:
+    """What a result is of, for people."""
+    if other is None:
+        return f"{run.info.name}, {split}, step {run.step}"
+    return f"{other.title}, {split} (trained on {run.info.name}, step {run.step})"
+
+
+def _settings() -> dict[str, Any]:
+    """Everything that says what the data is, and how it is prepared; the folder as it is."""
+    parameters = inspect.signature(data.load).parameters
+    found = {n: p.default for n, p in parameters.items() if n not in _NOT_DATA}
+    bound = gin.get_bindings("load")
+    for name, value in bound.items():
+        if name in found:
+            # As JSON has it.
+            found[name] = list(value) if isinstance(value, tuple) else value
+    place = folder_of(found["data_dir"])
+    found["data_dir"] = None if place is None else os.path.realpath(place)
+    return found
+
+
+def _is_of(path: pathlib.Path, other: OtherData) -> bool:
+    """Whether a result is absent, or one on this data."""
+    if not path.parent.exists():
+        return True
+    try:
+        found = files.read_json(path)
+    except UserError:
+        return False
+    wanted = other.to_json()
+    return isinstance(found, dict) and {k: found.get(k) for k in wanted} == wanted

@@ -1,0 +1,240 @@
+"""What a client can call, and the checks that a request must pass before it joins a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.example import example_pb2
+
+from t2aux.serving.status import ServingError, invalid
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+DEFAULT_SIGNATURE = "serving_default"
+CLASSIFY = "tensorflow/serving/classify"
+# Methods whose input is serialized tf.Examples.
+_OF_EXAMPLES = (CLASSIFY, "tensorflow/serving/regress")
+# Its segments may be empty for sequences that have ended.
+_SEGMENTS = "step_segment"
+# By the field of a tf.Example's feature.
+_KINDS = {
+    "bytes_list": "strings (bytes)",
+    "float_list": "numbers with a decimal point (float)",
+    "int64_list": "whole numbers (int64)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """A signature's input or output.
+
+    Attributes:
+        shape: With None for a dimension of any size; None where the rank is any, too.
+        dtype: TensorFlow's.
+    """
+
+    shape: tuple[int | None, ...] | None
+    dtype: tf.DType
+
+    @property
+    def numpy_dtype(self) -> type:
+        """Of the arrays that stand for it; object for strings."""
+        return object if self.dtype == tf.string else self.dtype.as_numpy_dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a client can call.
+
+    Attributes:
+        name: Its name.
+        method_name: What it is for: TensorFlow Serving's predict or classify.
+        inputs: By name.
+        outputs: By name.
+        info: What the model reads, where it says so, as exports of t2aux do.
+    """
+
+    name: str
+    method_name: str
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    info: DatasetInfo | None = None
+
+    @property
+    def batches(self) -> bool:
+        """Whether dimension 0 of every input and output is the batch."""
+        specs = [*self.inputs.values(), *self.outputs.values()]
+        return bool(self.inputs) and all(s.shape and s.shape[0] is None for s in specs)
+
+    @property
+    def pads(self) -> bool:
+        """Whether sequences of different lengths may be put together, since lengths are sent."""
+        return "lengths" in self.inputs
+
+    @property
+    def reads_examples(self) -> bool:
+        """Whether its input is serialized tf.Examples."""
+        return self.method_name in _OF_EXAMPLES
+
+    @property
+    def sequences(self) -> str | None:
+        """The input [B, T, ...] that `lengths` is of; None where there is none."""
+        if not (self.pads and self.batches):
+            return None
+        found = [n for n, s in self.inputs.items() if s.shape and s.shape[:2] == (None, None)]
+        return found[0] if len(found) == 1 else None
+
+    def check(self, inputs: dict[str, np.ndarray]) -> None:
+        """Checks a request's tensors.
+
+        Args:
+            inputs: By name; strings as arrays of objects. What is behind a sequence's length
+                becomes 0.
+
+        Raises:
+            ServingError: Names, types, shapes or lengths are wrong, or a value is NaN or infinite.
+        """
+        extra, missing = (
+            sorted(set(inputs) - set(self.inputs)),
+            sorted(set(self.inputs) - {*inputs}),
+        )
+        if extra or missing:
+            raise invalid(
+                f"input size does not match signature {self.name!r}: {len(inputs)} != "
+                f"{len(self.inputs)}. Sent extra: {{{', '.join(extra)}}}. Missing but required: "
+                f"{{{', '.join(missing)}}}."
+            )
+        for name, value in inputs.items():
+            self._check_one(name, value, self.inputs[name])
+        if self.batches:
+            sizes = {name: value.shape[0] for name, value in inputs.items()}
+            if len(set(sizes.values())) > 1:
+                raise invalid(
+                    f"The inputs of {self.name!r} differ in dimension 0, the batch: {sizes}."
+                )
+            if not all(sizes.values()):
+                raise invalid(f"The batch of {self.name!r} is empty: send at least one sequence.")
+        self._check_lengths(inputs)
+        for name, value in inputs.items():
+            if self.reads_examples and value.dtype == object:
+                check_examples(value.flat, self.info)
+            # TensorFlow Serving computes with them, and answers NaN.
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise invalid(f"Input {name!r} of {self.name!r} holds NaN or an infinite value.")
+        self._check_steps(inputs)
+
+    def check_answer(self, outputs: dict[str, np.ndarray]) -> None:
+        """Refuses an answer that is not finite: JSON has no such number, and it means nothing.
+
+        Raises:
+            ServingError: A number is NaN or infinite.
+        """
+        for name, value in outputs.items():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise invalid(
+                    f"The output {name!r} of {self.name!r} is NaN or infinite for these values: "
+                    "they are too large for the model."
+                )
+
+    def _check_lengths(self, inputs: dict[str, np.ndarray]) -> None:
+        """Checks lengths before a batch is run for others, too; clears what is behind them."""
+        name = self.sequences
+        if name is None:
+            return
+        sequences, lengths = inputs[name], inputs["lengths"]
+        least, steps = 0 if self.name == _SEGMENTS else 1, sequences.shape[1]
+        if lengths.min() < least:
+            raise invalid(f"A length is less than {least}, the least there may be.")
+        if lengths.max() > steps:
+            raise invalid("A length is more than the number of steps given.")
+        if lengths.min() < steps:
+            # It does not matter, whatever it is; NaN would be refused.
+            sequences = sequences.copy()
+            sequences[np.arange(steps) >= lengths[:, np.newaxis]] = 0
+            inputs[name] = sequences
+
+    def _check_steps(self, inputs: dict[str, np.ndarray]) -> None:
+        """Checks that sequences have the length that the model was made for, if it has one.
+
+        How long a sequence is that comes in segments only its client knows; none of them may be
+        longer than the whole.
+        """
+        if self.info is None or self.info.length is None or self.sequences is None:
+            return
+        lengths = inputs["lengths"]
+        if self.name == _SEGMENTS:
+            if lengths.max() > self.info.length:
+                raise invalid(
+                    f"A segment has {lengths.max()} steps where the classifier reads sequences of "
+                    f"{self.info.length}."
+                )
+        elif self.name == DEFAULT_SIGNATURE:
+            for length in lengths[lengths != self.info.length]:
+                raise _wrong_length(length, self.info.length)
+
+    def _check_one(self, name: str, value: np.ndarray, spec: TensorSpec) -> None:
+        if value.dtype != spec.numpy_dtype:
+            found = "string" if value.dtype == object else value.dtype.name
+            raise invalid(
+                f"Input {name!r} of {self.name!r} is {found}, expected {spec.dtype.name}."
+            )
+        if spec.shape is not None and (
+            value.ndim != len(spec.shape)
+            or any(w not in (None, n) for n, w in zip(value.shape, spec.shape, strict=True))
+        ):
+            wanted = [-1 if n is None else n for n in spec.shape]
+            raise invalid(
+                f"Input {name!r} of {self.name!r} has the shape {list(value.shape)}, expected "
+                f"{wanted}."
+            )
+
+
+def check_examples(contents: Iterable[bytes], info: DatasetInfo | None) -> None:
+    """Checks serialized tf.Examples, of which TensorFlow's own messages say little.
+
+    Args:
+        contents: One example each.
+        info: What the model reads; None: not known, and only NaN is looked for.
+
+    Raises:
+        ServingError: It is no tf.Example, a feature has the wrong type, holds NaN or an infinite
+            value, or does not have the length that the model was made for.
+    """
+    kinds = {}
+    if info is not None:
+        kinds = {"inputs": "int64_list" if info.is_text else "float_list", "text": "bytes_list"}
+        kinds = kinds if info.is_text else {"inputs": kinds["inputs"]}
+    for content in contents:
+        try:
+            features = example_pb2.Example.FromString(content).features.feature
+        except DecodeError as error:
+            raise invalid("Could not parse example input: it is no tf.Example.") from error
+        for name in features if info is None else kinds:
+            if name not in features:
+                continue  # The graph says what it needs.
+            feature = features[name]
+            kind = feature.WhichOneof("kind")
+            wanted = kinds.get(name, kind)
+            if kind not in (None, wanted):
+                raise invalid(
+                    f"The feature {name!r} holds {_KINDS[kind]} and must hold {_KINDS[wanted]}."
+                )
+            if kind == "float_list":
+                values = np.fromiter(feature.float_list.value, np.float32)
+                if not np.isfinite(values).all():
+                    raise invalid(f"The feature {name!r} holds NaN or an infinite value.")
+                if info is not None:
+                    _check_count(len(values), info)
+
+
+def _check_count(values: int, info: DatasetInfo) -> None:
+    steps, rest = divmod(values, info.channels)
+    if info.length is not None and steps and not rest and steps != info.length:
+        raise _wrong_length(steps, info.length)
+
+
+def _wrong_length(steps: int, wanted: int) -> ServingError:
+    return invalid(f"A sequence has {steps} steps where the classifier reads {wanted}.")

@@ -1,0 +1,271 @@
+"""The checks that the data of every source passes, and the summary that shows what they find."""
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+
+from t2aux.data import checks, load, log_summary, summary
+from t2aux.errors import UserError
+from tests.cli_helpers import assert_one_sentence, t2aux
+from tests.data.test_data_idx import FILES, idx_bytes
+
+CHANCE = np.random.default_rng(0)
+
+
+def csv(folder, split, labels):
+    rows = (f"c{label},text {split} {n}\n" for n, label in enumerate(labels))
+    (folder / f"{split}.csv").write_text("".join(rows))
+
+
+def npz(folder, split, labels, **arrays):
+    inputs = CHANCE.uniform(size=(len(labels), 4, 2))
+    np.savez(folder / f"{split}.npz", **{"inputs": inputs, "labels": labels, **arrays})
+
+
+def idx(folder, split, labels):
+    images = CHANCE.integers(0, 256, (len(labels), 4, 4)).astype(np.uint8)
+    (folder / FILES[split][0]).write_bytes(idx_bytes(images))
+    (folder / FILES[split][1]).write_bytes(idx_bytes(np.array(labels, np.uint8)))
+
+
+def image_folder(folder, split, labels):
+    for number, label in enumerate(labels):
+        path = folder / split / f"c{label}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(CHANCE.integers(0, 256, (4, 4)).astype(np.uint8)).save(path)
+
+
+WRITERS = {writer.__name__: writer for writer in (csv, npz, idx, image_folder)}
+
+
+def shards_of(name, folder, output, *arguments):
+    """Converts a data set in the command line's process; returns what it printed."""
+    return t2aux(
+        "data", "convert", name, f"--data_dir={folder}", f"--output_dir={output}", *arguments
+    )
+
+
+@pytest.fixture(params=sorted(WRITERS))
+def source(request, tmp_path):
+    """The name of a source, and what writes a split of it and reads one."""
+    name = request.param
+
+    def write(split, labels):
+        WRITERS[name](tmp_path, split, labels)
+
+    def read(split="train", **arguments):
+        return load(split, name=name, data_dir=str(tmp_path), **arguments)
+
+    return name, write, read
+
+
+def test_one_class_is_an_error(source):
+    name, write, read = source
+    write("train", [0] * 5)
+    with pytest.raises(UserError, match=r"All 5 training .* one class, 'c?0'.*one_class"):
+        read()
+    info = read(allow="one_class").info
+    # A run that was trained on it is as it is.
+    assert len(read(info=info)) == 5
+    if name == "image_folder":
+        with pytest.raises(UserError, match="c0/ with 5"):
+            read()
+
+
+def test_nearly_a_class_an_example_is_an_error(source):
+    _, write, read = source
+    write("train", [0, 1, 2, 3, 4, 0])
+    with pytest.raises(UserError, match=r"6 training .* 5 classes.*class_per_example"):
+        read()
+    assert read(allow=("class_per_example", "one_class")).info.num_classes == 5
+
+
+def test_small_data_is_right(source):
+    _, write, read = source
+    write("train", [0, 1, 2])
+    write("test", [0])
+    train = read()
+    assert len(train) == 3
+    assert any("single training example" in note for note in train.notes)
+    assert any("All test examples are of one class" in note for note in read("test").notes)
+
+
+def test_a_random_choice_of_examples_is_no_false_alarm(source):
+    _, write, read = source
+    write("train", [0, 1, 2, 3, 4, 5] * 4)
+    write("test", [0, 1, 2, 3, 4, 5] * 2)
+    for split in ("train", "test"):
+        chosen = read(split, max_examples=7)
+        assert len(chosen) == 7
+        assert not chosen.notes
+    assert len(read(max_examples=1)) == 1
+    assert not load("train", name="digits", max_examples=6).notes
+
+
+def test_classes_that_the_test_data_lacks_are_told(source):
+    _, write, read = source
+    write("train", [0, 1, 2] * 3)
+    write("test", [0, 1, 0, 1])
+    assert not read().notes
+    (note,) = read("test").notes
+    assert "no test example: 'c2'" in note or "no test example: '2'" in note
+
+
+def test_empty_classes_are_told(tmp_path):
+    npz(tmp_path, "train", [1, 2, 1, 2])
+    (note,) = load("train", name="npz", data_dir=str(tmp_path)).notes
+    assert "no training example: '0' (do the labels count from 1?)" in note
+    csv(tmp_path, "train", [0, 1, 0, 1])
+    (tmp_path / "classes.txt").write_text("c0\nc1\nnever\n")
+    (note,) = load("train", name="csv", data_dir=str(tmp_path)).notes
+    assert "no training example: 'never'" in note
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "NULL"])
+def test_names_of_missing_labels_are_errors(tmp_path, name):
+    image_folder(tmp_path, "train", [0, 1, 0, 1])
+    (tmp_path / "train" / "c1").rename(tmp_path / "train" / name)
+    with pytest.raises(UserError, match=rf"named '{name}'.*missing_labels"):
+        load("train", name="image_folder", data_dir=str(tmp_path))
+    npz(tmp_path, "train", [0, 1, 0, 1], classes=np.array(["a", name]))
+    with pytest.raises(UserError, match=rf"named '{name}'.*missing_labels"):
+        load("train", name="npz", data_dir=str(tmp_path))
+    found = load("train", name="npz", data_dir=str(tmp_path), allow=["missing_labels"])
+    assert found.info.classes == ("a", name)
+
+
+@pytest.mark.parametrize("allow", ["all", ["one_class", "none"], 3, None, [["one_class"]]])
+def test_what_is_allowed_has_a_name(allow):
+    with pytest.raises(UserError, match=r"load\.allow is .*: give a list of one_class"):
+        load("train", name="digits", allow=allow)
+
+
+def vectors(folder, values, split="train"):
+    count = len(values)
+    np.savez(folder / f"{split}.npz", inputs=values, labels=np.arange(count) % 2)
+    return load(split, name="npz", data_dir=str(folder)).notes
+
+
+def test_values_far_from_the_unit_interval_are_told(tmp_path):
+    inputs = CHANCE.uniform(size=(8, 5, 3))
+    assert not vectors(tmp_path, inputs)
+    assert not vectors(tmp_path, 8 * inputs - 4)  # As standardised values.
+    assert not vectors(tmp_path, inputs > 0.5)
+    (note,) = vectors(tmp_path, 1e4 * inputs + 5e4)
+    low, high = (1e4 * inputs[:, :, 0] + 5e4).min(), (1e4 * inputs[:, :, 0] + 5e4).max()
+    assert "far outside [0, 1]" in note
+    assert f"channel 0: {low:.4g} to {high:.4g}" in note
+    (note,) = vectors(tmp_path, inputs * [1, 1, 300])
+    assert "channel 2" in note
+    assert "channel 0" not in note
+    (note,) = vectors(tmp_path, (inputs * 1e-4))
+    assert "hardly vary" in note
+
+
+def test_constant_channels_and_equal_sequences_are_told(tmp_path):
+    inputs = CHANCE.uniform(size=(8, 5, 3))
+    inputs[:, :, 1] = 0.25
+    (note,) = vectors(tmp_path, inputs)
+    assert "never vary (channel 1: 0.25 to 0.25)" in note
+    (note,) = vectors(tmp_path, np.repeat(CHANCE.uniform(size=(1, 5, 3)), 8, axis=0))
+    assert "All 8 training sequences are the same" in note
+    csv(tmp_path, "train", [0, 1])
+    (tmp_path / "train.csv").write_text("a,same\nb,same\n")
+    notes = load("train", name="csv", data_dir=str(tmp_path)).notes
+    assert any("All 2 training sequences are the same" in note for note in notes)
+
+
+def test_images_of_zeros_and_ones_are_told(tmp_path):
+    idx(tmp_path, "train", [0, 1] * 3)
+    images = CHANCE.integers(0, 2, (6, 4, 4)).astype(np.uint8)
+    (tmp_path / FILES["train"][0]).write_bytes(idx_bytes(images))
+    (note,) = load("train", name="idx", data_dir=str(tmp_path)).notes
+    assert "hardly vary (channel 0: 0 to 0.003922)" in note
+
+
+def test_test_examples_among_the_training_data_are_told(tmp_path):
+    csv(tmp_path, "train", [0, 1] * 10)
+    rows = (tmp_path / "train.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "test.csv").write_text(
+        "".join([*rows[:5], *(f"c{n % 2},new {n}\n" for n in range(5))])
+    )
+    splits = {s: load(s, name="csv", data_dir=str(tmp_path)) for s in ("train", "test")}
+    (note,) = summary.notes(splits)
+    assert "5 of the 10 test sequences (50 %)" in note
+    digits = {split: load(split, name="digits") for split in ("train", "test")}
+    assert summary.notes(digits) == []
+
+
+def test_the_log_has_classes_lengths_values_and_notes_as_warnings(tmp_path, monkeypatch):
+    told = {"info": [], "warning": []}
+    for level, lines in told.items():
+        monkeypatch.setattr(logging, level, lambda form, *a, lines=lines: lines.append(form % a))
+    npz(tmp_path, "train", np.arange(60) % 15)
+    npz(tmp_path, "test", np.arange(14))
+    log_summary({s: load(s, name="npz", data_dir=str(tmp_path)) for s in ("train", "test")})
+    text = "\n".join(told["info"])
+    assert "train: 60 examples, lengths 4 to 4 (mean 4), values 0." in text
+    assert "test: 14 examples" in text
+    assert "15 classes (train and test examples): 0 (4, 1), 1 (4, 1)" in text
+    assert "9 (4, 1) and 5 more" in text
+    assert told["warning"] == ["Note: 1 class has no test example: '14'."]
+
+
+def test_data_shows_the_range_and_the_notes(tmp_path):
+    npz(tmp_path, "train", [0, 1, 2] * 4)
+    npz(tmp_path, "test", [0, 1] * 4)
+    shown = t2aux("data", "npz", f"--data_dir={tmp_path}").stdout
+    assert "value, smallest" in shown
+    assert "Note: 1 class has no test example: '2'." in shown
+
+
+def test_errors_name_what_allows_them(tmp_path):
+    csv(tmp_path, "train", [0] * 4)
+    csv(tmp_path, "test", [0] * 4)
+    done = t2aux("data", "csv", f"--data_dir={tmp_path}", check=False)
+    parameter = "load.allow = ['one_class']"
+    assert_one_sentence(done, "one class", f'--gin_param="{parameter}"')
+    done = t2aux("data", "csv", f"--data_dir={tmp_path}", f"--gin_param={parameter}")
+    assert "1 classes" in done.stdout
+
+
+def test_shards_keep_what_was_found(tmp_path):
+    labels = [0, 1, 2] * 4
+    for split, count in (("train", 12), ("test", 8)):
+        inputs = 1e4 * CHANCE.uniform(size=(count, 4, 2)) + 5e4
+        inputs[:, :, 1] = 0.5
+        npz(tmp_path, split, labels[:count], inputs=inputs, classes=np.array(["a", "b", "c", "d"]))
+    done = shards_of("npz", tmp_path, tmp_path / "shards", "--compression=zlib")
+    for part in (
+        "train: 12 examples",
+        "far outside [0, 1]",
+        "never vary",
+        "no training example: 'd'",
+    ):
+        assert part in done.stdout
+    memory, shards = (
+        {split: load(split, name=name, data_dir=str(folder)) for split in ("train", "test")}
+        for name, folder in (("npz", tmp_path), ("shards", tmp_path / "shards"))
+    )
+    assert summary.notes(shards) == summary.notes(memory)
+    for split in memory:
+        assert shards[split].value_range() == pytest.approx(memory[split].value_range())
+    assert summary.brief(shards) == summary.brief(memory)
+
+
+def test_shards_pass_the_check(tmp_path):
+    csv(tmp_path, "train", [0] * 4)
+    csv(tmp_path, "test", [0] * 4)
+    allowed = "--gin_param=load.allow = 'one_class'"
+    shards_of("csv", tmp_path, tmp_path / "shards", allowed)
+    with pytest.raises(UserError, match="one_class"):
+        load("train", name="shards", data_dir=str(tmp_path / "shards"))
+    assert (
+        len(load("train", name="shards", data_dir=str(tmp_path / "shards"), allow="one_class")) == 4
+    )
+
+
+def test_listings_are_short():
+    assert checks.listing(map(str, range(7))) == "0, 1, 2, 3, 4 and 2 more"
+    assert checks.listing(["a"]) == "a"

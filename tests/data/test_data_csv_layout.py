@@ -1,0 +1,258 @@
+"""CSV files as others write them: headers, separators, quotes, encodings, missing classes."""
+
+import gzip
+
+import pytest
+
+from t2aux.data import load
+from t2aux.errors import UserError
+
+TEXTS = (
+    "The river rose, said the mayor.",
+    "Striker scores; twice",
+    "Shares fell | 3 %",
+    "A star is seen",
+)
+ROWS = [(str(number % 4 + 1), f"{TEXTS[number % 4]} ({number})") for number in range(16)]
+REVERSED = [(text, name) for name, text in ROWS]
+NUMBERED = [(str(number), *row) for number, row in enumerate(ROWS)]
+
+
+def csv_of(rows, header=None, separator=",", end="\n", quote='"'):
+    lines = [] if header is None else [header]
+    lines += [separator.join(f"{quote}{cell}{quote}" for cell in row) for row in rows]
+    return end.join(lines) + end
+
+
+def read(folder, content, split="train", **arguments):
+    content = content if isinstance(content, bytes) else content.encode()
+    (folder / f"{split}.csv").write_bytes(content)
+    return load(split, name="csv", data_dir=str(folder), **arguments)
+
+
+def texts_of(split):
+    return [split.info.text(split.example(index)) for index in range(len(split))]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "label,text",
+        "Category,Description",
+        '"sentiment","review"',
+        '"target","text"',
+        "Class Index,Description",
+        "class_index,text",
+        "label_id,sentence",
+        "polarity,tweet",
+        "y,x",
+    ],
+)
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_headers_of_the_usual_names_are_skipped(tmp_path, header, start):
+    split = read(tmp_path, start + csv_of(ROWS, header))
+    assert split.info.classes == ("1", "2", "3", "4")
+    assert texts_of(split) == [text for _, text in ROWS]
+    assert any("header" in note for note in split.notes)
+    # Also beside a list of the classes.
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\ndog\n")
+    assert read(tmp_path, start + csv_of(ROWS, header)).labels.tolist() == [*range(4)] * 4
+
+
+def test_the_three_columns_of_ag_news(tmp_path):
+    rows = [(name, f"{text} title", text) for name, text in ROWS]
+    split = read(tmp_path, csv_of(rows, '"Class Index","Title","Description"'))
+    assert split.info.classes == ("1", "2", "3", "4")
+    assert texts_of(split) == [f"{title} {text}" for _, title, text in rows]
+    assert any("3 columns" in note for note in split.notes)
+
+
+@pytest.mark.parametrize("header", ["klasse,tekst", "v1,v2,,,", "0,1", '"Sentimento","Testo"'])
+def test_other_headers_are_errors(tmp_path, header):
+    with pytest.raises(UserError, match=r"train\.csv, line 1: .*header.*first_row"):
+        read(tmp_path, csv_of(ROWS, header))
+    split = read(tmp_path, csv_of(ROWS, header), allow="first_row")
+    assert len(split) == 17
+    assert split.info.num_classes == 5
+
+
+def test_an_unknown_header_of_the_test_data_is_an_error_that_says_so(tmp_path):
+    read(tmp_path, csv_of(ROWS))
+    with pytest.raises(UserError, match=r"test\.csv, line 1: the class is 'klasse'.*header"):
+        read(tmp_path, csv_of(ROWS, "klasse,tekst"), "test")
+
+
+def test_a_header_that_is_also_a_class_is_an_error(tmp_path):
+    rows = [("topic", "text"), ("topic", "one"), ("topic", "two"), ("other", "a"), ("other", "b")]
+    with pytest.raises(UserError, match=r"'topic', is also the class of line 2.*first_row"):
+        read(tmp_path, csv_of(rows))
+    assert len(read(tmp_path, csv_of(rows), allow="first_row")) == 5
+    # A name in classes.txt is a class.
+    (tmp_path / "classes.txt").write_text("other\ntopic\n")
+    assert read(tmp_path, csv_of(rows)).labels.tolist() == [1, 1, 1, 0, 0]
+
+
+def test_headers_between_the_rows_are_skipped(tmp_path):
+    content = csv_of(ROWS, "label,text")
+    split = read(tmp_path, content + content)
+    assert (split.info.num_classes, len(split)) == (4, 32)
+    assert any("repeat" in note for note in split.notes)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "column"),
+    [
+        ("review,sentiment", REVERSED, "column 2 .'sentiment'"),
+        ("text,label", REVERSED[:5], "column 2 .'label'"),
+        (",label,text", NUMBERED, "column 2 .'label'"),
+        ("Unnamed: 0,label,text", NUMBERED, "column 2 .'label'"),
+        ("id,tweet,target", [(n, t, c) for n, c, t in NUMBERED], "column 3 .'target'"),
+        ("review_id,title,stars", [(n, t, c) for n, c, t in NUMBERED], "column 3 .'stars'"),
+    ],
+)
+def test_a_class_in_another_column_is_an_error(tmp_path, header, rows, column):
+    with pytest.raises(UserError, match=rf"{column}.*must be in the first"):
+        read(tmp_path, csv_of(rows, header))
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes"),
+    [
+        (REVERSED, 16),
+        (REVERSED[:4], 4),
+        (NUMBERED, 16),
+        ([*REVERSED, *REVERSED[:5]], 16),
+        ([("texto", "clase"), *REVERSED], 17),
+    ],
+)
+def test_nearly_a_class_a_row_is_an_error(tmp_path, rows, classes):
+    with pytest.raises(UserError, match=rf"{len(rows)} .*{classes} classes.*class_per_example"):
+        read(tmp_path, csv_of(rows))
+    split = read(tmp_path, csv_of(rows), allow=["class_per_example", "first_row"])
+    assert split.info.num_classes == classes
+
+
+def test_few_examples_of_many_classes_are_right(tmp_path):
+    rows = [(f"class {n // 2}", f"text {n}") for n in range(20)]
+    assert read(tmp_path, csv_of(rows)).info.num_classes == 10
+    # And so is a small random choice of them.
+    assert len(read(tmp_path, csv_of(rows), max_examples=5)) == 5
+
+
+MISSING = ["", " ", "nan", "NaN", "None", "null", "N/A", "NA", "<NA>", "NaT"]
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_classes_are_errors(tmp_path, name):
+    rows = [*ROWS[:5], (name, "text"), *ROWS[6:]]
+    with pytest.raises(UserError, match=r"train\.csv, line 6: the class is .*missing_labels"):
+        read(tmp_path, csv_of(rows))
+    split = read(tmp_path, csv_of(rows), allow=("missing_labels",))
+    assert name.strip() in split.info.classes
+    # A run that was trained on it goes on to know it; in the test data of another it is an error.
+    assert read(tmp_path, csv_of(rows), "test", info=split.info).info == split.info
+    info = read(tmp_path, csv_of(ROWS)).info
+    with pytest.raises(UserError, match=r"test\.csv, line 6: the class is "):
+        read(tmp_path, csv_of(rows), "test", info=info)
+
+
+@pytest.mark.parametrize(
+    ("separator", "said"), [("\t", "tabs"), (";", "semicolons"), ("|", "vertical bars")]
+)
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("header", [None, "label{}text"])
+def test_other_separators_are_errors(tmp_path, separator, said, quote, header):
+    rows = [(name, text.replace(separator, " ")) for name, text in ROWS]
+    rows[3] = ("Arts, crafts", "one") if quote else rows[3]
+    header = header and header.format(separator)
+    content = csv_of(rows, header, separator, quote=quote)
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=rf"{split}\.csv: .*{said}"):
+            read(tmp_path, content, split)
+    with gzip.open(tmp_path / "test.csv.gz", "wb") as file:
+        file.write(content.encode())
+    (tmp_path / "test.csv").unlink()
+    with pytest.raises(UserError, match=rf"test\.csv\.gz: .*{said}"):
+        load("test", name="csv", data_dir=str(tmp_path))
+
+
+def test_class_names_may_hold_other_separators(tmp_path):
+    rows = [("R&B|Soul", "a"), ("a;b", "c"), ("rock", "d"), ("R&B|Soul", "e"), ("a;b", "f")]
+    assert read(tmp_path, csv_of([*rows, *rows], quote="")).info.num_classes == 3
+    odd = csv_of([("a;b" if n % 2 else "c;d", f"text {n}") for n in range(8)], quote="")
+    with pytest.raises(UserError, match=r"semicolons.*separator"):
+        read(tmp_path, odd)
+    assert read(tmp_path, odd, allow="separator").info.classes == ("a;b", "c;d")
+    assert read(tmp_path, csv_of([("a;b", "x"), ("c;d", "y")])).info.classes == ("a;b", "c;d")
+
+
+@pytest.mark.parametrize("space", [" ", "   "])
+def test_spaces_before_quotes(tmp_path, space):
+    content = "".join(f'{space}"{name}",{space}"{text}"\n' for name, text in ROWS)
+    split = read(tmp_path, content)
+    assert split.info.classes == ("1", "2", "3", "4")
+    assert texts_of(split) == [text for _, text in ROWS]
+
+
+@pytest.mark.parametrize("space", ["\t", "\xa0", "\u3000"])
+def test_other_white_space_before_quotes_is_an_error(tmp_path, space):
+    with pytest.raises(UserError, match="white space"):
+        read(tmp_path, "".join(f'"{name}",{space}"{text}"\n' for name, text in ROWS))
+
+
+def test_commas_of_texts_without_quotes_are_told(tmp_path):
+    split = read(tmp_path, "1,Hello, world\n2,a\n1,b\n2,c\n")
+    assert texts_of(split)[0] == "Hello world"
+    (note,) = split.notes
+    assert "2 to 3 columns" in note
+    assert "quotes" in note
+
+
+def test_columns_that_are_no_texts_are_told(tmp_path):
+    rows = [(name, f"name {name}", text) for name, text in ROWS]
+    notes = " ".join(read(tmp_path, csv_of(rows, "label,label_text,text")).notes)
+    assert "hold what these columns hold, too: 'label_text';" in notes
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_ends_of_lines_blank_rows_and_trailing_separators(tmp_path, end):
+    content = end.join(f'{name},"{text}",' for name, text in ROWS) + 3 * end + f",,{end},,{end}"
+    split = read(tmp_path, content)
+    assert texts_of(split) == [text for _, text in ROWS]
+    (note,) = split.notes
+    assert "empty columns: 2" in note
+
+
+def test_names_that_look_alike_are_told(tmp_path):
+    rows = [
+        (name, f"text {n}") for n, name in enumerate(["Cat", "cat ", "dog", "1", "01", "1.0"] * 3)
+    ]
+    split = read(tmp_path, csv_of(rows))
+    assert split.info.classes == ("01", "1", "1.0", "Cat", "cat", "dog")
+    (note,) = split.notes
+    assert "'Cat' and 'cat'" in note
+    assert "'01' and '1' and '1.0'" in note
+
+
+def test_test_classes_of_another_form_are_errors_that_name_the_class(tmp_path):
+    read(tmp_path, csv_of(ROWS))
+    with pytest.raises(UserError, match=r"line 2: the class is '1\.0'.*write '1'"):
+        read(tmp_path, csv_of([("1", "a"), ("1.0", "b")]), "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (csv_of(ROWS).encode("utf-16"), "UTF-16"),
+        (csv_of(ROWS).encode("utf-16-le"), "UTF-8"),
+        (csv_of([("1", "na\u00efve")]).encode("latin-1"), "UTF-8"),
+        (gzip.compress(csv_of(ROWS).encode()), r"\.csv\.gz"),
+        (b"PK\x03\x04" + bytes(50), "workbook"),
+        (csv_of(ROWS).replace("river", "ri\0ver"), "NUL"),
+        (csv_of(ROWS * 150).encode() + b"1,a\0b\n", "line 2401.*NUL"),
+        ("one\ntwo\n", "one column"),
+    ],
+)
+def test_what_is_no_table_of_utf_8_is_an_error(tmp_path, content, said):
+    with pytest.raises(UserError, match=said):
+        read(tmp_path, content)
