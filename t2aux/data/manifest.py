@@ -136,13 +136,13 @@ def read(folder: pathlib.Path) -> Manifest:
     path = folder / DESCRIPTION
     if not path.exists():
         raise UserError(
-            f"There is no {DESCRIPTION} in {folder}: set load.data_dir to a folder that `t2aux "
+            f"There is no {DESCRIPTION} in {folder}: give --data_dir=FOLDER, a folder that `t2aux "
             "data convert` wrote."
         )
     found = read_json(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(
-            f"{path} does not describe shards: set load.data_dir to a folder that `t2aux data "
+            f"{path} does not describe shards: give --data_dir=FOLDER, a folder that `t2aux data "
             "convert` wrote."
         )
     if found.get("version") != VERSION:

@@ -232,12 +232,12 @@ def require_data_dir(source: str, options: Options) -> pathlib.Path:
     """Returns the folder of a user's own files; UserError if there is none."""
     if options.data_dir is None:
         raise UserError(
-            f"The data set {source} needs a folder: give --data_dir, set load.data_dir, or set the "
-            "environment variable T2AUX_DATA_DIR."
+            f"The data set {source} needs a folder: give --data_dir=FOLDER, or set the environment "
+            "variable T2AUX_DATA_DIR."
         )
     if not options.data_dir.is_dir():
         raise UserError(
-            f"There is no folder {options.data_dir}: set load.data_dir to the folder of the "
+            f"There is no folder {options.data_dir}: give --data_dir=FOLDER, the folder of the "
             f"{source} data."
         )
     return options.data_dir
@@ -249,7 +249,7 @@ def find_file(folder: pathlib.Path, names: Sequence[str], source: str) -> pathli
         if (folder / name).exists():
             return folder / name
     raise UserError(
-        f"There is no {' or '.join(names)} in {folder}: set load.data_dir to the folder of the "
+        f"There is no {' or '.join(names)} in {folder}: give --data_dir=FOLDER, the folder of the "
         f"{source} data, or put the file there."
     )
 

@@ -165,8 +165,8 @@ def _dataset(source: _Source, part: str, *keys: str) -> tf.data.Dataset:
     except AssertionError as error:
         raise UserError(
             f"The data set {source.name} is not prepared in {builder.data_dir}: run `t2aux data "
-            f"{source.name} --prepare` with an internet connection, or set load.data_dir to where "
-            "it is."
+            f"{source.name} --prepare` with an internet connection, or give "
+            "--data_dir=FOLDER, where it is."
         ) from error
     except ValueError as error:
         raise UserError(

@@ -270,11 +270,12 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _position(checkpoint: str) -> dict[str, int]:
     """What a checkpoint says of where the run is."""
-    reader = tf.train.load_checkpoint(checkpoint)
-    return {
-        name: int(reader.get_tensor(f"position/{name}/.ATTRIBUTES/VARIABLE_VALUE"))
-        for name in ("step", "phase", "epoch", "batch", "examples")
-    }
+    with integrity.for_tensorflow(checkpoint) as path:
+        reader = tf.train.load_checkpoint(path)
+        return {
+            name: int(reader.get_tensor(f"position/{name}/.ATTRIBUTES/VARIABLE_VALUE"))
+            for name in ("step", "phase", "epoch", "batch", "examples")
+        }
 
 
 def _check_epochs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -225,9 +224,8 @@ def _with_absolute_data_dir(config_text: str) -> tuple[pathlib.Path | None, str]
     """
     named, bound = (gin.get_bindings("load").get(name) for name in ("name", "data_dir"))
     given = folder_of(bound)
-    is_remote = "://" in (bound or os.environ.get("T2AUX_DATA_DIR", ""))
-    # The embedded data has no folder, and a remote one no working directory.
-    if given is None or named in (None, "digits") or is_remote:
+    # The embedded data has no folder.
+    if given is None or named in (None, "digits"):
         return given, config_text
     absolute = given.absolute()
     if bound == str(absolute):

@@ -81,10 +81,9 @@ class Run:
         self._guard = divergence.Guard(["loss", *names])
         self._history = divergence.History(directory)
         self._rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
-        predict = tf.function(
+        self._predict = tf.function(
             lambda batch: trainer.classifier(batch.inputs, batch.lengths), reduce_retracing=True
         )
-        self._predict = predict
 
     @property
     def step(self) -> int:
@@ -120,11 +119,10 @@ class Run:
             self._history.forget()
             return
         checkpoints.check(path, **self._modules)
-        position = self._position
-        expected = (int(position.seed), self._batch_size, len(self._train_split))
+        expected = (int(self._position.seed), self._batch_size, len(self._train_split))
         self._read(path)
-        position.check(*expected)
-        logging.info("Going on from %s, step %d.", path, int(position.step))
+        self._position.check(*expected)
+        logging.info("Going on from %s, step %d.", path, self.step)
 
     def _read(self, path: str) -> None:
         """Restores all from a checkpoint. Raises UserError where it has not all of it."""
@@ -199,7 +197,7 @@ class Run:
         """Trains to the end of an epoch, or until stopped. Returns whether the run is done."""
         position = self._position
         index = int(position.phase)
-        # A phase of 0 epochs, or one that the configuration has shortened since.
+        # A phase that is over, or one of 0 epochs.
         while int(position.epoch) >= self._phases[index].epochs:
             index += 1
             position.phase.assign(index)
