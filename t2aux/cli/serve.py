@@ -6,8 +6,8 @@ batch (--max_batch_size to --num_batch_threads), --max_request_mb, --max_pending
 --max_connections and --grace_seconds are flags of this server alone, which batches unless it is
 told otherwise; of TensorFlow Serving's, --tensorflow_inter_op_parallelism, --enable_model_warmup
 (here it always does) and --grpc_channel_arguments, among others, are missing. New versions in a
-model's base path are picked up while serving; SIGTERM answers what is in flight and ends. It needs
-`pip install 't2aux[serving]'`.
+model's base path are picked up while serving, when all of their files are there; SIGTERM answers
+what is in flight and ends. It needs `pip install 't2aux[serving]'`.
 
 Examples:
   t2aux serve --model_base_path=exports/digits

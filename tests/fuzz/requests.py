@@ -27,7 +27,7 @@ from t2aux.serving.metrics import Metrics
 from t2aux.serving.models import ModelConfig, Models
 from t2aux.serving.rest import RestHandlers
 from tests import networks, small_exports
-from tests.fuzz import mutations
+from tests.fuzz import bodies, mutations, versions
 from tests.fuzz.readers import Reader
 
 MOST = 1_000_000
@@ -39,6 +39,7 @@ class Served:
 
     def __init__(self, folder: pathlib.Path):
         self.loop = asyncio.new_event_loop()
+        self._folder = folder
         self._threads = concurrent.futures.ThreadPoolExecutor(2)
         for name, info in KINDS.items():
             small_exports.write(folder / name / "1", info, ("saved_model",))
@@ -52,17 +53,23 @@ class Served:
             return Core(models, Batcher(options, self._threads, metrics), metrics)
 
         self.core = self.loop.run_until_complete(start())
+        self._handlers = RestHandlers(self.core, 30.0, MOST, "/metrics")
 
     def readers(self) -> dict[str, Reader]:
         """By name."""
-        return {"rest": self._rest(), "grpc": self._grpc()}
+        arrivals = versions.make(self._folder / "versions", self.loop)
+        return {
+            "rest": self._rest(),
+            "grpc": self._grpc(),
+            "rest-types": self._rest_types(),
+            "versions": arrivals,
+        }
 
     def close(self):
         self._threads.shutdown()
         self.loop.close()
 
     def _rest(self):
-        handlers = RestHandlers(self.core, 30.0, MOST, "/metrics")
         row = {"inputs": [[0.5]] * 16, "lengths": 16}
         text = base64.b64encode(b"abc").decode()
         images, texts = "/v1/models/images", "/v1/models/texts"
@@ -87,26 +94,42 @@ class Served:
         bodies = [body for _, body in requests]
         others = [f"{images}:classify", f"{images}/metadata", "/v1/%00", f"{images}/versions/x"]
 
-        def read(request):
-            path, content = request
-            status, answer = self.loop.run_until_complete(self._ask(handlers, path, content))
-            assert status < 500 or status in (501, 503, 504), (status, answer)
-            if status != 200:
-                assert answer["error"].strip()
-                assert "Traceback" not in answer["error"]
-            return status == 200
-
         right = [st.tuples(st.just(path), mutations.documents([body])) for path, body in requests]
         wrong = st.tuples(st.sampled_from(others), mutations.documents(bodies))
-        return Reader(st.one_of(*right, wrong), read, requests)
+        return Reader(st.one_of(*right, wrong), self._read_rest, requests)
 
-    async def _ask(self, handlers, path, content):
+    def _rest_types(self):
+        inputs = []
+        for name in KINDS:
+            answers = bodies.bodies(self.loop.run_until_complete(self._signatures(name)))
+            inputs.append(
+                answers.map(lambda drawn, name=name: (f"/v1/models/{name}{drawn[0]}", drawn[1]))
+            )
+        right = {"signature_name": "initial_state", "inputs": [0]}
+        return Reader(st.one_of(inputs), self._read_rest, [("/v1/models/images:predict", right)])
+
+    async def _signatures(self, name):
+        async with self.core.models.using(name, None) as servable:
+            return servable.signatures
+
+    def _read_rest(self, request):
+        path, content = request
+        status, answer = self.loop.run_until_complete(self._ask(path, content))
+        assert status < 500 or status in (501, 503, 504), (status, answer)
+        if status != 200:
+            assert answer["error"].strip()
+            assert "\n" not in answer["error"]
+            for internal in ("Traceback", "stack trace", "node ", "Op:"):
+                assert internal not in answer["error"], answer
+        return status == 200
+
+    async def _ask(self, path, content):
         stream = streams.StreamReader(_Protocol(), 1 << 20, loop=self.loop)
         stream.feed_data(content)
         stream.feed_eof()
         request = make_mocked_request("POST", path, payload=stream, client_max_size=MOST)
-        response = await handlers.handle(request)
-        return response.status, json.loads(response.body)
+        response = await self._handlers.handle(request)
+        return response.status, json.loads(response.body, parse_constant=_no_json)
 
     def _grpc(self):
         predictions, models = PredictionService(self.core, MOST), ModelService(self.core)
@@ -139,6 +162,10 @@ class Served:
             for kind in calls
         ]
         return Reader(st.one_of(by_kind[0], *by_kind), read, seeds)
+
+
+def _no_json(name):
+    raise AssertionError(f"{name} is not JSON")
 
 
 class _Aborted(Exception):

@@ -8,7 +8,7 @@ from absl import logging
 from tests.fuzz import run
 
 READERS = ("idx", "npz", "csv", "tables", "image", "archive", "metadata.json", "dataset.json")
-READERS += ("shards", "gin", "answer", "rest", "grpc")
+READERS += ("shards", "gin", "answer", "rest", "grpc", "rest-types", "versions")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,10 @@ def test_reads_or_refuses_many(readers, name):
 
 
 def test_requests_are_right_before_they_are_damaged(readers):
-    for path, body in readers["rest"].seeds:
-        assert readers["rest"].read((path, json.dumps(body).encode())), path
+    for name in ("rest", "rest-types"):
+        for path, body in readers[name].seeds:
+            assert readers[name].read((path, json.dumps(body).encode())), path
     for request in readers["grpc"].seeds:
         assert readers["grpc"].read(request), request
-    for name in set(READERS) - {"rest", "grpc"}:
+    for name in set(READERS) - {"rest", "grpc", "rest-types"}:
         assert any(readers[name].read(content) for content in readers[name].seeds), name

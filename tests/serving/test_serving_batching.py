@@ -190,3 +190,20 @@ def test_nobody_waits_for_a_request_that_was_given_up():
 def test_what_has_no_batch_is_not_put_together(spec):
     signature = Signature("s", "", {"x": spec}, {"y": spec})
     assert not signature.batches
+
+
+def test_a_version_that_was_replaced_shares_no_batch_with_its_successor():
+    """Their names and numbers are the same."""
+    old, new = Sums(), Sums()
+
+    async def main():
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            batcher = Batcher(BatchingOptions(batch_timeout_micros=50_000), threads, Metrics())
+            asked = [(old, 3), (new, 4), (old, 5)]
+            runs = (batcher.run(one, SIGNATURE, request(value, 1)) for one, value in asked)
+            return await asyncio.gather(*runs)
+
+    answers = asyncio.run(main())
+    assert [answer["sums"].tolist() for answer in answers] == [[3.0], [4.0], [5.0]]
+    # Filled up to an allowed size.
+    assert (old.shapes, new.shapes) == ([(2, 1, 1)], [(1, 1, 1)])

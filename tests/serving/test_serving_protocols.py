@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import re
 import socket
 import time
 
@@ -354,3 +355,57 @@ def test_prometheus_reads_what_happened(server):
     assert "made_up_by_a_client" not in page
     assert server.metric("t2aux_serve_loaded_version", model_name="images") == 1
     assert server.metric("process_resident_memory_bytes") > 1e7
+
+
+def test_metrics_are_called_as_tensorflow_serving_calls_them(server):
+    """Names and labels as in its util.cc, batching_session.cc, batching_util.h and metrics.cc."""
+    (sequence,) = sequences("images", [16])
+    server.predictions.Predict(predict_request("images", sequence), timeout=120)
+    body = {
+        "signature_name": "serving_classify",
+        "examples": [{"inputs": sequence.ravel().tolist()}],
+    }
+    assert server.post("images:classify", body)[0] == 200
+    assert server.post("images:predict", {"inputs": 1})[0] == 400
+    assert server.get("/v1/models/images")[0] == 200
+    page = requests.get(f"{server.url}/monitoring/prometheus/metrics", timeout=120).text
+    found = {}
+    for line in page.splitlines():
+        sample = re.fullmatch(r"(:\w[\w:]*)(?:\{(.*)\})? \S+", line)
+        if sample:
+            pairs = dict(re.findall(r'(\w+)="([^"]*)"', sample[2] or ""))
+            found.setdefault(sample[1], []).append(pairs)
+    counters = {
+        ":tensorflow:serving:request_count": {"model_name", "status"},
+        ":tensorflow:core:graph_runs": set(),
+        ":tensorflow:core:graph_run_time_usecs": set(),
+        ":tensorflow:serving:batching_session:wrapped_run_count": set(),
+        ":tensorflow:cc:saved_model:load_attempt_count": {"model_path", "status"},
+        ":tensorflow:cc:saved_model:load_latency": {"model_path"},
+    }
+    histograms = {
+        ":tensorflow:serving:request_latency": {"model_name", "API", "entrypoint"},
+        ":tensorflow:serving:runtime_latency": {"model_name", "API", "runtime"},
+        ":tensorflow:core:graph_run_time_usecs_histogram": set(),
+        ":tensorflow:serving:batching_session:queuing_latency": {"thread_pool_name"},
+        ":tensorflow:serving:batching_session:input_batch_size": set(),
+        ":tensorflow:serving:batching_session:processed_batch_size": set(),
+        ":tensorflow:serving:batching_session:padding_size": {"execution_batch_size"},
+        ":tensorflow:serving:model_warmup_latency": {"model_path", "status"},
+    }
+    wanted = dict(counters)
+    for name, labels in histograms.items():
+        wanted |= {
+            f"{name}_sum": labels,
+            f"{name}_count": labels,
+            f"{name}_bucket": labels | {"le"},
+        }
+    assert {name: set(labels[0]) for name, labels in found.items()} == wanted
+    for name in counters:
+        assert f"# TYPE {name} counter\n" in page
+    latencies = [
+        (p["API"], p["entrypoint"]) for p in found[":tensorflow:serving:request_latency_sum"]
+    ]
+    assert {("Predict", "GRPC"), ("classify", "REST"), ("", "REST")} <= set(latencies)
+    statuses = found[":tensorflow:serving:request_count"]
+    assert {"model_name": "images", "status": "INVALID_ARGUMENT"} in statuses
