@@ -18,7 +18,8 @@ TF Serving's batching wants it. `serving_classify` is for TF Serving's Classify:
 first. A tf.Example has the feature `inputs`, a float_list of T * C values or an int64_list of T
 ids, or, for a text, `text`, a bytes_list of one. `serving_image` takes files of any size as they
 are, and does with them what a client does, with the same pixels as its result. `describe` gives a
-client what it has to know: the format, the classes and the preprocessing, as in metadata.json.
+client what it has to know: the format, the classes and the preprocessing, as in metadata.json, and
+which signatures there are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -63,10 +65,21 @@ class ServingClassifier(tf.Module):
         self._text_ids = TextIds(twin.info) if twin.info.is_text else None
         self._images = ImageSequences(twin.info) if twin.info.kind == "image" else None
         self._examples = Examples(twin.info, self._text_ids)
-        self._metadata = tf.constant(json.dumps(litert.description(twin.info)))
+        names = sorted(self._functions())
+        described = {**litert.description(twin.info), "signatures": names}
+        self._metadata = tf.constant(json.dumps(described))
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The concrete functions by the names of their signatures."""
+        return {
+            name: tf.function(
+                function, input_signature=spec, autograph=False
+            ).get_concrete_function()
+            for name, (function, spec) in self._functions().items()
+        }
+
+    def _functions(self) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:
+        """The functions and their inputs, by the names of the signatures."""
         twin = self.twin
         lengths = tf.TensorSpec([None], tf.int32, "lengths")
         specs = {
@@ -89,12 +102,7 @@ class ServingClassifier(tf.Module):
                 self.classify_images,
                 [tf.TensorSpec([None], tf.string, "image_bytes")],
             )
-        return {
-            name: tf.function(
-                function, input_signature=spec, autograph=False
-            ).get_concrete_function()
-            for name, (function, spec) in specs.items()
-        }
+        return specs
 
     def classify(self, inputs: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
         """Whole sequences, padded on the right to T steps; what pads them does not matter.

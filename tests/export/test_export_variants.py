@@ -65,10 +65,13 @@ def answer(directory, content, info, form, variant, sequence):
 
 
 @pytest.mark.parametrize(("name", "form"), QUANTISED)
-def test_a_variant_is_what_it_says_and_answers_nearly_the_same(trained, name, form, tmp_path):
+def test_a_variant_is_what_it_says_and_answers_nearly_the_same(
+    trained, name, form, tmp_path, capfd
+):
     classifier, sequences = trained
     variant = variants.VARIANTS[name]
     content = tflite.convert(classifier, form, variant, calibration=sequences)
+    assert capfd.readouterr() == ("", "")  # No library's notes.
     stored = flatbuffer.weights(content)
     large = {t for t, counts in stored.items() if max(counts) >= flatbuffer.LEAST_QUANTISED}
     assert large == variant.types
