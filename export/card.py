@@ -7,18 +7,19 @@ import string
 from typing import Any
 
 from t2aux.export import saved_model, warmup
-from t2aux.export.parity import Parity
+from t2aux.export.comparison import NOT_MEASURED, Parity
 from t2aux.run import Run
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-_CARD = string.Template("""# A classifier of $what
+_CARD = string.Template("""# $name
 
 $about
 
 | | |
 |---|---|
 | classes | $classes |
+| data | $dataset |
 | input | $input |
 | network | $network |
 | checkpoint | $checkpoint |
@@ -26,12 +27,7 @@ $about
 
 ## How good it is
 
-Measured after export, each artefact in its own runtime, on $examples test examples of $dataset.
-"same class" is how often the most probable class is the checkpoint's; "largest difference" that of
-any probability from the checkpoint's.
-
-$parity
-
+$measured
 ## How to use it
 
 From the command line, with LiteRT alone or with TensorFlow:
@@ -43,6 +39,14 @@ $usage
 $files
 """)
 
+_MEASURED = string.Template("""\
+Measured after export, each artefact in its own runtime, on $examples test examples of $dataset.
+"same class" is how often the most probable class is the checkpoint's; "largest difference" that of
+any probability from the checkpoint's.
+
+$table
+""")
+
 _SAVED_MODEL = string.Template("""
 ### TensorFlow Serving
 
@@ -50,7 +54,7 @@ From this directory; the official image runs as root unless it is told otherwise
 
     docker run --rm --user "$$(id -u)" -p 127.0.0.1:8501:8501 -e MODEL_NAME=$name \\
         -v "$$(cd .. && pwd):/models/$name:ro" tensorflow/serving
-    curl localhost:8501/v1/models/$name:predict -d '$request'
+$request
 
 $signatures
 
@@ -59,6 +63,17 @@ pads a sequence behind its length does not matter. Streaming: `initial_state` on
 `step_segment` with each segment and the state that the last one gave. Without TensorFlow Serving:
 `tf.saved_model.load(".").signatures["serving_default"](inputs=..., lengths=...)`$text_import.
 """)
+
+_REQUESTS = {
+    "text": string.Template("""\
+    curl $url -d '{"signature_name": "serving_text", "inputs": {"text": ["Some text."]}}'"""),
+    "image": string.Template("""\
+    (printf '{"signature_name": "serving_image", "instances": [{"b64": "'
+     base64 < IMAGE.png | tr -d '\\n'; printf '"}]}') | curl $url -d @-"""),
+    "vectors": string.Template("""\
+    python3 -c 'import json; print(json.dumps({"inputs": {
+        "inputs": [[$step] * $steps], "lengths": [$steps]}}))' | curl $url -d @-"""),
+}
 
 _TFLITE = string.Template("""
 ### LiteRT, on a device
@@ -137,14 +152,15 @@ def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
     packages = metadata["packages"]
     usage = ""
     if "SavedModel" in metadata["artefacts"]:
-        usage += _saved_model_usage(info)
+        usage += _saved_model_usage(info, metadata["name"])
     usage += _tflite_usage(metadata, info, parity.segment)
     return _CARD.substitute(
-        what=_WHAT[info.kind],
+        name=_cell(metadata["name"]),
         about=(
-            "An LSTM that reads a sequence token by token and classifies it from the state at its "
-            "end, trained by t2aux with truncated backpropagation and, where the run asked for "
-            "it, an auxiliary loss (Trinh et al., ICML 2018, arXiv 1803.00144)."
+            f"A classifier of {_WHAT[info.kind]}: an LSTM that reads a sequence token by token and "
+            "classifies it from the state at its end, trained by t2aux with truncated "
+            "backpropagation and, where the run asked for it, an auxiliary loss (Trinh et al., "
+            "ICML 2018, arXiv 1803.00144)."
         ),
         classes=f"{len(info.classes)}: {_cell(', '.join(info.classes))}",
         input=_input(info),
@@ -155,9 +171,8 @@ def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
         checkpoint=f"step {run.step} of the run {_cell(metadata['checkpoint']['run'])}",
         created=metadata["created"],
         packages=f"t2aux {packages['t2aux']}, TensorFlow {packages['tensorflow']}",
-        examples=f"{parity.examples:,}",
-        dataset=info.name,
-        parity=_markdown_table(parity.rows()),
+        dataset=_cell(parity.dataset),
+        measured=_measured(parity),
         command=_command(info, metadata),
         usage=usage,
         files=_files(metadata),
@@ -173,7 +188,7 @@ _VARIANTS = {
     "float32": "",
     "float16": "; weights in float16",
     "dynamic_int8": "; weights in int8, computed with int8 products",
-    "dynamic_int4": "; weights in int8, the head's in int4",
+    "dynamic_int8_int4_head": "; weights in int8, the head's in int4",
     "int8": "; integers alone",
 }
 _WHAT = {"image": "images", "text": "texts", "vectors": "sequences of vectors"}
@@ -209,21 +224,36 @@ def _values(info: DatasetInfo) -> str:
     return "1 real value" if info.channels == 1 else f"{info.channels} real values"
 
 
-def _saved_model_usage(info: DatasetInfo) -> str:
-    name = re.sub(r"\W+", "_", info.name) or "classifier"
-    if info.is_text:
-        request = '{"signature_name": "serving_text", "inputs": {"text": ["Some text."]}}'
+def _measured(parity: Parity) -> str:
+    if parity.examples:
+        text = _MEASURED.substitute(
+            examples=f"{parity.examples:,}",
+            dataset=parity.dataset,
+            table=_markdown_table(parity.rows()),
+        )
     else:
-        values = ", ".join(["0.5"] * info.channels)
-        request = f'{{"inputs": {{"inputs": [[[{values}], [{values}]]], "lengths": [2]}}}}'
+        text = f"**It was not measured.** {NOT_MEASURED}\n"
+    remarks = [*parity.remarks(), *(f"{failure}." for failure in parity.failures())]
+    return text + "".join(f"\n- {remark}" for remark in remarks) + ("\n" if remarks else "")
+
+
+def _saved_model_usage(info: DatasetInfo, model_name: str) -> str:
+    # What goes into a shell, a path in a container and a URL.
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", model_name).strip("_.-") or "classifier"
+    url = f"localhost:8501/v1/models/{name}:predict"
     table = (saved_model.__doc__ or "").split("\n\n", 2)[2].rstrip()
-    if info.is_text:
-        table = table.replace(" (text only)", "")
-    else:
-        table = re.sub(r"\| `serving_text`.*\n", "", table)
+    for signature, kind in ((saved_model.IMAGE, "image"), ("serving_text", "text")):
+        if info.kind == kind:
+            table = re.sub(r"(\| `serving_\w+`) \((text|images) only\)", r"\1", table)
+        else:
+            table = re.sub(rf"\| `{signature}`.*\n", "", table)
+    if info.kind != "image":
+        table = re.sub(r" `serving_image` takes.*? as its result\.", "", table, flags=re.DOTALL)
     return _SAVED_MODEL.substitute(
         name=name,
-        request=request,
+        request=_REQUESTS[info.kind].substitute(
+            url=url, step=[0.5] * (info.channels or 0), steps=info.length or 2
+        ),
         signatures=table,
         text_import=" after `import tensorflow_text`" if info.is_text else "",
     )

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import t2aux
+from t2aux import logs
 from t2aux.export import flatbuffer, saved_model, warmup
 from t2aux.export.variants import VARIANTS
 from t2aux.run import Run
@@ -29,16 +30,18 @@ _PACKAGES = (
 )
 
 
-def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
+def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dict[str, Any]:
     """Describes an export whose artefacts are written.
 
     Args:
         run: What was exported.
         directory: With the artefacts, and nothing else.
+        name: What to call the model.
 
     Returns:
         What metadata.json holds:
         format, format_version: "t2aux-export" and 1.
+        name: The model's.
         created: When, in UTC.
         kind, classes: Of the data: "image", "text" or "vectors", and the names by label.
         preprocessing: `DatasetInfo.to_json()`.
@@ -56,6 +59,7 @@ def describe(run: Run, directory: pathlib.Path) -> dict[str, Any]:
     classifier = run.classifier
     return {
         **litert.description(run.info),
+        "name": name,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": {
             "input_layer": type(classifier.input).__name__,
@@ -100,7 +104,8 @@ def _artefacts(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _tflite(path: pathlib.Path, form: str, variant: str) -> dict[str, Any]:
-    model = litert.LiteRTModel(path)
+    with logs.quiet_libraries():
+        model = litert.LiteRTModel(path)
     content = path.read_bytes()
     described = {
         "form": form,

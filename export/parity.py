@@ -10,14 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from absl import logging
 
 from t2aux import data
 from t2aux.errors import UserError
-from t2aux.export import warmup
+from t2aux.export import images, saved_model, warmup
+from t2aux.export.comparison import Comparison, Failure, Parity, Tolerance
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.model.classifier import Classifier
@@ -31,87 +31,6 @@ _TIMED = 30
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Tolerance:
-    """How far an artefact may be from the checkpoint.
-
-    Attributes:
-        accuracy: In percentage points, of artefacts in float32.
-        probability: Of any class of any example, of artefacts in float32.
-        quantised_accuracy: In percentage points, of the other variants. How far their
-            probabilities are off is told, but has no limit.
-    """
-
-    accuracy: float = 0.2
-    probability: float = 1e-3
-    quantised_accuracy: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """An artefact beside the checkpoint.
-
-    Attributes:
-        accuracy: The share of right answers on the test data, in [0, 1].
-        agreement: The share of examples where the top class is the checkpoint's, in [0, 1].
-        largest_difference: Of any class's probability from the checkpoint's, over all examples.
-        bytes: The size of the artefact's files.
-        milliseconds: The median time of one sequence in one thread, of a TensorFlow Lite file; of
-            the streaming forms, of all of its segments. None for others.
-    """
-
-    accuracy: float
-    agreement: float
-    largest_difference: float
-    bytes: int
-    milliseconds: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Parity:
-    """The whole measurement.
-
-    Attributes:
-        dataset: The name of the data set, whose test split was measured.
-        examples: How many sequences.
-        segment: Steps of a segment, where segments were fed.
-        tolerance: That the artefacts met.
-        checkpoint_accuracy: In [0, 1].
-        artefacts: The comparisons by artefact: a signature of the SavedModel, or a file.
-    """
-
-    dataset: str
-    examples: int
-    segment: int
-    tolerance: Tolerance
-    checkpoint_accuracy: float
-    artefacts: dict[str, Comparison]
-
-    def to_json(self) -> dict[str, Any]:
-        """What parity.json holds."""
-        return {"split": "test", **dataclasses.asdict(self)}
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """The table as texts, its header first."""
-        rows = [("", "accuracy", "same class", "largest difference", "one sequence", "size")]
-        rows.append(("checkpoint", f"{self.checkpoint_accuracy:.2%}", "", "", "", ""))
-        for name, c in self.artefacts.items():
-            row = (f"{c.accuracy:.2%}", f"{c.agreement:.2%}", f"{c.largest_difference:.1e}")
-            time_taken = "" if c.milliseconds is None else f"{c.milliseconds:.3g} ms"
-            rows.append((name, *row, time_taken, f"{c.bytes / 1000:,.0f} kB"))
-        return rows
-
-    def table(self) -> str:
-        """The table for a terminal."""
-        rows = self.rows()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [f"The artefacts on {self.examples:,} test examples of {self.dataset}:"]
-        for name, *numbers in rows:
-            cells = [f"{n:>{w}}" for n, w in zip(numbers, widths[1:], strict=True)]
-            lines.append("  ".join([f"  {name:{widths[0]}}", *cells]).rstrip())
-        return "\n".join(lines)
-
-
 def measure(
     directory: pathlib.Path,
     classifier: Classifier,
@@ -119,6 +38,7 @@ def measure(
     *,
     segment: int,
     tolerance: Tolerance,
+    dataset: str | None = None,
 ) -> Parity:
     """Runs the checkpoint and all artefacts that are in a directory over a split.
 
@@ -128,32 +48,63 @@ def measure(
         split: The test data.
         segment: Steps of a segment, for the streaming artefacts.
         tolerance: How far an artefact may be off.
+        dataset: What to call the data set; the name in its description by default.
 
     Returns:
-        The comparisons.
+        The comparisons. The variants of TensorFlow Lite files, other than float32, that are further
+        off than the tolerance or can't be run are among the failed.
 
     Raises:
-        UserError: An artefact is further off than the tolerance.
+        UserError: The SavedModel or a file in float32 is further off than the tolerance.
     """
     progress = _Progress(len(split))
     reference = _in_batches(
         CheckpointClassifier(classifier).batch, split, progress.of("the checkpoint")
     )
     accuracy = _accuracy(reference, split.labels)
-    comparisons = {}
+    comparisons: dict[str, Comparison] = {}
+    variant_of: dict[str, str | None] = {}
+    faults: dict[str, str] = {}
     for artefact in _artefacts(directory, split, segment):
-        probabilities = artefact.predict(progress.of(artefact.name))
+        if artefact.variant in faults:
+            continue
+        try:
+            probabilities = artefact.predict(progress.of(artefact.name))
+        except UserError as error:
+            if artefact.exact:
+                raise
+            faults[artefact.variant] = str(error).rstrip(".")
+            continue
         comparison = Comparison(
             accuracy=_accuracy(probabilities, split.labels),
             agreement=float(np.mean(probabilities.argmax(1) == reference.argmax(1))),
             # NaN in either is a difference, too.
             largest_difference=float(np.max(np.abs(probabilities - reference))),
+            mean_difference=float(np.mean(np.abs(probabilities - reference).max(1))),
             bytes=artefact.bytes,
             milliseconds=artefact.milliseconds(),
         )
-        _check(artefact.name, comparison, accuracy, tolerance, exact=artefact.exact)
+        fault = comparison.fault(artefact.name, accuracy, tolerance, artefact.exact)
+        if fault and artefact.exact:
+            raise UserError(f"{fault}; nothing was exported.")
+        if fault:
+            faults[artefact.variant] = fault
         comparisons[artefact.name] = comparison
-    return Parity(split.info.name, len(split), segment, tolerance, accuracy, comparisons)
+        variant_of[artefact.name] = artefact.variant
+    return Parity(
+        dataset or split.info.name,
+        len(split),
+        segment,
+        tolerance,
+        accuracy,
+        {name: c for name, c in comparisons.items() if variant_of[name] not in faults},
+        {
+            variant: Failure(
+                reason, {name: c for name, c in comparisons.items() if variant_of[name] == variant}
+            )
+            for variant, reason in faults.items()
+        },
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,14 +116,19 @@ class _Artefact:
         predict: Gives the probabilities [N, K] of the whole split; told how to report progress.
         bytes: Its size.
         milliseconds: Measures the median time of a sequence, or gives None.
-        exact: Whether it should equal the checkpoint but for rounding.
+        variant: Of a TensorFlow Lite file: its variant.
     """
 
     name: str
     predict: Callable[[Callable[[int], None]], np.ndarray]
     bytes: int
     milliseconds: Callable[[], float | None] = lambda: None
-    exact: bool = True
+    variant: str | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether it should equal the checkpoint but for rounding."""
+        return self.variant is None or VARIANTS[self.variant].is_exact
 
 
 def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iterator[_Artefact]:
@@ -195,6 +151,9 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
             ids = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
             return model.text_batch([text_of_ids(split.info, row) for row in ids])
 
+        def of_images(inputs: np.ndarray, _: np.ndarray) -> np.ndarray:
+            return model.image_batch([images.encoded(split.info, sequence) for sequence in inputs])
+
         functions = {
             "serving_default": model.batch,
             "serving_classify": model.example_batch,
@@ -202,6 +161,8 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
         }
         if split.info.is_text:
             functions["serving_text"] = of_text
+        if split.info.kind == "image":
+            functions[saved_model.IMAGE] = of_images
         for name, function in functions.items():
             yield _Artefact(
                 f"SavedModel {name}",
@@ -221,7 +182,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
             lambda progress, path=path, steps=steps: _in_litert(path, split, steps, progress),
             path.stat().st_size,
             lambda path=path, steps=steps: _milliseconds(path, split, steps),
-            exact=VARIANTS[entry["variant"]].is_exact,
+            variant=entry["variant"],
         )
 
 
@@ -301,22 +262,6 @@ def _milliseconds(path: pathlib.Path, split: data.Split, segment: int) -> float:
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(1) == labels))
-
-
-def _check(
-    name: str, found: Comparison, accuracy: float, tolerance: Tolerance, *, exact: bool = True
-) -> None:
-    off = abs(found.accuracy - accuracy) * 100
-    allowed = tolerance.accuracy if exact else tolerance.quantised_accuracy
-    probability = tolerance.probability if exact else 1.0
-    # Written so that NaN does not pass.
-    if not (off <= allowed and found.largest_difference <= probability):
-        limit = f" ({probability:g} is allowed)" if exact else ""
-        raise UserError(
-            f"The exported {name} differs from the checkpoint: accuracy {found.accuracy:.2%} "
-            f"beside {accuracy:.2%} ({allowed:g} points are allowed), a probability by "
-            f"{found.largest_difference:.1e}{limit}; nothing was exported."
-        )
 
 
 class _Progress:

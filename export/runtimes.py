@@ -109,6 +109,11 @@ class SavedModelClassifier(_BatchClassifier):
         """Classifies texts through `serving_text`. Returns float32 [B, K]."""
         return self._signatures["serving_text"](text=tf.constant(texts))["probabilities"].numpy()
 
+    def image_batch(self, images: list[bytes]) -> np.ndarray:
+        """Classifies PNG or JPEG files through `serving_image`. Returns float32 [B, K]."""
+        answers = self._signatures["serving_image"](image_bytes=tf.constant(images))
+        return answers["probabilities"].numpy()
+
     def example_batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """As `batch`, through `serving_classify`: the sequences as tf.Examples."""
         sequences = [row[:length] for row, length in zip(inputs, lengths, strict=True)]

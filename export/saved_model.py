@@ -6,6 +6,7 @@ Signatures (B sequences, T steps, C channels, H cells, K classes, k = min(5, K))
 |---|---|---|
 | `serving_default` | inputs [B, T, C] float32 or [B, T] int32, lengths [B] int32 | answers |
 | `serving_text` (text only) | text [B] string | answers |
+| `serving_image` (images only) | image_bytes [B] string, PNG or JPEG files | answers |
 | `initial_state` | batch [B] int32, of which only the size counts | h, c [B, H] float32 |
 | `step_segment` | segment [B, S, C] or [B, S], lengths [B] int32, h, c | h, c, probabilities |
 | `serving_classify` | inputs [B] string, tf.Examples | classes, scores [B, K] string, float32 |
@@ -15,8 +16,10 @@ Answers: probabilities [B, K] float32; and the k best, best first: classes [B, k
 [B, k] string, top_probabilities [B, k] float32. Every input has the batch in dimension 0, as
 TF Serving's batching wants it. `serving_classify` is for TF Serving's Classify: all classes, best
 first. A tf.Example has the feature `inputs`, a float_list of T * C values or an int64_list of T
-ids, or, for a text, `text`, a bytes_list of one. `describe` gives a client what it has to know: the
-format, the classes and the preprocessing, as in metadata.json.
+ids, or, for a text, `text`, a bytes_list of one. `serving_image` takes files of any size as they
+are, and does with them what a client does, with the same pixels as its result. `describe` gives a
+client what it has to know: the format, the classes and the preprocessing, as in metadata.json, and
+which signatures there are.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -33,6 +37,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from t2aux import files
 from t2aux.errors import UserError
 from t2aux.export.examples import Examples
+from t2aux.export.images import ImageSequences
 from t2aux.export.text import TextIds
 from t2aux.export.twin import Twin
 from t2aux.model.lstm import LSTMState
@@ -40,6 +45,7 @@ from t2aux_ondevice import litert
 
 TOP = 5
 CLASSIFY = "serving_classify"
+IMAGE = "serving_image"
 DESCRIBE = "describe"
 # TF Serving's Classify refuses a signature with another.
 CLASSIFY_METHOD = "tensorflow/serving/classify"
@@ -58,11 +64,23 @@ class ServingClassifier(tf.Module):
         self.twin = twin
         self._names = tf.constant(twin.info.classes)
         self._text_ids = TextIds(twin.info) if twin.info.is_text else None
+        self._images = ImageSequences(twin.info) if twin.info.kind == "image" else None
         self._examples = Examples(twin.info, self._text_ids)
-        self._metadata = tf.constant(json.dumps(litert.description(twin.info)))
+        names = sorted(self._functions())
+        described = {**litert.description(twin.info), "signatures": names}
+        self._metadata = tf.constant(json.dumps(described))
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The concrete functions by the names of their signatures."""
+        return {
+            name: tf.function(
+                function, input_signature=spec, autograph=False
+            ).get_concrete_function()
+            for name, (function, spec) in self._functions().items()
+        }
+
+    def _functions(self) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:
+        """The functions and their inputs, by the names of the signatures."""
         twin = self.twin
         lengths = tf.TensorSpec([None], tf.int32, "lengths")
         specs = {
@@ -80,12 +98,12 @@ class ServingClassifier(tf.Module):
                 self.classify_text,
                 [tf.TensorSpec([None], tf.string, "text")],
             )
-        return {
-            name: tf.function(
-                function, input_signature=spec, autograph=False
-            ).get_concrete_function()
-            for name, (function, spec) in specs.items()
-        }
+        if self._images is not None:
+            specs[IMAGE] = (
+                self.classify_images,
+                [tf.TensorSpec([None], tf.string, "image_bytes")],
+            )
+        return specs
 
     def classify(self, inputs: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
         """Whole sequences, padded on the right to T steps; what pads them does not matter.
@@ -105,6 +123,12 @@ class ServingClassifier(tf.Module):
         empty = tf.debugging.assert_positive(lengths, "A text is empty.")
         with tf.control_dependencies([empty]):
             return self.classify(tf.identity(ids), lengths)
+
+    def classify_images(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """PNG or JPEG files, [B] string; see `ImageSequences`. Returns the answers."""
+        inputs = self._images(image_bytes)
+        lengths = tf.fill([tf.shape(inputs)[0]], self.twin.info.length)
+        return self.classify(inputs, lengths)
 
     def classify_examples(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies serialized tf.Examples, for TF Serving's Classify.

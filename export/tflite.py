@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python.convert_phase import ConverterError
 
+from t2aux import logs
 from t2aux.export import flatbuffer, saved_model, variants
 from t2aux.export.recurrence import UnrolledRecurrence
 from t2aux.export.twin import Twin
@@ -77,7 +79,7 @@ def convert(
     else:
         content = make(classifier, variant)
         flatbuffer.check_operators(content, required={}, forbidden={FUSED})
-    if variant.name == "dynamic_int4":
+    if variant.name == variants.INT4_HEAD:
         content = variants.quantise_head(content, f".*{_HEAD}/.*")
     if not variant.is_exact:
         flatbuffer.check_weights(content, set(variant.types), name)
@@ -154,7 +156,7 @@ def _stateful(
 
 def _unrolled(classifier: Classifier, variant: Variant) -> tuple[Twin, UnrolledRecurrence]:
     twin = Twin(classifier)
-    integer_table = variant.name == "dynamic_int4"
+    integer_table = variant.name == variants.INT4_HEAD
     return twin, UnrolledRecurrence(twin, variant.unroll, integer_table=integer_table)
 
 
@@ -219,6 +221,10 @@ def _convert(
     # another way, on which nothing fuses.
     with tempfile.TemporaryDirectory() as directory:
         saved_model.write(tracked, directory, {"serving_default": concrete})
-        converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        variants.configure(converter, variant, calibration)
-        return converter.convert()
+        with logs.quiet_libraries():
+            converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+            variants.configure(converter, variant, calibration)
+            try:
+                return converter.convert()
+            except (ConverterError, RuntimeError, ValueError) as error:
+                raise variants.failed("TensorFlow's converter", variant.name, error) from error

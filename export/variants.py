@@ -5,7 +5,7 @@
 | `float32` | float32 | float32 | whole, stream, stateful |
 | `float16` | float16 | float32 | whole, stream |
 | `dynamic_int8` | int8 | int8 products, the rest float32 | whole, stream |
-| `dynamic_int4` | int8, the head int4 | int8 products, the rest float32 | whole, stream |
+| `dynamic_int8_int4_head` | int8, the head int4 | int8 products, the rest float32 | whole, stream |
 | `int8` | int8 | integers alone, the cell in 16 bits | stateful |
 
 Matrices of less than 1,024 values (the kernel of a few input channels) and biases stay in float32,
@@ -21,9 +21,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
+from t2aux import logs
 from t2aux.errors import UserError
 from t2aux.export import flatbuffer
 from t2aux_ondevice import litert
+
+INT4_HEAD = "dynamic_int8_int4_head"
+_FORMER_NAMES = {"dynamic_int4": INT4_HEAD}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +58,7 @@ VARIANTS = {
         Variant("float32", frozenset({"float32"}), 2, litert.FORMS),
         Variant("float16", frozenset({"float16"}), 2, (litert.WHOLE_FORM, litert.STREAM_FORM)),
         Variant("dynamic_int8", frozenset({"int8"}), 4, (litert.WHOLE_FORM, litert.STREAM_FORM)),
-        Variant(
-            "dynamic_int4", frozenset({"int8", "int4"}), 4, (litert.WHOLE_FORM, litert.STREAM_FORM)
-        ),
+        Variant(INT4_HEAD, frozenset({"int8", "int4"}), 4, (litert.WHOLE_FORM, litert.STREAM_FORM)),
         Variant("int8", frozenset({"int8"}), 1, (litert.STATEFUL_FORM,)),
     )
 }
@@ -71,6 +73,12 @@ def named(names: Iterable[str]) -> list[Variant]:
         UserError: There is no such variant, or none is named.
     """
     names = list(names)
+    for name in names:
+        if name in _FORMER_NAMES:
+            raise UserError(
+                f"The variant {name} is now called {_FORMER_NAMES[name]}, since its recurrence is "
+                "in int8 and its head alone in int4: give the new name."
+            )
     unknown = [name for name in names if name not in VARIANTS]
     if unknown or not names:
         raise UserError(
@@ -92,7 +100,7 @@ def configure(
         variant: What to make.
         calibration: For "int8", gives inputs as the network will see them.
     """
-    if variant.name in ("float32", "dynamic_int4"):
+    if variant.name in ("float32", INT4_HEAD):
         return
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if variant.name == "float16":
@@ -113,13 +121,13 @@ def quantise_head(content: bytes, head: str) -> bytes:
         The file with quantised weights.
 
     Raises:
-        UserError: ai-edge-quantizer is not installed.
+        UserError: ai-edge-quantizer is not installed, or fails.
     """
     try:
         from ai_edge_quantizer import quantizer, recipe
     except ImportError as error:
         raise UserError(
-            f"The variant dynamic_int4 needs ai-edge-quantizer ({error}): install it with "
+            f"The variant {INT4_HEAD} needs ai-edge-quantizer ({error}): install it with "
             "`pip install 't2aux[quantization]'`, or leave the variant out."
         ) from error
     in_eight_bits, in_four_bits = recipe.dynamic_wi8_afp32(), recipe.dynamic_wi4_afp32()
@@ -130,5 +138,18 @@ def quantise_head(content: bytes, head: str) -> bytes:
         rule["op_config"]["weight_tensor_config"]["granularity"] = "TENSORWISE"
     for rule in in_four_bits:
         rule["regex"] = head
-    made = quantizer.Quantizer(bytearray(content), in_eight_bits + in_four_bits)
-    return bytes(made.quantize().quantized_model)
+    with logs.quiet_libraries():
+        try:
+            made = quantizer.Quantizer(bytearray(content), in_eight_bits + in_four_bits)
+            return bytes(made.quantize().quantized_model)
+        except (RuntimeError, ValueError) as error:
+            raise failed("ai-edge-quantizer", INT4_HEAD, error) from error
+
+
+def failed(tool: str, variant: str, error: Exception) -> UserError:
+    """What is told where a tool can't make a variant."""
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+    return UserError(
+        f"{tool} can't make the variant {variant} ({reason}): use the versions that t2aux's "
+        "constraints name, or export without this variant."
+    )

@@ -29,6 +29,8 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 # tf.Examples hold all their values. A few steps run all there is to warm up.
 _EXAMPLE_STEPS = 16
 _PIXEL = 0.5
+# Of sequences of which no length is known.
+_UNKNOWN_STEPS = 128
 
 
 def check_batch_sizes(sizes: Sequence[int]) -> None:
@@ -42,6 +44,11 @@ def check_batch_sizes(sizes: Sequence[int]) -> None:
     most = MOST_RECORDS // 5
     if len(sizes) > most:
         raise UserError(f"There are {len(sizes)} batch sizes for serving: give at most {most}.")
+
+
+def lengths_of(info: DatasetInfo) -> np.ndarray:
+    """Lengths [N] to warm up for where no data is there to tell them."""
+    return np.array([info.length or info.max_length or _UNKNOWN_STEPS], np.int32)
 
 
 def write(
@@ -102,6 +109,8 @@ def requests(
         if info.is_text:
             texts = np.array([b"x" * int(n) for n in taken], object)
             yield _predict("serving_text", text=protos.to_tensor(texts))
+        if info.kind == "image":
+            yield _predict(saved_model.IMAGE, image_bytes=protos.to_tensor(_images(info, batch)))
         yield _classify(info, np.minimum(taken, _EXAMPLE_STEPS))
         yield _predict("initial_state", batch=protos.filled_tensor((batch,), 0, np.int32))
         yield _predict(
@@ -117,6 +126,15 @@ def _tokens(info: DatasetInfo, batch: int, steps: int) -> Any:
     if info.is_text:
         return protos.filled_tensor((batch, steps), 0, np.int32)
     return protos.filled_tensor((batch, steps, info.channels), _PIXEL, np.float32)
+
+
+def _images(info: DatasetInfo, batch: int) -> np.ndarray:
+    """PNG files, and for one of several a JPEG file, which is larger: [batch] objects."""
+    pixels = np.zeros([info.side, info.side, info.channels], np.uint8)
+    files = [tf.io.encode_png(pixels).numpy()] * batch
+    if batch > 1:
+        files[-1] = tf.io.encode_jpeg(pixels).numpy()
+    return np.array(files, object)
 
 
 def _predict(signature: str, **inputs: Any) -> Any:

@@ -1,13 +1,21 @@
-"""Which log records are this program's own, and the file that they go to."""
+"""Which log records are this program's own, the file that they go to, and silence for others."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pathlib
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+import absl.logging
 
 import t2aux
 from t2aux import files
+from t2aux.errors import UserError
 
 # Not the package's whole search path: in a checkout that holds a virtual environment as well.
 _FOLDERS = tuple(
@@ -24,6 +32,48 @@ def is_ours(record: logging.LogRecord) -> bool:
     TensorFlow logs through absl as this program does, and tells much that nobody asked for.
     """
     return record.levelno >= logging.WARNING or record.pathname.startswith(_FOLDERS)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps off the terminal what libraries print in the block, in Python or in C++.
+
+    Not with --verbosity=1. Where the block fails by anything but a UserError, it is printed then.
+    """
+    if absl.logging.level_debug():
+        yield
+        return
+    with tempfile.TemporaryFile("w+", errors="backslashreplace") as printed:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # None, or closed.
+                stream.flush()
+        saved = {}
+        for descriptor in (1, 2):
+            with contextlib.suppress(OSError):  # It is closed.
+                saved[descriptor] = os.dup(descriptor)
+                os.dup2(printed.fileno(), descriptor)
+        failed = False
+        try:
+            with (
+                contextlib.redirect_stdout(printed),
+                contextlib.redirect_stderr(printed),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")
+                yield
+        except UserError:
+            raise
+        except Exception:
+            failed = True
+            raise
+        finally:
+            printed.flush()
+            for descriptor, copy in saved.items():
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            if failed and sys.stderr is not None:
+                printed.seek(0)
+                sys.stderr.write(printed.read())
 
 
 class FileHandler(logging.Handler):

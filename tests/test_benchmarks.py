@@ -47,7 +47,7 @@ def test_a_single_sequence_goes_through_every_form_and_the_server():
         "TFLite float32, fused and stateful",
         "TFLite float16",
         "TFLite dynamic_int8",
-        "TFLite dynamic_int4",
+        "TFLite dynamic_int8_int4_head",
         "TFLite int8, fused and stateful",
     ]
     check(1, names)

@@ -2,15 +2,17 @@ r"""Exports a run as a SavedModel and TensorFlow Lite files, and measures each o
 
 Makes EXPORT_DIR/VERSION with saved_model.pb, TensorFlow Lite files, metadata.json, parity.json and
 README.md (a model card that tells how to use them). The version is there whole or not at all: a
-server may watch EXPORT_DIR. An artefact that differs from the checkpoint by more than the
-tolerances is an error.
+server may watch EXPORT_DIR. If the SavedModel or a float32 file differs from the checkpoint by more
+than the tolerances, nothing is exported; another variant that does, or that can't be made, is left
+out, and the status is 1.
 
-The variants are float32, float16, dynamic_int8 (a third of the size, faster), dynamic_int4 (a
-quarter of the size; needs the extra `quantization`) and int8 (integers alone, for processors
-without floating point; calibrated on training data). There are three forms of files:
-classifier_VARIANT.tflite (whole sequences), classifier_stream_VARIANT.tflite (segments, with the
-state as input and output) and classifier_stateful_VARIANT.tflite (segments, with a state that the
-file keeps: float32 and int8, which has no other). The names of float32's files have no _VARIANT.
+The variants are float32, float16, dynamic_int8 (a third of the size, faster),
+dynamic_int8_int4_head (a quarter of the size: the head is in int4; needs the extra `quantization`)
+and int8 (integers alone, for processors without floating point; calibrated on training data). There
+are three forms of files: classifier_VARIANT.tflite (whole sequences),
+classifier_stream_VARIANT.tflite (segments, with the state as input and output) and
+classifier_stateful_VARIANT.tflite (segments, with a state that the file keeps: float32 and int8,
+which has no other). The names of float32's files have no _VARIANT.
 
 Examples:
   t2aux export --model_dir=runs/quick --export_dir=exports/quick
@@ -18,7 +20,7 @@ Examples:
       --parity_examples=1000
   t2aux export --model_dir=runs/quick --export_dir=exports/quick --formats=tflite --version=7
   t2aux export --model_dir=runs/mnist --export_dir=exports/mnist \
-      --variants=float32,float16,dynamic_int8,dynamic_int4,int8
+      --variants=float32,float16,dynamic_int8,dynamic_int8_int4_head,int8
 """
 
 from __future__ import annotations
@@ -56,8 +58,12 @@ _CHECKPOINT = common.define_path(
 _EXAMPLES = flags.DEFINE_integer(
     "parity_examples",
     None,
-    "How many test examples to measure, a fixed random choice; all by default.",
-    lower_bound=1,
+    "How many test examples to measure, a fixed random choice; all by default. With 0 nothing is "
+    "measured, and no test data is needed.",
+    lower_bound=0,
+)
+_MODEL_NAME = flags.DEFINE_string(
+    "model_name", None, "What the model card calls the model; the name of --export_dir by default."
 )
 _SEGMENT = flags.DEFINE_integer(
     "segment",
@@ -77,6 +83,12 @@ _ACCURACY = flags.DEFINE_float(
 _QUANTISED_ACCURACY = flags.DEFINE_float(
     "quantised_accuracy_tolerance", 1.0, "Percentage points that another variant's may be off."
 )
+_QUANTISED_PROBABILITY = flags.DEFINE_float(
+    "quantised_probability_tolerance",
+    None,
+    "How far any probability of another variant may be off; by default any, but what is off by "
+    "more than 0.1 is pointed out.",
+)
 _PROBABILITY = flags.DEFINE_float(
     "probability_tolerance", 1e-3, "How far any probability of a float32 artefact may be off."
 )
@@ -88,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
     common.quiet_tensorflow()
     from t2aux import run
     from t2aux.export import warmup
-    from t2aux.export.parity import Tolerance
+    from t2aux.export.comparison import Tolerance
     from t2aux.export.pipeline import export
 
     stopped = False
@@ -118,12 +130,20 @@ def main(argv: Sequence[str]) -> None:
         calibration_examples=_CALIBRATION.value,
         examples=_EXAMPLES.value,
         segment=_SEGMENT.value,
-        tolerance=Tolerance(_ACCURACY.value, _PROBABILITY.value, _QUANTISED_ACCURACY.value),
+        tolerance=Tolerance(
+            _ACCURACY.value,
+            _PROBABILITY.value,
+            _QUANTISED_ACCURACY.value,
+            _QUANTISED_PROBABILITY.value,
+        ),
         serving_batch_sizes=batch_sizes,
+        model_name=_MODEL_NAME.value,
         before_publishing=check,
     )
     print(measured.table())
     print(f"\nExported to {directory}; {directory / 'README.md'} tells how to use it.")
+    if measured.failed:
+        raise UserError(f"{'; '.join(measured.failures())}. All else was exported.")
 
 
 def _whole_numbers(flag: str, texts: list[str]) -> list[int]:

@@ -39,7 +39,7 @@ def test_exports_and_shows_the_table(model_dirs, tmp_path):
     )
     lines = done.stdout.splitlines()
     assert lines[0] == "The artefacts on 5 test examples of digits:"
-    assert [line.split()[0] for line in lines[2:8]] == ["checkpoint"] + ["SavedModel"] * 3 + [
+    assert [line.split()[0] for line in lines[2:9]] == ["checkpoint"] + ["SavedModel"] * 4 + [
         litert.WHOLE,
         litert.STREAM,
     ]

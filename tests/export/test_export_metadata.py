@@ -1,5 +1,8 @@
 """What an export says of itself is true."""
 
+import base64
+import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +22,7 @@ def metadata(exported):
 
 
 def test_data_and_model(exported, metadata):
+    assert metadata["name"] == "export"  # Its folder's.
     assert metadata["kind"] == exported.info.kind
     assert metadata["classes"] == list(exported.info.classes)
     assert DatasetInfo.from_json(metadata["preprocessing"]) == exported.info
@@ -91,3 +95,49 @@ def test_the_card_s_program_runs(exported):
     assert done.stdout.rsplit(maxsplit=1)[0] in exported.info.classes
     assert "$" not in re.sub(r"\$\((id|cd)|\"\$PWD", "", card)
     assert ("serving_text" in card) == exported.info.is_text
+    assert ("serving_image" in card) == (exported.info.kind == "image")
+
+
+def test_the_card_names_model_and_data(exported):
+    card = (exported.directory / "README.md").read_text()
+    assert card.startswith("# export\n")
+    folder = exported.run.model_dir.parent
+    name = exported.info.name
+    data = name if name == "digits" else f"{folder.name} ({name})"
+    assert f"| data | {data} |" in card
+    assert f"test examples of {data}" in card
+    assert str(folder) not in card
+    assert "/models/export:predict" in card
+
+
+@pytest.mark.parametrize("kind", ["grey", "vectors", "bytes"])
+def test_the_card_s_request_is_one(exports, kind, tmp_path):
+    exported = exports(kind)
+    card = (exported.directory / "README.md").read_text()
+    command = re.search(r"^    docker .*\n.*\n((?:    .*\n)+)", card, re.MULTILINE)[1]
+    # Instead of a server: shows what it would get.
+    (tmp_path / "curl").write_text(
+        '#!/bin/sh\nfor a; do test "$a" = @- && exec cat; done; for a; do :; done; echo "$a"\n'
+    )
+    (tmp_path / "curl").chmod(0o755)
+    (tmp_path / "IMAGE.png").write_bytes(b"an image")
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env=environment(PATH=path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    request = json.loads(done.stdout)
+    signature = request.get("signature_name", "serving_default")
+    (inputs,) = (request[name] for name in ("inputs", "instances") if name in request)
+    if kind == "grey":
+        assert signature == "serving_image"
+        assert base64.b64decode(inputs[0]["b64"]) == b"an image"
+        return
+    known = litert.read_metadata(exported.directory)["artefacts"]["SavedModel"]["signatures"]
+    assert set(inputs) == set(known[signature]["inputs"])
+    if kind == "vectors":
+        assert np.shape(inputs["inputs"]) == (1, inputs["lengths"][0], 2)

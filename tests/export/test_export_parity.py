@@ -11,7 +11,7 @@ import pytest
 from t2aux import data, files
 from t2aux.errors import UserError
 from t2aux.export import parity, tflite
-from t2aux.export.parity import Tolerance
+from t2aux.export.comparison import Comparison, Tolerance
 from t2aux.export.pipeline import export
 from t2aux_ondevice import litert
 from tests import networks
@@ -23,7 +23,8 @@ FILES = [litert.file_name(form) for form in litert.FORMS]
 def test_every_artefact_is_measured(exported):
     measured = exported.parity
     signatures = ["serving_default", "serving_classify", "step_segment"]
-    signatures += ["serving_text"] if exported.info.is_text else []
+    more = {"text": ["serving_text"], "image": ["serving_image"], "vectors": []}
+    signatures += more[exported.info.kind]
     assert list(measured.artefacts) == [f"SavedModel {s}" for s in signatures] + FILES
     assert measured.examples == len(exported.sequences)
     labels = data.load("test", info=load(exported.run.model_dir).info).labels
@@ -67,7 +68,7 @@ def test_an_artefact_that_is_off_leaves_nothing(exports, tmp_path, monkeypatch):
         tflite, "convert", lambda _, *args, **kwargs: convert(other, *args, **kwargs)
     )
     run = load(exported.run.model_dir)
-    with pytest.raises(UserError, match=r"classifier\.tflite differs from the checkpoint"):
+    with pytest.raises(UserError, match=r"classifier\.tflite is too far off: .*nothing"):
         export(run, tmp_path / "new" / "base", formats=["tflite"])
     assert not (tmp_path / "new" / "base").exists()
     loose = Tolerance(accuracy=100, probability=1)
@@ -88,22 +89,41 @@ def test_an_artefact_that_is_off_leaves_nothing(exports, tmp_path, monkeypatch):
     ],
 )
 def test_tolerance(accuracy, difference, passes):
-    comparison = parity.Comparison(accuracy, 1.0, difference, 1)
-    if passes:
-        parity._check("it", comparison, 0.5, Tolerance())
-    else:
-        with pytest.raises(UserError, match="it differs"):
-            parity._check("it", comparison, 0.5, Tolerance())
+    found = compared(accuracy, difference).fault("it", 0.5, Tolerance(), True)
+    assert (found is None) == passes
+    if not passes:
+        assert "it is too far off" in found
+        assert "_tolerance=" in found
+
+
+def compared(accuracy, difference):
+    return Comparison(accuracy, 1.0, difference, difference / 2, 1)
 
 
 def test_tolerance_of_quantised_artefacts():
-    far = parity.Comparison(0.492, 1.0, 0.9, 1)
-    parity._check("it", far, 0.5, Tolerance(), exact=False)
-    with pytest.raises(UserError, match=r"it differs .* \(0\.5 points are allowed\)"):
-        parity._check("it", far, 0.5, Tolerance(quantised_accuracy=0.5), exact=False)
-    nan = parity.Comparison(0.5, 1.0, math.nan, 1)
-    with pytest.raises(UserError, match="it differs"):
-        parity._check("it", nan, 0.5, Tolerance(), exact=False)
+    far = compared(0.492, 0.9)
+    assert far.fault("it", 0.5, Tolerance(), False) is None
+    found = far.fault("it", 0.5, Tolerance(quantised_accuracy=0.5), False)
+    for part in ("49.20%", "50.00%", "--quantised_accuracy_tolerance=0.5"):
+        assert part in found
+    found = far.fault("it", 0.5, Tolerance(quantised_probability=0.8), False)
+    for part in ("0.9", "--quantised_probability_tolerance=0.8"):
+        assert part in found
+    assert compared(0.5, math.nan).fault("it", 0.5, Tolerance(), False) is not None
+    assert compared(math.nan, 0).fault("it", 0.5, Tolerance(), False) is not None
+
+
+def test_what_drifts_is_pointed_out():
+    artefacts = {"near": compared(0.5, 0.09), "far": Comparison(0.5, 0.987, 0.73, 0.02, 1)}
+    found = parity.Parity("x", 1000, 28, Tolerance(), 0.5, artefacts)
+    (remark,) = found.remarks()
+    for part in ("far", "0.73", "0.02", "1.30%"):
+        assert part in remark
+    assert remark in found.table()
+    written = found.to_json()["artefacts"]
+    assert [written[name]["drifts"] for name in ("near", "far")] == [False, True]
+    nan = parity.Parity("x", 1, 28, Tolerance(), 0.5, {"n": compared(0.5, math.nan)}).to_json()
+    assert json.loads(json.dumps(nan, allow_nan=False))["artefacts"]["n"]["drifts"]
 
 
 @pytest.mark.parametrize("tokens", ["characters", "bytes"])

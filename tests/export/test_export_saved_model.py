@@ -1,5 +1,6 @@
 """The SavedModel, loaded as a server would."""
 
+import json
 import shutil
 
 import numpy as np
@@ -34,9 +35,11 @@ def padded(exported, lengths, filler):
 
 def test_signatures(exported):
     found = saved_model.read_signatures(exported.directory)
-    text_too = {"serving_text"} if exported.info.is_text else set()
+    more = {"text": {"serving_text"}, "image": {"serving_image"}, "vectors": set()}
     always = {"serving_default", "initial_state", "step_segment", "serving_classify", "describe"}
-    assert set(found) == always | text_too
+    assert set(found) == always | more[exported.info.kind]
+    answer = load(exported)["describe"](batch=tf.zeros([2], tf.int32))["metadata"].numpy()
+    assert json.loads(answer[1])["signatures"] == sorted(found)
     for signature in found.values():
         # TF Serving's batching joins requests along dimension 0.
         for tensor in signature.inputs.values():

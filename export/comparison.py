@@ -1,0 +1,190 @@
+"""What `parity` finds: how each artefact compares with the checkpoint, as data and as tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+# A larger difference of a probability than this is pointed out, whatever is allowed.
+DRIFT = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """How far an artefact may be from the checkpoint.
+
+    Attributes:
+        accuracy: In percentage points, of artefacts in float32.
+        probability: Of any class of any example, of artefacts in float32.
+        quantised_accuracy: In percentage points, of the other variants.
+        quantised_probability: Of any class of any example, of the other variants; None for no
+            bound. What is more than `DRIFT` is pointed out.
+    """
+
+    accuracy: float = 0.2
+    probability: float = 1e-3
+    quantised_accuracy: float = 1.0
+    quantised_probability: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """An artefact beside the checkpoint.
+
+    Attributes:
+        accuracy: The share of right answers on the test data, in [0, 1].
+        agreement: The share of examples where the top class is the checkpoint's, in [0, 1].
+        largest_difference: Of any class's probability from the checkpoint's, over all examples.
+        mean_difference: The largest difference of an example's probabilities, on average.
+        bytes: The size of the artefact's files.
+        milliseconds: The median time of one sequence in one thread, of a TensorFlow Lite file; of
+            the streaming forms, of all of its segments. None for others.
+    """
+
+    accuracy: float
+    agreement: float
+    largest_difference: float
+    mean_difference: float
+    bytes: int
+    milliseconds: float | None = None
+
+    @property
+    def drifts(self) -> bool:
+        """Whether a probability is far from the checkpoint's, or is NaN."""
+        return not self.largest_difference <= DRIFT
+
+    def to_json(self) -> dict[str, Any]:
+        """What parity.json holds; null for NaN."""
+        values = {**dataclasses.asdict(self), "drifts": self.drifts}
+        return {n: None if v is not None and math.isnan(v) else v for n, v in values.items()}
+
+    def fault(self, name: str, checkpoint: float, tolerance: Tolerance, exact: bool) -> str | None:
+        """What is wrong with an artefact.
+
+        Args:
+            name: What to call it.
+            checkpoint: The checkpoint's accuracy, in [0, 1].
+            tolerance: What is allowed.
+            exact: Whether it should equal the checkpoint but for rounding.
+
+        Returns:
+            A sentence without its period, with the figures and the flags that set the bounds; None
+            where it is within them.
+        """
+        prefix = "" if exact else "quantised_"
+        points, most = (
+            getattr(tolerance, f"{prefix}{kind}") for kind in ("accuracy", "probability")
+        )
+        found = []
+        # Written so that NaN does not pass.
+        if not abs(self.accuracy - checkpoint) * 100 <= points:
+            found.append(
+                f"its accuracy is {self.accuracy:.2%}, the checkpoint's {checkpoint:.2%} "
+                f"(--{prefix}accuracy_tolerance={points:g} points)"
+            )
+        if not self.largest_difference <= (math.inf if most is None else most):
+            bound = "" if most is None else f" (--{prefix}probability_tolerance={most:g})"
+            found.append(
+                f"a probability differs from the checkpoint's by {self.largest_difference:.2g}"
+                f"{bound}"
+            )
+        return f"{name} is too far off: {', and '.join(found)}" if found else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A variant of the TensorFlow Lite files that was asked for and is not in the export.
+
+    Attributes:
+        reason: A sentence without its period: what is wrong, with figures.
+        artefacts: What was measured of its files until then, by name.
+    """
+
+    reason: str
+    artefacts: dict[str, Comparison] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """The whole measurement.
+
+    Attributes:
+        dataset: What to call the data set, whose test split was measured.
+        examples: How many sequences; 0: nothing was measured.
+        segment: Steps of a segment, where segments were fed.
+        tolerance: That the artefacts met.
+        checkpoint_accuracy: In [0, 1]; None where nothing was measured.
+        artefacts: The comparisons by artefact: a signature of the SavedModel, or a file.
+        failed: The variants that are not in the export, by name.
+    """
+
+    dataset: str
+    examples: int
+    segment: int
+    tolerance: Tolerance
+    checkpoint_accuracy: float | None = None
+    artefacts: dict[str, Comparison] = dataclasses.field(default_factory=dict)
+    failed: dict[str, Failure] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What parity.json holds."""
+        return {
+            "split": "test",
+            "dataset": self.dataset,
+            "measured": self.examples > 0,
+            "examples": self.examples,
+            "segment": self.segment,
+            "tolerance": dataclasses.asdict(self.tolerance),
+            "checkpoint_accuracy": self.checkpoint_accuracy,
+            "artefacts": {name: c.to_json() for name, c in self.artefacts.items()},
+            "failed": {
+                variant: {
+                    "reason": failure.reason,
+                    "artefacts": {name: c.to_json() for name, c in failure.artefacts.items()},
+                }
+                for variant, failure in self.failed.items()
+            },
+        }
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table as texts, its header first."""
+        rows = [("", "accuracy", "same class", "largest difference", "one sequence", "size")]
+        rows.append(("checkpoint", f"{self.checkpoint_accuracy:.2%}", "", "", "", ""))
+        for name, c in self.artefacts.items():
+            row = (f"{c.accuracy:.2%}", f"{c.agreement:.2%}", f"{c.largest_difference:.1e}")
+            time_taken = "" if c.milliseconds is None else f"{c.milliseconds:.3g} ms"
+            rows.append((name, *row, time_taken, f"{c.bytes / 1000:,.0f} kB"))
+        return rows
+
+    def remarks(self) -> list[str]:
+        """Sentences on the artefacts whose probabilities are far from the checkpoint's."""
+        return [
+            f"{name} drifts: its probabilities differ from the checkpoint's by up to "
+            f"{c.largest_difference:.2f} ({c.mean_difference:.2g} on average), and "
+            f"{1 - c.agreement:.2%} of the examples get another class."
+            for name, c in self.artefacts.items()
+            if c.drifts
+        ]
+
+    def failures(self) -> list[str]:
+        """Sentences on the variants that are not in the export, without their periods."""
+        return [f"{variant} was not exported: {f.reason}" for variant, f in self.failed.items()]
+
+    def table(self) -> str:
+        """The table for a terminal."""
+        if not self.examples:
+            return f"Nothing was measured. {NOT_MEASURED}"
+        rows = self.rows()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [f"The artefacts on {self.examples:,} test examples of {self.dataset}:"]
+        for name, *numbers in rows:
+            cells = [f"{n:>{w}}" for n, w in zip(numbers, widths[1:], strict=True)]
+            lines.append("  ".join([f"  {name:{widths[0]}}", *cells]).rstrip())
+        return "\n".join([*lines, *self.remarks()])
+
+
+NOT_MEASURED = (
+    "No test data was read (--parity_examples=0): how accurate these artefacts are, and how far "
+    "from the checkpoint, is not known."
+)

@@ -1,0 +1,195 @@
+"""Which way up an image is, as Pillow's `ImageOps.exif_transpose` has it, in TensorFlow's graph.
+
+A camera stores its picture as the sensor lay, and says in the file's EXIF how to turn it. Without
+that entry, what the XMP of a picture editor says counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+_TAG = 0x0112
+_ENTRY_BYTES = 12
+_SHORT, _LONG = 3, 4
+_XMP = r'(?s)\C*?tiff:Orientation(?:="|>)([0-9])\C*'
+_UPRIGHT = 1
+# No more is read of a file that is made to take long.
+_MOST_PARTS = 10_000
+_MOST_XMP_BYTES = 1 << 16
+# Of a JPEG file's APP1 segments, and a PNG file's iTXt chunk.
+_EXIF_NAME = b"Exif\0\0"
+_XMP_NAMES = {"jpeg": b"http://ns.adobe.com/xap/1.0/\0", "png": b"XML:com.adobe.xmp\0"}
+
+
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns an image.
+
+    Args:
+        image: [H, W, C].
+        orientation: int32, EXIF's: 1 is upright, 2 to 8 are turned or mirrored; others count as 1.
+
+    Returns:
+        [H, W, C] or [W, H, C].
+    """
+
+    def turned(transposed: bool, *axes: int) -> Callable[[], tf.Tensor]:
+        def turn() -> tf.Tensor:
+            result = tf.transpose(image, [1, 0, 2]) if transposed else image
+            return tf.reverse(result, list(axes)) if axes else tf.identity(result)
+
+        return turn
+
+    turns = [
+        turned(False),
+        turned(False, 1),
+        turned(False, 0, 1),
+        turned(False, 0),
+        turned(True),
+        turned(True, 1),
+        turned(True, 0, 1),
+        turned(True, 0),
+    ]
+    return tf.switch_case(orientation - 1, dict(enumerate(turns)), default=turns[0])
+
+
+def jpeg_parts(content: tf.Tensor) -> list[tf.Tensor]:
+    """Where a JPEG file's EXIF and XMP are: begin and end, int64 [2] each; zeros: not there."""
+    data = tf.io.decode_raw(content, tf.uint8)
+
+    def part(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        marker = number(data, position + 1, 1)
+        length = number(data, position + 2, 2)
+        begin, end = position + 4, position + 2 + length
+        is_app1 = tf.equal(marker, 0xE1)
+        is_exif = is_app1 & _starts(data, begin, _EXIF_NAME)
+        is_xmp = is_app1 & _starts(data, begin, _XMP_NAMES["jpeg"])
+        # A marker may have fill bytes before it. The picture begins at DA, and D9 is the end.
+        is_marker = tf.equal(number(data, position, 1), 0xFF)
+        is_last = ~is_marker | tf.equal(marker, 0xDA) | tf.equal(marker, 0xD9) | (length < 2)
+        after = tf.where(is_last, _size(data), end)
+        after = tf.where(is_marker & tf.equal(marker, 0xFF), position + 1, after)
+        return after, tf.stack([is_exif, is_xmp]), tf.stack([[begin + 6, end], [begin, end]])
+
+    return _parts(data, 2, part, 2)
+
+
+def png_parts(content: tf.Tensor) -> list[tf.Tensor]:
+    """Where a PNG file's EXIF, XMP and tRNS (what colours are transparent) are; as `jpeg_parts`."""
+    data = tf.io.decode_raw(content, tf.uint8)
+
+    def part(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        begin = position + 8
+        end = begin + number(data, position, 4)
+        is_xmp = _starts(data, position + 4, b"iTXt" + _XMP_NAMES["png"])
+        here = [_starts(data, position + 4, b"eXIf"), is_xmp, _starts(data, position + 4, b"tRNS")]
+        return end + 4, tf.stack(here), tf.tile([[begin, end]], [3, 1])
+
+    return _parts(data, 8, part, 3)
+
+
+def of_parts(content: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
+    """The orientation that a file tells.
+
+    Args:
+        content: The file.
+        exif: Where its EXIF is, int64 [2].
+        xmp: Where its XMP is.
+
+    Returns:
+        int32, 1 to 8; 1 where neither tells it.
+    """
+    tiff = tf.io.decode_raw(tf.strings.substr(content, exif[0], exif[1] - exif[0]), tf.uint8)
+    told = tf.cond(exif[1] > 0, lambda: _of_exif(tiff), lambda: 0)
+    has_only_xmp = tf.equal(told, 0) & (xmp[1] > 0)
+    packet = tf.strings.substr(content, xmp[0], tf.minimum(xmp[1] - xmp[0], _MOST_XMP_BYTES))
+    of_xmp = tf.cond(has_only_xmp, lambda: _of_xmp(packet), lambda: _UPRIGHT)
+    return tf.where(told > 0, told, of_xmp)
+
+
+def number(data: tf.Tensor, position: tf.Tensor | int, size: int) -> tf.Tensor:
+    """A big-endian number, int64, of `size` bytes of uint8 data; bytes behind the end are 0."""
+    return _number(_bytes(data, position, size), big=True)
+
+
+def _parts(data: tf.Tensor, begin: int, part: Callable, count: int) -> list[tf.Tensor]:
+    """Goes through a file's parts.
+
+    Args:
+        data: The file's bytes, uint8 [N].
+        begin: Where the first part is.
+        part: Reads the part at a position: gives where the next is (behind the end: none), which of
+            those looked for it is, bool [count], and where their content is, int64 [count, 2].
+        count: How many are looked for.
+
+    Returns:
+        int64 [2] of each: begin and end of the first; zeros where there is none.
+    """
+    size = _size(data)
+
+    def step(position: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        after, here, ranges = part(position)
+        is_new = here[:, tf.newaxis] & tf.equal(found[:, 1:], 0)
+        return after, tf.where(is_new, ranges, found)
+
+    _, found = tf.while_loop(
+        lambda position, _: position < size,
+        step,
+        [tf.constant(begin, tf.int64), tf.zeros([count, 2], tf.int64)],
+        parallel_iterations=1,
+        maximum_iterations=_MOST_PARTS,
+    )
+    return tf.unstack(found)
+
+
+def _of_exif(tiff: tf.Tensor) -> tf.Tensor:
+    """The entry of a TIFF header's first directory, int32; 0 where there is none."""
+    big = _starts(tiff, 0, b"MM")
+    offset = _number(_bytes(tiff, 4, 4), big)
+    count = _number(_bytes(tiff, offset, 2), big)
+    directory = tiff[tf.minimum(offset + 2, _size(tiff)) :]
+    count = tf.minimum(count, _size(directory) // _ENTRY_BYTES)
+    entries = tf.reshape(directory[: count * _ENTRY_BYTES], [-1, _ENTRY_BYTES])
+    matches = tf.boolean_mask(entries, tf.equal(_number(entries[:, :2], big), _TAG))
+    # Of several, Pillow keeps the last.
+    entry = tf.concat([tf.zeros([1, _ENTRY_BYTES], tf.uint8), matches], 0)[-1]
+    kind = _number(entry[2:4], big)
+    value = tf.where(
+        tf.equal(kind, _SHORT),
+        _number(entry[8:10], big),
+        tf.where(tf.equal(kind, _LONG), _number(entry[8:12], big), _UPRIGHT),
+    )
+    present = tf.shape(matches)[0] > 0
+    value = tf.where((value < 1) | (value > 8), tf.constant(_UPRIGHT, tf.int64), value)
+    return tf.where(present, tf.cast(value, tf.int32), 0)
+
+
+def _of_xmp(packet: tf.Tensor) -> tf.Tensor:
+    found = tf.strings.regex_replace(packet, _XMP, r"\1", replace_global=False)
+    is_digit = tf.strings.regex_full_match(found, "[0-9]")
+    return tf.strings.to_number(tf.where(is_digit, found, "1"), tf.int32)
+
+
+def _starts(data: tf.Tensor, position: tf.Tensor | int, name: bytes) -> tf.Tensor:
+    wanted = tf.constant(list(name), tf.uint8)
+    return tf.reduce_all(tf.equal(_bytes(data, position, len(name)), wanted))
+
+
+def _bytes(data: tf.Tensor, position: tf.Tensor | int, size: int) -> tf.Tensor:
+    """uint8 [size] from a position on; behind the end, 0."""
+    begin = tf.minimum(tf.cast(position, tf.int64), _size(data))
+    part = data[begin : begin + size]
+    return tf.ensure_shape(tf.pad(part, [[0, size - tf.shape(part)[0]]]), [size])
+
+
+def _number(values: tf.Tensor, big: tf.Tensor | bool) -> tf.Tensor:
+    """int64 [...] of bytes [..., n], the first the highest where `big`."""
+    size = values.shape[-1]
+    powers = tf.constant([256**i for i in range(size)], tf.int64)
+    powers = tf.where(big, powers[::-1], powers)
+    return tf.reduce_sum(tf.cast(values, tf.int64) * powers, -1)
+
+
+def _size(data: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.shape(data)[0], tf.int64)
