@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from t2aux_ondevice import __version__, answers, litert, reading, streams
 from t2aux_ondevice.errors import UserError, printable
@@ -52,8 +53,17 @@ def _main(arguments: Sequence[str] | None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse's own swallows what goes wrong, such as a full disk.
+        if message and file is sys.stdout:
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("t2aux-ondevice", description=__doc__)
+    parser = _Parser("t2aux-ondevice", description=__doc__)
     parser.add_argument("model", help="a .tflite file, with the export's metadata.json beside it")
     parser.add_argument(
         "inputs", nargs="*", help="images (which need Pillow), .txt files, or .npz files of arrays"
