@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging as logging_library
 import os
 import pathlib
 import re
@@ -217,6 +218,11 @@ def _run(
     logging.get_absl_handler().python_handler.setStream(sys.stderr)
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(logs.is_ours)
+    if paths.home() is None:
+        # Keras would keep its settings in a folder "~" of the working directory.
+        os.environ.setdefault("KERAS_HOME", "/dev/null/keras")
+    # It warns where it can't keep its cache of fonts, which is slower and nothing else.
+    logging_library.getLogger("matplotlib").setLevel(logging_library.ERROR)
     return main(_parse_flags(argv))
 
 

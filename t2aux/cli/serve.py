@@ -19,6 +19,7 @@ Examples:
 from __future__ import annotations
 
 import pathlib
+import re
 import urllib.parse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -154,7 +155,13 @@ def _models() -> list[ModelConfig]:
     if _MODELS.value is not None:
         return configuration.read_models(_MODELS.value)
     path = pathlib.Path(_BASE_PATH.value)
-    return [ModelConfig(_NAME.value or path.resolve().name, path)]
+    name = path.resolve().name if _NAME.value is None else _NAME.value
+    # Of a URL, and of protocol buffers.
+    if not re.fullmatch(r"[^/:\ud800-\udfff]+", name):
+        raise UserError(
+            f"A model can't be called {name!r}: give a --model_name in UTF-8, without / and :."
+        )
+    return [ModelConfig(name, path)]
 
 
 def _batching() -> BatchingOptions:

@@ -26,6 +26,7 @@ from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.split import untuned
 from t2aux.data.table import Examples, Options, Progress, Rows, choose, subset
 from t2aux.errors import UserError
+from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 # Without it, tensorflow-datasets waits for Google Cloud's metadata server, which is nowhere else.
@@ -102,6 +103,12 @@ def prepare(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
 
 def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]) -> _Source:
     """Finds a builder by its name, and the keys of its input and its label."""
+    if data_dir is None and "TFDS_DATA_DIR" not in os.environ and paths.home() is None:
+        # It would make a folder "~" in the working directory.
+        raise UserError(
+            "tensorflow-datasets keeps its data in the home folder, and this user has none: give "
+            "--data_dir, or set HOME."
+        )
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:

@@ -103,6 +103,28 @@ def test_another_processor_compiler_or_source_gets_its_own(machine, monkeypatch)
     assert len(paths) == machine() == 4
 
 
+def test_without_a_home_it_is_compiled_aside(machine, monkeypatch, caplog):
+    for name in ("T2AUX_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "")
+    path = build.library()
+    assert path.parent.name.startswith("t2aux-kernel-")
+    assert "HOME is not set" in caplog.text
+    assert machine() == 1
+
+
+@pytest.mark.parametrize("name", ["a[b]*?\\", "caf\udce9 %s", "-x:$y"])
+def test_the_cache_directory_may_have_any_name(machine, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("T2AUX_CACHE_DIR", f"~/{name}")
+    path = build.library()
+    assert path.parent == tmp_path / name
+    assert build.library() == path
+    assert machine() == 1
+    monkeypatch.setattr(build, "library", lambda: path)
+    ops._load.__wrapped__()  # Raises BuildError where it does not load.
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
 def test_a_damaged_file_is_compiled_anew(machine, caplog, damage):
     path = build.library()

@@ -7,7 +7,7 @@ import difflib
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from t2aux_ondevice import __version__, answers, litert, reading, streams
 from t2aux_ondevice.errors import UserError, printable
@@ -78,6 +78,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage."""
         self.exit(2, f"{self.prog}: error: {printable(message)}\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse's own swallows what goes wrong, such as a full disk.
+        if message and file is sys.stdout:
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
 
 
 def _parser() -> _Parser:
