@@ -23,7 +23,7 @@ from t2aux.data.listing import File, Link, Listing, shown
 from t2aux.data.table import DAMAGE, damaged, open_compressed
 from t2aux.errors import UserError
 from t2aux_ondevice import limits
-from t2aux_ondevice.images import BEGINNING, begins_as_image, has_image_suffix
+from t2aux_ondevice.images import BEGINNING, has_image_suffix, is_image
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
 ARCHIVE_DAMAGE = (
@@ -137,12 +137,13 @@ class _Members:
             self._listing.add_folders_of(name)
 
     def add_file(self, name: str, place: int, open_member: Callable[[], IO[bytes]]) -> None:
-        name = _normal(name)
-        is_image = has_image_suffix(name)
-        if self._put(name, place) and not is_image:
+        def read_beginning() -> bytes:
             with open_member() as file:
-                is_image = begins_as_image(file.read(BEGINNING), name)
-        if is_image:
+                return file.read(BEGINNING)
+
+        name = _normal(name)
+        counts = self._put(name, place)
+        if is_image(name, read_beginning if counts else bytes):
             self._images.add(place)
 
     def add_symbolic_link(self, name: str, target: str) -> None:
@@ -183,7 +184,7 @@ class _Members:
         return listing
 
     def _file(self, name: str, place: int) -> File:
-        return File(name, place, place in self._images or has_image_suffix(name))
+        return File(name, place, place in self._images or is_image(name, bytes))
 
     def _put(self, name: str, member: int | str) -> bool:
         """Adds a member; returns whether it counts. Links may lead to those that are ignored."""

@@ -8,7 +8,7 @@ import stat
 
 from t2aux.data.listing import File, Link, Listing, is_system_name
 from t2aux.data.table import damaged
-from t2aux_ondevice.images import BEGINNING, begins_as_image, has_image_suffix
+from t2aux_ondevice.images import BEGINNING, is_image
 
 
 def list_folder(path: pathlib.Path) -> Listing:
@@ -78,8 +78,8 @@ class _Walk:
 
     def _add_file(self, name: str, place: str, *, is_regular: bool) -> None:
         if is_regular:
-            is_image = has_image_suffix(name) or _begins_as_image(place)
-            self.listing.files.append(File(name, place, is_image))
+            found = is_image(name, lambda: _beginning(place))
+            self.listing.files.append(File(name, place, found))
         else:
             self.listing.special += 1
 
@@ -112,12 +112,12 @@ class _Walk:
             self._add_file(name, place, is_regular=stat.S_ISREG(mode))
 
 
-def _begins_as_image(place: str) -> bool:
+def _beginning(place: str) -> bytes:
     try:
         with open(place, "rb") as file:
-            return begins_as_image(file.read(BEGINNING), place)
+            return file.read(BEGINNING)
     except OSError:  # What has no image's suffix need not be readable.
-        return False
+        return b""
 
 
 def _identity(place: str) -> tuple[object, ...]:

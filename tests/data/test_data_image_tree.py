@@ -197,6 +197,10 @@ def test_what_is_skipped_is_counted(tmp_path, suffix):
         **files(*BOTH, "cat/a.txt", "dog/b.TXT", "dog/c.heic", "README"),
         "cat/raw.nef": picture(kind="tiff"),
         "cat/more.zip": b"PK",
+        "cat/cloud.pcd": b"# .PCD v.7 - Point Cloud Data",
+        "cat/drawing.vst": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99),
+        "cat/raw.rgb": bytes(300),
+        "cat/depth.pfm": b"Pf\n1 1\n-1\n" + bytes(4),
         "dog/bmx": b"BMX is a sport, P6 a format",
         "README": b"P5 is another",
     }
@@ -207,8 +211,17 @@ def test_what_is_skipped_is_counted(tmp_path, suffix):
         write(tmp_path, contents)
     values, notes = found(tmp_path)
     assert values == EXPECTED
-    assert "7 files" in notes
-    for part in ("2 .txt", "2 without suffix", "1 .heic", "1 .nef", "1 .zip"):
+    assert "11 files" in notes
+    for part in (
+        "2 .txt",
+        "2 without suffix",
+        "1 .heic",
+        "1 .nef",
+        "1 .zip",
+        "1 .pcd",
+        "1 .vst",
+        "1 .rgb",
+    ):
         assert part in notes
 
 

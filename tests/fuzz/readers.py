@@ -199,8 +199,8 @@ def _image():
     marks |= {b"DDS": ".dds", b"\1\xda": ".sgi"}
 
     def read_pixels(content):
-        images.begins_as_image(content[: images.BEGINNING], "it")
         suffix = next((marks[mark] for mark in marks if content.startswith(mark)), None)
+        images.is_image(f"it{suffix or ''}", lambda: content[: images.BEGINNING])
         images.image_pixels(images.read_image(io.BytesIO(content), "it", suffix), 4, 3)
 
     return Reader(

@@ -7,6 +7,7 @@ import functools
 import io
 import os
 import zlib
+from collections.abc import Callable
 from typing import IO
 
 import numpy as np
@@ -24,12 +25,12 @@ _FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "AVIF", "TIFF", "
 # What is read only from files whose suffix says so: little in their content marks some of them, so
 # that a damaged file of another format could be taken for one.
 _NAMED_FORMATS = ("BLP", "CUR", "DCX", "DDS", "FLI", "FTEX", "GBR", "ICNS", "ICO", "IM", "JPEG2000")
-_NAMED_FORMATS += ("MSP", "PCD", "PCX", "PIXAR", "PSD", "QOI", "SGI", "SUN", "TGA", "XBM", "XPM")
+_NAMED_FORMATS += ("MSP", "PCX", "PIXAR", "PSD", "QOI", "SGI", "SUN", "TGA", "XBM", "XPM")
 # Not the others that Pillow knows: EPS is a program, which it has Ghostscript run; IPTC can hold an
 # EPS; a compressed FITS file unpacks without a bound; the rest need another library, or hold values
-# that are not 8-bit.
+# that are not 8-bit. Files called .pcd are clouds of points today, not photos on a CD.
 _TRANSPARENT_MODES = frozenset({"LA", "PA", "RGBA"})
-# How many bytes `begins_as_image` needs to be sure: a BMP file's header and its palette.
+# How many bytes `is_image` needs to be sure: a BMP file's header and its palette.
 BEGINNING = 2048
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # EXIF's tag.
@@ -49,7 +50,8 @@ def image_suffixes() -> dict[str, str]:
     """The suffixes of the image files that are read: Pillow's format of each, such as ".png"."""
     known = Image.registered_extensions()  # Loads Pillow's plugins, too.
     kinds = {kind for kind in (*_FORMATS, *_NAMED_FORMATS) if kind in Image.OPEN} | {"MPO"}
-    return {suffix: kind for suffix, kind in known.items() if kind in kinds}
+    # What a .pfm file holds is float32.
+    return {suffix: kind for suffix, kind in known.items() if kind in kinds and suffix != ".pfm"}
 
 
 def has_image_suffix(name: str) -> bool:
@@ -57,35 +59,22 @@ def has_image_suffix(name: str) -> bool:
     return _suffix(name) in image_suffixes()
 
 
-def begins_as_image(beginning: bytes, name: str) -> bool:
-    """Whether a file without an image's suffix is an image all the same.
+def is_image(name: str, read_beginning: Callable[[], bytes]) -> bool:
+    """Whether a file is an image: by its suffix or, where that may mislead, by content.
 
     Args:
-        beginning: Its first `BEGINNING` bytes.
-        name: Its name. A file with a suffix is not taken for TIFF: cameras' raw files, and others
-            that Pillow does not read as they are meant, are TIFF inside.
+        name: Its name.
+        read_beginning: Returns its first `BEGINNING` bytes; called where they are needed.
     """
-    if not beginning:
-        return False
-    for kind in _formats(""):
-        # Nothing marks a DIB file.
-        if kind == "DIB" or (kind == "TIFF" and _suffix(name)):
-            continue
-        accepts = Image.OPEN[kind][1]
-        if accepts is None or accepts(beginning[:16]) is not True:
-            continue
-        if kind == "AVIF" and beginning[8:12] not in (b"avif", b"avis"):
-            continue
-        # A text may begin with the two letters of these.
-        if kind in ("BMP", "PPM"):
-            try:
-                Image.open(io.BytesIO(beginning), formats=[kind]).close()
-            except Image.DecompressionBombError:
-                return True
-            except Exception:  # As in `read_image`.
-                continue
+    if image_suffixes().get(_suffix(name)) in _FORMATS:
         return True
-    return False
+    beginning = read_beginning()
+    return bool(beginning) and any(
+        _begins_as(kind, beginning)
+        for kind in _formats(_suffix(name))
+        # Cameras' raw files, and others that Pillow misreads, are TIFF inside.
+        if kind != "TIFF" or not _suffix(name)
+    )
 
 
 def read_image(
@@ -178,6 +167,25 @@ def _formats(suffix: str) -> list[str]:
     named = image_suffixes().get(suffix)
     kinds = _FORMATS if named in _FORMATS or named is None else (*_FORMATS, named)
     return [kind for kind in kinds if kind in Image.OPEN]
+
+
+def _begins_as(kind: str, beginning: bytes) -> bool:
+    accepts = Image.OPEN[kind][1]
+    # What AVIF's function returns besides is a reason why not. Nothing marks a DIB file.
+    if kind == "DIB" or (accepts is not None and accepts(beginning[:16]) is not True):
+        return False
+    if kind == "AVIF":
+        return beginning[8:12] in (b"avif", b"avis")
+    # Nothing marks the former; a text may begin with the two letters of the latter.
+    if accepts is None or kind in ("BMP", "PPM"):
+        try:
+            with Image.open(io.BytesIO(beginning), formats=[kind]) as image:
+                return image.mode in _MODES
+        except Image.DecompressionBombError:
+            return True
+        except Exception:  # As in `read_image`.
+            return False
+    return True
 
 
 def _decode(
