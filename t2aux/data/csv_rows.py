@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from t2aux.data import checks
-from t2aux.data.table import DAMAGE, Options, damaged, open_compressed
+from t2aux.data.table import DAMAGE, Options, class_key, damaged, open_compressed
 from t2aux.errors import UserError
 from t2aux_ondevice import limits
 
@@ -260,7 +260,7 @@ def _is_header(
     names = [_normalised(cell) for cell in cells]
     if names[0] in _HEADERS:
         return True
-    if cells[0] in known:
+    if class_key(cells[0]) in known:
         return False
     if names[0] in _CLASS_COLUMNS and names[1] in _TEXT_COLUMNS:
         return True
@@ -298,7 +298,7 @@ def _row(
             f"{path}, line {line}: the row has one column: write a class and a text, separated by "
             "a comma."
         )
-    name, text = cells[0], " ".join(filter(None, cells[1:]))
+    name, text = class_key(cells[0]), " ".join(filter(None, cells[1:]))
     if name in checks.MISSING and name not in known:
         what = f"{name!r}, a missing value" if name else "empty"
         if line == 1 and not name:

@@ -12,7 +12,7 @@ import gin
 from t2aux.data import checks, digits, idx, image_folder, npz, shards, text_csv
 from t2aux.data.shards import Shards, ShardSplit
 from t2aux.data.split import Split
-from t2aux.data.table import Examples, Options
+from t2aux.data.table import Examples, Options, class_key
 from t2aux.errors import UserError
 from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
@@ -258,11 +258,13 @@ def _check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
     """Raises UserError if data is not of the kind that a classifier was trained on."""
     for field in dataclasses.fields(info):
         ours, theirs = getattr(found, field.name), getattr(info, field.name)
+        if field.name == "classes":
+            ours, theirs = (tuple(map(class_key, names)) for names in (ours, theirs))
         if field.name != "name" and ours != theirs:
             raise UserError(
                 f"The data of {found.name} does not fit the classifier, which was trained on "
                 f"{info.name}: its {field.name} is {_short(ours)} where the classifier has "
-                f"{_short(theirs)}; evaluate it on data like that it was trained on."
+                f"{_short(theirs)}; evaluate it on data like that which it was trained on."
             )
 
 

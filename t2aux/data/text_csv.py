@@ -19,6 +19,7 @@ from t2aux.data.table import (
     Options,
     Progress,
     choose,
+    class_key,
     find_file,
     read_class_names,
     require_data_dir,
@@ -63,7 +64,8 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Texts]:
     """
     folder = require_data_dir("csv", options)
     names = read_class_names(folder / "classes.txt")
-    known = frozenset(names or ()) | frozenset(options.info.classes if options.info else ())
+    trained = options.info.classes if options.info else ()
+    known = frozenset(map(class_key, (*(names or ()), *trained)))
     scan = _scan(_find(folder, split), options, known, count=split == "train")
     train: _Scan | None = scan if split == "train" else None
 
@@ -167,7 +169,8 @@ def _sorted_names(names: dict[str, int]) -> tuple[str, ...]:
 
 def _labels(scan: _Scan, classes: tuple[str, ...], *, numbered: bool) -> np.ndarray:
     """Returns the label of each row, int32; by number (from 1) or name, or by name alone."""
-    label_of = {name: label for label, name in enumerate(classes)}
+    # A classifier's own names may be of any form.
+    label_of = {class_key(name): label for label, name in enumerate(classes)}
     if numbered:
         label_of |= {str(label + 1): label for label in range(len(classes))}
     labels = []
@@ -184,8 +187,8 @@ def _labels(scan: _Scan, classes: tuple[str, ...], *, numbered: bool) -> np.ndar
             if name == next(iter(scan.lines)):
                 hint += ', or, if it is a header, name its first column "label"'
             raise UserError(
-                f"{scan.path}, line {line}: the class is {name!r}, which is not {known}: mend the "
-                f"row{hint}."
+                f"{scan.path}, line {line}: the class is {name!r}, which is not {known}: correct "
+                f"the row{hint}."
             )
         labels.append(label_of[key])
     return np.array(labels, np.int32)[scan.names]

@@ -236,3 +236,14 @@ def test_texts_are_held_one_at_a_time(tmp_path, packed):
             file.write(f"{number % 3},{number} {LONG}\n")
     info = assert_held_one_at_a_time(name="csv", data_dir=str(tmp_path))
     assert len(info.vocabulary) == 1 + 26 + 10 + 1
+
+
+def test_class_names_that_differ_only_in_unicode_s_form_are_one(tmp_path):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    rows = [(name, f"text {i}") for i, name in enumerate([nfc, "tea", nfd, "tea"])]
+    for split, more in (("train", []), ("test", [(nfd, "another text")])):
+        lines = (f'"{name}","{text}"\n' for name, text in [*rows, *more])
+        (tmp_path / f"{split}.csv").write_text("".join(lines), encoding="utf-8")
+    test = load("test", "csv", data_dir=str(tmp_path))
+    assert test.info.classes == (nfc, "tea")
+    assert np.bincount(test.labels).tolist() == [3, 2]
