@@ -158,9 +158,12 @@ class ValueRange:
         far = np.flatnonzero((least < -_FAR) | (largest > _FAR))
         if len(far):
             low, high = least[far[0]], largest[far[0]]
+            how = f", for example (inputs - {low:.4g}) / {(high - low) or 1:.4g}"
+            if split != "train":
+                how = " as the training values are scaled"
             notes.append(
                 f"The {_name(split)} values are far outside [0, 1] ({self._show(far)}): scale them "
-                f"before saving, for example (inputs - {low:.4g}) / {(high - low) or 1:.4g}."
+                f"before saving{how}."
             )
         narrow = np.flatnonzero((spread > 0) & (spread < _NARROW))
         if len(narrow):

@@ -169,7 +169,8 @@ def _paths(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path
     except OSError as error:
         raise damaged(folder, error) from error
     for path in paths:
-        match = _FILE_NAME.fullmatch(path.name)
+        # Kaggle's MNIST has each file twice, once in a folder of its name.
+        match = None if path.is_dir() else _FILE_NAME.fullmatch(path.name)
         if match and (match[2].lower() == "train") == (split == "train"):
             part = match[3].lower()
             if match[4] == _DIMENSIONS[part]:

@@ -73,10 +73,9 @@ def brief(splits: Mapping[str, Split]) -> list[str]:
     lines = _describe(info)
     for name, split in splits.items():
         lengths = split.lengths
-        line = (
-            f"{name}: {len(split):,} examples, lengths {lengths.min():,} to {lengths.max():,} "
-            f"(mean {lengths.mean():,.0f})"
-        )
+        line = f"{name}: {len(split):,} examples, length {lengths.min():,}"
+        if lengths.max() > lengths.min():
+            line += f" to {lengths.max():,} (mean {lengths.mean():,.0f})"
         if (span := split.value_range()) is not None:
             line += f", values {span[0]:.4g} to {span[1]:.4g}"
         lines.append(line)

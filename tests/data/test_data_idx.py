@@ -184,6 +184,7 @@ def test_files_of_similar_names_are_read(folder, change):
     renamed(folder, change)
     # Others beside them are passed over.
     (folder / "train-images-idx3-ubyte.md5").write_text("5")
+    (folder / "train.images.idx3.ubyte").mkdir()
     for split in FILES:
         after = read(folder, split)
         np.testing.assert_array_equal(after.values, before[split].values)
