@@ -212,7 +212,7 @@ def folder_of(data_dir: object) -> pathlib.Path | None:
         data_dir = os.environ.get("T2AUX_DATA_DIR")
         return pathlib.Path(paths.local(data_dir, "T2AUX_DATA_DIR")) if data_dir else None
     if not isinstance(data_dir, (str, os.PathLike)):
-        raise UserError(f"--data_dir (load.data_dir) is {data_dir!r}: give the name of a folder.")
+        raise UserError(f"load.data_dir is {data_dir!r}: give the name of a folder.")
     return pathlib.Path(paths.local(data_dir, "load.data_dir"))
 
 

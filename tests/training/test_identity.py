@@ -10,7 +10,7 @@ import pytest
 from t2aux import config, data, files
 from t2aux.data import convert
 from t2aux.errors import UserError
-from t2aux.training import identity, integrity, loop, running
+from t2aux.training import distribution, identity, integrity, loop, running
 
 CLASSES = ["ant", "bee", "cat"]
 # Read again, with other comments and in another order, it must mean the same.
@@ -299,3 +299,23 @@ def test_the_folder_of_the_data_is_stored_absolute(done, tmp_path, monkeypatch, 
     assert len(data.load("test")) == 6
     # As does the run itself, from anywhere.
     assert loop.train(str(tmp_path / "run"), config.parse([str(tmp_path / "run/config.gin")], []))
+
+
+def test_all_workers_refuse_what_the_chief_refuses():
+    class Told(distribution.Replicas):
+        """Of which another one, the chief, has found a difference."""
+
+        worker = 1
+
+        def total(self, values):
+            return values + 1
+
+    with pytest.raises(UserError, match="worker 0"), loop._together(Told()):
+        pass
+    with (
+        pytest.raises(UserError, match="its own"),
+        loop._together(distribution.Replicas()),
+    ):
+        raise UserError("its own")
+    with loop._together(distribution.Replicas()):
+        pass
