@@ -71,9 +71,10 @@ def _info(size: Size) -> DatasetInfo:
     )
 
 
-def classifier(size: Size) -> Classifier:
-    """An untrained classifier."""
-    return Classifier(_info(size), hidden_size=size.hidden, seed=0)
+def classifier(size: Size, *, any_length: bool = False) -> Classifier:
+    """An untrained classifier, of sequences of `size.length` steps or of any length."""
+    info = dataclasses.replace(_info(size), length=None) if any_length else _info(size)
+    return Classifier(info, hidden_size=size.hidden, seed=0)
 
 
 def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:

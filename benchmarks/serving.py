@@ -78,7 +78,7 @@ def questions(length: int) -> list[Question]:
 
 def publish(base: pathlib.Path, version: int, size: Size, asked: list[Question]) -> None:
     """Makes a version with weights of its own, notes its answers, and puts it in place whole."""
-    network = classifier(size)
+    network = classifier(size, any_length=True)
     rng = np.random.default_rng(version)
     for variable in network.trainable_variables:
         noise = rng.normal(scale=0.1, size=variable.shape)
