@@ -186,8 +186,8 @@ def _bytes(data: tf.Tensor, position: tf.Tensor | int, size: int) -> tf.Tensor:
 def _number(values: tf.Tensor, big: tf.Tensor | bool) -> tf.Tensor:
     """int64 [...] of bytes [..., n], the first the highest where `big`."""
     size = values.shape[-1]
-    powers = tf.constant([256**i for i in range(size)], tf.int64)
-    powers = tf.where(big, powers[::-1], powers)
+    powers = [256**i for i in range(size)]
+    powers = tf.where(big, tf.constant(powers[::-1], tf.int64), tf.constant(powers, tf.int64))
     return tf.reduce_sum(tf.cast(values, tf.int64) * powers, -1)
 
 

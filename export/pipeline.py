@@ -105,7 +105,7 @@ def export(
             except UserError as error:
                 if variant.is_exact:
                     raise
-                failed[variant.name] = comparison.Failure(str(error).rstrip("."))
+                failed[variant.name] = comparison.Failure(_sentence(error))
         described = metadata.describe(run, directory, model_name)
         files.write_json(directory / litert.METADATA, described)
         dataset = _dataset(run)
@@ -162,6 +162,11 @@ def _dataset(run: Run) -> str:
     return name if folder is None else f"{_name_of(folder)} ({name})"
 
 
+def _sentence(error: UserError) -> str:
+    """An error's message without its period, and without what gin adds behind it."""
+    return str(error).splitlines()[0].rstrip(".")
+
+
 def _test_split(run: Run, examples: int | None) -> data.Split:
     arguments = {} if examples is None else {"max_examples": examples}
     try:
@@ -169,7 +174,7 @@ def _test_split(run: Run, examples: int | None) -> data.Split:
             return data.load("test", info=run.info, **arguments)
     except UserError as error:
         raise UserError(
-            f"{str(error).rstrip('.')}; to export without test data, and measure nothing, give "
+            f"{_sentence(error)}; to export without test data, and measure nothing, give "
             "--parity_examples=0."
         ) from error
 
@@ -202,7 +207,7 @@ def _calibration(run: Run, examples: int) -> list[np.ndarray]:
             split = data.load("train", info=run.info, max_examples=examples)
     except UserError as error:
         raise UserError(
-            f"The variant int8 is calibrated on training data, and {str(error).rstrip('.')}."
+            f"The variant int8 is calibrated on training data, and {_sentence(error)}."
         ) from error
     return [split.example(i) for i in range(len(split))]
 
