@@ -19,9 +19,10 @@ from tests.cli_helpers import environment
 class Server:
     """Starts commands. A context manager."""
 
-    def __init__(self, **variables):
+    def __init__(self, cwd=None, **variables):
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fork_server"],
+            cwd=cwd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,0 +1,339 @@
+"""Every command of the README is run as it stands there, in the order of its reader.
+
+It may be cut short by flags that are added at its end, and data that would be downloaded has
+stand-ins. A command that is in no list below fails the test.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2aux import config
+from t2aux.cli import demo
+from t2aux.cli.main import COMMANDS
+from tests import readme_commands
+from tests.cli_helpers import ROOT, environment
+from tests.fork_server import Server
+from tests.ondevice.test_demo_page import NPM, write_npm
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def settings(*given):
+    return [f"--gin_param={setting}" for setting in given]
+
+
+# Nothing is learned, but all is set up: the data read, the networks made.
+NOTHING = settings("PRETRAIN_EPOCHS = 0", "JOINT_EPOCHS = 0")
+SMALL = settings(
+    *(f"Classifier.{size} = 32" for size in ("hidden_size", "projection_size", "head_size")),
+    "Reconstruction.head_size = 32",
+)
+LITTLE = settings("PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "load.max_examples = 160")
+MNIST = ["--data_dir=DATA/mnist", *settings("load.name = 'idx'")]
+QUICK = ["--model_dir=runs/quick"]
+TRAIN = "t2aux train --model_dir=D --gin_file=paper/mnist"
+
+# Through TensorFlow: the command, and what is added to it.
+RESEARCH = {
+    "t2aux train --model_dir=runs/quick --gin_file=quickstart": [*SMALL, *LITTLE],
+    TRAIN: [*MNIST, *NOTHING],
+    **{
+        f"... {flags}": [*MNIST, *NOTHING]
+        for flags in (
+            "--gin_file=models/p_lstm",
+            "--gin_file=training/full",
+            "--gin_file=cores/gru",
+            "--gin_file=cores/lstm_chrono",
+            "--gin_file=models/transformer",
+            "--gin_param='ANCHORS = 20' --gin_param='SEGMENT_LENGTH = 30'",
+            "--gin_param='SUPERVISED_BPTT = 0'",
+        )
+    },
+    "--gin_param=\"train.on_nan = 'back_off'\"": [*MNIST, *NOTHING],
+    "--gin_file=training/mirrored": [*MNIST, *NOTHING],
+    "t2aux evaluate --model_dir=D": QUICK,
+    "t2aux reconstructions --model_dir=D": [*QUICK, "--samples=2"],
+    "t2aux data NAME --picture=P.png": [],
+    "t2aux data convert image_folder --data_dir=photos --gin_param='load.side = 64' "
+    "--output_dir=shards": [],
+    "t2aux data shards --data_dir=shards --verify": [],
+    "t2aux train --model_dir=D --gin_file=paper/images --gin_file=datasets/shards "
+    "--data_dir=shards": NOTHING,
+    # tests/reproduce/test_runner.py trains some of these rows; the report is on those of results/.
+    "t2aux reproduce all --budget=smoke --jobs=2 --output_dir=runs/paper": ["--list"],
+    "t2aux reproduce table2 --budget=short --data_dir=DATA --output_dir=runs/paper "
+    "--rows='^mnist/'": ["--list"],
+    "t2aux report runs/paper/short": [],
+    "t2aux export --model_dir=runs/quick --export_dir=exports/digits": [],
+    "t2aux export --variants=float32,float16,dynamic_int8,dynamic_int4,int8": [
+        *QUICK,
+        "--export_dir=exports/variants",
+        "--parity_examples=20",
+        "--formats=tflite",
+        "--accuracy_tolerance=1",
+        "--quantised_accuracy_tolerance=1",
+    ],
+}
+# Without TensorFlow, by a shell.
+SERVE = "t2aux serve --model_base_path=exports/digits"
+SHELL = [
+    "t2aux data",
+    "t2aux client --server=grpc://localhost:8500 --model=digits runs/demo/digit.png",
+    "t2aux client --server=http://localhost:8501 --model=digits --stream --segment=16 "
+    "runs/demo/digit.png",
+    "t2aux classify --model=exports/digits/1/classifier.tflite runs/demo/digit.png",
+    "t2aux classify --model=exports/digits/1/classifier.tflite --stream --segment=16 --top=2 "
+    "runs/demo/digit.png",
+]
+INSTALL = "pip install export/ondevice/python"
+ONDEVICE = (
+    "t2aux-ondevice classifier_stream_dynamic_int8.tflite --stream --segment=28 sequences.npz"
+)
+PAGE = "t2aux demo-page --export_dir=exports/digits"
+PAGE_FLAGS = "--output_dir=site --build_only"
+WORKERS = [
+    """export TF_CONFIG='{"cluster": {"worker": ["host0:2222", "host1:2222"]}, """
+    """"task": {"type": "worker", "index": 0}}'""",
+    f"{TRAIN} --gin_file=training/multi_worker",
+]
+BENCHMARKS = ("distributed", "input_pipeline", "train_step", "memory", "serving", "inference")
+# What is run by other tests, and by which; or by the continuous integration itself.
+ELSEWHERE = {
+    "make demo": "tests/cli/test_demo.py",
+    "make test": "Makefile",
+    "source .venv/bin/activate": "Makefile",
+    "t2aux data mnist --prepare": "tests/data/test_data_tfds.py",
+    "python -m pytest -m long tests/test_faults.py": "tests/test_faults.py",
+    "--data_dir=FOLDER": "tests/test_gin_files.py",
+    "--gin_file=datasets/image_folder": "tests/test_gin_files.py",
+    "--seeds=0,1,2": "tests/reproduce/test_runner.py",
+    "--server=grpcs://HOST:8500": "tests/serving/test_serving_tls.py",
+    "--figure3 --plot=FILE.png": "tests/test_benchmarks.py",
+}
+
+
+def plain(command):
+    """Without its comment."""
+    return re.sub(r"\s+# .*", "", command)
+
+
+def test_every_command_is_known():
+    shown = {plain(command) for command in readme_commands.of(README)}
+    known = {*RESEARCH, SERVE, *SHELL, INSTALL, ONDEVICE, PAGE, PAGE_FLAGS, *WORKERS, *ELSEWHERE}
+    known |= {f"python -m benchmarks.{name}" for name in BENCHMARKS}
+    names = {command for command in shown if re.fullmatch(r"t2aux [a-z-]+", command)}
+    assert {name.split()[1] for name in names} <= COMMANDS.keys()
+    assert shown - names == known - {"t2aux data"}
+    for place in ELSEWHERE.values():
+        assert (ROOT / place).is_file()
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+
+
+def test_every_gin_file_that_is_named_is_there():
+    named = readme_commands.gin_files(README)
+    assert len(named) > 12
+    assert set(named) <= set(config.list_bundled())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmarks_have_the_flags_that_are_named(name):
+    # They measure for minutes to hours; tests/test_benchmarks.py runs parts of them.
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--help"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert f"benchmarks/{name}.py" in done.stdout or "flags:" in done.stdout, done.stderr
+    flags = {"train_step": ("grid", "figure3", "plot"), "distributed": ("control",)}
+    for flag in flags.get(name, ()):
+        assert f"--{flag}" in README
+        assert re.search(rf"--(\[no\])?{flag}\b", done.stdout), flag
+
+
+def write_data(place):
+    """What the README says that the reader has."""
+    rng = np.random.default_rng(0)
+    mnist = place / "DATA" / "mnist"
+    mnist.mkdir(parents=True)
+    labels = np.arange(60, dtype=np.uint8) % 10
+    for prefix in ("train", "t10k"):
+        images = rng.integers(0, 256, (60, 28, 28), np.uint8)
+        for kind, magic, array in (("images-idx3", 0x803, images), ("labels-idx1", 0x801, labels)):
+            header = np.array([magic, *array.shape], ">u4").tobytes()
+            (mnist / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    for split, name, number in np.ndindex(2, 2, 6):
+        path = place / "photos" / ("train", "test")[split] / ("cat", "dog")[name] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8)).save(path)
+    (place / "runs" / "demo").mkdir(parents=True)
+    demo._save_example(place / "runs" / "demo")
+    shutil.copytree(ROOT / "export/ondevice/python", place / "export/ondevice/python")
+    shutil.copytree(ROOT / "results/reproduce", place / "runs/paper/short")
+
+
+def run_the_researchers_commands(place):
+    with Server(cwd=place, TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1") as server:
+        for number, (command, more) in enumerate(RESEARCH.items()):
+            whole = command.replace("...", TRAIN)
+            if command.startswith("--"):
+                whole = f"{TRAIN} {command}"
+            words = shlex.split(whole.replace("NAME", "digits"), comments=True)
+            if command != TRAIN and "--model_dir=D" in words and "train" in words:
+                more = [f"--model_dir=D_{number}", *more]  # D is done.
+            done = server.run(place / "log", *words[1:], *more)
+            assert done.returncode == 0, f"{whole} {more}: {done.stderr}"
+    for name in (
+        *("runs/quick/checkpoints", "runs/quick/metrics.jsonl", "runs/quick/train.log"),
+        *("runs/quick/evaluation/test/confusion.png", "P.png", "shards/dataset.json"),
+        *("runs/quick/reconstructions/test/reconstructions.png", "runs/paper/short/report"),
+        *("exports/digits/1/parity.json", "exports/digits/1/saved_model.pb"),
+        "exports/variants/1/classifier_stream_dynamic_int4.tflite",
+    ):
+        assert (place / name).exists(), name
+
+
+def shell(place, command, programs="", **variables):
+    """Runs a command as a reader does; asserts that it ends well."""
+    bin_folder = place / "bin"
+    bin_folder.mkdir(exist_ok=True)
+    shim = bin_folder / "t2aux"
+    shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m t2aux "$@"\n')
+    shim.chmod(0o755)
+    path = os.pathsep.join(filter(None, [programs, str(bin_folder), os.environ["PATH"]]))
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=place,
+        env=environment(PATH=path, **variables),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def served(place):
+    """Runs `t2aux serve`; gives a function that puts its ports in the place of the README's."""
+    ports = {}
+    for port in ("8500", "8501"):
+        with socket.socket() as taken:
+            taken.bind(("localhost", 0))
+            ports[port] = str(taken.getsockname()[1])
+    words = shlex.split(SERVE)[1:]
+    words += [f"--port={ports['8500']}", f"--rest_api_port={ports['8501']}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "t2aux", *words], cwd=place, env=environment()
+    )
+    try:
+        address = f"http://localhost:{ports['8501']}/v1/models/digits"
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                if "AVAILABLE" in urllib.request.urlopen(address).read().decode():
+                    break
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield lambda command: re.sub("8500|8501", lambda match: ports[match[0]], command)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(60)
+    assert status == 0
+
+
+def run_the_engineers_commands(place):
+    with served(place) as ported:
+        printed = {command: shell(place, ported(command)) for command in SHELL}
+    listed, grpc, rest, whole, stream = printed.values()
+    assert "image_folder" in listed
+    assert grpc == whole
+    assert whole.startswith("runs/demo/digit.png: ")
+    assert [line.split()[:1] for line in rest.splitlines()[1:]] == [["16"], ["32"], ["48"], ["64"]]
+    assert rest.splitlines()[0] == stream.splitlines()[0] == "runs/demo/digit.png, 64 steps"
+    assert stream.splitlines()[4].count("(") == 1
+
+
+def run_the_device_engineers_commands(place):
+    pip = f"{shlex.quote(sys.executable)} -m {INSTALL}"
+    target = place / "device"
+    offline = "--no-deps --no-index --no-build-isolation --quiet --no-warn-conflicts"
+    shell(place, f"{pip} {offline} --target={target}")
+    for name in ("classifier_stream_dynamic_int8.tflite", "metadata.json"):
+        shutil.copy(place / "exports/variants/1" / name, place / name)
+    np.savez(place / "sequences.npz", inputs=np.random.default_rng(0).random([2, 64, 1]))
+    printed = shell(place, ONDEVICE, str(target / "bin"), PYTHONPATH=str(target))
+    heading, *lines = printed.splitlines()[:4]
+    assert heading == "sequences.npz[0], 64 steps"
+    assert [line.split()[0] for line in lines] == ["28", "56", "64"]
+
+
+def build_the_demo_page(place):
+    tmp_path = place / "npm"
+    tmp_path.mkdir()
+    write_npm(tmp_path, NPM)
+    shell(
+        place,
+        f"{PAGE} {PAGE_FLAGS}",
+        str(tmp_path / "bin"),
+        NPM_RUNS=str(tmp_path / "runs"),
+        T2AUX_CACHE_DIR=str(tmp_path / "cache"),
+    )
+    assert (place / "site" / "index.html").is_file()
+
+
+def run_two_workers(place):
+    """The same command on each; its hosts are this machine's ports."""
+    text = WORKERS[0].partition("=")[2]
+    (text,) = shlex.split(text)
+    ports = []
+    for _ in range(2):
+        with socket.socket() as taken:
+            taken.bind(("localhost", 0))
+            ports.append(taken.getsockname()[1])
+    processes = []
+    for index in range(2):
+        given = json.loads(text)
+        assert given["task"] == {"type": "worker", "index": 0}
+        assert given["cluster"]["worker"] == ["host0:2222", "host1:2222"]
+        given["task"]["index"] = index
+        given["cluster"]["worker"] = [f"localhost:{port}" for port in ports]
+        words = [*shlex.split(WORKERS[1])[1:], "--model_dir=D_workers", *MNIST, *NOTHING]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "t2aux", *words],
+                cwd=place,
+                env=environment(TF_CONFIG=json.dumps(given), TF_NUM_INTRAOP_THREADS="1"),
+            )
+        )
+    assert [process.wait(240) for process in processes] == [0, 0]
+    assert pathlib.Path(place / "D_workers" / "config.gin").is_file()
+
+
+# One test, for each part needs what the others have made.
+def test_the_commands_run(tmp_path):
+    write_data(tmp_path)
+    run_the_researchers_commands(tmp_path)
+    run_the_engineers_commands(tmp_path)
+    run_the_device_engineers_commands(tmp_path)
+    build_the_demo_page(tmp_path)
+    run_two_workers(tmp_path)
