@@ -8,7 +8,7 @@ from absl import logging
 from tests.fuzz import run
 
 READERS = ("idx", "npz", "csv", "image", "archive", "metadata.json", "dataset.json")
-READERS += ("shards", "gin", "answer", "rest", "grpc")
+READERS += ("shards", "gin", "answer", "paths", "rest", "grpc")
 
 
 @pytest.fixture(scope="module")
