@@ -80,7 +80,9 @@ def parse(
         for name in gin_files:
             order.check(name, parser.parse_file(name, None))
         for param in gin_params:
-            parser.parse_text(io.StringIO(param), f"--gin_param={param!r}")
+            # A path in it may not be UTF-8; inside of quotes an escape means the same.
+            text = param.encode("utf-8", "backslashreplace").decode()
+            parser.parse_text(io.StringIO(text), f"--gin_param={param!r}")
         parser.check_macros()
         _check_values()
         _check_calls()

@@ -37,7 +37,7 @@ for name in main.COMMANDS:
     importlib.import_module("t2aux.cli." + name.replace("-", "_"))
     for flag in common._own_flags():
         is_path, refused = isinstance(flag.parser, common.PathParser), []
-        for value in sys.argv[1:] if is_path else ():
+        for value in json.loads(sys.argv[1]) if is_path else ():
             try:
                 flag.parse(value)
             except UserError as error:
@@ -47,12 +47,13 @@ for name in main.COMMANDS:
     os._exit(0)
 """
 REFUSED = ["", "gs://bucket/x", "s3://b/x", "hdfs://h:1/x", "gs:/bucket", "S3:/b", "file:///tmp/x"]
-REFUSED += ["dbfs:/x", "anything+else://x", "~nobody99/x", "x" * 300, "x/" * 3000]
+REFUSED += ["dbfs:/x", "anything+else://x", "~nobody99/x", "x" * 300, "no/" + "x" * 256]
+REFUSED += ["x/" * 3000, " gs://bucket/x", "a\0b"]
 
 
 def test_every_path_flag_of_every_command_refuses_what_is_no_path():
     done = subprocess.run(
-        [sys.executable, "-c", EACH_COMMAND, *REFUSED],
+        [sys.executable, "-c", EACH_COMMAND, json.dumps(REFUSED)],
         env=environment(),
         capture_output=True,
         text=True,

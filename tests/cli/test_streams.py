@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from tests.cli_helpers import assert_one_sentence, environment
+from t2aux.data import load
+from t2aux.errors import UserError
+from tests.cli_helpers import environment
 from tests.small_exports import IMAGES, write
 
 LIGHT = [["--help"], ["--version"], ["train", "--help"], ["train", "--helpfull"], ["data"]]
@@ -142,9 +144,17 @@ def test_a_user_without_home_and_name(trained, tmp_path):
     assert "Plain TensorFlow" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Matplotlib" not in done.stderr
-    done = as_nobody("data", "mnist", folder=folder)
-    assert_one_sentence(done, "--data_dir")
     assert sorted(p.name for p in folder.iterdir()) == ["confusion.png", "evaluation.json"]
+
+
+def test_tensorflow_datasets_needs_a_home_or_a_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.delenv("T2AUX_DATA_DIR", raising=False)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--data_dir"):
+        load("train", name="mnist")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_folder_for_temporary_files_is_one_sentence():

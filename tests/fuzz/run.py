@@ -6,7 +6,7 @@ import warnings
 
 from hypothesis import HealthCheck, given, seed, settings
 
-from tests.fuzz import readers, requests
+from tests.fuzz import paths, readers, requests
 
 # What a run may add to the most memory that the process ever had, whatever its inputs claim.
 MOST_MIB = 1024
@@ -17,7 +17,11 @@ def all_readers(folder):
     """All readers by name; `folder` is theirs."""
     served = requests.Served(folder / "served")
     try:
-        yield {**readers.make_all(folder), **served.readers()}
+        yield {
+            **readers.make_all(folder),
+            "paths": paths.make(folder / "paths"),
+            **served.readers(),
+        }
     finally:
         served.close()
 

@@ -8,7 +8,7 @@ from absl import logging
 from tests.fuzz import run
 
 READERS = ("idx", "npz", "csv", "tables", "image", "archive", "metadata.json", "dataset.json")
-READERS += ("shards", "gin", "answer", "rest", "grpc", "rest-types", "versions")
+READERS += ("shards", "gin", "answer", "paths", "rest", "grpc", "rest-types", "versions")
 
 
 @pytest.fixture(scope="module")

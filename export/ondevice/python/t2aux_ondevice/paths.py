@@ -19,6 +19,9 @@ _REMOTE = re.compile(
     re.IGNORECASE,
 )
 _SHOWN = 100
+# In bytes, of a name and of a path; with room for the files of a run in it.
+_LONGEST_NAME = 255
+_LONGEST = 3800
 
 
 def home() -> str | None:
@@ -47,7 +50,7 @@ def local(value: str | os.PathLike[str], what: str) -> str:
     if not path:
         raise UserError(f"{what} is empty: give a path.")
     shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
-    if _URL.match(path) or _REMOTE.match(path):
+    if _URL.match(path.lstrip()) or _REMOTE.match(path.lstrip()):
         raise UserError(
             f"{what} is {shown}, which is not a folder or file of this machine: copy it here or "
             "mount it, and give a local path."
@@ -55,11 +58,14 @@ def local(value: str | os.PathLike[str], what: str) -> str:
     try:
         if path.startswith("~"):
             path = _expanded(path, what)
+        parts = os.fsencode(path).split(os.fsencode(os.sep))
         os.lstat(path)
     except ValueError as error:  # A NUL character; or what this system's names can't be written in.
         raise UserError(f"{what} is {shown}, which can't be a path: {error}.") from error
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        # A name's length is looked at only where the folder that it is in is there.
+        long = max(map(len, parts)) > _LONGEST_NAME or sum(map(len, parts)) > _LONGEST
+        if long or error.errno == errno.ENAMETOOLONG:
             raise UserError(f"{what} is {shown}, which is too long for a path.") from error
     return path
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+from typing import TextIO
 
 
 def prepare() -> None:
@@ -30,16 +31,19 @@ def prepare() -> None:
 
 def complain(message: str) -> None:
     """Writes a line to standard error, if that can be written."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         print(message, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        _drop(sys.stderr)
 
 
 def drop_output() -> None:
-    """Drops what is not written yet, since standard output can't be written.
+    """Drops what standard output could not write; Python would try again at its end."""
+    _drop(sys.stdout)
 
-    Python would try again at its end, and complain.
-    """
+
+def _drop(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
