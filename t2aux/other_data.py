@@ -16,6 +16,7 @@ from t2aux import config, data, files
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
 from t2aux.run import Run
+from t2aux.training import identity
 
 # How the data is read, and not what it is.
 _NOT_DATA = ("split", "bucket_batches", "info")
@@ -38,7 +39,7 @@ class OtherData:
 
     @property
     def title(self) -> str:
-        """For people: "csv in /home/ada/news, max_examples = 100"."""
+        """For people: "csv in /data/news, max_examples = 100"."""
         more = [f"{k} = {v}" for k, v in self.settings.items() if k not in ("name", "data_dir")]
         place = f" in {self.data_dir}" if self.data_dir else ""
         return ", ".join([f"{self.name}{place}", *more])
@@ -59,24 +60,31 @@ class OtherData:
         return {"dataset": self.name, "data_dir": self.data_dir, "settings": self.settings}
 
 
-def of(run: Run, gin_params: Sequence[str]) -> OtherData | None:
-    """The data that settings name, if it is not the run's own.
+def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> OtherData | None:
+    """The data of a split, if it is not what the run was trained and evaluated with.
 
     Args:
         run: Loaded with these settings.
         gin_params: The settings, --data_dir among them.
+        name: "train" or "test".
+        split: What was read.
 
     Returns:
-        The data; None where all that says what it is equals the run's configuration.
+        The data; None where it is the run's own, wherever it lies now. Of a run of an older
+        version, which stores nothing of its data's content, the settings are compared.
     """
-    if not gin_params:
-        return None
     used = _settings()
+    folder = None if used["data_dir"] is None else pathlib.Path(used["data_dir"])
+    is_other = identity.differs_from_trained(run.model_dir, name, split, folder)
+    if is_other is False or (is_other is None and not gin_params):
+        return None
     file = str(run.model_dir / "config.gin")
     config.parse([file], [])
     own = _settings()
     config.parse([file], gin_params)
-    different = {name: value for name, value in used.items() if value != own[name]}
+    different = {key: value for key, value in used.items() if value != own[key]}
+    if is_other and not different:
+        different = {"content": "changed since the training"}
     return OtherData(used["name"], used["data_dir"], different) if different else None
 
 

@@ -48,8 +48,8 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
-    other = other_data.of(run, common.gin_params())
     split = data.load(_SPLIT.value, info=run.info)
+    other = other_data.of(run, common.gin_params(), _SPLIT.value, split)
     data.log_summary({_SPLIT.value: split})
     predict = tf.function(
         lambda batch: run.classifier(batch.inputs, batch.lengths), reduce_retracing=True

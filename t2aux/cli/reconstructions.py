@@ -51,10 +51,10 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
-    other = other_data.of(run, common.gin_params())
     loss = reconstructions.reconstruction_of(run)
     train = data.load("train", info=run.info)
     split = train if _SPLIT.value == "train" else data.load("test", info=run.info)
+    other = other_data.of(run, common.gin_params(), _SPLIT.value, split)
     known = reconstructions.statistics(train, reverse=loss.reverse)
     decode = reconstructions.decoder(run, loss, known, _SEED.value)
     measured = reconstructions.measure(

@@ -238,6 +238,29 @@ class Identity:
         )
 
 
+def differs_from_trained(
+    directory: pathlib.Path, name: str, split: data.Split, folder: pathlib.Path | None
+) -> bool | None:
+    """Whether a split has other content than the one that a run was trained with.
+
+    Args:
+        directory: The run directory.
+        name: "train" or "test".
+        split: The split, read as the run reads it.
+        folder: Where the data lies, if it lies in a folder.
+
+    Returns:
+        None where it is not known: a run of an older version has no run.json.
+
+    Raises:
+        UserError: run.json is damaged.
+    """
+    stored = _read(directory / FILE)
+    if stored is None:
+        return None
+    return bool(Fingerprint(split, name, folder).differences(stored["data"][name]))
+
+
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """Reads run.json; None: there is none. Raises UserError if it is damaged."""
     if not path.exists():
