@@ -38,7 +38,7 @@ class OtherData:
 
     @property
     def title(self) -> str:
-        """For people: "csv in /home/ada/news, max_examples = 100"."""
+        """For people: "csv in /data/news, max_examples = 100"."""
         more = [f"{k} = {v}" for k, v in self.settings.items() if k not in ("name", "data_dir")]
         place = f" in {self.data_dir}" if self.data_dir else ""
         return ", ".join([f"{self.name}{place}", *more])
