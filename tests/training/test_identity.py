@@ -7,9 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from t2aux import config, data, files
+from t2aux import config, data, files, other_data
 from t2aux.data import convert
 from t2aux.errors import UserError
+from t2aux.run import load_run
 from t2aux.training import distribution, identity, integrity, loop, running
 
 CLASSES = ["ant", "bee", "cat"]
@@ -319,3 +320,28 @@ def test_all_workers_refuse_what_the_chief_refuses():
         raise UserError("its own")
     with loop._together(distribution.Replicas()):
         pass
+
+
+def test_evaluate_knows_the_run_s_own_data_wherever_it_lies(done, run, tmp_path):
+    def of(folder):
+        params = [f"load.data_dir = {str(folder)!r}"]
+        loaded = load_run(run, gin_params=params)
+        return other_data.of(loaded, params, "test", data.load("test", info=loaded.info))
+
+    moved = shutil.copytree(done / "data", tmp_path / "moved")
+    assert of(moved) is None
+    test = dict(np.load(moved / "test.npz"))
+    test["labels"] = test["labels"][::-1]
+    np.savez(moved / "test.npz", **test)
+    assert of(moved).data_dir == str(moved)
+
+
+def test_data_that_changed_where_it_lies_is_other_data(tmp_path):
+    folder = write_data(tmp_path / "data")
+    assert train(tmp_path / "run", folder)
+    loaded = load_run(tmp_path / "run")
+    write_data(folder, edit=lambda arrays: arrays.update(labels=arrays["labels"][::-1]))
+    name = "train"
+    found = other_data.of(loaded, [], name, data.load(name, info=loaded.info))
+    assert "changed" in found.title
+    assert other_data.of(loaded, [], "test", data.load("test", info=loaded.info)) is None
