@@ -62,14 +62,17 @@ def jpeg_parts(content: tf.Tensor) -> list[tf.Tensor]:
         marker = number(data, position + 1, 1)
         length = number(data, position + 2, 2)
         begin, end = position + 4, position + 2 + length
-        is_app1 = tf.equal(marker, 0xE1)
+        is_app1 = tf.equal(marker, 0xE1) & tf.equal(number(data, position, 1), 0xFF)
         is_exif = is_app1 & _starts(data, begin, _EXIF_NAME)
         is_xmp = is_app1 & _starts(data, begin, _XMP_NAMES["jpeg"])
-        # A marker may have fill bytes before it. The picture begins at DA, and D9 is the end.
-        is_marker = tf.equal(number(data, position, 1), 0xFF)
-        is_last = ~is_marker | tf.equal(marker, 0xDA) | tf.equal(marker, 0xD9) | (length < 2)
-        after = tf.where(is_last, _size(data), end)
-        after = tf.where(is_marker & tf.equal(marker, 0xFF), position + 1, after)
+        # The picture begins at DA, and D9 is the end. Some markers have no content. There may be
+        # bytes between a segment and the next marker.
+        is_last = tf.equal(marker, 0xDA) | tf.equal(marker, 0xD9) | (length < 2)
+        is_bare = tf.equal(marker, 0x00) | tf.equal(marker, 0x01)
+        is_bare |= (marker >= 0xD0) & (marker <= 0xD8)
+        is_between = ~tf.equal(number(data, position, 1), 0xFF) | tf.equal(marker, 0xFF)
+        after = tf.where(is_bare, position + 2, tf.where(is_last, _size(data), end))
+        after = tf.where(is_between, position + 1, after)
         return after, tf.stack([is_exif, is_xmp]), tf.stack([[begin + 6, end], [begin, end]])
 
     return _parts(data, 2, part, 2)
@@ -160,7 +163,9 @@ def _of_exif(tiff: tf.Tensor) -> tf.Tensor:
         _number(entry[8:10], big),
         tf.where(tf.equal(kind, _LONG), _number(entry[8:12], big), _UPRIGHT),
     )
-    present = tf.shape(matches)[0] > 0
+    mark = [_starts(tiff, 2, b"*\0"), _starts(tiff, 2, b"\0*")]
+    is_tiff = (big | _starts(tiff, 0, b"II")) & tf.reduce_any(mark)
+    present = is_tiff & (tf.shape(matches)[0] > 0)
     value = tf.where((value < 1) | (value > 8), tf.constant(_UPRIGHT, tf.int64), value)
     return tf.where(present, tf.cast(value, tf.int32), 0)
 

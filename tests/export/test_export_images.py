@@ -122,6 +122,8 @@ def test_odd_and_damaged_orientations(prepared):
         "cut": saved(image, "JPEG", exif=b"Exif\0\0" + good[:20]),
         "empty": saved(image, "JPEG", exif=b"Exif\0\0"),
         "outside": saved(image, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
+        "no TIFF": saved(image, "JPEG", exif=b"Exif\0\0II*\1" + good[4:]),
+        "bytes between segments": between(saved(image, "JPEG", exif=b"Exif\0\0" + good)),
         "XMP": saved(image, "JPEG", xmp=xmp),
         "EXIF before XMP": saved(image, "JPEG", exif=b"Exif\0\0" + good, xmp=xmp),
         "PNG's XMP": png(31, 20, 8, 2, rows(image), (b"iTXt", itxt)),
@@ -129,6 +131,12 @@ def test_odd_and_damaged_orientations(prepared):
         "two": png(31, 20, 8, 2, rows(image), (b"eXIf", good), after=[(b"tEXt", b"eXIf\0x")]),
     }
     check(prepared, files)
+
+
+def between(content):
+    """A JPEG file with fill bytes and others before its second segment."""
+    end = 4 + struct.unpack(">H", content[4:6])[0]
+    return content[:end] + b"\0ab\xff\xff" + content[end:]
 
 
 def rows(image):
