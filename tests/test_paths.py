@@ -35,9 +35,9 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_local(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
-    assert paths.local("~", "x") == "/home/me"
-    assert paths.local("~/a~", "x") == "/home/me/a~"
+    monkeypatch.setenv("HOME", "/my/own")
+    assert paths.local("~", "x") == "/my/own"
+    assert paths.local("~/a~", "x") == "/my/own/a~"
     assert paths.local("a/~", "x") == "a/~"
     assert paths.local("gs", "x") == "gs"
     assert paths.local("a:/b", "x") == "a:/b"
