@@ -50,12 +50,13 @@ def main(argv: Sequence[str]) -> None:
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     split = data.load(_SPLIT.value, info=run.info)
     other = other_data.of(run, common.gin_params(), _SPLIT.value, split)
+    # Before the work: a folder that can't be written is refused at once.
+    output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)
     data.log_summary({_SPLIT.value: split})
     predict = tf.function(
         lambda batch: run.classifier(batch.inputs, batch.lengths), reduce_retracing=True
     )
     result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, of_sequences(len(split)))
-    output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)
     about = {
         **other_data.about(run, other),
         "split": _SPLIT.value,

@@ -55,6 +55,8 @@ def main(argv: Sequence[str]) -> None:
     train = data.load("train", info=run.info)
     split = train if _SPLIT.value == "train" else data.load("test", info=run.info)
     other = other_data.of(run, common.gin_params(), _SPLIT.value, split)
+    # Before the work: a folder that can't be written is refused at once.
+    output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
     known = reconstructions.statistics(train, reverse=loss.reverse)
     decode = reconstructions.decoder(run, loss, known, _SEED.value)
     measured = reconstructions.measure(
@@ -62,7 +64,6 @@ def main(argv: Sequence[str]) -> None:
     )
     samples = reconstructions.samples(decode, loss, split, _SAMPLES.value)
 
-    output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
     about = {
         **other_data.about(run, other),
         "split": _SPLIT.value,
