@@ -19,7 +19,7 @@ from t2aux.run import Run
 from t2aux.training import identity
 
 # How the data is read, and not what it is.
-_NOT_DATA = ("split", "bucket_batches", "info")
+_NOT_DATA = ("split", "bucket_batches", "allow", "info")
 _LONGEST_SLUG = 60
 
 
