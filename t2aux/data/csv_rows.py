@@ -15,7 +15,7 @@ from typing import NamedTuple
 from t2aux.data import checks
 from t2aux.data.table import DAMAGE, Options, class_key, damaged, open_compressed
 from t2aux.errors import UserError
-from t2aux_ondevice import limits
+from t2aux_ondevice import kinds, limits
 
 # Headers of the first column that need no other evidence.
 _HEADERS = frozenset({"class", "label", "category"})
@@ -161,6 +161,8 @@ def check_start(path: pathlib.Path, options: Options) -> None:
     for signature, what in _SIGNATURES:
         if start.startswith(signature):
             raise UserError(f"{path} {what}.")
+    if start and (what := kinds.placeholder(start)) is not None:
+        raise UserError(f"{path} {what}.")
     if b"\0" in start:
         raise UserError(f"{path} holds NUL bytes, so it is not UTF-8 text: save it as UTF-8.")
     rows = _sample_rows(start.decode("utf-8-sig", "replace"))

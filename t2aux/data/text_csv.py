@@ -24,6 +24,7 @@ from t2aux.data.table import (
     read_class_names,
     require_data_dir,
     subset,
+    unread,
 )
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -99,14 +100,18 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Texts]:
         labels[chosen],
         scan.lengths[chosen],
         make,
-        notes=scan.layout.notes(),
+        notes=(*unread(scan.path, _names(split)), *scan.layout.notes()),
         counts=np.bincount(labels, minlength=len(classes)),
     )
     return info, texts
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:
-    return find_file(folder, [f"{split}.csv", f"{split}.csv.gz"], "csv")
+    return find_file(folder, _names(split), "csv")
+
+
+def _names(split: str) -> list[str]:
+    return [f"{split}.csv", f"{split}.csv.gz"]
 
 
 def _scan(path: pathlib.Path, options: Options, known: frozenset[str], *, count: bool) -> _Scan:
