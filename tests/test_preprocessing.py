@@ -289,7 +289,7 @@ def test_formats_without_a_mark_are_read_by_their_suffix_only(tmp_path):
         read_image(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     assert read_image(io.BytesIO(content), "it", ".TGA").size == (4, 4)
-    with pytest.raises(UserError, match="it is damaged, or no TGA"):
+    with pytest.raises(UserError, match="it is damaged, or not TGA"):
         read_image(io.BytesIO(content[:9]), "it", ".tga")
 
 

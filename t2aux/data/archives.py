@@ -349,7 +349,10 @@ def _open_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
             "with its password, and use the folder."
         )
     if info.compress_type not in _ZIP_PACKINGS:
-        raise zipfile.BadZipFile("it is packed in a way that is not read here")
+        raise UserError(
+            f"{shown(_zip_name(info))} in {archive.filename} is packed by a method that is not "
+            "read here: pack the archive with the method Deflate, or extract it and use the folder."
+        )
     return archive.open(info)
 
 

@@ -28,7 +28,11 @@ ONE_CLASS, CLASS_PER_EXAMPLE, FIRST_ROW, MISSING_LABELS, SEPARATOR = ALLOWABLE =
 MISSING = frozenset(
     {"", "nan", "NaN", "NAN", "-nan", "-NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>"}
     | {"NaT", "#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
+    | {"Nan", "Null", "(null)", "\\N", "#n/a", "<na>"}
+    | {"#NULL!", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!"}
 )
+# What may stand for a missing value, but also for a class, such as "-" beside "+".
+_PLACEHOLDERS = frozenset({"?", "-", "--", "---", ".", "..", "...", "*", "_", "\u2013", "\u2014"})
 _FEWEST_CLASSES = 4  # Data smaller than this tells nothing: two classes of one example are a trial.
 _SHOWN = 5
 # Real values are best about [0, 1]; standardised ones have outliers.
@@ -95,7 +99,7 @@ def check(split: str, info: DatasetInfo, examples: Examples, options: Options) -
     if split == "train" and options.info is None:
         _check_names(info, options)
         _check_number(info, counts, options, examples.found, is_whole=is_whole)
-    notes = _look_alike(info.classes) if split == "train" else []
+    notes = [*_look_alike(info.classes), *_placeholders(info)] if split == "train" else []
     if is_whole:
         notes += _absent(split, info, counts)
     if info.kind == "vectors" and info.length and _TRANSPOSED * info.length <= info.channels:
@@ -232,8 +236,12 @@ def repeated(train: np.ndarray, test: np.ndarray) -> list[str]:
 
 
 def look_alike_key(name: str) -> str:
-    """Returns what is the same for names that differ in case, spaces, Unicode form or digits."""
-    key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """Returns what is the same for names that differ in case, spaces, Unicode form or digits.
+
+    Or in characters that are not shown.
+    """
+    shown = "".join(c for c in name if unicodedata.category(c) != "Cf")
+    key = " ".join(unicodedata.normalize("NFKC", shown).casefold().split())
     try:
         return repr(float(key))
     except ValueError:
@@ -314,6 +322,15 @@ def _look_alike(classes: Sequence[str]) -> list[str]:
     return (
         [f"Class names that look alike are different classes: {listing(alike)}."] if alike else []
     )
+
+
+def _placeholders(info: DatasetInfo) -> list[str]:
+    signs = [name for name in info.classes if not any(map(str.isalnum, name))]
+    if len(signs) != 1 or signs[0].strip() not in _PLACEHOLDERS:
+        return []
+    return [
+        f"The class {_quoted(signs[0])} may stand for missing labels: if so, remove its examples."
+    ]
 
 
 def _name(split: str) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from t2aux.data import checks
 from t2aux.data.table import DAMAGE, Options, class_key, damaged, open_compressed
 from t2aux.errors import UserError
-from t2aux_ondevice import limits
+from t2aux_ondevice import kinds, limits
 
 # Headers of the first column that need no other evidence.
 _HEADERS = frozenset({"class", "label", "category"})
@@ -49,6 +49,8 @@ _FIRST_FIELD = re.compile(r' *(?:"(?:[^"]|"")*" *|[^,;|\t"][^,;|\t]*|)([,;|\t])'
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars (|)"}
 _MOST = 0.9  # Of the first rows: a class's own name may hold another separator.
 _SIGNATURES = (
+    (b"\xff\xfe\0\0", "is UTF-32 text: save it as UTF-8"),
+    (b"\0\0\xfe\xff", "is UTF-32 text: save it as UTF-8"),
     (b"\xff\xfe", "is UTF-16 text: save it as UTF-8"),
     (b"\xfe\xff", "is UTF-16 text: save it as UTF-8"),
     (b"\x1f\x8b", "is compressed with gzip: give its name the ending .csv.gz"),
@@ -56,6 +58,11 @@ _SIGNATURES = (
     (b"\xd0\xcf\x11\xe0", "is a workbook: save the table as CSV in UTF-8"),
     (b"PAR1", "is a Parquet file: save the table as CSV in UTF-8"),
 )
+# Single and typographic quotes, which are not CSV's.
+_OTHER_QUOTES = re.compile(r"\s*(?:'[^',]+'|‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*,")
+_SEPARATOR_LINE = ["sep=", ""]  # What Excel needs as a first line to open a file with commas.
+# A byte order mark within concatenated files, and other marks that nobody sees.
+_INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 _field_limit_lock = threading.Lock()
 
 
@@ -76,7 +83,16 @@ class Row(NamedTuple):
 
 
 class Layout:
-    """What was found of a file's layout while its rows were read."""
+    """What was found of a file's layout while its rows were read.
+
+    Attributes:
+        header: The columns of the first row, if it is a header.
+        blank_rows: The number of rows of empty columns.
+        repeated_headers: The number of later rows that are the header again.
+        repeated_first_rows: The number of later rows that are the same as a first row that was
+            taken for an example.
+        separator_line: Whether Excel's line `sep=,` comes first.
+    """
 
     def __init__(self, path: pathlib.Path) -> None:
         """Nothing was read yet.
@@ -90,6 +106,8 @@ class Layout:
         self.header: list[str] | None = None
         self.blank_rows = 0
         self.repeated_headers = 0
+        self.repeated_first_rows = 0
+        self.separator_line = False
 
     def add(self, row: Row) -> None:
         """Takes in a row."""
@@ -100,6 +118,8 @@ class Layout:
     def notes(self) -> tuple[str, ...]:
         """Returns what was skipped or guessed, a sentence each."""
         name, notes = self._path.name, []
+        if self.separator_line:
+            notes.append(f"{name}: the first line, 'sep=,', was skipped.")
         if self.header is not None:
             header = checks.listing(map(repr, self.header))
             notes.append(f"{name}: the first row is a header and was skipped ({header}).")
@@ -141,6 +161,8 @@ def check_start(path: pathlib.Path, options: Options) -> None:
     for signature, what in _SIGNATURES:
         if start.startswith(signature):
             raise UserError(f"{path} {what}.")
+    if start and (what := kinds.placeholder(start)) is not None:
+        raise UserError(f"{path} {what}.")
     if b"\0" in start:
         raise UserError(f"{path} holds NUL bytes, so it is not UTF-8 text: save it as UTF-8.")
     rows = _sample_rows(start.decode("utf-8-sig", "replace"))
@@ -182,7 +204,7 @@ def rows(
             header names the class in another column than the first. The message names file and
             line.
     """
-    line, header = 1, None
+    line, header, first = 1, None, None
     layout = Layout(path) if layout is None else layout
     try:
         with (
@@ -192,12 +214,18 @@ def rows(
             reader = csv.reader(text_file, strict=True, skipinitialspace=True)
             while (found := _next_cells(reader)) is not None:
                 cells = [cell.strip() for cell in found]
-                if line == 1 and _is_header(cells, path, options, known):
-                    header = layout.header = cells
+                if cells:
+                    cells[0] = cells[0].strip(_INVISIBLE).strip()
+                if line == 1 and cells == _SEPARATOR_LINE:
+                    layout.separator_line = True
+                elif first is None and any(cells) and _is_header(cells, path, options, known):
+                    first = header = layout.header = cells
                 elif header is not None and cells == header:
                     layout.repeated_headers += 1
                 elif any(cells):
                     row = _row(path, line, cells, options, known)
+                    layout.repeated_first_rows += cells == first
+                    first = cells if first is None else first
                     layout.add(row)
                     yield row
                 elif len(cells) > 1:
@@ -205,7 +233,8 @@ def rows(
                 line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {line}: the row is not valid CSV ({error}): mend its quotes."
+            f"{path}, line {line}: the row is not valid CSV ({error}): correct its "
+            "quotes (within quotes, a quote is written twice)."
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text near line {line}: save it as UTF-8.") from error
@@ -214,7 +243,16 @@ def rows(
 
 
 def _check_quotes(path: pathlib.Path, rows: Sequence[str], options: Options) -> None:
-    """Raises UserError if white space other than spaces stands between commas and quotes."""
+    """Raises UserError for quotes that are not read as such.
+
+    They are other characters, or white space other than spaces stands between them and the comma.
+    """
+    if len(rows) > 1 and sum(map(bool, map(_OTHER_QUOTES.match, rows))) >= _MOST * len(rows):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path}: the fields are in other quotes than CSV's, which are \": replace them",
+        )
     matches = [match for match in map(_FIRST_FIELD.match, rows) if match]
     odd = [m for m in matches if re.match(r'[^\S ]\s*"', m.string[m.end() :])]
     if odd and len(odd) >= _MOST * len(rows):
@@ -309,6 +347,6 @@ def _row(
             f"{path}, line {line}: the class is {what}: correct or delete the row",
         )
     if not text:
-        raise UserError(f"{path}, line {line}: the text is empty: mend or delete the row.")
+        raise UserError(f"{path}, line {line}: the text is empty: correct or delete the row.")
     filled = max(index for index, cell in enumerate(cells) if cell) + 1
     return Row(line, name, text, (len(cells), filled))

@@ -22,6 +22,7 @@ from t2aux.data.table import (
     Table,
     damaged,
     find_file,
+    misnamed,
     open_compressed,
     read_class_names,
     require_data_dir,
@@ -127,7 +128,7 @@ def read_array(path: pathlib.Path, dimensions: int) -> np.ndarray:
         found = "more" if len(values) > expected else f"only {len(values):,}"
         raise UserError(
             f"{path} should hold {expected:,} values (its header says "
-            f"{' x '.join(map(str, shape))}) but holds {found}: download it anew."
+            f"{' x '.join(map(str, shape))}) but holds {found}: download it again."
         )
     return np.frombuffer(values, np.uint8).reshape(shape)
 
@@ -145,13 +146,15 @@ def _header(file: IO[bytes], path: pathlib.Path, dimensions: int) -> tuple[int, 
     header = file.read(size)
     magic = bytes([0, 0, _UNSIGNED_BYTES, dimensions])
     if header[:4] != magic or len(header) < size:
+        if (what := misnamed(path)) is not None:
+            raise UserError(f"{path} {what}.")
         raise UserError(
             f"{path} is not an IDX file of {dimensions}-dimensional unsigned bytes: it starts with "
-            f"{header[:4].hex(' ') or 'nothing'} where {magic.hex(' ')} belongs; download it anew."
+            f"{header[:4].hex(' ') or 'nothing'} where {magic.hex(' ')} belongs; download it again."
         )
     shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
     if 0 in shape:
-        raise UserError(f"{path} has no examples: download it anew.")
+        raise UserError(f"{path} has no examples: download it again.")
     return shape
 
 

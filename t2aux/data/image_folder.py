@@ -18,7 +18,16 @@ from t2aux.data import image_tree
 from t2aux.data.archives import ARCHIVE_DAMAGE, ARCHIVE_SUFFIXES, read_members
 from t2aux.data.listing import shown
 from t2aux.data.pixels import image_info, image_rows
-from t2aux.data.table import Options, Rows, class_key, damaged, find_file, require_data_dir, subset
+from t2aux.data.table import (
+    Options,
+    Rows,
+    class_key,
+    damaged,
+    find_file,
+    require_data_dir,
+    subset,
+    unread,
+)
 from t2aux.errors import UserError
 from t2aux_ondevice.images import read_image
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -63,12 +72,16 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Rows]:
     images = _read(path, [tree.images[index] for index in chosen])
     rows = image_rows(images, labels[chosen], info, resize=options.resize)
     counts = np.bincount(labels, minlength=len(classes))
-    return info, dataclasses.replace(rows, notes=tree.notes, counts=counts, found=tree.found)
+    notes = (*unread(path, _names(split)), *tree.notes)
+    return info, dataclasses.replace(rows, notes=notes, counts=counts, found=tree.found)
+
+
+def _names(split: str) -> list[str]:
+    return [split, *(split + suffix for suffix in ARCHIVE_SUFFIXES)]
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:
-    names = [split, *(split + suffix for suffix in ARCHIVE_SUFFIXES)]
-    return find_file(folder, names, "image_folder")
+    return find_file(folder, _names(split), "image_folder")
 
 
 def _read(
@@ -89,7 +102,9 @@ def _read(
                 f"{path} lacks {shown(image.file)}: it changed while being read."
             ) from None
         except UserError as error:
-            raise UserError(f"{name}: {error}") from error
+            message = str(error)
+            is_named = message.startswith(name)
+            raise UserError(message if is_named else f"{name}: {message}") from error
         except ARCHIVE_DAMAGE as error:
             raise damaged(name, error) from error
         suffix = pathlib.PurePosixPath(image.file).suffix

@@ -103,6 +103,7 @@ class _Arranged:
                 names[name] = self._class_name(name)
         self._check_classes(names)
         self._note_names(names)
+        self._note_folders(names)
         self._note_links()
         self._note_skipped()
         images = []
@@ -215,6 +216,21 @@ class _Arranged:
                     "in Unicode's normal form."
                 )
 
+    def _note_folders(self, names: dict[str, str]) -> None:
+        """Notes folders that may be the classes, or the splits, where others are taken for them."""
+        deep = [file.name for file in self._images if file.name.count("/") > self._depth + 1]
+        inside = sorted({"/".join(name.split("/")[: self._depth + 2]) for name in deep})
+        if len({name.rpartition("/")[2] for name in inside}) > 1:
+            self._notes.append(
+                f"The classes' folders hold folders, whose {plural(len(deep), 'image')} count for "
+                f"the class around them: {several(inside)}."
+            )
+        if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_NAMES:
+            self._notes.append(
+                f"The classes have the names of splits: {several(sorted(names))}. Splits belong "
+                "into load.data_dir, and the classes' folders into them."
+            )
+
     def _note_links(self) -> None:
         links = [link for link in self._listing.links if link.file is None]
         inside = [link.name for link in links if not self._leads_back(link.name, link.target)]
@@ -227,6 +243,12 @@ class _Arranged:
             if found:
                 links = plural(len(found), "symbolic link")
                 self._notes.append(f"Skipped {links} {what}: {several(sorted(found))}.")
+        if outside := self._listing.outside:
+            name, target = outside[0]
+            self._notes.append(
+                f"Read {plural(len(outside), 'symbolic link')} to other folders, such as "
+                f"{shown(name)} to {shown(target)}."
+            )
 
     def _leads_back(self, name: str, target: str | None) -> bool:
         return target is None or f"{name}/".startswith(f"{target}/")

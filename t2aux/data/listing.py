@@ -21,6 +21,7 @@ _SYSTEM_NAMES = frozenset(
         # Synology, QNAP.
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "@sharebin"),
         "@synoeastream",
+        *("@__thumb", "@snapshot", "@snapshots", "#snapshots"),
         # NetApp.
         "~snapshot",
         # macOS and older Apple systems.
@@ -80,6 +81,7 @@ class Listing:
         special: Devices, sockets and the like.
         ignored: The system folders and hidden folders, which are not read.
         hidden: The hidden files that have an image's suffix, which are not read either.
+        outside: The links that are followed to a folder or a file outside the tree, and where to.
         replaced: The number of files of an archive that a later one of the same name replaces.
     """
 
@@ -90,6 +92,7 @@ class Listing:
     special: int = 0
     ignored: set[str] = dataclasses.field(default_factory=set)
     hidden: list[str] = dataclasses.field(default_factory=list)
+    outside: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     replaced: int = 0
 
     def ignores(self, name: str, *, is_folder: bool) -> bool:

@@ -148,7 +148,7 @@ def read(folder: pathlib.Path) -> Manifest:
     if found.get("version") != VERSION:
         raise UserError(
             f"{path} has version {found.get('version')!r} of the format, and this program reads "
-            f"version {VERSION}: convert the data anew with `t2aux data convert`."
+            f"version {VERSION}: convert the data again with `t2aux data convert`."
         )
     if _ENTRIES - found.keys():
         raise _wrong(path, f"it lacks {', '.join(sorted(_ENTRIES - found.keys()))}")
@@ -208,7 +208,7 @@ def check_file(path: pathlib.Path, entry: dict[str, Any]) -> bytes:
     except OSError as error:
         raise UserError(
             f"Can't read the shard {path} ({error.strerror}), which {DESCRIPTION} names: restore "
-            "it, or convert the data anew with `t2aux data convert`."
+            "it, or convert the data again with `t2aux data convert`."
         ) from error
     if size != entry["bytes"]:
         raise _changed(path, f"it has {size:,} bytes where {entry['bytes']:,} were written")
@@ -224,8 +224,8 @@ def read_index(path: pathlib.Path, entry: dict[str, Any], manifest: Manifest) ->
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"Can't read the index {path} ({error.strerror}): restore it, or convert the data anew "
-            "with `t2aux data convert`."
+            f"Can't read the index {path} ({error.strerror}): restore it, or convert the data "
+            "again with `t2aux data convert`."
         ) from error
     if hashlib.sha256(content).hexdigest() != entry["index_sha256"]:
         raise _changed(path, f"its SHA-256 is not that in {DESCRIPTION}")
@@ -265,13 +265,13 @@ def _check_index(
 
 def _wrong(path: pathlib.Path, why: str) -> UserError:
     return UserError(
-        f"{path} is damaged: {why.rstrip('.')}. Restore it, or convert the data anew with `t2aux "
+        f"{path} is damaged: {why.rstrip('.')}. Restore it, or convert the data again with `t2aux "
         "data convert`."
     )
 
 
 def _changed(path: pathlib.Path, why: str) -> UserError:
     return UserError(
-        f"{path} is damaged, or of another conversion: {why}. Restore it, or convert the data anew "
-        "with `t2aux data convert`."
+        f"{path} is damaged, or of another conversion: {why}. Restore it, or convert the data "
+        "again with `t2aux data convert`."
     )

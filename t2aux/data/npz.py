@@ -16,6 +16,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 _REAL_KINDS = "fiub"
 _INTEGER_KINDS = "iu"
+_ARRAYS = ("inputs", "labels", "lengths", "classes")
 
 
 def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
@@ -24,25 +25,33 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
     Arrays of the file: `inputs` [N, T, C] or [N, T], real or integer, used as they are (scale them
     to about [0, 1] yourself); `labels` int [N]; optionally `lengths` int [N], the number of true
     steps of each sequence (what follows them is ignored); optionally, in train.npz, `classes`, the
-    names of the classes. Without it they are "0", "1", ... up to the largest training label.
+    names of the classes. Without it they are "0", "1", ... up to the largest training label. A
+    `classes` in test.npz must be the same. Other arrays are not read; the notes name them.
 
     Raises:
         UserError: A file is missing or damaged, an array is missing or of a wrong shape or type, a
-            value is NaN or infinite, or a label or a length is out of range.
+            value is NaN or infinite, a label or a length is out of range, or the files name
+            different classes.
     """
     folder = require_data_dir("npz", options)
     path = find_file(folder, [f"{split}.npz"], "npz")
     arrays = _read_arrays(path)
     inputs = arrays["inputs"]
     if options.info is not None:
-        classes, channels = options.info.classes, options.info.channels
-        length = options.info.length
+        channels, length = options.info.channels, options.info.length
+        # `load` compares them with the classifier's.
+        classes = _own_classes(path, arrays) or options.info.classes
     else:
         train = arrays
         if split != "train":
             train = _read_arrays(find_file(folder, ["train.npz"], "npz"))
         classes, channels = _classes(train, folder / "train.npz"), train["inputs"].shape[2]
         length = None if "lengths" in train else train["inputs"].shape[1]
+        if "classes" in arrays and _names(arrays["classes"], path) != classes:
+            raise UserError(
+                f"{path}: classes names other classes than {folder / 'train.npz'}, or in another "
+                "order: save the same names in both files, and number the labels by them."
+            )
     labels, lengths = _check_labels(arrays["labels"], classes, path), arrays.get("lengths")
     if inputs.shape[2] != channels:
         raise UserError(
@@ -62,22 +71,26 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
     if not finite.all():
         row, step = np.argwhere(is_true)[int(finite.argmin())]
         raise UserError(
-            f"{path}: inputs holds NaN or an infinite value in sequence {chosen[row]}, step {step} "
-            "(counted from 0): mend the data."
+            f"{path}: inputs holds NaN or an infinite value (or one beyond float32) in "
+            f"sequence {chosen[row]}, step {step} (counted from 0): correct the data (if such "
+            "values only pad shorter sequences, save `lengths` [N])."
         )
     info = DatasetInfo("npz", "vectors", classes, channels=channels, length=length)
     table = Table.of_lengths(values, lengths, labels[chosen])
-    return info, dataclasses.replace(table, counts=np.bincount(labels, minlength=len(classes)))
+    counts = np.bincount(labels, minlength=len(classes))
+    return info, dataclasses.replace(table, counts=counts, notes=_notes(path))
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads and checks the types and shapes of the arrays of a file."""
-    arrays = read_npz(path, ("inputs", "labels", "lengths", "classes"))
+    arrays = read_npz(path, _ARRAYS)
     for name in ("inputs", "labels"):
         if name not in arrays:
+            others = _array_names(path)
+            only = f" (only {checks.listing(others)})" if others else ""
             raise UserError(
-                f"{path} has no array `{name}`{_other_names(path)}: save it with numpy.savez(..., "
-                f"{name}=...)."
+                f"{path} has no array `{name}`{only}: save both under these names, with "
+                "numpy.savez(FILE, inputs=..., labels=...)."
             )
     inputs = arrays["inputs"]
     if inputs.ndim == 2:
@@ -85,7 +98,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if inputs.dtype.kind not in _REAL_KINDS or inputs.ndim != 3 or not inputs.size:
         raise UserError(
             f"{path}: inputs is {inputs.dtype} of the shape {list(inputs.shape)}: give real "
-            "numbers [N, T, C] or [N, T], none of them 0."
+            "numbers [N, T, C] or [N, T], at least one sequence of one step and one channel."
         )
     for name in ("labels", "lengths"):
         array = arrays.get(name)
@@ -99,11 +112,20 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _other_names(path: pathlib.Path) -> str:
-    """Says which arrays a file has, whose directory could be read before."""
+def _array_names(path: pathlib.Path) -> list[str]:
+    """Returns the names of the arrays of a file, whose directory could be read before."""
     with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
-    return f" (only {checks.listing(names)})" if names else ""
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def _notes(path: pathlib.Path) -> tuple[str, ...]:
+    others = [repr(name) for name in _array_names(path) if name not in _ARRAYS]
+    if not others:
+        return ()
+    return (
+        f"{path.name}: arrays that are not read: {checks.listing(others)} (only "
+        f"{', '.join(_ARRAYS)} are).",
+    )
 
 
 def _how(name: str, array: np.ndarray, count: int) -> str:
@@ -122,7 +144,7 @@ def _how(name: str, array: np.ndarray, count: int) -> str:
         if kind == "f" and not np.isfinite(array).all():
             return "; some are NaN or infinite, so correct or leave out these sequences first"
         if kind == "f" and (array != np.floor(array)).any():
-            return "; some are no whole numbers, so they are not numbers of classes"
+            return "; some are not whole numbers, so they are not numbers of classes"
         return f": {name}.ravel().astype(int)"
     return ""
 
@@ -134,10 +156,22 @@ def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...
         # Else a stray label would make a classifier of a billion classes.
         if largest >= len(train["labels"]):
             raise UserError(
-                f"{path}: the label {largest} is larger than the number of sequences: mend the "
-                "labels, or save the names of all classes as `classes`."
+                f"{path}: the label {largest} is larger than the number of sequences: correct "
+                "the labels, or save the names of all classes as `classes`."
             )
         return tuple(str(label) for label in range(largest + 1))
+    return _names(names, path)
+
+
+def _own_classes(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[str, ...] | None:
+    """Returns the classes that a file names, or else the train.npz beside it; None if neither."""
+    train = path.with_name("train.npz")
+    if "classes" not in arrays and train.is_file():
+        path, arrays = train, read_npz(train, ("classes",))
+    return _names(arrays["classes"], path) if "classes" in arrays else None
+
+
+def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
     if names.dtype.kind == "S":
         try:
             names = np.char.decode(names, "utf-8")
@@ -159,7 +193,8 @@ def _check_labels(labels: np.ndarray, classes: tuple[str, ...], path: pathlib.Pa
         index = int(wrong.argmax())
         raise UserError(
             f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}, but there "
-            f"are {len(classes)} classes: labels run from 0 to {len(classes) - 1}."
+            f"are {len(classes)} classes: labels run from 0 to {len(classes) - 1}; number "
+            "them so (where they count from 1, subtract 1)."
         )
     return labels.astype(np.int32)
 

@@ -79,7 +79,7 @@ def image_rows(
         if count != len(labels):
             raise UserError(
                 f"{info.name} gave {count} images where {len(labels)} were announced: prepare the "
-                "data anew."
+                "data again."
             )
 
     what = f"Reading the images of {info.name}"

@@ -228,14 +228,14 @@ def _too_much(keys: Sequence[bytes], places: np.ndarray, size: int) -> UserError
     return UserError(
         f"There is no memory for {size:,} bytes of {len(places):,} sequences at once, the longest "
         f"of {longest['steps']:,} steps in {_path(keys[longest['shard']])}: take smaller batches, "
-        "or, if none is so long, convert the data anew with `t2aux data convert`."
+        "or, if none is so long, convert the data again with `t2aux data convert`."
     )
 
 
 def _damaged(key: bytes, why: str) -> UserError:
     return UserError(
         f"The shard {_path(key)} is missing or damaged ({why}): restore it, or convert the data "
-        "anew with `t2aux data convert`."
+        "again with `t2aux data convert`."
     )
 
 

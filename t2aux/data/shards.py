@@ -280,5 +280,5 @@ def _check_options(options: Options, found: manifest.Manifest) -> None:
         if asked not in (getattr(default, name), have):
             raise UserError(
                 f"load.{name} is {asked!r}, but the shards in {found.folder} were made with "
-                f"{have!r}: leave it out, or convert the data anew."
+                f"{have!r}: leave it out, or convert the data again."
             )

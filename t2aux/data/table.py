@@ -18,12 +18,25 @@ import numpy as np
 from absl import logging
 
 from t2aux.errors import UserError
-from t2aux_ondevice import limits
+from t2aux_ondevice import kinds, limits
+from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 # Everything that reading a damaged compressed file may raise.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _UNPACKERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
+# How files begin that have another suffix than they should.
+_BEGINNING = 64
+_PACKINGS = {
+    b"\x1f\x8b": ("compressed with gzip", (".gz", ".tgz")),
+    b"\xfd7zXZ": ("compressed with xz", (".xz",)),
+    b"PK\x03\x04": ("a zip archive", (".zip",)),
+    b"BZh": ("compressed with bzip2", ()),
+    b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", ()),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", ()),
+    b"Rar!": ("a RAR archive", ()),
+}
+_SHOWN_ENTRIES = 5
 _SUBSET_SEED = 0
 _SECONDS_BETWEEN_REPORTS = 5.0
 _T = TypeVar("_T")
@@ -248,9 +261,32 @@ def find_file(folder: pathlib.Path, names: Sequence[str], source: str) -> pathli
     for name in names:
         if (folder / name).exists():
             return folder / name
+    wanted = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
     raise UserError(
-        f"There is no {' or '.join(names)} in {folder}: give --data_dir=FOLDER, the folder of the "
-        f"{source} data, or put the file there."
+        f"There is no {wanted} in {folder} ({_what_is_in(folder, names)}): give --data_dir=FOLDER, "
+        f"the folder of the {source} data, or put the file there."
+    )
+
+
+def unread(read: pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns a note if others of the names that `find_file` was given are there, too."""
+    others = [name for name in names if name != read.name and (read.parent / name).exists()]
+    return (f"{read.name} is read, and not {' or '.join(others)} beside it.",) if others else ()
+
+
+def _what_is_in(folder: pathlib.Path, names: Sequence[str]) -> str:
+    """Says what a folder holds, and which folder in it holds one of the names."""
+    try:
+        entries = sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".")
+    except OSError:
+        return "it can't be read"
+    for entry in entries:
+        if any((folder / entry / name).exists() for name in names):
+            return f"but in {folder / entry}"
+    shown = ", ".join(map(printable, entries[:_SHOWN_ENTRIES]))
+    more = len(entries) - _SHOWN_ENTRIES
+    return (
+        f"it holds {shown}{f' and {more:,} more' if more > 0 else ''}" if shown else "it is empty"
     )
 
 
@@ -322,14 +358,38 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
         raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
     names = tuple(class_key(line.strip()) for line in io.StringIO(text) if line.strip())
     if not names:
-        raise UserError(f"{path} is empty: write a class name on each line, or take it away.")
+        raise UserError(f"{path} is empty: write a class name on each line, or remove it.")
     repeated = [name for index, name in enumerate(names) if name in names[:index]]
     if repeated:
         raise UserError(f"{path} names the class {repeated[0]!r} twice: name each class once.")
     return names
 
 
+def misnamed(path: str | os.PathLike[str]) -> str | None:
+    """Says what a file is, and what to do, if it is not what its name says; None if unknown."""
+    suffix = os.path.splitext(path)[1].lower()
+    try:
+        with open(path, "rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:
+        return None
+    if (what := kinds.placeholder(beginning)) is not None:
+        return what
+    packings = _PACKINGS.items()
+    found = next((what for signature, what in packings if beginning.startswith(signature)), None)
+    if found is not None and suffix not in found[1]:
+        packing, suffixes = found
+        how = f"give its name the ending {suffixes[0]}" if suffixes else "unpack it"
+        return f"is {packing}, which its name does not say: {how}"
+    named = next((packing for _, (packing, suffixes) in packings if suffix in suffixes), None)
+    if found is None and named is not None:
+        return f"is not {named}, as its name says: rename it, or restore it"
+    return None
+
+
 def damaged(path: str | os.PathLike[str], error: BaseException) -> UserError:
     """Returns the error for a file that can't be read."""
+    if (content := misnamed(path)) is not None:
+        return UserError(f"{path} {content}.")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return UserError(f"Can't read {path} ({reason.rstrip('.')}): restore the file.")

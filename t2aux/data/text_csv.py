@@ -24,6 +24,7 @@ from t2aux.data.table import (
     read_class_names,
     require_data_dir,
     subset,
+    unread,
 )
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -99,14 +100,18 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Texts]:
         labels[chosen],
         scan.lengths[chosen],
         make,
-        notes=scan.layout.notes(),
+        notes=(*unread(scan.path, _names(split)), *scan.layout.notes()),
         counts=np.bincount(labels, minlength=len(classes)),
     )
     return info, texts
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:
-    return find_file(folder, [f"{split}.csv", f"{split}.csv.gz"], "csv")
+    return find_file(folder, _names(split), "csv")
+
+
+def _names(split: str) -> list[str]:
+    return [f"{split}.csv", f"{split}.csv.gz"]
 
 
 def _scan(path: pathlib.Path, options: Options, known: frozenset[str], *, count: bool) -> _Scan:
@@ -147,16 +152,24 @@ def _check_header(scan: _Scan, options: Options) -> None:
 
 
 def _check_first_row(scan: _Scan, options: Options) -> None:
-    """Raises UserError if the class of the first row occurs nowhere else, as a header's does."""
+    """Raises UserError if the class of the first row occurs nowhere else, as a header's does.
+
+    In files that were joined, the header is there again.
+    """
     counts = np.bincount(scan.names)
     # Where most classes have a single example, it is not the first row that is odd.
-    if counts[0] == 1 and counts.max() > 1 and not checks.nearly_one_each(counts):
+    if (
+        counts[0] == 1 + scan.layout.repeated_first_rows
+        and counts.max() > 1
+        and not checks.nearly_one_each(counts)
+    ):
         name, line = next(iter(scan.lines.items()))
         checks.refuse(
             options,
             checks.FIRST_ROW,
             f"{scan.path}, line {line}: the class of the first row, {name!r}, occurs in no other "
-            'row: if the row is a header, name its first column "label", and it is skipped',
+            "row: if the row is a header, and the first column holds the classes, name that column "
+            '"label", and the row is skipped',
         )
 
 

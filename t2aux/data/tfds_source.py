@@ -189,7 +189,7 @@ def _iterate(source: _Source, dataset: tf.data.Dataset) -> Iterator[dict[str, An
     except tf.errors.OpError as error:
         raise UserError(
             f"The files of {source.name} in {source.builder.data_dir} are damaged "
-            f"({_first_line(error)}): delete that folder and prepare the data anew."
+            f"({_first_line(error)}): delete that folder and prepare the data again."
         ) from error
 
 

@@ -171,7 +171,7 @@ def test_pillow_runs_no_program(monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: ran.append(a))
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\nshowpage\n"
     for name in ("it.png", "it.eps", "it.ps", "it.iim", "it"):
-        with pytest.raises(UserError, match="or no PNG"):
+        with pytest.raises(UserError, match="or not PNG"):
             images.read_image(io.BytesIO(eps), name)
         assert name == "it.png" or not images.is_image(name, lambda: eps)
     assert not {".eps", ".ps", ".iim", ".fits", ".pdf"} & images.image_suffixes().keys()
@@ -251,7 +251,7 @@ def test_archives_write_nothing_outside(tmp_path):
 def test_a_zip_member_in_another_packing_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "train.zip", "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("a/1.png", picture())
-    refused(read_folder, tmp_path, match="packed in a way that is not read here")
+    refused(read_folder, tmp_path, match="packed by a method that is not read here")
 
 
 def test_a_zip_member_without_a_name_is_refused(tmp_path):

@@ -256,3 +256,41 @@ def test_test_classes_of_another_form_are_errors_that_name_the_class(tmp_path):
 def test_what_is_no_table_of_utf_8_is_an_error(tmp_path, content, said):
     with pytest.raises(UserError, match=said):
         read(tmp_path, content)
+
+
+@pytest.mark.parametrize("quotes", ["''", "‘’", "“”", "„“", "«»", "``"])
+def test_other_quotes_are_an_error(tmp_path, quotes):
+    opening, closing = quotes
+    lines = [f"{opening}{name}{closing},{opening}{text}{closing}" for name, text in ROWS]
+    with pytest.raises(UserError, match=r"train\.csv: .*quotes.*separator"):
+        read(tmp_path, "\n".join(lines))
+
+
+def test_excels_separator_line_is_skipped(tmp_path):
+    for header in (None, "label,text"):
+        split = read(tmp_path, "sep=,\r\n" + csv_of(ROWS, header, end="\r\n"))
+        assert split.info.classes == ("1", "2", "3", "4")
+        assert texts_of(split) == [text for _, text in ROWS]
+        assert any("sep=" in note for note in split.notes)
+
+
+def test_a_header_that_joined_files_repeat(tmp_path):
+    part = csv_of(ROWS, "klasse,tekst")
+    with pytest.raises(UserError, match=r"train\.csv, line 1: .*'klasse'.*header"):
+        read(tmp_path, part + part)
+    # Windows' programs put a byte order mark before each.
+    marked = "\ufeff" + csv_of(ROWS, "label,text")
+    assert read(tmp_path, marked + marked).info.classes == ("1", "2", "3", "4")
+
+
+@pytest.mark.parametrize("missing", ["\\N", "Null", "(null)", "#REF!", "\u200b", "\ufeff"])
+def test_more_forms_of_missing_classes(tmp_path, missing):
+    with pytest.raises(UserError, match=r"train\.csv, line 17: the class is.*missing_labels"):
+        read(tmp_path, csv_of([*ROWS, (missing, "Some text")]))
+
+
+def test_a_class_that_may_stand_for_missing_labels_is_noted(tmp_path):
+    rows = [("?" if number % 5 == 4 else name, text) for number, (name, text) in enumerate(ROWS)]
+    assert any("'?'" in note for note in read(tmp_path, csv_of(rows)).notes)
+    rows = [("+-"[number % 2], text) for number, (_, text) in enumerate(ROWS)]
+    assert not any("missing" in note for note in read(tmp_path, csv_of(rows)).notes)

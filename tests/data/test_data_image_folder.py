@@ -8,6 +8,7 @@ from PIL import Image
 
 from t2aux.data import load
 from t2aux.errors import UserError
+from tests.image_trees import files, write
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -196,3 +197,52 @@ def test_a_run_needs_no_training_tree(folder):
     info = read(folder).info
     (folder / "train").rename(folder / "elsewhere")
     assert read(folder, "test", info=info).labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_what_is_there_instead_of_the_data_is_said(tmp_path):
+    tree = tmp_path / "photos"
+    write(tree, files("cat/0.png", "dog/0.png"), "Train")
+    (tree / "train.tar.bz2").write_bytes(b"BZh9")
+    with pytest.raises(UserError, match=r"it holds Train, train\.tar\.bz2"):
+        load("train", name="image_folder", data_dir=str(tree))
+    write(tree, files("cat/0.png", "dog/0.png"), "train")
+    with pytest.raises(UserError, match=r"but in .*photos"):
+        load("train", name="image_folder", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html>", "web page"),
+        (b"hello", "PNG"),
+    ],
+)
+def test_what_stands_in_an_images_place_is_said(tmp_path, content, message):
+    write(tmp_path, {**files("cat/0.png", "dog/0.png"), "dog/1.png": content})
+    with pytest.raises(UserError, match=rf"dog/1\.png .*{message}"):
+        load("train", name="image_folder", data_dir=str(tmp_path), grey=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train.tar", b"\x1f\x8b\x08", r"gzip.*\.gz"),
+        ("train.tar", b"BZh91AY", "bzip2"),
+        ("train.tgz", b"cat/0.png" + bytes(600), "not compressed with gzip"),
+        ("train.zip", b"Rar!\x1a\x07", "RAR"),
+        ("train.zip", b"", "empty"),
+    ],
+)
+def test_archives_that_are_not_what_their_names_say(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is .*{message}"):
+        load("train", name="image_folder", data_dir=str(tmp_path))
+
+
+def test_a_folder_beside_its_archive_is_noted(tmp_path):
+    write(tmp_path, files("cat/0.png", "dog/0.png"))
+    (tmp_path / "train.zip").touch()
+    split = load("train", name="image_folder", data_dir=str(tmp_path), grey=True)
+    assert any("train.zip" in note for note in split.notes)

@@ -349,3 +349,20 @@ def test_names_in_classes_txt_are_in_one_normal_form(tmp_path):
 def test_names_that_differ_in_case_are_two_classes(tmp_path):
     write(tmp_path, files("Cat/1.png", "cat/2.png"))
     assert found(tmp_path)[0] == {"Cat": [1], "cat": [2]}
+
+
+def test_links_out_of_the_tree_are_noted(tmp_path):
+    write(tmp_path, files(*BOTH))
+    write(tmp_path, files("cat/8.png", "cat/9.png", "dog/8.png"), "test")
+    os.symlink("../../test/cat", tmp_path / "train" / "cat" / "more")
+    os.symlink("../../test/dog/8.png", tmp_path / "train" / "dog" / "8.png")
+    _, notes = found(tmp_path)
+    assert "2 symbolic links to other folders" in notes
+    assert "test/cat" in notes
+
+
+def test_folders_in_the_classes_and_splits_as_classes_are_noted(tmp_path):
+    write(tmp_path, files("animal/cat/0.png", "animal/owl/0.png", "plant/oak/0.png"))
+    assert "animal/cat, animal/owl, plant/oak" in found(tmp_path)[1]
+    write(tmp_path / "other", files("train/0.png", "test/1.png"))
+    assert "names of splits: test, train" in found(tmp_path / "other")[1]

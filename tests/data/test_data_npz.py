@@ -184,7 +184,7 @@ def ragged():
         ({"labels": LABELS.astype(float)}, r"labels\.ravel\(\)\.astype\(int\)"),
         ({"labels": LABELS > 0}, r"labels\.ravel\(\)\.astype\(int\)"),
         ({"labels": LABELS[:, np.newaxis]}, r"shape \[6, 1\].*labels\.ravel"),
-        ({"labels": LABELS + 0.5}, "no whole numbers"),
+        ({"labels": LABELS + 0.5}, "not whole numbers"),
         ({"labels": np.where(LABELS, LABELS, np.nan)}, "labels is float64.*NaN"),
         ({"labels": np.eye(3)[LABELS]}, r"one-hot vectors: labels\.argmax\(axis=1\)"),
         ({"labels": np.eye(3, dtype=int)[LABELS]}, r"one-hot vectors: labels\.argmax\(axis=1\)"),
@@ -202,3 +202,25 @@ def test_arrays_of_other_types_are_errors_that_say_how(tmp_path, arrays, message
 def test_names_of_classes_as_bytes(tmp_path):
     save(tmp_path, classes=np.char.encode(np.array(["ant", "b\u00e9e", "cat"]), "utf-8"))
     assert read(tmp_path).info.classes == ("ant", "b\u00e9e", "cat")
+
+
+def test_other_names_of_the_classes_in_the_test_data_are_an_error(tmp_path):
+    save(tmp_path, classes=np.array(["x", "y", "z"]))
+    save(tmp_path, "test", classes=np.array(["z", "y", "x"]))
+    info = read(tmp_path).info
+    with pytest.raises(UserError, match=r"test\.npz: classes .*order"):
+        read(tmp_path, "test")
+    with pytest.raises(UserError, match="classes"):
+        read(tmp_path, "test", info=info)
+    # The test data of another folder, whose train.npz alone says what its labels are.
+    save(tmp_path, "test")
+    save(tmp_path, classes=np.array(["y", "x", "z"]))
+    with pytest.raises(UserError, match="classes"):
+        read(tmp_path, "test", info=info)
+    save(tmp_path, classes=np.array(["x", "y", "z"]))
+    assert read(tmp_path, "test", info=info).labels.tolist() == LABELS.tolist()
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path):
+    save(tmp_path, length=LENGTHS, mask=LENGTHS > 2)
+    assert any("'length', 'mask'" in note for note in read(tmp_path).notes)

@@ -457,7 +457,7 @@ def test_other_errors_of_tensorflow_pass():
 )
 def test_what_the_conversion_did_not_do_is_not_to_be_had(tmp_path, option, value):
     write(tmp_path / "shards", "colour")
-    with pytest.raises(UserError, match=f"load.{option} is .*convert the data anew"):
+    with pytest.raises(UserError, match=f"load.{option} is .*convert the data again"):
         open_shards(tmp_path / "shards", **{option: value})
 
 

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from t2aux_ondevice import limits
+from t2aux_ondevice import kinds, limits
 from t2aux_ondevice.errors import UserError
 from t2aux_ondevice.preprocessing import raster
 
@@ -109,7 +109,9 @@ def read_image(
     except UnidentifiedImageError as error:
         known = "PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF or PPM"
         kind = formats[-1] if formats[-1] in _NAMED_FORMATS else known
-        raise UserError(f"{name} is damaged, or no {kind}: replace it, or remove it.") from error
+        what = kinds.placeholder(_beginning(path))
+        what = what or f"is damaged, or not {kind}: replace it, or remove it"
+        raise UserError(f"{name} {what}.") from error
     except Image.DecompressionBombError as error:
         raise UserError(
             f"The image {name} has more than {most:,} pixels: make it smaller, or set the "
@@ -156,6 +158,14 @@ def image_pixels(
     for size in ((side, image.height), (side, side)):
         image = image.resize(size, Image.Resampling.BILINEAR)
     return raster(np.asarray(image, dtype=np.uint8).reshape(side, side, channels), border)
+
+
+def _beginning(source: str | os.PathLike[str] | IO[bytes]) -> bytes:
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as file:
+            return file.read(BEGINNING)
+    source.seek(0)
+    return source.read(BEGINNING)
 
 
 def _suffix(name: str) -> str:

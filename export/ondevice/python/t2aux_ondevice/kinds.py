@@ -62,6 +62,12 @@ _BEGINNINGS = {
 # Rows from which on columns that are the same in each make a table. Commas are common in prose.
 _FEWEST_ROWS = {"\t": 5, ";": 8, "|": 5, ",": 10}
 _MOST_LOOKED_AT = 1 << 18
+# What downloads leave in a file's place.
+_PLACEHOLDERS = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file: run `git lfs pull`",
+    b"<!doctype html": "is a web page: download the file again",
+    b"<html": "is a web page: download the file again",
+}
 
 
 def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
@@ -89,6 +95,18 @@ def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
         )
     if what is not None:
         raise UserError(f"{path} is {what}, and the classifier reads {_WANTED[info.kind]}.")
+
+
+def placeholder(beginning: bytes) -> str | None:
+    """Says what stands in a file's place, and what to do; None if nothing is known of it.
+
+    Args:
+        beginning: The first bytes of a file that can't be read; none if it is empty.
+    """
+    if not beginning:
+        return "is empty: restore the file, or remove it"
+    start = beginning.lstrip().lower()
+    return next((what for sign, what in _PLACEHOLDERS.items() if start.startswith(sign)), None)
 
 
 def check_kind(info: DatasetInfo, kind: str, name: str) -> None:
