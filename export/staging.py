@@ -22,7 +22,7 @@ def versions(export_dir: str | os.PathLike[str]) -> list[int]:
     base = pathlib.Path(export_dir)
     if not base.is_dir():
         return []
-    return sorted(int(p.name) for p in base.iterdir() if p.name.isdecimal() and p.is_dir())
+    return sorted(int(p.name) for p in base.iterdir() if files.is_version(p.name) and p.is_dir())
 
 
 class Staging:

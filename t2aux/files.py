@@ -241,6 +241,11 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
         yield
 
 
+def is_version(name: str) -> bool:
+    """Whether a folder's name is the number of an export's version, in the digits 0 to 9."""
+    return name.isascii() and name.isdecimal()
+
+
 def _taken(directory: str | os.PathLike[str]) -> UserError:
     return UserError(
         f"Another process is training in {directory}: wait until it is done or stop it, or give "

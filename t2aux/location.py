@@ -10,6 +10,7 @@ import dataclasses
 import os
 import pathlib
 
+from t2aux import files
 from t2aux.errors import UserError
 from t2aux_ondevice import litert
 from t2aux_ondevice.answers import SequenceClassifier
@@ -70,7 +71,7 @@ def locate(model: str | os.PathLike[str]) -> Location:
     found = _locate_in(path)
     if found is None:
         try:
-            versions = [p for p in path.iterdir() if p.name.isdecimal()]
+            versions = [p for p in path.iterdir() if files.is_version(p.name)]
         except OSError as error:
             raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
         by_age = sorted(versions, key=lambda p: int(p.name), reverse=True)

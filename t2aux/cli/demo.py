@@ -103,7 +103,7 @@ def _run(*arguments: str | pathlib.Path) -> None:
 
 
 def _next_version(export_dir: pathlib.Path) -> pathlib.Path:
-    made = [int(d.name) for d in export_dir.glob("*") if d.name.isdigit()]
+    made = [int(d.name) for d in export_dir.glob("*") if files.is_version(d.name)]
     return export_dir / str(max(made, default=0) + 1)
 
 

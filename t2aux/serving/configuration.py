@@ -189,4 +189,4 @@ def parse(path: str, message: Any, what: str) -> None:
     except text_format.ParseError as error:
         # What it quotes of the file may be a part of a key.
         why = f"look at line {error.GetLine()}" if what == "SSLConfig" else error
-        raise UserError(f"{path} is no {what} in protobuf's text format: {why}.") from None
+        raise UserError(f"{path} is not a valid {what} in protobuf's text format: {why}.") from None

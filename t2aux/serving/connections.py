@@ -104,8 +104,7 @@ class _Connection(web.RequestHandler):
             logging.error("A request failed.", exc_info=exc)
             told = "The server failed; its log says why."
         else:
-            lines = (message or "").strip().splitlines() or ["it can't be read"]
-            told = f"Malformed HTTP request: {lines[0].strip().rstrip(':.')[:_MOST_QUOTED]}."
+            told = f"Malformed HTTP request: {_reason(exc, message or '')}."
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer was sent")
         response = error_response(told, status)
@@ -116,6 +115,16 @@ class _Connection(web.RequestHandler):
         """Leaves out what a client sent that is not what its headers say."""
         if not isinstance(kwargs.get("exc_info"), _CLIENTS_MISTAKES):
             super().log_exception(*args, **kwargs)
+
+
+def _reason(error: BaseException | None, message: str) -> str:
+    """What is wrong with a request, where aiohttp's message is not for the client."""
+    if isinstance(error, http_exceptions.LineTooLong):
+        return f"its path or a header is longer than {error.args[1]} bytes"
+    if isinstance(error, http_exceptions.ContentEncodingError):
+        return "its Content-Encoding is not supported: use gzip, deflate or none"
+    lines = message.strip().splitlines() or ["it can't be read"]
+    return lines[0].strip().rstrip(":.")[:_MOST_QUOTED]
 
 
 def error_response(message: str, status: int) -> web.Response:

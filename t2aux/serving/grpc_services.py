@@ -26,7 +26,7 @@ from t2aux.serving.status import ServingError, invalid
 
 _ONLY_CLASSIFIERS = (
     grpc.StatusCode.UNIMPLEMENTED,
-    "The models are classifiers: Predict and Classify are there.",
+    "The models are classifiers: only Predict and Classify are supported.",
 )
 
 _METHODS = {
@@ -166,7 +166,7 @@ class RefuseMalformed(grpc.aio.ServerInterceptor):
                 except DecodeError:
                     await context.abort(
                         grpc.StatusCode.INVALID_ARGUMENT,
-                        f"The request is no protobuf message for {details.method}.",
+                        f"The request is not a valid protobuf message for {details.method}.",
                     )
                 return await handler.unary_unary(request, context)
 

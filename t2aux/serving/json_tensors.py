@@ -32,8 +32,12 @@ def parse(body: bytes) -> dict[str, Any]:
     """A request's JSON object. Raises ServingError."""
     try:
         value = json.loads(body, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise invalid("JSON Parse error: lists or objects are nested too deeply.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
+    except ValueError as error:  # Python refuses such numbers, since reading them takes long.
+        raise invalid("JSON Parse error: a whole number has thousands of digits.") from error
     if not isinstance(value, dict):
         raise invalid("Request body is not a JSON object.")
     name = value.get("signature_name", "")
@@ -222,7 +226,9 @@ def _tensor(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
         # Whole numbers of any size are floats, as in JSON.
         array = np.array(value, np.float64 if wanted.kind == "f" else None)
     except ValueError as error:
-        raise invalid(f"The input {name!r} has rows of different lengths: fill them up.") from error
+        raise invalid(
+            f"The input {name!r} has rows of different lengths: pad them to one length."
+        ) from error
     except OverflowError as error:
         raise invalid(f"A number in the input {name!r} is out of range.") from error
     if not array.size:
@@ -299,7 +305,7 @@ def _string_array(name: str, strings: Any) -> np.ndarray:
     except ValueError:
         array = np.empty([1], object)
     if not all(isinstance(string, bytes) for string in array.flat):
-        raise invalid(f"The input {name!r} has rows of different lengths: fill them up.")
+        raise invalid(f"The input {name!r} has rows of different lengths: pad them to one length.")
     return array
 
 
@@ -330,7 +336,7 @@ def _decoded(what: str, text: str) -> bytes:
             raise ValueError
         return base64.b64decode(content + "=" * missing, validate=True)
     except ValueError as error:
-        raise invalid(f"Unable to base64 decode: the {what} holds what is no base64.") from error
+        raise invalid(f"Unable to base64 decode: the {what} is not valid base64.") from error
 
 
 def _is_b64(value: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from absl import logging
 
+from t2aux import files
 from t2aux.errors import UserError
 from t2aux.serving import content
 from t2aux.serving.metrics import Metrics
@@ -54,7 +55,7 @@ class ModelConfig:
             OSError: The base path can't be read.
         """
         entries = sorted(self.base_path.iterdir())
-        found = {int(p.name): p for p in entries if p.name.isdecimal() and p.is_dir()}
+        found = {int(p.name): p for p in entries if files.is_version(p.name) and p.is_dir()}
         return {number: found[number] for number in sorted(found) if number <= _LARGEST}
 
     def aspired(self, folders: Mapping[int, pathlib.Path]) -> dict[int, pathlib.Path]:
@@ -359,7 +360,7 @@ class Models:
             if found.missing:
                 raise ServingError(
                     "FAILED_PRECONDITION",
-                    f"The version in {directory} is not whole: {found.missing}.",
+                    f"The version in {directory} is not complete: {found.missing}.",
                 )
             if found.digest == served:
                 return _Loaded(found.digest)
@@ -395,10 +396,10 @@ class Models:
         folder.next_try = time.monotonic() + self._retries.pause(folder.failures)
         version = self._versions[name][number]
         if version.state == AVAILABLE:
-            more = "What was loaded before is served on."
+            more = "What was loaded before remains in service."
         else:
             version.state, version.error = END, error
-            more = "It is tried again while it is there."
+            more = "It is retried as long as its folder exists."
         if error.message != folder.told:
             reason = error.message.rstrip(".")
             logging.warning("Can't serve version %d of %s: %s. %s", number, name, reason, more)

@@ -98,7 +98,9 @@ class RestHandlers:
                     return await run(spec, await self._body(request, reservation))
 
         elif method == "POST" and (verb or "").lower() == "regress":
-            raise ServingError("UNIMPLEMENTED", "The models are classifiers: Regress is not there.")
+            raise ServingError(
+                "UNIMPLEMENTED", "The models are classifiers: Regress is not supported."
+            )
         elif method == "GET" and not verb:
             label = "GetModelMetadata" if wants_metadata else "GetModelStatus"
 
@@ -176,7 +178,9 @@ async def _continue(request: web.BaseRequest) -> None:
     if expected is None or request.version < HttpVersion11:
         return
     if expected.strip().lower() != "100-continue":
-        raise ServingError("INVALID_ARGUMENT", "The header Expect can't be met.", 417)
+        raise ServingError(
+            "INVALID_ARGUMENT", "The only Expect header supported is 100-continue.", 417
+        )
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # The answer itself has not begun.
 

@@ -147,9 +147,9 @@ class Signature:
         sequences, lengths = inputs[name], inputs["lengths"]
         least, steps = 0 if self.name == _SEGMENTS else 1, sequences.shape[1]
         if lengths.min() < least:
-            raise invalid(f"A length is less than {least}, the least there may be.")
+            raise invalid(f"A length is {lengths.min()} and must be at least {least}.")
         if lengths.max() > steps:
-            raise invalid("A length is more than the number of steps given.")
+            raise invalid(f"A length is {lengths.max()}, more than the steps given, {steps}.")
         if lengths.min() < steps:
             # It does not matter, whatever it is; NaN would be refused.
             sequences = sequences.copy()
@@ -200,7 +200,7 @@ def check_examples(contents: Iterable[bytes], info: DatasetInfo | None) -> None:
         info: What the model reads; None: not known, and only NaN is looked for.
 
     Raises:
-        ServingError: It is no tf.Example, a feature has the wrong type, holds NaN or an infinite
+        ServingError: It is not a tf.Example, a feature has the wrong type, holds NaN or an infinite
             value, or does not have the length that the model was made for.
     """
     kinds = {}
@@ -211,7 +211,7 @@ def check_examples(contents: Iterable[bytes], info: DatasetInfo | None) -> None:
         try:
             features = example_pb2.Example.FromString(content).features.feature
         except DecodeError as error:
-            raise invalid("Could not parse example input: it is no tf.Example.") from error
+            raise invalid("Could not parse example input: it is not a tf.Example.") from error
         for name in features if info is None else kinds:
             if name not in features:
                 continue  # The graph says what it needs.
@@ -237,4 +237,5 @@ def _check_count(values: int, info: DatasetInfo) -> None:
 
 
 def _wrong_length(steps: int, wanted: int) -> ServingError:
-    return invalid(f"A sequence has {steps} steps where the classifier reads {wanted}.")
+    plural = "" if steps == 1 else "s"
+    return invalid(f"A sequence has {steps} step{plural} where the classifier reads {wanted}.")

@@ -36,7 +36,8 @@ def test_versions_count_up(tmp_path):
     assert make(base).name == "1"
     assert make(base).name == "2"
     assert make(base, 10).name == "10"
-    (base / "notes").mkdir()
+    for name in ("notes", "\u0663\u0663", "\u00b2"):  # Arabic digits, a superscript.
+        (base / name).mkdir()
     (base / "99").write_text("no version")
     assert make(base).name == "11"
     assert staging.versions(base) == [1, 2, 10, 11]

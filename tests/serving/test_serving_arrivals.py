@@ -393,7 +393,7 @@ def test_a_wrong_replacement_does_not_stop_what_is_served(watch, sources, caplog
     assert (served.states, served.answer()) == ({1: "AVAILABLE"}, 1)
     (told,) = caplog.messages
     assert "saved_model.pb" in told
-    assert "served on" in told
+    assert "remains in service" in told
 
 
 def test_the_version_before_serves_where_the_newest_is_not_whole_at_the_start(watch, sources):

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import requests
@@ -23,15 +24,27 @@ CONFIGS = {
 }
 
 
+def loads_of(page, folder):
+    """How often a version could not be loaded, in what Prometheus reads."""
+    pattern = rf'load_attempt_count{{model_path="{re.escape(str(folder))}",status="fail"}} (\S+)'
+    return sum(map(float, re.findall(pattern, page)))
+
+
 def test_serves_until_it_is_told_to_stop(base_paths, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "1").symlink_to(base_paths["images"][0] / "1")
     for name, text in CONFIGS.items():
-        (tmp_path / name).write_text(text.format(base=base_paths["images"][0]))
+        (tmp_path / name).write_text(text.format(base=base))
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "t2aux", "serve", "--port=0", "--rest_api_port=0"),
             f"--model_config_file={tmp_path / 'models'}",
             f"--batching_parameters_file={tmp_path / 'batching'}",
             f"--monitoring_config_file={tmp_path / 'monitoring'}",
+            "--file_system_poll_wait_seconds=0.05",
+            "--load_retry_interval_micros=10000",
+            "--max_num_load_retries=2",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -53,6 +66,17 @@ def test_serves_until_it_is_told_to_stop(base_paths, tmp_path):
         assert "Task size 5 is larger than maximum batch size 4" in refused.json()["error"]
         page = requests.get(f"{url}/metrics", timeout=60).text
         assert "padding_size_count" in page
+        # A version that can't be loaded: once, and twice more, 10 ms apart instead of 1 s and 2 s.
+        (base / "2").mkdir()
+        (base / "2" / "saved_model.pb").write_bytes(b"nonsense")
+        begin = time.monotonic()
+        while loads_of(page, base / "2") < 3:
+            assert time.monotonic() < begin + 60
+            time.sleep(0.05)
+            page = requests.get(f"{url}/metrics", timeout=60).text
+        time.sleep(1)
+        assert loads_of(requests.get(f"{url}/metrics", timeout=60).text, base / "2") == 3
+        assert requests.get(model, timeout=60).status_code == 200
         # A second server must not share the port in silence.
         port = url.rsplit(":", 1)[1]
         second = t2aux(
@@ -121,6 +145,8 @@ def test_serves_over_ipv6(base_paths):
         ([], "Give either --model_base_path or --model_config_file"),
         (["--model_config_file=nowhere"], "Can't read nowhere: No such file"),
         (["--model_base_path=x", "--port=70000"], "--port"),
+        (["--model_base_path=x", "--load_retry_interval_micros=-1"], "load_retry_interval_micros"),
+        (["--model_base_path=x", "--max_num_load_retries=-1"], "max_num_load_retries"),
     ],
 )
 def test_mistakes_on_the_command_line(flags, part):
@@ -130,10 +156,13 @@ def test_mistakes_on_the_command_line(flags, part):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("nonsense {", "is no ModelServerConfig in protobuf's text format"),
+        ("nonsense {", "is not a valid ModelServerConfig in protobuf's text format"),
         ("", "must have a model_config_list"),
         ('model_config_list { config { name: "x" } }', "must have a model_config_list"),
-        ('model_config_list { config { name: "x" base_path: "y" } } more: 1', "no ModelServer"),
+        (
+            'model_config_list { config { name: "x" base_path: "y" } } more: 1',
+            "not a valid ModelServer",
+        ),
     ],
 )
 def test_mistakes_in_model_config_files(tmp_path, text, part):
@@ -147,7 +176,7 @@ def test_mistakes_in_model_config_files(tmp_path, text, part):
     [
         ("max_batch_size { value: 4 } allowed_batch_sizes: 8", "must be max_batch_size, 4"),
         ("num_batch_threads { value: 0 }", "num_batch_threads is 0"),
-        ("max_batch_size: 3", "is no BatchingParameters"),
+        ("max_batch_size: 3", "is not a valid BatchingParameters"),
         ("max_batch_sizes { value: 4 }", 'no field named "max_batch_sizes"'),
     ],
 )

@@ -58,6 +58,8 @@ MALFORMED = {
     + TEN
     + b"\r\n"
     + gzip.compress(BODY)[:10],
+    "Brotli": POST + b"Content-Encoding: br\r\n" + TEN + b"0123456789",
+    "Zstandard": POST + b"Content-Encoding: zstd\r\n" + TEN + b"0123456789",
     "more than its length": POST + b"Content-Length: 2\r\n\r\n{}{}GARBAGE\r\n\r\n",
 }
 
@@ -71,6 +73,42 @@ def test_malformed_requests(server, name, caplog):
     assert 10 < len(answer["error"]) < 400
     assert not caplog.records
     assert server.get("/v1/models/images")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("Brotli", "Content-Encoding"),
+        ("Zstandard", "Content-Encoding"),
+        ("a large header", "longer than 8190 bytes"),
+        ("a long path", "longer than 8190 bytes"),
+    ],
+)
+def test_malformed_requests_are_explained_to_the_client(server, name, part):
+    """Not what to install on the server, and not Python's form of what was sent."""
+    error = sent(server, MALFORMED[name])[1]["error"]
+    assert part in error
+    assert "install" not in error
+    assert "b'" not in error
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b'{"instances": [' + b"9" * 5000 + b"]}", "thousands of digits"),
+        (b'{"instances": ' + b"[" * 100_000, "nested too deeply"),
+        (b'{"instances": ' + b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"instances": ["\xe9"]}', "codec can't decode byte 0xe9"),
+        (b"", "Expecting value"),
+    ],
+)
+def test_bodies_that_are_not_json_are_explained_to_the_client(server, content, part):
+    for verb in ("predict", "classify"):
+        status, answer = server.post(f"images:{verb}", content)
+        assert (status, set(answer)) == (400, {"error"})
+        assert "JSON Parse error" in answer["error"]
+        assert part in answer["error"]
+        assert "sys." not in answer["error"]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_lengths_are_checked_and_what_is_behind_them_is_cleared():
     inputs["inputs"][1, 1] = np.nan
     with pytest.raises(ServingError, match="NaN"):
         SIGNATURE.check(inputs)
-    for lengths, part in (([0, 1], "less than 1"), ([1, 4], "more than the number of steps")):
+    for lengths, part in (([0, 1], "at least 1"), ([1, 4], "more than the steps given")):
         with pytest.raises(ServingError, match=part):
             SIGNATURE.check({**inputs, "lengths": np.array(lengths, np.int32)})
 
@@ -191,7 +191,12 @@ def test_hostile_messages_get_one_answer_and_the_server_lives(tmp_path):
         reload = model_management_pb2.ReloadConfigRequest()
         for call, request, code, part in (
             (predictions.Predict, bomb, "INVALID_ARGUMENT", "bytes allowed"),
-            (raw, b"\xff\xff\xff\x01no message", "INVALID_ARGUMENT", "no protobuf message"),
+            (
+                raw,
+                b"\xff\xff\xff\x01no message",
+                "INVALID_ARGUMENT",
+                "not a valid protobuf message",
+            ),
             (predictions.Regress, regression_pb2.RegressionRequest(), "UNIMPLEMENTED", "Classify"),
             (models.HandleReloadConfigRequest, reload, "UNIMPLEMENTED", "configuration"),
         ):

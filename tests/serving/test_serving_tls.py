@@ -225,7 +225,7 @@ def test_configurations_that_are_wrong_are_told(authority, tmp_path):
         ('server_key: "server.key" server_cert: "server.crt"', "content of a PEM file"),
         (config_text(certificate, other), "they are no pair"),
         (config_text(certificate, key, client_verify=True), "no custom_ca"),
-        (config_text(certificate, key) + "\nsomething: 1", "is no SSLConfig"),
+        (config_text(certificate, key) + "\nsomething: 1", "is not a valid SSLConfig"),
     ):
         path = tmp_path / "ssl.config"
         path.write_text(text)

@@ -98,8 +98,8 @@ def test_numbers_of_predict(server, row, part):
         (2**31, "int32's range"),
         (-(2**63), "int32's range"),
         (10**30, "out of range"),
-        (0, "less than 1"),
-        (-16, "less than 1"),
+        (0, "at least 1"),
+        (-16, "at least 1"),
         (15, "15 steps where the classifier reads 16"),
     ],
 )
@@ -124,7 +124,9 @@ def test_a_length_that_the_model_was_not_made_for(server, kind, steps):
     for status, answer in answers:
         assert status == (200 if right else 400), answer
         if not right:
-            assert f"{steps} steps where the classifier reads 16" in answer["error"]
+            assert (
+                f"{steps} step{'s' * (steps > 1)} where the classifier reads 16" in answer["error"]
+            )
     status, answer = server.post(f"{kind}:predict", segment([step] * steps, steps))
     assert status == (400 if kind == "images" and steps > 16 else 200), answer
 

@@ -33,6 +33,15 @@ def other(tmp_path_factory):
     return path
 
 
+def test_folders_with_numbers_in_0_to_9_are_versions(tmp_path):
+    names = ("0", "007", "12", "1.5", "-3", "+4", "v5", "6.tmp", ".8", "1e3", "\u0663", "\u00b2")
+    for name in (*names, "9" * 19):
+        (tmp_path / name).mkdir()
+    (tmp_path / "13").write_text("a file")
+    folders = ModelConfig("m", tmp_path).folders()
+    assert {number: path.name for number, path in folders.items()} == {0: "0", 7: "007", 12: "12"}
+
+
 def wait_for(condition):
     end = time.monotonic() + 60
     while not condition():
