@@ -117,8 +117,8 @@ def _show(name: str) -> None:
         test = load("test", name=name, info=train.info)
     splits = {"train": train, "test": test}
     print(summarise(splits))
-    if told := notes(splits):
-        print("\n" + "\n".join(f"Note: {note}" for note in told))
+    if found := notes(splits):
+        print("\n" + "\n".join(f"Note: {note}" for note in found))
     if _PICTURE.value:
         draw_sequences(train, _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")

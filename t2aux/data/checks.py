@@ -235,6 +235,24 @@ def repeated(train: np.ndarray, test: np.ndarray) -> list[str]:
     ]
 
 
+def contradictory(sequences: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Returns a note if many training sequences are there with another class, too.
+
+    Args:
+        sequences: A number for each training sequence that is the same for the same sequence.
+        labels: Their classes, int [N].
+    """
+    _, places = np.unique(sequences, return_inverse=True)
+    pairs = np.unique(np.stack([places, labels]), axis=1)
+    count = int((np.bincount(pairs[0]) > 1)[places].sum())
+    if 10 * count <= len(labels):
+        return []
+    return [
+        f"{count:,} of the {len(labels):,} training sequences ({100 * count / len(labels):.0f} %) "
+        "are there with another class, too: check where the classes are read from."
+    ]
+
+
 def look_alike_key(name: str) -> str:
     """Returns what is the same for names that differ in case, spaces, Unicode form or digits.
 

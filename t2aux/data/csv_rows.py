@@ -60,6 +60,8 @@ _SIGNATURES = (
 )
 # Single and typographic quotes, which are not CSV's.
 _OTHER_QUOTES = re.compile(r"\s*(?:'[^',]+'|‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*,")
+_FASTTEXT = "__label__"
+_NUMBERS = re.compile(r"[-+\d.eE,; ]+")
 _SEPARATOR_LINE = ["sep=", ""]  # What Excel needs as a first line to open a file with commas.
 # A byte order mark within concatenated files, and other marks that nobody sees.
 _INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
@@ -103,6 +105,7 @@ class Layout:
         self._path = path
         self._columns: set[int] = set()
         self._filled = 0
+        self._is_numbers = True
         self.header: list[str] | None = None
         self.blank_rows = 0
         self.repeated_headers = 0
@@ -114,6 +117,7 @@ class Layout:
         columns, filled = row.columns
         self._columns.add(columns)
         self._filled = max(self._filled, filled)
+        self._is_numbers = self._is_numbers and bool(_NUMBERS.fullmatch(row.text))
 
     def notes(self) -> tuple[str, ...]:
         """Returns what was skipped or guessed, a sentence each."""
@@ -136,6 +140,11 @@ class Layout:
             notes.append(
                 f"{name}: the rows have {varying} columns, and all but the first are joined by a "
                 f"space to one text{lost}: put a text that has commas of its own in quotes."
+            )
+        if self._is_numbers and self._filled:
+            notes.append(
+                f"{name}: the texts hold nothing but numbers, and are read as characters: "
+                "sequences of numbers belong into .npz files (--gin_file=datasets/npz)."
             )
         others = [cell for cell in (self.header or [])[1:] if not _is_text_column(cell)]
         if others:
@@ -168,6 +177,15 @@ def check_start(path: pathlib.Path, options: Options) -> None:
     rows = _sample_rows(start.decode("utf-8-sig", "replace"))
     if len(rows) > 1 and len(start) == _SAMPLE_BYTES:
         rows.pop()  # Its end is missing.
+    if start.lstrip().startswith((b'{"', b"[{")):
+        raise UserError(f"{path} is JSON: save the table as CSV in UTF-8.")
+    if len(rows) > 1 and all(row.startswith(_FASTTEXT) for row in rows):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path} is in fastText's format: save the file with the class and a comma before each "
+            f"text, without {_FASTTEXT}",
+        )
     _check_quotes(path, rows, options)
     ends = [match[1] for match in map(_FIRST_FIELD.match, rows) if match]
     others = [end for end in ends if end != ","]

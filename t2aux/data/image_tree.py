@@ -246,7 +246,7 @@ class _Arranged:
         if outside := self._listing.outside:
             name, target = outside[0]
             self._notes.append(
-                f"Read {plural(len(outside), 'symbolic link')} to other folders, such as "
+                f"Read {plural(len(outside), 'symbolic link')} out of the folder, such as "
                 f"{shown(name)} to {shown(target)}."
             )
 

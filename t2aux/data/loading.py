@@ -81,7 +81,8 @@ def load(
             (all training examples are of one class), "class_per_example" (more than half as many
             classes as training examples, and at least 4), "first_row" (the first row of a table is
             an example, not a header), "missing_labels" (a class named "nan", "None", ... or
-            without a name), "separator" (a table seems to have another separator than commas).
+            without a name), "separator" (a table seems to have another separator than commas, or
+            other quotes than CSV's).
         info: The description of the data that a classifier was trained on. The data is then
             prepared as it says (side, border, grey, permutation, tokens, vocabulary, classes)
             rather than by the arguments above, and must agree with it; images of another size are

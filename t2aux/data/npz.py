@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 
 from t2aux.data import checks
-from t2aux.data.table import Options, Table, find_file, require_data_dir, subset
+from t2aux.data.table import Options, Table, class_key, find_file, require_data_dir, subset
 from t2aux.errors import UserError
 from t2aux_ondevice.arrays import read_npz
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -39,19 +39,18 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
     inputs = arrays["inputs"]
     if options.info is not None:
         channels, length = options.info.channels, options.info.length
-        # `load` compares them with the classifier's.
-        classes = _own_classes(path, arrays) or options.info.classes
+        classes = options.info.classes
+        train = arrays
+        if "classes" not in arrays and (folder / "train.npz").is_file():
+            train = read_npz(folder / "train.npz", ("classes",))
+        _check_same_classes(train, path if train is arrays else folder / "train.npz", classes)
     else:
         train = arrays
         if split != "train":
             train = _read_arrays(find_file(folder, ["train.npz"], "npz"))
         classes, channels = _classes(train, folder / "train.npz"), train["inputs"].shape[2]
         length = None if "lengths" in train else train["inputs"].shape[1]
-        if "classes" in arrays and _names(arrays["classes"], path) != classes:
-            raise UserError(
-                f"{path}: classes names other classes than {folder / 'train.npz'}, or in another "
-                "order: save the same names in both files, and number the labels by them."
-            )
+        _check_same_classes(arrays, path, classes)
     labels, lengths = _check_labels(arrays["labels"], classes, path), arrays.get("lengths")
     if inputs.shape[2] != channels:
         raise UserError(
@@ -163,12 +162,19 @@ def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...
     return _names(names, path)
 
 
-def _own_classes(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> tuple[str, ...] | None:
-    """Returns the classes that a file names, or else the train.npz beside it; None if neither."""
-    train = path.with_name("train.npz")
-    if "classes" not in arrays and train.is_file():
-        path, arrays = train, read_npz(train, ("classes",))
-    return _names(arrays["classes"], path) if "classes" in arrays else None
+def _check_same_classes(
+    arrays: dict[str, np.ndarray], path: pathlib.Path, classes: tuple[str, ...]
+) -> None:
+    """Raises UserError if a file names other classes than those of the training, or reordered."""
+    if "classes" not in arrays:
+        return
+    names = _names(arrays["classes"], path)
+    if tuple(map(class_key, names)) != tuple(map(class_key, classes)):
+        raise UserError(
+            f"{path}: classes names {checks.listing(map(repr, names))}, and the training data "
+            f"{checks.listing(map(repr, classes))}: save the same names in the same order, and "
+            "number the labels by them."
+        )
 
 
 def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:

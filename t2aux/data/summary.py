@@ -55,7 +55,8 @@ def summarise(splits: Mapping[str, Split]) -> str:
     if info.tokens == "characters":
         unknown = (_share_of_unknown(split) for split in splits.values())
         rows.append(("unknown characters, %", *(f"{100 * share:.2f}" for share in unknown)))
-    rows.append((f"{info.num_classes} classes", *("" for _ in splits)))
+    ending = "class" if info.num_classes == 1 else "classes"
+    rows.append((f"{info.num_classes} {ending}", *("" for _ in splits)))
     rows += [
         (f"  {name}", *(f"{count[label]:,}" for count in counts))
         for label, name in enumerate(info.classes)
@@ -105,6 +106,9 @@ def notes(splits: Mapping[str, Split]) -> list[str]:
         splits: "train" and "test", or one of them.
     """
     found = [note for split in splits.values() for note in split.notes]
+    if "train" in splits:
+        train = splits["train"]
+        found += checks.contradictory(train.fingerprints(), train.labels)
     if {"train", "test"} <= splits.keys():
         found += checks.repeated(splits["train"].fingerprints(), splits["test"].fingerprints())
     return list(dict.fromkeys(found))

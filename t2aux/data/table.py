@@ -379,7 +379,7 @@ def misnamed(path: str | os.PathLike[str]) -> str | None:
     found = next((what for signature, what in packings if beginning.startswith(signature)), None)
     if found is not None and suffix not in found[1]:
         packing, suffixes = found
-        how = f"give its name the ending {suffixes[0]}" if suffixes else "unpack it"
+        how = f"add {suffixes[0]} to its name, or unpack it" if suffixes else "unpack it"
         return f"is {packing}, which its name does not say: {how}"
     named = next((packing for _, (packing, suffixes) in packings if suffix in suffixes), None)
     if found is None and named is not None:

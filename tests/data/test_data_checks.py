@@ -247,7 +247,7 @@ def test_errors_name_what_allows_them(tmp_path):
     parameter = "load.allow = ['one_class']"
     assert_one_sentence(done, "one class", f'--gin_param="{parameter}"')
     done = t2aux("data", "csv", f"--data_dir={tmp_path}", f"--gin_param={parameter}")
-    assert "1 classes" in done.stdout
+    assert "1 class\n" in done.stdout
 
 
 def test_shards_keep_what_was_found(tmp_path):
@@ -289,3 +289,12 @@ def test_shards_pass_the_check(tmp_path):
 def test_listings_are_short():
     assert checks.listing(map(str, range(7))) == "0, 1, 2, 3, 4 and 2 more"
     assert checks.listing(["a"]) == "a"
+
+
+def test_sequences_of_several_classes_are_noted():
+    sequences = np.array([1, 1, 2, 2, 3, 4, 4, 5, 6, 7], np.uint64)
+    labels = np.array([0, 1, 2, 2, 0, 1, 0, 1, 1, 1], np.int32)
+    (note,) = checks.contradictory(sequences, labels)
+    assert "4 of the 10" in note
+    assert not checks.contradictory(sequences, labels * 0)
+    assert not checks.contradictory(np.arange(10, dtype=np.uint64), labels)

@@ -294,3 +294,22 @@ def test_a_class_that_may_stand_for_missing_labels_is_noted(tmp_path):
     assert any("'?'" in note for note in read(tmp_path, csv_of(rows)).notes)
     rows = [("+-"[number % 2], text) for number, (_, text) in enumerate(ROWS)]
     assert not any("missing" in note for note in read(tmp_path, csv_of(rows)).notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"label": "1", "text": "x"}\n', "JSON"),
+        ('[{"label": "1",\n"text": "x"}]', "JSON"),
+        ("__label__1 The, river\n__label__2 The, mayor\n" * 9, "fastText.*separator"),
+    ],
+)
+def test_other_formats_are_named(tmp_path, content, message):
+    with pytest.raises(UserError, match=rf"train\.csv is .*{message}"):
+        read(tmp_path, content)
+
+
+def test_tables_of_numbers_are_noted(tmp_path):
+    rows = [(str(number % 2), f"{number / 7}", f"-{number}e-3") for number in range(12)]
+    assert any("npz" in note for note in read(tmp_path, csv_of(rows)).notes)
+    assert not any("npz" in note for note in read(tmp_path, csv_of(ROWS)).notes)

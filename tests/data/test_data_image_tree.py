@@ -357,7 +357,7 @@ def test_links_out_of_the_tree_are_noted(tmp_path):
     os.symlink("../../test/cat", tmp_path / "train" / "cat" / "more")
     os.symlink("../../test/dog/8.png", tmp_path / "train" / "dog" / "8.png")
     _, notes = found(tmp_path)
-    assert "2 symbolic links to other folders" in notes
+    assert "2 symbolic links out of the folder" in notes
     assert "test/cat" in notes
 
 

@@ -85,7 +85,7 @@ def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
     """
     what = _SUFFIXES.get(path.suffix.lower())
     if what == _TABLE:
-        raise _table(info, str(path))
+        raise _table(info, f"{path} is")
     if what == _ARCHIVE:
         raise UserError(f"{path} is an archive or compressed: unpack it and give the files in it.")
     if what == _ARRAYS:
@@ -140,16 +140,16 @@ def decode_text(info: DatasetInfo, content: bytes, path: pathlib.Path) -> str:
     if "\0" in text:
         raise UserError(f"{path} is not a text in UTF-8 (it holds NUL bytes): convert it.")
     if _is_table(text[:_MOST_LOOKED_AT]):
-        raise _table(info, f"{path} looks like a table; if it is not, give its text as --text: it")
+        raise _table(info, f"{path} looks like", ", and a single text of this form as --text")
     # Editors end a file with a line break that is no part of the text.
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _table(info: DatasetInfo, name: str) -> UserError:
+def _table(info: DatasetInfo, name: str, otherwise: str = "") -> UserError:
     return UserError(
-        f"{name} is a table of many inputs, which are classified one by one: give "
-        f"{_ONE_BY_ONE[info.kind]} (for the accuracy on a table with labels, `t2aux evaluate "
-        "--data_dir`)."
+        f"{name} a table of many inputs, which are classified one by one: give "
+        f"{_ONE_BY_ONE[info.kind]}{otherwise} (for the accuracy on a table with labels, `t2aux "
+        "evaluate --data_dir`)."
     )
 
 
