@@ -13,7 +13,7 @@
 namespace t2aux {
 namespace {
 
-constexpr char kMending[] = ": copy it anew from the export, or export again.";
+constexpr char kMending[] = ": copy it again from the export, or export again.";
 constexpr char kMetadata[] = "metadata.json";
 constexpr char kWhole[] =
     "The file is for whole sequences: give classifier_stream.tflite of the export.";
@@ -317,7 +317,7 @@ Status Classifier::Model::Check(const std::vector<T>& values, const State* state
       if (!std::isfinite(values[i])) {
         return Status::Error("The sequence holds NaN or an infinite value at step " +
                              std::to_string(before + static_cast<int64_t>(i / channels)) +
-                             " (counted from 0): mend the data.");
+                             " (counted from 0): correct the data.");
       }
     } else if (values[i] < 0) {
       return Status::Error("The sequence holds the id " + std::to_string(values[i]) + " at step " +

@@ -135,7 +135,7 @@ class DatasetInfo:
             try:
                 encoded = text.encode("utf-8", "surrogateescape")
             except UnicodeEncodeError as error:
-                raise UserError(f"The text is not valid Unicode ({error}): mend it.") from error
+                raise UserError(f"The text is not valid Unicode ({error}): correct it.") from error
             ids = np.frombuffer(encoded, np.uint8).astype(np.int32)
         else:
             ids = self._id_of_code_point[code_points(text)]
@@ -190,7 +190,7 @@ class DatasetInfo:
         if not finite.all():
             raise UserError(
                 f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} "
-                "(counted from 0): mend the data."
+                "(counted from 0): correct the data."
             )
         return array
 

@@ -68,7 +68,7 @@ def check_steps(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
         if not finite.all():
             raise UserError(
                 f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} "
-                "(counted from 0): mend the data."
+                "(counted from 0): correct the data."
             )
     return sequence
 
