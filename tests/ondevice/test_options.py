@@ -131,6 +131,8 @@ def test_the_cpp_example_takes_options_anywhere(classify, export, tmp_path):
         (["m", "--evry"], ["no option --evry", "--every"]),
         (["--nonsense", "m"], ["no option --nonsense", "--help"]),
         (["-x", "m"], ["no option -x", "--help"]),
+        (["--every=yes", "m"], ["--every", "no value"]),
+        (["m", "--help=1"], ["--help", "no value"]),
         (["m", "x", "y"], ["y"]),
     ],
 )
@@ -145,7 +147,7 @@ def test_wrong_options_of_the_cpp_example_are_told(classify, arguments, parts):
 
 
 def test_the_cpp_example_says_what_it_takes(classify):
-    for arguments in (["--help"], ["m", "--help"]):
+    for arguments in (["--help"], ["m", "--help"], ["-h"]):
         done = run(classify, *arguments)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"--segment=N" in done.stdout

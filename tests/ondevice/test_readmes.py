@@ -73,6 +73,9 @@ ELSEWHERE = {
             ),
             "tests/serving/test_serving_tls.py",
         ),
+        "curl localhost:8501/v1/models/classifier:predict -d @-": (
+            "tests/serving/test_serving_images.py"
+        ),
         **dict.fromkeys(
             (
                 "t2aux export --model_dir=runs/quick --export_dir=exports/digits",

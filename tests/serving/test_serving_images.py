@@ -3,6 +3,10 @@
 import base64
 import concurrent.futures
 import io
+import json
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from t2aux.export.runtimes import CheckpointClassifier
 from t2aux_ondevice.images import read_image
+from tests.cli_helpers import ROOT
 from tests.serving.conftest import INFOS
 
 RNG = np.random.default_rng(0)
@@ -40,6 +45,21 @@ def wanted(classifiers):
 
 def post(server, **body):
     return server.post("images:predict", {"signature_name": "serving_image", **body})
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="There is no curl.")
+def test_the_command_of_the_readme_on_deploying(server, wanted, tmp_path):
+    readme = (ROOT / "export" / "deploy" / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^```\n(\(printf .*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    shown = "localhost:8501/v1/models/classifier"
+    assert shown in command
+    command = command.replace(shown, f"{server.url}/v1/models/images")
+    (tmp_path / "digit.png").write_bytes(FILES[0])
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    (answer,) = json.loads(done.stdout)["predictions"]
+    np.testing.assert_allclose(answer["probabilities"], wanted[0], rtol=0, atol=1e-5)
 
 
 def test_rest(server, wanted):

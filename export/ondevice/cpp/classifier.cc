@@ -13,7 +13,7 @@
 namespace t2aux {
 namespace {
 
-constexpr char kMending[] = ": copy it anew from the export, or export again.";
+constexpr char kMending[] = ": copy it again from the export, or export again.";
 constexpr char kMetadata[] = "metadata.json";
 constexpr char kWhole[] =
     "The file is for whole sequences: give classifier_stream.tflite of the export.";

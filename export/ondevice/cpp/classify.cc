@@ -127,6 +127,9 @@ class Values {
     int c;
     do {
       c = std::getc(file_);
+      // Of a table with an empty cell; without it, all later values would take another's place.
+      if (c == ',' && wants_value_) return Missing();
+      if (c == ',' || c == '\n') wants_value_ = true;
     } while (Separates(c));
     for (; c != EOF && !Separates(c); c = std::getc(file_)) {
       if (size == kLongestNumber) return NoNumber(std::string(text, size) + "...");
@@ -134,6 +137,7 @@ class Values {
     }
     *there = size > 0;
     if (!*there) return Status();
+    wants_value_ = c == ',' || c == '\n';
     text[size] = '\0';
     char* end;
     if constexpr (std::is_integral_v<T>) {
@@ -152,12 +156,18 @@ class Values {
     return Status();
   }
 
+  Status Missing() const {
+    return Status::Error(std::string("The input holds a comma without ") +
+                         (std::is_integral_v<T> ? "an id" : "a number") +
+                         " before it: fill in the missing value.");
+  }
+
   Status NoNumber(const std::string& text) const {
     std::string shown;
     for (unsigned char c : text) shown += c >= ' ' && c < 127 ? static_cast<char>(c) : '?';
     return Status::Error("The input holds \"" + shown + "\" where " +
                          (std::is_integral_v<T> ? "an id" : "a number") +
-                         " belongs: mend it, or tell what it is by --input.");
+                         " belongs: correct it, or name its format by --input.");
   }
 
   // One value of binary input.
@@ -188,6 +198,8 @@ class Values {
   Text text_;
   // Values until the sequence is cut.
   size_t left_ = SIZE_MAX;
+  // Whether a value must come before the next comma: at the beginning of a line, and after a comma.
+  bool wants_value_ = true;
 };
 
 Status Print(int64_t steps, const std::vector<float>& probabilities) {
@@ -277,7 +289,7 @@ Status Run(const Options& options, FILE* notes) {
   if (classifier->reads_ids() && options.format == Format::kBytes &&
       preprocessing.tokens == Preprocessing::Tokens::kNone) {
     return Status::Error("The metadata.json beside " + options.model +
-                         " does not say how a text becomes ids: copy it anew from the export, or "
+                         " does not say how a text becomes ids: copy it again from the export, or "
                          "give the ids.");
   }
   if (classifier->reads_ids() && options.format == Format::kBytes && IsNoText(options.input)) {
@@ -382,8 +394,10 @@ Status Parse(int count, char** arguments, Options* options) {
       options->every = true;
     } else if (argument == "--verbose") {
       options->verbose = true;
-    } else if (argument == "--help") {
+    } else if (argument == "--help" || argument == "-h") {
       options->help = true;
+    } else if (name == "--every" || name == "--verbose" || name == "--help") {
+      return Status::Error(name + " takes no value: write it without =.");
     } else {
       return UnknownOption(name);
     }

@@ -219,7 +219,7 @@ Status ReadPreprocessing(const std::string& path, const std::string& content,
   });
   if (!whole || !json.AtEnd()) {
     return Status::Error(path +
-                         " is damaged: it is no JSON with an export's entries; copy it anew "
+                         " is damaged: it is no JSON with an export's entries; copy it again "
                          "from the export.");
   }
   const bool characters = entries.tokens == U"characters";
@@ -234,7 +234,7 @@ Status ReadPreprocessing(const std::string& path, const std::string& content,
   if (!fits) {
     return Status::Error(path +
                          " is damaged in its entry `preprocessing`: its tokens and its "
-                         "vocabulary don't agree; copy it anew from the export.");
+                         "vocabulary don't agree; copy it again from the export.");
   }
   using Tokens = Preprocessing::Tokens;
   preprocessing->tokens = characters               ? Tokens::kCharacters

@@ -41,7 +41,7 @@ STREAM = file_name(STREAM_FORM)
 # "TFL3" is the identifier of TensorFlow Lite's flatbuffers, at byte 4.
 _IDENTIFIER = b"TFL3"
 _VARIANT = re.compile(r"[a-z0-9_]{1,40}")
-_MENDING = "copy it anew from the export, or export again."
+_MENDING = "copy it again from the export, or export again."
 _INPUTS = {
     WHOLE_FORM: {"inputs"},
     STREAM_FORM: {"segment", "h", "c"},
