@@ -242,7 +242,7 @@ ROW = [[0.5]] * 16
         ("images:predict", {"instances": [{"nonsense": 1}]}, 400, "named input: nonsense"),
         ("images:predict", {"signature_name": 3, "inputs": {}}, 400, "signature_name"),
         ("images:predict", {"signature_name": "no", "inputs": {}}, 400, '"no" not found'),
-        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [17]}}, 400, "A length is more"),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [17]}}, 400, "A length is 17"),
         (
             "images:predict",
             {"inputs": {"inputs": [ROW], "lengths": [1.5]}},
