@@ -25,6 +25,7 @@ from gin import config_parser
 
 import t2aux
 from t2aux.config_order import Order
+from t2aux.config_scopes import PARAM, Scopes
 from t2aux.errors import UserError, nearest
 from t2aux_ondevice import files, paths
 
@@ -71,7 +72,7 @@ def parse(
     Raises:
         UserError: A file is missing; a statement can't be read; the name of a configurable, a
             parameter or a macro is unknown; a value is of the wrong type, or required and not set;
-            a whole configuration undoes a bundled file that is named before it.
+            a whole configuration undoes a file that is named before it.
     """
     gin.clear_config()
     with gin.unlock_config():
@@ -82,8 +83,11 @@ def parse(
         for param in gin_params:
             # A path in it may not be UTF-8; inside of quotes an escape means the same.
             text = param.encode("utf-8", "backslashreplace").decode()
-            parser.parse_text(io.StringIO(text), f"--gin_param={param!r}")
+            if not text.strip():
+                raise UserError("--gin_param is empty: write --gin_param='NAME = VALUE'.")
+            parser.parse_text(io.StringIO(text), f"{PARAM}{param!r}")
         parser.check_macros()
+        parser.scopes.check()
         _check_values()
         _check_calls()
         drop_unused_macros()
@@ -113,6 +117,7 @@ class _Parser:
         self._delegate = gin_config.ParserDelegate(skip_unknown=False)
         self._defined: dict[str, str] = {}
         self._used: dict[str, str] = {}
+        self.scopes = Scopes()
         self._open: list[pathlib.Path] = []
         self._read: list[pathlib.Path] = []
 
@@ -176,8 +181,10 @@ class _Parser:
                     else (error.args[0], error.args[1][0])
                 )
                 place = f"{where}, line {at}" if path else where
+                # gin puts Python's own words first, which name an object of the parser's.
+                why = re.sub(r".*(?=Failed to parse token)", "", " ".join(why.split()))
                 raise UserError(
-                    f"Can't read the setting in {place}: {' '.join(why.split()).rstrip('.')}. "
+                    f"Can't read the setting in {place}: {why.rstrip('.')}. "
                     "Write NAME = VALUE or configurable.parameter = VALUE, texts in quotes."
                 ) from error
             except ValueError as error:
@@ -207,6 +214,8 @@ class _Parser:
         for reference in gin_config.iterate_references({"": statement.value}):
             if _is_macro(reference):
                 self._used.setdefault(_macro_name(reference), place)
+            else:
+                self.scopes.name(reference.scoped_selector)
         scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
         _check_depth(statement.value, place)
         if not parameter:
@@ -226,6 +235,7 @@ class _Parser:
                 f"{selector} has no parameter {parameter!r} ({place})"
                 f"{_nearest(parameter, names, ': it has ' + ', '.join(sorted(names)))}"
             )
+        self.scopes.set(scope, place)
         gin.bind_parameter((scope, selector, parameter), statement.value)
 
     def check_macros(self) -> None:

@@ -13,7 +13,7 @@ _Bindings = dict[tuple[str, str, str], str]
 
 
 class Order:
-    """Notices a whole configuration that undoes a bundled file named before it.
+    """Notices a whole configuration that undoes a file named before it.
 
     Whole is what includes base.gin, which sets everything that another whole file or a file of
     models/, cores/ or training/ may have changed.
@@ -37,7 +37,7 @@ class Order:
             files: The file, and then what it includes, resolved.
 
         Raises:
-            UserError: It has undone a bundled file before it.
+            UserError: It has undone a file before it.
         """
         before, self._bound = self._bound, _bindings()
         whole = self._bundled / "base.gin" in files
@@ -48,8 +48,7 @@ class Order:
                     f"{name} is a whole configuration and undoes {earlier}, which is named before "
                     f"it: {todo}."
                 )
-        if files[0].is_relative_to(self._bundled):
-            self._earlier.append((name, whole, dict(self._bound.items() - before.items())))
+        self._earlier.append((name, whole, dict(self._bound.items() - before.items())))
 
 
 def _bindings() -> _Bindings:

@@ -150,8 +150,8 @@ def _settings() -> dict[str, Any]:
 
 
 def _is_of(path: pathlib.Path, other: OtherData) -> bool:
-    """Whether a result is absent, or one on this data."""
-    if not path.parent.exists():
+    """Whether a result is absent, as after Ctrl-C, or one on this data."""
+    if not path.exists():
         return True
     try:
         found = files.read_json(path)

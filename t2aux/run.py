@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Sequence
 
 import gin
@@ -84,8 +85,9 @@ def load_run(
         if path is None:
             raise UserError(f"{directory} has no checkpoint yet: train it first.")
     else:
-        path = checkpoint
+        # Of one checkpoint there are several files, and a shell completes the name of one.
+        path = re.sub(r"\.(index|data-\d{5}-of-\d{5}|seal\.json)$", "", checkpoint)
         if not pathlib.Path(path).parent.name:
-            path = str(directory / "checkpoints" / checkpoint)
+            path = str(directory / "checkpoints" / path)
         checkpoints.restore_named(path, **networks)
     return Run(directory, classifier, info, checkpoints.step_of(path), path, text, losses)

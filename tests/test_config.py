@@ -24,6 +24,9 @@ MISTAKES = [
     (["train.sede = 3"], ["no parameter 'sede'", "did you mean seed?"]),
     (["joint/Phase.epoch = 3"], ["no parameter 'epoch'", "did you mean epochs?"]),
     (["train.model_dir = 'x'"], ["no parameter 'model_dir'"]),
+    # A scope.
+    (["Joint/Phase.epochs = 3"], ["scope 'Joint'", "did you mean joint?"]),
+    (["finetune/Phase.epochs = 3"], ["scope 'finetune'", "remove"]),
     (["Classifier.info = None"], ["no parameter 'info'"]),
     # A type.
     (["BATCH_SIZE = '64'"], ["train.batch_size must be a whole number, but is '64' (str)"]),
@@ -41,7 +44,8 @@ MISTAKES = [
     # Syntax.
     (["train.seed == 3"], ["Can't read the setting", "train.seed == 3"]),
     (["train.seed = @"], ["Can't read the setting"]),
-    (["train.seed = digits"], ["Can't read the setting"]),
+    (["train.seed = digits"], ["Can't read the setting", "'train.seed = digits': Failed to parse"]),
+    ([" "], ["--gin_param is empty"]),
     (["import os"], ["imports a Python module"]),
     (["include 'models/lst.gin'"], ["no gin file 'models/lst.gin'", "models/lstm"]),
 ]

@@ -212,6 +212,14 @@ def test_a_whole_configuration_undoes_nothing_in_silence(files, undone):
         config.parse(files, SIDE if "paper/stanford_dogs" in files else [])
 
 
+def test_a_file_of_the_user_is_not_undone_in_silence(tmp_path):
+    mine = tmp_path / "mine.gin"
+    mine.write_text("BATCH_SIZE = 7\n")
+    with pytest.raises(UserError, match=r"quickstart.*undoes .*mine\.gin"):
+        config.parse([str(mine), "quickstart"], [])
+    assert "BATCH_SIZE = 7" in config.parse(["quickstart", str(mine)], [])
+
+
 @pytest.mark.parametrize(
     "files",
     [

@@ -298,12 +298,30 @@ def _fail(message: str) -> int:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
+    except UnicodeDecodeError as error:  # Nothing but a file is read here.
+        raise UserError(
+            "The file that --flagfile names is not UTF-8 text: save it as UTF-8."
+        ) from (error)
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, [flag.name for flag in _own_flags()])
         hint = f"did you mean --{near}?" if near else "--help lists the flags."
         raise UserError(f"There is no flag --{error.flagname}: {hint}") from error
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:
         if "must have a value other than None" in str(error):
             name = re.split(r"[\s:=]", str(error).split("--")[1])[0]
             raise UserError(f"--{name} must be given; --help tells what it is.") from error
-        raise UserError(f"{str(error).splitlines()[0].rstrip('.')}.") from error
+        raise UserError(_of_flag(str(error))) from error
+
+
+def _of_flag(message: str) -> str:
+    """Absl's message on a wrong flag, as a sentence of ours."""
+    message = message.partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
+    wrong = re.fullmatch(r"flag (--\w+=.*?): (.*)", message)
+    if not wrong:
+        return f"{message}."
+    given, why = wrong.groups()
+    if "Non-boolean" in why:
+        why = "give true or false"
+    elif match := re.match(r"invalid literal for int|could not convert string to float", why):
+        why = f"give a {'whole ' if 'int' in match[0] else ''}number"
+    return f"{given} can't be read: {why}."

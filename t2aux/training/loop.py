@@ -117,6 +117,7 @@ def train(
             longer a number.
         StartAgainError: Another worker is gone.
         KeyboardInterrupt: Ctrl-C; the run is saved.
+        stopping.Stopped: A signal came before there was anything to save.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),

@@ -15,7 +15,7 @@ from absl import logging
 
 from t2aux import data, evaluation
 from t2aux.errors import UserError
-from t2aux.training import checkpoints, distribution, divergence, stopping
+from t2aux.training import checkpoints, distribution, divergence, integrity, stopping
 from t2aux.training.position import Position, Sums
 from t2aux.training.progress import NoLog, Rate, RunLog, of_sequences, tell
 from t2aux.training.schedule import Phase
@@ -147,18 +147,16 @@ class Run:
 
         Raises:
             KeyboardInterrupt: Ctrl-C has come; the run is saved.
+            stopping.Stopped: A signal has come before the first step.
         """
         total = sum(phase.epochs for phase in self._phases) * self._steps_per_epoch
         step = int(self._position.step)
         log = RunLog(self._directory, step) if self._replicas.is_chief else NoLog()
         with self._stop.listening(), log:
+            weights = sum(int(tf.size(v)) for v in self._trainer.variables_in_order)
             logging.info(
                 "%d training and %d test sequences, %d weights, %d steps in all; logs in %s.",
-                len(self._train_split),
-                len(self._test_split),
-                sum(int(tf.size(v)) for v in self._trainer.variables_in_order),
-                total,
-                self._directory,
+                *(len(self._train_split), len(self._test_split), weights, total, self._directory),
             )
             data.log_summary({"train": self._train_split, "test": self._test_split})
             for change in changes:
@@ -178,9 +176,9 @@ class Run:
                 except divergence.NotFinite as error:
                     self._go_back(log, error)
                     done = False
-            # Nobody is done before what the chief has to save is saved.
-            self._replicas.wait()
-            if self._stopping:
+            self._replicas.wait()  # Nobody is done before the chief has saved.
+            saved = self._replicas.workers > 1 or integrity.steps(self._directory / "checkpoints")
+            if self._stopping and saved:
                 logging.info(
                     "Stopped by %s; the run is saved at step %d. Start the same command again to "
                     "resume it; it is in %s.",
@@ -188,6 +186,8 @@ class Run:
                     int(self._position.step),
                     self._directory,
                 )
+        if not saved and self._stop.signal is not None:
+            raise stopping.Stopped(self._stop.signal)
         if self._stopping and self._stop.signal == signal.SIGINT:
             raise KeyboardInterrupt
         # What was stopped in its last evaluation has that to make.

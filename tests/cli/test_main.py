@@ -62,3 +62,21 @@ def test_help_does_not_load_tensorflow():
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "part"),
+    [
+        ("--noallow_changes=1", b"", "noallow_changes"),
+        ("--allow_changes=maybe", b"", "true or false"),
+        ("--flagfile=flags", "--data_dir=\xe9".encode("latin-1"), "UTF-8"),
+        ("--flagfile=absent", b"", "absent"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(tmp_path, monkeypatch, flag, content, part):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flags").write_bytes(content)
+    done = t2aux("train", "--model_dir=run", "--gin_file=quickstart", flag, check=False)
+    assert_one_sentence(done, part)
+    assert "ERROR::" not in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,10 +1,13 @@
 """A run that fails before its first step leaves the disk as it was."""
 
+import os
+import signal
+
 import pytest
 
 from t2aux import config, files
 from t2aux.errors import UserError
-from t2aux.training import folder, loop, running
+from t2aux.training import folder, loop, running, stopping
 
 SETTINGS = ["load.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
 SETTINGS += ["Classifier.hidden_size = 4", "load.side = 2", "SUPERVISED_BPTT = 2"]
@@ -95,3 +98,18 @@ def test_a_folder_that_another_process_has_is_left(tmp_path):
     ):
         pass
     assert (tmp_path / "run" / ".lock").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_just_before_the_first_step(tmp_path, monkeypatch, number):
+    """Nothing is said to be saved, and no folder is left."""
+    text = config.parse(["quickstart_lstm"], SETTINGS)
+    handler = signal.signal(number, signal.SIG_DFL)
+    monkeypatch.setattr(running.data, "log_summary", lambda _: os.kill(os.getpid(), number))
+    try:
+        with pytest.raises(stopping.Stopped) as stopped:
+            loop.train(str(tmp_path / "run"), text)
+    finally:
+        signal.signal(number, handler)
+    assert stopped.value.signal == number
+    assert not (tmp_path / "run").exists()

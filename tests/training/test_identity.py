@@ -333,7 +333,17 @@ def test_evaluate_knows_the_run_s_own_data_wherever_it_lies(done, run, tmp_path)
     test = dict(np.load(moved / "test.npz"))
     test["labels"] = test["labels"][::-1]
     np.savez(moved / "test.npz", **test)
-    assert of(moved).data_dir == str(moved)
+    other = of(moved)
+    assert other.data_dir == str(moved)
+    # An evaluation that Ctrl-C ended has left a folder and no result.
+    first = other_data.folder(None, load_run(run), "evaluation", "test", other)
+    assert other_data.folder(None, load_run(run), "evaluation", "test", other) == first
+
+
+def test_a_checkpoint_may_be_named_by_one_of_its_files(run):
+    name = f"ckpt-{last_step(run)}"
+    for file in (name, f"{name}.index", f"{name}.data-00000-of-00001", f"{name}.seal.json"):
+        assert load_run(run, file).step == last_step(run)
 
 
 def test_data_that_changed_where_it_lies_is_other_data(tmp_path):

@@ -1,0 +1,42 @@
+"""The scopes of gin settings: a misspelled one would hold for nothing, in silence."""
+
+from __future__ import annotations
+
+from t2aux.errors import UserError, nearest
+
+PARAM = "--gin_param="
+
+
+class Scopes:
+    """Knows which scopes references name, and which ones something is set for."""
+
+    def __init__(self) -> None:
+        """Nothing has been read yet."""
+        self._named: set[str] = set()
+        self._set: dict[str, str] = {}
+
+    def name(self, scoped_selector: str) -> None:
+        """Takes note of a reference, such as "joint/Phase"."""
+        parts = scoped_selector.split("/")[:-1]
+        # What is set for a scope holds in those inside of it, too.
+        self._named.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+    def set(self, scope: str, place: str) -> None:
+        """Takes note of a setting for a scope, and of where it stands."""
+        if scope:
+            self._set.setdefault(scope, place)
+
+    def check(self) -> None:
+        """Checks that references name the scopes that settings are for.
+
+        Files may have more of them, as a run's own configuration has for phases that it leaves out.
+
+        Raises:
+            UserError: Nothing names the scope of a --gin_param; or one like it is named.
+        """
+        for scope, place in self._set.items():
+            near = nearest(scope, self._named)
+            if scope in self._named or not (near or place.startswith(PARAM)):
+                continue
+            hint = f"did you mean {near}?" if near else "remove the setting."
+            raise UserError(f"Nothing uses the scope {scope!r} ({place}): {hint}")
