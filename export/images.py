@@ -80,7 +80,7 @@ class ImageSequences(tf.Module):
         """One file to uint8 [side, side, C]."""
         is_png = tf.equal(tf.strings.substr(content, 0, len(_PNG)), _PNG)
         is_jpeg = tf.equal(tf.strings.substr(content, 0, len(_JPEG)), _JPEG)
-        known = _check(is_png | is_jpeg, "The image is no PNG or JPEG file.")
+        known = _check(is_png | is_jpeg, "The image is not a PNG or JPEG file.")
         with tf.control_dependencies([known]):
             image, has_alpha, exif, xmp = tf.cond(
                 is_png, lambda: self._of_png(content), lambda: self._of_jpeg(content)

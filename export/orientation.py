@@ -104,11 +104,11 @@ def of_parts(content: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
         int32, 1 to 8; 1 where neither tells it.
     """
     tiff = tf.io.decode_raw(tf.strings.substr(content, exif[0], exif[1] - exif[0]), tf.uint8)
-    told = tf.cond(exif[1] > 0, lambda: _of_exif(tiff), lambda: 0)
-    has_only_xmp = tf.equal(told, 0) & (xmp[1] > 0)
+    from_exif = tf.cond(exif[1] > 0, lambda: _of_exif(tiff), lambda: 0)
+    has_only_xmp = tf.equal(from_exif, 0) & (xmp[1] > 0)
     packet = tf.strings.substr(content, xmp[0], tf.minimum(xmp[1] - xmp[0], _MOST_XMP_BYTES))
     of_xmp = tf.cond(has_only_xmp, lambda: _of_xmp(packet), lambda: _UPRIGHT)
-    return tf.where(told > 0, told, of_xmp)
+    return tf.where(from_exif > 0, from_exif, of_xmp)
 
 
 def number(data: tf.Tensor, position: tf.Tensor | int, size: int) -> tf.Tensor:

@@ -168,13 +168,13 @@ def read(folder: pathlib.Path) -> Manifest:
     for split, entries in splits.items():
         if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
             raise _wrong(path, f"its list of the files of {split} can't be read")
-    told = found.get("found", {})
-    if not isinstance(told, dict) or not all(map(_is_told, told.values())):
+    stored = found.get("found", {})
+    if not isinstance(stored, dict) or not all(map(_is_stored_note, stored.values())):
         raise _wrong(path, "what was found in the data can't be read")
-    return Manifest(folder, info, dtype, found["compression"], splits, told)
+    return Manifest(folder, info, dtype, found["compression"], splits, stored)
 
 
-def _is_told(found: Any) -> bool:
+def _is_stored_note(found: Any) -> bool:
     if not isinstance(found, dict) or found.keys() != {"notes", "values"}:
         return False
     notes, values = found["notes"], found["values"]

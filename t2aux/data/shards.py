@@ -253,10 +253,10 @@ def read(split: str, options: Options) -> tuple[DatasetInfo, Shards]:
     places = places[subset(len(places), options.max_examples)]
     shards = Shards(keys, places, found.dtype, found.info.channels, found.compression)
     shards.counts = counts
-    told = found.found.get(split)
-    if told:
-        shards.notes = tuple(told["notes"])
-        shards.value_range = tuple(told["values"]) if told["values"] else None
+    stored = found.found.get(split)
+    if stored:
+        shards.notes = tuple(stored["notes"])
+        shards.value_range = tuple(stored["values"]) if stored["values"] else None
     return found.info, shards
 
 

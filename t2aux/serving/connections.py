@@ -102,12 +102,12 @@ class _Connection(web.RequestHandler):
         """The answer to what no handler could answer, such as a request that is no HTTP."""
         if status >= 500:
             logging.error("A request failed.", exc_info=exc)
-            told = "The server failed; its log says why."
+            shown = "The server failed; its log says why."
         else:
-            told = f"Malformed HTTP request: {_reason(exc, message or '')}."
+            shown = f"Malformed HTTP request: {_reason(exc, message or '')}."
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer was sent")
-        response = error_response(told, status)
+        response = error_response(shown, status)
         response.force_close()
         return response
 

@@ -125,7 +125,7 @@ class _Folder:
         digest: Of what is served; "" where nothing is.
         failures: How often what is there could not be loaded.
         next_try: When it is tried again, by `time.monotonic`.
-        told: The reason that was logged last.
+        logged: The reason that was logged last.
     """
 
     seen: content.Look | None = None
@@ -133,7 +133,7 @@ class _Folder:
     digest: str = ""
     failures: int = 0
     next_try: float = 0.0
-    told: str = ""
+    logged: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,7 +299,7 @@ class Models:
         before, seen = folder.seen, await self._in_loader(content.look, directory)
         folder.seen = seen
         if is_served and seen == folder.served:
-            folder.failures, folder.told = 0, ""
+            folder.failures, folder.logged = 0, ""
             return
         if not is_served and (version is None or version.error is None or seen != before):
             self._versions[name][number] = Version(number)
@@ -318,7 +318,7 @@ class Models:
             return
         if loaded is None:
             return  # It is still being copied.
-        folder.served, folder.digest, folder.failures, folder.told = seen, loaded.digest, 0, ""
+        folder.served, folder.digest, folder.failures, folder.logged = seen, loaded.digest, 0, ""
         if loaded.servable is None:
             return
         if is_served:
@@ -400,10 +400,10 @@ class Models:
         else:
             version.state, version.error = END, error
             more = "It is retried as long as its folder exists."
-        if error.message != folder.told:
+        if error.message != folder.logged:
             reason = error.message.rstrip(".")
             logging.warning("Can't serve version %d of %s: %s. %s", number, name, reason, more)
-            folder.told = error.message
+            folder.logged = error.message
 
     def _forget(self, name: str, tried: Set[int]) -> None:
         """Forgets what could not be loaded and is not wanted any more, or not there."""

@@ -188,17 +188,17 @@ class Server:
         self.rest_api_port = self._rest_listener.sockets[0].getsockname()[1]
 
     async def _poll(self) -> None:
-        told = ""
+        logged = ""
         while True:
             await asyncio.sleep(self._options.poll_seconds)
             try:
                 await self.models.poll()
             except Exception as error:  # The server lives, whatever a version's files do.
-                if repr(error) != told:
-                    told = repr(error)
+                if repr(error) != logged:
+                    logged = repr(error)
                     logging.exception("Looking for new versions failed.")
             else:
-                told = ""
+                logged = ""
 
 
 def serve(

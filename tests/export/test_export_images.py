@@ -206,9 +206,9 @@ def test_a_stored_sequence_survives_as_a_png_file(prepared):
 
 SOUND = {kind: saved(picture(28, 28, "RGB"), kind) for kind in ("PNG", "JPEG")}
 REFUSED = {
-    "nothing": (b"", "no PNG or JPEG"),
-    "a text": (b"hello", "no PNG or JPEG"),
-    "GIF": (saved(picture(5, 5, "P"), "GIF"), "no PNG or JPEG"),
+    "nothing": (b"", "not a PNG or JPEG"),
+    "a text": (b"hello", "not a PNG or JPEG"),
+    "GIF": (saved(picture(5, 5, "P"), "GIF"), "not a PNG or JPEG"),
     "a PNG's beginning": (SOUND["PNG"][:8], "damaged"),
     "half a PNG": (SOUND["PNG"][: len(SOUND["PNG"]) // 2], "Invalid PNG"),
     "a PNG of no size": (png(0, 5, 8, 2, []), "Invalid PNG"),

@@ -232,11 +232,11 @@ def test_a_wrong_text_is_one_sentence(classify, texts, tmp_path, form, given, me
         (lambda text: text.replace('"a"', '"ab"', 1), "its tokens and its vocabulary"),
         (lambda text: text.replace('"b"', '"a"', 1), "its tokens and its vocabulary"),
         (lambda text: text.replace('"preprocessing"', '"other"'), "how a text becomes ids"),
-        (lambda text: text.replace('"max_length": 100', '"max_length": -1'), "is no JSON"),
-        (lambda text: text.replace('"a"', '"\\ud8"', 1), "is no JSON"),
-        (lambda text: text + "}", "is no JSON"),
-        (lambda text: text.rstrip()[:-1], "is no JSON"),
-        (lambda text: text.replace("{", '{"x": ' + "[" * 1_000_000, 1), "is no JSON"),
+        (lambda text: text.replace('"max_length": 100', '"max_length": -1'), "is not JSON"),
+        (lambda text: text.replace('"a"', '"\\ud8"', 1), "is not JSON"),
+        (lambda text: text + "}", "is not JSON"),
+        (lambda text: text.rstrip()[:-1], "is not JSON"),
+        (lambda text: text.replace("{", '{"x": ' + "[" * 1_000_000, 1), "is not JSON"),
     ],
 )
 def test_damaged_metadata_is_one_sentence(classify, exports, tmp_path, change, message):

@@ -36,7 +36,7 @@ constexpr char kUsage[] =
     "metadata.json beside it. The streaming file reads sequences of any length in constant "
     "memory.\n"
     "What is longer than metadata.json's max_length is cut there. Options may stand anywhere; what\n"
-    "follows -- is no option.\n"
+    "follows -- is not an option.\n"
     "\n"
     "  --input=text   numbers with white space or commas between them (the default)\n"
     "  --input=raw    little-endian float32 for real values, int32 for ids\n"

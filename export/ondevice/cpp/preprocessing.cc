@@ -219,7 +219,7 @@ Status ReadPreprocessing(const std::string& path, const std::string& content,
   });
   if (!whole || !json.AtEnd()) {
     return Status::Error(path +
-                         " is damaged: it is no JSON with an export's entries; copy it again "
+                         " is damaged: it is not JSON with an export's entries; copy it again "
                          "from the export.");
   }
   const bool characters = entries.tokens == U"characters";
