@@ -164,11 +164,12 @@ def _check_first_row(scan: _Scan, options: Options) -> None:
         and not checks.nearly_one_each(counts)
     ):
         name, line = next(iter(scan.lines.items()))
+        other = "no other row" + (" but its copies" if scan.layout.repeated_first_rows else "")
         checks.refuse(
             options,
             checks.FIRST_ROW,
-            f"{scan.path}, line {line}: the class of the first row, {name!r}, occurs in no other "
-            "row: if the row is a header, and the first column holds the classes, name that column "
+            f"{scan.path}, line {line}: the class of the first row, {name!r}, occurs in {other}: "
+            "if the row is a header, and the first column holds the classes, name that column "
             '"label", and the row is skipped',
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from t2aux_ondevice.errors import printable
+
 # TensorFlow Serving's own translation of its status codes to HTTP's.
 HTTP_STATUS = {
     "CANCELLED": 499,
@@ -24,12 +26,14 @@ class ServingError(Exception):
 
     Attributes:
         code: A key of `HTTP_STATUS`.
-        message: One clear sentence for the client.
+        message: One clear sentence for the client, on one line.
         http_status: What REST answers.
     """
 
     def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
         """Makes the error; `http_status` is by default what the code stands for."""
+        # It may quote names of the request's.
+        message = printable(message)
         super().__init__(message)
         self.code = code
         self.message = message

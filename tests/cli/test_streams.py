@@ -99,7 +99,7 @@ def test_answers(model, module):
     ids=["latin-1", "C"],
 )
 def test_a_terminal_that_lacks_characters_shows_escapes(tmp_path, variables):
-    rows = "\u65e5\u672c,some words\nca\u00fe,other words\n" * 4
+    rows = "".join(f"\u65e5\u672c,words {i}\nca\u00fe,others {i}\n" for i in range(4))
     for split in ("train", "test"):
         (tmp_path / f"{split}.csv").write_text(rows, "utf-8")
     done = shell("COMMAND", arguments=["data", "csv", f"--data_dir={tmp_path}"], **variables)

@@ -103,9 +103,11 @@ def test_what_is_no_example_is_told(exports):
 
 
 def test_a_server_tells_its_clients_what_they_need(exported):
-    answers = load(exported)["describe"](batch=tf.constant([5, 5, 5]))["metadata"].numpy()
+    signatures = load(exported)
+    answers = signatures["describe"](batch=tf.constant([5, 5, 5]))["metadata"].numpy()
     assert answers.shape == (3,)
     told = json.loads(answers[0])
+    assert set(told.pop("signatures")) == set(signatures)
     assert DatasetInfo.from_json(told["preprocessing"]) == exported.info
     written = litert.read_metadata(exported.directory)
     assert told == {name: written[name] for name in told}
