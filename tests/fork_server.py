@@ -143,8 +143,9 @@ def _child(main, arguments, log, limit):
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        # In the background of a script it is ignored, and would be so here.
+        # In the background of a script, or under nohup, they are ignored, and would be so here.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         if limit is not None:
             import resource
 
