@@ -261,7 +261,7 @@ def test_arrays_become_sequences(tmp_path):
         ("VECTORS", {"inputs": np.ones([2, 3, 2]), "lengths": [1.0, 2.0]}, "integers"),
         ("VECTORS", {"inputs": np.ones([2, 3, 2]), "lengths": [3, 4]}, "sequence 1 .* is 4"),
         ("VECTORS", {"inputs": np.ones([2, 3, 2]), "lengths": [0, 3]}, "sequence 0 .* is 0"),
-        ("VECTORS", {"inputs": np.array([{}, []], object)}, "damaged"),
+        ("VECTORS", {"inputs": np.array([{}, []], object)}, "array of Python objects"),
         ("IMAGES", {"inputs": np.zeros([1, 9, 1])}, r"\[0\]: .*9 steps where .* reads 16"),
         ("IMAGES", {"inputs": np.zeros([1, 16, 3])}, r"reads \[N, T, 1\]"),
         ("IMAGES", {"inputs": np.full([1, 16], 255.0)}, "A pixel is 255"),
@@ -298,7 +298,7 @@ def test_damaged_arrays(tmp_path):
 @pytest.mark.parametrize(
     ("info", "name", "content", "message"),
     [
-        ("IMAGES", "a.png", b"", "damaged"),
+        ("IMAGES", "a.png", b"", "is empty"),
         ("IMAGES", "a.png", b"\x89PNG\r\n\x1a\n half", "damaged"),
         ("IMAGES", "a.txt", b"a", "is a text, and the classifier reads images"),
         ("TEXT", "a.png", b"a", "is an image, and the classifier reads texts"),
