@@ -81,7 +81,8 @@ RESEARCH = {
     "--rows='^mnist/'": ["--list"],
     "t2aux report runs/paper/short": [],
     "t2aux export --model_dir=runs/quick --export_dir=exports/digits": [],
-    "t2aux export --variants=float32,float16,dynamic_int8,dynamic_int4,int8": [
+    "t2aux export --model_dir=runs/quick --export_dir=exports/unmeasured --parity_examples=0": [],
+    "t2aux export --variants=float32,float16,dynamic_int8,dynamic_int8_int4_head,int8": [
         *QUICK,
         "--export_dir=exports/variants",
         "--parity_examples=20",
@@ -206,7 +207,7 @@ def run_the_researchers_commands(place):
         *("runs/quick/evaluation/test/confusion.png", "P.png", "shards/dataset.json"),
         *("runs/quick/reconstructions/test/reconstructions.png", "runs/paper/short/report"),
         *("exports/digits/1/parity.json", "exports/digits/1/saved_model.pb"),
-        "exports/variants/1/classifier_stream_dynamic_int4.tflite",
+        "exports/variants/1/classifier_stream_dynamic_int8_int4_head.tflite",
     ):
         assert (place / name).exists(), name
 
