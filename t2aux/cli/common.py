@@ -123,11 +123,11 @@ def no_arguments(argv: Sequence[str]) -> None:
 def quiet_tensorflow() -> None:
     """Imports TensorFlow and keeps its notes on that off the terminal.
 
-    Not where the user has set TF_CPP_MIN_LOG_LEVEL.
+    Not where the user has set TF_CPP_MIN_LOG_LEVEL to 0, which asks for all of them.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if level == "0" or "tensorflow" in sys.modules:
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     # tensorflow-datasets looks for Google's cloud otherwise, which takes long without a network.
     os.environ.setdefault("NO_GCE_CHECK", "true")
     # Some notes are written before any level is looked at. Errors still come as exceptions.
