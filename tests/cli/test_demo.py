@@ -42,6 +42,7 @@ def test_the_demo_walks_the_whole_way(tmp_path):
     assert str(root / "export" / "2") in again.stdout
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_the_run_in_progress(tmp_path):
     command = [sys.executable, "-m", "t2aux", "demo", f"--output_dir={tmp_path}"]
     with (tmp_path / "log").open("w") as log:
