@@ -20,7 +20,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _HEADER_BYTES = 26
 # JPEG has no larger ones. Weights of wider images would need much memory.
-MOST_SIDE = 65_535
+MAX_SIDE = 65_535
 # Pixels that are worked on at once, so that a large image needs little more memory than its bytes.
 _BLOCK = 1 << 18
 _IMAGES_AT_ONCE = 4
@@ -42,11 +42,11 @@ class ImageSequences(tf.Module):
             info: Of an image data set.
 
         Raises:
-            UserError: The environment variable with the limit of an image's size is no number.
+            UserError: The environment variable with the limit of an image's size is not a number.
         """
         super().__init__(name="images")
         self._info = info
-        self._most_pixels = limits.most_pixels()
+        self._max_pixels = limits.most_pixels()
         self._scaled = tf.constant(scale_pixels(np.arange(256)))
         self._permutation = None
         if info.permutation is not None:
@@ -135,12 +135,12 @@ class ImageSequences(tf.Module):
         """Before anything of the size is decoded: a few bytes can claim to be gigabytes."""
         return [
             _check(
-                width * height <= self._most_pixels,
-                f"The image has more than {self._most_pixels:,} pixels: make it smaller.",
+                width * height <= self._max_pixels,
+                f"The image has more than {self._max_pixels:,} pixels: make it smaller.",
             ),
             _check(
-                tf.maximum(width, height) <= MOST_SIDE,
-                f"The image is more than {MOST_SIDE:,} pixels wide or high.",
+                tf.maximum(width, height) <= MAX_SIDE,
+                f"The image is more than {MAX_SIDE:,} pixels wide or high.",
             ),
         ]
 

@@ -16,8 +16,8 @@ _SHORT, _LONG = 3, 4
 _XMP = r'(?s)\C*?tiff:Orientation(?:="|>)([0-9])\C*'
 _UPRIGHT = 1
 # No more is read of a file that is made to take long.
-_MOST_PARTS = 10_000
-_MOST_XMP_BYTES = 1 << 16
+_MAX_PARTS = 10_000
+_MAX_XMP_BYTES = 1 << 16
 # Of a JPEG file's APP1 segments, and a PNG file's iTXt chunk.
 _EXIF_NAME = b"Exif\0\0"
 _XMP_NAMES = {"jpeg": b"http://ns.adobe.com/xap/1.0/\0", "png": b"XML:com.adobe.xmp\0"}
@@ -106,7 +106,7 @@ def of_parts(content: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
     tiff = tf.io.decode_raw(tf.strings.substr(content, exif[0], exif[1] - exif[0]), tf.uint8)
     from_exif = tf.cond(exif[1] > 0, lambda: _of_exif(tiff), lambda: 0)
     has_only_xmp = tf.equal(from_exif, 0) & (xmp[1] > 0)
-    packet = tf.strings.substr(content, xmp[0], tf.minimum(xmp[1] - xmp[0], _MOST_XMP_BYTES))
+    packet = tf.strings.substr(content, xmp[0], tf.minimum(xmp[1] - xmp[0], _MAX_XMP_BYTES))
     of_xmp = tf.cond(has_only_xmp, lambda: _of_xmp(packet), lambda: _UPRIGHT)
     return tf.where(from_exif > 0, from_exif, of_xmp)
 
@@ -141,7 +141,7 @@ def _parts(data: tf.Tensor, begin: int, part: Callable, count: int) -> list[tf.T
         step,
         [tf.constant(begin, tf.int64), tf.zeros([count, 2], tf.int64)],
         parallel_iterations=1,
-        maximum_iterations=_MOST_PARTS,
+        maximum_iterations=_MAX_PARTS,
     )
     return tf.unstack(found)
 

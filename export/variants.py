@@ -147,7 +147,7 @@ def quantise_head(content: bytes, head: str) -> bytes:
 
 
 def failed(tool: str, variant: str, error: Exception) -> UserError:
-    """What is told where a tool can't make a variant."""
+    """The message where a tool can't make a variant."""
     reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
     return UserError(
         f"{tool} can't make the variant {variant} ({reason}): use the versions that t2aux's "

@@ -212,8 +212,8 @@ class _Parser:
 
     def _bind(self, statement: config_parser.BindingStatement, place: str) -> None:
         for reference in gin_config.iterate_references({"": statement.value}):
-            if _is_macro(reference):
-                self._used.setdefault(_macro_name(reference), place)
+            if is_macro(reference):
+                self._used.setdefault(macro_name(reference), place)
             else:
                 self.scopes.name(reference.scoped_selector)
         scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
@@ -261,11 +261,13 @@ def _check_depth(value: Any, place: str, depth: int = 0) -> None:
             _check_depth(item, place, depth + 1)
 
 
-def _is_macro(reference: gin_config.ConfigurableReference) -> bool:
+def is_macro(reference: gin_config.ConfigurableReference) -> bool:
+    """Whether a reference is to a macro, such as %BATCH_SIZE."""
     return reference.selector in (_MACRO, "macro")
 
 
-def _macro_name(reference: gin_config.ConfigurableReference) -> str:
+def macro_name(reference: gin_config.ConfigurableReference) -> str:
+    """The name of the macro that a reference is to."""
     return reference.scoped_selector.rpartition("/")[0]
 
 
@@ -285,7 +287,8 @@ def _unknown_configurable(name: str, place: str) -> str:
     return f"There is no configurable {name!r} ({place}){hint}"
 
 
-def _function(configurable: gin_config.Configurable) -> Any:
+def function_of(configurable: gin_config.Configurable) -> Any:
+    """The function, or a class's constructor, as it was before gin wrapped it."""
     wrapped = configurable.wrapped
     # gin wraps a class's constructor in place.
     return inspect.unwrap(wrapped.__init__ if isinstance(wrapped, type) else wrapped)
@@ -293,7 +296,7 @@ def _function(configurable: gin_config.Configurable) -> Any:
 
 def _parameters(configurable: gin_config.Configurable) -> list[str] | None:
     """The parameters that may be set; None: any (a function with **kwargs)."""
-    spec = gin_config._get_cached_arg_spec(_function(configurable))
+    spec = gin_config._get_cached_arg_spec(function_of(configurable))
     if spec.varkw:
         return None
     denied = set(configurable.denylist or ()) | {"self"}
@@ -310,7 +313,7 @@ def _check_values() -> None:
         if selector == _MACRO or (scope and scope not in referenced):
             continue
         configurable = gin_config._REGISTRY[selector]
-        hints = typing.get_type_hints(_function(configurable))
+        hints = typing.get_type_hints(function_of(configurable))
         short = gin_config._REGISTRY.minimal_selector(selector)
         for parameter, bound in bindings.items():
             name = f"{scope}/{short}.{parameter}" if scope else f"{short}.{parameter}"
@@ -340,8 +343,8 @@ def _resolve(value: Any, name: str, budget: _Budget | None = None, depth: int = 
     budget = budget or _Budget(name)
     budget.spend(depth)
     if isinstance(value, gin_config.ConfigurableReference):
-        if _is_macro(value):
-            macro = _macro_name(value)
+        if is_macro(value):
+            macro = macro_name(value)
             bound = gin.query_parameter(f"{macro}/{_MACRO}.value")
             return _resolve(bound, macro, budget, depth + 1)
         if value.selector in ("gin.constant", "constant"):
@@ -429,9 +432,7 @@ def drop_unused_macros() -> None:
     # kept, it would be an error when the configuration is read again.
     while True:
         used = {
-            _macro_name(r)
-            for r in gin_config.iterate_references(gin_config._CONFIG)
-            if _is_macro(r)
+            macro_name(r) for r in gin_config.iterate_references(gin_config._CONFIG) if is_macro(r)
         }
         unused = [k for k in gin_config._CONFIG if k[1] == _MACRO and k[0] not in used]
         if not unused:

@@ -1,11 +1,11 @@
-"""The exception for a user's mistakes, which the on-device client has too, and what they meant."""
+"""The exception for a user's mistakes, which the on-device client has too; parts of messages."""
 
 import difflib
 from collections.abc import Iterable
 
 from t2aux_ondevice.errors import UserError
 
-__all__ = ["StartAgainError", "UserError", "nearest"]
+__all__ = ["StartAgainError", "UserError", "listing", "nearest", "shorten"]
 
 _NEAR = 0.6  # As in difflib.
 _LONGEST_NAME = 200
@@ -23,5 +23,17 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return best if best is not None and likeness(best)[0] >= _NEAR else None
 
 
+def listing(items: Iterable[str], shown: int = 5) -> str:
+    """The first few items for a message, and how many more there are."""
+    items = list(items)
+    more = len(items) - shown
+    return ", ".join(items[:shown]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def shorten(text: str, longest: int = 60) -> str:
+    """A text for a message, cut where it has more characters than `longest`."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 class StartAgainError(UserError):
-    """Nothing is wrong with the command: given again, it goes on. The exit status says so."""
+    """Nothing is wrong with the command: given again, it resumes. The exit status says so."""

@@ -257,7 +257,7 @@ def entry(program: Callable[[], int | None]) -> None:
         streams.drop_output()
         status = 0
     except OSError as error:
-        message = _told(error)
+        message = _of_system(error)
         if message is None:
             raise
         status = _fail(message)
@@ -266,8 +266,8 @@ def entry(program: Callable[[], int | None]) -> None:
     sys.exit(status or 0)
 
 
-def _told(error: OSError) -> str | None:
-    """What to tell of an error that the system's state is to blame for; None of another one."""
+def _of_system(error: OSError) -> str | None:
+    """The message of an error that comes from the system's state; None for another one."""
     if error.filename is None and "No usable temporary directory" in str(error):
         return (
             "There is no folder for temporary files that can be written: set TMPDIR to one, or "
@@ -299,9 +299,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except UnicodeDecodeError as error:  # Nothing but a file is read here.
-        raise UserError(
-            "The file that --flagfile names is not UTF-8 text: save it as UTF-8."
-        ) from (error)
+        message = "The file that --flagfile names is not UTF-8 text: save it as UTF-8."
+        raise UserError(message) from error
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, [flag.name for flag in _own_flags()])
         hint = f"did you mean --{near}?" if near else "--help lists the flags."

@@ -2,7 +2,7 @@
 
 Trains r-LSTM, and a plain LSTM at the same truncation and with as many updates; evaluates both;
 exports r-LSTM; and classifies a real image with the exported TensorFlow Lite file through LiteRT.
-Each step is one of the other commands, shown as it is run. After Ctrl-C the same command goes on.
+Each step is one of the other commands, shown as it is run. After Ctrl-C the same command resumes.
 
 Example:
   t2aux demo --output_dir=runs/demo

@@ -38,7 +38,7 @@ ARCHIVE_DAMAGE = (
 )
 _READ_AT_ONCE = 1 << 20
 # Of long names and other attributes, which tarfile holds, and searches in time that grows faster.
-_MOST_ATTRIBUTE_BYTES = 1 << 15
+_MAX_ATTRIBUTE_BYTES = 1 << 15
 # Others unpack without a bound.
 _ZIP_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ATTRIBUTES = (
@@ -53,7 +53,7 @@ _ENCRYPTED, _UTF_8, _UNICODE_PATH = 1, 0x800, 0x7075
 _UNIX, _MACOS = 3, 19
 _DOS_FOLDER = 0x10
 _LONGEST_LINK = 4096
-_MOST_LINKS = 40  # On the way to one file, as Linux has it.
+_MAX_LINKS = 40  # On the way to one file, as Linux has it.
 
 
 class _Header(tarfile.TarInfo):
@@ -73,7 +73,7 @@ class _Header(tarfile.TarInfo):
         # tarfile would go back, and read the same for ever.
         if header.size < 0:
             raise tarfile.ReadError("the archive is damaged: a size is negative")
-        if header.type in _ATTRIBUTES and header.size > _MOST_ATTRIBUTE_BYTES:
+        if header.type in _ATTRIBUTES and header.size > _MAX_ATTRIBUTE_BYTES:
             raise tarfile.ReadError(f"a name, or another attribute, has {header.size:,} bytes")
         return header
 
@@ -214,7 +214,7 @@ class _Members:
                 target = self._members.get("/".join(found))
                 if isinstance(target, str):
                     links += 1
-                    if links > _MOST_LINKS or target.startswith("/"):
+                    if links > _MAX_LINKS or target.startswith("/"):
                         return None
                     found.pop()
                     rest.extendleft(reversed(target.split("/")))

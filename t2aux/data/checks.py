@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from t2aux.data.table import Examples, Options, Table
-from t2aux.errors import UserError
+from t2aux.errors import UserError, listing, shorten
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 ONE_CLASS, CLASS_PER_EXAMPLE, FIRST_ROW, MISSING_LABELS, SEPARATOR = ALLOWABLE = (
@@ -34,7 +34,7 @@ MISSING = frozenset(
 # What may stand for a missing value, but also for a class, such as "-" beside "+".
 _PLACEHOLDERS = frozenset({"?", "-", "--", "---", ".", "..", "...", "*", "_", "\u2013", "\u2014"})
 _FEWEST_CLASSES = 4  # Data smaller than this tells nothing: two classes of one example are a trial.
-_SHOWN = 5
+_LONGEST_NAME = 40
 # Real values are best about [0, 1]; standardised ones have outliers.
 _FAR, _NARROW = 10.0, 0.01
 _SIDE_BY_SIDE = 256  # Steps.
@@ -266,13 +266,6 @@ def look_alike_key(name: str) -> str:
         return key
 
 
-def listing(items: Iterable[str], shown: int = _SHOWN) -> str:
-    """Returns the first few items, and how many more there are."""
-    items = list(items)
-    more = f" and {len(items) - shown:,} more" if len(items) > shown else ""
-    return ", ".join(items[:shown]) + more
-
-
 def _check_names(info: DatasetInfo, options: Options) -> None:
     for name in info.classes:
         if name.strip() in MISSING:
@@ -299,7 +292,7 @@ def _check_number(
         )
     # tensorflow-datasets' classes are declared, not guessed.
     if is_whole and info.name in _WHERE_CLASSES_ARE and nearly_one_each(counts):
-        first = listing((repr(_short(info.classes[label])) for label in present.tolist()), 3)
+        first = listing((_quoted(info.classes[label]) for label in present.tolist()), 3)
         refuse(
             options,
             CLASS_PER_EXAMPLE,
@@ -356,8 +349,4 @@ def _name(split: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    return repr(_short(name))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else name[:37] + "..."
+    return repr(shorten(name, _LONGEST_NAME))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from t2aux.data import checks
 from t2aux.data.table import DAMAGE, Options, class_key, damaged, open_compressed
-from t2aux.errors import UserError
+from t2aux.errors import UserError, listing
 from t2aux_ondevice import kinds, limits
 
 # Headers of the first column that need no other evidence.
@@ -125,7 +125,7 @@ class Layout:
         if self.separator_line:
             notes.append(f"{name}: the first line, 'sep=,', was skipped.")
         if self.header is not None:
-            header = checks.listing(map(repr, self.header))
+            header = listing(map(repr, self.header))
             notes.append(f"{name}: the first row is a header and was skipped ({header}).")
         if self.repeated_headers:
             notes.append(
@@ -144,13 +144,13 @@ class Layout:
         if self._is_numbers and self._filled:
             notes.append(
                 f"{name}: the texts hold nothing but numbers, and are read as characters: "
-                "sequences of numbers belong into .npz files (--gin_file=datasets/npz)."
+                "sequences of numbers belong in .npz files (--gin_file=datasets/npz)."
             )
         others = [cell for cell in (self.header or [])[1:] if not _is_text_column(cell)]
         if others:
             notes.append(
                 f"{name}: the texts hold what these columns hold, too: "
-                f"{checks.listing(map(repr, others))}; delete those that are not texts."
+                f"{listing(map(repr, others))}; delete those that are not texts."
             )
         return tuple(notes)
 

@@ -14,7 +14,6 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from t2aux.data import checks
 from t2aux.data.pixels import image_info, image_table, permute
 from t2aux.data.table import (
     DAMAGE,
@@ -28,7 +27,7 @@ from t2aux.data.table import (
     require_data_dir,
     subset,
 )
-from t2aux.errors import UserError
+from t2aux.errors import UserError, listing
 from t2aux_ondevice import limits
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -187,7 +186,7 @@ def _paths(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path
             name = f"{prefix}-{part}-idx{_DIMENSIONS[part]}-ubyte"
             find_file(folder, [name, f"{name}.gz"], "idx")
         if len(files) > 1:
-            names = checks.listing(file.path.name for file in files)
+            names = listing(file.path.name for file in files)
             raise UserError(
                 f"{folder} has {len(files)} files of the {split} {part} ({names}): leave the one "
                 "that is meant."

@@ -154,7 +154,7 @@ class _Arranged:
             raise UserError(
                 f"{self._path} holds the folders {several(sorted(folders))}, which are splits "
                 "rather than classes: put train/ and test/ (or train.zip and test.zip) into "
-                "load.data_dir, each with the folders of the classes in it."
+                "--data_dir, each with the folders of the classes in it."
             )
 
     def _class_name(self, folder: str) -> str:
@@ -228,7 +228,7 @@ class _Arranged:
         if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_NAMES:
             self._notes.append(
                 f"The classes have the names of splits: {several(sorted(names))}. Splits belong "
-                "into load.data_dir, and the classes' folders into them."
+                "in --data_dir, and the classes' folders into them."
             )
 
     def _note_links(self) -> None:

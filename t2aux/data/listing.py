@@ -11,6 +11,7 @@ import functools
 import re
 from typing import NamedTuple
 
+from t2aux import errors
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.images import has_image_suffix
 
@@ -129,11 +130,9 @@ def shown(name: str) -> str:
     return printable(re.sub("[\udc80-\udcff]", lambda m: f"\\x{ord(m[0]) - 0xDC00:02x}", name))
 
 
-def several(names: list[str], most: int = 3) -> str:
+def several(names: list[str]) -> str:
     """A few of the names for a message, and how many more there are."""
-    text = ", ".join(shown(name) for name in names[:most])
-    more = len(names) - most
-    return f"{text} and {more:,} more" if more > 0 else text
+    return errors.listing(map(shown, names), 3)
 
 
 def plural(count: int, what: str) -> str:

@@ -13,7 +13,7 @@ from t2aux.data import checks, digits, idx, image_folder, npz, shards, text_csv
 from t2aux.data.shards import Shards, ShardSplit
 from t2aux.data.split import Split
 from t2aux.data.table import Examples, Options, class_key
-from t2aux.errors import UserError
+from t2aux.errors import UserError, shorten
 from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
 
@@ -264,11 +264,6 @@ def _check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
         if field.name != "name" and ours != theirs:
             raise UserError(
                 f"The data of {found.name} does not fit the classifier, which was trained on "
-                f"{info.name}: its {field.name} is {_short(ours)} where the classifier has "
-                f"{_short(theirs)}; evaluate it on data like that which it was trained on."
+                f"{info.name}: its {field.name} is {shorten(repr(ours))} where the classifier has "
+                f"{shorten(repr(theirs))}; evaluate it on data like that which it was trained on."
             )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -8,9 +8,8 @@ import zipfile
 
 import numpy as np
 
-from t2aux.data import checks
 from t2aux.data.table import Options, Table, class_key, find_file, require_data_dir, subset
-from t2aux.errors import UserError
+from t2aux.errors import UserError, listing
 from t2aux_ondevice.arrays import read_npz
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -86,7 +85,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     for name in ("inputs", "labels"):
         if name not in arrays:
             others = _array_names(path)
-            only = f" (only {checks.listing(others)})" if others else ""
+            only = f" (only {listing(others)})" if others else ""
             raise UserError(
                 f"{path} has no array `{name}`{only}: save both under these names, with "
                 "numpy.savez(FILE, inputs=..., labels=...)."
@@ -122,7 +121,7 @@ def _notes(path: pathlib.Path) -> tuple[str, ...]:
     if not others:
         return ()
     return (
-        f"{path.name}: arrays that are not read: {checks.listing(others)} (only "
+        f"{path.name}: arrays that are not read: {listing(others)} (only "
         f"{', '.join(_ARRAYS)} are).",
     )
 
@@ -171,8 +170,8 @@ def _check_same_classes(
     names = _names(arrays["classes"], path)
     if tuple(map(class_key, names)) != tuple(map(class_key, classes)):
         raise UserError(
-            f"{path}: classes names {checks.listing(map(repr, names))}, and the training data "
-            f"{checks.listing(map(repr, classes))}: save the same names in the same order, and "
+            f"{path}: classes names {listing(map(repr, names))}, and the training data "
+            f"{listing(map(repr, classes))}: save the same names in the same order, and "
             "number the labels by them."
         )
 

@@ -13,7 +13,7 @@ from absl import logging
 
 from t2aux.data import checks
 from t2aux.data.split import Split
-from t2aux.errors import UserError
+from t2aux.errors import UserError, listing
 from t2aux.files import atomic_write
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -87,7 +87,7 @@ def brief(splits: Mapping[str, Split]) -> list[str]:
     )
     lines.append(
         f"{info.num_classes:,} classes ({' and '.join(splits)} examples): "
-        f"{checks.listing(classes, _SHOWN_CLASSES)}"
+        f"{listing(classes, _SHOWN_CLASSES)}"
     )
     return lines + [f"Note: {note}" for note in notes(splits)]
 

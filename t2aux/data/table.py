@@ -17,7 +17,7 @@ from typing import IO, Protocol, TypeVar
 import numpy as np
 from absl import logging
 
-from t2aux.errors import UserError
+from t2aux.errors import UserError, listing
 from t2aux_ondevice import kinds, limits
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -36,7 +36,6 @@ _PACKINGS = {
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", ()),
     b"Rar!": ("a RAR archive", ()),
 }
-_SHOWN_ENTRIES = 5
 _SUBSET_SEED = 0
 _SECONDS_BETWEEN_REPORTS = 5.0
 _T = TypeVar("_T")
@@ -283,11 +282,7 @@ def _what_is_in(folder: pathlib.Path, names: Sequence[str]) -> str:
     for entry in entries:
         if any((folder / entry / name).exists() for name in names):
             return f"but in {folder / entry}"
-    shown = ", ".join(map(printable, entries[:_SHOWN_ENTRIES]))
-    more = len(entries) - _SHOWN_ENTRIES
-    return (
-        f"it holds {shown}{f' and {more:,} more' if more > 0 else ''}" if shown else "it is empty"
-    )
+    return f"it holds {listing(map(printable, entries))}" if entries else "it is empty"
 
 
 def open_compressed(path: pathlib.Path) -> IO[bytes]:

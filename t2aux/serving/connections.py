@@ -16,7 +16,7 @@ from t2aux.serving.status import ServingError
 # As long as a client on another continent needs to read an answer and close.
 _LINGER_SECONDS = 1.0
 # Of what is wrong with a request; aiohttp quotes all of it.
-_MOST_QUOTED = 200
+_MAX_QUOTED = 200
 _CLIENTS_MISTAKES = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
 
 
@@ -88,7 +88,7 @@ class HttpServer(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """A connection whose client is told of its mistakes, and the log only of the server's."""
+    """A connection: its client gets its own mistakes as an answer, the log the server's."""
 
     __slots__ = ()
 
@@ -124,7 +124,7 @@ def _reason(error: BaseException | None, message: str) -> str:
     if isinstance(error, http_exceptions.ContentEncodingError):
         return "its Content-Encoding is not supported: use gzip, deflate or none"
     lines = message.strip().splitlines() or ["it can't be read"]
-    return lines[0].strip().rstrip(":.")[:_MOST_QUOTED]
+    return lines[0].strip().rstrip(":.")[:_MAX_QUOTED]
 
 
 def error_response(message: str, status: int) -> web.Response:

@@ -240,7 +240,7 @@ class Models:
         for name, config in self._configs.items():
             try:
                 folders = await self._in_loader(config.folders)
-            except OSError as error:  # What is served goes on.
+            except OSError as error:  # What is loaded stays so.
                 self._tell_unreadable(name, str(error.strerror or error))
                 continue
             self._unreadable.pop(name, None)

@@ -51,7 +51,7 @@ class RestHandlers:
         self._monitoring_path = monitoring_path
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answers a request; what is wrong with it, or fails, is told in JSON."""
+        """Answers a request; an error is an answer in JSON, too."""
         if request.method == "GET" and request.path == self._monitoring_path:
             text = self._core.metrics.text()
             return web.Response(

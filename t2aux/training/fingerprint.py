@@ -15,7 +15,7 @@ from t2aux.data.shards import ShardSplit
 
 # Shards of at most so many bytes, as the model reads them, are read once, so that the same data is
 # known in another form. Of larger ones what their manifest says is kept.
-_MOST_READ = 1 << 30
+_MAX_READ_BYTES = 1 << 30
 _HASHED_AT_ONCE = 1 << 22
 
 
@@ -100,7 +100,7 @@ class Fingerprint:
         """
         known = {} if stored is None else stored
         values = known.get("values")
-        if values is None and (self.files is None or self._bytes() <= _MOST_READ):
+        if values is None and (self.files is None or self._bytes() <= _MAX_READ_BYTES):
             values = self.values()
         return {
             "examples": self.examples,

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from t2aux import data, files
 from t2aux.data.loading import SPLITS
-from t2aux.errors import UserError
+from t2aux.errors import UserError, shorten
 from t2aux.training import integrity, settings
 from t2aux.training.fingerprint import Fingerprint
 from t2aux.training.schedule import Phase
@@ -67,7 +67,7 @@ class Difference:
     changeable: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}: {_short(self.old)} -> {_short(self.new)}"
+        return f"{self.name}: {shorten(self.old)} -> {shorten(self.new)}"
 
 
 class Identity:
@@ -349,7 +349,3 @@ def _of_values(name: str, old: Any, new: Any) -> Difference:
             old, new = old[first:], new[first:]
         return Difference(name, ", ".join(map(repr, old)), ", ".join(map(repr, new)))
     return Difference(name, repr(old), repr(new))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -66,7 +66,7 @@ def defaults(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
 def macros(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The macro that gives a parameter its value, by the parameter's name, where one does."""
     return {
-        _name(scope, selector, parameter): "/".join(value.scopes)
+        _name(scope, selector, parameter): config.macro_name(value)
         for scope, selector in configurables
         for parameter, value in _values(scope, selector).items()
         if _is_macro(value)
@@ -119,9 +119,7 @@ def _values(scope: str, selector: str) -> dict[str, Any]:
 
 def _defaults(selector: str) -> dict[str, Any]:
     configurable = gin_config._REGISTRY[selector]
-    wrapped = configurable.wrapped
-    # gin wraps a class's constructor in place.
-    function = inspect.unwrap(wrapped.__init__ if isinstance(wrapped, type) else wrapped)
+    function = config.function_of(configurable)
     denied = set(configurable.denylist or ())
     return {
         name: parameter.default
@@ -136,14 +134,12 @@ def _name(scope: str, selector: str, parameter: str) -> str:
 
 
 def _is_macro(value: Any) -> bool:
-    return (
-        isinstance(value, gin_config.ConfigurableReference) and value.config_key[1] == "gin.macro"
-    )
+    return isinstance(value, gin_config.ConfigurableReference) and config.is_macro(value)
 
 
 def _text(value: Any) -> str:
     if _is_macro(value):
-        return _text(gin.query_parameter(f"{'/'.join(value.scopes)}/gin.macro.value"))
+        return _text(gin.query_parameter(f"{config.macro_name(value)}/gin.macro.value"))
     if isinstance(value, gin_config.ConfigurableReference):
         scope, selector = value.config_key
         name = "/".join(filter(None, [scope, selector.rpartition(".")[2]]))

@@ -59,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses the command line; exits with status 2 where it is wrong."""
-        # What follows "--" is no option; argparse's own handling of it depends on its version.
+        # What follows "--" is not an option; argparse's own handling of it depends on its version.
         end = arguments.index("--") if "--" in arguments else len(arguments)
         options, left = self.parse_known_args([*arguments[:end]])
         number = self._negative_number_matcher.match

@@ -61,7 +61,7 @@ _BEGINNINGS = {
 }
 # Rows from which on columns that are the same in each make a table. Commas are common in prose.
 _FEWEST_ROWS = {"\t": 5, ";": 8, "|": 5, ",": 10}
-_MOST_LOOKED_AT = 1 << 18
+_MAX_CHARACTERS = 1 << 18
 # What downloads leave in a file's place.
 _PLACEHOLDERS = {
     b"version https://git-lfs": "is a pointer of Git LFS, not the file: run `git lfs pull`",
@@ -139,7 +139,7 @@ def decode_text(info: DatasetInfo, content: bytes, path: pathlib.Path) -> str:
         raise UserError(f"{path} is not a text in UTF-8 ({error.reason}): convert it.") from error
     if "\0" in text:
         raise UserError(f"{path} is not a text in UTF-8 (it holds NUL bytes): convert it.")
-    if _is_table(text[:_MOST_LOOKED_AT]):
+    if _is_table(text[:_MAX_CHARACTERS]):
         raise _table(info, f"{path} looks like", ", and a single text of this form as --text")
     # Editors end a file with a line break that is no part of the text.
     return text.removesuffix("\n").removesuffix("\r")
