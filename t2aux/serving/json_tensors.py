@@ -151,8 +151,8 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
             )
         elif kinds:
             raise invalid(
-                f"The feature {name!r} holds {_told(kinds - {bytes, int, float})} and must hold "
-                "numbers or strings."
+                f"The feature {name!r} holds {_in_words(kinds - {bytes, int, float})} and must "
+                "hold numbers or strings."
             )
     return example
 
@@ -273,12 +273,12 @@ def _check_kinds(name: str, kinds: set[type], spec: TensorSpec) -> None:
         right, wanted = {int}, "whole numbers"
     if kinds - right:
         raise invalid(
-            f"The input {name!r} holds {_told(kinds - right)} and must hold {wanted} "
+            f"The input {name!r} holds {_in_words(kinds - right)} and must hold {wanted} "
             f"({spec.dtype.name})."
         )
 
 
-def _told(kinds: set[type]) -> str:
+def _in_words(kinds: set[type]) -> str:
     return " and ".join(sorted(_JSON_TYPES.get(kind, kind.__name__) for kind in kinds))
 
 
@@ -321,7 +321,7 @@ def _bytes_of(what: str, value: Any) -> bytes:
     if _is_b64(value) and isinstance(value["b64"], str):
         return _decoded(what, value["b64"])
     raise invalid(
-        f"The {what} holds {_told({type(value)})} and must hold strings, or objects "
+        f"The {what} holds {_in_words({type(value)})} and must hold strings, or objects "
         "{'b64': ...} with a string of base64."
     )
 

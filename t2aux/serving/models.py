@@ -158,7 +158,7 @@ class Models:
         Args:
             configs: The models.
             loader: Where versions are loaded, beside the threads that answer requests.
-            metrics: Told of versions.
+            metrics: Counts the loaded versions.
             retries: See `Retries`.
         """
         self._configs = {config.name: config for config in configs}
@@ -241,7 +241,7 @@ class Models:
             try:
                 folders = await self._in_loader(config.folders)
             except OSError as error:  # What is loaded stays so.
-                self._tell_unreadable(name, str(error.strerror or error))
+                self._log_unreadable(name, str(error.strerror or error))
                 continue
             self._unreadable.pop(name, None)
             wanted = config.aspired(folders)
@@ -413,7 +413,7 @@ class Models:
             if known[number].state == LOADING or known[number].error is not None:
                 del known[number]
 
-    def _tell_unreadable(self, name: str, reason: str) -> None:
+    def _log_unreadable(self, name: str, reason: str) -> None:
         if self._unreadable.get(name) != reason:
             logging.warning("Can't read the versions of %s: %s.", name, reason)
             self._unreadable[name] = reason

@@ -49,9 +49,9 @@ _TRANSPOSITIONS = {
 def image_suffixes() -> dict[str, str]:
     """The suffixes of the image files that are read: Pillow's format of each, such as ".png"."""
     known = Image.registered_extensions()  # Loads Pillow's plugins, too.
-    kinds = {kind for kind in (*_FORMATS, *_NAMED_FORMATS) if kind in Image.OPEN} | {"MPO"}
+    read = {kind for kind in (*_FORMATS, *_NAMED_FORMATS) if kind in Image.OPEN} | {"MPO"}
     # What a .pfm file holds is float32.
-    return {suffix: kind for suffix, kind in known.items() if kind in kinds and suffix != ".pfm"}
+    return {suffix: kind for suffix, kind in known.items() if kind in read and suffix != ".pfm"}
 
 
 def has_image_suffix(name: str) -> bool:
@@ -175,8 +175,8 @@ def _suffix(name: str) -> str:
 def _formats(suffix: str) -> list[str]:
     """The formats that a file may have whose name ends in `suffix`."""
     named = image_suffixes().get(suffix)
-    kinds = _FORMATS if named in _FORMATS or named is None else (*_FORMATS, named)
-    return [kind for kind in kinds if kind in Image.OPEN]
+    tried = _FORMATS if named in _FORMATS or named is None else (*_FORMATS, named)
+    return [kind for kind in tried if kind in Image.OPEN]
 
 
 def _begins_as(kind: str, beginning: bytes) -> bool:
