@@ -25,14 +25,18 @@ ONE_CLASS, CLASS_PER_EXAMPLE, FIRST_ROW, MISSING_LABELS, SEPARATOR = ALLOWABLE =
     "separator",
 )
 # How pandas, numpy, R and spreadsheets write a value that is missing.
-MISSING = frozenset(
-    {"", "nan", "NaN", "NAN", "-nan", "-NaN", "None", "null", "NULL", "N/A", "n/a", "NA", "<NA>"}
-    | {"NaT", "#N/A", "#N/A N/A", "#NA", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
-    | {"Nan", "Null", "(null)", "\\N", "#n/a", "<na>"}
-    | {"#NULL!", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!"}
+_MISSING = frozenset(
+    {"", "nan", "-nan", "null", "(null)", "n/a", "n.a.", "<na>", "nat", "\\n"}
+    | {"#n/a", "#n/a n/a", "#na", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+    | {"#null!", "#ref!", "#value!", "#div/0!", "#name?", "#num!"}
 )
+# As pandas and R write it; in other letters it may well be a class.
+_MISSING_AS_WRITTEN = frozenset({"None", "NA"})
 # What may stand for a missing value, but also for a class, such as "-" beside "+".
-_PLACEHOLDERS = frozenset({"?", "-", "--", "---", ".", "..", "...", "*", "_", "\u2013", "\u2014"})
+_PLACEHOLDERS = frozenset(
+    {"?", "-", "--", "---", ".", "..", "...", "*", "_", "\u2013", "\u2014"}
+    | {"na", "nil", "undefined", "missing"}
+)
 _FEWEST_CLASSES = 4  # Data smaller than this tells nothing: two classes of one example are a trial.
 _LONGEST_NAME = 40
 # Real values are best about [0, 1]; standardised ones have outliers.
@@ -108,6 +112,12 @@ def check(split: str, info: DatasetInfo, examples: Examples, options: Options) -
             "other way round, exchange the last two axes of inputs [N, T, C]."
         )
     return tuple(notes)
+
+
+def is_missing(name: str) -> bool:
+    """Whether a class's name is how pandas, numpy, R or a spreadsheet writes a missing value."""
+    name = name.strip()
+    return name in _MISSING_AS_WRITTEN or name.casefold() in _MISSING
 
 
 def nearly_one_each(counts: np.ndarray) -> bool:
@@ -268,7 +278,7 @@ def look_alike_key(name: str) -> str:
 
 def _check_names(info: DatasetInfo, options: Options) -> None:
     for name in info.classes:
-        if name.strip() in MISSING:
+        if is_missing(name):
             refuse(
                 options,
                 MISSING_LABELS,
@@ -337,10 +347,13 @@ def _look_alike(classes: Sequence[str]) -> list[str]:
 
 def _placeholders(info: DatasetInfo) -> list[str]:
     signs = [name for name in info.classes if not any(map(str.isalnum, name))]
-    if len(signs) != 1 or signs[0].strip() not in _PLACEHOLDERS:
+    # Of "+" and "-" neither stands for nothing.
+    others = [name for name in info.classes if name not in signs or len(signs) == 1]
+    found = [name for name in others if name.strip().casefold() in _PLACEHOLDERS]
+    if len(found) != 1:
         return []
     return [
-        f"The class {_quoted(signs[0])} may stand for missing labels: if so, remove its examples."
+        f"The class {_quoted(found[0])} may stand for missing labels: if so, remove its examples."
     ]
 
 

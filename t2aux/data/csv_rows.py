@@ -355,7 +355,7 @@ def _row(
             "a comma."
         )
     name, text = class_key(cells[0]), " ".join(filter(None, cells[1:]))
-    if name in checks.MISSING and name not in known:
+    if checks.is_missing(name) and name not in known:
         what = f"{name!r}, a missing value" if name else "empty"
         if line == 1 and not name:
             what += " (is it a header, with the column of pandas' index first?)"

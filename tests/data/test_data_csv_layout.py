@@ -140,6 +140,7 @@ def test_few_examples_of_many_classes_are_right(tmp_path):
 
 
 MISSING = ["", " ", "nan", "NaN", "None", "null", "N/A", "NA", "<NA>", "NaT"]
+MISSING += ["n.a.", "NULL", "#n/a", "NAN"]
 
 
 @pytest.mark.parametrize("name", MISSING)
