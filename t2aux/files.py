@@ -151,6 +151,10 @@ def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(
+            f"Can't write to the directory {path}: it is a file, or in one. Choose another."
+        ) from error
     except OSError as error:
         raise UserError(
             f"Can't write to the directory {path}: {error.strerror or error}. Choose another, or "

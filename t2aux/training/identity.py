@@ -56,8 +56,8 @@ class Difference:
 
     Attributes:
         name: The setting's name, or what it is of the data.
-        old: A text.
-        new: A text.
+        old: A text; "" where it can't be shown.
+        new: A text; likewise.
         changeable: Whether a run can be resumed with it.
     """
 
@@ -67,6 +67,8 @@ class Difference:
     changeable: bool = False
 
     def __str__(self) -> str:
+        if not (self.old or self.new):
+            return f"{self.name} differ"
         return f"{self.name}: {shorten(self.old)} -> {shorten(self.new)}"
 
 
@@ -174,9 +176,7 @@ class Identity:
                     was, now = str(stored[name]["examples"]), str(fingerprint.examples)
                     found.append(Difference(f"the number of {what} examples", was, now))
                 else:
-                    whose = {"labels": "labels", "lengths": "lengths", "values": "content"}[part]
-                    was, now = "those of the run", "others"
-                    found.append(Difference(f"the {whose} of the {what} examples", was, now))
+                    found.append(Difference(f"the {part} of the {what} examples", "", ""))
         return found
 
     def _of_checkpoint(self) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def edited(name, change):
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
-        ("inputs", lambda a: a * np.float32(1.0001), "the content of the training examples"),
-        ("inputs", lambda a: a[::-1], "the content of the training examples"),
+        ("inputs", lambda a: a * np.float32(1.0001), "the values of the training examples"),
+        ("inputs", lambda a: a[::-1], "the values of the training examples"),
         ("labels", lambda a: a[::-1], "the labels of the training examples"),
         ("inputs", lambda a: a[:, :4], "the data's length: 5 -> 4"),
         ("inputs", lambda a: np.pad(a, [(0, 0), (0, 0), (0, 1)]), "the data's channels: 2 -> 3"),
@@ -218,7 +218,7 @@ def test_the_same_data_as_shards_and_back(run, done, tmp_path):
     assert train(run, done / "data")
     other = write_data(tmp_path / "other", edit=edited("inputs", lambda a: a[::-1]))
     message = refused(run, to_shards(other, tmp_path / "other_shards"), as_shards)
-    assert "the content of the training examples" in message
+    assert "the values of the training examples" in message
 
 
 def test_a_changed_learning_rate_needs_the_flag(run, done, monkeypatch):
@@ -262,7 +262,7 @@ def test_a_run_of_a_version_without_the_record(run, done, tmp_path):
     assert train(run, done / "data", text=SAME, name="same.gin")
     # Now it has one.
     other = write_data(tmp_path / "others", edit=edited("inputs", lambda a: a[::-1]))
-    assert "the content of the training examples" in refused(run, other)
+    assert "the values of the training examples" in refused(run, other)
 
 
 def test_a_damaged_record_is_named(run, done):
