@@ -34,7 +34,7 @@ demo: $(READY)
 test: export TF_NUM_INTRAOP_THREADS = 1
 test: export TF_NUM_INTEROP_THREADS = 1
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser

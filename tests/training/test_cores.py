@@ -233,7 +233,7 @@ def test_a_transformer_takes_no_auxiliary_loss(tmp_path):
     assert_one_sentence(done, "train.auxiliary_losses", "Transformer", "models/transformer")
 
 
-def test_a_checkpoint_of_another_core_is_refused(tmp_path):
+def test_a_run_of_another_core_is_refused(tmp_path):
     def train(*more):
         return t2aux(
             "train",
@@ -244,7 +244,7 @@ def test_a_checkpoint_of_another_core_is_refused(tmp_path):
         )
 
     assert train("--gin_file=cores/gru").returncode == 0
-    assert_one_sentence(train(), "another architecture", "classifier/lstm/")
+    assert_one_sentence(train(), "Classifier.core: @GRU -> @LSTM")
 
 
 def test_an_unknown_core_is_one_sentence(tmp_path):
