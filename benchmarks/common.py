@@ -13,11 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux.data import Batch
-from t2aux.model.autoencoder import SequenceAutoencoder
+from t2aux.losses.prediction import Prediction
+from t2aux.losses.reconstruction import Reconstruction
+from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
 from t2aux.model.classifier import Classifier
-from t2aux.model.language_model import LanguageModel
-from t2aux.model.prediction import Prediction
-from t2aux.model.reconstruction import Reconstruction
 from t2aux.model.transformer import Transformer
 from t2aux.training.trainer import Trainer
 from t2aux.training.whole import WholeTrainer

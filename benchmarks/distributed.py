@@ -49,9 +49,9 @@ def _work(name: str) -> None:
     import tensorflow as tf
 
     from t2aux import data
+    from t2aux.losses.prediction import Prediction
+    from t2aux.losses.reconstruction import Reconstruction
     from t2aux.model.classifier import Classifier
-    from t2aux.model.prediction import Prediction
-    from t2aux.model.reconstruction import Reconstruction
     from t2aux.training import distribution
     from t2aux.training.trainer import Trainer
 

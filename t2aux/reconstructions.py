@@ -21,9 +21,9 @@ import tensorflow as tf
 
 from t2aux import data
 from t2aux.errors import UserError
+from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model import core
 from t2aux.model.classifier import time_major
-from t2aux.model.reconstruction import Reconstruction
 from t2aux.run import Run
 from t2aux.training import truncation
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
@@ -258,7 +258,7 @@ def decoder(
         def predict(states: core.State, sampling: float) -> tf.Tensor:
             flat = tf.nest.map_structure(lambda s: tf.reshape(s, [-1, *s.shape[2:]]), states)
             return loss.decode(
-                classifier, flat, segments[:-1], seed=own, sampling=tf.constant(sampling)
+                classifier.input, flat, segments[:-1], seed=own, sampling=tf.constant(sampling)
             )
 
         others = tf.nest.map_structure(lambda s: tf.roll(s, 1, axis=1), states)

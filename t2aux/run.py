@@ -11,7 +11,7 @@ import gin
 
 from t2aux import config, files
 from t2aux.errors import UserError
-from t2aux.model.auxiliary import Auxiliary
+from t2aux.losses.base import AuxiliaryLoss
 from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
 
@@ -40,7 +40,7 @@ class Run:
     step: int
     checkpoint: str
     config: str
-    losses: tuple[Auxiliary, ...] = ()
+    losses: tuple[AuxiliaryLoss, ...] = ()
 
 
 def load_run(

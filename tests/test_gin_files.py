@@ -9,11 +9,11 @@ import tensorflow_datasets as tfds
 
 from t2aux import config, data
 from t2aux.data import convert
+from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model.classifier import Classifier
 from t2aux.model.gru import GRU
 from t2aux.model.lstm import LSTM
 from t2aux.model.mingru import MinGRU
-from t2aux.model.reconstruction import Reconstruction
 from t2aux.training import loop
 from tests import networks
 

@@ -189,7 +189,7 @@ def test_installed_wheel_works(installed, tmp_path):
     assert_whole(seen, place, place / "export", place / "gin", installed / "t2aux_ondevice")
     # A file that includes others is read to its end.
     parse = (
-        "import t2aux.data, t2aux.training.loop, t2aux.model.reconstruction as _\n"
+        "import t2aux.data, t2aux.training.loop, t2aux.losses.reconstruction as _\n"
         "from t2aux import config; print(config.parse(['paper/mnist'], []))"
     )
     assert "load.name = 'mnist'" in run("-c", parse, cwd=tmp_path, path=[installed])

@@ -12,7 +12,7 @@ from t2aux import config, data, reconstructions, reconstructions_report
 from t2aux.data.split import Split
 from t2aux.data.table import Table
 from t2aux.errors import UserError
-from t2aux.model.reconstruction import Reconstruction
+from t2aux.losses.reconstruction import Reconstruction
 from t2aux.run import Run, load_run
 from t2aux.training import loop
 from t2aux_ondevice.preprocessing import DatasetInfo

@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from t2aux import files
 from t2aux.errors import UserError
-from t2aux.model.auxiliary import Auxiliary
+from t2aux.losses.base import AuxiliaryLoss
 from t2aux.training import integrity
 
 # Where TensorFlow keeps the graph of the saved objects.
@@ -192,7 +192,7 @@ class Manager:
             file.write("\n".join(lines) + "\n")
 
 
-def named_losses(losses: Sequence[Auxiliary]) -> tf.Module:
+def named_losses(losses: Sequence[AuxiliaryLoss]) -> tf.Module:
     """The auxiliary networks as checkpoints hold them, under their names.
 
     So the order in which a configuration lists them does not matter.

@@ -14,12 +14,12 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import data, files
-from t2aux.data.loading import folder_of
-from t2aux.errors import UserError
 
 # Imported for their configurables, too: a configuration names them.
-from t2aux.model import autoencoder, gru, language_model, mingru  # noqa: F401
-from t2aux.model.auxiliary import Anchored, Auxiliary
+from t2aux.data.loading import folder_of
+from t2aux.errors import UserError
+from t2aux.losses.base import AuxiliaryLoss
+from t2aux.model import gru, mingru  # noqa: F401
 from t2aux.model.classifier import Classifier
 from t2aux.training import distribution, divergence, folder, settings
 from t2aux.training.identity import Identity
@@ -261,13 +261,13 @@ def _trainer(
     return WholeTrainer(classifier)
 
 
-def _check_lengths(split: data.Split, losses: Sequence[Auxiliary]) -> None:
+def _check_lengths(split: data.Split, losses: Sequence[AuxiliaryLoss]) -> None:
     """Raises UserError if a loss has no sequence to be taken on; says if it has only some."""
     longest = int(split.lengths.max())
     for loss in losses:
         what, needed = type(loss).__name__, loss.shortest_sequence
         hint = "take another loss"
-        if isinstance(loss, Anchored):
+        if hasattr(loss, "length"):
             what = f"{what}.length = {loss.length}"
             hint = f"set a smaller one, such as {max(1, longest // 2)}"
         fitting = int((split.lengths >= needed).sum())
@@ -287,7 +287,7 @@ def _check_lengths(split: data.Split, losses: Sequence[Auxiliary]) -> None:
             )
 
 
-def _check_weights(phases: Sequence[Phase], losses: Sequence[Auxiliary]) -> None:
+def _check_weights(phases: Sequence[Phase], losses: Sequence[AuxiliaryLoss]) -> None:
     """Raises UserError if a phase has nothing to train, its losses' weights being all 0."""
     for phase in phases:
         if phase.epochs and not phase.supervised and not any(loss.weight for loss in losses):

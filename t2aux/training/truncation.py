@@ -8,15 +8,15 @@ lengths, and not on the sequence's.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from t2aux.errors import UserError
+from t2aux.losses.base import Bptt
 from t2aux.model.classifier import Classifier
 from t2aux.model.core import State, active_from
-
-Bptt = int | Literal["full"]
 
 
 class Windows(NamedTuple):
@@ -125,3 +125,13 @@ def align_ends(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         [B, T, ...]: sequence b now begins at step T - lengths[b].
     """
     return tf.reverse(tf.reverse_sequence(tokens, lengths, seq_axis=1), [1])
+
+
+def gradients_of(
+    tape: tf.GradientTape, objective: tf.Tensor, sources: Sequence[tf.Tensor | tf.Variable]
+) -> list[tf.Tensor]:
+    """The gradients of an objective, dense; zeros where a source plays no part in it."""
+    gradients = tape.gradient(
+        objective, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+    return [tf.convert_to_tensor(g) for g in gradients]

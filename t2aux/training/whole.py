@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from t2aux.data import Batch
-from t2aux.model.auxiliary import Auxiliary
+from t2aux.losses.base import AuxiliaryLoss
 from t2aux.model.share import Share
 from t2aux.model.transformer import Transformer
 from t2aux.training.trainer import DROPOUT, Step, classification_loss, gradients_of
@@ -23,7 +23,7 @@ class WholeTrainer(tf.Module):
         """Keeps the network."""
         super().__init__(name="trainer")
         self.classifier = classifier
-        self.losses: list[Auxiliary] = []
+        self.losses: list[AuxiliaryLoss] = []
         self._variables = list(classifier.trainable_variables)
 
     @property

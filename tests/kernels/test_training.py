@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from t2aux.kernels import ops
-from t2aux.model.auxiliary import stream
+from t2aux.losses.base import stream
+from t2aux.losses.prediction import Prediction
+from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model.lstm import LSTMState
-from t2aux.model.prediction import Prediction
-from t2aux.model.reconstruction import Reconstruction
 from t2aux.training.trainer import Trainer
 from tests import networks
 
@@ -42,12 +42,12 @@ def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatc
             with tf.GradientTape() as tape:
                 tape.watch(states)
                 made = loss.decode(
-                    classifier,
+                    classifier.input,
                     states,
                     tokens[:8],
                     seed=tf.constant([3, 4]),
                     sampling=tf.constant(sampling),
-                    truncation=truncation,
+                    bptt=truncation,
                 )
                 value = tf.reduce_sum(tf.sin(made))
             sources = [*states, *loss.trainable_variables, *classifier.recurrent_variables]

@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from t2aux.data import Batch
 from t2aux.errors import UserError
+from t2aux.losses.base import Sequences, States
+from t2aux.losses.prediction import Prediction
+from t2aux.losses.reconstruction import Reconstruction
+from t2aux.losses.whole_sequence import LanguageModel
 from t2aux.model.gru import GRU
-from t2aux.model.language_model import LanguageModel
 from t2aux.model.mingru import MinGRU
-from t2aux.model.prediction import Prediction
-from t2aux.model.reconstruction import Reconstruction
 from t2aux.training.trainer import Trainer
 from tests import networks
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
@@ -112,18 +113,18 @@ def test_the_reconstructions_gradient_reaches_back_as_far_as_it_should(core):
             part = batch.inputs[:, first:anchor]
             state = test_trainer.reference_states(classifier, part, state)[-1]
             tokens = tf.transpose(batch.inputs, [1, 0, 2])
-            segments, room = loss.segments(
-                seed, tokens, tf.zeros([4], tf.int32), tf.constant([anchor])
-            )
-            value = loss.loss(
-                classifier,
-                state,
-                segments,
-                room,
+            starts = tf.zeros([4], tf.int32)
+            sequences = Sequences(tokens, starts, batch.labels, padded=False)
+            given = States(
+                states=state,
+                positions=tf.constant([anchor]),
+                sequences=sequences,
+                input_layer=classifier.input,
                 seed=seed,
-                sampling=tf.constant(0.5),
-                truncation=4,
-            ).mean
+                progress=tf.constant(0.5),
+                bptt=4,
+            )
+            value = loss.call(given) / (4 * loss.length)
         want = tape.gradient(value, trainer.variables_in_order, unconnected_gradients="zero")
         return [tf.convert_to_tensor(g) for g in want]
 

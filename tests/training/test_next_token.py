@@ -5,9 +5,8 @@ import pytest
 import tensorflow as tf
 
 from t2aux.errors import UserError
-from t2aux.model.autoencoder import SequenceAutoencoder
+from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
 from t2aux.model.gru import GRU
-from t2aux.model.language_model import LanguageModel
 from t2aux.training.trainer import Trainer
 from tests import networks
 from tests.training.test_trainer import KINDS, assert_same, step

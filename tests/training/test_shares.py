@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from t2aux import config
 from t2aux.data import Batch, Split, Table
 from t2aux.errors import UserError
-from t2aux.model.autoencoder import SequenceAutoencoder
-from t2aux.model.language_model import LanguageModel
-from t2aux.model.prediction import Prediction
-from t2aux.model.reconstruction import Reconstruction
+from t2aux.losses.prediction import Prediction
+from t2aux.losses.reconstruction import Reconstruction
+from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
 from t2aux.model.share import Share
 from t2aux.model.transformer import Transformer
 from t2aux.training import cluster, distribution, loop

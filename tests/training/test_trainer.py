@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from t2aux.errors import UserError
-from t2aux.model.auxiliary import stream
+from t2aux.losses.base import stream
+from t2aux.losses.prediction import Prediction
+from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model.lstm import LSTMState
-from t2aux.model.prediction import Prediction
-from t2aux.model.reconstruction import Reconstruction
 from t2aux.training.trainer import Trainer
 from t2aux.training.truncation import align_ends, group_anchors
 from tests import networks

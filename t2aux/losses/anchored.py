@@ -1,22 +1,19 @@
-"""What the auxiliary losses share.
+"""What the losses that predict tokens share, and what the paper's two share.
 
-All are averaged over all predicted tokens. The paper's own two, `reconstruction.py` and
-`prediction.py`, are taken at `anchors` random positions of the sequence, drawn anew for every batch
-(paper, section 3 and Figure 2), over segments of `length` predicted tokens; those that it compares
-with, `language_model.py` and `autoencoder.py`, over whole sequences. Everything is time-major,
-[T, B, ...], with the sequences aligned at their ends: sequence b begins at step starts[b] and ends
-at T. Position p means the state before token p is read.
+Those two, `reconstruction.py` and `prediction.py`, are taken at `anchors` random positions of the
+sequence, drawn for every batch (paper, section 3 and Figure 2), over segments of `length` predicted
+tokens; those that it compares with, in `whole_sequence.py`, over whole sequences. All are averaged
+over all predicted tokens.
 
 Where the paper is silent the default is ours, and marked [us] in the parameter's description.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import tensorflow as tf
 
 from t2aux.errors import UserError
+from t2aux.losses.base import AuxiliaryLoss, Bptt, stream
 from t2aux.model import lstm
 from t2aux.model.classifier import Classifier
 from t2aux.model.core import Active, State
@@ -27,23 +24,6 @@ from t2aux.model.lstm import LSTMState
 _REFERENCE, _ANCHOR = range(2)
 
 
-class Loss(NamedTuple):
-    """A sum over predicted tokens, and how many there were; scalars."""
-
-    total: tf.Tensor
-    count: tf.Tensor
-
-    @property
-    def mean(self) -> tf.Tensor:
-        """The mean per predicted token; 0 where nothing could be predicted."""
-        return tf.math.divide_no_nan(self.total, self.count)
-
-
-def stream(seed: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:
-    """The `index`-th independent seed [2] made from a seed [2]."""
-    return tf.random.experimental.stateless_fold_in(seed, index)
-
-
 def uniform_position(draw: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
     """Maps draws in [0, 1) to the integers low <= p <= high (low where the range is empty)."""
     count = tf.maximum(high - low + 1, 1)
@@ -52,36 +32,34 @@ def uniform_position(draw: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Ten
     return low + tf.minimum(offset, count - 1)
 
 
-class Auxiliary(tf.Module):
-    """An auxiliary loss: a head that predicts tokens, and how wrong they are.
+class TokenLoss(AuxiliaryLoss):
+    """A loss that predicts tokens by a head.
 
     Attributes:
-        weight: w of the loss L = L_supervised + w * L_auxiliary; at 0 the loss is measured only.
         head: The head.
     """
 
     def __init__(
-        self, classifier: Classifier, *, name: str, weight: float, head_size: int, **sizes: int
+        self,
+        classifier: Classifier,
+        *,
+        name: str,
+        weight: float,
+        bptt: Bptt | None,
+        head_size: int,
+        **sizes: int,
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(classifier, name=name, weight=weight, bptt=bptt)
         kind = type(self).__name__
         for parameter, value in (*sizes.items(), ("head_size", head_size)):
             if value < 1:
                 raise UserError(f"{kind}.{parameter} must be at least 1, but is {value}.")
-        if weight < 0:
-            raise UserError(f"{kind}.weight must not be negative, but is {weight}.")
         info = classifier.info
-        self.weight = weight
         self._is_text = info.is_text
         token_size = info.vocabulary_size if info.is_text else info.channels
         self.head = Head(
             classifier.hidden_size, head_size, token_size, seed=classifier.seed, name=f"{name}/head"
         )
-
-    @property
-    def shortest_sequence(self) -> int:
-        """The fewest steps that a sequence must have for this loss to be taken on it."""
-        raise NotImplementedError
 
     def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """The loss of every predicted token.
@@ -99,8 +77,15 @@ class Auxiliary(tf.Module):
             return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, predictions)
         return tf.reduce_sum(tf.math.squared_difference(predictions, targets), axis=-1)
 
+    def _check_gradient_between_tokens(self, parameter: str, bptt: Bptt) -> None:
+        if bptt == 0:
+            raise UserError(
+                f"{parameter} = 0 leaves nothing for {type(self).__name__} to train: its gradient "
+                "flows between the tokens that it predicts; set at least 1, or use Reconstruction."
+            )
 
-class Anchored(Auxiliary):
+
+class Anchored(TokenLoss):
     """What the paper's two losses share: anchors, segments, stacked LSTM layers of their own.
 
     Attributes:
@@ -117,6 +102,7 @@ class Anchored(Auxiliary):
         anchors: int,
         length: int,
         weight: float,
+        bptt: Bptt | None,
         layers: int,
         head_size: int,
         bottom_input_size: int,
@@ -125,6 +111,7 @@ class Anchored(Auxiliary):
             classifier,
             name=name,
             weight=weight,
+            bptt=bptt,
             head_size=head_size,
             anchors=anchors,
             length=length,
@@ -162,19 +149,6 @@ class Anchored(Auxiliary):
 
         Returns:
             [n] int32 positions.
-        """
-        raise NotImplementedError
-
-    def count(self, starts: tf.Tensor, anchors: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        """How many tokens are predicted in a batch, whoever has its rows.
-
-        Args:
-            starts: [B] int32, the step at which each sequence begins.
-            anchors: [n] int32 positions.
-            steps: Scalar int32 T.
-
-        Returns:
-            A scalar float32.
         """
         raise NotImplementedError
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import gin
 import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.kernels import ops
+from t2aux.losses.anchored import Anchored, run_stack, uniform_position
+from t2aux.losses.base import Bptt, Sequences, States, StatesAt, stream
 from t2aux.model import lstm
-from t2aux.model.auxiliary import Anchored, Loss, run_stack, stream, uniform_position
 from t2aux.model.classifier import Classifier
 from t2aux.model.core import State
+from t2aux.model.inputs import InputLayer
 from t2aux.model.lstm import LSTMState
-from t2aux.model.share import Share
 
 # Streams of random numbers of one batch; the base class has 0 and 1.
 _SEGMENT, _SAMPLE, _TOKEN = range(2, 5)
@@ -39,6 +43,7 @@ class Reconstruction(Anchored):
         final_sampling: float = 1.0,
         reverse: bool = True,
         distant_past: bool = True,
+        bptt: Bptt | None = None,
     ) -> None:
         """Makes the decoder.
 
@@ -57,6 +62,7 @@ class Reconstruction(Anchored):
             reverse: Emit the segment from its end to its beginning (Figure 6) [us: what it means].
             distant_past: Draw the segment's place uniformly from all before the anchor; otherwise
                 it ends at the anchor (Figure 6) [us: the law].
+            bptt: See `AuxiliaryLoss`.
         """
         super().__init__(
             classifier,
@@ -64,6 +70,7 @@ class Reconstruction(Anchored):
             anchors=anchors,
             length=length,
             weight=weight,
+            bptt=bptt,
             layers=layers,
             head_size=head_size,
             bottom_input_size=classifier.input.output_size,
@@ -138,80 +145,68 @@ class Reconstruction(Anchored):
         segments.set_shape([self.length + 1, None, *tokens.shape[2:]])
         return segments, tf.reshape(room, [-1])
 
-    def count(self, starts: tf.Tensor, anchors: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        """How many tokens are predicted in a batch, a scalar float32; see `Anchored.count`."""
-        del steps
+    def declare(self, sequences: Sequences, seed: tf.Tensor) -> StatesAt:
+        """The states at the anchors."""
+        starts = sequences.all_starts
+        anchors = self.draw(seed, starts, sequences.steps)
         room = starts[tf.newaxis] <= anchors[:, tf.newaxis] - self.length - 1
-        return tf.reduce_sum(tf.cast(room, tf.float32)) * self.length
+        return StatesAt(anchors, tf.reduce_sum(tf.cast(room, tf.float32)) * self.length)
 
-    def loss(
-        self,
-        classifier: Classifier,
-        states: State,
-        segments: tf.Tensor,
-        room: tf.Tensor,
-        *,
-        seed: tf.Tensor,
-        sampling: tf.Tensor,
-        truncation: int | None = None,
-        share: Share | None = None,
-    ) -> Loss:
-        """Decodes all segments as one batch.
-
-        Args:
-            classifier: The main network, for its input layer.
-            states: The main states at the anchors, n * B rows.
-            segments: [l + 1, n * B, ...], see `segments`.
-            room: [n * B]: which count.
-            seed: [2] int32, this batch's.
-            sampling: Scalar: the probability to feed the decoder its own token.
-            truncation: The decoder's states pass no gradient at every so many steps; None: all.
-            share: Which rows of a larger batch these are; None: all.
-
-        Returns:
-            The loss.
-        """
-        predictions = self.decode(
-            classifier,
-            states,
-            segments[:-1],
-            seed=seed,
-            sampling=sampling,
-            truncation=truncation,
-            share=share,
+    def call(self, given: States) -> tf.Tensor:
+        """Decodes all segments as one batch."""
+        sequences = given.sequences
+        segments, room = self.segments(
+            given.seed, sequences.tokens, sequences.starts, given.positions
         )
-        losses = self.token_losses(predictions, segments[1:]) * room
-        return Loss(tf.reduce_sum(losses), tf.reduce_sum(room) * self.length)
+
+        def draw(seed: tf.Tensor) -> tf.Tensor:
+            draws = sequences.uniform(seed, [self.length, self.anchors])
+            return tf.reshape(draws, [self.length, -1])
+
+        predictions = self.decode(
+            given.input_layer,
+            given.states,
+            segments[:-1],
+            seed=given.seed,
+            sampling=given.progress * self.final_sampling,
+            bptt=given.bptt,
+            draw=draw,
+        )
+        return tf.reduce_sum(self.token_losses(predictions, segments[1:]) * room)
 
     def decode(
         self,
-        classifier: Classifier,
+        input_layer: InputLayer,
         states: State,
         given: tf.Tensor,
         *,
         seed: tf.Tensor,
         sampling: tf.Tensor,
-        truncation: int | None = None,
-        share: Share | None = None,
+        bptt: int | None = None,
+        draw: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> tf.Tensor:
         """The decoder's predictions.
 
         Args:
-            classifier: The main network, for its input layer.
+            input_layer: The main network's.
             states: The main states to start from, N rows.
             given: [l, N, ...] the true tokens before the predicted ones; the first is always fed.
             seed: [2] int32.
             sampling: Scalar: the probability to feed the decoder its own token instead.
-            truncation: See `loss`.
-            share: See `loss`.
+            bptt: The decoder's states pass no gradient at every so many steps; None: all.
+            draw: Gives uniform random numbers [l, N] in [0, 1) from a seed [2]; by default
+                TensorFlow's.
 
         Returns:
             [l, N, C] values or [l, N, V] logits.
         """
-        chunk = truncation or self.length
+        chunk = bptt or self.length
         carried = self.bottom_state(states)
         previous = tf.zeros_like(given[0])
-        own, draws = self._draw_sampling(tf.shape(given)[1], seed, sampling, share)
+        if draw is None:
+            shape = [self.length, tf.shape(given)[1]]
+            draw = functools.partial(tf.random.stateless_uniform, shape)
+        own, draws = self._draw_sampling(tf.shape(given)[1], seed, sampling, draw)
         # The fed token is a stopped one, so the gradient of the head is taken outside of the loop,
         # in one product over all steps.
         decode = self._decode_kernel if ops.enabled() else self._decode_plain
@@ -221,37 +216,30 @@ class Reconstruction(Anchored):
                 carried = [LSTMState(*map(tf.stop_gradient, state)) for state in carried]
             part = slice(begin, begin + chunk)
             hidden, carried, previous = decode(
-                classifier, given[part], carried, previous, own[part], draws[part]
+                input_layer, given[part], carried, previous, own[part], draws[part]
             )
             outputs.append(hidden)
         return self.head(tf.concat(outputs, axis=0))
 
     def _draw_sampling(
-        self, count: tf.Tensor, seed: tf.Tensor, sampling: tf.Tensor, share: Share | None
+        self,
+        count: tf.Tensor,
+        seed: tf.Tensor,
+        sampling: tf.Tensor,
+        draw: Callable[[tf.Tensor], tf.Tensor],
     ) -> tuple[tf.Tensor, tf.Tensor]:
         # Which tokens are the decoder's own, [l, N] bool, and, for ids, where in the softmax's
         # cumulative distribution they are drawn, [l, N] in [0, 1).
         shape = [self.length, count]
         if not self.scheduled_sampling:
             return tf.zeros(shape, tf.bool), tf.zeros(shape)
-        own = self._draw_rows(shape, stream(seed, _SAMPLE), share) < sampling
+        own = draw(stream(seed, _SAMPLE)) < sampling
         own = tf.logical_and(own, tf.range(self.length)[:, tf.newaxis] > 0)
-        if not self._is_text:
-            return own, tf.zeros(shape)
-        return own, self._draw_rows(shape, stream(seed, _TOKEN), share)
-
-    def _draw_rows(
-        self, shape: list[int | tf.Tensor], seed: tf.Tensor, share: Share | None
-    ) -> tf.Tensor:
-        # Uniform in [0, 1). A row's are the same whoever has it.
-        if share is None:
-            return tf.random.stateless_uniform(shape, seed)
-        draws = tf.random.stateless_uniform([self.length, self.anchors, share.size], seed)
-        return tf.reshape(share.rows(draws), shape)
+        return own, draw(stream(seed, _TOKEN)) if self._is_text else tf.zeros(shape)
 
     def _decode_kernel(
         self,
-        classifier: Classifier,
+        input_layer: InputLayer,
         given: tf.Tensor,
         carried: list[LSTMState],
         previous: tf.Tensor,
@@ -259,7 +247,7 @@ class Reconstruction(Anchored):
         draws: tf.Tensor,
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
         bottom, *upper = self.layers
-        folded = classifier.input.fold(bottom.kernel, bottom.bias)
+        folded = input_layer.fold(bottom.kernel, bottom.bias)
         head = self.head
         result = ops.decode(
             given,
@@ -279,7 +267,7 @@ class Reconstruction(Anchored):
 
     def _decode_plain(
         self,
-        classifier: Classifier,
+        input_layer: InputLayer,
         given: tf.Tensor,
         carried: list[LSTMState],
         previous: tf.Tensor,
@@ -288,10 +276,10 @@ class Reconstruction(Anchored):
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
         if not self.scheduled_sampling:
             # No step waits for the one before to be decoded: a GPU does a layer at a time (cuDNN).
-            hidden, carried = run_stack(self.layers, classifier.input(given), carried)
+            hidden, carried = run_stack(self.layers, input_layer(given), carried)
             return hidden, carried, previous
         bottom, *upper = self.layers
-        folded = classifier.input.fold(bottom.kernel, bottom.bias)
+        folded = input_layer.fold(bottom.kernel, bottom.bias)
         steps = tf.shape(given)[0]
         true = tf.TensorArray(given.dtype, steps, element_shape=given.shape[1:]).unstack(given)
         hidden = tf.TensorArray(tf.float32, steps, element_shape=carried[0].h.shape)

@@ -1,0 +1,35 @@
+"""An auxiliary loss of one's own: from the last state, tell the mean of all tokens.
+
+PYTHONPATH=examples t2aux train --model_dir=runs/own_loss --gin_file=quickstart \
+    --gin_param='import own_loss' --gin_param='train.auxiliary_losses = [@MeanToken]'
+"""
+
+import gin
+import tensorflow as tf
+
+from t2aux.losses import AuxiliaryLoss, Sequences, States, StatesAt
+from t2aux.model.classifier import Classifier
+
+
+@gin.configurable(denylist=["classifier"])
+class MeanToken(AuxiliaryLoss):
+    """The squared distance between a linear function of the last state and the mean token."""
+
+    def __init__(self, classifier: Classifier, *, weight: float = 1.0) -> None:
+        super().__init__(classifier, name="mean_token", weight=weight)
+        self.kernel = tf.Variable(tf.zeros([classifier.hidden_size, classifier.info.channels]))
+
+    def declare(self, sequences: Sequences, seed: tf.Tensor) -> StatesAt:
+        """One term a sequence, from its state after the last step."""
+        count = tf.cast(tf.size(sequences.all_starts), tf.float32)
+        return StatesAt(sequences.steps[tf.newaxis], count)
+
+    def call(self, given: States) -> tf.Tensor:
+        """The sum over the sequences."""
+        tokens, starts = given.sequences.tokens, given.sequences.starts
+        # A sequence is at starts[b] <= t < T; before that there is padding.
+        there = tf.range(tf.shape(tokens)[0])[:, tf.newaxis] >= starts
+        mask = tf.cast(there, tf.float32)[..., tf.newaxis]
+        mean = tf.reduce_sum(tokens * mask, axis=0) / tf.reduce_sum(mask, axis=0)
+        predicted = tf.matmul(given.states.h, self.kernel)
+        return tf.reduce_sum(tf.math.squared_difference(predicted, mean))

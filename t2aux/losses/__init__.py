@@ -1,0 +1,28 @@
+"""Auxiliary losses: what one is (`base`), the paper's two, and those that it compares with."""
+
+from t2aux.losses.base import (
+    AuxiliaryLoss,
+    Outputs,
+    OutputsFrom,
+    OutputsOfAll,
+    Sequences,
+    States,
+    StatesAt,
+)
+from t2aux.losses.prediction import Prediction
+from t2aux.losses.reconstruction import Reconstruction
+from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
+
+__all__ = [
+    "AuxiliaryLoss",
+    "LanguageModel",
+    "Outputs",
+    "OutputsFrom",
+    "OutputsOfAll",
+    "Prediction",
+    "Reconstruction",
+    "SequenceAutoencoder",
+    "Sequences",
+    "States",
+    "StatesAt",
+]

@@ -1,0 +1,122 @@
+"""Losses on the main network's own outputs over whole sequences (Dai and Le 2015; paper, Table 4).
+
+The pretraining of "Semi-supervised Sequence Learning", which the paper compares with: LM-LSTM and
+SA-LSTM. Neither has recurrent layers of its own: a head on the main network's outputs is all that
+they add.
+"""
+
+from __future__ import annotations
+
+import gin
+import tensorflow as tf
+
+from t2aux.losses.anchored import TokenLoss
+from t2aux.losses.base import Bptt, Outputs, OutputsOfAll, Sequences
+from t2aux.model.classifier import Classifier
+
+
+class _WholeSequence(TokenLoss):
+    """A loss on the outputs over whole sequences."""
+
+    # Whether the sequence is read twice, see `OutputsOfAll`.
+    _twice: bool
+
+    def check_bptt(self, parameter: str, bptt: Bptt) -> None:
+        """See `AuxiliaryLoss`."""
+        self._check_gradient_between_tokens(parameter, bptt)
+
+    def declare(self, sequences: Sequences, seed: tf.Tensor) -> OutputsOfAll:
+        """All outputs: where a sequence is read once, all tokens but the first are predicted."""
+        del seed
+        lengths = sequences.steps - sequences.all_starts
+        predicted = lengths if self._twice else tf.maximum(lengths - 1, 0)
+        return OutputsOfAll(tf.reduce_sum(tf.cast(predicted, tf.float32)), self._twice)
+
+    def call(self, given: Outputs) -> tf.Tensor:
+        """Predicts the token after each output's."""
+        losses = self.token_losses(self.head(given.outputs), given.targets)
+        return tf.reduce_sum(losses * given.mask)
+
+
+@gin.configurable(denylist=["classifier"])
+class LanguageModel(_WholeSequence):
+    """LM-LSTM: predict every next token of the sequence from the main network's own outputs.
+
+    Made for a pretraining phase, which a phase without auxiliary losses follows: Dai and Le keep
+    the input layer and the LSTM, and give the head new weights. The gradient is cut every
+    `train.auxiliary_bptt` steps from the first on, the state carried along. One update a batch of
+    whole sequences [us]; their published code (TensorFlow's adversarial_text) makes one a window.
+    """
+
+    _twice = False
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        weight: float = 1.0,
+        head_size: int = 256,
+        bptt: Bptt | None = None,
+    ) -> None:
+        """Makes the head.
+
+        Args:
+            classifier: The network whose outputs it reads.
+            weight: w of the loss L = L_supervised + w * L_auxiliary.
+            head_size: Hidden units of the head [us: the kind of head that the paper's own losses
+                have; Dai and Le's is a softmax layer alone].
+            bptt: See `AuxiliaryLoss`.
+        """
+        super().__init__(
+            classifier, name="language_model", weight=weight, head_size=head_size, bptt=bptt
+        )
+
+    @property
+    def shortest_sequence(self) -> int:
+        """A token to read and one to predict."""
+        return 2
+
+
+@gin.configurable(denylist=["classifier"])
+class SequenceAutoencoder(_WholeSequence):
+    """SA-LSTM: read the whole sequence, then emit it again from its first token on.
+
+    One network does both: Dai and Le's encoder and decoder have the same weights (their section 2
+    and Figure 1). So the sequence is read twice, and the outputs of the second time predict: that
+    after the last token x_T predicts x_1, that after x_1 then x_2, and so on; the true tokens are
+    fed. They put an end mark behind the sequence, and decode after it; here the state after the
+    last token starts the decoding [us].
+
+    Made for a pretraining phase, which a phase without auxiliary losses follows. The decoder's
+    gradient is cut every `train.auxiliary_bptt` steps, the state carried along, and the first of
+    these windows reaches as many steps back into the reading [us]; Dai and Le backpropagate through
+    the last 400 steps.
+    """
+
+    _twice = True
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        weight: float = 1.0,
+        head_size: int = 256,
+        bptt: Bptt | None = None,
+    ) -> None:
+        """Makes the head.
+
+        Args:
+            classifier: The network that reads and emits.
+            weight: w of the loss L = L_supervised + w * L_auxiliary.
+            head_size: Hidden units of the head [us: the kind of head that the paper's own losses
+                have; Dai and Le's is a softmax layer alone].
+            bptt: See `AuxiliaryLoss`.
+        """
+        super().__init__(
+            classifier, name="sequence_autoencoder", weight=weight, head_size=head_size, bptt=bptt
+        )
+
+    @property
+    def shortest_sequence(self) -> int:
+        """One token: read, then predicted."""
+        return 1
