@@ -1,12 +1,16 @@
 """An auxiliary loss of one's own: from the last state, tell the mean of all tokens.
 
-PYTHONPATH=examples t2aux train --model_dir=runs/own_loss --gin_file=quickstart \
-    --gin_param='import own_loss' --gin_param='train.auxiliary_losses = [@MeanToken]'
+This program is the command `t2aux` that knows the loss:
+
+python examples/own_loss.py train --model_dir=runs/own_loss --gin_file=quickstart \
+    --gin_param='train.auxiliary_losses = [@MeanToken]'
+python examples/own_loss.py evaluate --model_dir=runs/own_loss
 """
 
 import gin
 import tensorflow as tf
 
+from t2aux.cli.main import main
 from t2aux.losses import AuxiliaryLoss, Sequences, States, StatesAt
 from t2aux.model.classifier import Classifier
 
@@ -33,3 +37,7 @@ class MeanToken(AuxiliaryLoss):
         mean = tf.reduce_sum(tokens * mask, axis=0) / tf.reduce_sum(mask, axis=0)
         predicted = tf.matmul(given.states.h, self.kernel)
         return tf.reduce_sum(tf.math.squared_difference(predicted, mean))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
 """Auxiliary losses of a user's own: one for each declaration, with every core and truncation."""
 
 import importlib.util
-import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from t2aux.model.lstm import LSTM, LSTMState
 from t2aux.model.mingru import MinGRU
 from t2aux.training.trainer import Trainer
 from tests import networks
-from tests.cli_helpers import ROOT, t2aux
+from tests.cli_helpers import ROOT, environment
 from tests.training.test_shares import assert_shares_add_up
 from tests.training.test_trainer import assert_same, reference_states, step
 
@@ -184,12 +185,19 @@ def test_what_is_no_declaration_is_named():
         step(trainer, batch)
 
 
-def test_the_example_trains_from_the_command_line(tmp_path):
-    t2aux(
-        *("train", f"--model_dir={tmp_path / 'run'}", "--gin_file=quickstart"),
-        *("--gin_param=import own_loss", "--gin_param=train.auxiliary_losses = [@MeanToken]"),
-        *("--gin_param=load.max_examples = 32", "--gin_param=JOINT_EPOCHS = 1"),
-        "--gin_param=PRETRAIN_EPOCHS = 1",
-        PYTHONPATH=os.pathsep.join([str(ROOT), str(EXAMPLE.parent)]),
+def test_the_examples_program_trains_and_evaluates(tmp_path):
+    def run(*arguments):
+        subprocess.run(
+            [sys.executable, EXAMPLE, *arguments, f"--model_dir={tmp_path / 'run'}"],
+            check=True,
+            env=environment(),
+        )
+
+    run(
+        *("train", "--gin_file=quickstart"),
+        "--gin_param=train.auxiliary_losses = [@MeanToken]",
+        "--gin_param=load.max_examples = 32",
+        *("--gin_param=PRETRAIN_EPOCHS = 1", "--gin_param=JOINT_EPOCHS = 1"),
     )
     assert '"mean_token_loss"' in (tmp_path / "run" / "metrics.jsonl").read_text()
+    run("evaluate")
