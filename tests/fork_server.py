@@ -52,6 +52,24 @@ class Server:
         asked = {"arguments": list(map(str, arguments)), "log": str(log), "limit": limit}
         return Process(self._ask(asked)["pid"], self._ask, pathlib.Path(log))
 
+    def complete(self, folder, arguments, timeout):
+        """Runs `t2aux ARGUMENTS` as `subprocess.run` would, from here and with our environment.
+
+        Args:
+            folder: Where the files lie that stdout and stderr go to.
+            arguments: Of the command.
+            timeout: Seconds.
+
+        Returns:
+            A subprocess.CompletedProcess.
+        """
+        out, log = (pathlib.Path(folder) / name for name in ("stdout", "stderr"))
+        asked = {"arguments": arguments, "log": str(log), "out": str(out)}
+        asked |= {"cwd": os.getcwd(), "variables": dict(os.environ)}
+        status = Process(self._ask(asked)["pid"], self._ask, log).wait(timeout)
+        texts = (path.read_text("utf-8", "surrogateescape") for path in (out, log))
+        return subprocess.CompletedProcess(["t2aux", *arguments], status, *texts)
+
     def run(self, log, *arguments, limit=None):
         """Runs `t2aux ARGUMENTS` to its end; returns a Process."""
         process = self.start(log, *arguments, limit=limit)
@@ -134,15 +152,22 @@ def _serve():
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _child(main, arguments, log, limit):
+def _child(main, arguments, log, limit=None, out=None, cwd=None, variables=None):
     """Becomes the command. Does not return."""
     status = 1
     try:
         os.close(0)
         os.open(os.devnull, os.O_RDONLY)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        if out is not None:
+            descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        if cwd is not None:
+            os.chdir(cwd)
+        if variables is not None:
+            os.environ.clear()
+            os.environ.update(variables)
         # In the background of a script, or under nohup, they are ignored, and would be so here.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
