@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.cli_helpers import ROOT, environment
 
 PEERS = {"ONNX Runtime": ("onnx", "onnxruntime"), "torch": ("torch",)}
@@ -41,6 +43,7 @@ def check(batch, names):
         assert (numbers["bytes"] > 0) == (name.startswith(("TFLite", "ONNX")))
 
 
+@pytest.mark.long
 def test_a_single_sequence_goes_through_every_form_and_the_server():
     names = [
         "TFLite float32",
@@ -57,6 +60,7 @@ def test_a_batch_goes_through_the_servers_forms():
     check(3, [])
 
 
+@pytest.mark.long
 def test_a_step_against_the_length_is_measured_of_every_network():
     sizes = ["--batch=1", "--hidden=8", "--repeat=1", "--lengths=608,640", "--keras_lengths=608"]
     sizes.append("--transformer_lengths=640")

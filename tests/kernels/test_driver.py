@@ -46,7 +46,10 @@ def test_other_vectors(tmp_path, processor):
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
-@pytest.mark.parametrize("flag", ["-fsanitize=address,undefined", "-fsanitize=thread"])
+@pytest.mark.parametrize(
+    "flag",
+    ["-fsanitize=address,undefined", pytest.param("-fsanitize=thread", marks=pytest.mark.long)],
+)
 def test_the_driver_is_clean(tmp_path, flag):
     if shutil.which("g++") is None or not sanitized(tmp_path, flag):
         pytest.skip(f"g++ {flag} makes no program that runs on this machine")

@@ -60,8 +60,10 @@ def test_attention_equals_keras():
 
 
 # Two sequences at a time, one, a part of one, and one query.
-@pytest.mark.parametrize("scores", [1600, 800, 300, 1])
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(
+    ("scores", "padded"),
+    [(1600, False), (800, True), (300, True), (1, False)],
+)
 def test_blocks_change_nothing(scores, padded, monkeypatch):
     parts = [tf.random.stateless_normal([3, 17, 8], [i, 2]) for i in range(3)]
     there = tf.sequence_mask([17, 4, 9], 17) if padded else None

@@ -1,7 +1,6 @@
 """The auxiliary losses on other cores than the LSTM, and runs of these and of a Transformer."""
 
 import functools
-import subprocess
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from t2aux.model.gru import GRU
 from t2aux.model.mingru import MinGRU
 from t2aux.training.trainer import Trainer
 from tests import networks
-from tests.cli_helpers import assert_one_sentence, environment, t2aux
+from tests.cli_helpers import assert_one_sentence, t2aux
 from tests.training import test_loop, test_trainer
 from tests.training.test_trainer import KINDS, assert_same, step
 
@@ -163,12 +162,7 @@ MODELS = {
 
 
 def run(model_dir, model):
-    return subprocess.run(
-        test_loop.command(model_dir, *MODELS[model]),
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    return t2aux(*test_loop.arguments(model_dir, *MODELS[model]), check=False)
 
 
 # Their graphs take long to build, three times in this test.

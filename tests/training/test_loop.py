@@ -36,8 +36,8 @@ SETTINGS = [
 STEPS = 5 * 7
 
 
-def command(model_dir, *more):
-    return [sys.executable, "-m", "t2aux", "train", f"--model_dir={model_dir}", *SETTINGS, *more]
+def arguments(model_dir, *more):
+    return ["train", f"--model_dir={model_dir}", *SETTINGS, *more]
 
 
 # From a step on, each checkpoint is followed by a pause until SIGTERM comes: on no machine is the
@@ -74,15 +74,14 @@ def metrics(model_dir):
 @pytest.fixture(scope="module")
 def quiet_run(tmp_path_factory):
     model_dir = tmp_path_factory.mktemp("runs") / "quiet"
-    done = subprocess.run(command(model_dir), env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = t2aux(*arguments(model_dir))
     return model_dir, done.stderr
 
 
 def start_and_wait_for_step(model_dir, step, *more):
     """A run that has come to a step, and does not go on by more than 8 until it gets a signal."""
     process = subprocess.Popen(
-        [sys.executable, "-c", BRAKED, str(step + 8), *command(model_dir, *more)[3:]],
+        [sys.executable, "-c", BRAKED, str(step + 8), *arguments(model_dir, *more)],
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
@@ -124,15 +123,14 @@ def test_a_run_explains_itself(quiet_run):
 
 
 # In pretraining, across the phases' border, in the joint phase.
-@pytest.mark.parametrize("step", [3, pytest.param(13, marks=pytest.mark.long), 24])
+@pytest.mark.parametrize(
+    "step", [*(pytest.param(step, marks=pytest.mark.long) for step in (3, 13)), 24]
+)
 def test_a_killed_run_ends_with_the_same_weights(quiet_run, tmp_path, step):
     process = start_and_wait_for_step(tmp_path / "run", step)
     process.kill()
     process.communicate()
-    again = subprocess.run(
-        command(tmp_path / "run"), env=environment(), capture_output=True, text=True
-    )
-    assert again.returncode == 0, again.stderr
+    again = t2aux(*arguments(tmp_path / "run"))
     assert "Going on from" in again.stderr
     assert_same_weights(tmp_path / "run", quiet_run[0])
     steps = [(line["split"], line["step"]) for line in metrics(tmp_path / "run")]
@@ -181,12 +179,7 @@ def test_a_run_of_other_settings_is_refused(quiet_run):
         ),
         ("LEARNING_RATE = 0.1", "--allow_changes"),
     ):
-        done = subprocess.run(
-            command(model_dir, f"--gin_param={setting}"),
-            env=environment(),
-            capture_output=True,
-            text=True,
-        )
+        done = t2aux(*arguments(model_dir, f"--gin_param={setting}"), check=False)
         assert_one_sentence(done, part)
     assert (model_dir / "config.gin").read_text() == before
 
@@ -194,7 +187,7 @@ def test_a_run_of_other_settings_is_refused(quiet_run):
 def test_a_directory_that_another_process_trains_in_is_refused(quiet_run):
     model_dir, _ = quiet_run
     with files.locked(model_dir):
-        done = subprocess.run(command(model_dir), env=environment(), capture_output=True, text=True)
+        done = t2aux(*arguments(model_dir), check=False)
     assert_one_sentence(done, "Another process is training in", str(model_dir))
 
 
@@ -255,7 +248,7 @@ def test_sequences_too_short_for_a_segment(tmp_path):
 
 def test_a_full_disk_is_one_sentence(tmp_path):
     done = subprocess.run(
-        command(tmp_path / "run"),
+        [sys.executable, "-m", "t2aux", *arguments(tmp_path / "run")],
         env=environment(),
         capture_output=True,
         text=True,

@@ -1,5 +1,6 @@
 """The parts of the method, turned on and off, through the real `train`."""
 
+import functools
 import json
 
 import numpy as np
@@ -120,19 +121,28 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """Each part's run: its lines and final weights."""
-    runs = {}
-    for part, (files, settings) in PARTS.items():
+    """Gives a part's run: its lines and final weights."""
+
+    @functools.cache
+    def run(part):
+        files, settings = PARTS[part]
         folder = tmp_path_factory.mktemp("parts") / "run"
         # The quickstart leaves one part out.
         settings = ["Reconstruction.distant_past = True", *settings]
-        runs[part] = train(folder, files, *settings), weights(folder)
-    return runs
+        return train(folder, files, *settings), weights(folder)
+
+    return run
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(part, marks=[] if part in ("none", "joint training") else pytest.mark.long)
+        for part in PARTS
+    ],
+)
 def test_each_part_of_figure_6_alone(parts, part):
-    lines, final = parts[part]
+    lines, final = parts(part)
     lines = [line for line in lines if line["split"] == "train"]
     assert np.isfinite([line["loss"] for line in lines]).all()
     pretraining = [] if part == "pretraining" else ["pretrain"] * 5
@@ -148,7 +158,7 @@ def test_each_part_of_figure_6_alone(parts, part):
         assert ("supervised_loss" in line) == (line["phase"] == "joint")
     # Turning a part off makes a difference: no setting is without effect.
     if part != "none":
-        _, whole = parts["none"]
+        _, whole = parts("none")
         assert whole.keys() != final.keys() or any(
             whole[name].shape != final[name].shape or np.any(whole[name] != final[name])
             for name in whole
@@ -161,7 +171,7 @@ def test_each_part_of_figure_6_alone(parts, part):
 
 
 def test_without_joint_training_the_auxiliary_networks_stay_as_pretrained(parts, tmp_path):
-    _, final = parts["joint training"]
+    _, final = parts("joint training")
     train(
         tmp_path / "run",
         ["models/rp_lstm"],
