@@ -124,18 +124,21 @@ def read(model_dir: pathlib.Path) -> Evaluations | None:
     path = model_dir / FILE
     if not path.exists():
         return None
-    stored = files.read_json(path)
     try:
+        stored = files.read_json(path)
         if (stored["format"], stored["version"]) != (_FORMAT, _VERSION):
             raise ValueError("it is of another version")
         found = [_checked(Evaluated(**entry)) for entry in stored["evaluations"]]
         steps = [evaluated.step for evaluated in found]
         if steps != sorted(set(steps)):
             raise ValueError("its evaluations are not in order")
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (UserError, TypeError, KeyError, ValueError, AttributeError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # It can't be read.
+        why = "it is not JSON" if isinstance(error, UserError) else error
         raise UserError(
-            f"{path} is damaged ({error}), and says which checkpoint is the best: put back a copy "
-            "of it, or train in another --model_dir; --checkpoint=latest uses the newest one."
+            f"{path} is damaged ({why}), and says which checkpoint is the best: put back a copy of "
+            "it, or train in another --model_dir; --checkpoint=latest uses the newest one."
         ) from error
     return Evaluations(found)
 
@@ -175,7 +178,7 @@ def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
                 raise
             problem = "it can't be read"
         again = read(model_dir)
-        if again is not None and again.best == best:
+        if again is not None and again.best is not None and again.best.step == best.step:
             raise UserError(
                 f"The best checkpoint {path} is missing or damaged ({problem}): put back a copy of "
                 "it; t2aux evaluate, export and classify use the newest one if they are given "

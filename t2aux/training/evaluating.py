@@ -132,7 +132,8 @@ class Evaluator:
             return False
         evaluated = Evaluated(step, result.accuracy, result.loss, phase.name)
         before = best.evaluations.best
-        if evaluated.is_better_than(before):
+        is_better = evaluated.is_better_than(before)
+        if is_better:
             self._check_weights()
             if self._replicas.is_chief:
                 best.save(step)
@@ -143,7 +144,7 @@ class Evaluator:
             log.write(step, {"split": "validation", **told})
         best.add(evaluated, write=self._replicas.is_chief)
         compared = "the best so far"
-        if best.evaluations.best != evaluated:
+        if not is_better:
             compared = f"best {100 * before.accuracy:.2f} % at step {before.step}"
         logging.info(
             "validation accuracy %.2f %%  loss %.4f  (%s)",
