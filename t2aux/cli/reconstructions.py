@@ -61,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
     train = whole if name == "train" else data.load("train", info=run.info)
+    train = validation.part_of("train", train, is_own=other is None)
     known = reconstructions.statistics(train, reverse=loss.reverse)
     decode = reconstructions.decoder(run, loss, known, _SEED.value)
     measured = reconstructions.measure(

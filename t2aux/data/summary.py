@@ -85,9 +85,9 @@ def brief(splits: Mapping[str, Split]) -> list[str]:
         f"{name} ({', '.join(f'{count[label]:,}' for count in counts)})"
         for label, name in enumerate(info.classes)
     )
+    listed = (" and " if len(splits) < 3 else ", ").join(splits)
     lines.append(
-        f"{info.num_classes:,} classes ({' and '.join(splits)} examples): "
-        f"{listing(classes, _SHOWN_CLASSES)}"
+        f"{info.num_classes:,} classes ({listed} examples): {listing(classes, _SHOWN_CLASSES)}"
     )
     return lines + [f"Note: {note}" for note in notes(splits)]
 

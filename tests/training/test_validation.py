@@ -10,6 +10,7 @@ import gin
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from t2aux import config, data, evaluation, files
 from t2aux.data import Table, convert, part
@@ -367,7 +368,14 @@ def test_a_killed_run_has_the_same_best_and_the_same_end(folder, quiet, tmp_path
     ):
         with killed(where, top):
             train(tmp_path, folder)
+        if where == "before the best":
+            # In the midst of writing it, with the one before it the best still.
+            half = pathlib.Path(best.path_of(tmp_path, top))
+            half.with_suffix(".index").write_bytes(b"half")
+            half.with_name(f"{half.name}_temp").mkdir()
+            assert load_run(tmp_path).step == 8 < top
     assert train(tmp_path, folder)
+    assert {path.name.split(".")[0] for path in half.parent.iterdir()} == {"checkpoint", half.name}
     assert_same_run(tmp_path, quiet)
 
 
@@ -619,6 +627,20 @@ def test_bad_values(folder, tmp_path, settings, told):
         train(tmp_path / "run", folder, *settings)
     assert "\n" not in str(error.value).split("\n  In call to configurable")[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_files_of_the_split_s_name(tmp_path):
+    for split, count in (("train", 6), ("test", 3), ("held-out", 2)):
+        rows = [f'"{i % 2}","a text of {split} number {i}"\n' for i in range(count)]
+        (tmp_path / f"{split}.csv").write_text("".join(rows))
+        for i in range(count):
+            place = tmp_path / split / f"class {i % 2}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 4, 3), 9 * i, np.uint8)).save(place / f"{i}.png")
+    for name in ("csv", "image_folder"):
+        info = data.load("train", name, str(tmp_path)).info
+        split = data.load("held-out", name, str(tmp_path), info=info)
+        assert (len(split), split.info) == (2, info)
 
 
 def test_sources_without_such_a_split():
