@@ -168,7 +168,10 @@ def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
             f"{model['input_layer']} to {model['input_size']}, LSTM of {model['hidden_size']}, "
             f"head of {model['head_size']}; {model['weights']:,} weights"
         ),
-        checkpoint=f"step {run.step} of the run {_cell(metadata['checkpoint']['run'])}",
+        checkpoint=(
+            f"{run.described}{',' if run.note else ''} of the run "
+            f"{_cell(metadata['checkpoint']['run'])}"
+        ),
         created=metadata["created"],
         packages=f"t2aux {packages['t2aux']}, TensorFlow {packages['tensorflow']}",
         dataset=_cell(parity.dataset),

@@ -52,7 +52,8 @@ def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dic
             form takes at once, its operations, and how many values of its matrices are stored in
             each type.
         files: By relative path, bytes and SHA-256 of the artefacts' files.
-        checkpoint: Its name and step, and the run's name.
+        checkpoint: Its name and step, the run's name and, where the run has a validation set, a
+            note that says whether it is the best one.
         configuration: The run's, as gin text.
         packages: Versions of what made the export.
     """
@@ -79,6 +80,7 @@ def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dic
             "run": printable(run.model_dir.resolve().name),
             "name": pathlib.Path(run.checkpoint).name,
             "step": run.step,
+            **({"note": run.note} if run.note else {}),
         },
         "configuration": run.config,
         "packages": {

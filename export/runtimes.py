@@ -176,9 +176,11 @@ class CheckpointClassifier(_BatchClassifier):
         self._step = step
 
     @classmethod
-    def of_run(cls, model_dir: str | os.PathLike[str]) -> CheckpointClassifier:
-        """Loads the newest checkpoint of a run directory. Raises UserError as `run.load_run`."""
-        return cls(run.load_run(model_dir).classifier)
+    def of_run(
+        cls, model_dir: str | os.PathLike[str], checkpoint: str | None = None
+    ) -> CheckpointClassifier:
+        """Loads a checkpoint of a run directory; see `run.load_run`, for its errors, too."""
+        return cls(run.load_run(model_dir, checkpoint).classifier)
 
     def batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """See the base class."""

@@ -33,19 +33,28 @@ class Location:
         """Whether `load` imports TensorFlow."""
         return self.form != "litert"
 
-    def load(self) -> SequenceClassifier:
+    def load(self, checkpoint: str | None = None) -> SequenceClassifier:
         """Loads the classifier.
 
+        Args:
+            checkpoint: Which one of a run, as for `t2aux.run.load_run`.
+
         Raises:
-            UserError: A file of it is missing or damaged.
+            UserError: A file of it is missing or damaged, or a checkpoint is named and it is not a
+                run.
         """
+        if checkpoint is not None and self.form != "run":
+            raise UserError(
+                f"--checkpoint={checkpoint} chooses one of a run's, and {self.path} is an export: "
+                "leave it out."
+            )
         if self.form == "litert":
             return litert.LiteRTClassifier(self.path)
         from t2aux.export import runtimes
 
         if self.form == "saved_model":
             return runtimes.SavedModelClassifier(self.path)
-        return runtimes.CheckpointClassifier.of_run(self.path)
+        return runtimes.CheckpointClassifier.of_run(self.path, checkpoint)
 
 
 def locate(model: str | os.PathLike[str]) -> Location:

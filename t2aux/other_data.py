@@ -66,7 +66,7 @@ def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> Oth
     Args:
         run: Loaded with these settings.
         gin_params: The settings, --data_dir among them.
-        name: "train" or "test".
+        name: "train", "test" or, where it is a split of its own, "validation".
         split: What was read.
 
     Returns:
@@ -97,7 +97,7 @@ def folder(
         output_dir: What the user asked for, if anything.
         run: The run.
         kind: Of the result: the name of the folder in the run, and of the JSON file in it.
-        split: "train" or "test".
+        split: "train", "validation" or "test".
         other: The data, if it is not the run's own.
 
     Returns:
@@ -131,8 +131,8 @@ def about(run: Run, other: OtherData | None) -> dict[str, Any]:
 def title(run: Run, split: str, other: OtherData | None) -> str:
     """What a result is of, for people."""
     if other is None:
-        return f"{run.info.name}, {split}, step {run.step}"
-    return f"{other.title}, {split} (trained on {run.info.name}, step {run.step})"
+        return f"{run.info.name}, {split}, {run.described}"
+    return f"{other.title}, {split} (trained on {run.info.name}, {run.described})"
 
 
 def _settings() -> dict[str, Any]:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 
 import gin
+import tensorflow as tf
+from absl import logging
 
 from t2aux import config, files
 from t2aux.errors import UserError
@@ -16,8 +18,15 @@ from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
 
 # The loop for its configurables: a run's configuration names them.
-from t2aux.training import checkpoints, loop  # noqa: F401
+from t2aux.training import best, checkpoints, loop  # noqa: F401
 from t2aux_ondevice.preprocessing import DatasetInfo
+
+BEST, LATEST, NAMED = "best", "latest", "named"
+_NOTES = {
+    BEST: "the best by validation accuracy",
+    LATEST: "the newest",
+    NAMED: "",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Run:
         checkpoint: The checkpoint's path.
         config: The run's configuration, as gin text.
         losses: Its auxiliary networks with the checkpoint's weights, where they were asked for.
+        choice: How the checkpoint was chosen: BEST, LATEST or NAMED.
+        note: What is to be said of the choice, where the run has a validation set; or "".
     """
 
     model_dir: pathlib.Path
@@ -41,6 +52,13 @@ class Run:
     checkpoint: str
     config: str
     losses: tuple[AuxiliaryLoss, ...] = ()
+    choice: str = LATEST
+    note: str = ""
+
+    @property
+    def described(self) -> str:
+        """For people: "step 120, the best by validation accuracy"."""
+        return f"step {self.step}, {self.note}" if self.note else f"step {self.step}"
 
 
 def load_run(
@@ -54,7 +72,9 @@ def load_run(
 
     Args:
         model_dir: The run directory, as `t2aux train` made it.
-        checkpoint: The name or path of a checkpoint in it; by default the newest that is whole.
+        checkpoint: BEST, the best by validation; LATEST, the newest that is whole; or the name or
+            the path of one. By default the best or, where the run has no validation set or was not
+            evaluated on it yet, the newest.
         gin_params: Bindings that override the configuration's (where the data lies, say).
         auxiliary: Load the auxiliary networks, too.
 
@@ -63,7 +83,7 @@ def load_run(
 
     Raises:
         UserError: The directory is no run, or its checkpoint is missing, damaged or of another
-            architecture.
+            architecture; the newest is not taken where the best is damaged.
     """
     directory = pathlib.Path(model_dir)
     if not (directory / "config.gin").is_file() or not (directory / "dataset.json").is_file():
@@ -80,14 +100,53 @@ def load_run(
         losses = tuple(make(classifier) for make in makers)
     networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
     networks["classifier"] = classifier
-    if checkpoint is None:
+    path, choice = _restore(directory, checkpoint, networks)
+    step, note = checkpoints.step_of(path), ""
+    if (directory / best.FILE).exists():
+        note = _NOTES[choice]
+        logging.info("Using %s, step %d%s.", path, step, f", {note}" if note else "")
+    return Run(directory, classifier, info, step, path, text, losses, choice, note)
+
+
+def _restore(
+    directory: pathlib.Path, checkpoint: str | None, networks: dict[str, tf.Module]
+) -> tuple[str, str]:
+    """Restores networks from the checkpoint that was asked for. Returns its path and the choice."""
+    if checkpoint in (None, BEST):
+        found = best.restore(directory, **networks)
+        if found is not None:
+            return best.path_of(directory, found.step), BEST
+        _check_may_have_no_best(directory, is_asked_for=checkpoint == BEST)
+    if checkpoint in (None, LATEST):
         path = checkpoints.restore_latest(directory, **networks)
         if path is None:
             raise UserError(f"{directory} has no checkpoint yet: train it first.")
-    else:
-        # Of one checkpoint there are several files, and a shell completes the name of one.
-        path = re.sub(r"\.(index|data-\d{5}-of-\d{5}|seal\.json)$", "", checkpoint)
-        if not pathlib.Path(path).parent.name:
-            path = str(directory / "checkpoints" / path)
-        checkpoints.restore_named(path, **networks)
-    return Run(directory, classifier, info, checkpoints.step_of(path), path, text, losses)
+        return path, LATEST
+    # Of one checkpoint there are several files, and a shell completes the name of one.
+    name = re.sub(r"\.(index|data-\d{5}-of-\d{5}|seal\.json)$", "", checkpoint)
+    own = directory / "checkpoints"
+    places = [str(own / name), str(own / best.FOLDER / name)]
+    if pathlib.Path(name).parent.name:
+        places = [name, str(own / name)]
+    there = (place for place in places if pathlib.Path(f"{place}.index").exists())
+    path = next(there, places[0])
+    checkpoints.restore_named(path, **networks)
+    return path, NAMED
+
+
+def _check_may_have_no_best(directory: pathlib.Path, *, is_asked_for: bool) -> None:
+    """Raises UserError where a run without a best checkpoint should have one."""
+    has_validation = gin.get_bindings("train").get("validation") is not None
+    if has_validation and not (directory / best.FILE).exists():
+        raise UserError(
+            f"{directory / best.FILE} is missing, and says which checkpoint is the best: put back "
+            "a copy of it, or give --checkpoint=latest for the newest one."
+        )
+    if is_asked_for:
+        why = "it has no validation set (train.validation)"
+        if has_validation:
+            why = "it was not evaluated on its validation set yet"
+        raise UserError(
+            f"{directory} has no best checkpoint, as {why}: give --checkpoint=latest for the "
+            "newest one."
+        )

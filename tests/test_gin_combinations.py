@@ -109,7 +109,10 @@ def test_each_file_changes_its_own_concern_alone(whole):
     concerns = {
         "models": ("model", "auxiliary_losses", "phases"),
         "cores": ("model",),
-        "training": ("supervised_bptt", "auxiliary_bptt", "strategy", "auxiliary_losses"),
+        "training": (
+            *("supervised_bptt", "auxiliary_bptt", "strategy", "auxiliary_losses"),
+            *("validation", "patience"),
+        ),
     }
     for name in (*MODELS, *CORES, *TRAINING):
         found = meaning(whole, name, settings=settings)

@@ -57,6 +57,10 @@ WHOLE = {
     "training/truncated": (["quickstart", "training/truncated"], []),
     "training/mirrored": (["quickstart", "training/mirrored"], []),
     "training/multi_worker": (["quickstart", "training/multi_worker"], []),
+    "training/validation": (
+        ["quickstart", "training/validation"],
+        ["load.max_examples = 20", "BATCH_SIZE = 18"],
+    ),
 }
 DATASETS = {
     "digits": ((64, 1), 10),

@@ -58,6 +58,7 @@ RESEARCH = {
         for flags in (
             "--gin_file=models/p_lstm",
             "--gin_file=training/full",
+            "--gin_file=training/validation",
             "--gin_file=cores/gru",
             "--gin_file=cores/lstm_chrono",
             "--gin_file=models/transformer",
@@ -123,6 +124,7 @@ ELSEWHERE = {
     "python -m pytest -m long tests/test_faults.py": "tests/test_faults.py",
     "--data_dir=FOLDER": "tests/test_gin_files.py",
     "--gin_file=datasets/image_folder": "tests/test_gin_files.py",
+    "--checkpoint=latest": "tests/training/test_validation.py",
     "--seeds=0,1,2": "tests/reproduce/test_runner.py",
     "--server=grpcs://HOST:8500": "tests/serving/test_serving_tls.py",
     "--figure3 --plot=FILE.png": "tests/test_benchmarks.py",

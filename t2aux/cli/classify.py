@@ -25,6 +25,7 @@ _MODEL = common.define_path(
     "model", None, "A .tflite file, an export's directory, or the model_dir of a run."
 )
 flags.mark_flag_as_required("model")
+_CHECKPOINT = common.define_checkpoint()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -36,10 +37,10 @@ def main(argv: Sequence[str]) -> None:
     location = locate(_MODEL.value)
     if location.needs_tensorflow:
         common.quiet_tensorflow()
-        classifier = location.load()
+        classifier = location.load(_CHECKPOINT.value)
     else:
         with answers.without_notes():
-            classifier = location.load()
+            classifier = location.load(_CHECKPOINT.value)
     answering.show(classifier, argv[1:])
 
 

@@ -65,6 +65,16 @@ def define_model_dir(description: str) -> None:
     define_path("model_dir", None, description, required=True)
 
 
+def define_checkpoint() -> flags.FlagHolder:
+    """Defines --checkpoint, which says which one of a run is used."""
+    return define_path(
+        "checkpoint",
+        None,
+        "Which checkpoint of the run: best (by validation accuracy), latest (the newest), or a "
+        "name. By default the best, or the newest where the run has no validation set.",
+    )
+
+
 def define_gin_flags() -> None:
     """Defines --gin_file, --gin_param and --gin_search_path."""
     define_paths(

@@ -1,9 +1,10 @@
 """Evaluates a trained run: accuracy, loss, confusion matrix and a table by class.
 
 Prints the table, and writes evaluation.json and confusion.png into the run's evaluation/SPLIT
-folder. The data set is the one that the run was trained on, read as its configuration says, unless
---data_dir or --gin_param name other data: the result then says which, and goes to a folder of its
-own, evaluation/SPLIT-NAME.
+folder. A run with a validation set (train.validation) is evaluated at its best checkpoint, another
+one at the newest, and the result says so. The data set is the one that the run was trained on, read
+as its configuration says, unless --data_dir or --gin_param name other data: the result then says
+which, and goes to a folder of its own, evaluation/SPLIT-NAME.
 
 Examples:
   t2aux evaluate --model_dir=runs/quick
@@ -26,8 +27,13 @@ common.define_data_dir()
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
 )
-_CHECKPOINT = common.define_path("checkpoint", None, "A checkpoint's name; the newest if not set.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "What to evaluate on.")
+_CHECKPOINT = common.define_checkpoint()
+_SPLIT = flags.DEFINE_enum(
+    "split",
+    "test",
+    ["test", "train", "validation"],
+    "What to evaluate on. Training examples that were held out for validation are not in train.",
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Sequences a batch.", lower_bound=1)
 _OUTPUT_DIR = common.define_path(
     "output_dir",
@@ -45,11 +51,13 @@ def main(argv: Sequence[str]) -> None:
 
     from t2aux import data, evaluation, evaluation_report, other_data
     from t2aux.run import load_run
+    from t2aux.training import validation
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
-    split = data.load(_SPLIT.value, info=run.info)
-    other = other_data.of(run, common.gin_params(), _SPLIT.value, split)
+    name, whole = validation.load_whole(_SPLIT.value, run.info)
+    other = other_data.of(run, common.gin_params(), name, whole)
+    split = validation.part_of(_SPLIT.value, whole, is_own=other is None)
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)
     data.log_summary({_SPLIT.value: split})
@@ -62,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
         "split": _SPLIT.value,
         "checkpoint": pathlib.Path(run.checkpoint).name,
         "step": run.step,
+        "choice": run.choice,
     }
     files.write_json(output / "evaluation.json", {**about, **result.to_json()})
     title = other_data.title(run, _SPLIT.value, other)

@@ -52,9 +52,7 @@ _CALIBRATION = flags.DEFINE_integer(
     "How many training examples the variant int8 is calibrated on.",
     lower_bound=1,
 )
-_CHECKPOINT = common.define_path(
-    "checkpoint", None, "The name of a checkpoint of the run; the newest by default."
-)
+_CHECKPOINT = common.define_checkpoint()
 _EXAMPLES = flags.DEFINE_integer(
     "parity_examples",
     None,

@@ -27,8 +27,10 @@ common.define_data_dir()
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
 )
-_CHECKPOINT = common.define_path("checkpoint", None, "A checkpoint's name; the newest if not set.")
-_SPLIT = flags.DEFINE_enum("split", "test", ["test", "train"], "Whose sequences to decode.")
+_CHECKPOINT = common.define_checkpoint()
+_SPLIT = flags.DEFINE_enum(
+    "split", "test", ["test", "train", "validation"], "Whose sequences to decode."
+)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 32, "Sequences a batch, which share their anchors.", lower_bound=1
 )
@@ -48,15 +50,18 @@ def main(argv: Sequence[str]) -> None:
     common.quiet_tensorflow()
     from t2aux import data, other_data, reconstructions, reconstructions_report
     from t2aux.run import load_run
+    from t2aux.training import validation
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
     loss = reconstructions.reconstruction_of(run)
-    train = data.load("train", info=run.info)
-    split = train if _SPLIT.value == "train" else data.load("test", info=run.info)
-    other = other_data.of(run, common.gin_params(), _SPLIT.value, split)
+    name, whole = validation.load_whole(_SPLIT.value, run.info)
+    other = other_data.of(run, common.gin_params(), name, whole)
+    split = validation.part_of(_SPLIT.value, whole, is_own=other is None)
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
+    train = whole if name == "train" else data.load("train", info=run.info)
+    train = validation.part_of("train", train, is_own=other is None)
     known = reconstructions.statistics(train, reverse=loss.reverse)
     decode = reconstructions.decoder(run, loss, known, _SEED.value)
     measured = reconstructions.measure(
@@ -69,6 +74,7 @@ def main(argv: Sequence[str]) -> None:
         "split": _SPLIT.value,
         "checkpoint": pathlib.Path(run.checkpoint).name,
         "step": run.step,
+        "choice": run.choice,
         "seed": _SEED.value,
         "anchors": loss.anchors,
         "length": loss.length,

@@ -7,11 +7,13 @@ ends with the same weights. SIGTERM and SIGHUP save one after the step at hand a
 trained with; --allow_changes accepts other learning rates, epochs, decays, clip_norm, parameters of
 the optimizer and weights of losses. NaN and Inf stop a run before they reach the weights;
 not_finite.json tells where. With --gin_param="train.on_nan = 'back_off'" the run goes back with a
-lower rate instead.
+lower rate instead. With --gin_file=training/validation a part of the training data decides which
+checkpoint is the best; it is kept in checkpoints/best, and validation.json lists the evaluations.
 
 Examples:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
   t2aux train --model_dir=runs/mnist --gin_file=paper/mnist --gin_file=models/p_lstm
+  t2aux train --model_dir=runs/best --gin_file=quickstart --gin_file=training/validation
   t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder \
       --data_dir=my_images --gin_param='load.side = 32'
   t2aux train --model_dir=runs/quick            (resumes it, as it was configured)
@@ -38,7 +40,7 @@ _ALLOW_CHANGES = flags.DEFINE_bool(
     "allow_changes",
     False,
     "Resume a run with another learning rate, number of epochs, decay, clip_norm, parameter of the "
-    "optimizer or weight of a loss than it was trained with so far.",
+    "optimizer, weight of a loss or patience than it was trained with so far.",
 )
 
 

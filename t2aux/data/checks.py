@@ -84,7 +84,7 @@ def check(split: str, info: DatasetInfo, examples: Examples, options: Options) -
     trained on are as they are.
 
     Args:
-        split: "train" or "test".
+        split: "train", "test" or another.
         info: What was read.
         examples: What was read.
         options: `allow`, `info` and `max_examples` are read.
@@ -105,7 +105,7 @@ def check(split: str, info: DatasetInfo, examples: Examples, options: Options) -
         _check_number(info, counts, options, examples.found, is_whole=is_whole)
     notes = [*_look_alike(info.classes), *_placeholders(info)] if split == "train" else []
     if is_whole:
-        notes += _absent(split, info, counts)
+        notes += absent(split, info, counts)
     if info.kind == "vectors" and info.length and _TRANSPOSED * info.length <= info.channels:
         notes.append(
             f"The sequences have {info.length:,} steps of {info.channels:,} channels: if it is the "
@@ -229,19 +229,20 @@ def all_equal(split: str, count: int) -> str:
     return f"All {count:,} {_name(split)} sequences are the same: nothing can be learnt from them."
 
 
-def repeated(train: np.ndarray, test: np.ndarray) -> list[str]:
+def repeated(train: np.ndarray, test: np.ndarray, split: str = "test") -> list[str]:
     """Returns a note if many of the test sequences are training sequences, too.
 
     Args:
         train: A number for each training sequence that is the same for the same sequence.
         test: Likewise.
+        split: What the test sequences are: "test" or "validation".
     """
     count = int(np.isin(test, train).sum())
     if 10 * count <= len(test):
         return []
     return [
-        f"{count:,} of the {len(test):,} test sequences ({100 * count / len(test):.0f} %) are in "
-        "the training data, too: accuracy on them says little about new data."
+        f"{count:,} of the {len(test):,} {split} sequences ({100 * count / len(test):.0f} %) are "
+        "in the training data, too: accuracy on them says little about new data."
     ]
 
 
@@ -261,6 +262,35 @@ def contradictory(sequences: np.ndarray, labels: np.ndarray) -> list[str]:
         f"{count:,} of the {len(labels):,} training sequences ({100 * count / len(labels):.0f} %) "
         "are there with another class, too: check where the classes are read from."
     ]
+
+
+def absent(split: str, info: DatasetInfo, counts: np.ndarray) -> list[str]:
+    """Returns notes on classes with no example, or only one, in a split.
+
+    Args:
+        split: "train", "test" or another.
+        info: What was read.
+        counts: The examples of each class, int [K].
+    """
+    notes = []
+    none = [info.classes[label] for label in np.flatnonzero(counts == 0).tolist()]
+    if none:
+        from_one = " (do the labels count from 1?)" if none == ["0"] else ""
+        are = "class has" if len(none) == 1 else "classes have"
+        notes.append(
+            f"{len(none):,} {are} no {_name(split)} example: "
+            f"{listing(map(_quoted, none))}{from_one}."
+        )
+    if split == "train":
+        single = [info.classes[label] for label in np.flatnonzero(counts == 1).tolist()]
+        if single:
+            are = "class has" if len(single) == 1 else "classes have"
+            notes.append(
+                f"{len(single):,} {are} a single training example: {listing(map(_quoted, single))}."
+            )
+    elif np.count_nonzero(counts) == 1 and info.num_classes > 1:
+        notes.append(f"All {_name(split)} examples are of one class.")
+    return notes
 
 
 def look_alike_key(name: str) -> str:
@@ -312,29 +342,6 @@ def _check_number(
         )
 
 
-def _absent(split: str, info: DatasetInfo, counts: np.ndarray) -> list[str]:
-    """Returns notes on classes with no example, or only one, in a split."""
-    notes = []
-    absent = [info.classes[label] for label in np.flatnonzero(counts == 0).tolist()]
-    if absent:
-        from_one = " (do the labels count from 1?)" if absent == ["0"] else ""
-        are = "class has" if len(absent) == 1 else "classes have"
-        notes.append(
-            f"{len(absent):,} {are} no {_name(split)} example: "
-            f"{listing(map(_quoted, absent))}{from_one}."
-        )
-    if split == "train":
-        single = [info.classes[label] for label in np.flatnonzero(counts == 1).tolist()]
-        if single:
-            are = "class has" if len(single) == 1 else "classes have"
-            notes.append(
-                f"{len(single):,} {are} a single training example: {listing(map(_quoted, single))}."
-            )
-    elif np.count_nonzero(counts) == 1 and info.num_classes > 1:
-        notes.append("All test examples are of one class.")
-    return notes
-
-
 def _look_alike(classes: Sequence[str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name in classes:
@@ -358,7 +365,7 @@ def _placeholders(info: DatasetInfo) -> list[str]:
 
 
 def _name(split: str) -> str:
-    return "training" if split == "train" else "test"
+    return "training" if split == "train" else split
 
 
 def _quoted(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 
 import gin
@@ -27,6 +28,8 @@ SOURCES: dict[str, Callable[[str, Options], tuple[DatasetInfo, Examples]]] = {
     "idx": idx.read,
     "shards": shards.read,
 }
+# Of these, those that may have further splits: files of the split's name.
+_WITH_OTHER_SPLITS = ("image_folder", "csv", "npz")
 _TFDS_PREFIX = "tfds:"
 _NOT_ARGUMENTS = ("data_dir", "resize", "info")  # Of `Options`; set here.
 
@@ -52,7 +55,8 @@ def load(
     """Reads a split of a data set into memory, or opens one in shards.
 
     Args:
-        split: "train" or "test".
+        split: "train" or "test"; or the name of another one, such as "validation", of which
+            image_folder, csv and npz have files of that name, and tensorflow-datasets may have one.
         name: "digits"; or "image_folder", "csv", "npz", "idx" or "shards" for files in `data_dir`
             ("shards" are what `t2aux data convert` writes, and stay in their files); or any
             image or text classification data set of tensorflow-datasets by its name, such as
@@ -136,7 +140,7 @@ def read(
             What is odd about the values alone (`checks.of_values`) is not looked for.
     """
     if split not in SPLITS:
-        raise UserError(f"The split is {split!r}: give one of {', '.join(SPLITS)}.")
+        _check_other_split(split, name)
     options = _options(**arguments)
     if info is not None:
         options = _options_of_info(options, info)
@@ -146,6 +150,19 @@ def read(
         _check_agreement(found, info)
         found = info
     return found, checks.with_notes(examples, checks.check(split, found, examples, options))
+
+
+def _check_other_split(split: str, name: str) -> None:
+    """Raises UserError where a source has no further splits, or none that may be called so."""
+    if name not in SOURCES:
+        return  # tensorflow-datasets knows its own.
+    if name not in _WITH_OTHER_SPLITS:
+        raise UserError(f"The split is {split!r}: {name} has {' and '.join(SPLITS)} only.")
+    if not re.fullmatch(r"\w[\w-]*", split):
+        raise UserError(
+            f"The split is {split!r}: give the name of its files, such as validation, without a "
+            "folder or a suffix."
+        )
 
 
 def prepare(name: str, data_dir: str | None = None) -> bool:

@@ -152,6 +152,19 @@ class Split:
         ]
         return np.array(found, np.uint64)
 
+    @property
+    def bucket_batches(self) -> int:
+        """As for `load`."""
+        return self._bucket_batches
+
+    def origin(self, chosen: np.ndarray) -> np.ndarray:
+        """The places that some examples had in the data as it was read, int64 [N].
+
+        Args:
+            chosen: Their places in the split, int64 [N].
+        """
+        return chosen
+
     def example(self, index: int) -> np.ndarray:
         """Returns sequence `index` as the model sees it: float32 [T, C] or int32 ids [T]."""
         start, end = self._table.offsets[index % len(self)] + [0, self.lengths[index]]

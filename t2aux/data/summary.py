@@ -85,9 +85,9 @@ def brief(splits: Mapping[str, Split]) -> list[str]:
         f"{name} ({', '.join(f'{count[label]:,}' for count in counts)})"
         for label, name in enumerate(info.classes)
     )
+    listed = (" and " if len(splits) < 3 else ", ").join(splits)
     lines.append(
-        f"{info.num_classes:,} classes ({' and '.join(splits)} examples): "
-        f"{listing(classes, _SHOWN_CLASSES)}"
+        f"{info.num_classes:,} classes ({listed} examples): {listing(classes, _SHOWN_CLASSES)}"
     )
     return lines + [f"Note: {note}" for note in notes(splits)]
 
@@ -103,14 +103,16 @@ def notes(splits: Mapping[str, Split]) -> list[str]:
     """Returns what is to be said of the splits of one data set, a sentence each.
 
     Args:
-        splits: "train" and "test", or one of them.
+        splits: "train", "validation" and "test", or some of them.
     """
     found = [note for split in splits.values() for note in split.notes]
     if "train" in splits:
         train = splits["train"]
-        found += checks.contradictory(train.fingerprints(), train.labels)
-    if {"train", "test"} <= splits.keys():
-        found += checks.repeated(splits["train"].fingerprints(), splits["test"].fingerprints())
+        sequences = train.fingerprints()
+        found += checks.contradictory(sequences, train.labels)
+        for name in ("validation", "test"):
+            if name in splits:
+                found += checks.repeated(sequences, splits[name].fingerprints(), name)
     return list(dict.fromkeys(found))
 
 

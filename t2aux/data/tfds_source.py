@@ -62,7 +62,7 @@ def read(
     """Reads a split of a prepared data set.
 
     Args:
-        split: "train" or "test".
+        split: "train", "test", or what else tensorflow-datasets can read, such as "validation".
         options: The options of `load`.
         name: The builder's name, possibly with configuration and version, as "emnist/letters".
         own_names: Other names that `load` knows, for the suggestions if the name is unknown.
@@ -150,6 +150,8 @@ def _is_label(feature: Any) -> bool:
 
 def _part(source: _Source, split: str, options: Options) -> str:
     """Returns what tensorflow-datasets calls the split."""
+    if split not in ("train", "test"):
+        return split
     if options.splits is not None:
         return options.splits[0 if split == "train" else 1]
     known = list(source.builder.info.splits)
@@ -178,8 +180,8 @@ def _dataset(source: _Source, part: str, *keys: str) -> tf.data.Dataset:
     except ValueError as error:
         raise UserError(
             f"The data set {source.name} has no split {part!r}, only "
-            f"{', '.join(builder.info.splits)}: set load.splits to the two that shall be read for "
-            "training and test."
+            f"{', '.join(builder.info.splits)}: name one of these, and set load.splits to the two "
+            "that shall be read for training and test."
         ) from error
 
 

@@ -98,13 +98,15 @@ class Manager:
             none. Known after `recover`.
     """
 
-    def __init__(self, checkpoint: tf.train.Checkpoint, directory: pathlib.Path, kept: int) -> None:
+    def __init__(
+        self, checkpoint: tf.train.Checkpoint, directory: pathlib.Path, kept: int | None
+    ) -> None:
         """Keeps what is asked for.
 
         Args:
             checkpoint: What is saved and restored.
             directory: Their folder; made when it is needed.
-            kept: How many of the newest there are, at least 2.
+            kept: How many of the newest there are, at least 2; None: all stay.
         """
         self.checkpoint = checkpoint
         self.directory = directory
@@ -170,8 +172,9 @@ class Manager:
             ) from error
         self.latest_checkpoint = path
         steps = integrity.steps(self.directory)
-        self._write_state(steps[-self._kept :])
-        for old in steps[: -self._kept]:
+        old_steps = [] if self._kept is None else steps[: -self._kept]
+        self._write_state(steps[len(old_steps) :])
+        for old in old_steps:
             integrity.remove(integrity.prefix(self.directory, old))
 
     def newest(self) -> str:

@@ -106,7 +106,7 @@ class Event:
         phase: The phase's name.
         epoch: Of the phase, from 0.
         batch: Of the epoch, from 0.
-        examples: The batch's, as indices into the training split.
+        examples: The batch's, as indices into the training data as it was read.
         not_finite: The values, as texts (JSON knows no NaN), by name.
         checkpoint: The name of the last good one, or None.
         back_to: The step of that, if the run went back to it.
@@ -187,7 +187,7 @@ def event_at(
         phase=phases[index].name,
         epoch=epoch,
         batch=batch,
-        examples=order[batch * size : (batch + 1) * size],
+        examples=split.origin(order[batch * size : (batch + 1) * size]),
         checkpoint=checkpoint,
     )
 

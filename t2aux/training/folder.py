@@ -9,10 +9,13 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from t2aux import files
-from t2aux.training import divergence, identity, integrity
+from t2aux.training import best, divergence, identity, integrity
 
 # What a run writes, but for its checkpoints and not_finite.json, which are reasons to keep it.
-FILES = ("config.gin", "operative_config.gin", "dataset.json", identity.FILE, "metrics.jsonl")
+FILES = (
+    *("config.gin", "operative_config.gin", "dataset.json", identity.FILE, "metrics.jsonl"),
+    best.FILE,
+)
 _MADE = (*FILES, "train.log", "tensorboard", "checkpoints", ".lock")
 
 

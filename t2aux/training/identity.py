@@ -3,7 +3,8 @@
 run.json holds:
 
   format, version  "t2aux-run", 1
-  data             for "train" and "test" a `Fingerprint`
+  data             for "train" and "test" a `Fingerprint`; also for "validation", where that is a
+                   split of its own
   settings         the parameters of all that the run is made of, by name, as texts
   changes          for each time that settings were changed on resuming (`--allow_changes`) the step
                    and, by name, the old and the new value
@@ -32,15 +33,17 @@ FILE = "run.json"
 _FORMAT, _VERSION = "t2aux-run", 1
 # What decides nothing of what is learned: how a run is watched, saved and spread over devices.
 _FREE = {
-    *("train.log_every", "train.evaluate_every", "train.steps_per_call"),
+    *("train.log_every", "train.steps_per_call"),
     *("train.checkpoint_minutes", "train.checkpoints_kept", "train.deterministic"),
     *("train.on_nan", "train.nan_rate_factor", "train.nan_back_offs", "train.strategy"),
 }
 _FREE_CONFIGURABLES = {"MirroredStrategy", "MultiWorkerMirroredStrategy"}
+# With a validation set it decides which checkpoint is the best.
+_FREE_WITHOUT_VALIDATION = "train.evaluate_every"
 # What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.
 _CHANGEABLE = {
     *("Phase.epochs", "Phase.learning_rate", "Phase.decay_factor", "Phase.decay_epochs"),
-    "train.clip_norm",
+    *("train.clip_norm", "train.patience", _FREE_WITHOUT_VALIDATION),
 }
 _CHANGEABLE_CONFIGURABLES = {"RMSprop", "Adam", "AdamW", "SGD"}
 # The data itself is compared; these say where and in which form it lies.
@@ -76,24 +79,28 @@ class Identity:
     """The data and the settings that a command gives, beside those of the run in a directory."""
 
     def __init__(
-        self, directory: pathlib.Path, splits: Sequence[data.Split], folder: pathlib.Path | None
+        self,
+        directory: pathlib.Path,
+        splits: Mapping[str, data.Split],
+        examples: int,
+        folder: pathlib.Path | None,
     ) -> None:
         """Reads what the directory has.
 
         Args:
             directory: The run directory.
-            splits: The training and the test split.
+            splits: What was read, by name: "train" and "test", and "validation" where that is a
+                split of its own.
+            examples: How many examples are trained on.
             folder: Where the data lies, if it lies in a folder.
 
         Raises:
             UserError: run.json is damaged.
         """
         self._directory = directory
-        self._info = splits[0].info
-        self._data = {
-            name: Fingerprint(split, name, folder)
-            for name, split in zip(SPLITS, splits, strict=True)
-        }
+        self._info = splits["train"].info
+        self._data = {name: Fingerprint(split, name, folder) for name, split in splits.items()}
+        self._examples = examples
         self._configurables = settings.called()
         self._settings = settings.in_effect(self._configurables)
         self._checkpoint = integrity.newest(directory / "checkpoints").path
@@ -170,7 +177,7 @@ class Identity:
                     found.append(_of_values(f"the data's {field.name}", was, now))
         stored = self._stored["data"] if self._stored else self._of_checkpoint()
         for name, fingerprint in self._data.items():
-            what = "training" if name == "train" else "test"
+            what = "training" if name == "train" else name
             for part in fingerprint.differences(stored[name]) if name in stored else ():
                 if part == "examples":
                     was, now = str(stored[name]["examples"]), str(fingerprint.examples)
@@ -182,6 +189,8 @@ class Identity:
     def _of_checkpoint(self) -> dict[str, Any]:
         """What the checkpoint of an older version tells of the data."""
         examples = _position(self._checkpoint)["examples"]
+        if examples == self._examples:
+            return {}  # Where some are held out, those that were read are more.
         unknown = dict.fromkeys(("labels", "lengths", "values", "files"))
         return {"train": {"examples": examples, **unknown}}
 
@@ -212,6 +221,8 @@ class Identity:
         """Whether a difference in a setting is one of the run."""
         plain = name.rpartition("/")[2]
         configurable = plain.partition(".")[0]
+        if plain == _FREE_WITHOUT_VALIDATION:
+            return self._settings.get("train.validation", "None") != "None"
         if plain in _FREE or plain in _PLACE or configurable in _FREE_CONFIGURABLES:
             return False
         if configurable != "load" or plain == _ORDER:
@@ -245,7 +256,7 @@ def differs_from_trained(
 
     Args:
         directory: The run directory.
-        name: "train" or "test".
+        name: "train", "test" or, where it is a split of its own, "validation".
         split: The split, read as the run reads it.
         folder: Where the data lies, if it lies in a folder.
 
@@ -256,7 +267,7 @@ def differs_from_trained(
         UserError: run.json is damaged.
     """
     stored = _read(directory / FILE)
-    if stored is None:
+    if stored is None or name not in stored["data"]:
         return None
     return bool(Fingerprint(split, name, folder).differences(stored["data"][name]))
 
@@ -270,7 +281,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
         if (found["format"], found["version"]) != (_FORMAT, _VERSION):
             raise ValueError("it is of another version")
         texts = [*found["settings"], *found["settings"].values()]
-        parts = [found["data"][name] for name in SPLITS]
+        parts = [found["data"][name] for name in {*SPLITS, *found["data"]}]
         known = all(
             type(part["examples"]) is int
             and all(

@@ -28,6 +28,8 @@ from t2aux.training.running import Run
 from t2aux.training.schedule import PAPER_PHASES, Phase
 from t2aux.training.trainer import Trainer
 from t2aux.training.truncation import Bptt
+from t2aux.training.validation import check as check_validation
+from t2aux.training.validation import load as load_splits
 from t2aux.training.whole import WholeTrainer
 
 for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
@@ -48,6 +50,8 @@ def train(
     optimizer: Callable[..., Any] = keras.optimizers.RMSprop,
     clip_norm: float | None = 1.0,
     seed: int = 0,
+    validation: float | str | None = None,
+    patience: int | None = None,
     evaluate_every: int = 1,
     log_every: int = 50,
     steps_per_call: int = 4,
@@ -70,8 +74,9 @@ def train(
 
     The data and the settings are part of a run: one that has a checkpoint is resumed with the same
     ones only, wherever the data lies and however the configuration is written. What decides nothing
-    of what is learned (train.log_every, .evaluate_every, .steps_per_call, .checkpoint_minutes,
-    .checkpoints_kept, .on_nan, .nan_*, .deterministic, .strategy) may change. A run without a
+    of what is learned (train.log_every, .steps_per_call, .checkpoint_minutes, .checkpoints_kept,
+    .on_nan, .nan_*, .deterministic, .strategy and, without a validation set, .evaluate_every) may
+    change. A run without a
     checkpoint begins with what is given now. Where an error comes before the first step, folders
     and files that were made for the run are removed.
 
@@ -89,7 +94,16 @@ def train(
         optimizer: Makes the Keras optimizer; called with the learning rate.
         clip_norm: The gradient's global norm is clipped there; None: not [us].
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
-        evaluate_every: Epochs between evaluations on the test set; 0: only at the end.
+        validation: What decides which checkpoint is the best: a fraction of the training data, in
+            (0, 1), chosen by `seed` with the same share of each class; or the name of a split of
+            its own, where the source has one, such as "validation"; None: nothing, and the newest
+            checkpoint is the result. The best one (highest accuracy on the validation set; of equal
+            ones the lowest loss, then the earliest) is kept in checkpoints/best/, validation.json
+            lists the evaluations, and the test set is used at the end only, for the best one.
+        patience: The run ends after so many evaluations in the last phase without a better one than
+            before; None: it does not.
+        evaluate_every: Epochs between evaluations on the validation set or, without one, on the
+            test set; 0: only at the end.
         log_every: Steps between lines of metrics.
         steps_per_call: Steps that one call of the compiled loop does; the host waits for the device
             only then.
@@ -105,8 +119,9 @@ def train(
         strategy: @MirroredStrategy or @MultiWorkerMirroredStrategy: the replicas, which share every
             batch; None: one, in this process.
         allow_changes: Whether a run may be resumed with other learning rates, epochs (of a phase
-            that is not over), decays, clip_norm, optimizer parameters and weights of losses. They
-            hold from that step on, and run.json lists them.
+            that is not over), decays, clip_norm, optimizer parameters, weights of losses, patience
+            and, with a validation set, evaluate_every. They hold from that step on, and run.json
+            lists them.
 
     Returns:
         Whether the run is done; False after SIGTERM or SIGHUP.
@@ -129,6 +144,7 @@ def train(
     ):
         if value < least:
             raise UserError(f"train.{name} must be at least {least}, but is {value}.")
+    check_validation(validation, patience, evaluate_every)
     divergence.check_policy(on_nan, nan_rate_factor, nan_back_offs)
     if not auxiliary_losses and not all(phase.supervised for phase in phases):
         raise UserError(
@@ -147,15 +163,14 @@ def train(
         if replicas.is_chief:
             stack.enter_context(folder.claimed(directory, lambda: run is not None and run.step > 0))
         data_dir, config_text = _with_absolute_data_dir(config_text)
-        train_split = data.load("train")
-        test_split = data.load("test", info=train_split.info)
+        splits = load_splits(validation, seed)
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
-        replicas.check_same("\n".join(bound), train_split)
+        replicas.check_same("\n".join(bound), splits.read["train"])
         with replicas.scope():
             trainer = _trainer(
-                model(train_split.info, seed=seed),
+                model(splits.train.info, seed=seed),
                 auxiliary_losses,
-                train_split,
+                splits.train,
                 phases,
                 supervised_bptt=supervised_bptt,
                 auxiliary_bptt=auxiliary_bptt,
@@ -171,12 +186,13 @@ def train(
             replicas=replicas,
             optimizer=made_optimizer,
             clip_norm=clip_norm,
-            position=Position(seed, batch_size, len(train_split)),
-            splits=(train_split, test_split),
+            position=Position(seed, batch_size, len(splits.train)),
+            splits=splits,
             phases=list(phases),
             log_every=log_every,
             steps_per_call=steps_per_call,
             evaluate_every=evaluate_every,
+            patience=patience,
             checkpoint_seconds=60 * checkpoint_minutes,
             checkpoints_kept=checkpoints_kept,
             on_nan=on_nan,
@@ -186,8 +202,8 @@ def train(
         changes: list[str] = []
         with _together(replicas):
             if replicas.is_chief:
-                identity = Identity(directory, (train_split, test_split), data_dir)
-                steps_per_epoch = train_split.num_batches(batch_size)
+                identity = Identity(directory, splits.read, len(splits.train), data_dir)
+                steps_per_epoch = splits.train.num_batches(batch_size)
                 changes = identity.check(phases, steps_per_epoch, allow_changes=allow_changes)
         run.restore()
         if replicas.is_chief:

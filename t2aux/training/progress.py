@@ -153,9 +153,9 @@ class RunLog:
         self._metrics.close()
         self._metrics = self._open_metrics(step)
 
-    def has_test(self, step: int) -> bool:
-        """Whether the evaluation of a step stood in metrics.jsonl when it was opened."""
-        return step == self._last_test
+    def has(self, split: str, step: int) -> bool:
+        """Whether the evaluation of a split at a step stood in metrics.jsonl when it was opened."""
+        return step == self._last.get(split)
 
     def write(self, step: int, values: dict[str, float | int | str]) -> None:
         """Adds a line to metrics.jsonl, and the numbers in it to TensorBoard.
@@ -177,7 +177,7 @@ class RunLog:
 
     def _open_metrics(self, step: int) -> files.Lines:
         path = self._model_dir / "metrics.jsonl"
-        self._last_test: int | None = None
+        self._last: dict[str, int] = {}
         if path.exists():
             kept = []
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -189,8 +189,7 @@ class RunLog:
                 if at > step:
                     break
                 kept.append(line + "\n")
-                if entry.get("split") == "test":
-                    self._last_test = at
+                self._last[str(entry.get("split"))] = at
             with files.atomic_write(path) as file:
                 file.writelines(kept)
         return files.Lines(path)
@@ -219,6 +218,6 @@ class NoLog:
     def rewind(self, step: int) -> None:
         """Has nothing to take back."""
 
-    def has_test(self, step: int) -> bool:
+    def has(self, split: str, step: int) -> bool:
         """Knows of no evaluation."""
         return False

@@ -9,17 +9,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from t2aux import data, evaluation
+from t2aux import data
 from t2aux.errors import UserError
-from t2aux.training import checkpoints, distribution, divergence, integrity, stopping
+from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
+from t2aux.training.evaluating import Evaluator
 from t2aux.training.position import Position, Sums
-from t2aux.training.progress import NoLog, Rate, RunLog, of_sequences, tell
+from t2aux.training.progress import NoLog, Rate, RunLog, tell
 from t2aux.training.schedule import Phase
 from t2aux.training.trainer import Trainer
+from t2aux.training.validation import Splits
 from t2aux.training.whole import WholeTrainer
 
 # Seconds without a line of metrics, or in an evaluation, after which a run says where it is.
@@ -38,11 +39,12 @@ class Run:
         optimizer: keras.optimizers.Optimizer,
         clip_norm: float | None,
         position: Position,
-        splits: tuple[data.Split, data.Split],
+        splits: Splits,
         phases: list[Phase],
         log_every: int,
         steps_per_call: int,
         evaluate_every: int,
+        patience: int | None,
         checkpoint_seconds: float,
         checkpoints_kept: int,
         on_nan: str,
@@ -55,14 +57,13 @@ class Run:
         self._optimizer = optimizer
         self._clip_norm = clip_norm
         self._position = position
-        self._train_split, self._test_split = splits
+        self._splits = splits
         self._phases = phases
         self._log_every = log_every
         self._steps_per_call = steps_per_call
-        self._evaluate_every = evaluate_every
         self._checkpoint_seconds = checkpoint_seconds
         self._batch_size = int(position.batch_size)
-        self._steps_per_epoch = self._train_split.num_batches(self._batch_size)
+        self._steps_per_epoch = splits.train.num_batches(self._batch_size)
         self._stop = stopping.Stop()
         self._agreed_to_stop = False
         self._on_nan, self._nan_rate_factor = on_nan, nan_rate_factor
@@ -81,8 +82,22 @@ class Run:
         self._guard = divergence.Guard(["loss", *names])
         self._history = divergence.History(directory)
         self._rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
-        self._predict = tf.function(
-            lambda batch: trainer.classifier(batch.inputs, batch.lengths), reduce_retracing=True
+        self._best: best.Best | None = None
+        if splits.validation is not None:
+            kept = tf.train.Checkpoint(position=position, **self._modules)
+            self._best = best.Best(directory, kept, self._manager, len(splits.validation))
+        self._evaluator = Evaluator(
+            tf.function(
+                lambda batch: trainer.classifier(batch.inputs, batch.lengths), reduce_retracing=True
+            ),
+            *(splits, position, phases),
+            replicas=replicas,
+            every=evaluate_every,
+            patience=patience,
+            best=self._best,
+            check_weights=self._check_weights,
+            stop=lambda: (self._stop.signal or signal.SIGTERM) if self._stopping else None,
+            quiet_seconds=_QUIET,
         )
 
     @property
@@ -112,16 +127,25 @@ class Run:
             [*self._trainer.variables_in_order, *optimizer, *self._position.variables]
         )
         self._history.set_rates(self._replicas.share_rows(self._history.rates()))
+        if self._best is not None:
+            rows = self._replicas.share_rows(self._best.evaluations.rows())
+            if not self._replicas.is_chief:
+                self._best.evaluations = best.Evaluations.of_rows(rows)
 
     def _restore(self) -> None:
         path = self._manager.recover()
         if path is None:
             self._history.forget()
+            if self._best is not None:
+                self._best.begin()
             return
         checkpoints.check(path, **self._modules)
-        expected = (int(self._position.seed), self._batch_size, len(self._train_split))
+        expected = (int(self._position.seed), self._batch_size, len(self._splits.train))
         self._read(path)
         self._position.check(*expected)
+        if self._best is not None:
+            self._best.resume(self.step)
+            self._best.repair(self.step)
         logging.info("Going on from %s, step %d.", path, self.step)
 
     def _read(self, path: str) -> None:
@@ -155,19 +179,21 @@ class Run:
         with self._stop.listening(), log:
             weights = sum(int(tf.size(v)) for v in self._trainer.variables_in_order)
             logging.info(
-                "%d training and %d test sequences, %d weights, %d steps in all; logs in %s.",
-                *(len(self._train_split), len(self._test_split), weights, total, self._directory),
+                "%s sequences, %d weights, %d steps in all; logs in %s.",
+                *(self._splits.describe(), weights, total, self._directory),
             )
-            data.log_summary({"train": self._train_split, "test": self._test_split})
+            data.log_summary(self._splits.by_name)
             for change in changes:
                 logging.info("Changed from step %d on: %s", step, change)
             self._saved_at = time.monotonic()
             if self._on_nan == divergence.BACK_OFF and self._manager.latest_checkpoint is None:
                 self._save()  # Where to go back to until there is another.
-            self._evaluate_if_due(log, total)
-            done = int(self._position.step) >= total
+            self._evaluator.evaluate_if_due(log, total)
+            early = self._evaluator.is_over(step) and step < total
+            done = early or step >= total
             if done:
-                logging.info("This run was done already, at step %d.", total)
+                why = f", early: {self._evaluator.why_over()}" if early else ""
+                logging.info("This run was done already, at step %d%s.", step, why)
             while not done and not self._stopping:
                 try:
                     done = self._epoch(log, total)
@@ -176,6 +202,9 @@ class Run:
                 except divergence.NotFinite as error:
                     self._go_back(log, error)
                     done = False
+            if done and not self._stopping and self._evaluator.best_to_test(log) is not None:
+                self._take_best()
+                self._evaluator.test_best(log)
             self._replicas.wait()  # Nobody is done before the chief has saved.
             saved = self._replicas.workers > 1 or integrity.steps(self._directory / "checkpoints")
             if self._stopping and saved:
@@ -208,7 +237,7 @@ class Run:
         run_steps = self._steps_of(phase, before * self._steps_per_epoch)
         iterator = iter(
             self._replicas.batches(
-                self._train_split,
+                self._splits.train,
                 self._batch_size,
                 seed=int(position.seed),
                 epoch=before + epoch,
@@ -250,27 +279,11 @@ class Run:
             position.batch.assign(0 if at_end else batch)
             if at_end:
                 position.epoch.assign(epoch + 1)
-                if self._evaluate_if_due(log, total):
+                if self._evaluator.evaluate_if_due(log, total):
                     rate.update(step)
+                done = done or self._evaluator.is_over(step)
             self._save_if_time()
         return done
-
-    def _evaluate_if_due(self, log: RunLog | NoLog, total: int) -> bool:
-        """Evaluates on the test set at an epoch's end, if it has not been. Returns whether it did.
-
-        A run that was stopped by a signal in its evaluation does it when it is started again.
-        """
-        position = self._position
-        step, epoch = int(position.step), int(position.epoch)
-        if int(position.batch) or not epoch:
-            return False
-        phase, every = self._phases[int(position.phase)], self._evaluate_every
-        if not phase.supervised or not (step == total or (every and epoch % every == 0)):
-            return False
-        # The chief's log tells; all evaluate, or none.
-        if self._replicas.total(np.array([float(log.has_test(step))]))[0]:
-            return False
-        return self._evaluate(log, phase, step)
 
     def _steps_of(
         self, phase: Phase, first_step: int
@@ -350,41 +363,23 @@ class Run:
         )
         tell(phase, epoch, step, total, f"{shown}  ", speed, rate)
 
-    def _evaluate(self, log: RunLog | NoLog, phase: Phase, step: int) -> bool:
-        """Evaluates on the test set. Returns False if a signal has come meanwhile.
+    def _take_best(self) -> None:
+        """Gives all workers the best checkpoint's weights. The run must have been saved."""
+        if self._replicas.is_chief:
+            best.restore(self._directory, **self._modules)
+        self._share()
 
-        With several workers it is not ended by that: all must do the same.
-        """
-        show = of_sequences(len(self._test_split), _QUIET)
-
-        def look(done: int) -> None:
-            if self._stopping:
-                raise stopping.Stopped(self._stop.signal or signal.SIGTERM)
-            show(done)
-
-        try:
-            result = evaluation.evaluate(
-                self._predict, self._test_split, self._batch_size, look, self._replicas
-            )
-        except stopping.Stopped:
-            return False
-        log.write(
-            step,
-            {
-                "split": "test",
-                "phase": phase.name,
-                "accuracy": result.accuracy,
-                "loss": result.loss,
-            },
-        )
-        logging.info("test accuracy %.2f %%  loss %.4f", 100 * result.accuracy, result.loss)
-        return True
+    def _check_weights(self) -> None:
+        """Raises NotFinite where a weight is not finite: it must not get into a checkpoint."""
+        divergence.check_weights([*self._trainer.variables_in_order, *self._optimizer.variables])
 
     def _save(self) -> None:
         """Writes a checkpoint. All workers must come here, and raise NotFinite alike."""
-        divergence.check_weights([*self._trainer.variables_in_order, *self._optimizer.variables])
+        self._check_weights()
         if self._replicas.is_chief:
             self._manager.save(int(self._position.step))
+            if self._best is not None:
+                self._best.prune()
         self._saved_at = time.monotonic()
 
     def _save_if_time(self) -> None:
@@ -405,7 +400,7 @@ class Run:
                 error,
                 self._position,
                 self._phases,
-                self._train_split,
+                self._splits.train,
                 self._manager.latest_checkpoint,
             )
             if stop:
@@ -442,6 +437,8 @@ class Run:
         )
         self._read(path)
         self._manager.go_back(path)
+        if self._best is not None:
+            self._best.resume(self.step)
         logging.warning(
             "%s. Going back to %s; the learning rate is multiplied by %g from there on.",
             event.sentence(self._history.path),

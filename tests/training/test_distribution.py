@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2aux import files
+from t2aux.training import best
 from tests.cli_helpers import environment, t2aux
 from tests.training import test_loop
 
 # Texts of various lengths, both auxiliary losses with all that is random in them, and 41 examples
 # in batches of 8: of the last batch of an epoch, the second worker has none.
 EXAMPLES, BATCH, EPOCHS = 41, 8, 3
+# Others, the same in every worker, are its validation set.
+HELD_OUT = 10
 STEPS = EPOCHS * -(-EXAMPLES // BATCH)
 SETTINGS = [
     "--gin_file=base",
@@ -46,6 +50,7 @@ SETTINGS = [
     "--gin_param=train.log_every = 1",
     "--gin_param=train.steps_per_call = 2",
     "--gin_param=train.evaluate_every = 2",
+    "--gin_param=train.validation = 0.2",
     "--gin_param=train.checkpoint_minutes = 0",
     "--gin_param=train.checkpoints_kept = 100",
 ]
@@ -56,7 +61,7 @@ WORKERS = "--gin_file=training/multi_worker"
 def texts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     numbers = np.random.default_rng(0)
-    for split, count in (("train", EXAMPLES), ("test", 19)):
+    for split, count in (("train", EXAMPLES + HELD_OUT), ("test", 19)):
         rows = []
         for i in range(count):
             text = "".join(numbers.choice(list("abcd efg"), numbers.integers(8, 28)))
@@ -167,6 +172,9 @@ def assert_same_run(got, want, tolerance):
     ours, theirs = test_loop.metrics(got), test_loop.metrics(want)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     assert max(line["step"] for line in ours) == STEPS
+    validated = [line["step"] for line in ours if line["split"] == "validation"]
+    assert validated == [STEPS // EPOCHS * 2, STEPS]
+    assert files.read_json(got / best.FILE)["examples"] == HELD_OUT
     for one, other in zip(ours, theirs, strict=True):
         assert one.keys() - {"steps_per_second"} == other.keys() - {"steps_per_second"}
         for name in other.keys() - {"steps_per_second", "split", "phase"}:

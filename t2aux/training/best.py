@@ -1,0 +1,349 @@
+"""The best checkpoint of a run, and the evaluations on its validation set that say which it is.
+
+validation.json in the run directory holds:
+
+  format, version  "t2aux-validation", 1
+  examples         how many the validation set has
+  evaluations      one after the other: step, phase, accuracy in [0, 1] and loss in nats
+  best             the step of the best of them, or null: the highest accuracy; of equal ones the
+                   lowest loss; of equal ones the earliest
+
+The best checkpoint is checkpoints/best/ckpt-STEP: the weights, and where the run was. It is written
+and sealed before validation.json names it. Earlier best ones stay as long as there is a checkpoint
+from their time, from which the run may have to be resumed: what is newer than the checkpoint that a
+run is resumed from is dropped, and comes again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import shutil
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from t2aux import files
+from t2aux.errors import UserError
+from t2aux.training import checkpoints, integrity
+
+FILE = "validation.json"
+# In the folder of the checkpoints.
+FOLDER = "best"
+_FORMAT, _VERSION = "t2aux-validation", 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """An evaluation on the validation set.
+
+    Attributes:
+        step: After how many steps.
+        accuracy: In [0, 1].
+        loss: Mean cross-entropy, in nats.
+        phase: The phase's name.
+    """
+
+    step: int
+    accuracy: float
+    loss: float
+    phase: str = ""
+
+    def is_better_than(self, other: Evaluated | None) -> bool:
+        """Whether the accuracy is higher or, where it is the same, the loss lower."""
+        return other is None or self._rank() > other._rank()
+
+    def _rank(self) -> tuple[float, float]:
+        return self.accuracy, -math.inf if math.isnan(self.loss) else -self.loss
+
+
+class Evaluations:
+    """The evaluations of a run up to a step, in order."""
+
+    def __init__(self, found: Iterable[Evaluated] = ()) -> None:
+        """Keeps the evaluations."""
+        self._found = list(found)
+
+    @property
+    def best(self) -> Evaluated | None:
+        """The best one; None: there is none."""
+        best = None
+        for evaluated in self._found:
+            if evaluated.is_better_than(best):
+                best = evaluated
+        return best
+
+    @property
+    def last_step(self) -> int | None:
+        """The step of the last one; None: there is none."""
+        return self._found[-1].step if self._found else None
+
+    def has(self, step: int) -> bool:
+        """Whether one was made at a step."""
+        return any(evaluated.step == step for evaluated in self._found)
+
+    def without_better(self, first_step: int) -> int:
+        """How many were made since the best one, those up to a step not counted."""
+        best = self.best
+        since = max(first_step, best.step if best else 0)
+        return sum(evaluated.step > since for evaluated in self._found)
+
+    def until(self, step: int) -> Evaluations:
+        """Those up to a step."""
+        return Evaluations(e for e in self._found if e.step <= step)
+
+    def plus(self, evaluated: Evaluated) -> Evaluations:
+        """These and another one."""
+        return Evaluations([*self._found, evaluated])
+
+    def rows(self) -> np.ndarray:
+        """Step, accuracy and loss of each: [N, 3] float64."""
+        rows = [(e.step, e.accuracy, e.loss) for e in self._found]
+        return np.array(rows, np.float64).reshape(-1, 3)
+
+    @classmethod
+    def of_rows(cls, rows: np.ndarray) -> Evaluations:
+        """Makes them of what `rows` gave; the phases are not known."""
+        return cls(Evaluated(int(step), float(a), float(loss)) for step, a, loss in rows)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As validation.json has them."""
+        return [dataclasses.asdict(evaluated) for evaluated in self._found]
+
+
+def read(model_dir: pathlib.Path) -> Evaluations | None:
+    """Reads validation.json; None: there is none.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    path = model_dir / FILE
+    if not path.exists():
+        return None
+    try:
+        stored = files.read_json(path)
+        if (stored["format"], stored["version"]) != (_FORMAT, _VERSION):
+            raise ValueError("it is of another version")
+        found = [_checked(Evaluated(**entry)) for entry in stored["evaluations"]]
+        steps = [evaluated.step for evaluated in found]
+        if steps != sorted(set(steps)):
+            raise ValueError("its evaluations are not in order")
+    except (UserError, TypeError, KeyError, ValueError, AttributeError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # It can't be read.
+        why = "it is not JSON" if isinstance(error, UserError) else error
+        raise UserError(
+            f"{path} is damaged ({why}), and says which checkpoint is the best: put back a copy of "
+            "it, or train in another --model_dir; --checkpoint=latest uses the newest one."
+        ) from error
+    return Evaluations(found)
+
+
+def path_of(model_dir: pathlib.Path, step: int) -> str:
+    """The path of the best checkpoint of a step, without a suffix."""
+    return integrity.prefix(model_dir / "checkpoints" / FOLDER, step)
+
+
+def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
+    """Restores networks from the best checkpoint of a run, which may be training meanwhile.
+
+    Args:
+        model_dir: The run directory.
+        **objects: See `checkpoints.restore`.
+
+    Returns:
+        What is known of it; None: there is none yet, or the run has no validation set.
+
+    Raises:
+        UserError: It is missing, damaged or of another architecture.
+    """
+    while True:
+        found = read(model_dir)
+        best = found.best if found is not None else None
+        if best is None:
+            return None
+        path = path_of(model_dir, best.step)
+        problem = integrity.problem(path)
+        try:
+            if problem is None:
+                checkpoints.restore(path, **objects)
+                return best
+        except UserError:
+            # The process that trains has removed it since, for there is a better one.
+            if integrity.problem(path) is None:
+                raise
+            problem = "it can't be read"
+        again = read(model_dir)
+        if again is not None and again.best is not None and again.best.step == best.step:
+            raise UserError(
+                f"The best checkpoint {path} is missing or damaged ({problem}): put back a copy of "
+                "it; t2aux evaluate, export and classify use the newest one if they are given "
+                "--checkpoint=latest."
+            )
+
+
+class Best:
+    """Keeps the best checkpoint of a run that is being trained, and its evaluations.
+
+    Attributes:
+        evaluations: Those so far. The same in all workers.
+    """
+
+    def __init__(
+        self,
+        model_dir: pathlib.Path,
+        checkpoint: tf.train.Checkpoint,
+        others: checkpoints.Manager,
+        examples: int,
+    ) -> None:
+        """Prepares; nothing is read or written.
+
+        Args:
+            model_dir: The run directory.
+            checkpoint: What a best checkpoint holds.
+            others: The run's other checkpoints, from which it is resumed.
+            examples: How many the validation set has.
+        """
+        self.evaluations = Evaluations()
+        self._model_dir = model_dir
+        self._others = others
+        self._examples = examples
+        folder = model_dir / "checkpoints" / FOLDER
+        self._manager = _Manager(checkpoint, folder, others)
+
+    @property
+    def path(self) -> str | None:
+        """The path of the best checkpoint, without a suffix; None: there is none."""
+        best = self.evaluations.best
+        return None if best is None else path_of(self._model_dir, best.step)
+
+    def begin(self) -> None:
+        """Begins a run: nothing is left of one that was never saved. For the chief."""
+        if self._manager.directory.is_dir():
+            shutil.rmtree(self._manager.directory)
+        self._write(Evaluations())
+
+    def resume(self, step: int) -> None:
+        """Takes over the evaluations up to a step, and drops what is newer. For the chief.
+
+        Args:
+            step: Of the checkpoint that the run is resumed from, or goes back to.
+
+        Raises:
+            UserError: validation.json is missing or damaged. Nothing is dropped then.
+        """
+        found = read(self._model_dir)
+        if found is None:
+            raise UserError(
+                f"{self._model_dir / FILE} is missing, and says which checkpoint is the best: put "
+                "back a copy of it, or train in another --model_dir."
+            )
+        self.evaluations = found
+        if (found.last_step or 0) > step:
+            self._write(found.until(step))
+        self._drop_after(step)
+
+    def repair(self, step: int) -> None:
+        """Sees to it that the best checkpoint is whole. For the chief.
+
+        Args:
+            step: At which the weights are now. If it is the best one's, it is written again.
+        """
+        best, path = self.evaluations.best, self.path
+        if best is None or path is None:
+            return
+        problem = integrity.problem(path)
+        if problem is not None and best.step == step:
+            self._manager.save(step)
+        elif problem is not None:
+            logging.warning(
+                "The best checkpoint %s is missing or damaged (%s): put back a copy of it. The run "
+                "needs it at its end, unless a better one comes.",
+                *(path, problem),
+            )
+
+    def save(self, step: int) -> None:
+        """Writes the checkpoint of the weights as they are now. For the chief; before `add`.
+
+        Raises:
+            UserError: It can't be written. The one before it is as it was.
+        """
+        self._manager.save(step)
+
+    def add(self, evaluated: Evaluated, *, write: bool) -> None:
+        """Adds an evaluation, after its checkpoint was saved if it is the best one.
+
+        Args:
+            evaluated: The evaluation.
+            write: Whether this is the chief, which writes it.
+        """
+        now = self.evaluations.plus(evaluated)
+        if write:
+            self._write(now)
+            self.prune()
+        self.evaluations = now
+
+    def prune(self) -> None:
+        """Removes the checkpoints that were the best before, as far as nothing needs them."""
+        needed = {self.evaluations.best}
+        for step in integrity.steps(self._others.directory):
+            needed.add(self.evaluations.until(step).best)
+        kept = {evaluated.step for evaluated in needed if evaluated is not None}
+        for step in integrity.steps(self._manager.directory):
+            if step not in kept:
+                self._manager.remove(step)
+
+    def _drop_after(self, step: int) -> None:
+        # What a process that was killed has left half-written.
+        integrity.clear(self._manager.directory, integrity.Found(None, (), lost=False))
+        for newer in integrity.steps(self._manager.directory):
+            if newer > step:
+                self._manager.remove(newer)
+
+    def _write(self, evaluations: Evaluations) -> None:
+        best = evaluations.best
+        content = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "examples": self._examples,
+            "evaluations": evaluations.to_json(),
+            "best": None if best is None else best.step,
+        }
+        files.write_json(self._model_dir / FILE, content)
+        self.evaluations = evaluations
+
+
+class _Manager(checkpoints.Manager):
+    """The best checkpoints: none is removed because there are others."""
+
+    def __init__(
+        self, checkpoint: tf.train.Checkpoint, directory: pathlib.Path, others: checkpoints.Manager
+    ) -> None:
+        super().__init__(checkpoint, directory, kept=None)
+        self._others = others
+
+    def newest(self) -> str:
+        """From where a run can go on: from none of these."""
+        return self._others.newest()
+
+    def remove(self, step: int) -> None:
+        """Removes what there is of a checkpoint."""
+        integrity.remove(integrity.prefix(self.directory, step))
+        if self.latest_checkpoint == integrity.prefix(self.directory, step):
+            self.latest_checkpoint = None
+
+
+def _checked(evaluated: Evaluated) -> Evaluated:
+    """Raises ValueError where an entry is of the wrong type."""
+    if not (
+        type(evaluated.step) is int
+        and isinstance(evaluated.accuracy, (int, float))
+        and isinstance(evaluated.loss, (int, float))
+        and isinstance(evaluated.phase, str)
+    ):
+        raise ValueError(f"{evaluated} is no evaluation")
+    return evaluated

@@ -1,0 +1,179 @@
+"""The validation set of a run: a fraction of the training data, or a split of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gin
+import numpy as np
+
+from t2aux import data
+from t2aux.data.loading import SPLITS
+from t2aux.data.part import hold_out
+from t2aux.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+NAME = "validation"
+
+
+def check(validation: object, patience: object, evaluate_every: int) -> None:
+    """Raises UserError where a parameter of `train` is out of range, or has no meaning.
+
+    Args:
+        validation: `train.validation`.
+        patience: `train.patience`.
+        evaluate_every: `train.evaluate_every`.
+    """
+    is_fraction = type(validation) in (int, float) and 0 < validation < 1
+    is_name = isinstance(validation, str) and validation.strip() and validation not in SPLITS
+    if validation is not None and not is_fraction and not is_name:
+        raise UserError(
+            f"train.validation is {validation!r}: give a fraction of the training data between 0 "
+            "and 1, both excluded, or the name of a split that is neither train nor test, or None."
+        )
+    if patience is None:
+        return
+    if type(patience) is not int or patience < 1:
+        raise UserError(
+            f"train.patience is {patience!r}: give a number of evaluations of at least 1, or None."
+        )
+    if validation is None or not evaluate_every:
+        needed = "train.validation is None" if validation is None else "train.evaluate_every is 0"
+        raise UserError(
+            f"train.patience is {patience}, but {needed}: it counts evaluations on the validation "
+            "set, so set train.validation = 0.1, for example, and train.evaluate_every = 1."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The data of a run.
+
+    Attributes:
+        train: What is trained on.
+        test: What the run is measured on.
+        validation: What decides which checkpoint is the best, and when to stop; None: nothing.
+        read: The splits as they were read, by name: "train" and "test", and "validation" where that
+            is a split of its own.
+    """
+
+    train: data.Split
+    test: data.Split
+    validation: data.Split | None
+    read: dict[str, data.Split]
+
+    @property
+    def by_name(self) -> dict[str, data.Split]:
+        """The splits that there are: "train", "validation" and "test"."""
+        validation = {} if self.validation is None else {NAME: self.validation}
+        return {"train": self.train, **validation, "test": self.test}
+
+    def describe(self) -> str:
+        """How many sequences each has: "129 training, 14 validation and 36 test"."""
+        validation = "" if self.validation is None else f", {len(self.validation)} {NAME}"
+        return f"{len(self.train)} training{validation} and {len(self.test)} test"
+
+
+def load(validation: float | str | None, seed: int) -> Splits:
+    """Reads the data that the configuration names.
+
+    `load.max_examples` comes first: the fraction is one of the examples that it leaves, and it
+    limits a split of its own as it limits the test split.
+
+    Args:
+        validation: As for `train`.
+        seed: As for `train`: of the choice of a fraction's examples.
+
+    Raises:
+        UserError: See `data.load`; or the fraction is too small, or the source has no such split,
+            or reads the same examples as it.
+    """
+    train = data.load("train")
+    test = data.load("test", info=train.info)
+    read = {"train": train, "test": test}
+    if validation is None:
+        return Splits(train, test, None, read)
+    if not isinstance(validation, str):
+        trained, held_out = _hold_out(train, validation, seed)
+        return Splits(trained, test, held_out, read)
+    own = _load_own(validation, train.info)
+    for name, what in (("train", "training"), ("test", "test")):
+        other = read[name]
+        if np.array_equal(own.labels, other.labels) and np.array_equal(
+            own.fingerprints(), other.fingerprints()
+        ):
+            raise UserError(
+                f"train.validation is {validation!r}, but that split has the same examples as the "
+                f"{what} split of {own.info.name}: name another, set load.splits, or give a "
+                "fraction."
+            )
+    return Splits(train, test, own, {**read, NAME: own})
+
+
+def load_whole(name: str, info: DatasetInfo) -> tuple[str, data.Split]:
+    """Reads what a split of a run is in, whose configuration is gin's at present.
+
+    Args:
+        name: "train", "validation" or "test".
+        info: The run's.
+
+    Returns:
+        The name of what was read ("train" for a held-out fraction), and it.
+
+    Raises:
+        UserError: See `data.load`; or the run has no validation set.
+    """
+    validation = gin.get_bindings("train").get("validation")
+    if name == NAME and validation is None:
+        raise UserError(
+            "The run has no validation set, as its train.validation is None: give another --split."
+        )
+    if name == NAME and isinstance(validation, str):
+        return NAME, _load_own(validation, info)
+    read = "train" if name == NAME else name
+    return read, data.load(read, info=info)
+
+
+def part_of(name: str, whole: data.Split, *, is_own: bool) -> data.Split:
+    """The part of what `load_whole` gave that the run used as a split.
+
+    Args:
+        name: As for `load_whole`.
+        whole: What it gave.
+        is_own: Whether that is the run's own data. Other data has no part that was held out.
+
+    Returns:
+        All of it, or what was held out, or what was not.
+
+    Raises:
+        UserError: Other data has no validation set.
+    """
+    bound = gin.get_bindings("train")
+    validation = bound.get("validation")
+    if name == "test" or validation is None or isinstance(validation, str):
+        return whole
+    if not is_own:
+        if name == NAME:
+            raise UserError(
+                "The run's validation set is a part of its own training data: give another "
+                "--split to evaluate on other data."
+            )
+        return whole
+    trained, held_out = _hold_out(whole, validation, bound.get("seed", 0))
+    return held_out if name == NAME else trained
+
+
+def _hold_out(train: data.Split, fraction: float, seed: int) -> tuple[data.Split, data.Split]:
+    if seed < 0:
+        raise UserError(f"train.seed is {seed}: give 0 or more.")
+    try:
+        return hold_out(train, fraction, seed)
+    except UserError as error:
+        raise UserError(f"train.validation can't be held out: {error}") from error
+
+
+def _load_own(name: str, info: DatasetInfo) -> data.Split:
+    try:
+        return data.load(name, info=info)
+    except UserError as error:
+        raise UserError(f"train.validation is {name!r}: {error}") from error
