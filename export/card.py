@@ -282,7 +282,7 @@ def _tflite_usage(
             steps = metadata["artefacts"][name].get("segment", segment)
             parts.append(template.substitute(file=name, segment=steps))
     if parts and not may_keep_state:
-        parts.append(f"\nThere is no file that keeps its state: {tflite.ONLY_LSTM}.\n")
+        parts.append(f"\nThere is no file that keeps its state: {tflite.NO_STATEFUL_FORM}.\n")
     return _TFLITE.substitute(example=_example(info), parts="".join(parts)) if parts else ""
 
 

@@ -42,10 +42,10 @@ from t2aux_ondevice.sequences import segments
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
-# Why other cores have no stateful form.
-ONLY_LSTM = (
-    "LiteRT computes in integers alone, and keeps a state that it can reset, in its fused LSTM only"
-)
+# Why other cores have no file that keeps its state, and none in integers alone: LiteRT's resource
+# variables outlast `reset_all_variables()`, and calibrating a loop ends the converter's process.
+NO_STATEFUL_FORM = "LiteRT resets a state that a file keeps in its fused LSTM only"
+_NO_INTEGERS = "TensorFlow's converter makes integers of LiteRT's fused LSTM, but of no loop"
 # The scope of the head's operations, by which its tensors are told from the recurrence's.
 _HEAD = "head"
 
@@ -61,7 +61,7 @@ def forms(
     found = tuple(f for f in variant.forms if f != litert.STATEFUL_FORM or is_lstm(classifier.core))
     if not found:
         core = type(classifier.core).__name__
-        raise UserError(f"The variant {variant.name} can't be made of a {core}: {ONLY_LSTM}.")
+        raise UserError(f"The variant {variant.name} can't be made of a {core}: {_NO_INTEGERS}.")
     return found
 
 
@@ -95,7 +95,7 @@ def convert(
         litert.STATEFUL_FORM: _stateful,
     }[form]
     if form not in forms(classifier, variant):
-        raise UserError(f"The form {form} can't be made: {ONLY_LSTM}.")
+        raise UserError(f"The form {form} can't be made: {NO_STATEFUL_FORM}.")
     name = litert.file_name(form, variant.name)
     if form == litert.STATEFUL_FORM:
         segment = stateful_segment(classifier.info.length, segment)

@@ -4,13 +4,14 @@ import json
 import re
 import subprocess
 import sys
+import types
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux import data, files
+from t2aux import data
 from t2aux.errors import UserError
 from t2aux.export import flatbuffer, tflite
 from t2aux.export.pipeline import export
@@ -25,14 +26,12 @@ from t2aux_ondevice import litert
 from tests import networks
 from tests.cli_helpers import environment
 from tests.cores import CORES, Traces
+from tests.export import test_export_warmup
 from tests.export.conftest import load, make_run
 
 EXACT = 1e-6
-STATES = {
-    "GRU": {"h": [8]},
-    "MinGRU": {"layers_0": [8], "layers_1": [8], "layers_2": [8]},
-    "Traces": {"state_segment": [8], "traces_0": [8], "traces_1": [2, 8]},
-}
+# Of the core Traces with 8 cells.
+STATE = {"state_segment": [8], "traces_0": [8], "traces_1": [2, 8]}
 
 
 def network(name, kind="vectors", **sizes):
@@ -87,105 +86,107 @@ def test_files_answer_as_the_checkpoint(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("GRU", "text"), ("MinGRU", "vectors"), ("own", "text")]
+    ("name", "kind", "limits"),
+    [
+        ("MinGRU", "vectors", {"dynamic_int8": 0.05}),
+        # The table of ids becomes int8, too.
+        ("own", "text", {"float16": 2e-3, "dynamic_int8": 0.05, "dynamic_int8_int4_head": 0.15}),
+    ],
 )
-def test_variants_are_what_they_say_and_answer_nearly_the_same(name, kind, tmp_path):
+def test_variants_answer_nearly_the_same(name, kind, limits, tmp_path):
     classifier, reference = network(name, kind, hidden=32, projection_size=32, head_size=64)
     given = sequence(classifier.info, 40)
     wanted = reference.probabilities(given)
-    form = litert.WHOLE_FORM if kind == "text" else litert.STREAM_FORM
-    for variant, limit in (("float16", 2e-3), ("dynamic_int8", 0.05)):
-        _, client = written(tmp_path, classifier, form, variant)
+    for variant, limit in limits.items():
+        _, client = written(tmp_path, classifier, litert.STREAM_FORM, variant)
         assert 0 < np.abs(client.probabilities(given) - wanted).max() < limit
-    if kind == "text":  # The table of ids, too.
-        _, client = written(tmp_path, classifier, form, "dynamic_int8_int4_head")
-        assert 0 < np.abs(client.probabilities(given) - wanted).max() < 0.15
-    assert litert.STATEFUL_FORM not in tflite.forms(classifier)
-    with pytest.raises(UserError, match=f"int8 .* {type(classifier.core).__name__}: LiteRT"):
-        tflite.forms(classifier, VARIANTS["int8"])
 
 
-@pytest.fixture(
-    scope="module", params=[("GRU", "grey"), ("MinGRU", "vectors"), ("Traces", "bytes")]
-)
-def exported(request, tmp_path_factory):
-    """The core's name and the export of a run whose configuration names it."""
-    core, kind = request.param
-    folder = tmp_path_factory.mktemp(core) / kind
-    loaded = load(make_run(kind, folder, f"Classifier.core = @{core}"))
+def test_only_an_lstm_has_files_that_keep_their_state():
+    for name in CORES:
+        classifier, _ = network(name)
+        assert tflite.forms(classifier) == (litert.WHOLE_FORM, litert.STREAM_FORM)
+        with pytest.raises(UserError, match=f"int8 .* {type(classifier.core).__name__}: "):
+            tflite.forms(classifier, VARIANTS["int8"])
+        with pytest.raises(UserError, match="form stateful"):
+            tflite.convert(classifier, litert.STATEFUL_FORM)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The export of a run whose configuration names a core of a user's."""
+    folder = tmp_path_factory.mktemp("cores") / "bytes"
+    loaded = load(make_run("bytes", folder, "Classifier.core = @Traces"))
     split = data.load("test", info=loaded.info)
-    directory, parity = export(
-        loaded, folder / "export", segment=3, serving_batch_sizes=(1, 3), variants=["float32"]
+    directory, parity = export(loaded, folder / "export", segment=3, serving_batch_sizes=(1, 3))
+    return types.SimpleNamespace(
+        info=loaded.info,
+        sequences=[split.example(i) for i in range(3)],
+        directory=directory,
+        parity=parity,
+        checkpoint=CheckpointClassifier(loaded.classifier),
+        saved_model=SavedModelClassifier(directory),
     )
-    return core, loaded, split, directory, parity
 
 
 def test_an_export_says_what_the_core_is(exported):
-    core, loaded, _, directory, parity = exported
-    assert type(loaded.classifier.core).__name__ == core
-    metadata = litert.read_metadata(directory)
-    assert metadata["model"]["core"] == core
-    assert metadata["state"] == STATES[core]
-    served = tf.saved_model.load(str(directory)).signatures["describe"]
-    (described,) = served(batch=tf.zeros([1], tf.int32))["metadata"].numpy()
-    assert json.loads(described)["state"] == STATES[core]
+    metadata = litert.read_metadata(exported.directory)
+    assert metadata["model"]["core"] == "Traces"
+    assert metadata["state"] == STATE
+    described = exported.saved_model._signatures["describe"](batch=tf.zeros([1], tf.int32))
+    assert json.loads(described["metadata"].numpy()[0])["state"] == STATE
     for name in ("SavedModel step_segment", litert.WHOLE, litert.STREAM):
-        assert parity.artefacts[name].largest_difference < 1e-5
-    assert {p.name for p in directory.glob("*.tflite")} == {litert.WHOLE, litert.STREAM}
-    card = (directory / "README.md").read_text()
-    assert core in card
-    assert "LSTM" not in card.replace(tflite.ONLY_LSTM, "")
+        assert exported.parity.artefacts[name].largest_difference < 1e-5
+    names = {path.name for path in exported.directory.glob("*.tflite")}
+    assert names == {litert.WHOLE, litert.STREAM}
     signatures = metadata["artefacts"]["SavedModel"]["signatures"]
-    state = {name: {"shape": [None, *s], "dtype": "float32"} for name, s in STATES[core].items()}
+    state = {n: {"shape": [None, *s], "dtype": "float32"} for n, s in STATE.items()}
     assert signatures["initial_state"]["outputs"] == state
     assert signatures["step_segment"]["inputs"].items() >= state.items()
-    for name in STATES[core]:
-        assert name in card
+    card = (exported.directory / "README.md").read_text()
+    assert all(name in card for name in ("Traces", *STATE))
+    assert "LSTM" not in card.replace(tflite.NO_STATEFUL_FORM, "")
 
 
 def test_streaming_equals_whole_sequences(exported):
-    _, loaded, split, directory, _ = exported
-    served, own = SavedModelClassifier(directory), CheckpointClassifier(loaded.classifier)
-    for index in range(3):
-        given = split.example(index)
-        wanted = own.probabilities(given)
-        np.testing.assert_allclose(served.probabilities(given), wanted, rtol=0, atol=1e-5)
+    for given in exported.sequences:
+        wanted = exported.checkpoint.probabilities(given)
+        found = exported.saved_model.probabilities(given)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
         for segment in (1, 4):
-            found, expected = (list(c.stream(given, segment)) for c in (served, own))
+            found, expected = (
+                list(c.stream(given, segment)) for c in (exported.saved_model, exported.checkpoint)
+            )
             for (steps, ours), (wanted_steps, theirs) in zip(found, expected, strict=True):
                 assert steps == wanted_steps
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
             np.testing.assert_allclose(found[-1][1], wanted, rtol=0, atol=1e-5)
 
 
+def test_every_signature_takes_its_warm_up_requests(exported):
+    signatures = exported.saved_model._signatures
+    seen = set()
+    for log in test_export_warmup.read(exported):
+        name, inputs = test_export_warmup.parts(log)
+        answers = signatures[name](**{n: tf.constant(v) for n, v in inputs.items()})
+        assert {len(v) for v in answers.values()} == {len(v) for v in inputs.values()}
+        seen.add(name)
+    assert seen == set(signatures) - {"describe"}
+
+
 def test_the_card_s_program_runs(exported):
-    _, loaded, _, directory, _ = exported
-    code = "".join(
-        re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text(), re.DOTALL)
-    )
+    card = (exported.directory / "README.md").read_text()
+    code = "".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
     code += "assert np.allclose(probabilities, classify(inputs=inputs)['probabilities'], atol=1e-6)"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=directory,
+        cwd=exported.directory,
         env=environment(),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.rsplit(maxsplit=1)[0] in loaded.info.classes
-
-
-def test_what_can_t_be_made_is_named_and_the_rest_is_there(tmp_path):
-    loaded = load(make_run("vectors", tmp_path / "run", "Classifier.core = @GRU"))
-    directory, measured = export(
-        loaded, tmp_path, formats=["tflite"], examples=0, variants=["float32", "int8"]
-    )
-    assert {p.name for p in directory.glob("*.tflite")} == {litert.WHOLE, litert.STREAM}
-    (failure,) = measured.failures()
-    for text in (failure, (directory / "README.md").read_text()):
-        assert "int8 was not exported" in text
-        assert tflite.ONLY_LSTM in text
-    assert set(files.read_json(directory / "parity.json")["failed"]) == {"int8"}
+    assert done.stdout.rsplit(maxsplit=1)[0] in exported.info.classes
 
 
 class Begun(GRU):
@@ -231,6 +232,9 @@ class Odd(NamedTuple):
 
 def test_the_tensors_of_a_state_have_names_of_their_own():
     assert list(inference.named(LSTMState(1, 2))) == ["h", "c"]
+    assert list(inference.state_shapes(GRU(2, 3, seed=0))) == ["h"]
+    layers = {"layers_0": (3,), "layers_1": (3,)}
+    assert inference.state_shapes(MinGRU(2, 3, seed=0, layers=2)) == layers
     found = inference.named(Odd(1, 2, 3, {"b": 4, "_": (5,)}))
     assert list(found.values()) == [1, 2, 3, 5, 4]  # In tf.nest's order.
     assert next(iter(found)) == "state_lengths"

@@ -117,9 +117,8 @@ def test_it_streams_as_the_python_client(classify, exports, kind, segment):
     np.testing.assert_array_equal(last, probabilities[-1:])
 
 
-@pytest.mark.parametrize("name", ["GRU", "MinGRU", "own"])
-def test_it_reads_files_of_any_core(classify, tmp_path, name):
-    small_exports.write(tmp_path / "export", INFOS["vectors"], core=CORES[name])
+def test_it_reads_files_of_any_core(classify, tmp_path):
+    small_exports.write(tmp_path / "export", INFOS["vectors"], core=CORES["own"])
     sequence = sequence_of(INFOS["vectors"], 16)
     for form, segment in ((litert.WHOLE_FORM, 16), (litert.STREAM_FORM, 5)):
         path = tmp_path / "export" / litert.file_name(form)
