@@ -160,7 +160,8 @@ def _stateful(
     if not classifier.info.is_text:
         kernel, bias, _ = classifier.input.fold(kernel, bias)
     # The fusion wants weights that are tensors, not variables.
-    weights = [tf.constant(w.numpy()) for w in (kernel, core.recurrent_kernel, bias)]
+    weights = (kernel, core.recurrent_kernel, bias)
+    weights = [tf.constant(tf.convert_to_tensor(w).numpy()) for w in weights]
 
     def classify(segment: tf.Tensor) -> dict[str, tf.Tensor]:
         x = classifier.input(segment) if classifier.info.is_text else segment
