@@ -155,17 +155,18 @@ def onnx_run(network: Classifier, inputs: np.ndarray, threads: int) -> tuple[Run
 
 def _onnx_weights(network: Classifier) -> dict[str, np.ndarray]:
     """Our weights in ONNX's gate order: input, output, forget, candidate."""
-    twin = Twin(network)
+    lstm = network.core
+    kernel, bias, _ = network.input.fold(lstm.kernel, lstm.bias)
 
     def arranged(weight: tf.Variable) -> np.ndarray:
         i, f, g, o = np.split(weight.numpy(), 4, axis=-1)
         return np.concatenate([i, o, f, g], -1)
 
-    bias = arranged(twin.bias)
+    bias = arranged(bias)
     head = network.head
     return {
-        "W": arranged(twin.kernel).T[np.newaxis],
-        "R": arranged(twin.recurrent_kernel).T[np.newaxis],
+        "W": arranged(kernel).T[np.newaxis],
+        "R": arranged(lstm.recurrent_kernel).T[np.newaxis],
         "B": np.concatenate([bias, np.zeros_like(bias)])[np.newaxis],
         "hidden_kernel": head.hidden_kernel.numpy(),
         "hidden_bias": head.hidden_bias.numpy(),
@@ -182,14 +183,15 @@ def torch_run(network: Classifier, inputs: np.ndarray, threads: int) -> Run | No
     except ImportError:
         return None
     torch.set_num_threads(threads)
-    twin, head = Twin(network), network.head
+    lstm, head = network.core, network.head
+    kernel, bias, _ = network.input.fold(lstm.kernel, lstm.bias)
     layer = torch.nn.LSTM(inputs.shape[2], network.hidden_size)
     # torch's gate order is ours.
     values = {
-        "weight_ih_l0": twin.kernel.numpy().T,
-        "weight_hh_l0": twin.recurrent_kernel.numpy().T,
-        "bias_ih_l0": twin.bias.numpy(),
-        "bias_hh_l0": np.zeros_like(twin.bias.numpy()),
+        "weight_ih_l0": kernel.numpy().T,
+        "weight_hh_l0": lstm.recurrent_kernel.numpy().T,
+        "bias_ih_l0": bias.numpy(),
+        "bias_hh_l0": np.zeros_like(bias.numpy()),
     }
     layer.load_state_dict({name: torch.tensor(value) for name, value in values.items()})
     dense = [

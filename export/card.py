@@ -6,7 +6,7 @@ import re
 import string
 from typing import Any
 
-from t2aux.export import saved_model, warmup
+from t2aux.export import lstm, saved_model, tflite, warmup
 from t2aux.export.comparison import NOT_MEASURED, Parity
 from t2aux.run import Run
 from t2aux_ondevice import litert
@@ -108,11 +108,10 @@ Segment by segment, as the input arrives:
 
 ```python
 step = Interpreter("$file").get_signature_runner()
-h = c = np.zeros([1, $hidden], np.float32)
+state = {n: np.zeros([1, *shape], np.float32) for n, shape in metadata["state"].items()}
 for begin in range(0, inputs.shape[1], $segment):
-    out = step(segment=inputs[:, begin : begin + $segment], h=h, c=c)
-    h, c = out["h"], out["c"]
-    probabilities = out["probabilities"][0]  # So far.
+    state = step(segment=inputs[:, begin : begin + $segment], **state)
+    probabilities = state.pop("probabilities")[0]  # So far.
 ```
 """)
 
@@ -150,23 +149,25 @@ def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
     info = run.info
     model = metadata["model"]
     packages = metadata["packages"]
+    core = _cell(model["core"])
     usage = ""
     if "SavedModel" in metadata["artefacts"]:
-        usage += _saved_model_usage(info, metadata["name"])
-    usage += _tflite_usage(metadata, info, parity.segment)
+        usage += _saved_model_usage(info, metadata)
+    usage += _tflite_usage(metadata, info, parity.segment, lstm.is_lstm(run.classifier.core))
     return _CARD.substitute(
         name=_cell(metadata["name"]),
         about=(
-            f"A classifier of {_WHAT[info.kind]}: an LSTM that reads a sequence token by token and "
-            "classifies it from the state at its end, trained by t2aux with truncated "
-            "backpropagation and, where the run asked for it, an auxiliary loss (Trinh et al., "
-            "ICML 2018, arXiv 1803.00144)."
+            f"A classifier of {_WHAT[info.kind]}: a recurrent network ({core}) that reads a "
+            "sequence token by token and classifies it from the state at its end, trained by t2aux "
+            "with truncated backpropagation and, where the run asked for it, an auxiliary loss "
+            "(Trinh et al., ICML 2018, arXiv 1803.00144)."
         ),
         classes=f"{len(info.classes)}: {_cell(', '.join(info.classes))}",
         input=_input(info),
         network=(
-            f"{model['input_layer']} to {model['input_size']}, LSTM of {model['hidden_size']}, "
-            f"head of {model['head_size']}; {model['weights']:,} weights"
+            f"{model['input_layer']} to {model['input_size']}, {core} of {model['hidden_size']} "
+            f"(state: {_state(metadata, '1')}), head of {model['head_size']}; "
+            f"{model['weights']:,} weights"
         ),
         checkpoint=(
             f"{run.described}{',' if run.note else ''} of the run "
@@ -240,11 +241,22 @@ def _measured(parity: Parity) -> str:
     return text + "".join(f"\n- {remark}" for remark in remarks) + ("\n" if remarks else "")
 
 
-def _saved_model_usage(info: DatasetInfo, model_name: str) -> str:
+def _state(metadata: dict[str, Any], batch: str) -> str:
+    """The state's tensors with their shapes, such as "h, c [B, 128]"."""
+    shapes: dict[str, list[str]] = {}
+    for name, shape in metadata["state"].items():
+        shapes.setdefault(f"[{', '.join([batch, *map(str, shape)])}]", []).append(name)
+    return ", ".join(f"{', '.join(names)} {shape}" for shape, names in shapes.items())
+
+
+def _saved_model_usage(info: DatasetInfo, metadata: dict[str, Any]) -> str:
     # What goes into a shell, a path in a container and a URL.
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", model_name).strip("_.-") or "classifier"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", metadata["name"]).strip("_.-") or "classifier"
     url = f"localhost:8501/v1/models/{name}:predict"
     table = (saved_model.__doc__ or "").split("\n\n", 2)[2].rstrip()
+    table = re.sub(
+        r"State: .*?\.\s", f"State: {_state(metadata, 'B')} float32. ", table, flags=re.DOTALL
+    )
     for signature, kind in ((saved_model.IMAGE, "image"), ("serving_text", "text")):
         if info.kind == kind:
             table = re.sub(r"(\| `serving_\w+`) \((text|images) only\)", r"\1", table)
@@ -262,15 +274,18 @@ def _saved_model_usage(info: DatasetInfo, model_name: str) -> str:
     )
 
 
-def _tflite_usage(metadata: dict[str, Any], info: DatasetInfo, segment: int) -> str:
+def _tflite_usage(
+    metadata: dict[str, Any], info: DatasetInfo, segment: int, may_keep_state: bool
+) -> str:
     parts = []
     for form, template in _PARTS.items():
         of_form = (n for n, e in metadata["artefacts"].items() if e.get("form") == form)
         name = next(of_form, None)
         if name is not None:
             steps = metadata["artefacts"][name].get("segment", segment)
-            hidden = metadata["model"]["hidden_size"]
-            parts.append(template.substitute(file=name, segment=steps, hidden=hidden))
+            parts.append(template.substitute(file=name, segment=steps))
+    if parts and not may_keep_state:
+        parts.append(f"\nThere is no file that keeps its state: {tflite.NO_STATEFUL_FORM}.\n")
     return _TFLITE.substitute(example=_example(info), parts="".join(parts)) if parts else ""
 
 

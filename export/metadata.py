@@ -15,6 +15,7 @@ import t2aux
 from t2aux import logs
 from t2aux.export import flatbuffer, saved_model, warmup
 from t2aux.export.variants import VARIANTS
+from t2aux.model import inference
 from t2aux.run import Run
 from t2aux_ondevice import litert
 from t2aux_ondevice.errors import printable
@@ -45,7 +46,9 @@ def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dic
         created: When, in UTC.
         kind, classes: Of the data: "image", "text" or "vectors", and the names by label.
         preprocessing: `DatasetInfo.to_json()`.
-        model: The input layer and the sizes.
+        state: The shapes of the core's state, without the batch, by the names that the streaming
+            signatures give its tensors.
+        model: The input layer, the core's class and the sizes.
         artefacts: By name, the tensors of each signature with shapes (null: any size) and types (of
             a SavedModel with TF Serving's method, and where its warm-up requests are). A TensorFlow
             Lite file's form and variant (`t2aux.export.tflite`), the steps that one of the stateful
@@ -59,12 +62,13 @@ def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dic
     """
     classifier = run.classifier
     return {
-        **litert.description(run.info),
+        **litert.description(run.info, inference.state_shapes(classifier.core)),
         "name": name,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": {
             "input_layer": type(classifier.input).__name__,
             "input_size": classifier.input.output_size,
+            "core": type(classifier.core).__name__,
             "hidden_size": classifier.hidden_size,
             "head_size": int(classifier.head.hidden_bias.shape[0]),
             "classes": run.info.num_classes,

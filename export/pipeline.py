@@ -18,8 +18,8 @@ from t2aux.errors import UserError
 from t2aux.export import card, comparison, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
 from t2aux.export.twin import Twin
+from t2aux.model import inference
 from t2aux.model.classifier import Classifier
-from t2aux.model.lstm import LSTM
 from t2aux.run import Run
 from t2aux_ondevice import litert
 
@@ -66,10 +66,11 @@ def export(
         further off than the tolerance is not in the directory, but among `failed` of the latter.
 
     Raises:
-        UserError: The classifier is not an LSTM, a format or batch size is wrong, the directory
-            can't be written, the version is there already, the test data is missing, the SavedModel
-            or a file in float32 could not be made or is further off than the tolerance, or nothing
-            is left to export. Nothing is left behind then.
+        UserError: The model is a Transformer, or its core's state can't be exported; a format or
+            batch size is wrong, the directory can't be written, the version is there already, the
+            test data is missing, the SavedModel or a file in float32 could not be made or is
+            further off than the tolerance, or nothing is left to export. Nothing is left behind
+            then.
     """
     _check_model(run)
     unknown = sorted(set(formats) - set(FORMATS))
@@ -95,8 +96,8 @@ def export(
             logging.info("Writing the SavedModel ...")
             saved_model.save(Twin(run.classifier), directory)
             lengths = warmup.lengths_of(run.info) if split is None else split.lengths
-            hidden_size = run.classifier.hidden_size
-            warmup.write(directory, run.info, hidden_size, lengths, segment, serving_batch_sizes)
+            state = inference.state_shapes(run.classifier.core)
+            warmup.write(directory, run.info, state, lengths, segment, serving_batch_sizes)
         failed = {}
         for variant in made:
             logging.info("Converting to TensorFlow Lite, %s ...", variant.name)
@@ -133,17 +134,13 @@ def export(
 
 def _check_model(run: Run) -> None:
     network = run.classifier
-    if isinstance(network, Classifier):
-        if isinstance(network.core, LSTM):
-            return
-        what = f"this run's core is {type(network.core).__name__}"
-    else:
-        what = f"this run's model is {type(network).__name__}"
-    raise UserError(
-        f"t2aux export knows LSTM classifiers only; {what}: `t2aux evaluate "
-        f"--model_dir={run.model_dir}` and `t2aux classify --model={run.model_dir}` work on the "
-        "run itself."
-    )
+    if not isinstance(network, Classifier):
+        raise UserError(
+            f"t2aux export exports recurrent networks, and this run's model is a "
+            f"{type(network).__name__}: `t2aux evaluate --model_dir={run.model_dir}` and `t2aux "
+            f"classify --model={run.model_dir}` work on the run itself."
+        )
+    inference.initial_state(network.core)
 
 
 def _name_of(directory: str | os.PathLike[str]) -> str:
@@ -187,6 +184,7 @@ def _convert(
     calibration_examples: int,
 ) -> None:
     """Writes the files of a variant: all of them, or raises UserError and writes none."""
+    forms = tflite.forms(run.classifier, variant)
     calibration = []
     if variant.name == "int8":
         calibration = _calibration(run, calibration_examples)
@@ -194,7 +192,7 @@ def _convert(
         litert.file_name(form, variant.name): tflite.convert(
             run.classifier, form, variant, segment=segment, calibration=calibration
         )
-        for form in variant.forms
+        for form in forms
     }
     for name, content in contents.items():
         (directory / name).write_bytes(content)

@@ -7,12 +7,13 @@ Signatures (B sequences, T steps, C channels, H cells, K classes, k = min(5, K))
 | `serving_default` | inputs [B, T, C] float32 or [B, T] int32, lengths [B] int32 | answers |
 | `serving_text` (text only) | text [B] string | answers |
 | `serving_image` (images only) | image_bytes [B] string, PNG or JPEG files | answers |
-| `initial_state` | batch [B] int32, of which only the size counts | h, c [B, H] float32 |
-| `step_segment` | segment [B, S, C] or [B, S], lengths [B] int32, h, c | h, c, probabilities |
+| `initial_state` | batch [B] int32, of which only the size counts | state |
+| `step_segment` | segment [B, S, C] or [B, S], lengths [B] int32, state | state, probabilities |
 | `serving_classify` | inputs [B] string, tf.Examples | classes, scores [B, K] string, float32 |
 | `describe` | batch [B] int32, of which only the size counts | metadata [B] string, JSON |
 
-Answers: probabilities [B, K] float32; and the k best, best first: classes [B, k] int32, names
+State: h, c [B, H] float32 of an LSTM; of another core the tensors that `Twin.state` names. Answers:
+probabilities [B, K] float32; and the k best, best first: classes [B, k] int32, names
 [B, k] string, top_probabilities [B, k] float32. Every input has the batch in dimension 0, as
 TF Serving's batching wants it. `serving_classify` is for TF Serving's Classify: all classes, best
 first. A tf.Example has the feature `inputs`, a float_list of T * C values or an int64_list of T
@@ -40,7 +41,6 @@ from t2aux.export.examples import Examples
 from t2aux.export.images import ImageSequences
 from t2aux.export.text import TextIds
 from t2aux.export.twin import Twin
-from t2aux.model.lstm import LSTMState
 from t2aux_ondevice import litert
 
 TOP = 5
@@ -67,7 +67,7 @@ class ServingClassifier(tf.Module):
         self._images = ImageSequences(twin.info) if twin.info.kind == "image" else None
         self._examples = Examples(twin.info, self._text_ids)
         names = sorted(self._functions())
-        described = {**litert.description(twin.info), "signatures": names}
+        described = {**litert.description(twin.info, twin.state), "signatures": names}
         self._metadata = tf.constant(json.dumps(described))
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
@@ -88,7 +88,7 @@ class ServingClassifier(tf.Module):
             "initial_state": (self.initial_state, [tf.TensorSpec([None], tf.int32, "batch")]),
             "step_segment": (
                 self.step_segment,
-                [twin.tokens_spec(None, None, "segment"), lengths, *twin.state_spec(None)],
+                [twin.tokens_spec(None, None, "segment"), lengths, *twin.state_specs(None)],
             ),
             CLASSIFY: (self.classify_examples, [tf.TensorSpec([None], tf.string, "inputs")]),
             DESCRIBE: (self.describe, [tf.TensorSpec([None], tf.int32, "batch")]),
@@ -149,11 +149,11 @@ class ServingClassifier(tf.Module):
         return {"metadata": tf.fill(tf.shape(batch), self._metadata)}
 
     def initial_state(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The state before any step: zeros [B, H] for `batch` [B]."""
-        return self.twin.init_state(tf.shape(batch)[0])._asdict()
+        """The state before any step: zeros [B, ...] for `batch` [B]."""
+        return self.twin.named(self.twin.init_state(tf.shape(batch)[0]))
 
     def step_segment(
-        self, segment: tf.Tensor, lengths: tf.Tensor, h: tf.Tensor, c: tf.Tensor
+        self, segment: tf.Tensor, lengths: tf.Tensor, *state: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """Reads on for a segment.
 
@@ -161,18 +161,17 @@ class ServingClassifier(tf.Module):
             segment: [B, S, C] float32 or [B, S] int32.
             lengths: [B] int32, from 0 to S: the steps of it that are there. A sequence with 0
                 keeps its state.
-            h: [B, H].
-            c: [B, H].
+            *state: The tensors of the state before it, [B, ...] each.
 
         Returns:
-            The state h and c after it, and the `probabilities` [B, K] so far.
+            Those of the state after it, by name, and the `probabilities` [B, K] so far.
         """
         segment, lengths = self._checked(segment, lengths, least=0)
-        state = self.twin.scan(segment, LSTMState(h, c), lengths)
-        return {**state._asdict(), "probabilities": self.twin.probabilities(state.h)}
+        after = self.twin.scan(segment, self.twin.packed(state), lengths)
+        return {**self.twin.named(after), "probabilities": self.twin.probabilities(after.h)}
 
     def _final(self, inputs: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """The LSTM's output [B, H] at the ends of whole sequences."""
+        """The core's output [B, H] at the ends of whole sequences."""
         inputs, lengths = self._checked(inputs, lengths, least=1)
         return self.twin.scan(inputs, self.twin.init_state(tf.shape(inputs)[0]), lengths).h
 

@@ -5,13 +5,15 @@ All take one sequence at a time and have one signature, `serving_default`:
 | form | inputs | outputs | the recurrence |
 |---|---|---|---|
 | whole | inputs [1, T, C] float32 or [1, T] int32 | probabilities [1, K] | a loop |
-| stream | segment [1, S, C] or [1, S], h [1, H], c [1, H] | probabilities, h, c | a loop |
+| stream | segment [1, S, C] or [1, S], the state | probabilities, the state | a loop |
 | stateful | segment [1, S, C] or [1, S] | probabilities | a fused LSTM that keeps its state |
 
-T is fixed where the data has one length, and otherwise, like S of the streaming form, any number:
-LiteRT's signature runner resizes the input by itself. S of the stateful form is fixed, because
-LiteRT forgets the state when an input is resized; it begins anew with `reset_all_variables()`. They
-are files of their own since one with two signatures would hold the weights twice.
+The state is h and c, [1, H] each, of an LSTM, h of a GRU, and of any core the tensors that
+`Twin.state` names. T is fixed where the data has one length, and otherwise, like S of the streaming
+form, any number: LiteRT's signature runner resizes the input by itself. S of the stateful form is
+fixed, because LiteRT forgets the state when an input is resized; `reset_all_variables()` sets it to
+zeros. Only an LSTM has the stateful form, see `forms`. The forms are files of their own, since one
+with two signatures would hold the weights twice.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from t2aux import logs
+from t2aux.errors import UserError
 from t2aux.export import flatbuffer, saved_model, variants
+from t2aux.export.lstm import is_lstm
 from t2aux.export.recurrence import UnrolledRecurrence
 from t2aux.export.twin import Twin
 from t2aux.export.variants import Variant
@@ -38,8 +42,27 @@ from t2aux_ondevice.sequences import segments
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
+# Why other cores have no file that keeps its state, and none in integers alone: LiteRT's resource
+# variables outlast `reset_all_variables()`, and calibrating a loop ends the converter's process.
+NO_STATEFUL_FORM = "LiteRT resets a state that a file keeps in its fused LSTM only"
+_NO_INTEGERS = "TensorFlow's converter makes integers of LiteRT's fused LSTM, but of no loop"
 # The scope of the head's operations, by which its tensors are told from the recurrence's.
 _HEAD = "head"
+
+
+def forms(
+    classifier: Classifier, variant: Variant = variants.VARIANTS["float32"]
+) -> tuple[str, ...]:
+    """The forms of a variant that a classifier has.
+
+    Raises:
+        UserError: It has none.
+    """
+    found = tuple(f for f in variant.forms if f != litert.STATEFUL_FORM or is_lstm(classifier.core))
+    if not found:
+        core = type(classifier.core).__name__
+        raise UserError(f"The variant {variant.name} can't be made of a {core}: {_NO_INTEGERS}.")
+    return found
 
 
 def convert(
@@ -71,6 +94,8 @@ def convert(
         litert.STREAM_FORM: _stream,
         litert.STATEFUL_FORM: _stateful,
     }[form]
+    if form not in forms(classifier, variant):
+        raise UserError(f"The form {form} can't be made: {NO_STATEFUL_FORM}.")
     name = litert.file_name(form, variant.name)
     if form == litert.STATEFUL_FORM:
         segment = stateful_segment(classifier.info.length, segment)
@@ -116,11 +141,11 @@ def _whole(classifier: Classifier, variant: Variant) -> bytes:
 def _stream(classifier: Classifier, variant: Variant) -> bytes:
     twin, recurrence = _unrolled(classifier, variant)
 
-    def step_segment(segment: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> dict[str, tf.Tensor]:
-        state = recurrence(segment[0], LSTMState(h, c))
-        return {**state._asdict(), "probabilities": _probabilities(twin, state.h)}
+    def step_segment(segment: tf.Tensor, *state: tf.Tensor) -> dict[str, tf.Tensor]:
+        after = recurrence(segment[0], twin.packed(state))
+        return {**twin.named(after), "probabilities": _probabilities(twin, after.h)}
 
-    specs = [twin.tokens_spec(1, None, "segment"), *twin.state_spec(1)]
+    specs = [twin.tokens_spec(1, None, "segment"), *twin.state_specs(1)]
     return _convert(step_segment, specs, twin, variant)
 
 
@@ -130,11 +155,13 @@ def _stateful(
     twin = Twin(classifier)
     # An embedding's rows go into the fused operation one by one; real values need no layer of
     # their own, since the projection is folded into the kernel.
-    kernel, bias = twin.kernel, twin.bias
-    if classifier.info.is_text:
-        kernel, bias = classifier.lstm.kernel, classifier.lstm.bias
+    core = classifier.core
+    kernel, bias = core.kernel, core.bias
+    if not classifier.info.is_text:
+        kernel, bias, _ = classifier.input.fold(kernel, bias)
     # The fusion wants weights that are tensors, not variables.
-    weights = [tf.constant(w.numpy()) for w in (kernel, twin.recurrent_kernel, bias)]
+    weights = (kernel, core.recurrent_kernel, bias)
+    weights = [tf.constant(tf.convert_to_tensor(w).numpy()) for w in weights]
 
     def classify(segment: tf.Tensor) -> dict[str, tf.Tensor]:
         x = classifier.input(segment) if classifier.info.is_text else segment
@@ -155,7 +182,7 @@ def _stateful(
 
 
 def _unrolled(classifier: Classifier, variant: Variant) -> tuple[Twin, UnrolledRecurrence]:
-    twin = Twin(classifier)
+    twin = Twin(classifier, batches=False)
     integer_table = variant.name == variants.INT4_HEAD
     return twin, UnrolledRecurrence(twin, variant.unroll, integer_table=integer_table)
 

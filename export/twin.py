@@ -1,24 +1,22 @@
 """The classifier's stateless twin, from which the artefacts are made.
 
-Its input layer is folded into the LSTM's kernel, dropout is gone, and only what inference needs is
-in it. Its recurrence is for batches on TensorFlow's own kernels, which a server has, and was chosen
-by measuring (`benchmarks/inference.py`): one product a step, of the output and the input beside it;
-one tanh for all gates, since sigmoid(z) = (1 + tanh(z / 2)) / 2; a large batch as two halves in
-loops of their own, which run side by side while one operation would wait for its threads; and two
-steps a pass.
+Dropout is gone, and only what inference needs is in it. On a server its recurrence is for batches
+on TensorFlow's own kernels, and was chosen by measuring (`benchmarks/inference.py`): a large batch
+is scanned as two halves in loops of their own, which run side by side while one operation would
+wait for its threads. On a device it is for one sequence, see `recurrence`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
-from t2aux.model import core
+from t2aux.export import lstm
+from t2aux.model import inference
 from t2aux.model.classifier import Classifier, time_major
-from t2aux.model.inputs import Folded
-from t2aux.model.lstm import LSTMState
+from t2aux.model.core import State
 
-# Steps of a pass through the loop.
-_UNROLL = 2
 # A batch of fewer sequences is not divided.
 _LEAST = 16
 
@@ -28,23 +26,31 @@ class Twin(tf.Module):
 
     Attributes:
         info: The data set's.
-        hidden_size: H, the LSTM's cells.
-        kernel: [C, 4H], or None for ids.
-        bias: [4H], or None for ids.
-        table: [V, 4H], or None for real values.
+        core: The name of the core's class.
+        state: The shapes of the state's tensors by their names, without the batch: `{"h": (H,)}`.
+        recurrence: The core and its input layer.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
-        """Copies the weights of a classifier."""
+    def __init__(self, classifier: Classifier, *, batches: bool = True) -> None:
+        """Copies the weights of a classifier, or refers to them.
+
+        Args:
+            classifier: With its weights.
+            batches: Whether it is for batches on a server, or for one sequence on a device.
+
+        Raises:
+            UserError: The core has a state that can't be exported.
+        """
         super().__init__(name="classifier")
         self.info = classifier.info
-        self.hidden_size = classifier.hidden_size
-        folded = classifier.input.fold(classifier.lstm.kernel, classifier.lstm.bias)
-        self.kernel, self.bias, self.table = (
-            None if value is None else _weight(value, name)
-            for name, value in zip(Folded._fields, folded, strict=True)
+        self.core = type(classifier.core).__name__
+        self.state = inference.state_shapes(classifier.core)
+        zeros = classifier.core.init_state(1)
+        # In a function: an attribute that is a NamedTuple would be wrapped, and its tensors stored.
+        self._pack = lambda tensors: tf.nest.pack_sequence_as(zeros, tensors)
+        self.recurrence = lstm.inference(classifier, batches=batches) or inference.of(
+            classifier.core, classifier.input
         )
-        self.recurrent_kernel = _weight(classifier.lstm.recurrent_kernel, "recurrent_kernel")
         self.head = classifier.head
 
     def tokens_spec(self, batch: int | None, steps: int | None, name: str) -> tf.TensorSpec:
@@ -53,82 +59,42 @@ class Twin(tf.Module):
             return tf.TensorSpec([batch, steps], tf.int32, name)
         return tf.TensorSpec([batch, steps, self.info.channels], tf.float32, name)
 
-    def state_spec(self, batch: int | None) -> LSTMState:
-        """The signature's entries of the state: h and c, [batch, H] each."""
-        return LSTMState(
-            tf.TensorSpec([batch, self.hidden_size], tf.float32, "h"),
-            tf.TensorSpec([batch, self.hidden_size], tf.float32, "c"),
-        )
+    def state_specs(self, batch: int | None) -> list[tf.TensorSpec]:
+        """The signature's entries of the state, [batch, ...] each, in the order of `state`."""
+        return [tf.TensorSpec([batch, *s], tf.float32, n) for n, s in self.state.items()]
 
-    def init_state(self, batch: tf.Tensor | int) -> LSTMState:
-        """Zeros: [batch, H] each."""
-        zeros = tf.zeros([batch, self.hidden_size])
-        return LSTMState(zeros, tf.identity(zeros))
+    def init_state(self, batch: tf.Tensor | int) -> State:
+        """Zeros: [batch, ...] each."""
+        return self.packed([tf.zeros([batch, *shape]) for shape in self.state.values()])
 
-    def scan(self, tokens: tf.Tensor, state: LSTMState, lengths: tf.Tensor) -> LSTMState:
+    def packed(self, tensors: Sequence[tf.Tensor]) -> State:
+        """The state of its tensors, in the order of `state`."""
+        return self._pack(list(tensors))
+
+    def named(self, state: State) -> dict[str, tf.Tensor]:
+        """The tensors of a state by their names."""
+        return dict(zip(self.state, tf.nest.flatten(state), strict=True))
+
+    def scan(self, tokens: tf.Tensor, state: State, lengths: tf.Tensor) -> State:
         """The state after a segment.
 
         Args:
             tokens: [B, T, C] float32 or [B, T] int32.
-            state: The state before it, [B, H] each.
+            state: The state before it, [B, ...] each.
             lengths: [B] int32, at most T: each sequence keeps its state from its end on.
 
         Returns:
             The state after each sequence's true end.
         """
-        weights = self._weights()
-        batch = tf.shape(state.h)[0]
+        batch = tf.shape(tokens)[0]
         second = tf.where(batch < _LEAST, 0, batch // 2)
         first = batch - second
         states = []
         for rows in (slice(first), slice(first, None)):
-            part = LSTMState(state.h[rows], state.c[rows])
-            states.append(self._scan(weights, tokens[rows], part, lengths[rows]))
-        return LSTMState(*(tf.concat(parts, 0) for parts in zip(*states, strict=True)))
-
-    def _weights(self) -> Folded:
-        """The weights, such that a tanh of all pre-activations is what the gates need.
-
-        For real values the kernel has the recurrent one above it and the bias below: [H + C + 1,
-        4H]. For ids it is the recurrent kernel alone, and the table has the bias in it.
-        """
-        h = self.hidden_size
-        # Input, forget, candidate, output.
-        scale = tf.repeat(tf.constant([0.5, 0.5, 1.0, 0.5]), h)
-        if self.table is not None:
-            return Folded(self.recurrent_kernel * scale, None, self.table * scale)
-        rows = [self.recurrent_kernel, self.kernel, self.bias[tf.newaxis]]
-        return Folded(tf.concat(rows, 0) * scale, None, None)
-
-    def _scan(
-        self, weights: Folded, tokens: tf.Tensor, state: LSTMState, lengths: tf.Tensor
-    ) -> LSTMState:
-        """`scan` of sequences that stay together; there may be none."""
-        tokens = time_major(tokens)
-        if weights.table is None:
-            tokens = tf.concat([tokens, tf.ones_like(tokens[..., :1])], -1)
-
-        def step(t: tf.Tensor, state: LSTMState) -> LSTMState:
-            if weights.table is None:
-                z = tf.matmul(tf.concat([state.h, tokens[t]], -1), weights.kernel)
-            else:
-                z = tf.matmul(state.h, weights.kernel) + tf.gather(weights.table, tokens[t])
-            i, f, g, o = tf.split(tf.tanh(z), 4, axis=-1)
-            c = 0.5 * ((1 + f) * state.c + (1 + i) * g)
-            return LSTMState(0.5 * (1 + o) * tf.tanh(c), c)
-
-        # Until the first sequence ends, none has to be kept as it is. Of no sequences, the longest
-        # has none of the steps.
-        longest = tf.maximum(tf.reduce_max(lengths), 0)
-        shortest = tf.minimum(tf.reduce_min(lengths), longest)
-        state, _ = core.run(step, 0, shortest, state, unroll=_UNROLL)
-        active = core.active_until(lengths)
-        return core.run(step, shortest, longest, state, active=active, unroll=_UNROLL)[0]
+            part = tf.nest.map_structure(lambda s: s[rows], state)  # noqa: B023
+            states.append(self.recurrence.scan(time_major(tokens[rows]), part, lengths[rows]))
+        return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *states)
 
     def probabilities(self, h: tf.Tensor) -> tf.Tensor:
-        """The classes' probabilities [B, K] from the LSTM's output h [B, H]."""
+        """The classes' probabilities [B, K] from the core's output h [B, H]."""
         return tf.nn.softmax(self.head(h))
-
-
-def _weight(value: tf.Tensor | tf.Variable, name: str) -> tf.Variable:
-    return tf.Variable(tf.convert_to_tensor(value), trainable=False, name=name)

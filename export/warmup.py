@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def lengths_of(info: DatasetInfo) -> np.ndarray:
 def write(
     directory: pathlib.Path,
     info: DatasetInfo,
-    hidden_size: int,
+    state: Mapping[str, Sequence[int]],
     lengths: np.ndarray,
     segment: int,
     batch_sizes: Sequence[int] = BATCH_SIZES,
@@ -64,7 +64,7 @@ def write(
     Args:
         directory: The SavedModel's.
         info: What it reads.
-        hidden_size: H, the cells of its state.
+        state: The shapes of its state's tensors, by name; see `Twin.state`.
         lengths: [N], the lengths of sequences as they will come.
         segment: Steps of a segment.
         batch_sizes: See `check_batch_sizes`.
@@ -83,7 +83,7 @@ def write(
         files.for_tensorflow(path.parent) as folder,
         tf.io.TFRecordWriter(os.path.join(folder, path.name)) as writer,
     ):
-        for request in requests(info, hidden_size, lengths, segment, batch_sizes):
+        for request in requests(info, state, lengths, segment, batch_sizes):
             writer.write(request.SerializeToString(deterministic=True))
             count += 1
     return count
@@ -91,7 +91,7 @@ def write(
 
 def requests(
     info: DatasetInfo,
-    hidden_size: int,
+    state: Mapping[str, Sequence[int]],
     lengths: np.ndarray,
     segment: int,
     batch_sizes: Sequence[int] = BATCH_SIZES,
@@ -117,8 +117,7 @@ def requests(
             "step_segment",
             segment=_tokens(info, batch, segment),
             lengths=protos.filled_tensor((batch,), segment, np.int32),
-            h=protos.filled_tensor((batch, hidden_size), 0.0, np.float32),
-            c=protos.filled_tensor((batch, hidden_size), 0.0, np.float32),
+            **{n: protos.filled_tensor((batch, *s), 0.0, np.float32) for n, s in state.items()},
         )
 
 
@@ -137,7 +136,7 @@ def _images(info: DatasetInfo, batch: int) -> np.ndarray:
     return np.array(files, object)
 
 
-def _predict(signature: str, **inputs: Any) -> Any:
+def _predict(signature: str, /, **inputs: Any) -> Any:
     log = protos.PredictionLog()
     request = log.predict_log.request
     request.model_spec.signature_name = signature

@@ -7,6 +7,8 @@ import numpy as np
 from t2aux import files
 from t2aux.export import metadata, saved_model, tflite, warmup
 from t2aux.export.twin import Twin
+from t2aux.model import inference
+from t2aux.model.lstm import LSTM
 from t2aux.run import Run
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -19,12 +21,12 @@ TEXT = networks.text_info()
 VECTORS = networks.vectors_info(channels=2)
 
 
-def write(directory, info, formats=("tflite",), poison=0.0):
+def write(directory, info, formats=("tflite",), poison=0.0, core=LSTM):
     """Writes an export as `t2aux export` does, but measures nothing; returns its classifier.
 
     `poison` is added to its weights.
     """
-    classifier = networks.classifier(info)
+    classifier = networks.classifier(info, core=core)
     # Untrained, it would answer much the same to everything.
     for variable in classifier.trainable_variables:
         variable.assign(variable * 3.0 + poison)
@@ -33,9 +35,10 @@ def write(directory, info, formats=("tflite",), poison=0.0):
     if "saved_model" in formats:
         saved_model.save(Twin(classifier), directory)
         lengths = np.array([info.length or 9])
-        warmup.write(directory, info, classifier.hidden_size, lengths, 4, (1, 2))
+        state = inference.state_shapes(classifier.core)
+        warmup.write(directory, info, state, lengths, 4, (1, 2))
     if "tflite" in formats:
-        for form in litert.FORMS:
+        for form in tflite.forms(classifier):
             (directory / litert.file_name(form)).write_bytes(tflite.convert(classifier, form))
     run = Run(pathlib.Path("runs/made_up"), classifier, info, 7, "checkpoints/ckpt-7", "A = 1\n")
     files.write_json(directory / litert.METADATA, metadata.describe(run, directory))

@@ -64,7 +64,9 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.client.retries import Retries
 
     answering.check_inputs(argv[1:])
-    info = None if _METADATA.value is None else remote.read_info(_METADATA.value)
+    described = None
+    if _METADATA.value is not None:
+        described = remote.read_description(_METADATA.value)
     tls = None
     if any(flag.value is not None for flag in (_CA, _CERT, _KEY)):
         from t2aux.client.tls import ClientTls
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
             _MODEL.value,
             version=_VERSION.value,
             signature=_SIGNATURE.value,
-            info=info,
+            described=described,
             attempts=Retries(timeout=_TIMEOUT.value, most=_RETRIES.value),
         )
         answering.show(classifier, argv[1:], _BATCH.value)

@@ -12,7 +12,7 @@ and int8 (integers alone, for processors without floating point; calibrated on t
 are three forms of files: classifier_VARIANT.tflite (whole sequences),
 classifier_stream_VARIANT.tflite (segments, with the state as input and output) and
 classifier_stateful_VARIANT.tflite (segments, with a state that the file keeps: float32 and int8,
-which has no other). The names of float32's files have no _VARIANT.
+which has no other, of an LSTM). The names of float32's files have no _VARIANT.
 
 Examples:
   t2aux export --model_dir=runs/quick --export_dir=exports/quick

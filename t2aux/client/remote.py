@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class RemoteClassifier:
         *,
         version: int | None = None,
         signature: str = "serving_default",
-        info: DatasetInfo | None = None,
+        described: dict[str, Any] | None = None,
         attempts: Retries | None = None,
     ) -> None:
         """Asks the server for the model's versions and for what a client has to know.
@@ -57,7 +58,7 @@ class RemoteClassifier:
             model: The model's name.
             version: Its version; the newest by default.
             signature: The signature for whole sequences, with `serving_default`'s inputs.
-            info: The classes and the preprocessing; by default the server is asked.
+            described: What the model reads, see `read_description`; by default the server is asked.
             attempts: How often and how long to try.
 
         Raises:
@@ -68,7 +69,7 @@ class RemoteClassifier:
         self._model = model
         self._wanted = version
         self._signature = signature
-        self._given = info
+        self._given = described
         self._attempts = attempts or Retries()
         self._resolve()
 
@@ -113,15 +114,15 @@ class RemoteClassifier:
         begun = False
         try:
             start = {"batch": np.zeros([1], np.int32)}
-            state = self._predict("initial_state", start, ("h", "c"))
+            names = tuple(self._state_shapes)
+            state = self._predict("initial_state", start, names)
             for steps, part in segments(sequence, segment):
                 inputs = {
                     "segment": part[np.newaxis],
                     "lengths": np.array([len(part)], np.int32),
-                    "h": self._state(state["h"]),
-                    "c": self._state(state["c"]),
+                    **{name: self._state(name, state[name]) for name in names},
                 }
-                state = self._predict("step_segment", inputs, ("h", "c", "probabilities"))
+                state = self._predict("step_segment", inputs, (*names, "probabilities"))
                 probabilities = self._checked(state["probabilities"], 1)[0]
                 begun = True
                 yield steps, probabilities
@@ -155,13 +156,19 @@ class RemoteClassifier:
             self.version = self._attempts.run(self._newest)
         except Failure as failure:
             raise self._told(failure) from failure
-        if self._given is not None:
-            self.info = self._given
-            return
+        described, name = self._given, "What is said of the model"
+        if described is None:
+            described = self._described()
+            name = f"The description of {self._model} on {self._transport.address}"
+        self.info = litert.check_description(described, name)
+        self._state_shapes = litert.state_shapes(described)
+
+    def _described(self) -> Any:
+        """What the server says of the model."""
         try:
             batch = {"batch": np.zeros([1], np.int32)}
             (text,) = self._predict(DESCRIBE, batch, ("metadata",))["metadata"].ravel().tolist()
-            described = json.loads(text)
+            return json.loads(text)
         except Failure as failure:
             if failure.may_pass or failure.code in (
                 retries.UNAVAILABLE,
@@ -172,8 +179,6 @@ class RemoteClassifier:
             raise self._undescribed(failure.reason) from failure
         except (ValueError, TypeError, RecursionError) as error:
             raise self._undescribed("its signature `describe` gives no JSON") from error
-        name = f"The description of {self._model} on {self._transport.address}"
-        self.info = litert.check_description(described, name)
 
     def _newest(self, timeout: float) -> int:
         statuses = self._transport.status(self._model, self._wanted, timeout)
@@ -197,9 +202,11 @@ class RemoteClassifier:
         self._resolve()
         return self.version != gone
 
-    def _state(self, array: np.ndarray) -> np.ndarray:
+    def _state(self, name: str, array: np.ndarray) -> np.ndarray:
         """A state as it is sent back; raises `Failure` where the server gave none."""
-        if array.ndim != 2 or len(array) != 1 or array.dtype.kind != "f":
+        shape = self._state_shapes[name]
+        is_row = array.ndim == 2 if shape is None else list(array.shape[1:]) == shape
+        if not is_row or array.shape[0] != 1 or array.dtype.kind != "f":
             reason = f"its state is {array.dtype} of the shape {list(array.shape)}"
             raise Failure(retries.BAD_ANSWER, reason)
         return array.astype(np.float32)
@@ -255,19 +262,21 @@ class RemoteClassifier:
         return UserError(f"{address} refuses the request ({failure.code}): {reason}.")
 
 
-def read_info(path: str | os.PathLike[str]) -> DatasetInfo:
-    """Reads what a classifier reads from its export.
+def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what a client has to know of an export.
 
     Args:
         path: metadata.json, or the folder that it is in.
 
     Returns:
-        The classes and the preprocessing.
+        It, as `litert.check_description` takes it.
 
     Raises:
         UserError: It is missing or damaged.
     """
     path = pathlib.Path(path)
     if os.path.isdir(path):
-        return DatasetInfo.from_json(litert.read_metadata(path)["preprocessing"])
-    return litert.check_description(files.read_json(path), path)
+        return litert.read_metadata(path)
+    described = files.read_json(path)
+    litert.check_description(described, path)
+    return described

@@ -20,6 +20,7 @@ import tensorflow as tf
 from t2aux.errors import UserError
 
 if TYPE_CHECKING:
+    from t2aux.model.inference import Inference
     from t2aux.model.inputs import InputLayer
     from t2aux.model.lstm import LSTMState
 
@@ -153,6 +154,12 @@ class Core(tf.Module):
         states, _ = self.states_at(tokens, input_layer, state, tf.shape(tokens)[:1], active=active)
         return only(states)
 
+    def inference(self, input_layer: InputLayer) -> Inference:
+        """How exports run the core; by default by `step`, which any core has."""
+        from t2aux.model.inference import AnyCoreInference
+
+        return AnyCoreInference(self, input_layer)
+
 
 def only(states: _AnyState) -> _AnyState:
     """The state [B, H] where `states_at` was asked for one position, [1, B, H]."""
@@ -194,7 +201,13 @@ def run(
         after = step(t, before)
         if active is not None:
             here = active(t)
-            after = tf.nest.map_structure(lambda a, b: tf.where(here, a, b), after, before)
+
+            def kept(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+                rank = a.shape.rank
+                rows = here if rank == 2 else tf.reshape(here, [-1, *[1] * (rank - 1)])
+                return tf.where(rows, a, b)
+
+            after = tf.nest.map_structure(kept, after, before)
         # A matrix product's result would lose the static sizes of `state` in a loop over any batch.
         return tf.nest.map_structure(lambda a, b: tf.ensure_shape(a, b.shape), after, state)
 

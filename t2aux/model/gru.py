@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from t2aux.model import core, initializers, inputs
 from t2aux.model.core import Active
+from t2aux.model.inference import FoldedInference, weight
 from t2aux.model.lstm import LSTMState
 
 
@@ -143,3 +144,17 @@ class GRU(core.Core):
             outputs=outputs,
             gradient=gradient,
         )
+
+    def inference(self, input_layer: inputs.InputLayer) -> FoldedInference:
+        """See `Core`."""
+        return _Inference(self, input_layer)
+
+
+class _Inference(FoldedInference):
+    def __init__(self, core: GRU, input_layer: inputs.InputLayer) -> None:
+        super().__init__(input_layer, core.kernel, core.bias[0])
+        self._recurrent_kernel = weight(core.recurrent_kernel, "recurrent_kernel")
+        self._recurrent_bias = weight(core.bias[1], "recurrent_bias")
+
+    def step(self, read: tf.Tensor, state: GRUState) -> GRUState:
+        return cell(read, state.h, self._recurrent_kernel, self._recurrent_bias)

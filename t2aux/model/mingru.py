@@ -14,6 +14,7 @@ gates that remember 16,384 steps are nearer to 1 than float32 can tell well.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gin
@@ -21,6 +22,7 @@ import tensorflow as tf
 
 from t2aux.model import core, initializers, inputs
 from t2aux.model.core import Active
+from t2aux.model.inference import FoldedInference, weight
 from t2aux.model.lstm import LSTMState
 
 # Steps that are scanned one after the other, all pieces of this size at once.
@@ -189,14 +191,7 @@ class MinGRU(core.Core):
 
         def states(first: MinGRUState, begin: tf.Tensor | int, end: tf.Tensor) -> MinGRUState:
             here = None if active is None else active(tf.range(begin, end)[:, tf.newaxis])
-            x, after = tokens[begin:end], []
-            for layer, h in zip(layers, first.layers, strict=True):
-                z, candidate = _gates(layer(x))
-                # No update: a sequence that is not there keeps its state.
-                z = z if here is None else tf.where(here, z, 0.0)
-                x = linear_recurrence(z, z * candidate, h)
-                after.append(x)
-            return MinGRUState(tuple(after))
+            return _states(layers, tokens[begin:end], first, here, linear_recurrence)
 
         if not gradient and not outputs:
 
@@ -209,6 +204,73 @@ class MinGRU(core.Core):
             return core.keep_at(sweep, state, marks), None
         after = states(state, 0, tf.shape(tokens)[0])
         return core.gather_at(state, after, marks), after.h if outputs else None
+
+    def inference(self, input_layer: inputs.InputLayer) -> FoldedInference:
+        """See `Core`."""
+        return _Inference(self, input_layer)
+
+
+class _Inference(FoldedInference):
+    # Each layer's products are then one for all of these steps, and its weights are read once.
+    pass_steps = 16
+
+    def __init__(self, core: MinGRU, input_layer: inputs.InputLayer) -> None:
+        super().__init__(input_layer, core.kernels[0], core.biases[0])
+        self._kernels = [weight(k, f"kernel_{i}") for i, k in enumerate(core.kernels[1:], 1)]
+        self._biases = [weight(b, f"bias_{i}") for i, b in enumerate(core.biases[1:], 1)]
+
+    def steps(self, read: tf.Tensor, state: MinGRUState) -> MinGRUState:
+        x, after = read, []
+        for layer, h in zip([tf.identity, *self._layers()], state.layers, strict=True):
+            z, candidate = _gates(layer(x))
+            added, outputs = z * candidate, []
+            for i in range(read.shape[0]):
+                h += added[i : i + 1] - z[i : i + 1] * h
+                outputs.append(h)
+            x = tf.concat(outputs, 0)
+            after.append(h)
+        return MinGRUState(tuple(after))
+
+    def scan(self, tokens: tf.Tensor, state: MinGRUState, lengths: tf.Tensor) -> MinGRUState:
+        active = core.active_until(lengths)
+        layers = [self.read, *self._layers()]
+
+        def advance(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
+            here = active(tf.range(begin, end)[:, tf.newaxis])
+            x = tokens[begin:end]
+            if self.table is None:
+                # What pads a sequence may be NaN, which no gate of 0 takes away.
+                x = tf.where(here, x, 0.0)
+            return tf.nest.map_structure(lambda s: s[-1], _states(layers, x, state, here, _scan))
+
+        longest = tf.maximum(tf.reduce_max(lengths), 0)
+        return core.in_chunks(advance, state, 0, longest, _CHUNK)
+
+    def _layers(self) -> list[Callable[[tf.Tensor], tf.Tensor]]:
+        # Of what the bottom layer gives on.
+        return [
+            inputs.Folded(kernel, bias, None)
+            for kernel, bias in zip(self._kernels, self._biases, strict=True)
+        ]
+
+
+def _states(
+    layers: Sequence[Callable[[tf.Tensor], tf.Tensor]],
+    x: tf.Tensor,
+    first: MinGRUState,
+    here: tf.Tensor | None,
+    recurrence: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+) -> MinGRUState:
+    # The states after every step, [T, B, H] each, of the input x of the bottom layer; `layers` give
+    # the pre-activations.
+    after = []
+    for layer, h in zip(layers, first.layers, strict=True):
+        z, candidate = _gates(layer(x))
+        # No update: a sequence that is not there keeps its state.
+        z = z if here is None else tf.where(here, z, 0.0)
+        x = recurrence(z, z * candidate, h)
+        after.append(x)
+    return MinGRUState(tuple(after))
 
 
 def _gates(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

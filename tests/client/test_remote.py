@@ -11,9 +11,12 @@ import pytest
 from t2aux.client import remote, transport
 from t2aux.client.retries import Retries
 from t2aux.errors import UserError
+from t2aux.export.runtimes import SavedModelClassifier
 from t2aux_ondevice import answers, litert, reading
+from tests import small_exports
 from tests.client import servers
 from tests.client.conftest import KINDS
+from tests.cores import CORES
 
 SAME = 1e-5
 LENGTHS = {"images": (16, 16, 16), "texts": (5, 1, 40), "vectors": (3, 30, 1)}
@@ -46,6 +49,32 @@ def test_answers_are_those_of_the_same_classifier_here(served, connect, scheme, 
     it.model.seen.clear()
     np.testing.assert_allclose(classifier.batch_probabilities(given), wanted, atol=SAME)
     assert it.model.seen == [(1, "serving_default", 3)]
+
+
+def test_a_sequence_is_streamed_to_any_core(tmp_path, connect):
+    directory = tmp_path / "export" / "1"
+    directory.parent.mkdir()
+    info = KINDS["vectors"]
+    small_exports.write(directory, info, ("saved_model",), core=CORES["own"])
+    local = SavedModelClassifier(directory)
+    given = sequences("vectors")[1]
+    wanted = local.probabilities(given)
+    with servers.serving(servers.Model(directory)) as addresses:
+        for scheme in ("grpc", "http"):
+            classifier = connect(addresses[scheme])
+            *_, (steps, answer) = classifier.stream(given, 7)
+            assert steps == len(given)
+            np.testing.assert_allclose(answer, wanted, atol=SAME)
+
+
+def test_a_description_of_before_is_of_an_lstm(served, connect, scheme):
+    it = served("vectors")
+    described = {**remote.read_description(it.directory)}
+    assert described.pop("state") == {"h": [5], "c": [5]}
+    classifier = connect(it.addresses[scheme], described=described)
+    *_, (_, answer) = classifier.stream(sequences("vectors")[0], 2)
+    wanted = it.local.probabilities(sequences("vectors")[0])
+    np.testing.assert_allclose(answer, wanted, atol=SAME)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,7 +223,7 @@ def test_a_model_that_does_not_describe_itself(served, connect, scheme):
     with pytest.raises(UserError, match=r"does not say what it reads .*give --metadata"):
         connect(it.addresses[scheme])
     for path in (it.directory, it.directory / litert.METADATA):
-        classifier = connect(it.addresses[scheme], info=remote.read_info(path))
+        classifier = connect(it.addresses[scheme], described=remote.read_description(path))
         assert classifier.probabilities(sequences("vectors")[0]).shape == (3,)
 
 

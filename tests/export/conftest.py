@@ -56,12 +56,15 @@ def write_data(kind, folder):
     return ["load.name = 'npz'"]
 
 
-def make_run(kind, folder):
-    """Makes a run directory with random weights, large enough for answers that differ."""
+def make_run(kind, folder, *more):
+    """Makes a run directory with random weights, large enough for answers that differ.
+
+    `more` are settings.
+    """
     folder.mkdir(parents=True)
     settings = write_data(kind, folder)
     settings += [f"load.data_dir = '{folder}'", "Classifier.hidden_size = 8"]
-    settings += [f"Classifier.projection_size = {None if kind == 'direct' else 6}"]
+    settings += [f"Classifier.projection_size = {None if kind == 'direct' else 6}", *more]
     model_dir = folder / "run"
     model_dir.mkdir()
     (model_dir / "config.gin").write_text("\n".join(settings))

@@ -27,6 +27,8 @@ def test_data_and_model(exported, metadata):
     assert metadata["classes"] == list(exported.info.classes)
     assert DatasetInfo.from_json(metadata["preprocessing"]) == exported.info
     assert metadata["model"]["hidden_size"] == 8
+    assert metadata["model"]["core"] == "LSTM"
+    assert metadata["state"] == {"h": [8], "c": [8]}
     assert metadata["model"]["weights"] == sum(
         np.prod(v.shape) for v in exported.run.classifier.variables
     )

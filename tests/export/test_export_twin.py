@@ -6,14 +6,28 @@ import tensorflow as tf
 
 from t2aux.export.twin import Twin
 from t2aux.model import core
-from t2aux.model.lstm import LSTMState
+from t2aux.model.lstm import LSTM, LSTMState
 from tests import networks
+from tests.cores import CORES
+
+INFOS = {"vectors": networks.vectors_info(channels=2), "text": networks.text_info()}
 
 
-@pytest.mark.parametrize("info", [networks.vectors_info(channels=2), networks.text_info()])
+@pytest.mark.parametrize("kind", INFOS)
 @pytest.mark.parametrize("batch", [1, 15, 16, 17, 33])
-def test_a_batch_is_what_each_sequence_is_alone(info, batch):
-    classifier = networks.classifier(info)
+def test_a_batch_is_what_each_sequence_is_alone(kind, batch):
+    assert_same_alone(LSTM, INFOS[kind], batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "vectors") for name in CORES), ("GRU", "text"), ("MinGRU", "text")]
+)
+def test_other_cores_are_too(name, kind):
+    assert_same_alone(CORES[name], INFOS[kind], 17)
+
+
+def assert_same_alone(core, info, batch):
+    classifier = networks.classifier(info, core=core)
     twin = Twin(classifier)
     rng = np.random.default_rng(batch)
     if info.is_text:
@@ -21,25 +35,25 @@ def test_a_batch_is_what_each_sequence_is_alone(info, batch):
     else:
         tokens = rng.normal(size=[batch, 9, info.channels]).astype(np.float32)
     lengths = rng.integers(0, 10, batch).astype(np.int32)
-    before = rng.normal(size=[2, batch, classifier.hidden_size]).astype(np.float32)
+    before = [rng.normal(size=[batch, *s]).astype(np.float32) for s in twin.state.values()]
     # What is behind a sequence's end does not matter.
     if not info.is_text:
         tokens[np.arange(9) >= lengths[:, np.newaxis]] = np.nan
-    scan = tf.function(twin.scan, input_signature=_specs(twin))
-    state = scan(tokens, LSTMState(*before), lengths)
+
+    specs = [twin.tokens_spec(None, None, "tokens"), tf.TensorSpec([None], tf.int32)]
+
+    @tf.function(input_signature=[*specs, *twin.state_specs(None)])
+    def scan(tokens, lengths, *state):
+        return tf.nest.flatten(twin.scan(tokens, twin.packed(state), lengths))
+
+    found = scan(tokens, lengths, *before)
     for row, length in enumerate(lengths):
-        h, c = before[:, row : row + 1]
+        alone = [tf.constant(b[row : row + 1]) for b in before]
         if length:
             one = tf.constant(tokens[row : row + 1, :length])
-            alone = classifier.scan(one, LSTMState(tf.constant(h), tf.constant(c)))
-            h, c = alone.h, alone.c
-        np.testing.assert_allclose(state.h[row], h[0], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(state.c[row], c[0], rtol=0, atol=1e-6)
-
-
-def _specs(twin):
-    lengths = tf.TensorSpec([None], tf.int32)
-    return [twin.tokens_spec(None, None, "tokens"), twin.state_spec(None), lengths]
+            alone = tf.nest.flatten(classifier.scan(one, twin.packed(alone)))
+        for ours, wanted in zip(found, alone, strict=True):
+            np.testing.assert_allclose(ours[row], wanted[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0, 0), (0, 1), (1, 4), (2, 9), (3, 3), (5, 4)])

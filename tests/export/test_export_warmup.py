@@ -75,13 +75,14 @@ def test_the_file_is_described_and_small(exported):
 
 def test_a_long_sequence_takes_no_more_room():
     info = DatasetInfo("long", "image", ("a", "b"), channels=3, length=128 * 128, side=128)
-    requests = warmup.requests(info, 128, np.array([128 * 128]), 28)
+    requests = warmup.requests(info, {"h": (128,), "c": (128,)}, np.array([128 * 128]), 28)
     assert sum(len(r.SerializeToString()) for r in requests) < 100_000
 
 
 @pytest.mark.parametrize("info", [small_exports.IMAGES, small_exports.TEXT, small_exports.VECTORS])
 def test_the_bytes_are_those_of_tensorflow_serving_api(info):
-    for request in warmup.requests(info, 5, np.array([3, 16, 90]), 4, (1, 3)):
+    state = {"h": (5,), "more": (2, 3)}
+    for request in warmup.requests(info, state, np.array([3, 16, 90]), 4, (1, 3)):
         ours = request.SerializeToString(deterministic=True)
         theirs = prediction_log_pb2.PredictionLog.FromString(ours)
         assert not theirs.predict_log.request.HasField("request_options")
@@ -107,7 +108,7 @@ def test_no_part_of_tensorflow_serving_api_is_needed(tmp_path, monkeypatch):
     for name in [n for n in sys.modules if n.startswith("tensorflow_serving")]:
         monkeypatch.setitem(sys.modules, name, None)
     info = networks.text_info()
-    count = warmup.write(tmp_path, info, 5, np.array([4, 9]), 3, (1, 2, 5))
+    count = warmup.write(tmp_path, info, {"h": (5,)}, np.array([4, 9]), 3, (1, 2, 5))
     assert count == 3 * 5
     records = list(tf.data.TFRecordDataset(str(tmp_path / warmup.PATH)))
     assert len(records) == count

@@ -14,6 +14,7 @@ from t2aux.export import tflite, variants
 from t2aux_ondevice import litert, reading
 from t2aux_ondevice.errors import UserError
 from tests import networks, small_exports
+from tests.cores import CORES
 from tests.ondevice.cpp import build, make
 
 INFOS = {
@@ -114,6 +115,18 @@ def test_it_streams_as_the_python_client(classify, exports, kind, segment):
     read, last = answers(classify, *arguments, given=sequence.tobytes())
     assert read == [16]
     np.testing.assert_array_equal(last, probabilities[-1:])
+
+
+def test_it_reads_files_of_any_core(classify, tmp_path):
+    small_exports.write(tmp_path / "export", INFOS["vectors"], core=CORES["own"])
+    sequence = sequence_of(INFOS["vectors"], 16)
+    for form, segment in ((litert.WHOLE_FORM, 16), (litert.STREAM_FORM, 5)):
+        path = tmp_path / "export" / litert.file_name(form)
+        expected = [p for _, p in litert.LiteRTClassifier(path).stream(sequence, segment)]
+        arguments = [path, "--input=raw", *(["--every", f"--segment={segment}"] * (segment == 5))]
+        _, found = answers(classify, *arguments, given=sequence.tobytes())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        assert np.ptp(found) > 1e-2
 
 
 def test_it_reads_bytes_as_pixels(classify, exports):

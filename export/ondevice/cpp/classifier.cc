@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "litert_api.h"
 #include "sha256.h"
@@ -45,10 +46,15 @@ struct Tensor {
 
   int rank() const { return type.layout.rank; }
   int dimension(int i) const { return type.layout.dimensions[i]; }
-  // Whether it is [1, size] float32; any size of at least 1.
+  // How many values it holds; 0 where a dimension is not known.
+  size_t size() const {
+    size_t size = 1;
+    for (int i = 0; i < rank(); ++i) size *= std::max(dimension(i), 0);
+    return size;
+  }
+  // Whether it is [1, ...] float32, of at least one value.
   bool IsRow() const {
-    return type.element_type == kLiteRtElementTypeFloat32 && rank() == 2 && dimension(0) == 1 &&
-           dimension(1) > 0;
+    return type.element_type == kLiteRtElementTypeFloat32 && dimension(0) == 1 && size() > 0;
   }
 };
 
@@ -74,7 +80,7 @@ bool Describe(LiteRtSignature signature, LiteRtParamIndex count, NameOf name_of,
 }
 
 // Where a tensor is among others; -1 for nowhere.
-int Place(const std::vector<Tensor>& tensors, const char* name) {
+int Place(const std::vector<Tensor>& tensors, const std::string& name) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (tensors[i].name == name) return static_cast<int>(i);
   }
@@ -127,13 +133,13 @@ class Classifier::Model {
  public:
   static Status Load(const std::string& path, bool verbose, std::unique_ptr<Model>* made);
 
-  bool streams() const { return h_ >= 0; }
+  bool streams() const { return !state_.empty(); }
   const Tensor& tokens() const { return inputs_[tokens_]; }
   bool reads_ids() const { return tokens().type.element_type == kLiteRtElementTypeInt32; }
   int channels() const { return reads_ids() ? 1 : tokens().dimension(2); }
   int length() const { return steps_vary_ ? 0 : tokens().dimension(1); }
-  int classes() const { return outputs_[probabilities_].dimension(1); }
-  int hidden() const { return inputs_[h_].dimension(1); }
+  int classes() const { return static_cast<int>(outputs_[probabilities_].size()); }
+  State InitialState() const;
   const Preprocessing& preprocessing() const { return preprocessing_; }
 
   template <typename T>
@@ -145,7 +151,7 @@ class Classifier::Model {
   Status Allocate(Tensor* tensor);
   Status Resize(int steps);
   template <typename T>
-  Status Check(const std::vector<T>& values, const State* state) const;
+  Status Check(const std::vector<T>& values, const State& state) const;
   Status Write(const Tensor& tensor, const void* values);
   Status Read(const Tensor& tensor, std::vector<float>* values);
   // LiteRT 2.3 can't load such a file: "Variable tensors not yet supported."
@@ -167,7 +173,8 @@ class Classifier::Model {
   OwnedCompiledModel compiled_;
   // In the signature's order, with the places of those that are known by name; -1 for none.
   std::vector<Tensor> inputs_, outputs_;
-  int tokens_ = -1, h_ = -1, c_ = -1, new_h_ = -1, new_c_ = -1, probabilities_ = -1;
+  int tokens_ = -1, probabilities_ = -1;
+  std::vector<std::pair<int, int>> state_;  // Among the inputs and the outputs.
   bool steps_vary_ = false;
 };
 
@@ -218,8 +225,7 @@ Status Classifier::Model::Init(const std::string& path, bool verbose) {
 
   for (std::vector<Tensor>* tensors : {&inputs_, &outputs_}) {
     for (Tensor& tensor : *tensors) {
-      const bool later = &tensor == &tokens() && steps_vary_;
-      if (!later) status = Allocate(&tensor);
+      if (&tensor != &tokens() || !steps_vary_) status = Allocate(&tensor);
       if (!status.ok()) return status;
     }
   }
@@ -241,22 +247,21 @@ Status Classifier::Model::ReadSignature() {
     return strange;
   }
   tokens_ = std::max(Place(inputs_, "inputs"), Place(inputs_, "segment"));
-  h_ = Place(inputs_, "h");
-  c_ = Place(inputs_, "c");
-  new_h_ = Place(outputs_, "h");
-  new_c_ = Place(outputs_, "c");
   probabilities_ = Place(outputs_, "probabilities");
   if (tokens_ < 0 || probabilities_ < 0 || !outputs_[probabilities_].IsRow()) return strange;
-  if (tokens().name == "segment" && inputs == 1) return Stateful();
-  const bool whole = tokens().name == "inputs" && inputs == 1 && outputs == 1;
-  const bool stream = tokens().name == "segment" && inputs == 3 && outputs == 3 && h_ >= 0 &&
-                      c_ >= 0 && new_h_ >= 0 && new_c_ >= 0;
-  if (!whole && !stream) return strange;
-  if (stream) {
-    for (const Tensor* row : {&inputs_[h_], &inputs_[c_], &outputs_[new_h_], &outputs_[new_c_]}) {
-      if (!row->IsRow() || row->dimension(1) != hidden()) return strange;
+  const bool whole = tokens().name == "inputs";
+  if (!whole && inputs == 1) return Stateful();
+  // The other inputs are the state, and so are the outputs of their names.
+  for (int in = 0; in < static_cast<int>(inputs_.size()); ++in) {
+    if (in == tokens_) continue;
+    const int out = Place(outputs_, inputs_[in].name);
+    if (whole || out < 0 || out == probabilities_ || !inputs_[in].IsRow() ||
+        !outputs_[out].IsRow() || inputs_[in].size() != outputs_[out].size()) {
+      return strange;
     }
+    state_.emplace_back(in, out);
   }
+  if (outputs_.size() != state_.size() + 1) return strange;
   const bool ids = reads_ids() && tokens().rank() == 2;
   const bool real = tokens().type.element_type == kLiteRtElementTypeFloat32 &&
                     tokens().rank() == 3 && tokens().dimension(2) > 0;
@@ -267,8 +272,7 @@ Status Classifier::Model::ReadSignature() {
 
 // Makes the buffer of a tensor whose dimensions are all known.
 Status Classifier::Model::Allocate(Tensor* tensor) {
-  size_t bytes = sizeof(float);  // All tensors are float32 or int32.
-  for (int i = 0; i < tensor->rank(); ++i) bytes *= tensor->dimension(i);
+  const size_t bytes = sizeof(float) * tensor->size();  // All tensors are float32 or int32.
   LiteRtTensorBuffer buffer = nullptr;
   const LiteRtStatus code = LiteRtCreateManagedTensorBuffer(
       environment_.get(), kLiteRtTensorBufferTypeHostMemory, &tensor->type, bytes, &buffer);
@@ -290,7 +294,7 @@ Status Classifier::Model::Resize(int steps) {
 }
 
 template <typename T>
-Status Classifier::Model::Check(const std::vector<T>& values, const State* state) const {
+Status Classifier::Model::Check(const std::vector<T>& values, const State& state) const {
   const size_t channels = this->channels();
   const std::string step = channels == 1 ? "1 value" : std::to_string(channels) + " values";
   if (std::is_integral_v<T> != reads_ids()) {
@@ -311,45 +315,46 @@ Status Classifier::Model::Check(const std::vector<T>& values, const State* state
     return Status::Error("The sequence has " + std::to_string(values.size() / channels) +
                          " steps where the classifier reads " + std::to_string(length()) + ".");
   }
-  const int64_t before = state ? state->steps : 0;
   for (size_t i = 0; i < values.size(); ++i) {
     if constexpr (std::is_floating_point_v<T>) {
       if (!std::isfinite(values[i])) {
         return Status::Error("The sequence holds NaN or an infinite value at step " +
-                             std::to_string(before + static_cast<int64_t>(i / channels)) +
+                             std::to_string(state.steps + static_cast<int64_t>(i / channels)) +
                              " (counted from 0): correct the data.");
       }
     } else if (values[i] < 0) {
       return Status::Error("The sequence holds the id " + std::to_string(values[i]) + " at step " +
-                           std::to_string(before + static_cast<int64_t>(i)) +
+                           std::to_string(state.steps + static_cast<int64_t>(i)) +
                            " (counted from 0): ids begin at 0.");
     }
   }
-  if (state && (state->h.size() != static_cast<size_t>(hidden()) ||
-                state->c.size() != static_cast<size_t>(hidden()))) {
-    return Status::Error("The state is none of this classifier: begin with InitialState().");
+  bool own = state.tensors.size() == state_.size();
+  for (size_t i = 0; own && i < state_.size(); ++i) {
+    own = state.tensors[i].size() == inputs_[state_[i].first].size();
   }
-  return Status();
+  if (own) return Status();
+  return Status::Error("The state is none of this classifier: begin with InitialState().");
 }
 
 template <typename T>
 Status Classifier::Model::Run(const std::vector<T>& values, State* state,
                               std::vector<float>* probabilities) {
   static_assert(sizeof(T) == 4, "float32 or int32");
-  Status status = Check(values, state);
+  Status status = Check(values, *state);
   if (!status.ok()) return status;
   const int steps = static_cast<int>(values.size() / channels());
   if (steps_vary_) status = Resize(steps);
   if (status.ok()) status = Write(tokens(), values.data());
-  if (status.ok() && state) status = Write(inputs_[h_], state->h.data());
-  if (status.ok() && state) status = Write(inputs_[c_], state->c.data());
+  for (size_t i = 0; status.ok() && i < state_.size(); ++i) {
+    status = Write(inputs_[state_[i].first], state->tensors[i].data());
+  }
   if (!status.ok()) return status;
 
-  LiteRtTensorBuffer in[3], out[3];
-  for (size_t i = 0; i < inputs_.size(); ++i) in[i] = inputs_[i].buffer.get();
-  for (size_t i = 0; i < outputs_.size(); ++i) out[i] = outputs_[i].buffer.get();
+  std::vector<LiteRtTensorBuffer> in, out;
+  for (const Tensor& tensor : inputs_) in.push_back(tensor.buffer.get());
+  for (const Tensor& tensor : outputs_) out.push_back(tensor.buffer.get());
   const LiteRtStatus code =
-      LiteRtRunCompiledModel(compiled_.get(), 0, inputs_.size(), in, outputs_.size(), out);
+      LiteRtRunCompiledModel(compiled_.get(), 0, in.size(), in.data(), out.size(), out.data());
   if (code != kLiteRtStatusOk) {
     if (!reads_ids()) return Failed("run", code);
     return Status::Error("LiteRT can't run " + path_ + " on these ids (status " +
@@ -357,32 +362,35 @@ Status Classifier::Model::Run(const std::vector<T>& values, State* state,
   }
 
   std::vector<float> answer;
-  State next;
+  State next = InitialState();
   status = Read(outputs_[probabilities_], &answer);
-  if (status.ok() && state) status = Read(outputs_[new_h_], &next.h);
-  if (status.ok() && state) status = Read(outputs_[new_c_], &next.c);
+  for (size_t i = 0; status.ok() && i < state_.size(); ++i) {
+    status = Read(outputs_[state_[i].second], &next.tensors[i]);
+  }
   if (!status.ok()) return status;
   for (float p : answer) {
     if (!std::isfinite(p)) {
       return Status::Error(path_ + " answers with NaN: its weights are damaged, or diverged.");
     }
   }
-  if (state) {
-    next.steps = state->steps + steps;
-    *state = std::move(next);
-  }
+  next.steps = state->steps + steps;
+  *state = std::move(next);
   *probabilities = std::move(answer);
   return Status();
 }
 
+State Classifier::Model::InitialState() const {
+  State state;
+  for (auto [in, out] : state_) state.tensors.emplace_back(inputs_[in].size(), 0.0f);
+  return state;
+}
+
 Status Classifier::Model::Write(const Tensor& tensor, const void* values) {
-  size_t bytes = sizeof(float);
-  for (int i = 0; i < tensor.rank(); ++i) bytes *= tensor.dimension(i);
   void* memory = nullptr;
   LiteRtStatus code =
       LiteRtLockTensorBuffer(tensor.buffer.get(), &memory, kLiteRtTensorBufferLockModeWrite);
   if (code != kLiteRtStatusOk) return Failed("give an input to", code);
-  std::memcpy(memory, values, bytes);
+  std::memcpy(memory, values, sizeof(float) * tensor.size());
   code = LiteRtUnlockTensorBuffer(tensor.buffer.get());
   return code == kLiteRtStatusOk ? Status() : Failed("give an input to", code);
 }
@@ -393,7 +401,7 @@ Status Classifier::Model::Read(const Tensor& tensor, std::vector<float>* values)
       LiteRtLockTensorBuffer(tensor.buffer.get(), &memory, kLiteRtTensorBufferLockModeRead);
   if (code != kLiteRtStatusOk) return Failed("take an output of", code);
   const auto* begin = static_cast<const float*>(memory);
-  values->assign(begin, begin + tensor.dimension(1));
+  values->assign(begin, begin + tensor.size());
   code = LiteRtUnlockTensorBuffer(tensor.buffer.get());
   return code == kLiteRtStatusOk ? Status() : Failed("take an output of", code);
 }
@@ -416,24 +424,17 @@ int Classifier::length() const { return model_->length(); }
 int Classifier::classes() const { return model_->classes(); }
 const Preprocessing& Classifier::preprocessing() const { return model_->preprocessing(); }
 
-State Classifier::InitialState() const {
-  State state;
-  if (streams()) {
-    state.h.assign(model_->hidden(), 0.0f);
-    state.c = state.h;
-  }
-  return state;
-}
+State Classifier::InitialState() const { return model_->InitialState(); }
 
 Status Classifier::Classify(const std::vector<float>& sequence, std::vector<float>* probabilities) {
   State state = InitialState();
-  return model_->Run(sequence, streams() ? &state : nullptr, probabilities);
+  return model_->Run(sequence, &state, probabilities);
 }
 
 Status Classifier::Classify(const std::vector<int32_t>& sequence,
                             std::vector<float>* probabilities) {
   State state = InitialState();
-  return model_->Run(sequence, streams() ? &state : nullptr, probabilities);
+  return model_->Run(sequence, &state, probabilities);
 }
 
 Status Classifier::Step(const std::vector<float>& segment, State* state,

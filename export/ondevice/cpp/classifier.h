@@ -16,7 +16,8 @@ namespace t2aux {
 
 // What a classifier remembers of the steps it has read.
 struct State {
-  std::vector<float> h, c;
+  // One for each input of the file but the segment, in its order: h and c of an LSTM, h of a GRU.
+  std::vector<std::vector<float>> tensors;
   int64_t steps = 0;
 };
 

@@ -21,7 +21,9 @@ export class Classifier {
     this.classes = classes;
     const inputs = new Map(model.getInputDetails().map((tensor) => [tensor.name, tensor]));
     this.stepShape = Array.from(inputs.get("segment").shape);
-    this.stateShape = Array.from(inputs.get("h").shape);
+    inputs.delete("segment");
+    // What is left is the state.
+    this.stateShapes = Array.from(inputs, ([name, { shape }]) => [name, Array.from(shape)]);
   }
 
   /** Begins a sequence. */
@@ -34,9 +36,9 @@ export class Classifier {
 class Stream {
   constructor(classifier) {
     this.classifier = classifier;
-    const { stateShape } = classifier;
-    const zeros = () => new Tensor(new Float32Array(stateShape[0] * stateShape[1]), stateShape);
-    this.state = { h: zeros(), c: zeros() };
+    const zeros = (shape) => new Tensor(new Float32Array(shape.reduce((a, b) => a * b)), shape);
+    this.state = Object.fromEntries(
+      classifier.stateShapes.map(([name, shape]) => [name, zeros(shape)]));
   }
 
   /**
@@ -48,10 +50,10 @@ class Stream {
   async read(step) {
     const { model, classes, stepShape } = this.classifier;
     const inputs = { segment: new Tensor(step.slice(), stepShape), ...this.state };
-    const { h, c, probabilities } = await model.run(inputs);
+    const { probabilities, ...state } = await model.run(inputs);
     // LiteRT.js's memory is not the browser's: nothing in it is collected.
     Object.values(inputs).forEach((tensor) => tensor.delete());
-    this.state = { h, c };
+    this.state = state;
     const answer = probabilities.toTypedArray().slice();
     probabilities.delete();
     if (answer.length !== classes || !answer.every(Number.isFinite)) {

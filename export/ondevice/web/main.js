@@ -100,15 +100,21 @@ async function load() {
   state("ready", `${what}, and choose Classify.`);
 }
 
+/** What reads the input; exports of before do not say which core it has. */
+function network() {
+  const core = page.metadata.model?.core;
+  return core ? `A recurrent network (${core})` : "A recurrent network";
+}
+
 function prepareImage() {
   const { preprocessing, classes } = page.metadata;
   const { permutation, examples } = page.description;
   const digits = classes.every((name) => /^\d$/.test(name));
   element("title").textContent = digits ? "A digit, pixel by pixel" : "A picture, pixel by pixel";
   element("lead").textContent =
-    `Draw ${digits ? "a digit" : "something"}. A recurrent network reads it one pixel after the ` +
-    "other, and says after each what it takes it for so far. It runs on this device: the drawing " +
-    "is not sent anywhere.";
+    `Draw ${digits ? "a digit" : "something"}. ${network()} reads it one pixel after the other, ` +
+    "and says after each what it takes it for so far. It runs on this device: the drawing is not " +
+    "sent anywhere.";
   element("pad").hidden = element("pixels").hidden = element("open").hidden = false;
   pad = new Pad(element("pad"), () => {});
   const view = new PixelView(element("pixels"), preprocessing, permutation);
@@ -142,7 +148,7 @@ function prepareText() {
   const unit = preprocessing.tokens === "bytes" ? "byte" : "character";
   element("title").textContent = `A text, ${unit} by ${unit}`;
   element("lead").textContent =
-    `Type or paste a text. A recurrent network reads it one ${unit} after the other, and says ` +
+    `Type or paste a text. ${network()} reads it one ${unit} after the other, and says ` +
     "after each what it takes it for so far. It runs on this device: the text is not sent anywhere.";
   element("input-title").textContent = "Type";
   element("text").hidden = element("characters").hidden = false;

@@ -11,7 +11,7 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,11 +42,10 @@ STREAM = file_name(STREAM_FORM)
 _IDENTIFIER = b"TFL3"
 _VARIANT = re.compile(r"[a-z0-9_]{1,40}")
 _MENDING = "copy it again from the export, or export again."
-_INPUTS = {
-    WHOLE_FORM: {"inputs"},
-    STREAM_FORM: {"segment", "h", "c"},
-    STATEFUL_FORM: {"segment"},
-}
+# The input that holds a sequence or a segment; the streaming form's others are the state.
+_INPUTS = {WHOLE_FORM: "inputs", STREAM_FORM: "segment", STATEFUL_FORM: "segment"}
+# Exports that do not name the tensors of the state are of LSTMs.
+_STATE = ("h", "c")
 
 
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -76,15 +75,33 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return metadata
 
 
-def description(info: DatasetInfo) -> dict[str, Any]:
-    """The part of metadata.json that says what a classifier reads and what it answers."""
+def description(
+    info: DatasetInfo, state: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, Any]:
+    """The part of metadata.json that says what a classifier reads and what it answers.
+
+    Args:
+        info: The classes and the preprocessing.
+        state: The shapes of the state's tensors by name, without the batch; None for an LSTM's.
+    """
+    named = {} if state is None else {"state": {n: list(shape) for n, shape in state.items()}}
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "kind": info.kind,
         "classes": list(info.classes),
         "preprocessing": info.to_json(),
+        **named,
     }
+
+
+def state_shapes(described: dict[str, Any]) -> dict[str, list[int] | None]:
+    """The state's tensors by name, of a description that `check_description` has checked.
+
+    Returns:
+        Their shapes without the batch; None where the description does not say.
+    """
+    return described.get("state") or dict.fromkeys(_STATE)
 
 
 def check_description(value: Any, source: str | os.PathLike[str]) -> DatasetInfo:
@@ -116,7 +133,14 @@ def check_description(value: Any, source: str | os.PathLike[str]) -> DatasetInfo
         raise UserError(
             f"{source} is damaged: its classes contradict its preprocessing's; {_MENDING}"
         )
+    state = value.get("state", {})
+    if not isinstance(state, dict) or not all(map(_is_shape, state.values())):
+        raise UserError(f"{source} is damaged in its entry `state`: {_MENDING}")
     return info
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int and size > 0 for size in value)
 
 
 def digest(content: bytes) -> dict[str, int | str]:
@@ -359,7 +383,13 @@ class LiteRTClassifier:
             raise UserError(f"{METADATA} in {self._directory} does not describe {path}: {_MENDING}")
         model = LiteRTModel(path, self.metadata["files"][name])
         form, _, _ = self._described(name)
-        if set(model.inputs) != _INPUTS[form] or "probabilities" not in model.outputs:
+        state = set(model.inputs) - {_INPUTS[form]}
+        answers = {"probabilities", *state}
+        if (
+            _INPUTS[form] not in model.inputs
+            or bool(state) != (form == STREAM_FORM)
+            or not answers <= set(model.outputs)
+        ):
             raise UserError(f"{path} is no classifier that t2aux exported: {_MENDING}")
         return model
 
@@ -385,7 +415,7 @@ class Stream:
         self._classifier = classifier
         self._model = model
         self._segment = segment
-        names = () if segment else ("h", "c")
+        names = () if segment else set(model.inputs) - {_INPUTS[STREAM_FORM]}
         self._state = {n: np.zeros(model.inputs[n]["shape"], np.float32) for n in names}
 
     def read(self, steps: np.ndarray) -> np.ndarray:

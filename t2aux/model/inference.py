@@ -1,0 +1,230 @@
+"""How exports run a core: with TensorFlow's own operations alone, and without a gradient.
+
+`AnyCoreInference` runs any core by its own `step`. A core that can do better gives another, see
+`Core.inference`: what of a step does not depend on the state (`read`) is then computed with the
+input layer folded into the core's kernel, or several steps are computed at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from t2aux.errors import UserError
+from t2aux.model.core import Core, State, active_until, run
+from t2aux.model.inputs import Folded, InputLayer
+
+# Steps of a pass through the loop over a batch, chosen by measuring (`benchmarks/inference.py`).
+_UNROLL = 2
+# Names that the signatures of exports give to other tensors.
+_TAKEN = ("batch", "inputs", "lengths", "probabilities", "segment", "self")
+
+
+class Inference(tf.Module):
+    """A core and its input layer for inference, with explicit state.
+
+    A subclass has `read` and `step`. Where it can compute several steps faster than one after the
+    other, it has `read`, `steps` and `scan`.
+
+    Attributes:
+        pass_steps: Steps that a TensorFlow Lite file computes in one pass through its loop; None:
+            as many as are best for the LSTM.
+    """
+
+    pass_steps: int | None = None
+
+    def __init__(self) -> None:
+        """Makes it without weights."""
+        super().__init__(name="inference")
+
+    def read(self, tokens: tf.Tensor) -> tf.Tensor:
+        """What of steps does not depend on the state.
+
+        Args:
+            tokens: [..., C] float32, or ids [...] int32.
+
+        Returns:
+            [..., G], which `step` takes, with a G of the core's own.
+        """
+        raise NotImplementedError
+
+    def step(self, read: tf.Tensor, state: State) -> State:
+        """The state after one step.
+
+        Args:
+            read: [B, G] of this step.
+            state: The state before it.
+        """
+        raise NotImplementedError
+
+    def steps(self, read: tf.Tensor, state: State) -> State:
+        """The state of one sequence after a few steps, which are written out.
+
+        Args:
+            read: [S, G] of these steps, S known.
+            state: The state before them, of one row.
+        """
+        for i in range(read.shape[0]):
+            state = self.step(read[i : i + 1], state)
+        return state
+
+    def scan(self, tokens: tf.Tensor, state: State, lengths: tf.Tensor) -> State:
+        """The state of a batch after a segment.
+
+        Args:
+            tokens: Time-major: [T, B, C] float32 or [T, B] int32.
+            state: The state before it.
+            lengths: [B] int32, at most T: each sequence keeps its state from its end on. There may
+                be none.
+        """
+        return loop(lambda t, s: self.step(self.read(tokens[t]), s), state, lengths)
+
+
+class AnyCoreInference(Inference):
+    """One that knows of a core no more than any has."""
+
+    def __init__(self, core: Core, input_layer: InputLayer) -> None:
+        """Keeps both, whose variables become the export's."""
+        super().__init__()
+        self._core = core
+        self._input = input_layer
+
+    def read(self, tokens: tf.Tensor) -> tf.Tensor:
+        """See `Inference`: the core's input [..., D]."""
+        return self._input(tokens)
+
+    def step(self, read: tf.Tensor, state: State) -> State:
+        """See `Inference`."""
+        return self._core.step(read, state)[1]
+
+
+class FoldedInference(Inference):
+    """One whose input layer is folded into the core's kernel [D, G].
+
+    Attributes:
+        kernel: [C, G], or None for ids.
+        bias: [G], or None for ids.
+        table: [V, G], or None for real values.
+    """
+
+    def __init__(self, input_layer: InputLayer, kernel: tf.Tensor, bias: tf.Tensor) -> None:
+        """Folds.
+
+        Args:
+            input_layer: The core's.
+            kernel: The core's [D, G].
+            bias: Its [G].
+        """
+        super().__init__()
+        folded = input_layer.fold(tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias))
+        self.kernel, self.bias, self.table = (
+            None if value is None else weight(value, name)
+            for name, value in zip(Folded._fields, folded, strict=True)
+        )
+
+    def read(self, tokens: tf.Tensor) -> tf.Tensor:
+        """See `Inference`."""
+        return Folded(self.kernel, self.bias, self.table)(tokens)
+
+
+def weight(value: tf.Tensor | tf.Variable, name: str) -> tf.Variable:
+    """A copy of a weight."""
+    return tf.Variable(tf.convert_to_tensor(value), trainable=False, name=name)
+
+
+def of(core: Core, input_layer: InputLayer) -> Inference:
+    """A core's own inference, or the one for any core where that is of another class's `step`.
+
+    A subclass with a `step` of its own inherits an `inference` that does not know of it.
+    """
+    makes, steps = (_definer(type(core), name) for name in ("inference", "step"))
+    if issubclass(makes, steps):
+        return core.inference(input_layer)
+    return AnyCoreInference(core, input_layer)
+
+
+def _definer(kind: type, name: str) -> type:
+    return next(base for base in kind.__mro__ if name in vars(base))
+
+
+def initial_state(core: Core) -> State:
+    """A core's state before the first step, of one sequence.
+
+    Raises:
+        UserError: It is not what exports can hand out and take back: a tensor is not float32, has
+            not one row a sequence, has an open size, or does not begin with zeros.
+    """
+    state = core.init_state(1)
+    for name, tensor in named(state).items():
+        what = None
+        if tensor.dtype != tf.float32:
+            what = f"is {tensor.dtype.name} and not float32"
+        elif not tensor.shape.rank or tensor.shape[0] != 1 or None in tensor.shape.as_list():
+            what = f"has the shape {tensor.shape.as_list()} for one sequence and not [1, ...]"
+        elif bool(tf.reduce_any(tensor != 0)):
+            what = "does not begin with zeros"
+        if what:
+            raise UserError(
+                f"The core {type(core).__name__} can't be exported: its state's tensor {name} "
+                f"{what}; let its init_state give float32 zeros, one row for each sequence."
+            )
+    return state
+
+
+def state_shapes(core: Core) -> dict[str, tuple[int, ...]]:
+    """The shapes of a core's state by the tensors' names, without the batch: `{"h": (H,)}`.
+
+    Raises:
+        UserError: See `initial_state`.
+    """
+    return {n: tuple(s.shape[1:]) for n, s in named(initial_state(core)).items()}
+
+
+def named(state: State) -> dict[str, Any]:
+    """The tensors of a state by names that a signature can have, in `tf.nest`'s order.
+
+    These are the fields of its NamedTuple (`h`, `c`); of nested ones the path to them (`layers_0`).
+    """
+    found: dict[str, Any] = {}
+    for path, tensor in _paths(state):
+        name = re.sub(r"[^A-Za-z0-9_]", "_", "_".join(path))
+        if name in _TAKEN or not re.match("[A-Za-z]", name):
+            name = f"state_{name}".rstrip("_")
+        while name in found:
+            name += "_"
+        found[name] = tensor
+    return found
+
+
+def _paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if hasattr(value, "_fields"):
+        items = list(zip(value._fields, value, strict=True))
+    elif isinstance(value, (list, tuple)):
+        items = list(enumerate(value))
+    elif isinstance(value, dict):
+        items = sorted(value.items())
+    else:
+        yield path, value
+        return
+    for key, item in items:
+        yield from _paths(item, (*path, str(key)))
+
+
+def loop(step: Callable[[tf.Tensor, State], State], state: State, lengths: tf.Tensor) -> State:
+    """The state of a batch, of which each sequence keeps its own from its end on.
+
+    Args:
+        step: Gives the state after step t from t and the state before it.
+        state: The state before step 0; there may be no sequence.
+        lengths: [B] int32.
+    """
+    # Until the first sequence ends, none has to be kept as it is. Of no sequences, the longest has
+    # none of the steps.
+    longest = tf.maximum(tf.reduce_max(lengths), 0)
+    shortest = tf.minimum(tf.reduce_min(lengths), longest)
+    state, _ = run(step, 0, shortest, state, unroll=_UNROLL)
+    active = active_until(lengths)
+    return run(step, shortest, longest, state, active=active, unroll=_UNROLL)[0]
