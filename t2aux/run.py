@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import gin
 
 from t2aux import config, files
+from t2aux.data import Digits, Source, configured
 from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss
 from t2aux.model.classifier import Classifier
@@ -32,6 +33,7 @@ class Run:
         checkpoint: The checkpoint's path.
         config: The run's configuration, as gin text.
         losses: Its auxiliary networks with the checkpoint's weights, where they were asked for.
+        source: Where the data set is read from.
     """
 
     model_dir: pathlib.Path
@@ -41,6 +43,7 @@ class Run:
     checkpoint: str
     config: str
     losses: tuple[AuxiliaryLoss, ...] = ()
+    source: Source = dataclasses.field(default_factory=Digits)
 
 
 def load_run(
@@ -76,6 +79,7 @@ def load_run(
     with config.user_errors():
         bindings = gin.get_bindings("train")
         classifier = bindings.get("model", Classifier)(info, seed=0)
+        source = configured()
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
         losses = tuple(make(classifier) for make in makers)
     networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
@@ -90,4 +94,5 @@ def load_run(
         if not pathlib.Path(path).parent.name:
             path = str(directory / "checkpoints" / path)
         checkpoints.restore_named(path, **networks)
-    return Run(directory, classifier, info, checkpoints.step_of(path), path, text, losses)
+    step = checkpoints.step_of(path)
+    return Run(directory, classifier, info, step, path, text, losses, source)

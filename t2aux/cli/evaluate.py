@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
-    split = data.load(_SPLIT.value, info=run.info)
+    split = data.load(run.source, _SPLIT.value, run.info)
     other = other_data.of(run, common.gin_params(), _SPLIT.value, split)
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)

@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> None:
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
     loss = reconstructions.reconstruction_of(run)
-    train = data.load("train", info=run.info)
-    split = train if _SPLIT.value == "train" else data.load("test", info=run.info)
+    train = data.load(run.source, "train", run.info)
+    split = train if _SPLIT.value == "train" else data.load(run.source, "test", run.info)
     other = other_data.of(run, common.gin_params(), _SPLIT.value, split)
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
