@@ -58,7 +58,7 @@ def _work(name: str) -> None:
     replicas = (
         distribution.multi_worker() if "TF_CONFIG" in os.environ else distribution.replicas_of(None)
     )
-    split = data.load("train", name="digits", side=_SIDE.value - 2, border=1)
+    split = data.load(data.Digits(side=_SIDE.value - 2, border=1), "train")
     kind = {"r-LSTM": Reconstruction, "p-LSTM": Prediction}[name]
     with replicas.scope():
         classifier = Classifier(split.info, hidden_size=_HIDDEN.value)

@@ -83,9 +83,9 @@ def _pipelines(folder: pathlib.Path, length: int, channels: int) -> dict[str, Ca
     """For each pipeline what makes the batches of an epoch."""
     import tensorflow as tf
 
-    from t2aux.data import Batch, Split, load
+    from t2aux.data import Batch, ShardFolder, Split, load
 
-    shards = load("train", name="shards", data_dir=str(folder))
+    shards = load(ShardFolder(), "train", data_dir=str(folder))
     memory = Split(shards.info, shards._shards.table())
 
     def cold(epoch: int) -> tf.data.Dataset:
@@ -183,9 +183,9 @@ def _status(field: str) -> float:
 
 def _epoch_memory(folder: pathlib.Path) -> dict[str, float]:
     """The peaks of an epoch, in MiB above what was there after a first batch; in this process."""
-    from t2aux.data import load
+    from t2aux.data import ShardFolder, load
 
-    split = load("train", name="shards", data_dir=str(folder))
+    split = load(ShardFolder(), "train", data_dir=str(folder))
     next(iter(split.batches(_BATCH.value, seed=0)))
     before = {field: _status(field) for field in ("RssAnon", "VmRSS")}
     pathlib.Path("/proc/self/clear_refs").write_text("5")

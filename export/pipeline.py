@@ -14,6 +14,7 @@ from absl import logging
 
 from t2aux import config, data, files
 from t2aux.data.loading import folder_of
+from t2aux.data.tfds_sets import TfdsSource
 from t2aux.errors import UserError
 from t2aux.export import card, comparison, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
@@ -150,10 +151,10 @@ def _name_of(directory: str | os.PathLike[str]) -> str:
 def _dataset(run: Run) -> str:
     """What to call the data: a file format's name alone tells nobody what is in the files."""
     name = run.info.name
-    if name not in data.SOURCES or name == "digits":
+    if not run.source.in_folder or isinstance(run.source, TfdsSource):
         return name
     try:
-        folder = folder_of(gin.query_parameter("load.data_dir"))
+        folder = folder_of(gin.query_parameter("dataset.data_dir"))
     except (ValueError, UserError):  # Not configured, or a reference.
         folder = folder_of(None)
     return name if folder is None else f"{_name_of(folder)} ({name})"
@@ -168,7 +169,7 @@ def _test_split(run: Run, examples: int | None) -> data.Split:
     arguments = {} if examples is None else {"max_examples": examples}
     try:
         with config.user_errors():
-            return data.load("test", info=run.info, **arguments)
+            return data.load(run.source, "test", run.info, **arguments)
     except UserError as error:
         raise UserError(
             f"{_sentence(error)}; to export without test data, and measure nothing, give "
@@ -202,7 +203,7 @@ def _calibration(run: Run, examples: int) -> list[np.ndarray]:
     """Training sequences."""
     try:
         with config.user_errors():
-            split = data.load("train", info=run.info, max_examples=examples)
+            split = data.load(run.source, "train", run.info, max_examples=examples)
     except UserError as error:
         raise UserError(
             f"The variant int8 is calibrated on training data, and {_sentence(error)}."

@@ -13,17 +13,17 @@ import io
 import pathlib
 import re
 import tokenize
-import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import gin
-import typeguard
 from gin import config as gin_config
 from gin import config_parser
 
 import t2aux
+from t2aux import config_imports, config_sources, config_types
+from t2aux.config_older import OlderNames
 from t2aux.config_order import Order
 from t2aux.config_scopes import PARAM, Scopes
 from t2aux.errors import UserError, nearest
@@ -36,6 +36,11 @@ _MOST_BYTES = 1 << 20
 # other twice would be more than any memory.
 _MOST_NESTED = 50
 _MOST_VALUES = 10_000
+# What base.gin leaves open, and which folder's files set it.
+_SET_BY_FILES = {
+    "train.data": ("data set", "datasets"),
+    "train.auxiliary_losses": ("model", "models"),
+}
 
 
 def bundled_gin_dir() -> pathlib.Path:
@@ -86,8 +91,10 @@ def parse(
             if not text.strip():
                 raise UserError("--gin_param is empty: write --gin_param='NAME = VALUE'.")
             parser.parse_text(io.StringIO(text), f"{PARAM}{param!r}")
+        parser.older.translate()
         parser.check_macros()
         parser.scopes.check()
+        config_sources.keep_the_one(parser.places)
         _check_values()
         _check_calls()
         drop_unused_macros()
@@ -118,6 +125,8 @@ class _Parser:
         self._defined: dict[str, str] = {}
         self._used: dict[str, str] = {}
         self.scopes = Scopes()
+        self.places: dict[config_sources.Setting, str] = {}
+        self.older = OlderNames(self._bind_value)
         self._open: list[pathlib.Path] = []
         self._read: list[pathlib.Path] = []
 
@@ -137,6 +146,7 @@ class _Parser:
         # With any line ends.
         text = io.StringIO(files.read_text(path, "The gin file"), newline=None)
         self.parse_text(text, str(path), path)
+        self.older.translate()
         self._open.pop()
         return self._read[first:]
 
@@ -200,15 +210,13 @@ class _Parser:
             if isinstance(statement, config_parser.BindingStatement):
                 self._bind(statement, place)
             elif isinstance(statement, config_parser.IncludeStatement):
+                self.older.translate()
                 self.parse_file(statement.filename, path)
             elif isinstance(statement, config_parser.BlockDeclaration):
                 if not gin_config._REGISTRY.get_match(statement.selector):
                     raise UserError(_unknown_configurable(statement.selector, place))
             else:
-                raise UserError(
-                    f"{place} imports a Python module, which a configuration may not do here: "
-                    "remove the line, and import the module in a program of your own."
-                )
+                config_imports.process(statement, place)
 
     def _bind(self, statement: config_parser.BindingStatement, place: str) -> None:
         for reference in gin_config.iterate_references({"": statement.value}):
@@ -222,7 +230,12 @@ class _Parser:
             name = f"{scope}/{selector}" if scope else selector
             self._defined.setdefault(name, place)
             gin.bind_parameter((name, _MACRO, "value"), statement.value)
-            return
+        elif not self.older.take(scope, selector, parameter, statement.value, place):
+            self._bind_value(scope, selector, parameter, statement.value, place)
+
+    def _bind_value(
+        self, scope: str, selector: str, parameter: str, value: Any, place: str
+    ) -> None:
         try:
             configurable = gin_config._REGISTRY.get_match(selector)
         except KeyError as error:
@@ -236,7 +249,8 @@ class _Parser:
                 f"{_nearest(parameter, names, ': it has ' + ', '.join(sorted(names)))}"
             )
         self.scopes.set(scope, place)
-        gin.bind_parameter((scope, selector, parameter), statement.value)
+        self.places[scope, configurable.selector, parameter] = place
+        gin.bind_parameter((scope, selector, parameter), value)
 
     def check_macros(self) -> None:
         for name, place in self._used.items():
@@ -313,13 +327,28 @@ def _check_values() -> None:
         if selector == _MACRO or (scope and scope not in referenced):
             continue
         configurable = gin_config._REGISTRY[selector]
-        hints = typing.get_type_hints(function_of(configurable))
+        hints = _hints(function_of(configurable))
         short = gin_config._REGISTRY.minimal_selector(selector)
         for parameter, bound in bindings.items():
             name = f"{scope}/{short}.{parameter}" if scope else f"{short}.{parameter}"
             value = _resolve(bound, name)
             if parameter in hints and value is not _UNKNOWN:
-                _check_type(name, value, hints[parameter])
+                config_types.check(name, value, hints[parameter], _written(bound))
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except NameError:  # A user's module may import names for type checkers alone.
+        return {}
+
+
+def _written(value: Any) -> str | None:
+    """A reference as a configuration has it."""
+    if not isinstance(value, gin_config.ConfigurableReference):
+        return None
+    scope, _, selector = value.scoped_selector.rpartition("/")
+    return "@" + "/".join(filter(None, [scope, selector.rpartition(".")[2]]))
 
 
 class _Budget:
@@ -350,9 +379,7 @@ def _resolve(value: Any, name: str, budget: _Budget | None = None, depth: int = 
         if value.selector in ("gin.constant", "constant"):
             value = value.scoped_configurable_fn()
             if value is gin.REQUIRED:
-                raise UserError(
-                    f"{name} must be set: --gin_param='{name} = ...', or in a gin file."
-                )
+                raise UserError(_not_set(name))
             return value
         return _UNKNOWN if value.evaluate else value.scoped_configurable_fn
     if isinstance(value, (list, tuple)):
@@ -362,6 +389,15 @@ def _resolve(value: Any, name: str, budget: _Budget | None = None, depth: int = 
         found = {k: _resolve(item, name, budget, depth + 1) for k, item in value.items()}
         return _UNKNOWN if any(i is _UNKNOWN for i in found.values()) else found
     return value
+
+
+def _not_set(name: str) -> str:
+    """The message for a parameter that must be set, and is not."""
+    if name not in _SET_BY_FILES:
+        return f"{name} must be set: --gin_param='{name} = ...', or in a gin file."
+    what, folder = _SET_BY_FILES[name]
+    files_of = [name for name in list_bundled() if name.startswith(f"{folder}/")]
+    return f"The configuration names no {what}: add --gin_file=NAME, one of {', '.join(files_of)}."
 
 
 def _check_calls() -> None:
@@ -386,44 +422,6 @@ def _check_calls() -> None:
 
     for scope, selector in list(gin_config._CONFIG):
         visit(scope, selector, ())
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    members = typing.get_args(hint) if _is_union(hint) else (hint,)
-    wrong = isinstance(value, bool) and bool not in members and typing.Any not in members
-    if not wrong:
-        try:
-            typeguard.check_type(value, hint)
-            return
-        except typeguard.TypeCheckError:
-            pass
-    wanted = " or ".join(_describe(member) for member in members)
-    raise UserError(f"{name} must be {wanted}, but is {value!r} ({type(value).__name__}).")
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
-
-
-def _describe(hint: Any) -> str:
-    plain = {
-        int: "a whole number",
-        float: "a number",
-        str: "a text in quotes",
-        bool: "True or False",
-        type(None): "None",
-    }
-    if hint in plain:
-        return plain[hint]
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(repr(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) in (list, tuple) or "Sequence" in str(hint):
-        inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
-        what = f" of {_describe(inner[0])} each" if inner and inner[0] in plain else ""
-        return f"a list{what}" if typing.get_origin(hint) is not tuple else f"a tuple{what}"
-    if "Callable" in str(hint):
-        return "a reference such as @name"
-    return getattr(hint, "__name__", str(hint))
 
 
 def drop_unused_macros() -> None:

@@ -16,7 +16,7 @@ class Order:
     """Notices a whole configuration that undoes a file named before it.
 
     Whole is what includes base.gin, which sets everything that another whole file or a file of
-    models/, cores/ or training/ may have changed.
+    datasets/, models/, cores/ or training/ may have changed.
     """
 
     def __init__(self, bundled: pathlib.Path) -> None:

@@ -16,10 +16,10 @@ from t2aux import config, data, files
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
 from t2aux.run import Run
-from t2aux.training import identity
+from t2aux.training import identity, settings
 
-# How the data is read, and not what it is.
-_NOT_DATA = ("split", "bucket_batches", "allow", "info")
+# Of what `load` is given, what says which data it is; its name and its folder aside.
+_DATA = ("max_examples", "splits")
 _LONGEST_SLUG = 60
 
 
@@ -28,9 +28,10 @@ class OtherData:
     """Data other than a run's own.
 
     Attributes:
-        name: Of the data set or the source, as in load.name.
+        name: Of the data set or the source, such as "csv".
         data_dir: Its folder, absolute; None: embedded, or where tensorflow-datasets has it.
-        settings: The parameters of `load` that differ from the run's, with their values.
+        settings: What differs from the run's, by name: "name", "data_dir", the source's parameters
+            and those of `t2aux.data.load`.
     """
 
     name: str
@@ -73,16 +74,17 @@ def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> Oth
         The data; None where it is the run's own, wherever it lies now. Of a run of an older
         version, which stores nothing of its data's content, the settings are compared.
     """
-    used = _settings()
+    used, defaults = _settings()
     folder = None if used["data_dir"] is None else pathlib.Path(used["data_dir"])
     is_other = identity.differs_from_trained(run.model_dir, name, split, folder)
     if is_other is False or (is_other is None and not gin_params):
         return None
     file = str(run.model_dir / "config.gin")
-    config.parse([file], [])
-    own = _settings()
-    config.parse([file], gin_params)
-    different = {key: value for key, value in used.items() if value != own[key]}
+    with settings.kept():
+        config.parse([file], [])
+        own, own_defaults = _settings()
+    own = {**defaults, **own_defaults, **own}
+    different = {k: v for k, v in used.items() if k not in own or v != own[k]}
     if is_other and not different:
         different = {"content": "changed since the training"}
     return OtherData(used["name"], used["data_dir"], different) if different else None
@@ -135,18 +137,31 @@ def title(run: Run, split: str, other: OtherData | None) -> str:
     return f"{other.title}, {split} (trained on {run.info.name}, {run.described})"
 
 
-def _settings() -> dict[str, Any]:
-    """Everything that says what the data is, and how it is prepared; the folder as it is."""
-    parameters = inspect.signature(data.load).parameters
-    found = {n: p.default for n, p in parameters.items() if n not in _NOT_DATA}
-    bound = gin.get_bindings("load")
-    for name, value in bound.items():
-        if name in found:
-            # As JSON has it.
-            found[name] = list(value) if isinstance(value, tuple) else value
-    place = folder_of(found["data_dir"])
-    found["data_dir"] = None if place is None else os.path.realpath(place)
-    return found
+def _settings() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the configuration says of the data.
+
+    Returns:
+        Everything that says what the data is, and how it is prepared, as JSON has it, the folder as
+        it is; and the defaults of the source's parameters.
+    """
+    source = data.configured()
+    bound = {name: gin.get_bindings("dataset").get(name) for name in (*_DATA, "data_dir")}
+    place = folder_of(bound["data_dir"])
+    found = {
+        **source.parameters(),
+        **bound,
+        "name": source.title,
+        "data_dir": None if place is None else os.path.realpath(place),
+    }
+    parameters = inspect.signature(type(source)).parameters
+    defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    return tuple({k: _as_json(v) for k, v in some.items()} for some in (found, defaults))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, (str, int, float, list, type(None))) else repr(value)
 
 
 def _is_of(path: pathlib.Path, other: OtherData) -> bool:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import config, files
+from t2aux.data import Digits, Source, configured
 from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss
 from t2aux.model.classifier import Classifier
@@ -43,6 +44,7 @@ class Run:
         losses: Its auxiliary networks with the checkpoint's weights, where they were asked for.
         choice: How the checkpoint was chosen: BEST, LATEST or NAMED.
         note: What is to be said of the choice, where the run has a validation set; or "".
+        source: Where the data set is read from.
     """
 
     model_dir: pathlib.Path
@@ -54,6 +56,7 @@ class Run:
     losses: tuple[AuxiliaryLoss, ...] = ()
     choice: str = LATEST
     note: str = ""
+    source: Source = dataclasses.field(default_factory=Digits)
 
     @property
     def described(self) -> str:
@@ -96,6 +99,7 @@ def load_run(
     with config.user_errors():
         bindings = gin.get_bindings("train")
         classifier = bindings.get("model", Classifier)(info, seed=0)
+        source = configured()
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
         losses = tuple(make(classifier) for make in makers)
     networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
@@ -105,7 +109,7 @@ def load_run(
     if (directory / best.FILE).exists():
         note = _NOTES[choice]
         logging.info("Using %s, step %d%s.", path, step, f", {note}" if note else "")
-    return Run(directory, classifier, info, step, path, text, losses, choice, note)
+    return Run(directory, classifier, info, step, path, text, losses, choice, note, source)
 
 
 def _restore(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2aux.data import load
 from t2aux.errors import UserError
+from tests.sources import load
 
 ARCHIVES = ("tar", "tar.gz", "zip")
 

@@ -35,7 +35,7 @@ MISTAKES = [
     (["BATCH_SIZE = None"], ["must be a whole number, but is None"]),
     (["joint/Phase.supervised = 1"], ["joint/Phase.supervised must be True or False"]),
     (["SUPERVISED_BPTT = 'fll'"], ["a whole number or 'full'"]),
-    (["load.data_dir = 3"], ["a text in quotes or None"]),
+    (["dataset.data_dir = 3"], ["a text in quotes or None"]),
     (["train.optimizer = 'adam'"], ["a reference such as @name"]),
     (["train.phases = 'joint'"], ["train.phases must be a list"]),
     # A required value.
@@ -46,7 +46,17 @@ MISTAKES = [
     (["train.seed = @"], ["Can't read the setting"]),
     (["train.seed = digits"], ["Can't read the setting", "'train.seed = digits': Failed to parse"]),
     ([" "], ["--gin_param is empty"]),
-    (["import os"], ["imports a Python module"]),
+    (["import os"], ["imports os", "nothing that a configuration can name"]),
+    # A data source.
+    (["csv.side = 3"], ["csv has no parameter 'side'", "max_length, tokens"]),
+    (["digits.sied = 3"], ["digits has no parameter 'sied'", "did you mean side?"]),
+    (["mnist.side = 3"], ["mnist.side", "the data is @digits()", "train.data = @mnist()"]),
+    (["train.data = @minst()"], ["did you mean mnist?"]),
+    (["train.data = @mnist"], ["write @mnist()"]),
+    (["train.data = @dataset()"], ["@dataset(), which is no data source"]),
+    (["train.data = @LSTM()"], ["@LSTM(), which is no data source"]),
+    (["train.data = 'mnist'"], ["train.data must be a reference to a Source"]),
+    (["train.data = %gin.REQUIRED"], ["no data set", "datasets/mnist"]),
     (["include 'models/lst.gin'"], ["no gin file 'models/lst.gin'", "models/lstm"]),
 ]
 
@@ -81,7 +91,7 @@ def test_names_are_found_with_and_without_suffix_and_in_the_search_path(tmp_path
     assert "SEED = 7" in config.parse(["own"], [])
     # A file beside the including one goes before a bundled one of that name.
     (tmp_path / "quickstart.gin").write_text("include 'base.gin'\nJOINT_EPOCHS = 3\n")
-    with pytest.raises(UserError, match="PRETRAIN_EPOCHS must be set"):
+    with pytest.raises(UserError, match="names no data set"):
         config.parse([str(tmp_path / "own.gin")], [])
 
 
@@ -108,15 +118,16 @@ def test_later_settings_win_and_reach_the_call():
 
 def test_what_a_replaced_setting_used_is_no_error():
     # SIDE must be set, but nothing uses it any more.
-    text = config.parse(["paper/stanford_dogs"], ["load.side = 64"])
+    files = ["paper/stanford_dogs", "models/lstm"]
+    text = config.parse(files, ["stanford_dogs.side = 64"])
     assert "SIDE" not in text
     # Nor is a scope that nothing refers to.
-    config.parse(["base", "models/lstm"], ["JOINT_EPOCHS = 1"])
+    config.parse(["base", "datasets/digits", "models/lstm"], ["JOINT_EPOCHS = 1"])
 
 
 @pytest.mark.parametrize("name", ["quickstart", "quickstart_lstm", "paper/mnist", "paper/dbpedia"])
 def test_the_parsed_text_parses_to_itself(name, tmp_path):
-    text = config.parse([name], [])
+    text = config.parse([name, "models/lstm"], [])
     (tmp_path / "config.gin").write_text(text)
     assert config.parse([str(tmp_path / "config.gin")], []) == text
 

@@ -92,14 +92,18 @@ def test_an_included_file_and_an_ssl_config_in_another_encoding(tmp_path):
         read_ssl_config(str(tmp_path / "ssl"))
 
 
-@pytest.mark.parametrize("setting", ["load.name = 'caf\udce9'", "load.splits = ('\x7f', '\udce9')"])
+@pytest.mark.parametrize(
+    "setting", ["dataset.data_dir = 'caf\udce9'", "dataset.splits = ('\x7f', '\udce9')"]
+)
 def test_a_setting_of_other_bytes_is_read(setting):
     text = config.parse(["quickstart"], [setting])
     assert text.isascii()
     assert "\\udce9" in text
 
 
-@pytest.mark.parametrize("setting", ["caf\udce9 = 3", "load.name = 'a\0b'", "\ufeffSEED = 7"])
+@pytest.mark.parametrize(
+    "setting", ["caf\udce9 = 3", "dataset.data_dir = 'a\0b'", "\ufeffSEED = 7"]
+)
 def test_a_setting_that_is_no_text_is_one_sentence(setting):
     with pytest.raises(UserError, match="--gin_param") as caught:
         config.parse(["quickstart"], [setting])

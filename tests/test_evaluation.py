@@ -43,7 +43,7 @@ def test_scores_equal_scikit_learns(classes, examples, seed):
 
 
 def test_loss_and_confusion_over_uneven_batches():
-    split = data.load("test", max_examples=50)
+    split = data.load(data.Digits(), "test", max_examples=50)
     weights = tf.random.stateless_normal([64, 10], [1, 2])
 
     def predict(batch):
@@ -148,7 +148,7 @@ def test_other_data_is_named_and_goes_elsewhere(tmp_path):
         # The first again, under another name of its folder.
         (tmp_path / "link").symlink_to(places[0])
         assert "test-news/" in evaluate_on(f"--data_dir={tmp_path / 'link'}")
-        evaluate_on("--gin_param=load.max_examples = 4")
+        evaluate_on("--gin_param=dataset.max_examples = 4")
         few = report_of(model_dir / "evaluation" / "test-max_examples_4")
         assert (few["examples"], few["settings"]) == (4, {"max_examples": 4})
         evaluate_on(f"--data_dir={places[1]}", f"--output_dir={tmp_path / 'out'}")
@@ -159,7 +159,7 @@ def test_other_data_is_named_and_goes_elsewhere(tmp_path):
         # The run's own data, given again.
         evaluate_on(f"--data_dir={tmp_path / 'vectors'}/../vectors")
         assert (model_dir / "evaluation" / "test" / "evaluation.json").read_bytes() == own
-        evaluate_on("--gin_param=train.seed = 3", "--gin_param=load.bucket_batches = 1")
+        evaluate_on("--gin_param=train.seed = 3", "--gin_param=dataset.bucket_batches = 1")
         assert {path.name for path in (model_dir / "evaluation").iterdir()} == names
 
 

@@ -17,7 +17,7 @@ from tests.fork_server import Server
 KILLS, EXPORT_KILLS = 30, 8
 SETTINGS = [
     "--gin_file=quickstart_lstm",
-    "--gin_param=load.max_examples = 100",
+    "--gin_param=dataset.max_examples = 100",
     "--gin_param=Classifier.hidden_size = 4",
     "--gin_param=Classifier.projection_size = 2",
     "--gin_param=BATCH_SIZE = 10",

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 
 import gin
 import pytest
@@ -9,7 +10,8 @@ from gin import config as gin_config
 
 # Imported for the configurables that gin files name.
 import t2aux.training.loop  # noqa: F401
-from t2aux import config, data
+from t2aux import config
+from t2aux.data.source import sources
 from t2aux.errors import UserError
 
 BUNDLED = config.list_bundled()
@@ -20,7 +22,7 @@ def files_of(folder, *but):
     return [name for name in names if name not in but]
 
 
-DATASETS = files_of("datasets", "datasets/defaults")
+DATASETS = files_of("datasets")
 MODELS, CORES, TRAINING = files_of("models"), files_of("cores"), files_of("training")
 WHOLE = ["quickstart", "quickstart_lstm", *files_of("paper", "paper/images")]
 # Two files of which the later one counts, as if the earlier were not there.
@@ -29,13 +31,25 @@ ALTERNATIVES = [
     ["training/full", "training/truncated"],
     ["training/mirrored", "training/multi_worker"],
 ]
-SIDE = ["load.side = 40"]
+SIDE = ["SIDE = 40"]
+MODEL = "models/r_lstm"
+EPOCHS = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 2"]
 
 
 def meaning(*files, settings=()):
-    """What `train` and `load` are given, defaults among it, all the way down."""
-    config.parse(files, ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 2", *settings])
-    return {name: given(name, "") for name in ("train", "load", "LSTM")}
+    """What `train` and `dataset` are given, defaults among it, all the way down.
+
+    A configuration of the paper, which has no model, is r-LSTM's where no file says otherwise.
+    """
+    if files[0].startswith("paper/"):
+        files = (files[0], MODEL, *files[1:])
+    config.parse(files, [*EPOCHS, *settings])
+    return {name: given(name, "") for name in ("train", "dataset", "LSTM")}
+
+
+def settings_of(*names):
+    """What must be set for some of the files."""
+    return SIDE if any(name.endswith("/stanford_dogs") for name in names) else []
 
 
 def given(name, scope):
@@ -77,14 +91,14 @@ def test_the_meaning_is_what_reaches_the_call():
     (loss,) = train["auxiliary_losses"]
     assert (loss["of"], loss["weight"], loss["layers"]) == ("Reconstruction", 20.0, 2)
     assert [phase["decay_epochs"] for phase in train["phases"]] == [None, 13]
-    assert found["load"]["side"] == 6
+    assert train["data"] == {"of": "digits", "side": 6, "border": 1, "permutation_seed": None}
 
 
 @pytest.mark.parametrize("base", ["paper/pmnist", "paper/dbpedia", "quickstart"])
 @pytest.mark.parametrize("files", ALTERNATIVES, ids=lambda files: files[0].split("/")[0])
 def test_of_two_files_of_a_folder_the_later_counts(base, files):
     for later in files:
-        settings = SIDE if later == "datasets/stanford_dogs" else []
+        settings = settings_of(later)
         alone = meaning(base, later, settings=settings)
         for earlier in files:
             together = meaning(base, earlier, later, settings=settings)
@@ -93,18 +107,19 @@ def test_of_two_files_of_a_folder_the_later_counts(base, files):
 
 @pytest.mark.parametrize("whole", [*WHOLE, "paper/images"])
 def test_a_data_set_is_the_same_after_every_configuration(whole):
+    own = {} if whole == "paper/images" else meaning(whole, settings=settings_of(whole))["train"]
     for name in DATASETS:
-        settings = SIDE if name == "datasets/stanford_dogs" else []
-        found = meaning(whole, name, settings=settings)
-        assert found["load"] == meaning("base", name, settings=settings)["load"], name
+        found = meaning(whole, name, settings=settings_of(name))
+        alone = meaning("base", MODEL, name, settings=settings_of(name))
+        assert found["train"]["data"] == alone["train"]["data"], name
+        assert found["dataset"] == alone["dataset"], name
         # And everything else stays the configuration's.
-        own = meaning(whole, settings=SIDE if whole == "paper/stanford_dogs" else [])
-        assert found["train"] == own["train"], name
+        assert not own or dropped(found["train"], "data") == dropped(own, "data"), name
 
 
 @pytest.mark.parametrize("whole", WHOLE)
 def test_each_file_changes_its_own_concern_alone(whole):
-    settings = SIDE if whole == "paper/stanford_dogs" else []
+    settings = settings_of(whole)
     own = meaning(whole, settings=settings)
     concerns = {
         "models": ("model", "auxiliary_losses", "phases"),
@@ -118,7 +133,7 @@ def test_each_file_changes_its_own_concern_alone(whole):
         found = meaning(whole, name, settings=settings)
         names = concerns[name.split("/")[0]]
         assert dropped(found["train"], *names) == dropped(own["train"], *names), name
-        assert (found["load"], found["LSTM"]) == (own["load"], own["LSTM"]), name
+        assert (found["dataset"], found["LSTM"]) == (own["dataset"], own["LSTM"]), name
 
 
 def test_files_of_different_folders_go_in_any_order():
@@ -145,19 +160,60 @@ def test_a_transformer_has_no_core_so_that_the_later_file_counts():
 @pytest.mark.parametrize(
     ("files", "wanted"),
     [
-        (["paper/pmnist"], {"name": "mnist", "permutation_seed": 92916, "side": None}),
-        (["paper/pmnist", "datasets/mnist"], {"name": "mnist", "permutation_seed": None}),
+        (["paper/pmnist"], {"of": "pmnist", "permutation_seed": 92916, "side": None}),
+        (["paper/pmnist", "datasets/mnist"], {"of": "mnist", "permutation_seed": None}),
+        (["paper/pmnist", "datasets/idx"], {"of": "idx", "permutation_seed": None}),
         (["paper/pmnist", "datasets/image_folder"], {"permutation_seed": None}),
-        (["paper/mnist", "datasets/pmnist"], {"permutation_seed": 92916}),
-        (["paper/stanford_dogs", "datasets/cifar10"], {"name": "cifar10", "side": None}),
-        (["paper/dbpedia", "datasets/mnist"], {"name": "mnist", "max_length": None}),
-        (["quickstart", "datasets/mnist"], {"name": "mnist", "side": None, "border": 0}),
-        (["quickstart", "datasets/dbpedia"], {"max_length": 1024, "side": None, "border": 0}),
+        (["paper/pmnist", "datasets/digits"], {"of": "digits", "permutation_seed": None}),
+        (["paper/mnist", "datasets/pmnist"], {"of": "pmnist", "permutation_seed": 92916}),
+        (["paper/stanford_dogs", "datasets/cifar10"], {"of": "cifar10", "side": None}),
+        (["paper/dbpedia"], {"of": "dbpedia", "max_length": 1024}),
+        (["paper/dbpedia", "datasets/csv"], {"of": "csv", "max_length": None}),
+        (["paper/dbpedia", "datasets/mnist"], {"of": "mnist"}),
+        (["quickstart", "datasets/mnist"], {"of": "mnist", "side": None, "border": 0}),
+        (["quickstart", "datasets/digits"], {"of": "digits", "side": None, "border": 0}),
+        (["quickstart", "datasets/dbpedia"], {"of": "dbpedia", "max_length": 1024}),
+        (["quickstart", "datasets/shards"], {"of": "shards"}),
     ],
 )
 def test_the_data_of_some(files, wanted):
-    found = meaning(*files)["load"]
+    found = meaning(*files)["train"]["data"]
     assert {name: found[name] for name in wanted} == wanted
+
+
+def test_nothing_of_a_data_set_that_was_replaced_is_left():
+    for earlier, later in itertools.permutations(DATASETS, 2):
+        files = ["base", MODEL, earlier, later]
+        text = config.parse(files, [*EPOCHS, *settings_of(later)])
+        names = {line.split(".")[0] for line in text.splitlines() if re.match(r"\w+\.\w+ =", line)}
+        assert names & sources().keys() <= {later.split("/")[1]}, (earlier, later)
+
+
+def test_a_data_file_is_a_line_and_what_it_sets():
+    for name in DATASETS:
+        source = name.split("/")[1]
+        lines = (config.bundled_gin_dir() / f"{name}.gin").read_text().splitlines()
+        lines = [line for line in lines if line and not line.startswith("#")]
+        assert f"train.data = @{source}()" in lines
+        allowed = rf"train\.data = @{source}\(\)|{source}\.\w+ = .*|[A-Z]+ = .*"
+        assert all(re.fullmatch(allowed, line) for line in lines), lines
+
+
+@pytest.mark.parametrize("whole", [name for name in WHOLE if name.startswith("paper/")])
+def test_the_paper_is_silent_about_the_model(whole):
+    with pytest.raises(UserError, match=r"no model: .*models/lstm, .*models/r_lstm"):
+        config.parse([whole], settings_of(whole))
+    # A core alone is no choice.
+    with pytest.raises(UserError, match="no model"):
+        config.parse([whole, "cores/gru"], settings_of(whole))
+    for model in MODELS:
+        assert meaning(whole, model, settings=settings_of(whole))
+
+
+def test_a_configuration_without_data_names_the_choices():
+    for whole in ("base", "paper/images"):
+        with pytest.raises(UserError, match=r"no data set: .*datasets/csv, .*datasets/mnist"):
+            config.parse([whole, MODEL], EPOCHS)
 
 
 def test_the_schedule_of_texts_stays_that_of_the_paper_file():
@@ -167,36 +223,19 @@ def test_the_schedule_of_texts_stays_that_of_the_paper_file():
     assert (loss["anchors"], loss["length"]) == (20, 15)
 
 
-def test_a_data_set_after_pmnist_is_in_raster_order():
-    config.parse(["paper/pmnist", "datasets/digits"], [])
-    assert data.load("test").info == data.load("test", permutation_seed=None).info
-    assert data.load("test").info.permutation_seed is None
-
-
-def test_defaults_are_those_of_load_and_all_of_them():
-    # Where the data is, and how much of it is taken and how, is another concern.
-    kept = {"split", "name", "data_dir", "max_examples", "bucket_batches", "info"}
-    config.parse(["datasets/defaults"], [])
-    bound = gin.get_bindings("load")
-    parameters = inspect.signature(data.load).parameters
-    assert bound == {name: p.default for name, p in parameters.items() if name not in kept}, (
-        "Name each new parameter of `load` in gin/datasets/defaults.gin, or here."
-    )
-
-
 def test_base_sets_everything_that_other_files_set():
     def bound(*files):
-        config.parse(files, ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", *SIDE])
+        config.parse(files, [*EPOCHS, *settings_of(files[0])])
         return {
             (*key, parameter)
             for key, values in gin_config._CONFIG.items()
             for parameter in values
-            if key[1] != "gin.macro" and not key[1].endswith(".load")
+            if key[1] != "gin.macro" and key[1].rpartition(".")[2] not in sources()
         }
 
-    reset = bound("base", "models/lstm")
+    reset = bound("base", "datasets/digits", "models/lstm")
     for name in WHOLE:
-        assert bound(name) <= reset, name
+        assert bound(name, "models/lstm") <= reset, name
 
 
 @pytest.mark.parametrize(
@@ -208,11 +247,13 @@ def test_base_sets_everything_that_other_files_set():
         (["datasets/mnist", "paper/cifar10"], "datasets/mnist"),
         (["paper/mnist", "quickstart"], "paper/mnist"),
         (["datasets/mnist", "training/full", "paper/pmnist"], "datasets/mnist"),
+        (["models/r_lstm", "paper/mnist"], "models/r_lstm"),
+        (["datasets/mnist", "paper/images"], "datasets/mnist"),
     ],
 )
 def test_a_whole_configuration_undoes_nothing_in_silence(files, undone):
     with pytest.raises(UserError, match=f"{files[-1]}.*undoes {undone}"):
-        config.parse(files, SIDE if "paper/stanford_dogs" in files else [])
+        config.parse(files, [])
 
 
 def test_a_file_of_the_user_is_not_undone_in_silence(tmp_path):
@@ -227,9 +268,10 @@ def test_a_file_of_the_user_is_not_undone_in_silence(tmp_path):
     "files",
     [
         ["training/mirrored", "paper/mnist"],
-        ["models/r_lstm", "paper/mnist"],
-        ["datasets/mnist", "paper/images"],
     ],
 )
 def test_what_is_not_undone_may_come_first(files):
-    assert meaning(*files) == meaning(*files[::-1])
+    config.parse([*files, MODEL], [])
+    found = given("train", "")
+    config.parse([*files[::-1], MODEL], [])
+    assert given("train", "") == found

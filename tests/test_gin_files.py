@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from t2aux import config, data
+from t2aux import config
 from t2aux.data import convert
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model.classifier import Classifier
@@ -15,7 +15,7 @@ from t2aux.model.gru import GRU
 from t2aux.model.lstm import LSTM
 from t2aux.model.mingru import MinGRU
 from t2aux.training import loop
-from tests import networks
+from tests import networks, sources
 
 # The real lengths, with small networks: one batch of each phase.
 SMALL = [
@@ -27,7 +27,7 @@ SMALL = [
     "LanguageModel.head_size = 4",
     "SequenceAutoencoder.head_size = 4",
     "BATCH_SIZE = 2",
-    "load.max_examples = 2",
+    "dataset.max_examples = 2",
 ]
 EPOCHS = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1"]
 
@@ -35,12 +35,12 @@ EPOCHS = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1"]
 WHOLE = {
     "quickstart": (["quickstart"], []),
     "quickstart_lstm": (["quickstart_lstm"], []),
-    "paper/images": (["paper/images", "datasets/mnist"], []),
-    "paper/mnist": (["paper/mnist"], []),
-    "paper/pmnist": (["paper/pmnist"], []),
-    "paper/cifar10": (["paper/cifar10"], []),
-    "paper/stanford_dogs": (["paper/stanford_dogs"], ["SIDE = 40"]),
-    "paper/dbpedia": (["paper/dbpedia"], []),
+    "paper/images": (["paper/images", "datasets/mnist", "models/r_lstm"], []),
+    "paper/mnist": (["paper/mnist", "models/r_lstm"], []),
+    "paper/pmnist": (["paper/pmnist", "models/p_lstm"], []),
+    "paper/cifar10": (["paper/cifar10", "models/r_lstm"], []),
+    "paper/stanford_dogs": (["paper/stanford_dogs", "models/r_lstm"], ["SIDE = 40"]),
+    "paper/dbpedia": (["paper/dbpedia", "models/r_lstm"], []),
     "base": (["base", "datasets/digits", "models/r_lstm"], ["SEGMENT_LENGTH = 20"]),
     "models/lstm": (["paper/mnist", "models/lstm"], []),
     "models/r_lstm": (["paper/mnist", "models/p_lstm", "models/r_lstm"], []),
@@ -49,9 +49,9 @@ WHOLE = {
     "models/lm_lstm": (["paper/dbpedia", "models/lm_lstm"], []),
     "models/sa_lstm": (["paper/dbpedia", "models/sa_lstm"], []),
     "models/transformer": (["paper/mnist", "models/transformer"], ["Transformer.model_size = 8"]),
-    "cores/gru": (["paper/mnist", "cores/gru"], []),
-    "cores/mingru": (["paper/mnist", "cores/mingru"], []),
-    "cores/lstm_plain": (["paper/mnist", "cores/lstm_plain"], []),
+    "cores/gru": (["paper/mnist", "models/r_lstm", "cores/gru"], []),
+    "cores/mingru": (["paper/mnist", "models/r_lstm", "cores/mingru"], []),
+    "cores/lstm_plain": (["paper/mnist", "models/r_lstm", "cores/lstm_plain"], []),
     "cores/lstm_chrono": (["paper/mnist", "models/p_lstm", "cores/lstm_chrono"], []),
     "training/full": (["quickstart", "training/full"], []),
     "training/truncated": (["quickstart", "training/truncated"], []),
@@ -99,8 +99,8 @@ def write_stand_ins(folder):
         labels = np.arange(20, dtype=np.uint8) % 10
         header = np.array([0x801, len(labels)], ">u4").tobytes()
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-    info, train = data.loading.read("train", name="idx", data_dir=str(folder))
-    _, test = data.loading.read("test", name="idx", data_dir=str(folder))
+    info, train = sources.read("train", name="idx", data_dir=str(folder))
+    _, test = sources.read("test", name="idx", data_dir=str(folder))
     convert.convert(info, {"train": train, "test": test}, folder / "shards")
     for path in (folder / "shards").iterdir():
         path.rename(folder / path.name)
@@ -115,14 +115,14 @@ def stand_ins(tmp_path_factory):
 
 
 def test_every_file_is_covered():
-    datasets = {f"datasets/{name}" for name in (*DATASETS, "defaults")}
+    datasets = {f"datasets/{name}" for name in DATASETS}
     assert set(config.list_bundled()) == {*WHOLE, *datasets}
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
     files, settings = WHOLE[name]
-    settings = [*SMALL, *EPOCHS, f"load.data_dir = {str(stand_ins)!r}", *settings]
+    settings = [*SMALL, *EPOCHS, f"dataset.data_dir = {str(stand_ins)!r}", *settings]
     text = config.parse(files, settings)
     assert loop.train(str(tmp_path / "run"), text)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -178,11 +178,11 @@ def test_a_core_is_the_main_networks_alone(core, kind):
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_data_set_has_its_shape(name, stand_ins):
     (shape, classes) = DATASETS[name]
-    settings = [*SMALL, *EPOCHS, f"load.data_dir = {str(stand_ins)!r}"]
+    settings = [*SMALL, *EPOCHS, f"dataset.data_dir = {str(stand_ins)!r}"]
     if name == "stanford_dogs":
         settings.append("SIDE = 40")
     config.parse(["base", f"datasets/{name}", "models/lstm"], settings)
-    split = data.load("train")
+    split = sources.configured("train")
     assert split.info.num_classes == classes
     batch = next(iter(split.batches(2)))
     if shape == (None,):
@@ -194,15 +194,15 @@ def test_a_data_set_has_its_shape(name, stand_ins):
 
 @pytest.mark.parametrize("name", ["csv", "npz", "idx", "shards"])
 def test_a_data_set_of_ones_own_after_the_quickstart(name, stand_ins):
-    settings = [*SMALL, f"load.data_dir = {str(stand_ins)!r}"]
+    settings = [*SMALL, f"dataset.data_dir = {str(stand_ins)!r}"]
     config.parse(["quickstart", f"datasets/{name}"], settings)
-    info = data.load("train").info
+    info = sources.configured("train").info
     # Not the quickstart's size and border.
     assert (info.side, info.border) == ((4, 0) if name in ("idx", "shards") else (None, 0))
 
 
 def test_the_eight_lengths_of_stanford_dogs(stand_ins):
     for side in (40, 48, 56, 72, 80, 96, 112, 128):
-        settings = [*SMALL, f"SIDE = {side}", f"load.data_dir = {str(stand_ins)!r}"]
-        config.parse(["paper/stanford_dogs"], settings)
-        assert data.load("train").info.length == side * side
+        settings = [*SMALL, f"SIDE = {side}", f"dataset.data_dir = {str(stand_ins)!r}"]
+        config.parse(["paper/stanford_dogs", "models/lstm"], settings)
+        assert sources.configured("train").info.length == side * side

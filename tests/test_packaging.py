@@ -190,9 +190,9 @@ def test_installed_wheel_works(installed, tmp_path):
     # A file that includes others is read to its end.
     parse = (
         "import t2aux.data, t2aux.training.loop, t2aux.losses.reconstruction as _\n"
-        "from t2aux import config; print(config.parse(['paper/mnist'], []))"
+        "from t2aux import config; print(config.parse(['paper/mnist', 'models/lstm'], []))"
     )
-    assert "load.name = 'mnist'" in run("-c", parse, cwd=tmp_path, path=[installed])
+    assert "train.data = @mnist()" in run("-c", parse, cwd=tmp_path, path=[installed])
 
 
 def test_installed_program_helps(installed, tmp_path):

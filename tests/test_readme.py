@@ -44,10 +44,10 @@ SMALL = settings(
     *(f"Classifier.{size} = 32" for size in ("hidden_size", "projection_size", "head_size")),
     "Reconstruction.head_size = 32",
 )
-LITTLE = settings("PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "load.max_examples = 160")
-MNIST = ["--data_dir=DATA/mnist", *settings("load.name = 'idx'")]
+LITTLE = settings("PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "dataset.max_examples = 160")
+MNIST = ["--data_dir=DATA/mnist", *settings("train.data = @idx()")]
 QUICK = ["--model_dir=runs/quick"]
-TRAIN = "t2aux train --model_dir=D --gin_file=paper/mnist"
+TRAIN = "t2aux train --model_dir=D --gin_file=paper/mnist --gin_file=models/r_lstm"
 
 # Through TensorFlow: the command, and what is added to it.
 RESEARCH = {
@@ -71,11 +71,11 @@ RESEARCH = {
     "t2aux evaluate --model_dir=D": QUICK,
     "t2aux reconstructions --model_dir=D": [*QUICK, "--samples=2"],
     "t2aux data NAME --picture=P.png": [],
-    "t2aux data convert image_folder --data_dir=photos --gin_param='load.side = 64' "
+    "t2aux data convert image_folder --data_dir=photos --gin_param='image_folder.side = 64' "
     "--output_dir=shards": [],
     "t2aux data shards --data_dir=shards --verify": [],
-    "t2aux train --model_dir=D --gin_file=paper/images --gin_file=datasets/shards "
-    "--data_dir=shards": NOTHING,
+    "t2aux train --model_dir=D --gin_file=paper/images --gin_file=models/r_lstm "
+    "--gin_file=datasets/shards --data_dir=shards": NOTHING,
     # tests/reproduce/test_runner.py trains some of these rows; the report is on those of results/.
     "t2aux reproduce all --budget=smoke --jobs=2 --output_dir=runs/paper": ["--list"],
     "t2aux reproduce table2 --budget=short --data_dir=DATA --output_dir=runs/paper "

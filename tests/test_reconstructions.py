@@ -82,7 +82,7 @@ def test_what_the_guesses_know(kind, reverse):
 
 
 def test_the_mean_of_stored_pixels_is_that_of_what_the_model_sees():
-    split = data.load("train", max_examples=30)
+    split = data.load(data.Digits(), "train", max_examples=30)
     got = reconstructions.statistics(split, reverse=True)
     sequences = np.stack([split.example(i) for i in range(30)])
     assert split.values.dtype == np.uint8
@@ -323,7 +323,7 @@ def test_texts_are_written_in_their_own_order(tmp_path):
 
 def train(kind, folder, *settings, files=("models/r_lstm",)):
     folder.mkdir()
-    settings = [*write_data(kind, folder), f"load.data_dir = '{folder}'", *settings]
+    settings = [*write_data(kind, folder), f"dataset.data_dir = '{folder}'", *settings]
     small = ["Classifier.hidden_size = 6", "PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1"]
     text = config.parse(["base", *files], [*small, "BATCH_SIZE = 8", *settings])
     assert loop.train(str(folder / "run"), text)

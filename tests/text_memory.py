@@ -2,7 +2,7 @@
 
 import tracemalloc
 
-from t2aux.data import loading
+from tests.sources import read
 
 # All texts together are larger than the memory that is allowed.
 LONG = "".join(map(chr, range(97, 123))) * 4_000
@@ -13,7 +13,7 @@ def assert_held_one_at_a_time(**arguments):
     """Reads TEXTS texts, each a number, a space and LONG; returns their DatasetInfo."""
     tracemalloc.start()
     try:
-        info, texts = loading.read("train", **arguments)
+        info, texts = read("train", **arguments)
         total = sum(len(ids) for ids in texts.sequences())
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -89,9 +89,9 @@ def define_gin_flags() -> None:
 
 
 def define_data_dir() -> None:
-    """Defines --data_dir, which sets load.data_dir."""
+    """Defines --data_dir, which sets dataset.data_dir."""
     define_path(
-        "data_dir", None, "Folder of the data; T2AUX_DATA_DIR by default. Sets load.data_dir."
+        "data_dir", None, "Folder of the data; T2AUX_DATA_DIR by default. Sets dataset.data_dir."
     )
 
 
@@ -100,7 +100,7 @@ def gin_params() -> list[str]:
     values = flags.FLAGS.flag_values_dict()
     params = list(values.get("gin_param", []))
     if values.get("data_dir") is not None:
-        params.append(f"load.data_dir = {values['data_dir']!r}")
+        params.append(f"dataset.data_dir = {values['data_dir']!r}")
     return params
 
 

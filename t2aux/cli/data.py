@@ -10,23 +10,29 @@ Usage:
 
 Examples:
   t2aux data digits
-  t2aux data digits --gin_param='load.side = 28' --picture=digits.png
+  t2aux data digits --gin_param='digits.side = 28' --picture=digits.png
   t2aux data mnist --prepare
-  t2aux data idx --data_dir=mnist --gin_param='load.permutation_seed = 92916' --picture=pmnist.png
-  t2aux data csv --data_dir=dbpedia --gin_param='load.tokens = "bytes"'
+  t2aux data idx --data_dir=mnist --gin_param='idx.permutation_seed = 92916' --picture=pmnist.png
+  t2aux data csv --data_dir=dbpedia --gin_param='csv.tokens = "bytes"'
   t2aux data --gin_file=quickstart
-  t2aux data convert image_folder --data_dir=photos --gin_param='load.side = 64' --output_dir=shards
+  t2aux data convert image_folder --data_dir=photos --gin_param='image_folder.side = 64' \
+      --output_dir=shards
   t2aux data shards --data_dir=shards --verify
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
 from t2aux.cli import common
 from t2aux.errors import UserError
+
+if TYPE_CHECKING:
+    from t2aux.data import Source
 
 common.define_gin_flags()
 common.define_data_dir()
@@ -74,29 +80,70 @@ def main(argv: Sequence[str]) -> int | None:
         print(catalogue.listing())
         return None
 
+    from t2aux.data import prepare
+    from t2aux.data.tfds_sets import TfdsSource
+
+    source, bindings = _configured(names[0] if names else None)
+    if converts or isinstance(source, TfdsSource):
+        common.quiet_tensorflow()
+    if _PREPARE.value and not prepare(source, bindings.get("data_dir")):
+        print(f"{source.title} needs no preparation.")
+    if _VERIFY.value:
+        _verify(source, bindings.get("data_dir"))
+    if converts:
+        _convert(source, bindings)
+    else:
+        _show(source)
+    return None
+
+
+def _configured(name: str | None) -> tuple[Source, dict[str, Any]]:
+    """The data source that the command names, and what the configuration sets for any source.
+
+    Args:
+        name: As the user gives it; None: the configuration names it.
+    """
     import gin
 
-    from t2aux.data import prepare
+    from t2aux import config
+    from t2aux.data import configured, named
+    from t2aux.data.source import sources
 
-    if flags.FLAGS.gin_file or not all(p.lstrip().startswith("load.") for p in common.gin_params()):
+    params = common.gin_params()
+    if flags.FLAGS.gin_file or name is None or not all(map(_is_of_data, params)):
         # A configuration of a whole run names the configurables of the training too. They are slow
         # to import.
         common.quiet_tensorflow()
         from t2aux.training import loop  # noqa: F401
-    common.parse_gin()
-    bindings = gin.get_bindings("load")
-    name = names[0] if names else bindings.get("name", "digits")
-    if converts or name not in catalogue.OWN:
-        common.quiet_tensorflow()
-    if _PREPARE.value and not prepare(name, bindings.get("data_dir")):
-        print(f"{name} needs no preparation.")
-    if _VERIFY.value:
-        _verify(name, bindings.get("data_dir"))
-    if converts:
-        _convert({**bindings, "name": name})
-    else:
-        _show(name)
-    return None
+
+        if name is not None and name not in sources():
+            # The files may import a module that has it. What else is wrong with them is told below.
+            with contextlib.suppress(UserError):
+                config.parse(flags.FLAGS.gin_file, [], flags.FLAGS.gin_search_path)
+        # The data needs no model. What settings of older versions mean depends on the source.
+        params = ["train.auxiliary_losses = []", *_naming(name), *params]
+    config.parse(flags.FLAGS.gin_file, params, flags.FLAGS.gin_search_path)
+    with config.user_errors():
+        source = configured() if name is None else named(name)
+    return source, gin.get_bindings("dataset")
+
+
+def _naming(name: str | None) -> list[str]:
+    """The settings that name a data source."""
+    from t2aux.data.source import sources
+
+    if name is None:
+        return []
+    if name in sources():
+        return [f"train.data = @{name}()"]
+    return ["train.data = @tfds()", f"tfds.name = {name!r}"]
+
+
+def _is_of_data(param: str) -> bool:
+    """Whether a setting is one of a data source, or `dataset`'s."""
+    from t2aux.data.source import sources
+
+    return param.lstrip().partition(".")[0] in ("dataset", *sources())
 
 
 def _check_not_converting() -> None:
@@ -107,14 +154,14 @@ def _check_not_converting() -> None:
             )
 
 
-def _show(name: str) -> None:
+def _show(source: Source) -> None:
     from t2aux import config
     from t2aux.data import load
     from t2aux.data.summary import draw_sequences, notes, summarise
 
     with config.user_errors():
-        train = load("train", name=name)
-        test = load("test", name=name, info=train.info)
+        train = load(source, "train")
+        test = load(source, "test", train.info)
     splits = {"train": train, "test": test}
     print(summarise(splits))
     if found := notes(splits):
@@ -124,28 +171,28 @@ def _show(name: str) -> None:
         print(f"\nA picture of some training sequences: {_PICTURE.value}")
 
 
-def _verify(name: str, data_dir: str | None) -> None:
-    from t2aux.data import manifest
+def _verify(source: Source, data_dir: str | None) -> None:
+    from t2aux.data import ShardFolder, manifest
     from t2aux.data.loading import folder_of
     from t2aux.data.table import Options, require_data_dir
 
-    if name != "shards":
-        raise UserError(f"--verify is for shards, not for {name}: leave it out.")
+    if not isinstance(source, ShardFolder):
+        raise UserError(f"--verify is for shards, not for {source.title}: leave it out.")
     folder = require_data_dir("shards", Options(data_dir=folder_of(data_dir)))
     count = manifest.verify(folder, lambda file: logging.info("Reading %s", file))
     print(f"All {count} files are as they were written.")
 
 
-def _convert(arguments: dict[str, object]) -> None:
-    """Converts the data set that load's arguments name."""
-    from t2aux.data import convert, loading, summary
+def _convert(source: Source, arguments: dict[str, Any]) -> None:
+    """Converts a data set, read with these arguments of `load`."""
+    from t2aux.data import ShardFolder, convert, loading, summary
     from t2aux.data.shards import ShardSplit
     from t2aux.training.progress import of_sequences
 
     # How batches are made is none of the data's.
     arguments.pop("bucket_batches", None)
-    info, train = loading.read("train", **arguments)
-    _, test = loading.read("test", **{**arguments, "info": info})
+    info, train = loading.read(source, "train", **arguments)
+    _, test = loading.read(source, "test", info, **arguments)
     splits = {"train": train, "test": test}
     total = sum(len(examples.labels) for examples in splits.values())
     logging.info(
@@ -169,7 +216,7 @@ def _convert(arguments: dict[str, object]) -> None:
     written = {}
     for split in splits:
         info, shards = loading.read(
-            split, "shards", data_dir=_OUTPUT_DIR.value, allow=arguments.get("allow", ())
+            ShardFolder(), split, data_dir=_OUTPUT_DIR.value, allow=arguments.get("allow", ())
         )
         written[split] = ShardSplit(info, shards)
     print("\n".join(summary.brief(written)))

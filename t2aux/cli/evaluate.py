@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
-    name, whole = validation.load_whole(_SPLIT.value, run.info)
+    name, whole = validation.load_whole(_SPLIT.value, run.source, run.info)
     other = other_data.of(run, common.gin_params(), name, whole)
     split = validation.part_of(_SPLIT.value, whole, is_own=other is None)
     # Before the work: a folder that can't be written is refused at once.

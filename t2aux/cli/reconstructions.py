@@ -55,12 +55,12 @@ def main(argv: Sequence[str]) -> None:
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
     loss = reconstructions.reconstruction_of(run)
-    name, whole = validation.load_whole(_SPLIT.value, run.info)
+    name, whole = validation.load_whole(_SPLIT.value, run.source, run.info)
     other = other_data.of(run, common.gin_params(), name, whole)
     split = validation.part_of(_SPLIT.value, whole, is_own=other is None)
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
-    train = whole if name == "train" else data.load("train", info=run.info)
+    train = whole if name == "train" else data.load(run.source, "train", run.info)
     train = validation.part_of("train", train, is_own=other is None)
     known = reconstructions.statistics(train, reverse=loss.reverse)
     decode = reconstructions.decoder(run, loss, known, _SEED.value)

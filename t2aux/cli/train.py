@@ -15,7 +15,7 @@ Examples:
   t2aux train --model_dir=runs/mnist --gin_file=paper/mnist --gin_file=models/p_lstm
   t2aux train --model_dir=runs/best --gin_file=quickstart --gin_file=training/validation
   t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder \
-      --data_dir=my_images --gin_param='load.side = 32'
+      --data_dir=my_images --gin_param='image_folder.side = 32'
   t2aux train --model_dir=runs/quick            (resumes it, as it was configured)
   t2aux train --model_dir=runs/quick --gin_param='JOINT_EPOCHS = 60' --allow_changes
 """

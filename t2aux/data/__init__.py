@@ -1,13 +1,51 @@
-"""Data, one door: `load(split, name, ...)` gives a `Split`, whose `batches` feed the training.
+"""Data sources, all giving the same: `load(source, split)` gives a `Split` of batches.
 
-The sources, a module each: the embedded `digits`; the data sets of tensorflow-datasets, by their
-names; a user's own `image_folder`, `csv`, `npz` and `idx` files; and `shards`, which
-`convert.convert` writes of any of these.
+The sources, a class and a gin configurable each: the embedded `Digits`; the data sets of
+tensorflow-datasets, such as `Mnist`; a user's own `ImageFolder`, `Csv`, `Npz` and `Idx` files;
+`ShardFolder`, which `convert.convert` writes of any of these; and a user's own subclasses of
+`Source`.
 """
 
-from t2aux.data.loading import SOURCES, load, prepare
+from t2aux.data.digits import Digits
+from t2aux.data.idx import Idx
+from t2aux.data.image_folder import ImageFolder
+from t2aux.data.loading import configured, load, named, prepare
+from t2aux.data.npz import Npz
+from t2aux.data.shards import ShardFolder
+from t2aux.data.source import GreyImageSource, ImageSource, Source, TextSource
 from t2aux.data.split import Batch, Split, user_errors
 from t2aux.data.summary import log_summary
-from t2aux.data.table import Table
+from t2aux.data.table import Options, Table
+from t2aux.data.text_csv import Csv, DBpedia
+from t2aux.data.tfds_sets import Cifar10, Mnist, PMnist, StanfordDogs, Tfds
+from t2aux_ondevice.preprocessing import DatasetInfo
 
-__all__ = ["SOURCES", "Batch", "Split", "Table", "load", "log_summary", "prepare", "user_errors"]
+__all__ = [
+    "Batch",
+    "Cifar10",
+    "Csv",
+    "DBpedia",
+    "DatasetInfo",
+    "Digits",
+    "GreyImageSource",
+    "Idx",
+    "ImageFolder",
+    "ImageSource",
+    "Mnist",
+    "Npz",
+    "Options",
+    "PMnist",
+    "ShardFolder",
+    "Source",
+    "Split",
+    "StanfordDogs",
+    "Table",
+    "TextSource",
+    "Tfds",
+    "configured",
+    "load",
+    "log_summary",
+    "named",
+    "prepare",
+    "user_errors",
+]

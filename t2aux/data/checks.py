@@ -1,6 +1,6 @@
 """The checks that the data of every source passes after it was read.
 
-What is most probably a mistake is an error, which `load.allow` overrides; what may be one is a
+What is most probably a mistake is an error, which `dataset.allow` overrides; what may be one is a
 note, which the summary shows.
 """
 
@@ -54,15 +54,15 @@ _EXAMPLES = TypeVar("_EXAMPLES", bound=Examples)
 
 
 def allowed(value: object) -> tuple[str, ...]:
-    """Returns `load.allow`, a name or a list of names, as a tuple. Raises UserError at others."""
+    """Returns `dataset.allow`, a name or a list, as a tuple. Raises UserError at others."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or any(name not in ALLOWABLE for name in names):
-        raise UserError(f"load.allow is {value!r}: give a list of {', '.join(ALLOWABLE)}.")
+        raise UserError(f"dataset.allow is {value!r}: give a list of {', '.join(ALLOWABLE)}.")
     return tuple(names)
 
 
 def refuse(options: Options, what: str, message: str) -> None:
-    """Raises UserError unless `load.allow` has `what`.
+    """Raises UserError unless `dataset.allow` has `what`.
 
     Args:
         options: Its `allow` is read.
@@ -73,7 +73,7 @@ def refuse(options: Options, what: str, message: str) -> None:
         names = ", ".join(repr(name) for name in (*options.allow, what))
         raise UserError(
             f"{message}; or, if the data is right as it is, add "
-            f'--gin_param="load.allow = [{names}]".'
+            f'--gin_param="dataset.allow = [{names}]".'
         )
 
 

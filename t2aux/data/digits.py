@@ -8,10 +8,13 @@ a fifth of each class, drawn with a fixed seed, is the test split.
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
+import gin
 import numpy as np
 
 from t2aux.data.pixels import image_info, image_table
+from t2aux.data.source import GreyImageSource
 from t2aux.data.table import Options, Table, subset
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -21,19 +24,31 @@ _SPLIT_SEED = 1797
 _LARGEST_VALUE = 16  # scikit-learn's pixels are counts from 0 to 16.
 
 
-def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
-    """Reads a split of `digits`, 1,438 training and 359 test images."""
-    # scikit-learn takes a second to import, and only this source needs it.
-    from sklearn.datasets import load_digits
+@gin.configurable("digits")
+@dataclasses.dataclass(frozen=True)
+class Digits(GreyImageSource):
+    """1,797 real handwritten digits, 8 x 8 grey, 10 classes; embedded.
 
-    digits = load_digits()
-    whole = split_indices(digits.target)[split]
-    chosen = whole[subset(len(whole), options.max_examples)]
-    pixels = _pixels(digits.images[chosen])
-    info = image_info("digits", CLASSES, 1, (SIDE, SIDE), options)
-    images = ((f"digit {index}", image) for index, image in zip(chosen, pixels, strict=True))
-    table = image_table(images, digits.target[chosen], info, resize=True)
-    return info, dataclasses.replace(table, counts=np.bincount(digits.target[whole]))
+    1,438 of them are for training, 359 for testing.
+    """
+
+    in_folder: ClassVar[bool] = False
+
+    def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+        """Reads a split of `digits`, 1,438 training and 359 test images."""
+        # scikit-learn takes a second to import, and only this source needs it.
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        whole = split_indices(digits.target)[split]
+        chosen = whole[subset(len(whole), options.max_examples)]
+        pixels = _pixels(digits.images[chosen])
+        info = image_info("digits", CLASSES, 1, (SIDE, SIDE), options)
+        images = ((f"digit {index}", image) for index, image in zip(chosen, pixels, strict=True))
+        table = image_table(
+            images, digits.target[chosen], info, dataclasses.replace(options, resize=True)
+        )
+        return info, dataclasses.replace(table, counts=np.bincount(digits.target[whole]))
 
 
 def test_image(index: int) -> tuple[np.ndarray, str]:

@@ -12,9 +12,11 @@ import pathlib
 import re
 from typing import IO, NamedTuple
 
+import gin
 import numpy as np
 
 from t2aux.data.pixels import image_info, image_table, permute
+from t2aux.data.source import GreyImageSource
 from t2aux.data.table import (
     DAMAGE,
     Options,
@@ -40,54 +42,61 @@ _DIMENSIONS = {"images": "3", "labels": "1"}
 _UNSIGNED_BYTES = 0x08
 
 
-def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
-    """Reads grey images and labels.
+@gin.configurable("idx")
+@dataclasses.dataclass(frozen=True)
+class Idx(GreyImageSource):
+    """MNIST's four files, train-images-idx3-ubyte[.gz], ..., or others like them."""
 
-    Files: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-    t10k-labels-idx1-ubyte, each possibly with .gz; optionally classes.txt, a name a line. The names
-    may also have the data set before them, "test" for "t10k", dots for hyphens, and capitals.
+    def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+        """Reads grey images and labels.
 
-    Raises:
-        UserError: A file is missing, damaged, there twice, or contradicts another.
-    """
-    folder = require_data_dir("idx", options)
-    image_path, label_path = _paths(folder, split)
-    images, labels = read_array(image_path, 3), read_array(label_path, 1)
-    if len(images) != len(labels):
-        raise UserError(
-            f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels: take "
-            "both from the same data set."
-        )
-    size = images.shape[1:]
-    if split != "train" and options.info is None:
-        train_images, train_labels = _paths(folder, "train")
-        size = _read_shape(train_images, 3)[1:]
-    classes = read_class_names(folder / "classes.txt")
-    if classes is None and options.info is not None:
-        classes = options.info.classes
-    elif classes is None:
-        largest = (labels if split == "train" else read_array(train_labels, 1)).max(initial=0)
-        classes = tuple(str(label) for label in range(int(largest) + 1))
-    if len(labels) and labels.max() >= len(classes):
-        index = int((labels >= len(classes)).argmax())
-        raise UserError(
-            f"{label_path} gives image {index} (counted from 0) the label {labels[index]}, but "
-            f"there are {len(classes)} classes: labels run from 0 to {len(classes) - 1}."
-        )
-    info = image_info("idx", classes, 1, size, options)
-    counts = np.bincount(labels, minlength=len(classes))
-    notes = _notes(image_path, label_path)
-    chosen = subset(len(images), options.max_examples)
-    images, labels = images[chosen], labels[chosen]
-    if images.shape[1:] == (info.side, info.side) and not info.border:
-        rows = images.reshape(len(images), info.length, 1)
-        table = Table.of_rows(permute(rows, info), labels)
-    else:
-        named = (
-            (f"Image {i} of {image_path}", image) for i, image in zip(chosen, images, strict=True)
-        )
-        table = image_table(named, labels, info, resize=options.resize)
-    return info, dataclasses.replace(table, counts=counts, notes=notes)
+        Files: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+        t10k-labels-idx1-ubyte, each possibly with .gz; optionally classes.txt, a name a line. The
+        names may also have the data set before them, "test" for "t10k", dots for hyphens, and
+        capitals.
+
+        Raises:
+            UserError: A file is missing, damaged, there twice, or contradicts another.
+        """
+        folder = require_data_dir("idx", options)
+        image_path, label_path = _paths(folder, split)
+        images, labels = read_array(image_path, 3), read_array(label_path, 1)
+        if len(images) != len(labels):
+            raise UserError(
+                f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels: "
+                "take both from the same data set."
+            )
+        size = images.shape[1:]
+        if split != "train" and options.info is None:
+            train_images, train_labels = _paths(folder, "train")
+            size = _read_shape(train_images, 3)[1:]
+        classes = read_class_names(folder / "classes.txt")
+        if classes is None and options.info is not None:
+            classes = options.info.classes
+        elif classes is None:
+            largest = (labels if split == "train" else read_array(train_labels, 1)).max(initial=0)
+            classes = tuple(str(label) for label in range(int(largest) + 1))
+        if len(labels) and labels.max() >= len(classes):
+            index = int((labels >= len(classes)).argmax())
+            raise UserError(
+                f"{label_path} gives image {index} (counted from 0) the label {labels[index]}, but "
+                f"there are {len(classes)} classes: labels run from 0 to {len(classes) - 1}."
+            )
+        info = image_info("idx", classes, 1, size, options)
+        counts = np.bincount(labels, minlength=len(classes))
+        notes = _notes(image_path, label_path)
+        chosen = subset(len(images), options.max_examples)
+        images, labels = images[chosen], labels[chosen]
+        if images.shape[1:] == (info.side, info.side) and not info.border:
+            rows = images.reshape(len(images), info.length, 1)
+            table = Table.of_rows(permute(rows, info), labels)
+        else:
+            named = (
+                (f"Image {i} of {image_path}", image)
+                for i, image in zip(chosen, images, strict=True)
+            )
+            table = image_table(named, labels, info, options)
+        return info, dataclasses.replace(table, counts=counts, notes=notes)
 
 
 def _notes(image_path: pathlib.Path, label_path: pathlib.Path) -> tuple[str, ...]:

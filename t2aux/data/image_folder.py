@@ -10,7 +10,9 @@ import dataclasses
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
+import gin
 import numpy as np
 from PIL import Image
 
@@ -18,6 +20,7 @@ from t2aux.data import image_tree
 from t2aux.data.archives import ARCHIVE_DAMAGE, ARCHIVE_SUFFIXES, read_members
 from t2aux.data.listing import shown
 from t2aux.data.pixels import image_info, image_rows
+from t2aux.data.source import ImageSource
 from t2aux.data.table import (
     Options,
     Rows,
@@ -33,47 +36,54 @@ from t2aux_ondevice.images import read_image
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
-def read(split: str, options: Options) -> tuple[DatasetInfo, Rows]:
-    """Reads the images of a split, RGB unless `options.grey`.
+@gin.configurable("image_folder")
+@dataclasses.dataclass(frozen=True)
+class ImageFolder(ImageSource):
+    """Your images: train/<class>/*.png (or train.tar.gz, train.zip), test/<class>/*.png."""
 
-    The classes are the names of the folders in the training tree, sorted; names that differ only in
-    Unicode's normal form are one class. Files of all formats that can be read are images, those
-    with another suffix or none by their content. System files and hidden ones are ignored. The
-    notes of the rows say what was skipped.
+    has_other_splits: ClassVar[bool] = True
 
-    Raises:
-        UserError: A tree is missing or empty, an archive or an image is damaged, sizes differ and
-            no side is given, the test tree has a class that the training tree lacks, or the tree is
-            none of classes (see `image_tree.read_tree`).
-    """
-    folder = require_data_dir("image_folder", options)
-    path = _find(folder, split)
-    size = (0, 0)
-    if options.info is not None:
-        classes = options.info.classes
-        tree = image_tree.read_tree(path, tuple(map(class_key, classes)))
-    else:
-        train = image_tree.read_tree(_find(folder, "train"))
-        classes = train.classes
-        tree = train if split == "train" else image_tree.read_tree(path, classes)
-        for _, image in _read(train.path, train.images[:1]):
-            size = (image.height, image.width)
-    # A classifier's own names may be of any form.
-    label_of = {class_key(name): label for label, name in enumerate(classes)}
-    for image in tree.images:
-        if image.class_name not in label_of:
-            raise UserError(
-                f"{path} has the class {image.class_name!r}, which the training images lack: "
-                "remove it, or name it as they do."
-            )
-    info = image_info("image_folder", classes, 3, size, options)
-    labels = np.array([label_of[image.class_name] for image in tree.images], np.int32)
-    chosen = subset(len(labels), options.max_examples)
-    images = _read(path, [tree.images[index] for index in chosen])
-    rows = image_rows(images, labels[chosen], info, resize=options.resize)
-    counts = np.bincount(labels, minlength=len(classes))
-    notes = (*unread(path, _names(split)), *tree.notes)
-    return info, dataclasses.replace(rows, notes=notes, counts=counts, found=tree.found)
+    def read(self, split: str, options: Options) -> tuple[DatasetInfo, Rows]:
+        """Reads the images of a split, RGB unless `options.grey`.
+
+        The classes are the names of the folders in the training tree, sorted; names that differ
+        only in Unicode's normal form are one class. Files of all formats that can be read are
+        images, those with another suffix or none by their content. System files and hidden ones are
+        ignored. The notes of the rows say what was skipped.
+
+        Raises:
+            UserError: A tree is missing or empty, an archive or an image is damaged, sizes differ
+                and no side is given, the test tree has a class that the training tree lacks, or the
+                tree is none of classes (see `image_tree.read_tree`).
+        """
+        folder = require_data_dir("image_folder", options)
+        path = _find(folder, split)
+        size = (0, 0)
+        if options.info is not None:
+            classes = options.info.classes
+            tree = image_tree.read_tree(path, tuple(map(class_key, classes)))
+        else:
+            train = image_tree.read_tree(_find(folder, "train"))
+            classes = train.classes
+            tree = train if split == "train" else image_tree.read_tree(path, classes)
+            for _, image in _read(train.path, train.images[:1]):
+                size = (image.height, image.width)
+        # A classifier's own names may be of any form.
+        label_of = {class_key(name): label for label, name in enumerate(classes)}
+        for image in tree.images:
+            if image.class_name not in label_of:
+                raise UserError(
+                    f"{path} has the class {image.class_name!r}, which the training images lack: "
+                    "remove it, or name it as they do."
+                )
+        info = image_info("image_folder", classes, 3, size, options)
+        labels = np.array([label_of[image.class_name] for image in tree.images], np.int32)
+        chosen = subset(len(labels), options.max_examples)
+        images = _read(path, [tree.images[index] for index in chosen])
+        rows = image_rows(images, labels[chosen], info, options)
+        counts = np.bincount(labels, minlength=len(classes))
+        notes = (*unread(path, _names(split)), *tree.notes)
+        return info, dataclasses.replace(rows, notes=notes, counts=counts, found=tree.found)
 
 
 def _names(split: str) -> list[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import zipfile
+from typing import ClassVar
 
+import gin
 import numpy as np
 
+from t2aux.data.source import Source
 from t2aux.data.table import Options, Table, class_key, find_file, require_data_dir, subset
 from t2aux.errors import UserError, listing
 from t2aux_ondevice.arrays import read_npz
@@ -18,65 +21,73 @@ _INTEGER_KINDS = "iu"
 _ARRAYS = ("inputs", "labels", "lengths", "classes")
 
 
-def read(split: str, options: Options) -> tuple[DatasetInfo, Table]:
-    """Reads a split of sequences.
+@gin.configurable("npz")
+@dataclasses.dataclass(frozen=True)
+class Npz(Source):
+    """Your sequences: train.npz and test.npz with inputs [N, T, C], labels, lengths."""
 
-    Arrays of the file: `inputs` [N, T, C] or [N, T], real or integer, used as they are (scale them
-    to about [0, 1] yourself); `labels` int [N]; optionally `lengths` int [N], the number of true
-    steps of each sequence (what follows them is ignored); optionally, in train.npz, `classes`, the
-    names of the classes. Without it they are "0", "1", ... up to the largest training label. A
-    `classes` in test.npz must be the same. Other arrays are not read; the notes name them.
+    has_other_splits: ClassVar[bool] = True
 
-    Raises:
-        UserError: A file is missing or damaged, an array is missing or of a wrong shape or type, a
-            value is NaN or infinite, a label or a length is out of range, or the files name
-            different classes.
-    """
-    folder = require_data_dir("npz", options)
-    path = find_file(folder, [f"{split}.npz"], "npz")
-    arrays = _read_arrays(path)
-    inputs = arrays["inputs"]
-    if options.info is not None:
-        channels, length = options.info.channels, options.info.length
-        classes = options.info.classes
-        train = arrays
-        if "classes" not in arrays and (folder / "train.npz").is_file():
-            train = read_npz(folder / "train.npz", ("classes",))
-        _check_same_classes(train, path if train is arrays else folder / "train.npz", classes)
-    else:
-        train = arrays
-        if split != "train":
-            train = _read_arrays(find_file(folder, ["train.npz"], "npz"))
-        classes, channels = _classes(train, folder / "train.npz"), train["inputs"].shape[2]
-        length = None if "lengths" in train else train["inputs"].shape[1]
-        _check_same_classes(arrays, path, classes)
-    labels, lengths = _check_labels(arrays["labels"], classes, path), arrays.get("lengths")
-    if inputs.shape[2] != channels:
-        raise UserError(
-            f"{path}: inputs has {inputs.shape[2]} channels where the training data has "
-            f"{channels}: make them agree."
-        )
-    if lengths is None:
-        lengths = np.full(len(inputs), inputs.shape[1])
-    _check_lengths(lengths, inputs.shape[1], length, path)
-    chosen = subset(len(inputs), options.max_examples)
-    inputs, lengths = inputs[chosen], lengths[chosen]
-    # Row by row, the true steps: what lies behind them is dropped here, whatever it holds.
-    is_true = np.arange(inputs.shape[1]) < lengths[:, np.newaxis]
-    with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
-        values = inputs[is_true].astype(np.float32)
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        row, step = np.argwhere(is_true)[int(finite.argmin())]
-        raise UserError(
-            f"{path}: inputs holds NaN or an infinite value (or one beyond float32) in "
-            f"sequence {chosen[row]}, step {step} (counted from 0): correct the data (if such "
-            "values only pad shorter sequences, save `lengths` [N])."
-        )
-    info = DatasetInfo("npz", "vectors", classes, channels=channels, length=length)
-    table = Table.of_lengths(values, lengths, labels[chosen])
-    counts = np.bincount(labels, minlength=len(classes))
-    return info, dataclasses.replace(table, counts=counts, notes=_notes(path))
+    def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+        """Reads a split of sequences.
+
+        Arrays of the file: `inputs` [N, T, C] or [N, T], real or integer, used as they are (scale
+        them to about [0, 1] yourself); `labels` int [N]; optionally `lengths` int [N], the number
+        of true steps of each sequence (what follows them is ignored); optionally, in train.npz,
+        `classes`, the names of the classes. Without it they are "0", "1", ... up to the largest
+        training label. A `classes` in test.npz must be the same. Other arrays are not read; the
+        notes name them.
+
+        Raises:
+            UserError: A file is missing or damaged, an array is missing or of a wrong shape or
+                type, a value is NaN or infinite, a label or a length is out of range, or the files
+                name different classes.
+        """
+        folder = require_data_dir("npz", options)
+        path = find_file(folder, [f"{split}.npz"], "npz")
+        arrays = _read_arrays(path)
+        inputs = arrays["inputs"]
+        if options.info is not None:
+            channels, length = options.info.channels, options.info.length
+            classes = options.info.classes
+            train = arrays
+            if "classes" not in arrays and (folder / "train.npz").is_file():
+                train = read_npz(folder / "train.npz", ("classes",))
+            _check_same_classes(train, path if train is arrays else folder / "train.npz", classes)
+        else:
+            train = arrays
+            if split != "train":
+                train = _read_arrays(find_file(folder, ["train.npz"], "npz"))
+            classes, channels = _classes(train, folder / "train.npz"), train["inputs"].shape[2]
+            length = None if "lengths" in train else train["inputs"].shape[1]
+            _check_same_classes(arrays, path, classes)
+        labels, lengths = _check_labels(arrays["labels"], classes, path), arrays.get("lengths")
+        if inputs.shape[2] != channels:
+            raise UserError(
+                f"{path}: inputs has {inputs.shape[2]} channels where the training data has "
+                f"{channels}: make them agree."
+            )
+        if lengths is None:
+            lengths = np.full(len(inputs), inputs.shape[1])
+        _check_lengths(lengths, inputs.shape[1], length, path)
+        chosen = subset(len(inputs), options.max_examples)
+        inputs, lengths = inputs[chosen], lengths[chosen]
+        # Row by row, the true steps: what lies behind them is dropped here, whatever it holds.
+        is_true = np.arange(inputs.shape[1]) < lengths[:, np.newaxis]
+        with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
+            values = inputs[is_true].astype(np.float32)
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.all():
+            row, step = np.argwhere(is_true)[int(finite.argmin())]
+            raise UserError(
+                f"{path}: inputs holds NaN or an infinite value (or one beyond float32) in "
+                f"sequence {chosen[row]}, step {step} (counted from 0): correct the data (if such "
+                "values only pad shorter sequences, save `lengths` [N])."
+            )
+        info = DatasetInfo("npz", "vectors", classes, channels=channels, length=length)
+        table = Table.of_lengths(values, lengths, labels[chosen])
+        counts = np.bincount(labels, minlength=len(classes))
+        return info, dataclasses.replace(table, counts=counts, notes=_notes(path))
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -34,8 +34,8 @@ def image_info(
     if side is None:
         if size[0] != size[1]:
             raise UserError(
-                f"The images of {name} are {size[0]} x {size[1]} pixels, not square: set load.side "
-                "to the side that they shall be resized to."
+                f"The images of {name} are {size[0]} x {size[1]} pixels, not square: set "
+                f"{options.source}.side to the side that they shall be resized to."
             )
         side = size[0]
     return DatasetInfo(
@@ -54,8 +54,7 @@ def image_rows(
     images: Iterable[tuple[str, Image.Image | np.ndarray]],
     labels: np.ndarray,
     info: DatasetInfo,
-    *,
-    resize: bool,
+    options: Options,
 ) -> Rows:
     """Converts, resizes and permutes images, one at a time.
 
@@ -63,7 +62,8 @@ def image_rows(
         images: len(labels) pairs of what to call an image in messages, and the image.
         labels: int [N].
         info: side, border, channels and permutation are read.
-        resize: Whether images of other sizes are resized; if not, they are errors.
+        options: `resize` is read: whether images of other sizes are resized; if not, they are
+            errors.
 
     Returns:
         The rows. Making them raises UserError if an image has another size than `info.side`, or an
@@ -75,7 +75,7 @@ def image_rows(
         for count, (where, image) in enumerate(images, start=1):
             if count > len(labels):
                 break
-            yield _image_row(where, image, info, resize=resize)
+            yield _image_row(where, image, info, options)
         if count != len(labels):
             raise UserError(
                 f"{info.name} gave {count} images where {len(labels)} were announced: prepare the "
@@ -90,24 +90,23 @@ def image_table(
     images: Iterable[tuple[str, Image.Image | np.ndarray]],
     labels: np.ndarray,
     info: DatasetInfo,
-    *,
-    resize: bool,
+    options: Options,
 ) -> Table:
     """The same in memory. Raises UserError where making the rows does."""
-    return image_rows(images, labels, info, resize=resize).table()
+    return image_rows(images, labels, info, options).table()
 
 
 def _image_row(
-    where: str, image: Image.Image | np.ndarray, info: DatasetInfo, *, resize: bool
+    where: str, image: Image.Image | np.ndarray, info: DatasetInfo, options: Options
 ) -> np.ndarray:
     if isinstance(image, np.ndarray):
         height, width = image.shape[:2]
     else:
         width, height = image.size
-    if not resize and (height, width) != (info.side, info.side):
+    if not options.resize and (height, width) != (info.side, info.side):
         raise UserError(
             f"{where} is {height} x {width} pixels, others are {info.side} x {info.side}: set "
-            "load.side to the side that all shall be resized to."
+            f"{options.source}.side to the side that all shall be resized to."
         )
     try:
         pixels = image_pixels(image, info.side, info.channels, info.border)

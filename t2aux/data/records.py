@@ -72,7 +72,7 @@ class ShardWriter:
         if sequence.nbytes > LARGEST:
             raise UserError(
                 f"A sequence takes {sequence.nbytes:,} bytes, and {LARGEST:,} fit into a record: "
-                "cut it (load.max_length) or make it smaller (load.side)."
+                "cut it (max_length) or make it smaller (side)."
             )
         values = np.ascontiguousarray(sequence).tobytes()
         if self._compress:

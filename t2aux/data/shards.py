@@ -6,15 +6,17 @@ example.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import gin
 import numpy as np
 
 from t2aux.data import manifest, records
+from t2aux.data.source import Source
 from t2aux.data.split import Batch, Split
 from t2aux.data.table import Options, Table, require_data_dir, subset
-from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 if TYPE_CHECKING:
@@ -220,65 +222,44 @@ class ShardSplit(Split):
         return read
 
 
-def read(split: str, options: Options) -> tuple[DatasetInfo, Shards]:
-    """Opens a split.
+@gin.configurable("shards")
+@dataclasses.dataclass(frozen=True)
+class ShardFolder(Source):
+    """Any data set as `t2aux data convert` writes it, for data larger than memory."""
 
-    All but the sequences is read and checked: dataset.json, that every file is there and of its
-    size, the indices, and the last sequence of each file. The others are checked when they are
-    read.
+    def read(self, split: str, options: Options) -> tuple[DatasetInfo, Shards]:
+        """Opens a split.
 
-    Raises:
-        UserError: Something is missing or damaged, of another version or another conversion; or an
-            option asks for another preprocessing than that of the conversion.
-    """
-    folder = require_data_dir("shards", options)
-    found = manifest.read(folder)
-    _check_options(options, found)
-    entries = found.splits[split]
-    keys, parts = [], []
-    for number, (entry, names) in enumerate(
-        zip(entries, manifest.file_names(split, len(entries)), strict=True)
-    ):
-        keys.append(manifest.check_file(folder / names[0], entry))
-        index = manifest.read_index(folder / names[1], entry, found)
-        part = np.empty(len(index), records.PLACES)
-        for name in records.INDEX.names:
-            part[name] = index[name]
-        part["shard"] = number
-        # A shard of another conversion, say.
-        records.read_values(keys, part[-1:], found.step_bytes, found.compression)
-        parts.append(part)
-    places = np.concatenate(parts)
-    counts = np.bincount(places["label"], minlength=found.info.num_classes)
-    places = places[subset(len(places), options.max_examples)]
-    shards = Shards(keys, places, found.dtype, found.info.channels, found.compression)
-    shards.counts = counts
-    stored = found.found.get(split)
-    if stored:
-        shards.notes = tuple(stored["notes"])
-        shards.value_range = tuple(stored["values"]) if stored["values"] else None
-    return found.info, shards
+        All but the sequences is read and checked: dataset.json, that every file is there and of its
+        size, the indices, and the last sequence of each file. The others are checked when they are
+        read.
 
-
-def _check_options(options: Options, found: manifest.Manifest) -> None:
-    """Raises UserError if an option asks for what was not done when the data was converted."""
-    if options.info is not None:
-        return  # `load` compares the two.
-    default, info = Options(), found.info
-    grey = info.kind == "image" and info.channels == 1
-    for name, have in (
-        ("side", info.side),
-        ("border", info.border),
-        ("grey", grey),
-        ("permutation_seed", info.permutation_seed),
-        ("tokens", info.tokens),
-        ("max_length", info.max_length),
-        ("vocabulary_size", info.vocabulary_size),
-        ("splits", None),
-    ):
-        asked = getattr(options, name)
-        if asked not in (getattr(default, name), have):
-            raise UserError(
-                f"load.{name} is {asked!r}, but the shards in {found.folder} were made with "
-                f"{have!r}: leave it out, or convert the data again."
-            )
+        Raises:
+            UserError: Something is missing or damaged, of another version or another conversion.
+        """
+        folder = require_data_dir("shards", options)
+        found = manifest.read(folder)
+        entries = found.splits[split]
+        keys, parts = [], []
+        for number, (entry, names) in enumerate(
+            zip(entries, manifest.file_names(split, len(entries)), strict=True)
+        ):
+            keys.append(manifest.check_file(folder / names[0], entry))
+            index = manifest.read_index(folder / names[1], entry, found)
+            part = np.empty(len(index), records.PLACES)
+            for name in records.INDEX.names:
+                part[name] = index[name]
+            part["shard"] = number
+            # A shard of another conversion, say.
+            records.read_values(keys, part[-1:], found.step_bytes, found.compression)
+            parts.append(part)
+        places = np.concatenate(parts)
+        counts = np.bincount(places["label"], minlength=found.info.num_classes)
+        places = places[subset(len(places), options.max_examples)]
+        shards = Shards(keys, places, found.dtype, found.info.channels, found.compression)
+        shards.counts = counts
+        stored = found.found.get(split)
+        if stored:
+            shards.notes = tuple(stored["notes"])
+            shards.value_range = tuple(stored["values"]) if stored["values"] else None
+        return found.info, shards

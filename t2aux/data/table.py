@@ -43,12 +43,14 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The options of `load` that a source may need; `load` documents them.
+    """What a source reads with: `load`'s arguments and the parameters of the source.
 
-    `side` is that of `info` where there is one; `resize` tells whether `load` was given one, so
-    that images of other sizes are resized rather than errors.
+    `load`, `t2aux.data.source.ImageSource` and `TextSource` document them. `source` is what gin
+    files call the source. `side` is that of `info` where there is one; `resize` tells whether the
+    source was given one, so that images of other sizes are resized rather than errors.
     """
 
+    source: str = ""
     data_dir: pathlib.Path | None = None
     side: int | None = None
     resize: bool = False
@@ -149,6 +151,19 @@ class Table:
         """Returns itself."""
         return self
 
+    def take(self, indices: np.ndarray) -> Table:
+        """Returns a table of some of the sequences.
+
+        Args:
+            indices: int [M], ascending.
+        """
+        lengths = np.diff(self.offsets)
+        is_taken = np.zeros(len(lengths), bool)
+        is_taken[indices] = True
+        values = self.values[np.repeat(is_taken, lengths)]
+        taken = Table.of_lengths(values, lengths[indices], self.labels[indices])
+        return dataclasses.replace(taken, notes=self.notes, counts=self.counts, found=self.found)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
@@ -191,7 +206,7 @@ class Rows:
         except (MemoryError, ValueError) as error:
             raise UserError(
                 f"{self.what}: {len(self.labels):,} of {self.shape[0]:,} pixels each are more than "
-                "the memory holds: set load.side to a smaller side."
+                "the memory holds: set a smaller side."
             ) from error
         progress = Progress(self.what, len(values))
         for index, row in enumerate(self.make()):

@@ -7,14 +7,17 @@ need not fit in memory.
 from __future__ import annotations
 
 import array
+import dataclasses
 import pathlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import gin
 import numpy as np
 
 from t2aux.data import checks, csv_rows
 from t2aux.data.characters import CharacterCounts, Texts, count_tokens, needs_counts, text_info
+from t2aux.data.source import TextSource
 from t2aux.data.table import (
     Options,
     Progress,
@@ -47,63 +50,70 @@ class _Scan(NamedTuple):
     layout: csv_rows.Layout
 
 
-def read(split: str, options: Options) -> tuple[DatasetInfo, Texts]:
-    """Reads the texts and classes of a split.
+@gin.configurable("csv")
+@dataclasses.dataclass(frozen=True)
+class Csv(TextSource):
+    """Your texts: train.csv[.gz] of class,text or class,title,content, test.csv[.gz]."""
 
-    Each row of train.csv and test.csv (possibly with .gz; UTF-8) is a class and one or more texts,
-    such as "class","title","content", which are joined by a space. A classes.txt beside them names
-    the classes, one a line; a row then gives its class by number, counted from 1, or by name.
-    Without it the classes are what the first column of train.csv holds. A first row that begins
-    with "class", "label" or "category", or whose first two columns have usual names of a class and
-    a text, such as "sentiment","review", is taken for a header (unless `options.allow` has
-    "first_row").
+    has_other_splits: ClassVar[bool] = True
 
-    Raises:
-        UserError: A file is missing or damaged, or not separated by commas; a row lacks a column,
-            has an empty text, or a missing or unknown class; the class of the first row occurs
-            nowhere else. The message names file and line.
-    """
-    folder = require_data_dir("csv", options)
-    names = read_class_names(folder / "classes.txt")
-    trained = options.info.classes if options.info else ()
-    known = frozenset(map(class_key, (*(names or ()), *trained)))
-    scan = _scan(_find(folder, split), options, known, count=split == "train")
-    train: _Scan | None = scan if split == "train" else None
+    def read(self, split: str, options: Options) -> tuple[DatasetInfo, Texts]:
+        """Reads the texts and classes of a split.
 
-    def training_scan() -> _Scan:
-        nonlocal train
-        train = train or _scan(_find(folder, "train"), options, known, count=True)
-        return train
+        Each row of train.csv and test.csv (possibly with .gz; UTF-8) is a class and one or more
+        texts, such as "class","title","content", which are joined by a space. A classes.txt beside
+        them names the classes, one a line; a row then gives its class by number, counted from 1, or
+        by name. Without it the classes are what the first column of train.csv holds. A first row
+        that begins with "class", "label" or "category", or whose first two columns have usual names
+        of a class and a text, such as "sentiment","review", is taken for a header (unless
+        `options.allow` has "first_row").
 
-    _check_header(scan, options)
-    if names is None and options.info is None and split == "train":
-        _check_first_row(scan, options)
-    if names is not None:
-        classes = names
-    elif options.info is not None:
-        classes = options.info.classes
-    else:
-        classes = _sorted_names(training_scan().lines)
-    # Where the names themselves are numbers, a number can only be meant as a name.
-    numbered = names is not None and not any(_is_number(name) for name in names)
-    labels = _labels(scan, classes, numbered=numbered)
-    info = text_info("csv", classes, options, lambda: training_scan().counts)
-    chosen = subset(len(labels), options.max_examples)
+        Raises:
+            UserError: A file is missing or damaged, or not separated by commas; a row lacks a
+                column, has an empty text, or a missing or unknown class; the class of the first row
+                occurs nowhere else. The message names file and line.
+        """
+        folder = require_data_dir("csv", options)
+        names = read_class_names(folder / "classes.txt")
+        trained = options.info.classes if options.info else ()
+        known = frozenset(map(class_key, (*(names or ()), *trained)))
+        scan = _scan(_find(folder, split), options, known, count=split == "train")
+        train: _Scan | None = scan if split == "train" else None
 
-    def make() -> Iterator[str]:
-        rows = csv_rows.rows(scan.path, options, known)
-        return (row.text for _, row in choose(rows, chosen))
+        def training_scan() -> _Scan:
+            nonlocal train
+            train = train or _scan(_find(folder, "train"), options, known, count=True)
+            return train
 
-    texts = Texts(
-        str(scan.path),
-        info,
-        labels[chosen],
-        scan.lengths[chosen],
-        make,
-        notes=(*unread(scan.path, _names(split)), *scan.layout.notes()),
-        counts=np.bincount(labels, minlength=len(classes)),
-    )
-    return info, texts
+        _check_header(scan, options)
+        if names is None and options.info is None and split == "train":
+            _check_first_row(scan, options)
+        if names is not None:
+            classes = names
+        elif options.info is not None:
+            classes = options.info.classes
+        else:
+            classes = _sorted_names(training_scan().lines)
+        # Where the names themselves are numbers, a number can only be meant as a name.
+        numbered = names is not None and not any(_is_number(name) for name in names)
+        labels = _labels(scan, classes, numbered=numbered)
+        info = text_info("csv", classes, options, lambda: training_scan().counts)
+        chosen = subset(len(labels), options.max_examples)
+
+        def make() -> Iterator[str]:
+            rows = csv_rows.rows(scan.path, options, known)
+            return (row.text for _, row in choose(rows, chosen))
+
+        texts = Texts(
+            str(scan.path),
+            info,
+            labels[chosen],
+            scan.lengths[chosen],
+            make,
+            notes=(*unread(scan.path, _names(split)), *scan.layout.notes()),
+            counts=np.bincount(labels, minlength=len(classes)),
+        )
+        return info, texts
 
 
 def _find(folder: pathlib.Path, split: str) -> pathlib.Path:
@@ -210,3 +220,19 @@ def _labels(scan: _Scan, classes: tuple[str, ...], *, numbered: bool) -> np.ndar
 
 def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit()
+
+
+@gin.configurable("dbpedia")
+@dataclasses.dataclass(frozen=True)
+class DBpedia(Csv):
+    """DBpedia's abstracts in its own files, train.csv, test.csv and classes.txt; 14 classes.
+
+    560,000 + 70,000 texts, "class","title","content", cut at 1,024 characters.
+    """
+
+    max_length: int | None = 1024
+
+    @property
+    def title(self) -> str:
+        """That of the files: any texts in this layout will do."""
+        return "csv"

@@ -63,9 +63,9 @@ def read(
 
     Args:
         split: "train", "test", or what else tensorflow-datasets can read, such as "validation".
-        options: The options of `load`.
+        options: What to read with.
         name: The builder's name, possibly with configuration and version, as "emnist/letters".
-        own_names: Other names that `load` knows, for the suggestions if the name is unknown.
+        own_names: Other names that are known, for the suggestions if the name is unknown.
 
     Raises:
         UserError: The name is unknown, the data is not prepared or not what can be classified, or
@@ -180,8 +180,8 @@ def _dataset(source: _Source, part: str, *keys: str) -> tf.data.Dataset:
     except ValueError as error:
         raise UserError(
             f"The data set {source.name} has no split {part!r}, only "
-            f"{', '.join(builder.info.splits)}: name one of these, and set load.splits to the two "
-            "that shall be read for training and test."
+            f"{', '.join(builder.info.splits)}: name one of these, and set dataset.splits to the "
+            "two that are for training and test."
         ) from error
 
 
@@ -203,7 +203,7 @@ def _labels(source: _Source, part: str) -> np.ndarray:
     if wrong.any():
         raise UserError(
             f"Example {int(wrong.argmax())} of the split {part!r} of {source.name} has no class: "
-            "set load.splits to splits with classes."
+            "set dataset.splits to splits with classes."
         )
     return labels
 
@@ -212,8 +212,8 @@ def _read_images(source: _Source, split: str, options: Options) -> tuple[Dataset
     height, width, channels = source.input_feature.shape
     if options.side is None and (height is None or width is None):
         raise UserError(
-            f"The images of {source.name} have various sizes: set load.side to the side that they "
-            "shall be resized to."
+            f"The images of {source.name} have various sizes: set {options.source}.side to the "
+            "side that they are to be resized to."
         )
     info = image_info(source.name, source.classes, channels, (height, width), options)
     part = _part(source, split, options)
@@ -224,7 +224,7 @@ def _read_images(source: _Source, split: str, options: Options) -> tuple[Dataset
         (f"Image {index} of {source.name}", example[source.input_key])
         for index, example in choose(examples, chosen)
     )
-    found = image_rows(images, labels[chosen], info, resize=options.resize)
+    found = image_rows(images, labels[chosen], info, options)
     return info, dataclasses.replace(found, counts=_counts(labels, source))
 
 
@@ -275,7 +275,7 @@ def _texts(source: _Source, part: str) -> Iterator[str]:
         if not text.strip():
             raise UserError(
                 f"The text of example {index} of the split {part!r} of {source.name} is empty: set "
-                "load.splits to leave it out."
+                "dataset.splits to leave it out."
             )
         yield text
         progress.update(index + 1)

@@ -12,15 +12,16 @@ from t2aux.reproduce.wording import DATA_SETS, PAPER_BATCH, Rows
 _VARIED = r"_without_|_\d+x\d+|_bptt\d+"
 _NOT_THE_RECIPE = (
     r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"
-    r"load\.(?!max_examples|max_length)|train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
+    r"dataset\.(?!max_examples)|(dbpedia|digits|idx|image_folder)\.(?!max_length)|"
+    r"train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
 )
 # Settings in words; others are told as they are.
 _WORDS = {
     "train.optimizer": "{value} instead of RMSProp",
     "SEGMENT_LENGTH": "segments of {value} tokens instead of 600",
     "ANCHORS": "{value} anchors",
-    "load.max_examples": "a fixed choice of {value} training examples",
-    "load.max_length": "texts are cut at {value} characters",
+    "dataset.max_examples": "a fixed choice of {value} training examples",
+    "dbpedia.max_length": "texts are cut at {value} characters",
     "Reconstruction.final_sampling": "scheduled sampling grows to {value} instead of 1",
 }
 _OFF = {
@@ -48,8 +49,8 @@ def texts(budget: str, rows: Rows) -> list[str]:
     ]
     if tables.from_folder(rows):
         made.append(
-            "CIFAR10 was read from a folder of images (`load.name = 'image_folder'`). Those of our "
-            "results are JPEG files and slightly lossy, unlike the original."
+            "CIFAR10 was read from a folder of images (`train.data = @image_folder()`). Those of "
+            "our results are JPEG files and slightly lossy, unlike the original."
         )
     if budget == "short":
         made += _recipes(rows)
@@ -68,8 +69,10 @@ def _recipes(rows: Rows) -> list[str]:
         size, others = wording.batches(dataset, rows)
         parts = [f"batches of {size}{others} instead of {PAPER_BATCH}"]
         parts += [*_epochs(plain), *_drops(plain), *_shared(plain)]
-        if dataset == "dbpedia" and not any("load.max_length" in _first(s) for s in own.values()):
-            parts.append("texts are cut at 1,024 characters (`load.max_length`)")
+        if dataset == "dbpedia" and not any(
+            "dbpedia.max_length" in _first(s) for s in own.values()
+        ):
+            parts.append("texts are cut at 1,024 characters (`dbpedia.max_length`)")
         titles.setdefault("; ".join(parts), []).append(paper.title)
     return [f"{wording.listed(some)}: {text}." for text, some in titles.items()]
 

@@ -14,7 +14,7 @@ from absl import logging
 
 from t2aux import files
 from t2aux.errors import UserError
-from t2aux.reproduce.rows import BUDGETS
+from t2aux.reproduce.rows import BUDGETS, flags_of_today
 
 # Points of a training curve that are kept.
 _POINTS = 30
@@ -138,6 +138,7 @@ def read(path: pathlib.Path) -> Result:
                 f"{path} is damaged: its {name!r} can't be {json.dumps(entry)[:60]}. Remove it, or "
                 "make it anew with `t2aux reproduce`."
             )
+    value["flags"] = flags_of_today(value["flags"], value["row"].partition("/")[0])
     value["test"] = [tuple(point) for point in value["test"]]
     value["train"] = [tuple(point) for point in value["train"]]
     return Result(**value)

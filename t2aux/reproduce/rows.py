@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from t2aux.errors import UserError
 
@@ -21,6 +22,12 @@ _FOLDERS = {
     "cifar10": [("cifar10", "image_folder")],
     "stanford_dogs": [("stanford_dogs", "image_folder")],
     "dbpedia": [("dbpedia", "csv"), ("debian_sections", "csv")],
+}
+
+# What a source of a user's own files is told, so that the data is that of the gin file.
+_OF_FILES = {
+    ("pmnist", "idx"): ("idx.permutation_seed = 92916",),
+    ("stanford_dogs", "image_folder"): ("image_folder.side = %SIDE",),
 }
 
 # Models that pretrain, so that the others get their updates in the joint phase.
@@ -112,7 +119,7 @@ _SHORT = (
 )
 _LATE = ("joint/Phase.decay_epochs = 7", *_SHORT, "Reconstruction.distant_past = False")
 _EARLY = ("joint/Phase.decay_epochs = 3", *_SHORT)
-_HALF = ("load.max_examples = 25000", "joint/Phase.decay_epochs = 2")
+_HALF = ("dataset.max_examples = 25000", "joint/Phase.decay_epochs = 2")
 SHORT = {
     "mnist": Schedule(32, 1, 9, settings=_LATE),
     "pmnist": Schedule(32, 1, 9, settings=_LATE),
@@ -124,13 +131,13 @@ SHORT = {
 # A digit takes a Transformer some forty times as long as a truncated LSTM (results/reproduce): it
 # has as many updates as other rows, but of a quarter of their sequences. By data set, or by what
 # stands in for it.
-_HALF_OF_MNIST = ("load.max_examples = 30000", *_SHORT, "joint/Phase.decay_epochs = 3")
+_HALF_OF_MNIST = ("dataset.max_examples = 30000", *_SHORT, "joint/Phase.decay_epochs = 3")
 _DOGS = (*_SHORT, "joint/Phase.decay_epochs = 1")
 _SHORT_TRANSFORMER = {
     "mnist": Schedule(8, 0, 5, settings=_HALF_OF_MNIST),
     "pmnist": Schedule(8, 0, 5, settings=_HALF_OF_MNIST),
-    "stanford_dogs": Schedule(4, 0, 2, settings=("load.max_examples = 7500", *_DOGS)),
-    "digits": Schedule(4, 0, 2, settings=("load.max_examples = 900", *_DOGS)),
+    "stanford_dogs": Schedule(4, 0, 2, settings=("dataset.max_examples = 7500", *_DOGS)),
+    "digits": Schedule(4, 0, 2, settings=("dataset.max_examples = 900", *_DOGS)),
 }
 # Segments of MNIST's short rows: half of the paper's 600 tokens, a third less time.
 _SHORT_LENGTH = {"mnist": 300, "pmnist": 300}
@@ -221,7 +228,7 @@ def configuration(
         settings.append(f"SIDE = {row.side}")
     if stand_in == "docstrings":
         folder = documents
-        settings.append("load.max_length = 40")
+        settings.append("dbpedia.max_length = 40")
     if row.dataset == "dbpedia" and folder is None:
         raise UserError(
             "The documents can't be downloaded: give --data_dir=FOLDER with a subfolder dbpedia or "
@@ -231,9 +238,9 @@ def configuration(
         (s for name, s in _FOLDERS[row.dataset] if folder and folder.endswith(name)), None
     )
     if source is not None and row.dataset != "dbpedia":
-        settings.append(f"load.name = '{source}'")
+        settings += _from_files(row.dataset, source)
     if row.dataset == "pmnist" and stand_in == "digits":
-        settings.append("load.permutation_seed = 92916")
+        settings.append("digits.permutation_seed = 92916")
     files += [f"models/{row.model}"]
     if row.full:
         files.append("training/full")
@@ -251,14 +258,46 @@ def configuration(
     if row.off in _OFF:
         settings += _OFF[row.off]
     if budget == "smoke":
-        settings.append("load.max_examples = 64")
+        settings.append("dataset.max_examples = 64")
     return Configuration(tuple(files), tuple(settings), folder)
+
+
+def _from_files(dataset: str, source: str) -> list[str]:
+    """The settings that read a data set with the source of a user's own files."""
+    return [f"train.data = @{source}()", *_OF_FILES.get((dataset, source), ())]
+
+
+def flags_of_today(flags: Sequence[str], dataset: str) -> list[str]:
+    """The flags of a row that an older version ran, by the names that settings have now.
+
+    What its configurable `load` set is the data source's, or `dataset`'s.
+
+    Args:
+        flags: Of `t2aux train`.
+        dataset: The row's.
+    """
+    source = "digits" if "--gin_file=datasets/digits" in flags else dataset
+    found = []
+    for flag in flags:
+        setting = flag.removeprefix("--gin_param=")
+        name, _, value = setting.partition(" = ")
+        if name == "load.name":
+            settings = _from_files(dataset, value.strip("'"))
+        elif name == "load.max_examples":
+            settings = [f"dataset.max_examples = {value}"]
+        elif name.startswith("load."):
+            settings = [f"{source}.{name.removeprefix('load.')} = {value}"]
+        else:
+            found.append(flag)
+            continue
+        found += [f"--gin_param={setting}" for setting in settings]
+    return found
 
 
 def _digits(row: Row, budget: str) -> list[str]:
     if row.side is None:
         return []
-    return [f"load.side = {_SMOKE_SIDES[row.side] if budget == 'smoke' else row.side}"]
+    return [f"digits.side = {_SMOKE_SIDES[row.side] if budget == 'smoke' else row.side}"]
 
 
 def _steps(row: Row, budget: str) -> int:

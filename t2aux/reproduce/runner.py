@@ -122,7 +122,10 @@ class Runner:
         for path in (job.result, command):
             if not path.is_file():
                 continue
-            flags = _read(path)["flags"] if path == command else results.read(path).flags
+            if path == command:
+                flags = rows.flags_of_today(_read(path)["flags"], job.row.dataset)
+            else:
+                flags = results.read(path).flags
             if _without_place(flags) != wanted:
                 raise UserError(
                     f"{path} is of {job.row.id} with other settings than it has now: give another "

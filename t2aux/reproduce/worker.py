@@ -23,7 +23,7 @@ def main() -> None:
         wanted = json.loads(line)
         settings = list(wanted["gin_params"])
         if wanted["data_dir"]:
-            settings.append(f"load.data_dir = {wanted['data_dir']!r}")
+            settings.append(f"dataset.data_dir = {wanted['data_dir']!r}")
         error = None
         try:
             text = config.parse(wanted["gin_files"], settings)

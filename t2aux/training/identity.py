@@ -21,8 +21,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from t2aux import data, files
+from t2aux import config_older, data, files
 from t2aux.data.loading import SPLITS
+from t2aux.data.source import sources
 from t2aux.errors import UserError, shorten
 from t2aux.training import integrity, settings
 from t2aux.training.fingerprint import Fingerprint
@@ -47,9 +48,10 @@ _CHANGEABLE = {
 }
 _CHANGEABLE_CONFIGURABLES = {"RMSprop", "Adam", "AdamW", "SGD"}
 # The data itself is compared; these say where and in which form it lies.
-_PLACE = {"load.data_dir", "load.name"}
-# Of `load`, this alone decides more than the data: the order of the batches.
-_ORDER = "load.bucket_batches"
+_DATA = "train.data"
+_PLACE = {"dataset.data_dir", _DATA}
+# Of the data's settings, this alone decides more than the data: the order of the batches.
+_ORDER = "dataset.bucket_batches"
 _LONGEST = 60
 
 
@@ -198,7 +200,7 @@ class Identity:
         default = settings.defaults(self._configurables)
         config = self._directory / "config.gin"
         if self._stored is not None:
-            old = self._stored["settings"]
+            old = config_older.stored_settings(self._stored["settings"])
         elif config.is_file():
             old = settings.in_effect_in_file(config, self._configurables)
         else:
@@ -225,10 +227,10 @@ class Identity:
             return self._settings.get("train.validation", "None") != "None"
         if plain in _FREE or plain in _PLACE or configurable in _FREE_CONFIGURABLES:
             return False
-        if configurable != "load" or plain == _ORDER:
+        if plain == _ORDER or not (configurable == "dataset" or configurable in sources()):
             return True
         # The data was compared by its content, but for the runs of older versions.
-        return self._stored is None and old.get("load.name") == self._settings.get("load.name")
+        return self._stored is None and old.get(_DATA) == self._settings.get(_DATA)
 
     def _refusal(self, found: Sequence[Difference], *, allow_changes: bool) -> str:
         fixed = [str(difference) for difference in found if not difference.changeable]

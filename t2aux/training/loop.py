@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from t2aux import data, files
+from t2aux import files
 
 # Imported for their configurables, too: a configuration names them.
+from t2aux.data import Digits, Source, Split
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss
@@ -41,6 +42,7 @@ def train(
     model_dir: str,
     config_text: str = "",
     *,
+    data: Source | None = None,
     model: Callable[..., Any] = Classifier,
     phases: Sequence[Phase] = PAPER_PHASES,
     auxiliary_losses: Sequence[Callable[..., Any]] = (),
@@ -83,6 +85,7 @@ def train(
     Args:
         model_dir: The run directory.
         config_text: The parsed configuration, to be kept in it.
+        data: The data set, such as @mnist(); None: the embedded @digits().
         model: Makes the network: @Classifier, a recurrent one, or @Transformer, which takes no
             auxiliary losses and heeds no truncation.
         phases: In order.
@@ -162,8 +165,9 @@ def train(
         stack.enter_context(replicas.errors())
         if replicas.is_chief:
             stack.enter_context(folder.claimed(directory, lambda: run is not None and run.step > 0))
-        data_dir, config_text = _with_absolute_data_dir(config_text)
-        splits = load_splits(validation, seed)
+        source = Digits() if data is None else data
+        data_dir, config_text = _with_absolute_data_dir(source, config_text)
+        splits = load_splits(source, validation, seed)
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
         replicas.check_same("\n".join(bound), splits.read["train"])
         with replicas.scope():
@@ -231,18 +235,17 @@ def _together(replicas: distribution.Replicas) -> Iterator[None]:
         raise UserError("The chief, worker 0, can't resume the run, and says why: see its output.")
 
 
-def _with_absolute_data_dir(config_text: str) -> tuple[pathlib.Path | None, str]:
-    """Makes load.data_dir absolute, so that the data is found from any working directory.
+def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.Path | None, str]:
+    """Makes dataset.data_dir absolute, so that the data is found from any working directory.
 
     The folder may come from the environment, too; what is bound is where it is now.
 
     Returns:
         The folder, or None, and the configuration's text.
     """
-    named, bound = (gin.get_bindings("load").get(name) for name in ("name", "data_dir"))
+    bound = gin.get_bindings("dataset").get("data_dir")
     given = folder_of(bound)
-    # The embedded data has no folder.
-    if given is None or named in (None, "digits"):
+    if given is None or not source.in_folder:
         return given, config_text
     absolute = given.absolute()
     if bound == str(absolute):
@@ -254,7 +257,7 @@ def _with_absolute_data_dir(config_text: str) -> tuple[pathlib.Path | None, str]
 def _trainer(
     classifier: Any,
     auxiliary_losses: Sequence[Callable[..., Any]],
-    train_split: data.Split,
+    train_split: Split,
     phases: Sequence[Phase],
     *,
     supervised_bptt: Bptt,
@@ -277,7 +280,7 @@ def _trainer(
     return WholeTrainer(classifier)
 
 
-def _check_lengths(split: data.Split, losses: Sequence[AuxiliaryLoss]) -> None:
+def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:
     """Raises UserError if a loss has no sequence to be taken on; says if it has only some."""
     longest = int(split.lengths.max())
     for loss in losses:

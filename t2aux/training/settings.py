@@ -81,22 +81,22 @@ def in_effect_in_file(
     Raises:
         UserError: See `t2aux.config.parse`.
     """
-    with _kept():
+    with kept():
         config.parse([str(path)], [])
         return in_effect(configurables)
 
 
 def set_data_dir(folder: str) -> str:
-    """Sets load.data_dir. Returns the configuration as gin text."""
+    """Sets dataset.data_dir. Returns the configuration as gin text."""
     with gin.unlock_config():
-        gin.bind_parameter("load.data_dir", folder)
+        gin.bind_parameter("dataset.data_dir", folder)
         config.drop_unused_macros()
     return gin.config_str()
 
 
 @contextlib.contextmanager
-def _kept() -> Iterator[None]:
-    """Puts gin's state back when the block ends."""
+def kept() -> Iterator[None]:
+    """Puts gin's configuration and its other state back when the block ends."""
     kept = {name: getattr(gin_config, name).copy() for name in _STATE}
     kept["_CONFIG"] = {key: dict(bindings) for key, bindings in kept["_CONFIG"].items()}
     locked = gin.config_is_locked()

@@ -74,13 +74,14 @@ class Splits:
         return f"{len(self.train)} training{validation} and {len(self.test)} test"
 
 
-def load(validation: float | str | None, seed: int) -> Splits:
+def load(source: data.Source, validation: float | str | None, seed: int) -> Splits:
     """Reads the data that the configuration names.
 
-    `load.max_examples` comes first: the fraction is one of the examples that it leaves, and it
+    `dataset.max_examples` comes first: the fraction is one of the examples that it leaves, and it
     limits a split of its own as it limits the test split.
 
     Args:
+        source: Where the data set is read from.
         validation: As for `train`.
         seed: As for `train`: of the choice of a fraction's examples.
 
@@ -88,15 +89,15 @@ def load(validation: float | str | None, seed: int) -> Splits:
         UserError: See `data.load`; or the fraction is too small, or the source has no such split,
             or reads the same examples as it.
     """
-    train = data.load("train")
-    test = data.load("test", info=train.info)
+    train = data.load(source, "train")
+    test = data.load(source, "test", train.info)
     read = {"train": train, "test": test}
     if validation is None:
         return Splits(train, test, None, read)
     if not isinstance(validation, str):
         trained, held_out = _hold_out(train, validation, seed)
         return Splits(trained, test, held_out, read)
-    own = _load_own(validation, train.info)
+    own = _load_own(source, validation, train.info)
     for name, what in (("train", "training"), ("test", "test")):
         other = read[name]
         if np.array_equal(own.labels, other.labels) and np.array_equal(
@@ -104,17 +105,18 @@ def load(validation: float | str | None, seed: int) -> Splits:
         ):
             raise UserError(
                 f"train.validation is {validation!r}, but that split has the same examples as the "
-                f"{what} split of {own.info.name}: name another, set load.splits, or give a "
+                f"{what} split of {own.info.name}: name another, set dataset.splits, or give a "
                 "fraction."
             )
     return Splits(train, test, own, {**read, NAME: own})
 
 
-def load_whole(name: str, info: DatasetInfo) -> tuple[str, data.Split]:
+def load_whole(name: str, source: data.Source, info: DatasetInfo) -> tuple[str, data.Split]:
     """Reads what a split of a run is in, whose configuration is gin's at present.
 
     Args:
         name: "train", "validation" or "test".
+        source: Where the run's data set is read from.
         info: The run's.
 
     Returns:
@@ -129,9 +131,9 @@ def load_whole(name: str, info: DatasetInfo) -> tuple[str, data.Split]:
             "The run has no validation set, as its train.validation is None: give another --split."
         )
     if name == NAME and isinstance(validation, str):
-        return NAME, _load_own(validation, info)
+        return NAME, _load_own(source, validation, info)
     read = "train" if name == NAME else name
-    return read, data.load(read, info=info)
+    return read, data.load(source, read, info)
 
 
 def part_of(name: str, whole: data.Split, *, is_own: bool) -> data.Split:
@@ -172,8 +174,8 @@ def _hold_out(train: data.Split, fraction: float, seed: int) -> tuple[data.Split
         raise UserError(f"train.validation can't be held out: {error}") from error
 
 
-def _load_own(name: str, info: DatasetInfo) -> data.Split:
+def _load_own(source: data.Source, name: str, info: DatasetInfo) -> data.Split:
     try:
-        return data.load(name, info=info)
+        return data.load(source, name, info)
     except UserError as error:
         raise UserError(f"train.validation is {name!r}: {error}") from error

@@ -5,7 +5,7 @@ import pytest
 from tests.fork_server import Server
 
 SHORT = ["--gin_file=quickstart", "--gin_param=PRETRAIN_EPOCHS = 0"]
-SHORT += ["--gin_param=JOINT_EPOCHS = 1", "--gin_param=load.max_examples = 20"]
+SHORT += ["--gin_param=JOINT_EPOCHS = 1", "--gin_param=dataset.max_examples = 20"]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 from t2aux_ondevice import litert
 from tests.cli_helpers import environment, t2aux
 
-SHORT = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "load.max_examples = 40"]
+SHORT = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "dataset.max_examples = 40"]
 
 
 def accuracy(model_dir):
@@ -47,7 +47,7 @@ def test_ctrl_c_saves_the_run_in_progress(tmp_path):
     command = [sys.executable, "-m", "t2aux", "demo", f"--output_dir={tmp_path}"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            [*command, "--gin_param=load.max_examples = 40", "--gin_param=train.log_every = 1"],
+            [*command, "--gin_param=dataset.max_examples = 40", "--gin_param=train.log_every = 1"],
             env=environment(),
             stdout=log,
             stderr=log,

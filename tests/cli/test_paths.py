@@ -79,8 +79,8 @@ def test_every_path_flag_of_every_command_refuses_what_is_no_path():
         (["train", "--model_dir=gs://bucket/runs/1", *SHORT], {}),
         (["train", "--model_dir=", *SHORT], {}),
         (["data", "csv"], {"T2AUX_DATA_DIR": "s3://bucket/x"}),
-        (["data", "csv", "--gin_param=load.data_dir = 'gs://bucket/x'"], {}),
-        (["data", "csv", "--gin_param=load.data_dir = ''"], {}),
+        (["data", "csv", "--gin_param=dataset.data_dir = 'gs://bucket/x'"], {}),
+        (["data", "csv", "--gin_param=dataset.data_dir = ''"], {}),
         (["data", "csv", "--data_dir=~nobody99/x"], {}),
         (["data", "csv", "--data_dir=~/x"], {"HOME": ""}),
         (["report", "gs://bucket/x"], {}),
@@ -102,7 +102,7 @@ def test_home_is_meant_by_a_tilde(tmp_path, monkeypatch):
     for arguments, variables in (
         (["--data_dir=~/data"], {}),
         ([], {"T2AUX_DATA_DIR": "~/data"}),
-        (["--gin_param=load.data_dir = '~/data'"], {"T2AUX_DATA_DIR": "/nowhere"}),
+        (["--gin_param=dataset.data_dir = '~/data'"], {"T2AUX_DATA_DIR": "/nowhere"}),
     ):
         done = t2aux("data", "csv", *arguments, HOME=str(home), **variables)
         assert "16" in done.stdout
@@ -189,7 +189,7 @@ def test_an_export_is_served_from_there(server, odd, exported, tmp_path):
 def test_shards_are_written_and_read_there(command, odd):
     shards = odd / f"shards {ODD}"
     command(
-        "data", "convert", "digits", f"--output_dir={shards}", "--gin_param=load.max_examples=20"
+        "data", "convert", "digits", f"--output_dir={shards}", "--gin_param=dataset.max_examples=20"
     )
     told = command("data", "shards", f"--data_dir={shards}", "--verify")
     assert "as they were written" in told

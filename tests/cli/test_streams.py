@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from t2aux.data import load
 from t2aux.errors import UserError
 from tests.cli_helpers import environment
 from tests.small_exports import IMAGES, write
+from tests.sources import load
 
 LIGHT = [["--help"], ["--version"], ["train", "--help"], ["train", "--helpfull"], ["data"]]
 WRONG = ["train", "--modle_dir=x"]

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2aux.data import load
 from t2aux.data.idx import read_array
 from t2aux.errors import UserError
 from t2aux_ondevice import arrays, images, limits
+from tests.sources import load
 
 MOST_MIB = 64
 
@@ -271,5 +271,5 @@ def test_a_zip_member_without_a_name_is_refused(tmp_path):
 def test_more_pictures_than_memory_are_told(monkeypatch, tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "1.png").write_bytes(picture())
-    with pytest.raises(UserError, match="more than the memory holds: set load"):
+    with pytest.raises(UserError, match="more than the memory holds: set a smaller side"):
         load("train", name="image_folder", data_dir=str(tmp_path), side=2**28, allow="one_class")

@@ -5,10 +5,11 @@ import pytest
 from absl import logging
 from PIL import Image
 
-from t2aux.data import checks, load, log_summary, summary
+from t2aux.data import checks, log_summary, summary
 from t2aux.errors import UserError
 from tests.cli_helpers import assert_one_sentence, t2aux
 from tests.data.test_data_idx import FILES, idx_bytes
+from tests.sources import load
 
 CHANCE = np.random.default_rng(0)
 
@@ -137,7 +138,7 @@ def test_names_of_missing_labels_are_errors(tmp_path, name):
 
 @pytest.mark.parametrize("allow", ["all", ["one_class", "none"], 3, None, [["one_class"]]])
 def test_what_is_allowed_has_a_name(allow):
-    with pytest.raises(UserError, match=r"load\.allow is .*: give a list of one_class"):
+    with pytest.raises(UserError, match=r"dataset\.allow is .*: give a list of one_class"):
         load("train", name="digits", allow=allow)
 
 
@@ -244,7 +245,7 @@ def test_errors_name_what_allows_them(tmp_path):
     csv(tmp_path, "train", [0] * 4)
     csv(tmp_path, "test", [0] * 4)
     done = t2aux("data", "csv", f"--data_dir={tmp_path}", check=False)
-    parameter = "load.allow = ['one_class']"
+    parameter = "dataset.allow = ['one_class']"
     assert_one_sentence(done, "one class", f'--gin_param="{parameter}"')
     done = t2aux("data", "csv", f"--data_dir={tmp_path}", f"--gin_param={parameter}")
     assert "1 class\n" in done.stdout
@@ -277,7 +278,7 @@ def test_shards_keep_what_was_found(tmp_path):
 def test_shards_pass_the_check(tmp_path):
     csv(tmp_path, "train", [0] * 4)
     csv(tmp_path, "test", [0] * 4)
-    allowed = "--gin_param=load.allow = 'one_class'"
+    allowed = "--gin_param=dataset.allow = 'one_class'"
     shards_of("csv", tmp_path, tmp_path / "shards", allowed)
     with pytest.raises(UserError, match="one_class"):
         load("train", name="shards", data_dir=str(tmp_path / "shards"))

@@ -11,7 +11,7 @@ def test_lists_the_names():
 
 def test_summary_and_picture(tmp_path):
     picture = tmp_path / "digits.png"
-    done = t2aux("data", "digits", "--gin_param=load.side = 12", f"--picture={picture}")
+    done = t2aux("data", "digits", "--gin_param=digits.side = 12", f"--picture={picture}")
     assert "digits: grey images of 12 x 12" in done.stdout
     assert "1,438" in done.stdout
     assert str(picture) in done.stdout
@@ -41,8 +41,8 @@ def test_preparing_what_needs_none():
         (["digits", "mnist"], "Give one name"),
         (["--picture=a.png"], "Name the data set"),
         (["digits", "--picture=a.doc"], ".png or .pdf or .svg"),
-        (["digits", "--gin_param=load.sid = 3"], "did you mean side"),
-        (["digits", "--gin_param=load.side = 0"], "load.side is 0"),
+        (["digits", "--gin_param=digits.sid = 3"], "did you mean side"),
+        (["digits", "--gin_param=digits.side = 0"], "digits.side is 0"),
         (["digits", "--pictur=a.png"], "--picture"),
     ],
 )

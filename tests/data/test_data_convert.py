@@ -12,14 +12,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from t2aux import config, data, evaluation
-from t2aux.data import convert, load, loading
+from t2aux import config, evaluation
+from t2aux.data import convert
 from t2aux.data.table import Rows, Table
 from t2aux.errors import UserError
 from t2aux.run import load_run
 from t2aux.training import loop
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
+from tests.sources import load, read
 
 INFO = DatasetInfo("made", "image", ("a", "b"), channels=1, length=10_000, side=100)
 
@@ -93,9 +94,9 @@ def test_a_folder_of_images_is_converted_as_it_is_loaded(tmp_path):
         "border": 1,
         "permutation_seed": 3,
     }
-    info, train = loading.read("train", **arguments)
+    info, train = read("train", **arguments)
     assert isinstance(train, Rows)
-    _, test = loading.read("test", info=info, **arguments)
+    _, test = read("test", info=info, **arguments)
     convert.convert(info, {"train": train, "test": test}, tmp_path / "shards", compression="zlib")
     for split in ("train", "test"):
         theirs = load(split, **arguments)
@@ -244,7 +245,7 @@ SMALL = [
     "PRETRAIN_EPOCHS = 1",
     "JOINT_EPOCHS = 2",
     "BATCH_SIZE = 32",
-    "load.max_examples = 150",
+    "dataset.max_examples = 150",
 ]
 
 
@@ -252,7 +253,7 @@ SMALL = [
 def digits_and_shards(tmp_path_factory):
     """A run on the embedded digits, and their shards."""
     folder = tmp_path_factory.mktemp("digits")
-    setting = "--gin_param=load.side = 6"
+    setting = "--gin_param=digits.side = 6"
     done = t2aux(
         "data", "convert", "digits", setting, f"--output_dir={folder / 'shards'}", "--shards=5"
     )
@@ -260,14 +261,14 @@ def digits_and_shards(tmp_path_factory):
     assert "1438 training and 359 test sequences" in done.stderr
     assert "1797 sequences" in (folder / "shards" / "convert.log").read_text()
     files = ["base", "datasets/digits", "models/r_lstm"]
-    text = config.parse(files, [*SMALL, "load.side = 6", "SEGMENT_LENGTH = 5"])
+    text = config.parse(files, [*SMALL, "digits.side = 6", "SEGMENT_LENGTH = 5"])
     assert loop.train(str(folder / "run"), text)
     return folder
 
 
 def on_shards(folder, name="shards"):
     files = ["base", "datasets/digits", "models/r_lstm", "datasets/shards"]
-    data_dir = f"load.data_dir = {str(folder / name)!r}"
+    data_dir = f"dataset.data_dir = {str(folder / name)!r}"
     return config.parse(files, [*SMALL, "SEGMENT_LENGTH = 5", data_dir])
 
 
@@ -324,7 +325,7 @@ def test_damage_is_one_sentence_on_the_command_line(digits_and_shards, damaged_s
     )
     assert_one_sentence(done, "train-00002-of-00005.tfrecord", "damaged")
     run = f"--model_dir={digits_and_shards / 'run'}"
-    done = t2aux("evaluate", run, "--gin_param=load.name = 'shards'", data_dir, check=False)
+    done = t2aux("evaluate", run, "--gin_param=train.data = @shards()", data_dir, check=False)
     assert_one_sentence(done, "test-00002-of-00005.tfrecord", "damaged")
     done = t2aux("data", "shards", "--verify", data_dir, check=False)
     assert_one_sentence(done, "train-00002-of-00005.tfrecord", "SHA-256")
@@ -361,7 +362,3 @@ def test_an_export_is_checked_on_shards(digits_and_shards, tmp_path):
 )
 def test_mistakes_are_one_sentence(arguments, message, tmp_path):
     assert_one_sentence(t2aux("data", *arguments, check=False), message)
-
-
-def test_data_is_the_only_door():
-    assert data.load is load

@@ -5,10 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2aux.data import characters, load, loading
+from t2aux import config
+from t2aux.data import characters
 from t2aux.data.table import Options
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
+from tests import sources
+from tests.sources import load
 from tests.text_memory import LONG, TEXTS, assert_held_one_at_a_time
 
 DBPEDIA = """"1","First","A ""quoted"" text, with a comma."
@@ -111,11 +114,10 @@ def test_a_run_of_other_classes_is_a_user_error(tmp_path):
         read(tmp_path, info=info)
 
 
-def test_options_of_images_are_user_errors(tmp_path):
-    (tmp_path / "train.csv").write_text("a,xyz\nb,x\n")
-    for arguments in ({"side": 3}, {"grey": True}, {"permutation_seed": 1}):
-        with pytest.raises(UserError, match="does not apply"):
-            read(tmp_path, **arguments)
+def test_options_of_images_are_unknown_parameters():
+    for name in ("side", "grey", "permutation_seed"):
+        with pytest.raises(UserError, match=f"csv has no parameter '{name}'.*tokens"):
+            config.parse([], [f"csv.{name} = 1"])
 
 
 def test_max_examples(tmp_path):
@@ -223,7 +225,7 @@ def test_the_table_holds_what_text_ids_gives(texts, tokens, size, limit):
 def test_a_file_that_changes_meanwhile_is_a_user_error(tmp_path):
     for rows in ("a,x\n", "a,x\nb,y\n", "a,x\nb,yzz\n"):
         (tmp_path / "train.csv").write_text("a,x\nb,yz\n")
-        _, texts = loading.read("train", name="csv", data_dir=str(tmp_path))
+        _, texts = sources.read("train", name="csv", data_dir=str(tmp_path))
         (tmp_path / "train.csv").write_text(rows)
         with pytest.raises(UserError, match=r"Text 1 of .*train\.csv .* has changed"):
             texts.table()

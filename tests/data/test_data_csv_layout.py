@@ -4,8 +4,8 @@ import gzip
 
 import pytest
 
-from t2aux.data import load
 from t2aux.errors import UserError
+from tests.sources import load
 
 TEXTS = (
     "The river rose, said the mayor.",

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2aux.data import load
 from t2aux.data.idx import read_array
 from t2aux.errors import UserError
+from tests.sources import load
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -87,7 +87,7 @@ def test_counts_that_differ(folder):
 def test_test_images_of_another_size(folder):
     path = folder / f"{FILES['test'][0]}.gz"
     path.write_bytes(gzip.compress(idx_bytes(np.zeros((6, 4, 4), np.uint8))))
-    with pytest.raises(UserError, match=r"4 x 4 pixels, others are 5 x 5: set load\.side"):
+    with pytest.raises(UserError, match=r"4 x 4 pixels, others are 5 x 5: set idx\.side"):
         read(folder, "test")
     assert read(folder, "test", side=5).info.side == 5
 
@@ -95,7 +95,7 @@ def test_test_images_of_another_size(folder):
 def test_images_that_are_not_square(folder):
     path = folder / f"{FILES['train'][0]}.gz"
     path.write_bytes(gzip.compress(idx_bytes(np.zeros((12, 4, 5), np.uint8))))
-    with pytest.raises(UserError, match=r"not square: set load\.side"):
+    with pytest.raises(UserError, match=r"not square: set idx\.side"):
         read(folder)
     assert read(folder, side=4).info.length == 16
 

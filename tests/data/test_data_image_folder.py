@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2aux.data import load
 from t2aux.errors import UserError
 from tests.image_trees import files, write
+from tests.sources import load
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -165,7 +165,7 @@ def test_images_of_another_size_are_named(folder):
 
 def test_images_that_are_not_square_need_a_side(folder):
     (folder / "train" / "ant" / "0.png").write_bytes(image_bytes(pixels_of(0, 0, (4, 6, 3))))
-    with pytest.raises(UserError, match=r"4 x 6 pixels, not square: set load\.side"):
+    with pytest.raises(UserError, match=r"4 x 6 pixels, not square: set image_folder\.side"):
         read(folder)
 
 

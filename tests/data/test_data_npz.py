@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2aux.data import load
 from t2aux.errors import UserError
+from tests.sources import load
 
 INPUTS = np.random.default_rng(0).normal(size=(6, 5, 2))
 LABELS = np.array([0, 1, 2, 0, 1, 2])

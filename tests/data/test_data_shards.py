@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from tensorflow.python.framework import config
 
 from t2aux import data
-from t2aux.data import Split, Table, convert, load, manifest, records
+from t2aux.config import parse
+from t2aux.data import Split, Table, convert, manifest, records
 from t2aux.data.shards import Shards, ShardSplit
 from t2aux.data.summary import summarise
 from t2aux.errors import UserError
 from t2aux.reconstructions import statistics
 from t2aux_ondevice.preprocessing import DatasetInfo
+from tests.sources import load, read
 
 BYTES = DatasetInfo("text", "text", ("a", "b", "c"), tokens="bytes")
 WIDE = "\ufffd" + "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
@@ -139,8 +141,8 @@ def test_deterministic_ops_are_no_hindrance(tmp_path):
 
 def test_so_many_examples_are_those_of_the_source(tmp_path):
     folder = tmp_path / "shards"
-    info, train = data.loading.read("train", side=4)
-    _, test = data.loading.read("test", side=4, info=info)
+    info, train = read("train", side=4)
+    _, test = read("test", side=4, info=info)
     convert.convert(info, {"train": train, "test": test}, folder, shards=3)
     ours, theirs = open_shards(folder, max_examples=50), load("train", side=4, max_examples=50)
     assert_same_batches(ours.batches(20, seed=2), theirs.batches(20, seed=2))
@@ -443,24 +445,10 @@ def test_other_errors_of_tensorflow_pass():
         raise tf.errors.UnknownError(None, None, "something else")
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("side", 3),
-        ("border", 1),
-        ("grey", True),
-        ("permutation_seed", 1),
-        ("max_length", 7),
-        ("tokens", "bytes"),
-        ("splits", ("a", "b")),
-    ],
-)
-def test_what_the_conversion_did_not_do_is_not_to_be_had(tmp_path, option, value):
+def test_what_the_conversion_did_can_not_be_set(tmp_path):
     write(tmp_path / "shards", "colour")
-    with pytest.raises(UserError, match=f"load.{option} is .*convert the data again"):
-        open_shards(tmp_path / "shards", **{option: value})
-
-
-def test_what_it_did_may_be_asked_for_again(tmp_path):
-    write(tmp_path / "shards", "colour")
-    assert open_shards(tmp_path / "shards", side=2).info == INFOS["colour"]
+    with pytest.raises(UserError, match=r"dataset\.splits is set, but shards"):
+        open_shards(tmp_path / "shards", splits=("a", "b"))
+    for name in ("side", "border", "grey", "permutation_seed", "max_length", "tokens"):
+        with pytest.raises(UserError, match=f"shards has no parameter '{name}'"):
+            parse([], [f"shards.{name} = 1"])

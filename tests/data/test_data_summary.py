@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2aux.data import load
 from t2aux.data.summary import draw_sequences, summarise
 from t2aux.errors import UserError
+from tests.sources import load
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from t2aux.data import load, prepare
 from t2aux.errors import UserError
+from tests.sources import load, prepare
 from tests.text_memory import LONG, TEXTS, assert_held_one_at_a_time
 
 
@@ -218,7 +218,7 @@ def test_public_images(name, arguments, steps, channels, classes, tmp_path):
 
 
 def test_stanford_dogs_needs_a_side(tmp_path):
-    with pytest.raises(UserError, match=r"various sizes: set load\.side"):
+    with pytest.raises(UserError, match=r"various sizes: set stanford_dogs\.side"):
         load("train", "stanford_dogs", str(tmp_path))
 
 

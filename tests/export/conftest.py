@@ -14,6 +14,7 @@ from t2aux.export.pipeline import export
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.model.classifier import Classifier
 from t2aux_ondevice import litert
+from tests import sources
 
 KINDS = ("grey", "rgb", "characters", "bytes", "vectors", "direct")
 TEXTS = (
@@ -30,22 +31,26 @@ def write_data(kind, folder):
     """Writes the data of a kind; returns the settings that read it."""
     rng = np.random.default_rng(0)
     if kind == "grey":
-        return ["load.name = 'digits'", "load.side = 5", "load.max_examples = 24"]
+        return ["train.data = @digits()", "digits.side = 5", "dataset.max_examples = 24"]
     if kind == "rgb":
         for split, label, number in np.ndindex(2, 3, 4):
             path = folder / ("train", "test")[split] / f"class {label}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).save(path)
-        return ["load.name = 'image_folder'", "load.side = 5", "load.permutation_seed = 7"]
+        return [
+            "train.data = @image_folder()",
+            "image_folder.side = 5",
+            "image_folder.permutation_seed = 7",
+        ]
     if kind in ("characters", "bytes"):
         for split in ("train", "test"):
             rows = [f'{i % 3},"{text}"\n' for i, text in enumerate(TEXTS)]
             (folder / f"{split}.csv").write_text("".join(rows), encoding="utf-8")
         return [
-            "load.name = 'csv'",
-            f"load.tokens = '{kind}'",
-            "load.max_length = 20",
-            "load.vocabulary_size = 16",
+            "train.data = @csv()",
+            f"csv.tokens = '{kind}'",
+            "csv.max_length = 20",
+            "csv.vocabulary_size = 16",
         ]
     lengths = np.array([1, 9, 4, 12, 7, 12])
     for split in ("train", "test"):
@@ -53,7 +58,7 @@ def write_data(kind, folder):
         if kind == "vectors":
             arrays["lengths"] = lengths
         np.savez(folder / f"{split}.npz", **arrays)
-    return ["load.name = 'npz'"]
+    return ["train.data = @npz()"]
 
 
 def make_run(kind, folder, *more):
@@ -63,13 +68,13 @@ def make_run(kind, folder, *more):
     """
     folder.mkdir(parents=True)
     settings = write_data(kind, folder)
-    settings += [f"load.data_dir = '{folder}'", "Classifier.hidden_size = 8"]
+    settings += [f"dataset.data_dir = '{folder}'", "Classifier.hidden_size = 8"]
     settings += [f"Classifier.projection_size = {None if kind == 'direct' else 6}", *more]
     model_dir = folder / "run"
     model_dir.mkdir()
     (model_dir / "config.gin").write_text("\n".join(settings))
     config.parse([str(model_dir / "config.gin")], [])
-    info = data.load("train").info
+    info = sources.configured("train").info
     (model_dir / "dataset.json").write_text(json.dumps(info.to_json()))
     classifier = Classifier(info, seed=1)
     rng = np.random.default_rng(2)
@@ -96,7 +101,7 @@ def exports(model_dirs):
     @functools.cache
     def exported(kind):
         loaded = load(model_dirs(kind))
-        split = data.load("test", info=loaded.info)
+        split = data.load(loaded.source, "test", loaded.info)
         directory, parity = export(loaded, model_dirs(kind) / "export", segment=3)
         return types.SimpleNamespace(
             run=loaded,

@@ -120,6 +120,6 @@ def test_the_command_is_one(container, tmp_path):
 def test_values_say_what_they_are_for():
     lines = MANIFEST.read_text().splitlines()
     arguments = [n for n, line in enumerate(lines) if line.strip().startswith("- --")]
-    assert len(arguments) == 4
+    assert len(arguments) == 5
     for number in arguments:
         assert lines[number - 1].strip().startswith("# "), lines[number]

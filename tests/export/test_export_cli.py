@@ -88,7 +88,7 @@ def test_mistakes(model_dirs, tmp_path, arguments, message):
 
 
 def test_missing_test_data(model_dirs, tmp_path):
-    settings = ["load.data_dir = '/nowhere'"]
+    settings = ["dataset.data_dir = '/nowhere'"]
     loaded = run.load_run(model_dirs("vectors"), "ckpt-3", settings)
     with pytest.raises(UserError, match="/nowhere"):
         export(loaded, tmp_path / "base")

@@ -18,7 +18,7 @@ SETTINGS = [
     "--gin_file=quickstart_lstm",
     "--gin_file=cores/gru",
     "--gin_param=JOINT_EPOCHS = 10",
-    "--gin_param=load.max_examples = 200",
+    "--gin_param=dataset.max_examples = 200",
     # Matrices that are large enough to be quantised.
     *(f"--gin_param=Classifier.{size}_size = 32" for size in ("hidden", "projection", "head")),
 ]

@@ -111,7 +111,7 @@ def test_nothing_is_exported_where_nothing_is_left(model_dirs, tmp_path):
 
 
 def test_without_data_nothing_is_measured_and_that_is_said(model_dirs, tmp_path):
-    loaded = run.load_run(model_dirs("vectors"), "ckpt-3", ["load.data_dir = '/nowhere'"])
+    loaded = run.load_run(model_dirs("vectors"), "ckpt-3", ["dataset.data_dir = '/nowhere'"])
     with pytest.raises(UserError, match=r"/nowhere.*--parity_examples=0"):
         export(loaded, tmp_path)
     directory, measured = export(loaded, tmp_path, examples=0, variants=["float32", "int8"])

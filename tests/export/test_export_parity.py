@@ -27,7 +27,8 @@ def test_every_artefact_is_measured(exported):
     signatures += more[exported.info.kind]
     assert list(measured.artefacts) == [f"SavedModel {s}" for s in signatures] + FILES
     assert measured.examples == len(exported.sequences)
-    labels = data.load("test", info=load(exported.run.model_dir).info).labels
+    run = load(exported.run.model_dir)
+    labels = data.load(run.source, "test", run.info).labels
     answers = [exported.checkpoint.probabilities(s).argmax() for s in exported.sequences]
     assert measured.checkpoint_accuracy == pytest.approx(np.mean(answers == labels))
     for comparison in measured.artefacts.values():

@@ -28,7 +28,7 @@ from PIL import Image
 import t2aux.training.loop  # noqa: F401  The configurables that gin text may name.
 from t2aux import config, files
 from t2aux.client import protos
-from t2aux.data import convert, load, manifest, records
+from t2aux.data import convert, manifest, records
 from t2aux.data.idx import read_array
 from t2aux.data.table import Table
 from t2aux.errors import UserError
@@ -36,6 +36,7 @@ from t2aux_ondevice import images, litert, reading
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks, small_exports
 from tests.fuzz import mutations, tables
+from tests.sources import load
 
 LONGEST_MESSAGE = 20_000
 
@@ -407,12 +408,16 @@ GIN_LINES = [
     "train.optimizer = @Adam",
     "Adam.learning_rate = @Adam()",
     "joint/Phase.epochs = 3",
-    "load.data_dir = '/'",
-    "load.splits = ('train', 'test')",
+    "dataset.data_dir = '/'",
+    "dataset.splits = ('train', 'test')",
+    "train.data = @digits()",
+    "digits.side = 3",
+    "load.name = 'csv'",
+    "load.side = 3",
     "Phase: # a block\n  epochs = 2\n",
     "train.phases = {'a': [1, 2.5, (3,)], 'b': None}",
 ]
-GIN_WORDS = ["=", "%A", "@load()", "@train", "%gin.REQUIRED", "gin.macro.value", "[[", "{[1]:2}"]
+GIN_WORDS = ["=", "%A", "@dataset()", "@train", "%gin.REQUIRED", "gin.macro.value", "[[", "{[1]:2}"]
 GIN_WORDS += ["-1", "1e999", "'\\x00'", "a/b/c", "()", "lambda:0", "[" * 300, "'''", "\\", "x\t"]
 
 

@@ -76,7 +76,7 @@ def test_short_gives_every_row_of_a_data_set_the_same_updates(dataset, examples,
             epochs = int(bound["JOINT_EPOCHS"])
             if "pretrain" in phases:
                 epochs += int(bound["PRETRAIN_EPOCHS"])
-            used = int(bound.get("load.max_examples", examples))
+            used = int(bound.get("dataset.max_examples", examples))
             assert used <= examples
             seen.add(epochs * math.ceil(used / int(bound["BATCH_SIZE"])))
     assert len(seen) == 1

@@ -9,6 +9,7 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
+from t2aux import data
 from t2aux.errors import UserError
 from t2aux.reproduce import (
     deviations,
@@ -283,7 +284,7 @@ def flags(*settings):
 
 
 def test_the_recipe_is_told_from_the_runs_own_flags(tmp_path):
-    common = ("BATCH_SIZE = 24", "LSTM.forget_bias = 0.25", "load.name = 'idx'")
+    common = ("BATCH_SIZE = 24", "LSTM.forget_bias = 0.25", "train.data = @idx()")
     pretrained = ("PRETRAIN_EPOCHS = 2", "JOINT_EPOCHS = 5", "ANCHORS = 3")
     varied = Row("mnist", "r_lstm", anchors=2, length=7)
     markdown, _ = write(
@@ -316,7 +317,7 @@ def test_the_rates_drop_is_told_with_the_epochs_after_it(tmp_path):
 def test_a_transformers_own_schedule_is_told_beside_the_others(tmp_path):
     drop = ("joint/Phase.decay_factor = 0.25", "joint/Phase.decay_epochs = 3")
     lstm = flags("BATCH_SIZE = 32", "JOINT_EPOCHS = 10", *drop)
-    own = (*drop[:1], "joint/Phase.decay_epochs = 4", "load.max_examples = 30000")
+    own = (*drop[:1], "joint/Phase.decay_epochs = 4", "dataset.max_examples = 30000")
     transformer = flags("BATCH_SIZE = 8", "JOINT_EPOCHS = 5", *own)
     markdown, _ = write(
         tmp_path,
@@ -332,8 +333,8 @@ def test_a_transformers_own_schedule_is_told_beside_the_others(tmp_path):
         "(to 0.25 after 4 in the Transformer's rows) instead of" in markdown
     )
     assert (
-        "a fixed choice of 30,000 training examples (`load.max_examples`) in the Transformer's rows"
-        in markdown
+        "a fixed choice of 30,000 training examples (`dataset.max_examples`) in the Transformer's "
+        "rows" in markdown
     )
     assert (
         "The Transformer's rows on MNIST train on a fixed choice of 30,000 of 60,000 examples."
@@ -521,8 +522,7 @@ def test_the_rows_that_were_trained_twice_differ_by_the_noise():
 
 
 def test_documents_are_cut_where_the_report_says():
-    text = (ROOT / "gin" / "datasets" / "dbpedia.gin").read_text()
-    assert "load.max_length = 1024" in text
+    assert data.DBpedia().max_length == 1024
 
 
 @pytest.mark.parametrize(("anchors", "reach"), deviations.REACH.items())

@@ -16,7 +16,7 @@ from tests.fork_server import Server
 
 SETTINGS = [
     "--gin_file=quickstart_lstm",
-    "--gin_param=load.max_examples = 100",
+    "--gin_param=dataset.max_examples = 100",
     "--gin_param=Classifier.hidden_size = 4",
     "--gin_param=Classifier.projection_size = 2",
     "--gin_param=train.checkpoint_minutes = 0",
@@ -111,7 +111,7 @@ def test_a_signal_before_there_is_anything_to_save(server, tmp_path, number, sta
 
 
 def test_ctrl_c_saves_and_so_does_a_terminal_that_closes(server, tmp_path):
-    small = ["--gin_param=load.side = 2", "--gin_param=SUPERVISED_BPTT = 2"]
+    small = ["--gin_param=digits.side = 2", "--gin_param=SUPERVISED_BPTT = 2"]
     train = ["train", f"--model_dir={tmp_path / 'run'}", *LONG, *small]
     for number, status, name in ((signal.SIGINT, 130, "Ctrl-C"), (signal.SIGHUP, 75, "SIGHUP")):
         process = server.start(tmp_path / "log", *train)

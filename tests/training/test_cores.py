@@ -234,7 +234,7 @@ def test_a_run_of_another_core_is_refused(tmp_path):
             "train",
             f"--model_dir={tmp_path / 'run'}",
             *("--gin_file=quickstart", "--gin_file=models/lstm"),
-            *("--gin_param=load.max_examples = 32", "--gin_param=JOINT_EPOCHS = 1", *more),
+            *("--gin_param=dataset.max_examples = 32", "--gin_param=JOINT_EPOCHS = 1", *more),
             check=False,
         )
 

@@ -42,7 +42,7 @@ SETTINGS = [
     "--gin_param=Classifier.head_size = 8",
     "--gin_param=Reconstruction.head_size = 8",
     "--gin_param=Prediction.head_size = 8",
-    "--gin_param=load.bucket_batches = 2",
+    "--gin_param=dataset.bucket_batches = 2",
     # Unlike RMSprop it would tell a gradient that was summed twice.
     "--gin_param=train.optimizer = @SGD",
     "--gin_param=SGD.momentum = 0.9",
@@ -303,7 +303,7 @@ def test_fifty_steps_of_the_papers_size(tmp_path, model):
     settings = [
         *("--gin_file=base", "--gin_file=datasets/digits", f"--gin_file=models/{model}"),
         # 1,438 real digits of 28 x 28 pixels: 60 steps, the last of each epoch incomplete.
-        *("--gin_param=load.side = 26", "--gin_param=load.border = 1"),
+        *("--gin_param=digits.side = 26", "--gin_param=digits.border = 1"),
         *("--gin_param=PRETRAIN_EPOCHS = 0", "--gin_param=JOINT_EPOCHS = 5"),
         *("--gin_param=train.log_every = 1", "--gin_param=train.evaluate_every = 0"),
         # At 1e-3 rounding grows to 1e-2 within 50 steps, one worker's too: see

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux import config
+from t2aux import config, data
 from t2aux.errors import UserError
 from t2aux.training import checkpoints, divergence, loop
 from t2aux.training.trainer import Step, Trainer
 
 SETTINGS = [
-    "load.max_examples = 40",
+    "dataset.max_examples = 40",
     "JOINT_EPOCHS = 3",
     "PRETRAIN_EPOCHS = 0",
     "BATCH_SIZE = 8",
@@ -110,8 +110,8 @@ def test_the_run_stops_before_the_update(tmp_path, poisoned, poison, told):
     assert "batch 2 of epoch 1 of joint (from 0), training examples" in str(error.value)
     assert "the last good checkpoint is ckpt-6" in str(error.value)
     (event,) = events(tmp_path)
-    gin.parse_config("load.max_examples = 40")
-    split = loop.data.load("train", "digits", side=6, border=1, max_examples=40)
+    gin.parse_config("dataset.max_examples = 40")
+    split = data.load(data.Digits(side=6, border=1), "train", max_examples=40)
     assert event["examples"] == split.order(8, seed=0, epoch=1)[16:24].tolist()
     assert (event["step"], event["epoch"], event["batch"]) == (7, 1, 2)
     assert event["checkpoint"] == "ckpt-6"

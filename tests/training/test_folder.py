@@ -9,28 +9,22 @@ from t2aux import config, files
 from t2aux.errors import UserError
 from t2aux.training import folder, loop, running, stopping
 
-SETTINGS = ["load.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
-SETTINGS += ["Classifier.hidden_size = 4", "load.side = 2", "SUPERVISED_BPTT = 2"]
+SETTINGS = ["dataset.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
+SETTINGS += ["Classifier.hidden_size = 4", "digits.side = 2", "SUPERVISED_BPTT = 2"]
 
 
 def fail(model_dir, *settings, match=""):
+    # The digits' side does nothing to other data.
+    own = [s for s in SETTINGS if "train.data = @csv()" not in settings or "digits" not in s]
     with pytest.raises(UserError, match=match):
-        loop.train(str(model_dir), config.parse(["quickstart_lstm"], [*SETTINGS, *settings]))
+        loop.train(str(model_dir), config.parse(["quickstart_lstm"], [*own, *settings]))
 
 
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        (
-            [
-                "load.name = 'csv'",
-                "load.data_dir = '/nowhere'",
-                "load.side = None",
-                "load.border = 0",
-            ],
-            "/nowhere",
-        ),
-        (["load.max_length = 3"], "max_length"),
+        (["train.data = @csv()", "dataset.data_dir = '/nowhere'"], "/nowhere"),
+        (["dataset.splits = ('a', 'b')"], "splits"),
         (["Classifier.dropconnect = 7.0"], "dropconnect"),
         (["train.auxiliary_losses = [@Reconstruction]", "Reconstruction.length = 900"], "steps"),
     ],

@@ -12,6 +12,7 @@ from t2aux.data import convert
 from t2aux.errors import UserError
 from t2aux.run import load_run
 from t2aux.training import distribution, identity, integrity, loop, running
+from tests import sources
 
 CLASSES = ["ant", "bee", "cat"]
 # Read again, with other comments and in another order, it must mean the same.
@@ -63,7 +64,7 @@ def write_data(folder, classes=CLASSES, edit=lambda arrays: None):
 def train(model_dir, folder, *settings, text=CONFIG, name="config.gin", **options):
     path = pathlib.Path(model_dir).parent / name
     path.write_text(text)
-    parsed = config.parse([str(path)], [f"load.data_dir = {str(folder)!r}", *settings])
+    parsed = config.parse([str(path)], [f"dataset.data_dir = {str(folder)!r}", *settings])
     return loop.train(str(model_dir), parsed, **options)
 
 
@@ -139,7 +140,7 @@ def test_other_examples(run, tmp_path, name, change, told):
 
 
 def test_another_number_of_examples_and_another_test_split(run, done, tmp_path):
-    message = refused(run, done / "data", "load.max_examples = 5")
+    message = refused(run, done / "data", "dataset.max_examples = 5")
     assert "the number of training examples: 12 -> 5" in message
     assert "the number of test examples: 6 -> 5" in message
     other = shutil.copytree(done / "data", tmp_path / "other")
@@ -199,8 +200,7 @@ def test_the_same_data_elsewhere(run, done, tmp_path):
 
 def to_shards(folder, output, **options):
     read = {
-        split: data.loading.read(split, name="npz", data_dir=str(folder))
-        for split in ("train", "test")
+        split: sources.read(split, name="npz", data_dir=str(folder)) for split in ("train", "test")
     }
     info = read["train"][0]
     convert.convert(info, {split: found[1] for split, found in read.items()}, output, **options)
@@ -209,7 +209,7 @@ def to_shards(folder, output, **options):
 
 def test_the_same_data_as_shards_and_back(run, done, tmp_path):
     shards = to_shards(done / "data", tmp_path / "shards")
-    as_shards = "load.name = 'shards'"
+    as_shards = "train.data = @shards()"
     assert train(run, shards, as_shards)
     # The manifest alone tells from now on; and other files of the same data are the same data.
     assert json.loads((run / identity.FILE).read_text())["data"]["train"]["files"]
@@ -255,9 +255,9 @@ def test_a_run_of_a_version_without_the_record(run, done, tmp_path):
     (run / identity.FILE).unlink()
     other = write_data(tmp_path / "other", ["bee", "ant", "cat"])
     assert "classes: 'ant', 'bee', 'cat' -> 'bee'" in refused(run, other)
-    message = refused(run, done / "data", "load.max_examples = 5", "LEARNING_RATE = 0.5")
+    message = refused(run, done / "data", "dataset.max_examples = 5", "LEARNING_RATE = 0.5")
     assert "the number of training examples: 12 -> 5" in message
-    assert "load.max_examples: None -> 5" in message
+    assert "dataset.max_examples: None -> 5" in message
     assert "(LEARNING_RATE): 0.002 -> 0.5" in message
     assert train(run, done / "data", text=SAME, name="same.gin")
     # Now it has one.
@@ -289,7 +289,7 @@ def test_the_folder_of_the_data_is_stored_absolute(done, tmp_path, monkeypatch, 
     path.write_text(CONFIG)
     settings = ["JOINT_EPOCHS = 1"]
     if how == "setting":
-        settings += ["FOLDER = 'here'", "load.data_dir = %FOLDER"]
+        settings += ["FOLDER = 'here'", "dataset.data_dir = %FOLDER"]
     else:
         monkeypatch.setenv("T2AUX_DATA_DIR", "here")
     assert loop.train("run", config.parse([str(path)], settings))
@@ -297,7 +297,7 @@ def test_the_folder_of_the_data_is_stored_absolute(done, tmp_path, monkeypatch, 
     monkeypatch.chdir("/")
     text = config.parse([str(tmp_path / "run" / "config.gin")], [])
     assert f"'{tmp_path / 'here'}'" in text
-    assert len(data.load("test")) == 6
+    assert len(sources.configured("test")) == 6
     # As does the run itself, from anywhere.
     assert loop.train(str(tmp_path / "run"), config.parse([str(tmp_path / "run/config.gin")], []))
 
@@ -324,9 +324,9 @@ def test_all_workers_refuse_what_the_chief_refuses():
 
 def test_evaluate_knows_the_run_s_own_data_wherever_it_lies(done, run, tmp_path):
     def of(folder):
-        params = [f"load.data_dir = {str(folder)!r}"]
+        params = [f"dataset.data_dir = {str(folder)!r}"]
         loaded = load_run(run, gin_params=params)
-        return other_data.of(loaded, params, "test", data.load("test", info=loaded.info))
+        return other_data.of(loaded, params, "test", data.load(loaded.source, "test", loaded.info))
 
     moved = shutil.copytree(done / "data", tmp_path / "moved")
     assert of(moved) is None
@@ -352,6 +352,6 @@ def test_data_that_changed_where_it_lies_is_other_data(tmp_path):
     loaded = load_run(tmp_path / "run")
     write_data(folder, edit=lambda arrays: arrays.update(labels=arrays["labels"][::-1]))
     name = "train"
-    found = other_data.of(loaded, [], name, data.load(name, info=loaded.info))
+    found = other_data.of(loaded, [], name, data.load(loaded.source, name, loaded.info))
     assert "changed" in found.title
-    assert other_data.of(loaded, [], "test", data.load("test", info=loaded.info)) is None
+    assert other_data.of(loaded, [], "test", data.load(loaded.source, "test", loaded.info)) is None

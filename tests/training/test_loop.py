@@ -24,7 +24,7 @@ SETTINGS = [
     "--gin_param=train.auxiliary_losses = [@Reconstruction, @Prediction]",
     "--gin_param=PRETRAIN_EPOCHS = 2",
     "--gin_param=JOINT_EPOCHS = 3",
-    "--gin_param=load.max_examples = 200",
+    "--gin_param=dataset.max_examples = 200",
     "--gin_param=Classifier.hidden_size = 8",
     "--gin_param=Classifier.projection_size = 4",
     "--gin_param=train.log_every = 2",
@@ -142,7 +142,7 @@ def test_a_slow_run_says_where_it_is_between_lines_of_metrics(tmp_path, monkeypa
     lines = []
     monkeypatch.setattr(running, "_QUIET", 0.0)
     monkeypatch.setattr(running.logging, "info", lambda text, *more: lines.append(text % more))
-    settings = ["load.max_examples = 20", "BATCH_SIZE = 5", "JOINT_EPOCHS = 1"]
+    settings = ["dataset.max_examples = 20", "BATCH_SIZE = 5", "JOINT_EPOCHS = 1"]
     settings += ["Classifier.hidden_size = 4", "train.log_every = 3", "train.steps_per_call = 1"]
     assert loop.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
     log = "\n".join(lines)

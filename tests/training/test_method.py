@@ -16,7 +16,7 @@ from t2aux.training.trainer import Trainer
 from tests.training.test_trainer import SEED, make, step
 
 SMALL = [
-    "load.max_examples = 80",
+    "dataset.max_examples = 80",
     "Classifier.hidden_size = 8",
     "Classifier.projection_size = 4",
     "Classifier.head_size = 8",
@@ -257,15 +257,16 @@ def test_pretraining_on_texts_learns_them(tmp_path, model):
     documents.write(tmp_path)
     settings = [
         *SMALL[1:],
-        f"load.data_dir = '{tmp_path}'",
-        "load.max_length = 40",
+        f"dataset.data_dir = '{tmp_path}'",
+        "dbpedia.max_length = 40",
         "PRETRAIN_EPOCHS = 8",
         "Classifier.hidden_size = 32",
         "LEARNING_RATE = 0.01",
     ]
     text = config.parse(["paper/dbpedia", f"models/{model}"], settings)
     assert loop.train(str(tmp_path / "run"), text)
-    split = data.load("train", info=load_run(tmp_path / "run").info)
+    run = load_run(tmp_path / "run")
+    split = data.load(run.source, "train", run.info)
     shares = np.bincount(split.values) / len(split.values)
     shares = shares[shares > 0]
     unigram = -(shares * np.log(shares)).sum()

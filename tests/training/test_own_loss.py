@@ -196,7 +196,7 @@ def test_the_examples_program_trains_and_evaluates(tmp_path):
     run(
         *("train", "--gin_file=quickstart"),
         "--gin_param=train.auxiliary_losses = [@MeanToken]",
-        "--gin_param=load.max_examples = 32",
+        "--gin_param=dataset.max_examples = 32",
         *("--gin_param=PRETRAIN_EPOCHS = 1", "--gin_param=JOINT_EPOCHS = 1"),
     )
     assert '"mean_token_loss"' in (tmp_path / "run" / "metrics.jsonl").read_text()

@@ -253,7 +253,7 @@ def test_workers_that_were_started_differently_are_told(monkeypatch):
             return np.array([self.chief.pop(0) if self.chief else own, own])
 
     split = numbered_split([2, 3], 1)
-    text = "train.seed = 0\nload.data_dir = '/mnt/%s'\n"
+    text = "train.seed = 0\ndataset.data_dir = '/mnt/%s'\n"
     seen = []
     chief = Second()
     monkeypatch.setattr(

@@ -79,7 +79,7 @@ def test_a_run_saves_after_the_step_at_hand(tmp_path, monkeypatch, flagged):
                 return super().step(batch, seed=tf.identity(seed), **more)
 
     monkeypatch.setattr(loop, "Trainer", Terminated)
-    settings = ["load.max_examples = 20", "BATCH_SIZE = 2", "JOINT_EPOCHS = 1"]
+    settings = ["dataset.max_examples = 20", "BATCH_SIZE = 2", "JOINT_EPOCHS = 1"]
     settings += ["Classifier.hidden_size = 4", "train.steps_per_call = 10"]
     assert not loop.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
     names = {path.name for path in (tmp_path / "checkpoints").glob("*.index")}
@@ -95,8 +95,8 @@ def test_a_run_that_is_stopped_in_its_last_evaluation_is_not_done(tmp_path, monk
         # Handled before the first batch, which is looked at.
         return evaluate(predict, split, batch_size, look, *more)
 
-    settings = ["load.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
-    settings += ["load.side = 2", "SUPERVISED_BPTT = 2", "Classifier.hidden_size = 4"]
+    settings = ["dataset.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
+    settings += ["digits.side = 2", "SUPERVISED_BPTT = 2", "Classifier.hidden_size = 4"]
     text = config.parse(["quickstart_lstm"], settings)
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "evaluate", terminated)

@@ -81,7 +81,7 @@ def folder(tmp_path_factory):
 
 
 def train(model_dir, folder, *more, **options):
-    text = config.parse(FILES, [*SETTINGS, f"load.data_dir = {str(folder)!r}", *more])
+    text = config.parse(FILES, [*SETTINGS, f"dataset.data_dir = {str(folder)!r}", *more])
     try:
         return loop.train(str(model_dir), text, **options)
     finally:
@@ -229,7 +229,7 @@ def test_shards_stay_in_their_files(folder, quiet, tmp_path, monkeypatch):
     read_at_once = []
     monkeypatch.setattr(data.shards.Shards, "table", lambda self: read_at_once.append(self))
     # The same data in another form: the same run, down to the best checkpoint.
-    assert train(tmp_path / "run", tmp_path / "shards", "load.name = 'shards'")
+    assert train(tmp_path / "run", tmp_path / "shards", "train.data = @shards()")
     assert not read_at_once
     assert_same_run(tmp_path / "run", quiet)
 
@@ -587,7 +587,7 @@ def test_a_split_of_its_own(folder, tmp_path):
         train(tmp_path / "run", own, setting)
     assert not (tmp_path / "run").exists()
     write_data(own, [("held", 8)], seed=3)
-    assert train(tmp_path / "run", own, setting, "load.max_examples = 16")
+    assert train(tmp_path / "run", own, setting, "dataset.max_examples = 16")
     assert files.read_json(tmp_path / "run" / best.FILE)["examples"] == 8
     assert [line["step"] for line in metrics(tmp_path / "run", "validation")] == [2, 4, 6, 8]
     run = load_run(tmp_path / "run")
@@ -595,11 +595,11 @@ def test_a_split_of_its_own(folder, tmp_path):
     # It is compared like the others.
     write_data(own, [("held", 8)], seed=4)
     with pytest.raises(UserError, match="the values of the validation examples"):
-        train(tmp_path / "run", own, setting, "load.max_examples = 16")
+        train(tmp_path / "run", own, setting, "dataset.max_examples = 16")
 
 
 def test_max_examples_comes_before_the_fraction(folder, tmp_path):
-    assert train(tmp_path, folder, "load.max_examples = 20", "JOINT_EPOCHS = 1")
+    assert train(tmp_path, folder, "dataset.max_examples = 20", "JOINT_EPOCHS = 1")
     assert files.read_json(tmp_path / best.FILE)["examples"] == 4
     assert metrics(tmp_path)[-1]["step"] == 2
 

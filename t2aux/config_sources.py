@@ -1,0 +1,67 @@
+"""One data source counts, the one that train.data names: settings of others do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+from gin import config as gin_config
+
+from t2aux.config_scopes import PARAM
+from t2aux.errors import UserError
+
+Setting = tuple[str, str, str]
+
+
+def value_bound() -> Any:
+    """What train.data is set to; None if it is not set."""
+    if gin_config._REGISTRY.get_match("train") is None:  # A command that trains nothing.
+        return None
+    return gin.get_bindings("train", resolve_references=False).get("data")
+
+
+def bound() -> gin_config.ConfigurableReference | None:
+    """The reference to the data source that train.data is set to; None if it is not set to one."""
+    value = value_bound()
+    is_one = isinstance(value, gin_config.ConfigurableReference) and value.evaluate
+    return value if is_one and not value.configurable.selector.startswith("gin.") else None
+
+
+def keep_the_one(places: Mapping[Setting, str]) -> None:
+    """Removes the settings of data sources that an earlier file named, and another one replaced.
+
+    Args:
+        places: Where settings stand, by scope, configurable's full name, and parameter.
+
+    Raises:
+        UserError: One of them is a --gin_param, which would do nothing; or what train.data names
+            is no data source.
+    """
+    used = bound()
+    if used is None:
+        return
+    wrapped, selector = used.configurable.wrapped, used.configurable.selector
+    # A function of a user's own may make a source.
+    if not _is_source(selector) and (isinstance(wrapped, type) or selector.startswith("t2aux.")):
+        raise UserError(f"train.data is {used!r}, which is no data source: set one, as @mnist().")
+    for (scope, selector), bindings in list(gin_config._CONFIG.items()):
+        if selector == used.configurable.selector or not _is_source(selector):
+            continue
+        for parameter in bindings:
+            place = places.get((scope, selector, parameter), "")
+            if place.startswith(PARAM):
+                name = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
+                raise UserError(
+                    f"{name} is set ({place}), but the data is {used!r}, which it does nothing to: "
+                    f"leave it out, or set train.data = @{name.partition('.')[0]}()."
+                )
+        del gin_config._CONFIG[scope, selector]
+
+
+def _is_source(selector: str) -> bool:
+    # Here, since it imports more than a configuration needs.
+    from t2aux.data.source import Source
+
+    wrapped = gin_config._REGISTRY[selector].wrapped
+    return isinstance(wrapped, type) and issubclass(wrapped, Source)

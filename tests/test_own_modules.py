@@ -1,0 +1,194 @@
+"""A source, a core and a loss of a user's own: a module and a gin line, in every command."""
+
+import json
+import re
+
+import gin
+import numpy as np
+import pytest
+from gin import config as gin_config
+
+from t2aux import config, data
+from t2aux.errors import UserError
+from t2aux.model.classifier import Classifier
+from t2aux.training import loop  # noqa: F401  Its configurables.
+from tests import networks
+from tests.cli_helpers import ROOT
+from tests.fork_server import Server
+
+WAVES = '''
+"""Sine and square waves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gin
+import numpy as np
+
+from t2aux import data
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Waves(data.Source):
+    """Sine and square waves."""
+
+    steps: int = 16
+    in_folder = False
+
+    def read(self, split, options):
+        random = np.random.default_rng(split == "train")
+        labels = np.arange(24) % 2
+        phases = random.random((24, 1)) + np.linspace(0, 2, self.steps)
+        waves = np.sin(2 * np.pi * phases)
+        waves = np.where(labels[:, None] == 1, np.sign(waves), waves)
+        rows = waves[:, :, None].astype(np.float32)
+        info = data.DatasetInfo(
+            "waves", "vectors", ("sine", "square"), channels=1, length=self.steps
+        )
+        return info, data.Table.of_rows(rows, labels)
+'''
+GIN = """
+import my_package.waves
+
+include 'base.gin'
+include 'models/lstm.gin'
+
+train.data = @Waves()
+Waves.steps = 12
+JOINT_EPOCHS = 1
+BATCH_SIZE = 8
+Classifier.hidden_size = 4
+Classifier.projection_size = None
+Classifier.head_size = 4
+"""
+NETWORKS = """
+import gin
+
+from t2aux.model.lstm import LSTM
+from t2aux.losses.reconstruction import Reconstruction
+
+
+@gin.configurable
+class OwnCore(LSTM):
+    pass
+
+
+@gin.configurable
+class OwnLoss(Reconstruction):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "lib" / "my_package").mkdir(parents=True)
+    (folder / "lib" / "my_package" / "waves.py").write_text(WAVES)
+    (folder / "mine.gin").write_text(GIN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command(place):
+    with Server(PYTHONPATH=f"{ROOT}:{place / 'lib'}") as server:
+
+        def run(*arguments):
+            done = server.run(place / "log", *arguments)
+            text = (place / "log").read_text()
+            assert done.returncode == 0, text
+            return text
+
+        yield run
+
+
+def test_a_source_of_ones_own_in_every_command(place, command):
+    run, mine = f"--model_dir={place / 'run'}", f"--gin_file={place / 'mine.gin'}"
+    command("train", run, mine)
+    stored = (place / "run" / "config.gin").read_text()
+    assert stored.startswith("import my_package.waves\n")
+    # Resumed as it was configured, from its own configuration.
+    command("train", run, "--gin_param=JOINT_EPOCHS = 2", "--allow_changes")
+    assert re.search(r"longest +12 +12\n", command("data", mine))
+    other = command("data", "Waves", mine, "--gin_param=Waves.steps = 3")
+    assert re.search(r"longest +3 +3\n", other)
+    command("evaluate", run)
+    found = json.loads((place / "run/evaluation/test/evaluation.json").read_text())
+    assert (found["dataset"], found["examples"]) == ("waves", 24)
+    command("evaluate", run, "--gin_param=dataset.max_examples = 6")
+    assert (place / "run/evaluation/test-max_examples_6").is_dir()
+    exported = place / "exports"
+    command("export", run, f"--export_dir={exported}", "--formats=tflite", "--parity_examples=6")
+    np.savez(place / "some.npz", inputs=np.zeros([2, 12, 1], np.float32))
+    for model in (place / "run", exported):
+        assert "square" in command("classify", f"--model={model}", place / "some.npz")
+
+
+def test_a_core_and_a_loss_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own.gin").write_text(
+        "import own_networks\nClassifier.core = @OwnCore\ntrain.auxiliary_losses = [@OwnLoss]\n"
+        "OwnLoss.length = 4\nOwnLoss.layers = 1\nOwnCore.forget_bias = 0.5\n"
+    )
+    text = config.parse(["quickstart", str(tmp_path / "own.gin")], [])
+    assert text.startswith("import own_networks\n")
+    (tmp_path / "config.gin").write_text(text)
+    assert config.parse([str(tmp_path / "config.gin")], []) == text
+    classifier = Classifier(networks.vectors_info(length=12), seed=0)
+    assert type(classifier.core).__name__ == "OwnCore"
+    (make,) = gin.get_bindings("train")["auxiliary_losses"]
+    assert make(classifier).length == 4
+
+
+def test_a_label_that_is_no_class_is_one_sentence():
+    class Wrong(data.Source):
+        def read(self, split, options):
+            info = data.DatasetInfo("wrong", "vectors", ("a", "b"), channels=1, length=2)
+            return info, data.Table.of_rows(np.zeros([3, 2, 1], np.float32), np.array([0, 1, 2]))
+
+    with pytest.raises(UserError, match="Wrong gives the label 2, but has 2 classes"):
+        data.load(Wrong(), "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "message"),
+    [
+        ("x = 1 / 0", "import own_broken_0", "own_broken_0, which fails .ZeroDivisionError"),
+        ("import nothing_of_this", "import own_broken_1", "fails .ModuleNotFoundError: .*nothing"),
+        ("", "import own_broken_2.more", "finds no module own_broken_2.more"),
+        ("", "import os", "imports os, which defines nothing"),
+        ("", "from os import system", "imports os.system, which defines nothing"),
+        ("", "import t2aux.__main__", "defines nothing"),
+        ("", "from __gin__ import dynamic_registration", "defines nothing"),
+    ],
+)
+def test_an_import_that_fails_is_one_sentence(tmp_path, monkeypatch, content, line, message):
+    name = line.split()[1].partition(".")[0]
+    if name.startswith("own_"):
+        (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own.gin").write_text(f"\n{line}\n")
+    with pytest.raises(UserError, match=message) as caught:
+        config.parse([str(tmp_path / "own.gin")], [])
+    assert "own.gin, line 2" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_of_ours_is_not_to_be_taken(tmp_path, monkeypatch):
+    (tmp_path / "own_csv.py").write_text(
+        "import gin\nfrom t2aux import data\n@gin.configurable('csv')\nclass Mine(data.Npz): pass\n"
+    )
+    (tmp_path / "own.gin").write_text("import own_csv\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(gin_config, "_REGISTRY", gin_config._REGISTRY.copy())
+    with pytest.raises(UserError, match=r"two configurables csv, own_csv\.csv and"):
+        config.parse([str(tmp_path / "own.gin")], [])
+
+
+def test_a_file_beside_a_gin_file_is_not_imported(tmp_path):
+    (tmp_path / "own_beside.py").write_text("")
+    (tmp_path / "config.gin").write_text("import own_beside\n")
+    with pytest.raises(UserError, match="finds no module own_beside"):
+        config.parse([str(tmp_path / "config.gin")], [])
