@@ -1,5 +1,6 @@
 """A source, a core and a loss of a user's own: a module and a gin line, in every command."""
 
+import copy
 import json
 import re
 
@@ -182,7 +183,8 @@ def test_a_name_of_ours_is_not_to_be_taken(tmp_path, monkeypatch):
     )
     (tmp_path / "own.gin").write_text("import own_csv\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(gin_config, "_REGISTRY", gin_config._REGISTRY.copy())
+    # Its own copy() would share the tree of names.
+    monkeypatch.setattr(gin_config, "_REGISTRY", copy.deepcopy(gin_config._REGISTRY))
     with pytest.raises(UserError, match=r"two configurables csv, own_csv\.csv and"):
         config.parse([str(tmp_path / "own.gin")], [])
 

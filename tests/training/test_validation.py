@@ -223,7 +223,7 @@ def bounds(lengths):
 
 
 def test_shards_stay_in_their_files(folder, quiet, tmp_path, monkeypatch):
-    read = {s: data.loading.read(s, name="npz", data_dir=str(folder)) for s in ("train", "test")}
+    read = {s: data.loading.read(data.Npz(), s, data_dir=str(folder)) for s in ("train", "test")}
     examples = {split: found[1] for split, found in read.items()}
     convert.convert(read["train"][0], examples, tmp_path / "shards", shards=3)
     read_at_once = []
@@ -252,7 +252,7 @@ def test_a_run_with_a_validation_set(quiet, folder):
     # What is evaluated now is what was told of it.
     run = load_run(quiet)
     assert (run.choice, run.step) == ("best", top["step"])
-    name, whole = validation.load_whole("validation", run.info)
+    name, whole = validation.load_whole("validation", run.source, run.info)
     assert name == "train"
     split = validation.part_of("validation", whole, is_own=True)
     found = evaluation.evaluate(lambda b: run.classifier(b.inputs, b.lengths), split, 8)
@@ -552,7 +552,7 @@ def test_a_run_without_a_validation_set(folder, tmp_path):
     with pytest.raises(UserError, match="has no best checkpoint"):
         load_run(tmp_path, "best")
     with pytest.raises(UserError, match="has no validation set"):
-        validation.load_whole("validation", run.info)
+        validation.load_whole("validation", run.source, run.info)
     # How often it is evaluated is free there, and a validation set is another run.
     assert train(tmp_path, folder, "train.validation = None", "train.evaluate_every = 2")
     with pytest.raises(UserError, match=r"train\.validation: None -> 0.2"):
@@ -591,7 +591,7 @@ def test_a_split_of_its_own(folder, tmp_path):
     assert files.read_json(tmp_path / "run" / best.FILE)["examples"] == 8
     assert [line["step"] for line in metrics(tmp_path / "run", "validation")] == [2, 4, 6, 8]
     run = load_run(tmp_path / "run")
-    assert validation.load_whole("validation", run.info)[0] == "validation"
+    assert validation.load_whole("validation", run.source, run.info)[0] == "validation"
     # It is compared like the others.
     write_data(own, [("held", 8)], seed=4)
     with pytest.raises(UserError, match="the values of the validation examples"):
@@ -637,16 +637,17 @@ def test_files_of_the_split_s_name(tmp_path):
             place = tmp_path / split / f"class {i % 2}"
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((4, 4, 3), 9 * i, np.uint8)).save(place / f"{i}.png")
-    for name in ("csv", "image_folder"):
-        info = data.load("train", name, str(tmp_path)).info
-        split = data.load("held-out", name, str(tmp_path), info=info)
+    for source in (data.Csv(), data.ImageFolder()):
+        info = data.load(source, "train", data_dir=str(tmp_path)).info
+        split = data.load(source, "held-out", info, data_dir=str(tmp_path))
         assert (len(split), split.info) == (2, info)
 
 
 def test_sources_without_such_a_split():
-    for name in ("digits", "idx", "shards"):
+    for source in (data.Digits(), data.Idx(), data.ShardFolder()):
+        name = source.gin_name
         with pytest.raises(UserError, match=rf"'validation': {name} has train and test only"):
-            data.load("validation", name)
+            data.load(source, "validation")
 
 
 def test_evaluate_says_which_checkpoint(quiet, tmp_path):
