@@ -216,8 +216,8 @@ def assert_says_start_again(workers, index, *parts):
 def test_workers_stop_together_and_go_on(pair, texts, tmp_path):
     with Workers(tmp_path / "job", texts) as workers:
         stopped = workers.stopped_by_sigterm_to(1)
-    for index in (0, 1):
-        assert f"Stopped by SIGTERM; the run is saved at step {stopped}." in workers.log(index)
+    for index, by in ((0, "another worker"), (1, "SIGTERM")):
+        assert f"Stopped by {by}; the run is saved at step {stopped}." in workers.log(index)
 
     with Workers(tmp_path / "job", texts) as workers:
         at = workers.wait_for_step(stopped + 2)
