@@ -190,14 +190,14 @@ def test_the_card_s_program_runs(exported):
 
 
 class Special(Traces):
-    """With an operation that TensorFlow Lite has not."""
+    """Uses an operation that TensorFlow Lite lacks."""
 
     def step(self, x, state):
         h = tf.math.igamma(2.0, state.h**2)
         return h, state._replace(segment=h)
 
 
-def test_an_operation_that_tensorflow_lite_has_not_is_named():
+def test_an_operation_that_tensorflow_lite_lacks_is_named():
     classifier = networks.classifier(networks.vectors_info(), core=Special)
     with pytest.raises(UserError, match=r"float32 .* operation Igamma, .*--formats=saved_model"):
         tflite.convert(classifier, litert.WHOLE_FORM)
