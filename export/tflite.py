@@ -42,10 +42,13 @@ from t2aux_ondevice.sequences import segments
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
-# Why other cores have no file that keeps its state, and none in integers alone: LiteRT's resource
-# variables outlast `reset_all_variables()`, and calibrating a loop ends the converter's process.
-NO_STATEFUL_FORM = "LiteRT resets a state that a file keeps in its fused LSTM only"
-_NO_INTEGERS = "TensorFlow's converter makes integers of LiteRT's fused LSTM, but of no loop"
+# Why other cores have no file that keeps its state, and none in integers alone.
+# `reset_all_variables()` does not reset resource variables, which such a file would keep it in.
+NO_STATEFUL_FORM = "LiteRT can reset a state that a file keeps only in its fused LSTM"
+# Calibrating a loop crashes the converter.
+_NO_INTEGERS = (
+    "TensorFlow's converter can make LiteRT's fused LSTM compute in integers alone, but not a loop"
+)
 # The scope of the head's operations, by which its tensors are told from the recurrence's.
 _HEAD = "head"
 

@@ -16,6 +16,7 @@ and slow on others. Only an LSTM has the stateful form, and with it `int8`; see 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -148,6 +149,13 @@ def quantise_head(content: bytes, head: str) -> bytes:
 
 def failed(tool: str, variant: str, error: Exception) -> UserError:
     """The message where a tool can't make a variant."""
+    lacking = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor", str(error))))
+    if lacking:
+        return UserError(
+            f"The variant {variant} can't be made: TensorFlow Lite has no operation "
+            f"{', '.join(lacking)}, which the core's step uses; use another there, or export "
+            "without TensorFlow Lite files (--formats=saved_model)."
+        )
     reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
     return UserError(
         f"{tool} can't make the variant {variant} ({reason}): use the versions that t2aux's "

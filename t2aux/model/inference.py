@@ -84,7 +84,7 @@ class Inference(tf.Module):
 
 
 class AnyCoreInference(Inference):
-    """One that knows of a core no more than any has."""
+    """Runs a core by its `step`, which every core has."""
 
     def __init__(self, core: Core, input_layer: InputLayer) -> None:
         """Keeps both, whose variables become the export's."""
@@ -102,7 +102,7 @@ class AnyCoreInference(Inference):
 
 
 class FoldedInference(Inference):
-    """One whose input layer is folded into the core's kernel [D, G].
+    """An input layer folded into the core's kernel [D, G]; a subclass adds the recurrence.
 
     Attributes:
         kernel: [C, G], or None for ids.

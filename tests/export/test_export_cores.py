@@ -115,8 +115,8 @@ def test_only_an_lstm_has_files_that_keep_their_state():
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The export of a run whose configuration names a core of a user's."""
-    folder = tmp_path_factory.mktemp("cores") / "bytes"
-    loaded = load(make_run("bytes", folder, "Classifier.core = @Traces"))
+    folder = tmp_path_factory.mktemp("cores") / "vectors"
+    loaded = load(make_run("vectors", folder, "Classifier.core = @Traces"))
     split = data.load("test", info=loaded.info)
     directory, parity = export(loaded, folder / "export", segment=3, serving_batch_sizes=(1, 3))
     return types.SimpleNamespace(
@@ -187,6 +187,20 @@ def test_the_card_s_program_runs(exported):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.rsplit(maxsplit=1)[0] in exported.info.classes
+
+
+class Special(Traces):
+    """Uses an operation that TensorFlow Lite lacks."""
+
+    def step(self, x, state):
+        h = tf.math.igamma(2.0, state.h**2)
+        return h, state._replace(segment=h)
+
+
+def test_an_operation_that_tensorflow_lite_lacks_is_named():
+    classifier = networks.classifier(networks.vectors_info(), core=Special)
+    with pytest.raises(UserError, match=r"float32 .* operation Igamma, .*--formats=saved_model"):
+        tflite.convert(classifier, litert.WHOLE_FORM)
 
 
 class Begun(GRU):

@@ -123,6 +123,9 @@ def test_a_server_tells_its_clients_what_they_need(exported):
         {"format_version": 2},
         {"preprocessing": {}},
         {"classes": ["a"]},
+        {"state": ["h", "c"]},
+        {"state": {"h": 8}},
+        {"state": {"h": [8, 0]}},
     ],
 )
 def test_a_description_of_something_else_is_told(exports, change):
