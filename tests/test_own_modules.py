@@ -210,6 +210,11 @@ def test_a_source_may_read_another(tmp_path, monkeypatch):
     config.parse(["quickstart_lstm", str(tmp_path / "own.gin")], ["digits.border = 0"])
     split = data.load(data.configured(), "test")
     assert (len(split), split.info.side, split.info.border) == (180, 4, 0)
+    config.parse([str(tmp_path / "own.gin")], [])
+    with gin.unlock_config():
+        del gin_config._CONFIG["", "own_half.Half"]
+    with pytest.raises(UserError, match=r"Half\.whole must be set"), config.user_errors():
+        data.configured()
     # As a function makes it.
     config.parse(["quickstart_lstm", str(tmp_path / "own.gin")], ["train.data = @small_digits()"])
     assert data.configured() == data.Digits(side=4, border=1)
