@@ -36,6 +36,15 @@ _MOST_BYTES = 1 << 20
 # other twice would be more than any memory.
 _MOST_NESTED = 50
 _MOST_VALUES = 10_000
+# gin's words for a parameter that must be set.
+_REQUIRED = re.compile(
+    r"Required bindings for `(?P<configurable>\S+)` not provided in config: \['(?P<parameter>\w+)'"
+)
+_NOT_GIVEN = re.compile(
+    r"No values supplied by Gin or caller for arguments: \['(?P<parameter>\w+)'.*?"
+    r"In call to configurable '(?P<configurable>\w+)'",
+    re.DOTALL,
+)
 # What base.gin leaves open, and which folder's files set it.
 _SET_BY_FILES = {
     "train.data": ("data set", "datasets"),
@@ -106,13 +115,11 @@ def user_errors() -> Iterator[None]:
     """Turns gin's complaint about a required parameter, made at the call, into a UserError."""
     try:
         yield
-    except RuntimeError as error:
-        match = re.search(
-            r"Required bindings for `(\S+)` not provided in config: \['(\w+)'", str(error)
-        )
+    except (RuntimeError, TypeError) as error:
+        match = _REQUIRED.search(str(error)) or _NOT_GIVEN.search(str(error))
         if not match:
             raise
-        name = f"{match[1]}.{match[2]}"
+        name = f"{match['configurable']}.{match['parameter']}"
         raise UserError(f"{name} must be set: --gin_param='{name} = ...'.") from error
 
 

@@ -42,9 +42,12 @@ def keep_the_one(places: Mapping[Setting, str]) -> None:
     if used is None:
         return
     wrapped, selector = used.configurable.wrapped, used.configurable.selector
+    is_ours = selector.startswith("t2aux.")
     # A function of a user's own may make a source.
-    if not _is_source(selector) and (isinstance(wrapped, type) or selector.startswith("t2aux.")):
+    if not _is_source(selector) and (isinstance(wrapped, type) or is_ours):
         raise UserError(f"train.data is {used!r}, which is no data source: set one, as @mnist().")
+    if not is_ours:
+        return  # It may read another source, with what is set for that.
     for (scope, selector), bindings in list(gin_config._CONFIG.items()):
         if selector == used.configurable.selector or not _is_source(selector):
             continue

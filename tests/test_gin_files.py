@@ -59,7 +59,7 @@ WHOLE = {
     "training/multi_worker": (["quickstart", "training/multi_worker"], []),
     "training/validation": (
         ["quickstart", "training/validation"],
-        ["load.max_examples = 20", "BATCH_SIZE = 18"],
+        ["dataset.max_examples = 20", "BATCH_SIZE = 18"],
     ),
 }
 DATASETS = {

@@ -64,6 +64,30 @@ Classifier.hidden_size = 4
 Classifier.projection_size = None
 Classifier.head_size = 4
 """
+HALF = """
+import dataclasses
+
+import gin
+import numpy as np
+
+from t2aux import data
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Half(data.Source):
+    whole: data.Source
+
+    def read(self, split, options):
+        options = dataclasses.replace(options, source="digits", side=self.whole.side, resize=True)
+        info, table = self.whole.read(split, options)
+        return info, table.take(np.arange(0, len(table.labels), 2))
+
+
+@gin.configurable
+def small_digits():
+    return data.Digits()
+"""
 NETWORKS = """
 import gin
 
@@ -175,6 +199,25 @@ def test_an_import_that_fails_is_one_sentence(tmp_path, monkeypatch, content, li
         config.parse([str(tmp_path / "own.gin")], [])
     assert "own.gin, line 2" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_source_may_read_another(tmp_path, monkeypatch):
+    (tmp_path / "own_half.py").write_text(HALF)
+    (tmp_path / "own.gin").write_text(
+        "import own_half\ntrain.data = @Half()\nHalf.whole = @digits()\ndigits.side = 4\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config.parse(["quickstart_lstm", str(tmp_path / "own.gin")], ["digits.border = 0"])
+    split = data.load(data.configured(), "test")
+    assert (len(split), split.info.side, split.info.border) == (180, 4, 0)
+    config.parse([str(tmp_path / "own.gin")], [])
+    with gin.unlock_config():
+        del gin_config._CONFIG["", "own_half.Half"]
+    with pytest.raises(UserError, match=r"Half\.whole must be set"), config.user_errors():
+        data.configured()
+    # As a function makes it.
+    config.parse(["quickstart_lstm", str(tmp_path / "own.gin")], ["train.data = @small_digits()"])
+    assert data.configured() == data.Digits(side=4, border=1)
 
 
 def test_a_name_of_ours_is_not_to_be_taken(tmp_path, monkeypatch):

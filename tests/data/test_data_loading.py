@@ -178,6 +178,8 @@ def test_the_catalogue_names_every_source():
 
 def test_every_source_is_made_by_its_name():
     for name, source in sources().items():
+        if not source.__module__.startswith("t2aux."):
+            continue  # Another test's.
         made = source(name="x") if name == "tfds" else source()
         titles = {"tfds": "x", "dbpedia": "csv"}
         assert (made.gin_name, made.title) == (name, titles.get(name, name))
