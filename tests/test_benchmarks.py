@@ -56,6 +56,7 @@ def test_a_single_sequence_goes_through_every_form_and_the_server():
     check(1, names)
 
 
+@pytest.mark.long
 def test_a_batch_goes_through_the_servers_forms():
     check(3, [])
 

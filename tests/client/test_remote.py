@@ -336,7 +336,8 @@ def test_a_server_that_comes_late_is_waited_for(connect):
         thread = threading.Thread(target=serve)
         thread.start()
         port = listener.getsockname()[1]
-        assert connect(f"http://127.0.0.1:{port}", info=KINDS["vectors"]).version == 4
+        described = litert.description(KINDS["vectors"])
+        assert connect(f"http://127.0.0.1:{port}", described=described).version == 4
         thread.join()
 
 
@@ -389,9 +390,9 @@ def test_addresses():
 
 def test_metadata_that_is_none(tmp_path):
     with pytest.raises(UserError, match=r"no metadata\.json"):
-        remote.read_info(tmp_path)
+        remote.read_description(tmp_path)
     with pytest.raises(UserError, match="Can't read"):
-        remote.read_info(tmp_path / "absent.json")
+        remote.read_description(tmp_path / "absent.json")
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(UserError, match="does not describe an export"):
-        remote.read_info(tmp_path / "other.json")
+        remote.read_description(tmp_path / "other.json")

@@ -117,7 +117,7 @@ def exported(tmp_path_factory):
     """The export of a run whose configuration names a core of a user's."""
     folder = tmp_path_factory.mktemp("cores") / "vectors"
     loaded = load(make_run("vectors", folder, "Classifier.core = @Traces"))
-    split = data.load("test", info=loaded.info)
+    split = data.load(loaded.source, "test", loaded.info)
     directory, parity = export(loaded, folder / "export", segment=3, serving_batch_sizes=(1, 3))
     return types.SimpleNamespace(
         info=loaded.info,

@@ -200,4 +200,4 @@ def test_the_examples_program_trains_and_evaluates(tmp_path):
         *("--gin_param=PRETRAIN_EPOCHS = 1", "--gin_param=JOINT_EPOCHS = 1"),
     )
     assert '"mean_token_loss"' in (tmp_path / "run" / "metrics.jsonl").read_text()
-    run("evaluate")
+    run("evaluate", "--gin_param=dataset.max_examples = 8")

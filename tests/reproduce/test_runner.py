@@ -95,6 +95,7 @@ def test_a_row_that_another_process_trains_is_left_to_it(tmp_path):
     assert_one_sentence(done, "1 of 1 rows failed", "Another process is training in")
 
 
+@pytest.mark.long
 def test_a_row_that_fails_does_not_stop_the_others(tmp_path):
     # The run directory of one row can't be made: a file is in its place.
     blocked = tmp_path / "smoke" / LSTM / "seed0"
@@ -151,7 +152,11 @@ def test_mistakes_are_one_sentence(tmp_path, arguments, parts):
 
 
 @pytest.mark.parametrize(
-    "how", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT, signal.SIGKILL]
+    "how",
+    [
+        signal.SIGKILL,
+        *(pytest.param(s, marks=pytest.mark.long) for s in (signal.SIGTERM, signal.SIGINT)),
+    ],
 )
 def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
     data = tmp_path / "data" / "dbpedia"

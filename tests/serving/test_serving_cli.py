@@ -111,6 +111,7 @@ def has_ipv6():
     return True
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not has_ipv6(), reason="This machine has no IPv6 loopback.")
 def test_serves_over_ipv6(base_paths):
     base = f"--model_base_path={base_paths['images'][0]}"

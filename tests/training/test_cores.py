@@ -132,7 +132,7 @@ def test_the_reconstructions_gradient_reaches_back_as_far_as_it_should(core):
         assert_same(trainer, got, gradient(anchor - 5))
 
 
-@pytest.mark.parametrize("kind", ["ragged", "text"])
+@pytest.mark.parametrize("kind", ["text", pytest.param("ragged", marks=pytest.mark.long)])
 @pytest.mark.parametrize("losses", ["r and p", "language model"])
 @pytest.mark.parametrize("core", CORES)
 def test_batches_of_any_size_need_no_step_of_their_own(core, losses, kind):
@@ -165,11 +165,9 @@ def run(model_dir, model):
     return t2aux(*test_loop.arguments(model_dir, *MODELS[model]), check=False)
 
 
-# Their graphs take long to build, three times in this test.
-@pytest.mark.parametrize(
-    "model",
-    [m if m == "Transformer" else pytest.param(m, marks=pytest.mark.long) for m in MODELS],
-)
+# Their graphs take long to build, three times in this test; that of an LSTM is killed in test_loop.
+@pytest.mark.long
+@pytest.mark.parametrize("model", MODELS)
 def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_path):
     done = run(tmp_path / "quiet", model)
     assert done.returncode == 0, done.stderr
