@@ -330,7 +330,9 @@ def train(kind, folder, *settings, files=("models/r_lstm",)):
     return folder / "run"
 
 
-@pytest.mark.parametrize("kind", ["rgb", "characters", "vectors"])
+@pytest.mark.parametrize(
+    "kind", ["rgb", *(pytest.param(k, marks=pytest.mark.long) for k in ("characters", "vectors"))]
+)
 def test_the_command_writes_what_it_prints(kind, tmp_path):
     model_dir = train(kind, tmp_path / kind, "SEGMENT_LENGTH = 4", "ANCHORS = 2")
     command = ["reconstructions", f"--model_dir={model_dir}", "--samples=3", "--batch_size=5"]

@@ -40,6 +40,7 @@ def run(tmp_path_factory):
         yield command
 
 
+@pytest.mark.long
 def test_a_gru_is_trained_exported_and_classified(run, tmp_path):
     model_dir, export_dir = tmp_path / "run", tmp_path / "gru"
     Image.fromarray((load_digits().images[0] * 15.9).astype(np.uint8)).save(tmp_path / "digit.png")

@@ -154,6 +154,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(machine, tmp_path, caplo
     assert "set T2AUX_CACHE_DIR" in record.getMessage()
 
 
+@pytest.mark.long
 def test_several_processes_at_once(machine, tmp_path):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda _: use(), range(4)))

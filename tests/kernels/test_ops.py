@@ -220,7 +220,9 @@ def test_ten_thousand_calls_leak_nothing():
     assert psutil.Process().memory_info().rss - before < 4 << 20
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "threads", [3, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 2, 5))]
+)
 def test_any_number_of_threads_gives_the_reference(threads):
     # Batches smaller than the number of threads are divided by cells.
     code = """

@@ -228,6 +228,7 @@ def test_importing_t2aux_is_light():
     subprocess.run([sys.executable, "-c", code], check=True, env=environment())
 
 
+@pytest.mark.long
 def test_the_example_runs():
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "drop_in_lstm.py"],

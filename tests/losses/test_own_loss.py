@@ -185,6 +185,7 @@ def test_what_is_no_declaration_is_named():
         step(trainer, batch)
 
 
+@pytest.mark.long
 def test_the_examples_program_trains_and_evaluates(tmp_path):
     def run(*arguments):
         subprocess.run(

@@ -379,7 +379,7 @@ print((field("VmHWM:") - before) / 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("name", ["GRU", "MinGRU"])
+@pytest.mark.parametrize("name", ["MinGRU", pytest.param("GRU", marks=pytest.mark.long)])
 def test_a_sweep_without_gradient_takes_no_memory_of_the_length(name):
     done = subprocess.run(
         [sys.executable, "-c", _PEAK, name],

@@ -156,7 +156,13 @@ def test_the_path_of_a_gpu_gives_the_same(layer, monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("info", [networks.vectors_info(channels=2), networks.text_info()])
+@pytest.mark.parametrize(
+    "info",
+    [
+        networks.vectors_info(channels=2),
+        pytest.param(networks.text_info(), marks=pytest.mark.long),
+    ],
+)
 def test_the_classifier_on_the_path_of_a_gpu_gives_the_same(info, monkeypatch):
     classifier = networks.classifier(info)
     batch = networks.batch(info, [2500, 2500])

@@ -179,6 +179,7 @@ def test_versions_by_label(base, other):
         assert (status, answer["error"]) == (400, "Unrecognized servable version label: other")
 
 
+@pytest.mark.long
 def test_a_version_folder_may_begin_with_zeros(base, other):
     (base / "1").rename(base / "0001")
     shutil.copytree(other, base / "00005")

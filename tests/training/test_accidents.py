@@ -66,6 +66,7 @@ def assert_one_error(done, *parts):
         assert part in errors[0], errors[0]
 
 
+@pytest.mark.long
 def test_a_second_process_is_refused_and_reading_is_not(server, tmp_path):
     train = ["train", f"--model_dir={tmp_path / 'run'}", *LONG]
     first = server.start(tmp_path / "first", *train)

@@ -40,7 +40,12 @@ def make(core, kind, losses, **truncation):
 
 @pytest.mark.parametrize(
     ("losses", "kind"),
-    [("none", "ragged"), ("r", "pixels"), ("r many", "ragged"), ("r many", "text")],
+    [
+        ("none", "ragged"),
+        pytest.param("r", "pixels", marks=pytest.mark.long),
+        pytest.param("r many", "ragged", marks=pytest.mark.long),
+        ("r many", "text"),
+    ],
 )
 @pytest.mark.parametrize("core", CORES)
 def test_windows_as_long_as_the_sequence_equal_one_pass(core, losses, kind):
@@ -133,7 +138,9 @@ def test_the_reconstructions_gradient_reaches_back_as_far_as_it_should(core):
 
 
 @pytest.mark.parametrize("kind", ["text", pytest.param("ragged", marks=pytest.mark.long)])
-@pytest.mark.parametrize("losses", ["r and p", "language model"])
+@pytest.mark.parametrize(
+    "losses", ["r and p", pytest.param("language model", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("core", CORES)
 def test_batches_of_any_size_need_no_step_of_their_own(core, losses, kind):
     # As the training loop compiles it: with no size of the batch known.

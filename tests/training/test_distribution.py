@@ -185,6 +185,7 @@ def assert_same_run(got, want, tolerance):
         np.testing.assert_allclose(ours[name], value, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.long
 def test_two_workers_are_one(pair, single):
     assert_same_run(pair.model_dir, single, 1e-5)
     accuracy = re.findall(r"test accuracy .*", pair.log(0))
@@ -268,6 +269,7 @@ def test_workers_go_back_together_at_nan(pair, texts, tmp_path):
     assert_same_run(workers.model_dir, pair.model_dir, 1e-5)
 
 
+@pytest.mark.long
 def test_a_worker_that_never_comes(texts, tmp_path):
     more = ["--gin_param=MultiWorkerMirroredStrategy.start_seconds = 3"]
     with Workers(tmp_path / "job", texts, *more, count=1) as workers:

@@ -152,6 +152,7 @@ def test_a_slow_run_says_where_it_is_between_lines_of_metrics(tmp_path, monkeypa
     assert [entry["step"] for entry in metrics(tmp_path)] == [3, 4, 4]
 
 
+@pytest.mark.long
 def test_sigterm_saves_and_says_start_again(quiet_run, tmp_path):
     process = start_and_wait_for_step(tmp_path / "run", 4)
     process.send_signal(signal.SIGTERM)
@@ -246,6 +247,7 @@ def test_sequences_too_short_for_a_segment(tmp_path):
     assert metrics(tmp_path / "run")[0]["reconstruction_loss"] > 0
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_sentence(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "t2aux", *arguments(tmp_path / "run")],

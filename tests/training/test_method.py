@@ -60,7 +60,13 @@ def plain_runs(tmp_path_factory):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "loss", ["Reconstruction", "Prediction", "LanguageModel", "SequenceAutoencoder"]
+    "loss",
+    [
+        "Reconstruction",
+        "LanguageModel",
+        pytest.param("Prediction", marks=pytest.mark.long),
+        pytest.param("SequenceAutoencoder", marks=pytest.mark.long),
+    ],
 )
 def test_a_run_with_weight_zero_is_the_plain_lstms_bit_for_bit(plain_runs, tmp_path, mode, loss):
     plain_dir, plain_lines = plain_runs[mode]
@@ -252,7 +258,7 @@ def test_a_fine_tuned_run_goes_on_as_if_never_stopped(tmp_path, loss, step):
         assert {**line, "steps_per_second": 0} == {**before, "steps_per_second": 0}
 
 
-@pytest.mark.parametrize("model", ["lm_lstm", "sa_lstm"])
+@pytest.mark.parametrize("model", ["sa_lstm", pytest.param("lm_lstm", marks=pytest.mark.long)])
 def test_pretraining_on_texts_learns_them(tmp_path, model):
     documents.write(tmp_path)
     settings = [

@@ -69,7 +69,9 @@ def reference(trainer, batch, loss_name, truncation):
     return total / count
 
 
-@pytest.mark.parametrize("truncation", [1, 3, 7, "full"])
+@pytest.mark.parametrize(
+    "truncation", [3, "full", *(pytest.param(n, marks=pytest.mark.long) for n in (1, 7))]
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_gradient_equals_a_hand_truncated_one(loss, kind, truncation):

@@ -92,7 +92,7 @@ def test_the_shares_of_a_step_add_up_to_it(kind, losses, bptt):
     assert_shares_add_up(trainer, networks.batch(info, lengths), 2 if bptt == "cut" else 3)
 
 
-@pytest.mark.parametrize("kind", ["vectors", "text"])
+@pytest.mark.parametrize("kind", ["text", pytest.param("vectors", marks=pytest.mark.long)])
 def test_the_shares_of_a_transformers_step_add_up_to_it(kind):
     info, lengths = KINDS[kind]
     network = Transformer(info, model_size=8, heads=2, feed_forward_size=6, layers=1, dropout=0.3)
