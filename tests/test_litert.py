@@ -219,7 +219,7 @@ def test_a_tflite_file_of_something_else(copied):
     with pytest.raises(UserError, match="damaged, or not the file"):
         litert.LiteRTClassifier(copied / litert.WHOLE)
     redescribe(copied, litert.WHOLE)
-    with pytest.raises(UserError, match="is no classifier that t2aux exported"):
+    with pytest.raises(UserError, match="is not a classifier that t2aux exported"):
         litert.LiteRTClassifier(copied / litert.WHOLE)
 
 

@@ -418,7 +418,7 @@ def test_a_file_of_something_else_is_one_sentence(classify, tmp_path):
     (tmp_path / "double.tflite").write_bytes(content)
     (tmp_path / litert.METADATA).write_text(json.dumps(litert.digest(content)))
     error = fails(classify, tmp_path / "double.tflite", given="1 2 3")
-    assert "is no classifier that t2aux exported" in error
+    assert "is not a classifier that t2aux exported" in error
 
 
 def test_weights_with_nan_are_told(classify, tmp_path):
@@ -484,7 +484,7 @@ def test_the_library_reads_sequences_by_turns(exports, tmp_path):
     assert "has 3 values" in found["cut"]
     assert "is empty" in found["none"]
     assert "reads real numbers" in found["ids"]
-    assert "state is none of this classifier" in found["strange"]
+    assert "not one of this classifier" in found["strange"]
     assert "is for whole sequences" in found["whole"]
     assert int(found["resident"]) > 1000
     assert int(found["grown"]) < 100

@@ -233,7 +233,7 @@ Status Classifier::Model::Init(const std::string& path, bool verbose) {
 }
 
 Status Classifier::Model::ReadSignature() {
-  const Status strange = Status::Error(path_ + " is no classifier that t2aux exported" + kMending);
+  const Status strange = Status::Error(path_ + " is not a classifier that t2aux exported" + kMending);
   LiteRtParamIndex signatures = 0, inputs = 0, outputs = 0;
   LiteRtSignature signature = nullptr;
   if (LiteRtGetNumModelSignatures(model_.get(), &signatures) != kLiteRtStatusOk ||
@@ -333,7 +333,7 @@ Status Classifier::Model::Check(const std::vector<T>& values, const State& state
     own = state.tensors[i].size() == inputs_[state_[i].first].size();
   }
   if (own) return Status();
-  return Status::Error("The state is none of this classifier: begin with InitialState().");
+  return Status::Error("The state is not one of this classifier's: begin with InitialState().");
 }
 
 template <typename T>

@@ -19,7 +19,8 @@ import numpy as np
 from t2aux_ondevice import files
 from t2aux_ondevice.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
-from t2aux_ondevice.sequences import check_probabilities, check_sequence, check_steps, segments
+from t2aux_ondevice.sequences import check_probabilities, check_sequence, segments
+from t2aux_ondevice.stream import Stream
 
 FORMAT = "t2aux-export"
 FORMAT_VERSION = 1
@@ -390,73 +391,5 @@ class LiteRTClassifier:
             or bool(state) != (form == STREAM_FORM)
             or not answers <= set(model.outputs)
         ):
-            raise UserError(f"{path} is no classifier that t2aux exported: {_MENDING}")
+            raise UserError(f"{path} is not a classifier that t2aux exported: {_MENDING}")
         return model
-
-
-class Stream:
-    """A sequence that comes in piece by piece, of any length, in constant memory.
-
-    Attributes:
-        steps: How many steps were read.
-    """
-
-    def __init__(
-        self, classifier: LiteRTClassifier, model: LiteRTModel, segment: int | None = None
-    ) -> None:
-        """Begins with no step read; see `LiteRTClassifier.start`.
-
-        Args:
-            classifier: What the sequence is for.
-            model: Of its streaming or stateful form.
-            segment: How many steps the stateful form takes at once; None for explicit states.
-        """
-        self.steps = 0
-        self._classifier = classifier
-        self._model = model
-        self._segment = segment
-        names = () if segment else set(model.inputs) - {_INPUTS[STREAM_FORM]}
-        self._state = {n: np.zeros(model.inputs[n]["shape"], np.float32) for n in names}
-
-    def read(self, steps: np.ndarray) -> np.ndarray:
-        """Reads the next steps.
-
-        Args:
-            steps: Real values [n, C] or ids [n], n >= 1; for the stateful form a multiple of what
-                it takes at once. What is wrong is refused as a whole: the state stays as it was.
-
-        Returns:
-            float32 [K]: the classes' probabilities, should the sequence end here.
-
-        Raises:
-            UserError: See `sequences.check_steps`; the sequence becomes longer than the classifier
-                reads; or another stream was started on a file of the stateful form.
-        """
-        info = self._classifier.info
-        steps = check_steps(info, steps)
-        if info.length is not None and self.steps + len(steps) > info.length:
-            raise UserError(
-                f"The sequence has more than the {info.length} steps that the classifier reads: "
-                "start another."
-            )
-        if self._segment is None:
-            answer = dict(self._model(segment=steps[np.newaxis], **self._state))
-            probabilities = answer.pop("probabilities")
-            self._state = {name: answer[name] for name in self._state}
-        else:
-            probabilities = self._read_stateful(steps, self._segment)
-        self.steps += len(steps)
-        return check_probabilities(info, self._model.path, probabilities)
-
-    def _read_stateful(self, steps: np.ndarray, segment: int) -> np.ndarray:
-        path = self._model.path
-        if not self._classifier.is_current(self):
-            raise UserError(f"Another sequence was started on {path}, which keeps one state only.")
-        if len(steps) % segment:
-            raise UserError(
-                f"{path} takes {segment} steps at once: give a segment of {segment} steps, or a "
-                f"multiple of it, not {len(steps)}."
-            )
-        for _, part in segments(steps, segment):
-            answer = self._model(segment=part[np.newaxis])
-        return answer["probabilities"]
