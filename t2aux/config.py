@@ -339,8 +339,10 @@ def _check_values() -> None:
         for parameter, bound in bindings.items():
             name = f"{scope}/{short}.{parameter}" if scope else f"{short}.{parameter}"
             value = _resolve(bound, name)
-            if parameter in hints and value is not _UNKNOWN:
-                config_types.check(name, value, hints[parameter], _written(bound))
+            if parameter in hints:
+                config_types.check_references(name, bound, hints[parameter])
+                if value is not _UNKNOWN:
+                    config_types.check(name, value, hints[parameter])
 
 
 def _hints(function: Any) -> dict[str, Any]:
@@ -348,14 +350,6 @@ def _hints(function: Any) -> dict[str, Any]:
         return typing.get_type_hints(function)
     except NameError:  # A user's module may import names for type checkers alone.
         return {}
-
-
-def _written(value: Any) -> str | None:
-    """A reference as a configuration has it."""
-    if not isinstance(value, gin_config.ConfigurableReference):
-        return None
-    scope, _, selector = value.scoped_selector.rpartition("/")
-    return "@" + "/".join(filter(None, [scope, selector.rpartition(".")[2]]))
 
 
 class _Budget:

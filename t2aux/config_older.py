@@ -31,7 +31,7 @@ _PREPARATION = {
     "max_length": None,
     "vocabulary_size": 256,
 }
-# What was heeded where it applied, and no error elsewhere.
+# What was used where it applied, and was not an error elsewhere.
 _NO_ERROR = ("grey", "tokens", "vocabulary_size")
 _TFDS = "tfds"
 # The configuration of a run, whose data was read with it.
@@ -44,7 +44,7 @@ class OlderNames:
     """Takes the settings of `load` in one file, or on the command line, and binds today's."""
 
     def __init__(self, bind: Bind) -> None:
-        """Nothing has been read yet.
+        """Begins without settings.
 
         Args:
             bind: Binds a setting: scope, configurable, parameter, value, and where it stands.
@@ -163,7 +163,7 @@ def _current(own: Mapping[str, tuple[Any, str]]) -> tuple[str, str]:
     if config_sources.value_bound() is None:
         return "", "digits"
     name, (_, place) = next(iter(own.items()))
-    raise UserError(f"load.{name} is set ({place}), and no data set is named: name one before.")
+    raise UserError(f"load.{name} is set ({place}), but no data set is named: name one first.")
 
 
 def _preparation(source: gin_config.ConfigurableReference | None) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _parameters(source: str) -> set[str]:
 
 
 def _has_no_splits(place: str) -> bool:
-    """Whether a run's data source does not heed `splits`, which was no error once."""
+    """Whether a run's data source does not use `splits`, which was not an error once."""
     data = config_sources.bound()
     is_known = data is not None and _is_of_a_run(place)
     return is_known and not getattr(data.configurable.wrapped, "has_named_splits", True)

@@ -36,7 +36,7 @@ def keep_the_one(places: Mapping[Setting, str]) -> None:
 
     Raises:
         UserError: One of them is a --gin_param, which would do nothing; or what train.data names
-            is no data source.
+            is not a data source.
     """
     used = bound()
     if used is None:
@@ -45,7 +45,9 @@ def keep_the_one(places: Mapping[Setting, str]) -> None:
     is_ours = selector.startswith("t2aux.")
     # A function of a user's own may make a source.
     if not _is_source(selector) and (isinstance(wrapped, type) or is_ours):
-        raise UserError(f"train.data is {used!r}, which is no data source: set one, as @mnist().")
+        raise UserError(
+            f"train.data is {used!r}, which is not a data source: name one, such as @mnist()."
+        )
     if not is_ours:
         return  # It may read another source, with what is set for that.
     for (scope, selector), bindings in list(gin_config._CONFIG.items()):

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 import typeguard
+from gin import config as gin_config
 
 from t2aux.errors import UserError
 
 
-def check(name: str, value: Any, hint: Any, reference: str | None = None) -> None:
+def check_references(name: str, bound: Any, hint: Any) -> None:
+    """Checks that a parameter's references to classes are to what it takes.
+
+    A parameter that takes a function, such as `train.optimizer`, takes a class without parentheses;
+    one that takes an object, such as `train.data`, takes it with parentheses.
+
+    Args:
+        name: The parameter's, for the message.
+        bound: What the configuration binds, references in it as they are.
+        hint: The parameter's annotation.
+
+    Raises:
+        UserError: A reference is to another class, or its parentheses are missing or too many.
+    """
+    wanted, is_called = _wanted(hint)
+    if not wanted:
+        return
+    for reference in _references(bound):
+        made = inspect.unwrap(reference.configurable.wrapped)
+        if not isinstance(made, type):
+            continue  # What a function returns is not known.
+        scope, _, selector = reference.scoped_selector.rpartition("/")
+        written = "@" + "/".join(filter(None, [scope, selector.rpartition(".")[2]]))
+        if not issubclass(made, wanted):
+            kinds = " or ".join(kind.__name__ for kind in wanted)
+            raise UserError(
+                f"{name} is {written}, which is not of the type {kinds}: name another one."
+            )
+        if is_called and not reference.evaluate:
+            raise UserError(f"{name} is {written}, without parentheses: write {written}().")
+        if reference.evaluate and not is_called:
+            raise UserError(f"{name} is {written}(), with parentheses: write {written}.")
+
+
+def check(name: str, value: Any, hint: Any) -> None:
     """Checks the value of a parameter.
 
     Args:
         name: The parameter's, for the message.
         value: Its value.
         hint: The parameter's annotation.
-        reference: How the configuration gives the value, if by a reference such as "@mnist".
 
     Raises:
         UserError: The value is of another type.
@@ -31,11 +67,9 @@ def check(name: str, value: Any, hint: Any, reference: str | None = None) -> Non
             return
         except typeguard.TypeCheckError:
             pass
-    if isinstance(value, type) and any(_is_class_of(value, member) for member in members):
-        called = f"@{value.__name__}" if reference is None else reference
-        raise UserError(f"{name} is {called}, without parentheses: write {called}().")
     wanted = " or ".join(_describe(member) for member in members)
-    raise UserError(f"{name} must be {wanted}, but is {value!r} ({type(value).__name__}).")
+    shown = f"@{value.__name__}" if isinstance(value, type) else repr(value)
+    raise UserError(f"{name} must be {wanted}, but is {shown} ({type(value).__name__}).")
 
 
 def _is_union(hint: Any) -> bool:
@@ -56,7 +90,7 @@ def _describe(hint: Any) -> str:
         return " or ".join(repr(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) in (list, tuple) or "Sequence" in str(hint):
         inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
-        what = f" of {_describe(inner[0])} each" if inner and inner[0] in plain else ""
+        what = f" of {_describe(inner[0])} each" if inner else ""
         return f"a list{what}" if typing.get_origin(hint) is not tuple else f"a tuple{what}"
     if "Callable" in str(hint):
         return "a reference such as @name"
@@ -65,5 +99,23 @@ def _describe(hint: Any) -> str:
     return str(hint)
 
 
-def _is_class_of(value: type, member: Any) -> bool:
-    return isinstance(member, type) and issubclass(value, member)
+def _wanted(hint: Any) -> tuple[tuple[type, ...], bool]:
+    """The classes that a parameter takes references to, and whether objects of them; or none."""
+    members = typing.get_args(hint) if _is_union(hint) else (hint,)
+    members = [member for member in members if member is not type(None)]
+    if len(members) == 1 and "Sequence" in str(typing.get_origin(members[0])):
+        return _wanted(typing.get_args(members[0])[0])
+    if len(members) == 1 and "Callable" in str(typing.get_origin(members[0])):
+        return _wanted(typing.get_args(members[0])[1])[0], False
+    is_class = all(isinstance(m, type) and m.__module__ != "builtins" for m in members)
+    return (tuple(members) if is_class else ()), True
+
+
+def _references(bound: Any) -> Iterator[gin_config.ConfigurableReference]:
+    """The references in a value, but those to macros and constants."""
+    if isinstance(bound, (list, tuple)):
+        for item in bound:
+            yield from _references(item)
+    is_reference = isinstance(bound, gin_config.ConfigurableReference)
+    if is_reference and not bound.configurable.selector.startswith("gin."):
+        yield bound

@@ -203,7 +203,7 @@ def test_a_data_file_is_a_line_and_what_it_sets():
 def test_the_paper_is_silent_about_the_model(whole):
     with pytest.raises(UserError, match=r"no model: .*models/lstm, .*models/r_lstm"):
         config.parse([whole], settings_of(whole))
-    # A core alone is no choice.
+    # A core alone does not choose a model.
     with pytest.raises(UserError, match="no model"):
         config.parse([whole, "cores/gru"], settings_of(whole))
     for model in MODELS:

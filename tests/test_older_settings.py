@@ -105,9 +105,9 @@ def test_without_a_name_the_digits_were_meant(tmp_path):
 def test_settings_of_the_user(caplog, files, params, source):
     config.parse([*files, "models/lstm"], ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", *params])
     assert gin.get_bindings("train")["data"] == (source or data.ImageFolder(side=40))
-    told = [record.getMessage() for record in caplog.records]
-    assert told
-    assert all(re.search(r"load\.\w+ .*: write [\w.]+ = ", message) for message in told)
+    said = [record.getMessage() for record in caplog.records]
+    assert said
+    assert all(re.search(r"load\.\w+ .*: write [\w.]+ = ", message) for message in said)
 
 
 def test_a_file_of_the_user(tmp_path, caplog):

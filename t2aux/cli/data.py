@@ -117,7 +117,7 @@ def _configured(name: str | None) -> tuple[Source, dict[str, Any]]:
         from t2aux.training import loop  # noqa: F401
 
         if name is not None and name not in sources():
-            # The files may import a module that has it. What else is wrong with them is told below.
+            # The files may import a module that has it. What else is wrong is reported below.
             with contextlib.suppress(UserError):
                 config.parse(flags.FLAGS.gin_file, [], flags.FLAGS.gin_search_path)
         # The data needs no model. What settings of older versions mean depends on the source.

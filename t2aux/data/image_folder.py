@@ -54,7 +54,7 @@ class ImageFolder(ImageSource):
         Raises:
             UserError: A tree is missing or empty, an archive or an image is damaged, sizes differ
                 and no side is given, the test tree has a class that the training tree lacks, or the
-                tree is none of classes (see `image_tree.read_tree`).
+                tree does not hold classes (see `image_tree.read_tree`).
         """
         folder = require_data_dir("image_folder", options)
         path = _find(folder, split)

@@ -135,7 +135,7 @@ def read(
     _check_applicable(options, found)
     _check_labels(options, found, examples)
     if isinstance(examples, Table) and len(examples.labels) > (max_examples or np.inf):
-        # A source of a user's own need not heed it.
+        # A source of a user's own may ignore it.
         counts = np.bincount(examples.labels, minlength=found.num_classes)
         chosen = examples.take(subset(len(examples.labels), max_examples))
         examples = dataclasses.replace(chosen, counts=counts)
@@ -248,7 +248,7 @@ def _check_applicable(options: Options, info: DatasetInfo) -> None:
 
 
 def _check_labels(options: Options, found: DatasetInfo, examples: Examples) -> None:
-    """Raises UserError if a label is none of the classes, as a source of a user's own may give."""
+    """Raises UserError if a label is not one of the classes; a source of a user's own may."""
     labels = examples.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < found.num_classes:
         wrong = labels.min() if labels.min() < 0 else labels.max()

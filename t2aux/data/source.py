@@ -40,7 +40,7 @@ class Source(abc.ABC):
 
     Attributes:
         in_folder: Whether it reads files, which lie in the `data_dir`.
-        has_named_splits: Whether `read` heeds `Options.splits`.
+        has_named_splits: Whether `read` uses `Options.splits`.
         has_other_splits: Whether `read` may be asked for other splits than "train" and "test", such
             as "validation".
     """
@@ -188,7 +188,7 @@ def check_texts(source: Any) -> None:
 
 
 def check_whole_number(name: str, value: object, *, least: int, optional: bool = False) -> None:
-    """Raises UserError if a parameter is no whole number, or too small."""
+    """Raises UserError if a parameter is not a whole number, or too small."""
     if optional and value is None:
         return
     if type(value) is not int or value < least:

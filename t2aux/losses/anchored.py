@@ -43,13 +43,12 @@ class TokenLoss(AuxiliaryLoss):
         self,
         classifier: Classifier,
         *,
-        name: str,
         weight: float,
         bptt: Bptt | None,
         head_size: int,
         **sizes: int,
     ) -> None:
-        super().__init__(classifier, name=name, weight=weight, bptt=bptt)
+        super().__init__(classifier, weight=weight, bptt=bptt)
         kind = type(self).__name__
         for parameter, value in (*sizes.items(), ("head_size", head_size)):
             if value < 1:
@@ -58,7 +57,11 @@ class TokenLoss(AuxiliaryLoss):
         self._is_text = info.is_text
         token_size = info.vocabulary_size if info.is_text else info.channels
         self.head = Head(
-            classifier.hidden_size, head_size, token_size, seed=classifier.seed, name=f"{name}/head"
+            classifier.hidden_size,
+            head_size,
+            token_size,
+            seed=classifier.seed,
+            name=f"{self.name}/head",
         )
 
     def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
@@ -98,7 +101,6 @@ class Anchored(TokenLoss):
         self,
         classifier: Classifier,
         *,
-        name: str,
         anchors: int,
         length: int,
         weight: float,
@@ -109,7 +111,6 @@ class Anchored(TokenLoss):
     ) -> None:
         super().__init__(
             classifier,
-            name=name,
             weight=weight,
             bptt=bptt,
             head_size=head_size,
@@ -125,7 +126,7 @@ class Anchored(TokenLoss):
                 bottom_input_size if i == 0 else size,
                 size,
                 seed=classifier.seed,
-                name=f"{name}/lstm_{i}",
+                name=f"{self.name}/lstm_{i}",
             )
             for i in range(layers)
         ]

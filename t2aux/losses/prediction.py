@@ -16,7 +16,7 @@ from t2aux.model.lstm import LSTMState
 class Prediction(Anchored):
     """p-LSTM: from an anchor on, predict the next token from the main LSTM's outputs.
 
-    An auxiliary LSTM is stacked on the main LSTM, which goes on reading the true tokens (paper,
+    An auxiliary LSTM is stacked on the main LSTM, which keeps reading the true tokens (paper,
     Figure 2 right). The gradient stops just before the anchor, but under full BPTT of both losses.
     """
 
@@ -44,7 +44,6 @@ class Prediction(Anchored):
         """
         super().__init__(
             classifier,
-            name="prediction",
             anchors=anchors,
             length=length,
             weight=weight,

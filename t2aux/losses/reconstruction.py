@@ -66,7 +66,6 @@ class Reconstruction(Anchored):
         """
         super().__init__(
             classifier,
-            name="reconstruction",
             anchors=anchors,
             length=length,
             weight=weight,

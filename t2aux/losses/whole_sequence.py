@@ -21,6 +21,25 @@ class _WholeSequence(TokenLoss):
     # Whether the sequence is read twice, see `OutputsOfAll`.
     _twice: bool
 
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        weight: float = 1.0,
+        head_size: int = 256,
+        bptt: Bptt | None = None,
+    ) -> None:
+        """Makes the head.
+
+        Args:
+            classifier: The network whose outputs it reads.
+            weight: w of the loss L = L_supervised + w * L_auxiliary.
+            head_size: Hidden units of the head [us: the kind of head that the paper's own losses
+                have; Dai and Le's is a softmax layer alone].
+            bptt: See `AuxiliaryLoss`.
+        """
+        super().__init__(classifier, weight=weight, head_size=head_size, bptt=bptt)
+
     def check_bptt(self, parameter: str, bptt: Bptt) -> None:
         """See `AuxiliaryLoss`."""
         self._check_gradient_between_tokens(parameter, bptt)
@@ -50,27 +69,6 @@ class LanguageModel(_WholeSequence):
 
     _twice = False
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        *,
-        weight: float = 1.0,
-        head_size: int = 256,
-        bptt: Bptt | None = None,
-    ) -> None:
-        """Makes the head.
-
-        Args:
-            classifier: The network whose outputs it reads.
-            weight: w of the loss L = L_supervised + w * L_auxiliary.
-            head_size: Hidden units of the head [us: the kind of head that the paper's own losses
-                have; Dai and Le's is a softmax layer alone].
-            bptt: See `AuxiliaryLoss`.
-        """
-        super().__init__(
-            classifier, name="language_model", weight=weight, head_size=head_size, bptt=bptt
-        )
-
     @property
     def shortest_sequence(self) -> int:
         """A token to read and one to predict."""
@@ -94,27 +92,6 @@ class SequenceAutoencoder(_WholeSequence):
     """
 
     _twice = True
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        *,
-        weight: float = 1.0,
-        head_size: int = 256,
-        bptt: Bptt | None = None,
-    ) -> None:
-        """Makes the head.
-
-        Args:
-            classifier: The network that reads and emits.
-            weight: w of the loss L = L_supervised + w * L_auxiliary.
-            head_size: Hidden units of the head [us: the kind of head that the paper's own losses
-                have; Dai and Le's is a softmax layer alone].
-            bptt: See `AuxiliaryLoss`.
-        """
-        super().__init__(
-            classifier, name="sequence_autoencoder", weight=weight, head_size=head_size, bptt=bptt
-        )
 
     @property
     def shortest_sequence(self) -> int:

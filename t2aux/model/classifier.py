@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import gin
 import tensorflow as tf
@@ -25,7 +24,7 @@ class Classifier(tf.Module):
         self,
         info: DatasetInfo,
         *,
-        core: Callable[..., Any] = LSTM,
+        core: Callable[..., Core] = LSTM,
         projection_size: int | None = 128,
         hidden_size: int = 128,
         head_size: int = 256,

@@ -24,7 +24,7 @@ _FOLDERS = {
     "dbpedia": [("dbpedia", "csv"), ("debian_sections", "csv")],
 }
 
-# What a source of a user's own files is told, so that the data is that of the gin file.
+# What a source of a user's own files gets, so that the data is that of the gin file.
 _OF_FILES = {
     ("pmnist", "idx"): ("idx.permutation_seed = 92916",),
     ("stanford_dogs", "image_folder"): ("image_folder.side = %SIDE",),

@@ -345,5 +345,5 @@ def _checked(evaluated: Evaluated) -> Evaluated:
         and isinstance(evaluated.loss, (int, float))
         and isinstance(evaluated.phase, str)
     ):
-        raise ValueError(f"{evaluated} is no evaluation")
+        raise ValueError(f"{evaluated} is not an evaluation")
     return evaluated

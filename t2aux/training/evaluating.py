@@ -140,8 +140,8 @@ class Evaluator:
         # The line comes before the evaluation counts: whoever is killed between the two evaluates
         # once more, and finds the line.
         if not log.has("validation", step):
-            told = {"phase": phase.name, "accuracy": result.accuracy, "loss": result.loss}
-            log.write(step, {"split": "validation", **told})
+            entry = {"phase": phase.name, "accuracy": result.accuracy, "loss": result.loss}
+            log.write(step, {"split": "validation", **entry})
         best.add(evaluated, write=self._replicas.is_chief)
         compared = "the best so far"
         if not is_better:
@@ -161,10 +161,10 @@ class Evaluator:
         result = self._evaluate(self._splits.test)
         if result is None:
             return False
-        told = {"split": "test", "phase": phase.name}
+        entry = {"split": "test", "phase": phase.name}
         if best_step is not None:
-            told["checkpoint"] = f"best/ckpt-{best_step}"
-        log.write(step, {**told, "accuracy": result.accuracy, "loss": result.loss})
+            entry["checkpoint"] = f"best/ckpt-{best_step}"
+        log.write(step, {**entry, "accuracy": result.accuracy, "loss": result.loss})
         whose = "" if best_step is None else f"  (the best checkpoint's, step {best_step})"
         logging.info(
             "test accuracy %.2f %%  loss %.4f%s", 100 * result.accuracy, result.loss, whose

@@ -22,6 +22,7 @@ from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss
 from t2aux.model import gru, mingru  # noqa: F401
 from t2aux.model.classifier import Classifier
+from t2aux.model.transformer import Transformer
 from t2aux.training import distribution, divergence, folder, settings
 from t2aux.training.identity import Identity
 from t2aux.training.position import Position
@@ -43,13 +44,13 @@ def train(
     config_text: str = "",
     *,
     data: Source | None = None,
-    model: Callable[..., Any] = Classifier,
+    model: Callable[..., Classifier | Transformer] = Classifier,
     phases: Sequence[Phase] = PAPER_PHASES,
-    auxiliary_losses: Sequence[Callable[..., Any]] = (),
+    auxiliary_losses: Sequence[Callable[..., AuxiliaryLoss]] = (),
     batch_size: int = 128,
     supervised_bptt: Bptt = 300,
     auxiliary_bptt: Bptt = 300,
-    optimizer: Callable[..., Any] = keras.optimizers.RMSprop,
+    optimizer: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.RMSprop,
     clip_norm: float | None = 1.0,
     seed: int = 0,
     validation: float | str | None = None,
@@ -256,7 +257,7 @@ def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.P
 
 def _trainer(
     classifier: Any,
-    auxiliary_losses: Sequence[Callable[..., Any]],
+    auxiliary_losses: Sequence[Callable[..., AuxiliaryLoss]],
     train_split: Split,
     phases: Sequence[Phase],
     *,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from t2aux.data import Batch
+from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
 from t2aux.model.classifier import Classifier, time_major
 from t2aux.model.core import State, only
@@ -18,6 +19,8 @@ from t2aux.training.windows import Context, Plan
 
 # Streams of random numbers of one batch: DropConnect or dropout, and one an auxiliary loss.
 DROPOUT, _FIRST_AUXILIARY = 0, 1
+# In metrics, as the names of auxiliary losses are.
+_SUPERVISED = "supervised"
 
 
 class Step(NamedTuple):
@@ -70,6 +73,18 @@ class Trainer(tf.Module):
         super().__init__(name="trainer")
         truncation.check_bptt("train.supervised_bptt", supervised_bptt)
         truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
+        names = [loss.name for loss in losses]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(
+                f"There are {names.count(twice)} auxiliary losses with the name {twice}, by which "
+                "metrics and checkpoints know them: give each loss a name of its own."
+            )
+        if _SUPERVISED in names:
+            raise UserError(
+                f"An auxiliary loss has the name {_SUPERVISED}, which is that of the supervised "
+                "loss: give it another name."
+            )
         for loss in losses:
             if loss.bptt is None:
                 loss.check_bptt("train.auxiliary_bptt", auxiliary_bptt)

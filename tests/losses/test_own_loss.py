@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux.errors import UserError
-from t2aux.losses import AuxiliaryLoss, OutputsFrom, OutputsOfAll
+from t2aux.losses import AuxiliaryLoss, OutputsFrom, OutputsOfAll, Reconstruction
 from t2aux.model.gru import GRU
 from t2aux.model.lstm import LSTM, LSTMState
 from t2aux.model.mingru import MinGRU
@@ -202,3 +202,31 @@ def test_the_examples_program_trains_and_evaluates(tmp_path):
     )
     assert '"mean_token_loss"' in (tmp_path / "run" / "metrics.jsonl").read_text()
     run("evaluate", "--gin_param=dataset.max_examples = 8")
+
+
+class Other(MeanToken):
+    def __init__(self, classifier):
+        super().__init__(classifier)
+        self._name = "supervised"
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ([MeanToken, MeanToken], "2 auxiliary losses with the name mean_token"),
+        ([MeanToken, Other], "the name supervised"),
+    ],
+)
+def test_names_that_others_have_are_refused(losses, message):
+    classifier = networks.classifier(networks.vectors_info())
+    with pytest.raises(UserError, match=message):
+        Trainer(classifier, [loss(classifier) for loss in losses])
+
+
+def test_a_subclass_of_a_loss_has_a_name_of_its_own():
+    class Shorter(Reconstruction):
+        pass
+
+    classifier = networks.classifier(networks.vectors_info())
+    made = [loss(classifier, length=4) for loss in (Reconstruction, Shorter)]
+    assert [loss.name for loss in Trainer(classifier, made).losses] == ["reconstruction", "shorter"]

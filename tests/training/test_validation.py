@@ -249,7 +249,7 @@ def test_a_run_with_a_validation_set(quiet, folder):
         for value in event.summary.value
     }
     assert {"validation/accuracy", "validation/loss", "test/accuracy"} <= tags
-    # What is evaluated now is what was told of it.
+    # What is evaluated now is what validation.json says of it.
     run = load_run(quiet)
     assert (run.choice, run.step) == ("best", top["step"])
     name, whole = validation.load_whole("validation", run.source, run.info)
@@ -562,13 +562,13 @@ def test_a_run_without_a_validation_set(folder, tmp_path):
 def test_what_is_held_out_belongs_to_the_run(quiet, folder, tmp_path):
     run = copy(quiet, tmp_path)
     before = (run / best.FILE).read_bytes()
-    for setting, told in (
+    for setting, message in (
         ("train.validation = 0.25", "train.validation: 0.2 -> 0.25"),
         ("train.validation = None", "train.validation: 0.2 -> None"),
         ("SEED = 2", r"train.seed \(SEED\): 1 -> 2"),
         ("train.evaluate_every = 2", "train.evaluate_every: 1 -> 2"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             train(run, folder, setting)
     assert (run / best.FILE).read_bytes() == before
     assert train(run, folder, "train.evaluate_every = 2", allow_changes=True)
@@ -605,7 +605,7 @@ def test_max_examples_comes_before_the_fraction(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         *(([f"train.validation = {v}"], rf"train.validation is {v}") for v in (0, 1, 1.5, -0.1)),
         (["train.validation = True"], "train.validation must be a number"),
@@ -622,8 +622,8 @@ def test_max_examples_comes_before_the_fraction(folder, tmp_path):
         (["train.patience = 2", "train.evaluate_every = 0"], "but train.evaluate_every is 0"),
     ],
 )
-def test_bad_values(folder, tmp_path, settings, told):
-    with pytest.raises(UserError, match=told) as error:
+def test_bad_values(folder, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message) as error:
         train(tmp_path / "run", folder, *settings)
     assert "\n" not in str(error.value).split("\n  In call to configurable")[0]
     assert not (tmp_path / "run").exists()
