@@ -107,7 +107,9 @@ def _wanted(hint: Any) -> tuple[tuple[type, ...], bool]:
         return _wanted(typing.get_args(members[0])[0])
     if len(members) == 1 and "Callable" in str(typing.get_origin(members[0])):
         return _wanted(typing.get_args(members[0])[1])[0], False
-    is_class = all(isinstance(m, type) and m.__module__ != "builtins" for m in members)
+    # typing.Any is a class since Python 3.11.
+    other = ("builtins", "typing")
+    is_class = all(isinstance(m, type) and m.__module__ not in other for m in members)
     return (tuple(members) if is_class else ()), True
 
 
