@@ -103,14 +103,23 @@ def _wanted(hint: Any) -> tuple[tuple[type, ...], bool]:
     """The classes that a parameter takes references to, and whether objects of them; or none."""
     members = typing.get_args(hint) if _is_union(hint) else (hint,)
     members = [member for member in members if member is not type(None)]
-    if len(members) == 1 and "Sequence" in str(typing.get_origin(members[0])):
-        return _wanted(typing.get_args(members[0])[0])
-    if len(members) == 1 and "Callable" in str(typing.get_origin(members[0])):
-        return _wanted(typing.get_args(members[0])[1])[0], False
-    # typing.Any is a class since Python 3.11.
-    other = ("builtins", "typing")
-    is_class = all(isinstance(m, type) and m.__module__ not in other for m in members)
-    return (tuple(members) if is_class else ()), True
+    if len(members) == 1 and typing.get_args(members[0]):
+        origin, args = str(typing.get_origin(members[0])), typing.get_args(members[0])
+        if "Sequence" in origin:
+            return _wanted(args[0])
+        if "Callable" in origin:
+            return _wanted(args[1])[0], False
+    return (tuple(members) if all(map(_is_class, members)) else ()), True
+
+
+def _is_class(hint: Any) -> bool:
+    """Whether this is a class that a configurable can be a subclass of."""
+    # typing.Any is a class since Python 3.11; list[int] is one in 3.10; not every protocol can be
+    # asked for its subclasses.
+    if not isinstance(hint, type) or typing.get_origin(hint) is not None:
+        return False
+    general = hint.__module__ in ("builtins", "collections.abc", "typing")
+    return not general and not getattr(hint, "_is_protocol", False)
 
 
 def _references(bound: Any) -> Iterator[gin_config.ConfigurableReference]:
