@@ -156,7 +156,7 @@ def onnx_run(network: Classifier, inputs: np.ndarray, threads: int) -> tuple[Run
 def _onnx_weights(network: Classifier) -> dict[str, np.ndarray]:
     """Our weights in ONNX's gate order: input, output, forget, candidate."""
     lstm = network.core
-    kernel, bias, _ = network.input.fold(lstm.kernel, lstm.bias)
+    kernel, bias, _ = network.input_layer.fold(lstm.kernel, lstm.bias)
 
     def arranged(weight: tf.Variable) -> np.ndarray:
         i, f, g, o = np.split(weight.numpy(), 4, axis=-1)
@@ -184,7 +184,7 @@ def torch_run(network: Classifier, inputs: np.ndarray, threads: int) -> Run | No
         return None
     torch.set_num_threads(threads)
     lstm, head = network.core, network.head
-    kernel, bias, _ = network.input.fold(lstm.kernel, lstm.bias)
+    kernel, bias, _ = network.input_layer.fold(lstm.kernel, lstm.bias)
     layer = torch.nn.LSTM(inputs.shape[2], network.hidden_size)
     # torch's gate order is ours.
     values = {

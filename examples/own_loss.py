@@ -11,17 +11,16 @@ import gin
 import tensorflow as tf
 
 from t2aux.cli.main import main
-from t2aux.losses import AuxiliaryLoss, Sequences, States, StatesAt
-from t2aux.model.classifier import Classifier
+from t2aux.losses import AuxiliaryLoss, Network, Sequences, States, StatesAt
 
 
-@gin.configurable(denylist=["classifier"])
+@gin.configurable
 class MeanToken(AuxiliaryLoss):
     """The squared distance between a linear function of the last state and the mean token."""
 
-    def __init__(self, classifier: Classifier, *, weight: float = 1.0) -> None:
-        super().__init__(classifier, name="mean_token", weight=weight)
-        self.kernel = tf.Variable(tf.zeros([classifier.hidden_size, classifier.info.channels]))
+    def build(self, network: Network) -> None:
+        """Makes the weights."""
+        self.kernel = self.add_weight(shape=(network.hidden_size, network.token_size))
 
     def declare(self, sequences: Sequences, seed: tf.Tensor) -> StatesAt:
         """One term a sequence, from its state after the last step."""

@@ -25,7 +25,7 @@ def inference(classifier: Classifier, *, batches: bool) -> Inference | None:
     """
     if not is_lstm(classifier.core):
         return None
-    return (ForBatches if batches else ForOneSequence)(classifier.core, classifier.input)
+    return (ForBatches if batches else ForOneSequence)(classifier.core, classifier.input_layer)
 
 
 def is_lstm(core: Core) -> bool:

@@ -66,8 +66,8 @@ def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dic
         "name": name,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": {
-            "input_layer": type(classifier.input).__name__,
-            "input_size": classifier.input.output_size,
+            "input_layer": type(classifier.input_layer).__name__,
+            "input_size": classifier.input_layer.output_size,
             "core": type(classifier.core).__name__,
             "hidden_size": classifier.hidden_size,
             "head_size": int(classifier.head.hidden_bias.shape[0]),

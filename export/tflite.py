@@ -161,13 +161,13 @@ def _stateful(
     core = classifier.core
     kernel, bias = core.kernel, core.bias
     if not classifier.info.is_text:
-        kernel, bias, _ = classifier.input.fold(kernel, bias)
+        kernel, bias, _ = classifier.input_layer.fold(kernel, bias)
     # The fusion wants weights that are tensors, not variables.
     weights = (kernel, core.recurrent_kernel, bias)
     weights = [tf.constant(tf.convert_to_tensor(w).numpy()) for w in weights]
 
     def classify(segment: tf.Tensor) -> dict[str, tf.Tensor]:
-        x = classifier.input(segment) if classifier.info.is_text else segment
+        x = classifier.input_layer(segment) if classifier.info.is_text else segment
         # The fused operation keeps a constant initial state in variables, and goes on from there.
         last = _fusible_lstm(x, twin.init_state(1), *weights)
         return {"probabilities": _probabilities(twin, last)}

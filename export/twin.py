@@ -49,7 +49,7 @@ class Twin(tf.Module):
         # In a function: an attribute that is a NamedTuple would be wrapped, and its tensors stored.
         self._pack = lambda tensors: tf.nest.pack_sequence_as(zeros, tensors)
         self.recurrence = lstm.inference(classifier, batches=batches) or inference.of(
-            classifier.core, classifier.input
+            classifier.core, classifier.input_layer
         )
         self.head = classifier.head
 

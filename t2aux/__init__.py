@@ -13,8 +13,9 @@ from typing import Any as _Any
 
 __version__ = "0.1.0"
 
-# Public modules that need TensorFlow, imported on first use.
-_LAZY = ("layers",)
+# Public names that need TensorFlow, imported on first use: modules, and what is in modules.
+_MODULES = {"callbacks": "training.callbacks", "layers": "layers", "losses": "losses"}
+_NAMES = {"SequenceClassifier": "training.model"}
 
 # In a checkout `export/` and `gin/` stand beside this package; in a wheel they are inside it. With
 # the checkout's root on the package's path, `t2aux.export` and the bundled gin files are found the
@@ -28,10 +29,12 @@ if (_root / "gin" / "base.gin").is_file() and str(_root) not in __path__:
 
 
 def __getattr__(name: str) -> _Any:
-    if name in _LAZY:
-        return _importlib.import_module(f"t2aux.{name}")
+    if name in _MODULES:
+        return _importlib.import_module(f"t2aux.{_MODULES[name]}")
+    if name in _NAMES:
+        return getattr(_importlib.import_module(f"t2aux.{_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_MODULES, *_NAMES})

@@ -258,7 +258,11 @@ def decoder(
         def predict(states: core.State, sampling: float) -> tf.Tensor:
             flat = tf.nest.map_structure(lambda s: tf.reshape(s, [-1, *s.shape[2:]]), states)
             return loss.decode(
-                classifier.input, flat, segments[:-1], seed=own, sampling=tf.constant(sampling)
+                classifier.input_layer,
+                flat,
+                segments[:-1],
+                seed=own,
+                sampling=tf.constant(sampling),
             )
 
         others = tf.nest.map_structure(lambda s: tf.roll(s, 1, axis=1), states)

@@ -15,6 +15,7 @@ from t2aux import config, files
 from t2aux.data import Digits, Source, configured
 from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss
+from t2aux.model import weights
 from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
 
@@ -101,9 +102,11 @@ def load_run(
         classifier = bindings.get("model", Classifier)(info, seed=0)
         source = configured()
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
-        losses = tuple(make(classifier) for make in makers)
+        losses = tuple(make() for make in makers)
+        for loss in losses:
+            loss.build(classifier.network)
     networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
-    networks["classifier"] = classifier
+    networks["classifier"] = weights.tree(classifier)
     path, choice = _restore(directory, checkpoint, networks)
     step, note = checkpoints.step_of(path), ""
     if (directory / best.FILE).exists():

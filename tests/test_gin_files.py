@@ -150,8 +150,11 @@ def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
 def test_a_core_is_the_main_networks_alone(core, kind):
     def make(*files):
         config.parse(["quickstart", *files], ["Reconstruction.layers = 1"])
-        classifier = Classifier(networks.vectors_info(length=64), seed=0)
-        return classifier, Reconstruction(classifier)
+        info = networks.vectors_info(length=64)
+        classifier = Classifier(info, seed=0)
+        loss = Reconstruction()
+        loss.build(classifier.network)
+        return classifier, loss
 
     standard, standard_loss = make()
     classifier, loss = make(f"cores/{core}")

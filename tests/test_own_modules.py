@@ -164,7 +164,7 @@ def test_a_core_and_a_loss_of_ones_own(tmp_path, monkeypatch):
     classifier = Classifier(networks.vectors_info(length=12), seed=0)
     assert type(classifier.core).__name__ == "OwnCore"
     (make,) = gin.get_bindings("train")["auxiliary_losses"]
-    assert make(classifier).length == 4
+    assert make().length == 4
 
 
 def test_a_label_that_is_no_class_is_one_sentence():

@@ -26,7 +26,8 @@ LENGTHS = [9, 4, 12, 7, 12, 8, 11]
 def make(info, **parameters):
     """A run with random weights large enough for states that differ, and a split."""
     classifier = networks.classifier(info)
-    loss = Reconstruction(classifier, head_size=6, length=5, **parameters)
+    loss = Reconstruction(head_size=6, length=5, **parameters)
+    loss.build(classifier.network)
     rng = np.random.default_rng(4)
     for variable in (*classifier.trainable_variables, *loss.trainable_variables):
         variable.assign(variable + rng.normal(scale=0.4, size=variable.shape))
@@ -124,7 +125,7 @@ def plain_losses(run, loss, split, decoded, batch_size, known):
                 for t in range(loss.length):
                     if forced:
                         token = true[t : t + 1]
-                    x = classifier.input(token)
+                    x = classifier.input_layer(token)
                     for i, layer in enumerate(loss.layers):
                         x, carried[i] = layer.step(x, carried[i])
                     token = loss.head(x)

@@ -2,6 +2,7 @@
 
 from t2aux.losses.base import (
     AuxiliaryLoss,
+    Network,
     Outputs,
     OutputsFrom,
     OutputsOfAll,
@@ -16,6 +17,7 @@ from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
 __all__ = [
     "AuxiliaryLoss",
     "LanguageModel",
+    "Network",
     "Outputs",
     "OutputsFrom",
     "OutputsOfAll",

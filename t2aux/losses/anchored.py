@@ -10,12 +10,13 @@ Where the paper is silent the default is ours, and marked [us] in the parameter'
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from t2aux.errors import UserError
-from t2aux.losses.base import AuxiliaryLoss, Bptt, stream
+from t2aux.losses.base import AuxiliaryLoss, Bptt, Network, stream
 from t2aux.model import lstm
-from t2aux.model.classifier import Classifier
 from t2aux.model.core import Active, State
 from t2aux.model.heads import Head
 from t2aux.model.lstm import LSTMState
@@ -41,28 +42,35 @@ class TokenLoss(AuxiliaryLoss):
 
     def __init__(
         self,
-        classifier: Classifier,
         *,
+        name: str | None,
         weight: float,
         bptt: Bptt | None,
         head_size: int,
         **sizes: int,
     ) -> None:
-        super().__init__(classifier, weight=weight, bptt=bptt)
-        kind = type(self).__name__
+        super().__init__(name=name, weight=weight, bptt=bptt)
         for parameter, value in (*sizes.items(), ("head_size", head_size)):
             if value < 1:
-                raise UserError(f"{kind}.{parameter} must be at least 1, but is {value}.")
-        info = classifier.info
-        self._is_text = info.is_text
-        token_size = info.vocabulary_size if info.is_text else info.channels
+                raise UserError(
+                    f"{type(self).__name__}.{parameter} must be at least 1, but is {value}."
+                )
+        self.head_size = head_size
+
+    def build(self, network: Network) -> None:
+        """See `AuxiliaryLoss`."""
+        self._is_text = network.is_text
         self.head = Head(
-            classifier.hidden_size,
-            head_size,
-            token_size,
-            seed=classifier.seed,
+            network.hidden_size,
+            self.head_size,
+            network.token_size,
+            seed=network.seed,
             name=f"{self.name}/head",
         )
+
+    def get_config(self) -> dict[str, Any]:
+        """See `AuxiliaryLoss`."""
+        return {**super().get_config(), "head_size": self.head_size}
 
     def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """The loss of every predicted token.
@@ -99,18 +107,17 @@ class Anchored(TokenLoss):
 
     def __init__(
         self,
-        classifier: Classifier,
         *,
+        name: str | None,
         anchors: int,
         length: int,
         weight: float,
         bptt: Bptt | None,
         layers: int,
         head_size: int,
-        bottom_input_size: int,
     ) -> None:
         super().__init__(
-            classifier,
+            name=name,
             weight=weight,
             bptt=bptt,
             head_size=head_size,
@@ -120,25 +127,45 @@ class Anchored(TokenLoss):
         )
         self.anchors = anchors
         self.length = length
-        size = classifier.hidden_size
-        self.layers = [
-            lstm.LSTM(
-                bottom_input_size if i == 0 else size,
-                size,
-                seed=classifier.seed,
-                name=f"{self.name}/lstm_{i}",
-            )
-            for i in range(layers)
-        ]
-        info = classifier.info
-        longest = info.length or info.max_length
+        self._count = layers
+
+    def build(self, network: Network) -> None:
+        """See `AuxiliaryLoss`.
+
+        Raises:
+            UserError: No sequence is long enough.
+        """
+        super().build(network)
+        longest = network.longest
         if longest is not None and longest < self.shortest_sequence:
             raise UserError(
-                f"{type(self).__name__}.length = {length} needs sequences of at least "
-                f"{self.shortest_sequence} steps, but those of {info.name} have at most {longest}: "
-                f"set a smaller one, for example --gin_param='{type(self).__name__}.length="
-                f"{max(1, longest // 2)}'."
+                f"{type(self).__name__}.length = {self.length} needs sequences of at least "
+                f"{self.shortest_sequence} steps, but those of {network.data} have at most "
+                f"{longest}: set a smaller one, for example "
+                f"--gin_param='{type(self).__name__}.length={max(1, longest // 2)}'."
             )
+        size = network.hidden_size
+        self.layers = [
+            lstm.LSTM(
+                size if i else self._bottom_input_size(network),
+                size,
+                seed=network.seed,
+                name=f"{self.name}/lstm_{i}",
+            )
+            for i in range(self._count)
+        ]
+
+    def get_config(self) -> dict[str, Any]:
+        """See `AuxiliaryLoss`."""
+        return {
+            **super().get_config(),
+            "anchors": self.anchors,
+            "length": self.length,
+            "layers": self._count,
+        }
+
+    def _bottom_input_size(self, network: Network) -> int:
+        raise NotImplementedError
 
     def draw(self, seed: tf.Tensor, starts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         """Draws the batch's anchors.

@@ -19,16 +19,18 @@ at step starts[b] and ends at T. Position p means the state before token p is re
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import keras
 import tensorflow as tf
 
+from t2aux.configurable import Configurable
 from t2aux.errors import UserError
 from t2aux.model.core import Active, State, active_from
 from t2aux.model.share import Share
 
 if TYPE_CHECKING:
-    from t2aux.model.classifier import Classifier
     from t2aux.model.inputs import InputLayer
 
 Bptt = int | Literal["full"]
@@ -184,12 +186,33 @@ class Outputs(NamedTuple):
     progress: tf.Tensor
 
 
-class AuxiliaryLoss(tf.Module):
+class Network(NamedTuple):
+    """What a loss is built for.
+
+    Attributes:
+        hidden_size: H, the size of the main network's output.
+        input_size: D, the size of what its input layer gives.
+        token_size: C channels, or V ids.
+        is_text: Whether tokens are ids.
+        longest: The most steps that a sequence has; None: not known.
+        data: What the data is called in messages.
+        seed: Of initial weights.
+    """
+
+    hidden_size: int
+    input_size: int
+    token_size: int
+    is_text: bool
+    longest: int | None
+    data: str
+    seed: int
+
+
+class AuxiliaryLoss(Configurable, keras.layers.Layer):
     """An auxiliary loss of L = L_supervised + sum of w * L_auxiliary (paper, section 3).
 
-    A subclass implements `declare` and `call`; its variables are found in its attributes. It is
-    given to the trainer as a function of the classifier, and in gin as
-    `train.auxiliary_losses = [@MyLoss]`.
+    A subclass makes its weights in `build`, and implements `declare` and `call`. In Python it is
+    one of `SequenceClassifier(auxiliary=[...])`, in gin of `train.auxiliary_losses = [@MyLoss]`.
 
     Attributes:
         weight: w; at 0 the loss is measured only.
@@ -197,17 +220,11 @@ class AuxiliaryLoss(tf.Module):
     """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        *,
-        name: str | None = None,
-        weight: float = 1.0,
-        bptt: Bptt | None = None,
+        self, *, name: str | None = None, weight: float = 1.0, bptt: Bptt | None = None
     ) -> None:
         """Keeps the parameters.
 
         Args:
-            classifier: The main network, for its sizes: `hidden_size`, `info`, `seed`.
             name: In metrics ("NAME_loss") and checkpoints; by default the class's.
             weight: w, 0 or more.
             bptt: How many steps the gradient reaches back, "full" for all; None: the trainer's
@@ -216,12 +233,23 @@ class AuxiliaryLoss(tf.Module):
         Raises:
             UserError: `weight` is negative.
         """
-        super().__init__(name=name)
-        del classifier
+        kind = type(self).__name__
+        # Not Keras's default, which depends on what was made before in the process.
+        super().__init__(name=name or _snake_case(kind), dtype="float32")
         if weight < 0:
-            raise UserError(f"{type(self).__name__}.weight must not be negative, but is {weight}.")
+            raise UserError(f"{kind}.weight must not be negative, but is {weight}.")
         self.weight = weight
         self.bptt = bptt
+
+    def build(self, network: Network) -> None:
+        """Makes the weights for a network."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"name": self.name, "weight": self.weight, "bptt": self.bptt}
+
+    def get_build_config(self) -> None:
+        """None: the classifier that has the loss builds it."""
 
     @property
     def shortest_sequence(self) -> int:
@@ -274,3 +302,7 @@ class AuxiliaryLoss(tf.Module):
 def stream(seed: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:
     """The `index`-th independent seed [2] made from a seed [2]."""
     return tf.random.experimental.stateless_fold_in(seed, index)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gin
+import keras
 import tensorflow as tf
 
 from t2aux.losses.anchored import Anchored, run_stack
-from t2aux.losses.base import Bptt, Outputs, OutputsFrom, Sequences
-from t2aux.model.classifier import Classifier
+from t2aux.losses.base import Bptt, Network, Outputs, OutputsFrom, Sequences
 from t2aux.model.core import State
 from t2aux.model.lstm import LSTMState
 
 
-@gin.configurable(denylist=["classifier"])
+@keras.saving.register_keras_serializable(package="t2aux")
+@gin.configurable
 class Prediction(Anchored):
     """p-LSTM: from an anchor on, predict the next token from the main LSTM's outputs.
 
@@ -22,7 +23,6 @@ class Prediction(Anchored):
 
     def __init__(
         self,
-        classifier: Classifier,
         *,
         anchors: int = 1,
         length: int = 600,
@@ -30,28 +30,31 @@ class Prediction(Anchored):
         layers: int = 2,
         head_size: int = 256,
         bptt: Bptt | None = None,
+        name: str | None = None,
     ) -> None:
         """Makes the auxiliary network.
 
         Args:
-            classifier: The network whose outputs it reads.
             anchors: n, positions a batch.
             length: l, predicted tokens a segment; a shorter sequence is predicted whole.
             weight: w of the loss L = L_supervised + w * L_auxiliary.
             layers: LSTM layers of the auxiliary network.
             head_size: Hidden units of its head [us].
             bptt: See `AuxiliaryLoss`.
+            name: See `AuxiliaryLoss`.
         """
         super().__init__(
-            classifier,
+            name=name,
             anchors=anchors,
             length=length,
             weight=weight,
             bptt=bptt,
             layers=layers,
             head_size=head_size,
-            bottom_input_size=classifier.hidden_size,
         )
+
+    def _bottom_input_size(self, network: Network) -> int:
+        return network.hidden_size
 
     @property
     def shortest_sequence(self) -> int:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import gin
+import keras
 import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.kernels import ops
 from t2aux.losses.anchored import Anchored, run_stack, uniform_position
-from t2aux.losses.base import Bptt, Sequences, States, StatesAt, stream
+from t2aux.losses.base import Bptt, Network, Sequences, States, StatesAt, stream
 from t2aux.model import lstm
-from t2aux.model.classifier import Classifier
 from t2aux.model.core import State
 from t2aux.model.inputs import InputLayer
 from t2aux.model.lstm import LSTMState
@@ -22,7 +23,8 @@ from t2aux.model.lstm import LSTMState
 _SEGMENT, _SAMPLE, _TOKEN = range(2, 5)
 
 
-@gin.configurable(denylist=["classifier"])
+@keras.saving.register_keras_serializable(package="t2aux")
+@gin.configurable
 class Reconstruction(Anchored):
     """r-LSTM: from the state at an anchor, reconstruct a segment that was read before it.
 
@@ -32,7 +34,6 @@ class Reconstruction(Anchored):
 
     def __init__(
         self,
-        classifier: Classifier,
         *,
         anchors: int = 1,
         length: int = 600,
@@ -44,11 +45,11 @@ class Reconstruction(Anchored):
         reverse: bool = True,
         distant_past: bool = True,
         bptt: Bptt | None = None,
+        name: str | None = None,
     ) -> None:
         """Makes the decoder.
 
         Args:
-            classifier: The network whose state is decoded.
             anchors: n, positions a batch; the paper varies it at a constant n * length (Table 6).
             length: l, predicted tokens a segment.
             weight: w of the loss L = L_supervised + w * L_auxiliary.
@@ -63,16 +64,16 @@ class Reconstruction(Anchored):
             distant_past: Draw the segment's place uniformly from all before the anchor; otherwise
                 it ends at the anchor (Figure 6) [us: the law].
             bptt: See `AuxiliaryLoss`.
+            name: See `AuxiliaryLoss`.
         """
         super().__init__(
-            classifier,
+            name=name,
             anchors=anchors,
             length=length,
             weight=weight,
             bptt=bptt,
             layers=layers,
             head_size=head_size,
-            bottom_input_size=classifier.input.output_size,
         )
         if not 0 <= final_sampling <= 1:
             raise UserError(
@@ -82,6 +83,19 @@ class Reconstruction(Anchored):
         self.final_sampling = final_sampling
         self.reverse = reverse
         self.distant_past = distant_past
+
+    def get_config(self) -> dict[str, Any]:
+        """See `AuxiliaryLoss`."""
+        return {
+            **super().get_config(),
+            "scheduled_sampling": self.scheduled_sampling,
+            "final_sampling": self.final_sampling,
+            "reverse": self.reverse,
+            "distant_past": self.distant_past,
+        }
+
+    def _bottom_input_size(self, network: Network) -> int:
+        return network.input_size
 
     @property
     def shortest_sequence(self) -> int:

@@ -8,11 +8,11 @@ they add.
 from __future__ import annotations
 
 import gin
+import keras
 import tensorflow as tf
 
 from t2aux.losses.anchored import TokenLoss
 from t2aux.losses.base import Bptt, Outputs, OutputsOfAll, Sequences
-from t2aux.model.classifier import Classifier
 
 
 class _WholeSequence(TokenLoss):
@@ -23,22 +23,22 @@ class _WholeSequence(TokenLoss):
 
     def __init__(
         self,
-        classifier: Classifier,
         *,
         weight: float = 1.0,
         head_size: int = 256,
         bptt: Bptt | None = None,
+        name: str | None = None,
     ) -> None:
         """Makes the head.
 
         Args:
-            classifier: The network whose outputs it reads.
             weight: w of the loss L = L_supervised + w * L_auxiliary.
             head_size: Hidden units of the head [us: the kind of head that the paper's own losses
                 have; Dai and Le's is a softmax layer alone].
             bptt: See `AuxiliaryLoss`.
+            name: See `AuxiliaryLoss`.
         """
-        super().__init__(classifier, weight=weight, head_size=head_size, bptt=bptt)
+        super().__init__(name=name, weight=weight, head_size=head_size, bptt=bptt)
 
     def check_bptt(self, parameter: str, bptt: Bptt) -> None:
         """See `AuxiliaryLoss`."""
@@ -57,7 +57,8 @@ class _WholeSequence(TokenLoss):
         return tf.reduce_sum(losses * given.mask)
 
 
-@gin.configurable(denylist=["classifier"])
+@keras.saving.register_keras_serializable(package="t2aux")
+@gin.configurable
 class LanguageModel(_WholeSequence):
     """LM-LSTM: predict every next token of the sequence from the main network's own outputs.
 
@@ -75,7 +76,8 @@ class LanguageModel(_WholeSequence):
         return 2
 
 
-@gin.configurable(denylist=["classifier"])
+@keras.saving.register_keras_serializable(package="t2aux")
+@gin.configurable
 class SequenceAutoencoder(_WholeSequence):
     """SA-LSTM: read the whole sequence, then emit it again from its first token on.
 

@@ -3,93 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import gin
+import keras
 import tensorflow as tf
 
+from t2aux.configurable import Configurable
 from t2aux.errors import UserError
 from t2aux.kernels import ops
-from t2aux.model import inputs
+from t2aux.losses.base import Network
+from t2aux.model import inputs, weights
 from t2aux.model.core import Active, Core, State, active_until, only
 from t2aux.model.heads import Head
 from t2aux.model.lstm import LSTM
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
-@gin.configurable(denylist=["info", "seed"])
-class Classifier(tf.Module):
-    """Reads a sequence token by token and classifies it from the state at its true end."""
+class BaseClassifier(Configurable, keras.Model):
+    """An input layer, a recurrent core and a head: what both kinds of classifiers share.
 
-    def __init__(
+    Attributes:
+        input_layer: From tokens to the core's input.
+        head: From the core's output to the classes' logits.
+        hidden_size: H, the size of the core's output.
+        num_classes: K.
+        padded: Whether the lengths of sequences differ.
+        network: What an auxiliary loss is built for.
+    """
+
+    checkpoint_names: ClassVar = {"input_layer": "input"}
+
+    def _assemble(
         self,
-        info: DatasetInfo,
+        input_layer: inputs.InputLayer,
+        core: Core,
         *,
-        core: Callable[..., Core] = LSTM,
-        projection_size: int | None = 128,
-        hidden_size: int = 128,
-        head_size: int = 256,
-        dropconnect: float = 0.5,
-        seed: int = 0,
+        num_classes: int,
+        head_size: int,
+        dropconnect: float,
+        padded: bool,
+        network: Network,
     ) -> None:
-        """Makes the weights; the sizes' defaults are the paper's.
-
-        Args:
-            info: The data set: its classes, channels or vocabulary.
-            core: Makes the recurrent core, see `t2aux.model.core`: @LSTM, the paper's, @GRU or
-                @MinGRU.
-            projection_size: D, what a token is projected (real values) or embedded (ids) to. None
-                feeds real values to the core as they are (paper, Figure 6, "input projection").
-            hidden_size: H, the LSTM's cells, or the size of another core's output.
-            head_size: Hidden units of the head.
-            dropconnect: The probability to drop a weight of the head's second layer in training.
-            seed: Of the initial weights.
-
-        Raises:
-            UserError: `core` makes something else; a text has no projection; a size or a
-                probability is out of range.
-        """
-        super().__init__(name="classifier")
-        # Now, not inside of a compiled function: a kernel that was asked for and can't be had is
-        # told before any work.
-        ops.enabled()
-        for parameter, value in (
-            ("projection_size", projection_size),
-            ("hidden_size", hidden_size),
-            ("head_size", head_size),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"Classifier.{parameter} must be at least 1, but is {value}.")
-        if not 0 <= dropconnect < 1:
-            raise UserError(f"Classifier.dropconnect must be in [0, 1), but is {dropconnect}.")
-        if projection_size is None and info.is_text:
-            raise UserError(
-                "Classifier.projection_size = None works for real-valued sequences only; give text "
-                "an embedding size, for example 128."
-            )
-        self.info = info
-        self.seed = seed
-        self.hidden_size = hidden_size
-        if info.is_text:
-            self.input = inputs.Embedding(info.vocabulary_size, projection_size, seed=seed)
-        elif projection_size is None:
-            self.input = inputs.DirectInput(info.channels)
-        else:
-            self.input = inputs.InputProjection(info.channels, projection_size, seed=seed)
-        made = core(self.input.output_size, hidden_size, seed=seed)
-        if not isinstance(made, Core):
-            raise UserError(
-                "Classifier.core must make a recurrent core, such as @LSTM, @GRU or @MinGRU, but "
-                f"made a {type(made).__name__}."
-            )
+        self.input_layer = input_layer
+        self.hidden_size = network.hidden_size
+        self.num_classes = num_classes
+        self.padded = padded
+        self.network = network
         # Under its own name, which is its place in checkpoints.
-        self._core_name = made.name
-        setattr(self, made.name, made)
+        self._core_name = core.name
+        setattr(self, core.name, core)
         self.head = Head(
-            hidden_size,
+            network.hidden_size,
             head_size,
-            info.num_classes,
+            num_classes,
             dropconnect=dropconnect,
-            seed=seed,
+            seed=network.seed,
             name="head",
         )
 
@@ -101,7 +70,7 @@ class Classifier(tf.Module):
     @property
     def recurrent_variables(self) -> list[tf.Variable]:
         """The variables of the input layer and the core: those that truncation is about."""
-        return [*self.input.trainable_variables, *self.core.trainable_variables]
+        return [*weights.in_order(self.input_layer), *weights.in_order(self.core)]
 
     def init_state(self, batch: tf.Tensor | int) -> State:
         """Zeros: [batch, H] each."""
@@ -109,7 +78,7 @@ class Classifier(tf.Module):
 
     def step(self, tokens: tf.Tensor, state: State) -> State:
         """The state after one more token a sequence ([B, C] float32 or [B] int32)."""
-        return self.core.step(self.input(tokens), state)[1]
+        return self.core.step(self.input_layer(tokens), state)[1]
 
     def scan(
         self, tokens: tf.Tensor, state: State | None = None, lengths: tf.Tensor | None = None
@@ -143,7 +112,13 @@ class Classifier(tf.Module):
     ) -> tuple[State, tf.Tensor | None]:
         """The states at some positions of time-major tokens, see `Core.states_at`."""
         return self.core.states_at(
-            tokens, self.input, state, marks, active=active, outputs=outputs, gradient=gradient
+            tokens,
+            self.input_layer,
+            state,
+            marks,
+            active=active,
+            outputs=outputs,
+            gradient=gradient,
         )
 
     def outputs(
@@ -153,11 +128,11 @@ class Classifier(tf.Module):
 
         Made for a gradient to be taken.
         """
-        return self.core.outputs(tokens, self.input, state, active)
+        return self.core.outputs(tokens, self.input_layer, state, active)
 
     def final(self, tokens: tf.Tensor, state: State, active: Active | None = None) -> State:
         """The state after time-major tokens; made for a gradient to be taken, as `outputs`."""
-        return self.core.final(tokens, self.input, state, active)
+        return self.core.final(tokens, self.input_layer, state, active)
 
     def logits(self, h: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """The classes' logits [B, K] from the core's output h [B, H].
@@ -166,7 +141,7 @@ class Classifier(tf.Module):
         """
         return self.head(h, seed)
 
-    def __call__(self, tokens: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
+    def logits_of(self, tokens: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
         """Classifies whole sequences.
 
         Args:
@@ -177,6 +152,94 @@ class Classifier(tf.Module):
             The logits [B, K].
         """
         return self.logits(self.scan(tokens, lengths=lengths).h)
+
+
+@gin.configurable(denylist=["info", "seed"])
+class Classifier(BaseClassifier):
+    """Reads a sequence token by token and classifies it from the state at its true end."""
+
+    def __init__(
+        self,
+        info: DatasetInfo,
+        *,
+        core: Callable[..., Any] = LSTM,
+        projection_size: int | None = 128,
+        hidden_size: int = 128,
+        head_size: int = 256,
+        dropconnect: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        """Makes the weights; the sizes' defaults are the paper's.
+
+        Args:
+            info: The data set: its classes, channels or vocabulary.
+            core: Makes the recurrent core, see `t2aux.model.core`: @LSTM, the paper's, @GRU or
+                @MinGRU.
+            projection_size: D, what a token is projected (real values) or embedded (ids) to. None
+                feeds real values to the core as they are (paper, Figure 6, "input projection").
+            hidden_size: H, the LSTM's cells, or the size of another core's output.
+            head_size: Hidden units of the head.
+            dropconnect: The probability to drop a weight of the head's second layer in training.
+            seed: Of the initial weights.
+
+        Raises:
+            UserError: `core` makes something else; a text has no projection; a size or a
+                probability is out of range.
+        """
+        super().__init__(name="classifier", dtype="float32")
+        # Now, not inside of a compiled function: a kernel that was asked for and can't be had is
+        # told before any work.
+        ops.enabled()
+        for parameter, value in (
+            ("projection_size", projection_size),
+            ("hidden_size", hidden_size),
+            ("head_size", head_size),
+        ):
+            if value is not None and value < 1:
+                raise UserError(f"Classifier.{parameter} must be at least 1, but is {value}.")
+        if not 0 <= dropconnect < 1:
+            raise UserError(f"Classifier.dropconnect must be in [0, 1), but is {dropconnect}.")
+        if projection_size is None and info.is_text:
+            raise UserError(
+                "Classifier.projection_size = None works for real-valued sequences only; give text "
+                "an embedding size, for example 128."
+            )
+        self.info = info
+        if info.is_text:
+            input_layer = inputs.Embedding(info.vocabulary_size, projection_size, seed=seed)
+        elif projection_size is None:
+            input_layer = inputs.DirectInput(info.channels)
+        else:
+            input_layer = inputs.InputProjection(info.channels, projection_size, seed=seed)
+        made = core(input_layer.output_size, hidden_size, seed=seed)
+        if not isinstance(made, Core):
+            raise UserError(
+                "Classifier.core must make a recurrent core, such as @LSTM, @GRU or @MinGRU, but "
+                f"made a {type(made).__name__}."
+            )
+        network = Network(
+            hidden_size=hidden_size,
+            input_size=input_layer.output_size,
+            token_size=info.vocabulary_size if info.is_text else info.channels,
+            is_text=info.is_text,
+            longest=info.length or info.max_length,
+            data=info.name,
+            seed=seed,
+        )
+        self._assemble(
+            input_layer,
+            made,
+            num_classes=info.num_classes,
+            head_size=head_size,
+            dropconnect=dropconnect,
+            padded=info.length is None,
+            network=network,
+        )
+        self.built = True
+
+    def call(self, tokens: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
+        """See `logits_of`."""
+        return self.logits_of(tokens, lengths)
 
 
 def time_major(tokens: tf.Tensor) -> tf.Tensor:

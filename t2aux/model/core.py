@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import tensorflow as tf
 
+from t2aux.configurable import Configurable
 from t2aux.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def active_from(starts: tf.Tensor | None) -> Active | None:
     return None if starts is None else Active(starts, None)
 
 
-class Core(tf.Module):
-    """A recurrent core.
+class Core(Configurable):
+    """A recurrent core; a subclass is a Keras layer, too.
 
     A subclass is called as `core(input_size, hidden_size, seed=seed)`; the name that it has by
     default is its place in checkpoints.

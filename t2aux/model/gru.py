@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import gin
+import keras
 import tensorflow as tf
 
 from t2aux.model import core, initializers, inputs
@@ -61,49 +62,18 @@ def cell(
     return GRUState(candidate + update * (h - candidate))
 
 
-@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
-class GRU(core.Core):
-    """A layer of GRU cells with Keras's weights and gate order (update, reset, candidate).
+class GRURecurrence(core.Core):
+    """The computations of a core that has a GRU's weights, in Keras's shapes and gate order.
 
-    The kernel starts Glorot-uniform, the recurrent kernel orthogonal, the biases 0: as in Keras.
+    Attributes:
+        kernel: [D, 3H].
+        recurrent_kernel: [H, 3H].
+        bias: [2, 3H].
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        seed: int,
-        name: str = "gru",
-        chrono_steps: int | None = None,
-    ) -> None:
-        """Makes the weights.
-
-        Args:
-            input_size: D.
-            hidden_size: H.
-            seed: Of the initial weights, together with `name`.
-            name: The core's name.
-            chrono_steps: The longest dependency expected, in steps, at least 3: the update gates'
-                biases are then log u with u uniform in [1, steps - 1] (chrono initialisation:
-                Tallec and Ollivier 2018, section 2). None: 0.
-
-        Raises:
-            UserError: `chrono_steps` is below 3.
-        """
-        super().__init__(name=name)
-        self.hidden_size = hidden_size
-        self.kernel = initializers.glorot((input_size, 3 * hidden_size), seed, f"{name}/kernel")
-        self.recurrent_kernel = initializers.orthogonal_gates(
-            hidden_size, seed, f"{name}/recurrent_kernel", gates=3
-        )
-        bias = tf.zeros([2, 3 * hidden_size])
-        if chrono_steps is not None:
-            keep = initializers.chrono(
-                hidden_size, chrono_steps, seed, f"{name}/bias", parameter="GRU.chrono_steps"
-            )
-            bias += tf.pad(keep[tf.newaxis], [[0, 1], [0, 2 * hidden_size]])
-        self.bias = tf.Variable(bias, name=f"{name}/bias")
+    kernel: tf.Tensor | keras.Variable
+    recurrent_kernel: tf.Tensor | keras.Variable
+    bias: tf.Tensor | keras.Variable
 
     def init_state(self, batch: tf.Tensor | int) -> GRUState:
         """Zeros [batch, H]."""
@@ -151,10 +121,56 @@ class GRU(core.Core):
 
 
 class _Inference(FoldedInference):
-    def __init__(self, core: GRU, input_layer: inputs.InputLayer) -> None:
+    def __init__(self, core: GRURecurrence, input_layer: inputs.InputLayer) -> None:
         super().__init__(input_layer, core.kernel, core.bias[0])
         self._recurrent_kernel = weight(core.recurrent_kernel, "recurrent_kernel")
         self._recurrent_bias = weight(core.bias[1], "recurrent_bias")
 
     def step(self, read: tf.Tensor, state: GRUState) -> GRUState:
         return cell(read, state.h, self._recurrent_kernel, self._recurrent_bias)
+
+
+@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
+class GRU(GRURecurrence, keras.layers.Layer):
+    """A layer of GRU cells with Keras's weights and gate order (update, reset, candidate).
+
+    The kernel starts Glorot-uniform, the recurrent kernel orthogonal, the biases 0: as in Keras.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        seed: int,
+        name: str = "gru",
+        chrono_steps: int | None = None,
+    ) -> None:
+        """Makes the weights.
+
+        Args:
+            input_size: D.
+            hidden_size: H.
+            seed: Of the initial weights, together with `name`.
+            name: The core's name.
+            chrono_steps: The longest dependency expected, in steps, at least 3: the update gates'
+                biases are then log u with u uniform in [1, steps - 1] (chrono initialisation:
+                Tallec and Ollivier 2018, section 2). None: 0.
+
+        Raises:
+            UserError: `chrono_steps` is below 3.
+        """
+        super().__init__(name=name, dtype="float32")
+        self.hidden_size = hidden_size
+        self.kernel = initializers.glorot((input_size, 3 * hidden_size), seed, f"{name}/kernel")
+        self.recurrent_kernel = initializers.orthogonal_gates(
+            hidden_size, seed, f"{name}/recurrent_kernel", gates=3
+        )
+        bias = tf.zeros([2, 3 * hidden_size])
+        if chrono_steps is not None:
+            keep = initializers.chrono(
+                hidden_size, chrono_steps, seed, f"{name}/bias", parameter="GRU.chrono_steps"
+            )
+            bias += tf.pad(keep[tf.newaxis], [[0, 1], [0, 2 * hidden_size]])
+        self.bias = initializers.variable(bias, f"{name}/bias")
+        self.built = True

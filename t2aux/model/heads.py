@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import keras
 import tensorflow as tf
 
 from t2aux.model import initializers
 
 
-class Head(tf.Module):
+class Head(keras.layers.Layer):
     """Two dense layers with a ReLU between: input -> hidden -> output.
 
     DropConnect (Wan et al. 2013) sets each weight of the second layer to zero with probability
@@ -34,7 +35,7 @@ class Head(tf.Module):
             seed: Of the initial weights, together with `name`.
             name: The head's name.
         """
-        super().__init__(name=name.replace("/", "_"))
+        super().__init__(name=name.replace("/", "_"), dtype="float32")
         self.dropconnect = dropconnect
         self.hidden_kernel = initializers.glorot(
             (input_size, hidden_size), seed, f"{name}/hidden_kernel"
@@ -44,8 +45,9 @@ class Head(tf.Module):
             (hidden_size, output_size), seed, f"{name}/output_kernel"
         )
         self.output_bias = initializers.zeros((output_size,), f"{name}/output_bias")
+        self.built = True
 
-    def __call__(self, x: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+    def call(self, x: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Applies the head.
 
         Args:

@@ -16,19 +16,19 @@ def _seed_for(seed: int, name: str) -> int:
     return zlib.crc32(f"{seed}/{name}".encode()) & 0x7FFFFFFF
 
 
-def glorot(shape: tuple[int, ...], seed: int, name: str) -> tf.Variable:
+def glorot(shape: tuple[int, ...], seed: int, name: str) -> keras.Variable:
     """A Glorot-uniform variable of that shape."""
     initializer = keras.initializers.GlorotUniform(seed=_seed_for(seed, name))
-    return tf.Variable(initializer(shape, dtype="float32"), name=name)
+    return variable(initializer(shape, dtype="float32"), name)
 
 
-def orthogonal_gates(size: int, seed: int, name: str, gates: int = 4) -> tf.Variable:
+def orthogonal_gates(size: int, seed: int, name: str, gates: int = 4) -> keras.Variable:
     """A recurrent kernel [size, gates * size]: orthogonal, as Keras initialises its LSTM."""
     initializer = keras.initializers.Orthogonal(seed=_seed_for(seed, name))
-    return tf.Variable(initializer((size, gates * size), dtype="float32"), name=name)
+    return variable(initializer((size, gates * size), dtype="float32"), name)
 
 
-def glorot_gates(size: int, seed: int, name: str) -> tf.Variable:
+def glorot_gates(size: int, seed: int, name: str) -> keras.Variable:
     """A Glorot-uniform recurrent kernel [size, 4 * size]."""
     return glorot((size, 4 * size), seed, name)
 
@@ -48,6 +48,11 @@ def chrono(size: int, steps: int, seed: int, name: str, *, parameter: str) -> tf
     return tf.math.log(uniform((size,), dtype="float32"))
 
 
-def zeros(shape: tuple[int, ...], name: str) -> tf.Variable:
+def zeros(shape: tuple[int, ...], name: str) -> keras.Variable:
     """A variable of zeros."""
-    return tf.Variable(tf.zeros(shape), name=name)
+    return variable(tf.zeros(shape), name)
+
+
+def variable(value: tf.Tensor, name: str) -> keras.Variable:
+    """A variable that starts with a value; of a name "a/b" it has the last part."""
+    return keras.Variable(value, dtype="float32", name=name.rpartition("/")[2])

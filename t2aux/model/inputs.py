@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from t2aux.model import initializers
@@ -44,7 +45,7 @@ class Folded(NamedTuple):
         return tf.reshape(rows, [*tf.unstack(tf.shape(tokens))[:-1], self.kernel.shape[1]])
 
 
-class InputProjection(tf.Module):
+class InputProjection(keras.layers.Layer):
     """A linear projection of real-valued tokens, C -> D."""
 
     def __init__(self, channels: int, size: int, *, seed: int) -> None:
@@ -55,12 +56,13 @@ class InputProjection(tf.Module):
             size: D.
             seed: Of the initial weights.
         """
-        super().__init__(name="input_projection")
+        super().__init__(name="input_projection", dtype="float32")
         self.output_size = size
         self.kernel = initializers.glorot((channels, size), seed, "input_projection/kernel")
         self.bias = initializers.zeros((size,), "input_projection/bias")
+        self.built = True
 
-    def __call__(self, tokens: tf.Tensor) -> tf.Tensor:
+    def call(self, tokens: tf.Tensor) -> tf.Tensor:
         """[..., C] float32 -> [..., D]."""
         return tf.tensordot(tokens, self.kernel, 1) + self.bias
 
@@ -73,7 +75,7 @@ class InputProjection(tf.Module):
         )
 
 
-class Embedding(tf.Module):
+class Embedding(keras.layers.Layer):
     """A table of vectors for ids, V -> D."""
 
     def __init__(self, vocabulary_size: int, size: int, *, seed: int) -> None:
@@ -84,11 +86,12 @@ class Embedding(tf.Module):
             size: D.
             seed: Of the initial weights.
         """
-        super().__init__(name="embedding")
+        super().__init__(name="embedding", dtype="float32")
         self.output_size = size
         self.table = initializers.glorot((vocabulary_size, size), seed, "embedding/table")
+        self.built = True
 
-    def __call__(self, tokens: tf.Tensor) -> tf.Tensor:
+    def call(self, tokens: tf.Tensor) -> tf.Tensor:
         """[...] int32 -> [..., D]."""
         return tf.gather(self.table, tokens)
 
@@ -97,15 +100,16 @@ class Embedding(tf.Module):
         return Folded(None, None, tf.matmul(self.table, kernel) + bias)
 
 
-class DirectInput(tf.Module):
+class DirectInput(keras.layers.Layer):
     """No input layer: real values go to the core as they are (paper, Figure 6)."""
 
     def __init__(self, channels: int) -> None:
         """Keeps the number of channels, C."""
-        super().__init__(name="direct_input")
+        super().__init__(name="direct_input", dtype="float32")
         self.output_size = channels
+        self.built = True
 
-    def __call__(self, tokens: tf.Tensor) -> tf.Tensor:
+    def call(self, tokens: tf.Tensor) -> tf.Tensor:
         """[..., C] float32, unchanged."""
         return tokens
 

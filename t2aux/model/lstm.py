@@ -144,61 +144,18 @@ def states_at(
     )
 
 
-@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
-class LSTM(core.Core):
-    """A layer of LSTM cells with Keras's weights and gate order (input, forget, cell, output).
+class LSTMRecurrence(core.Core):
+    """The computations of a core that has an LSTM's weights, in Keras's shapes and gate order.
 
-    The kernel starts Glorot-uniform. The other initial weights are parameters, because whether a
-    truncated LSTM learns anything from MNIST in the paper's way (Table 2) depends on them.
+    Attributes:
+        kernel: [D, 4H].
+        recurrent_kernel: [H, 4H].
+        bias: [4H].
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        seed: int,
-        name: str = "lstm",
-        forget_bias: float = 1.0,
-        recurrent_initializer: Literal["orthogonal", "glorot"] = "orthogonal",
-        chrono_steps: int | None = None,
-    ) -> None:
-        """Makes the weights.
-
-        Args:
-            input_size: D.
-            hidden_size: H.
-            seed: Of the initial weights, together with `name`.
-            name: The layer's name.
-            forget_bias: The forget gates' initial bias [us]; the other biases are 0.
-            recurrent_initializer: Of the recurrent kernel [us].
-            chrono_steps: The longest dependency expected, in steps, at least 3: the forget gates'
-                biases are then log u with u uniform in [1, steps - 1], and the input gates' minus
-                that (chrono initialisation: Tallec and Ollivier 2018, equation 16). None:
-                `forget_bias`.
-
-        Raises:
-            UserError: `chrono_steps` is below 3.
-        """
-        super().__init__(name=name.replace("/", "_"))
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.kernel = initializers.glorot((input_size, 4 * hidden_size), seed, f"{name}/kernel")
-        recurrent = {
-            "orthogonal": initializers.orthogonal_gates,
-            "glorot": initializers.glorot_gates,
-        }
-        self.recurrent_kernel = recurrent[recurrent_initializer](
-            hidden_size, seed, f"{name}/recurrent_kernel"
-        )
-        forget = tf.fill([hidden_size], float(forget_bias))
-        put_in = zeros = tf.zeros([hidden_size])
-        if chrono_steps is not None:
-            forget = initializers.chrono(
-                hidden_size, chrono_steps, seed, f"{name}/bias", parameter="LSTM.chrono_steps"
-            )
-            put_in = -forget
-        self.bias = tf.Variable(tf.concat([put_in, forget, zeros, zeros], 0), name=f"{name}/bias")
+    kernel: tf.Tensor | keras.Variable
+    recurrent_kernel: tf.Tensor | keras.Variable
+    bias: tf.Tensor | keras.Variable
 
     def init_state(self, batch: tf.Tensor | int) -> LSTMState:
         """Zeros: [batch, H] each."""
@@ -329,14 +286,74 @@ class LSTM(core.Core):
 
     def _outputs_keras(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
         # Keras picks cuDNN's kernel on a GPU. Its layer is used without its own weights.
-        layer = _keras_layer(self.hidden_size, self.input_size)
+        weights = [tf.convert_to_tensor(w) for w in (self.kernel, self.recurrent_kernel, self.bias)]
+        layer = _keras_layer(self.hidden_size, weights[0].shape[0])
         (outputs, h, c), _ = layer.stateless_call(
-            [self.kernel, self.recurrent_kernel, self.bias],
+            weights,
             [v.value for v in layer.non_trainable_variables],
             tf.transpose(x, [1, 0, 2]),
             initial_state=[state.h, state.c],
         )
         return tf.transpose(outputs, [1, 0, 2]), LSTMState(h, c)
+
+
+@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
+class LSTM(LSTMRecurrence, keras.layers.Layer):
+    """A layer of LSTM cells with Keras's weights and gate order (input, forget, cell, output).
+
+    The kernel starts Glorot-uniform. The other initial weights are parameters, because whether a
+    truncated LSTM learns anything from MNIST in the paper's way (Table 2) depends on them.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        seed: int,
+        name: str = "lstm",
+        forget_bias: float = 1.0,
+        recurrent_initializer: Literal["orthogonal", "glorot"] = "orthogonal",
+        chrono_steps: int | None = None,
+    ) -> None:
+        """Makes the weights.
+
+        Args:
+            input_size: D.
+            hidden_size: H.
+            seed: Of the initial weights, together with `name`.
+            name: The layer's name.
+            forget_bias: The forget gates' initial bias [us]; the other biases are 0.
+            recurrent_initializer: Of the recurrent kernel [us].
+            chrono_steps: The longest dependency expected, in steps, at least 3: the forget gates'
+                biases are then log u with u uniform in [1, steps - 1], and the input gates' minus
+                that (chrono initialisation: Tallec and Ollivier 2018, equation 16). None:
+                `forget_bias`.
+
+        Raises:
+            UserError: `chrono_steps` is below 3.
+        """
+        super().__init__(name=name.replace("/", "_"), dtype="float32")
+        self.hidden_size = hidden_size
+        self.kernel = initializers.glorot((input_size, 4 * hidden_size), seed, f"{name}/kernel")
+        recurrent = {
+            "orthogonal": initializers.orthogonal_gates,
+            "glorot": initializers.glorot_gates,
+        }
+        self.recurrent_kernel = recurrent[recurrent_initializer](
+            hidden_size, seed, f"{name}/recurrent_kernel"
+        )
+        forget = tf.fill([hidden_size], float(forget_bias))
+        put_in = zeros = tf.zeros([hidden_size])
+        if chrono_steps is not None:
+            forget = initializers.chrono(
+                hidden_size, chrono_steps, seed, f"{name}/bias", parameter="LSTM.chrono_steps"
+            )
+            put_in = -forget
+        self.bias = initializers.variable(
+            tf.concat([put_in, forget, zeros, zeros], 0), f"{name}/bias"
+        )
+        self.built = True
 
 
 def on_gpu() -> bool:

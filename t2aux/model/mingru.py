@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gin
+import keras
 import tensorflow as tf
 
 from t2aux.model import core, initializers, inputs
@@ -108,57 +109,16 @@ def _scan(z: tf.Tensor, b: tf.Tensor, h: tf.Tensor, reverse: bool = False) -> tf
     return tf.ensure_shape(tf.reshape(tf.stack(states, 1), whole)[:steps], [None, *shape])
 
 
-@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
-class MinGRU(core.Core):
-    """Stacked layers of minGRU; each reads the outputs of the one below.
+class MinGRURecurrence(core.Core):
+    """The computations of a core that has the weights of stacked minGRU layers, bottom first.
 
-    A layer's kernel holds the update gate, then the candidate; it starts Glorot-uniform.
+    Attributes:
+        kernels: [D, 2H], then [H, 2H] each: the update gate, then the candidate.
+        biases: [2H] each.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        seed: int,
-        name: str = "mingru",
-        layers: int = 3,
-        chrono_steps: int | None = None,
-    ) -> None:
-        """Makes the weights.
-
-        Args:
-            input_size: D.
-            hidden_size: H, of every layer.
-            seed: Of the initial weights, together with `name`.
-            name: The core's name.
-            layers: How many. A single layer's gates know nothing but the current token; three of
-                128 have 99,072 weights, a GRU of 128 as many [us].
-            chrono_steps: The longest dependency expected, in steps, at least 3: the update gates'
-                biases are then -log u with u uniform in [1, steps - 1] (chrono initialisation:
-                Tallec and Ollivier 2018, section 2). None: 0.
-
-        Raises:
-            UserError: `layers` is below 1, or `chrono_steps` below 3.
-        """
-        super().__init__(name=name)
-        core.check_sizes("MinGRU", layers=layers)
-        self.hidden_size = hidden_size
-        self.kernels, self.biases = [], []
-        for i in range(layers):
-            shape = (hidden_size if i else input_size, 2 * hidden_size)
-            self.kernels.append(initializers.glorot(shape, seed, f"{name}/kernel_{i}"))
-            bias = tf.zeros([2 * hidden_size])
-            if chrono_steps is not None:
-                keep = initializers.chrono(
-                    hidden_size,
-                    chrono_steps,
-                    seed,
-                    f"{name}/bias_{i}",
-                    parameter="MinGRU.chrono_steps",
-                )
-                bias -= tf.pad(keep, [[0, hidden_size]])
-            self.biases.append(tf.Variable(bias, name=f"{name}/bias_{i}"))
+    kernels: list[keras.Variable]
+    biases: list[keras.Variable]
 
     def init_state(self, batch: tf.Tensor | int) -> MinGRUState:
         """Zeros [batch, H] for every layer."""
@@ -173,6 +133,29 @@ class MinGRU(core.Core):
             after.append(x)
         return x, MinGRUState(tuple(after))
 
+    def all_states(
+        self,
+        tokens: tf.Tensor,
+        bottom: inputs.Folded,
+        state: MinGRUState,
+        active: tf.Tensor | None = None,
+    ) -> MinGRUState:
+        """The outputs of all layers after every step.
+
+        Args:
+            tokens: [T, B, ...].
+            bottom: From tokens to the bottom layer's gates.
+            state: The state before, [B, H] each.
+            active: [T, B, 1] bool: where sequences are; elsewhere they keep their state.
+
+        Returns:
+            [T, B, H] each.
+        """
+        layers = [bottom]
+        for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
+            layers.append(inputs.Folded(kernel, bias, None))
+        return _states(layers, tokens, state, active, linear_recurrence)
+
     def states_at(
         self,
         tokens: tf.Tensor,
@@ -185,13 +168,11 @@ class MinGRU(core.Core):
         gradient: bool = True,
     ) -> tuple[MinGRUState, tf.Tensor | None]:
         """See `Core`; the input layer is folded into the bottom layer's kernel."""
-        layers = [input_layer.fold(self.kernels[0], self.biases[0])]
-        for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
-            layers.append(inputs.Folded(kernel, bias, None))
+        bottom = input_layer.fold(self.kernels[0], self.biases[0])
 
         def states(first: MinGRUState, begin: tf.Tensor | int, end: tf.Tensor) -> MinGRUState:
             here = None if active is None else active(tf.range(begin, end)[:, tf.newaxis])
-            return _states(layers, tokens[begin:end], first, here, linear_recurrence)
+            return self.all_states(tokens[begin:end], bottom, first, here)
 
         if not gradient and not outputs:
 
@@ -214,7 +195,7 @@ class _Inference(FoldedInference):
     # Each layer's products are then one for all of these steps, and its weights are read once.
     pass_steps = 16
 
-    def __init__(self, core: MinGRU, input_layer: inputs.InputLayer) -> None:
+    def __init__(self, core: MinGRURecurrence, input_layer: inputs.InputLayer) -> None:
         super().__init__(input_layer, core.kernels[0], core.biases[0])
         self._kernels = [weight(k, f"kernel_{i}") for i, k in enumerate(core.kernels[1:], 1)]
         self._biases = [weight(b, f"bias_{i}") for i, b in enumerate(core.biases[1:], 1)]
@@ -277,3 +258,58 @@ def _gates(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # The update gate and the candidate, [..., H] each.
     z, candidate = tf.split(z, 2, axis=-1)
     return tf.sigmoid(z), candidate
+
+
+@gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
+class MinGRU(MinGRURecurrence, keras.layers.Layer):
+    """Stacked layers of minGRU; each reads the outputs of the one below.
+
+    A layer's kernel holds the update gate, then the candidate; it starts Glorot-uniform.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        seed: int,
+        name: str = "mingru",
+        layers: int = 3,
+        chrono_steps: int | None = None,
+    ) -> None:
+        """Makes the weights.
+
+        Args:
+            input_size: D.
+            hidden_size: H, of every layer.
+            seed: Of the initial weights, together with `name`.
+            name: The core's name.
+            layers: How many. A single layer's gates know nothing but the current token; three of
+                128 have 99,072 weights, a GRU of 128 as many [us].
+            chrono_steps: The longest dependency expected, in steps, at least 3: the update gates'
+                biases are then -log u with u uniform in [1, steps - 1] (chrono initialisation:
+                Tallec and Ollivier 2018, section 2). None: 0.
+
+        Raises:
+            UserError: `layers` is below 1, or `chrono_steps` below 3.
+        """
+        super().__init__(name=name, dtype="float32")
+        core.check_sizes("MinGRU", layers=layers)
+        self.hidden_size = hidden_size
+        kernels, biases = [], []
+        for i in range(layers):
+            shape = (hidden_size if i else input_size, 2 * hidden_size)
+            kernels.append(initializers.glorot(shape, seed, f"{name}/kernel_{i}"))
+            bias = tf.zeros([2 * hidden_size])
+            if chrono_steps is not None:
+                keep = initializers.chrono(
+                    hidden_size,
+                    chrono_steps,
+                    seed,
+                    f"{name}/bias_{i}",
+                    parameter="MinGRU.chrono_steps",
+                )
+                bias -= tf.pad(keep, [[0, hidden_size]])
+            biases.append(initializers.variable(bias, f"{name}/bias_{i}"))
+        self.kernels, self.biases = kernels, biases
+        self.built = True

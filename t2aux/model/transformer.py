@@ -14,12 +14,14 @@ time, and again in the backward pass, so that memory grows with T and not with i
 from __future__ import annotations
 
 import functools
+from typing import ClassVar
 
 import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from t2aux.configurable import Configurable
 from t2aux.errors import UserError
 from t2aux.model import initializers, inputs
 from t2aux.model.share import Share
@@ -30,8 +32,14 @@ _SCORES = 2**20
 
 
 @gin.configurable(denylist=["info", "seed"])
-class Transformer(tf.Module):
+class Transformer(Configurable, keras.Model):
     """Classifies a sequence by attention over all of it. It has no state and reads no streams."""
+
+    checkpoint_names: ClassVar = {
+        "input_layer": "input",
+        "blocks": "layers",
+        "output_layer": "output",
+    }
 
     def __init__(
         self,
@@ -60,7 +68,7 @@ class Transformer(tf.Module):
             UserError: A size or the probability is out of range, D is odd or no multiple of the
                 heads.
         """
-        super().__init__(name="classifier")
+        super().__init__(name="classifier", dtype="float32")
         for parameter, value in (
             ("model_size", model_size),
             ("heads", heads),
@@ -81,17 +89,18 @@ class Transformer(tf.Module):
         self.model_size = model_size
         self.dropout = dropout
         if info.is_text:
-            self.input = inputs.Embedding(info.vocabulary_size, model_size, seed=seed)
+            self.input_layer = inputs.Embedding(info.vocabulary_size, model_size, seed=seed)
         else:
-            self.input = inputs.InputProjection(info.channels, model_size, seed=seed)
-        self.layers = [
+            self.input_layer = inputs.InputProjection(info.channels, model_size, seed=seed)
+        self.blocks = [
             _EncoderLayer(model_size, heads, feed_forward_size, seed, f"layer_{i}")
             for i in range(layers)
         ]
         self.norm = _KerasLayer(_norm(model_size), seed, "norm")
-        self.output = _KerasLayer(_dense(model_size, info.num_classes), seed, "output")
+        self.output_layer = _KerasLayer(_dense(model_size, info.num_classes), seed, "output")
+        self.built = True
 
-    def __call__(
+    def call(
         self,
         tokens: tf.Tensor,
         lengths: tf.Tensor | None = None,
@@ -113,16 +122,16 @@ class Transformer(tf.Module):
         if lengths is not None and self.info.length is None:
             there = tf.sequence_mask(lengths, tf.shape(tokens)[1])
         # Vaswani et al. 2017, section 3.4.
-        x = self.input(tokens) * self.model_size**0.5
+        x = self.input_layer(tokens) * self.model_size**0.5
         x = self._drop(x + positions(tf.shape(x)[1], self.model_size), seed, 0, share)
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.blocks):
             x += self._drop(layer.attend(x, there), seed, 2 * i + 1, share)
             x += self._drop(layer.feed_forward(x), seed, 2 * i + 2, share)
         x = self.norm(x)
         if there is None:
-            return self.output(tf.reduce_mean(x, axis=1))
+            return self.output_layer(tf.reduce_mean(x, axis=1))
         weights = tf.cast(there, tf.float32)[:, :, tf.newaxis]
-        return self.output(tf.reduce_sum(x * weights, 1) / tf.reduce_sum(weights, 1))
+        return self.output_layer(tf.reduce_sum(x * weights, 1) / tf.reduce_sum(weights, 1))
 
     def _drop(
         self, x: tf.Tensor, seed: tf.Tensor | None, index: int, share: Share | None
@@ -145,11 +154,13 @@ def positions(steps: tf.Tensor, size: int) -> tf.Tensor:
     return tf.concat([tf.sin(angles), tf.cos(angles)], -1)
 
 
-class _EncoderLayer(tf.Module):
+class _EncoderLayer(keras.layers.Layer):
     # What the two halves of a pre-norm encoder layer add to x [B, T, D].
 
+    checkpoint_names: ClassVar = {"output_layer": "output"}
+
     def __init__(self, size: int, heads: int, hidden: int, seed: int, name: str) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, dtype="float32")
         self._heads = heads
         self.attention_norm = _KerasLayer(_norm(size), seed, f"{name}/attention_norm")
         self.query, self.key, self.value, self.attention_output = (
@@ -158,7 +169,8 @@ class _EncoderLayer(tf.Module):
         )
         self.feed_forward_norm = _KerasLayer(_norm(size), seed, f"{name}/feed_forward_norm")
         self.hidden = _KerasLayer(_dense(size, hidden), seed, f"{name}/hidden")
-        self.output = _KerasLayer(_dense(hidden, size), seed, f"{name}/output")
+        self.output_layer = _KerasLayer(_dense(hidden, size), seed, f"{name}/output")
+        self.built = True
 
     def attend(self, x: tf.Tensor, there: tf.Tensor | None) -> tf.Tensor:
         x = self.attention_norm(x)
@@ -166,7 +178,7 @@ class _EncoderLayer(tf.Module):
         return self.attention_output(attention(*projected, there, heads=self._heads))
 
     def feed_forward(self, x: tf.Tensor) -> tf.Tensor:
-        return self.output(tf.nn.relu(self.hidden(self.feed_forward_norm(x))))
+        return self.output_layer(tf.nn.relu(self.hidden(self.feed_forward_norm(x))))
 
 
 def attention(
@@ -227,23 +239,26 @@ def _blocks(x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, tf.concat([[-1, size], tf.shape(x)[1:]], 0))
 
 
-class _KerasLayer(tf.Module):
+class _KerasLayer(keras.layers.Layer):
     # A Keras layer with weights that are ours: from our seeds, and at our places in checkpoints.
 
     def __init__(self, layer: keras.layers.Layer, seed: int, name: str) -> None:
-        super().__init__(name=name.replace("/", "_"))
+        super().__init__(name=name.replace("/", "_"), dtype="float32")
         for variable in layer.trainable_variables:
             own = f"{name}/{variable.name}"
             if variable.name == "kernel":
                 weight = initializers.glorot(tuple(variable.shape), seed, own)
             else:
-                weight = tf.Variable(variable.numpy(), name=own)
+                weight = initializers.variable(variable.numpy(), own)
             setattr(self, variable.name, weight)
         names = [variable.name for variable in layer.trainable_variables]
-        # A function, because tf.Module would take a layer's own weights for ours.
-        self._call = lambda x: layer.stateless_call([getattr(self, n) for n in names], [], x)[0]
+        # A function, because Keras would take the layer's own weights for ours.
+        self._call = lambda x: layer.stateless_call([getattr(self, n).value for n in names], [], x)[
+            0
+        ]
+        self.built = True
 
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         return self._call(x)
 
 

@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from t2aux import files
 from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss
+from t2aux.model import weights
 from t2aux.training import integrity
 
 # Where TensorFlow keeps the graph of the saved objects.
@@ -202,7 +203,7 @@ def named_losses(losses: Sequence[AuxiliaryLoss]) -> tf.Module:
     """
     module = tf.Module(name="auxiliary")
     for loss in losses:
-        setattr(module, loss.name, loss)
+        setattr(module, loss.name, weights.tree(loss))
     return module
 
 

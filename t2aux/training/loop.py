@@ -171,6 +171,8 @@ def train(
         splits = load_splits(source, validation, seed)
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
         replicas.check_same("\n".join(bound), splits.read["train"])
+        # For a core or a loss of one's own, whose initial weights are by Keras's initializers.
+        keras.utils.set_random_seed(seed % 2**32)
         with replicas.scope():
             trainer = _trainer(
                 model(splits.train.info, seed=seed),
@@ -266,7 +268,7 @@ def _trainer(
 ) -> Trainer | WholeTrainer:
     """Makes what computes the steps. Raises UserError where the parts don't go together."""
     if isinstance(classifier, Classifier):
-        losses = [make(classifier) for make in auxiliary_losses]
+        losses = [make() for make in auxiliary_losses]
         _check_lengths(train_split, losses)
         _check_weights(phases, losses)
         return Trainer(

@@ -14,6 +14,7 @@ from absl import logging
 
 from t2aux import data
 from t2aux.errors import UserError
+from t2aux.model import weights
 from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
 from t2aux.training.evaluating import Evaluator
 from t2aux.training.position import Position, Sums
@@ -69,7 +70,7 @@ class Run:
         self._on_nan, self._nan_rate_factor = on_nan, nan_rate_factor
         self._nan_back_offs = nan_back_offs
         self._modules = {
-            "classifier": trainer.classifier,
+            "classifier": weights.tree(trainer.classifier),
             "auxiliary": checkpoints.named_losses(trainer.losses),
         }
         self._manager = checkpoints.Manager(

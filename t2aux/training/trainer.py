@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -10,6 +10,7 @@ import tensorflow as tf
 from t2aux.data import Batch
 from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
+from t2aux.model import weights
 from t2aux.model.classifier import Classifier, time_major
 from t2aux.model.core import State, only
 from t2aux.model.share import Share
@@ -22,6 +23,9 @@ DROPOUT, _FIRST_AUXILIARY = 0, 1
 # In metrics, as the names of auxiliary losses are.
 _SUPERVISED = "supervised"
 
+# Gives the supervised loss and its metrics from the core's output [B, H].
+Classify = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]]
+
 
 class Step(NamedTuple):
     """What a training step computes.
@@ -30,13 +34,15 @@ class Step(NamedTuple):
         gradients: One for each of `Trainer.trained_variables`, not clipped.
         metrics: Scalars: "loss", "supervised_loss" and "correct" (the number of right answers)
             where there is a supervised loss, and a mean per token for each auxiliary loss.
+        logits: [B, K] of the training step, where there is a supervised loss.
     """
 
     gradients: list[tf.Tensor]
     metrics: dict[str, tf.Tensor]
+    logits: tf.Tensor | None = None
 
 
-class Trainer(tf.Module):
+class Trainer:
     """Computes truncated gradients of L = L_supervised + sum of w * L_auxiliary (paper, section 3).
 
     Where every truncation is "full" there is one pass with everything in it, in which nothing
@@ -70,7 +76,6 @@ class Trainer(tf.Module):
         Raises:
             UserError: A truncation length is negative.
         """
-        super().__init__(name="trainer")
         truncation.check_bptt("train.supervised_bptt", supervised_bptt)
         truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
         names = [loss.name for loss in losses]
@@ -86,6 +91,8 @@ class Trainer(tf.Module):
                 "loss: give it another name."
             )
         for loss in losses:
+            if not loss.built:
+                loss.build(classifier.network)
             if loss.bptt is None:
                 loss.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
             else:
@@ -97,8 +104,8 @@ class Trainer(tf.Module):
         self.supervised_bptt = supervised_bptt
         self.auxiliary_bptt = auxiliary_bptt
         self._variables = [
-            *classifier.trainable_variables,
-            *(v for loss in self.losses for v in loss.trainable_variables),
+            *weights.in_order(classifier),
+            *(v for loss in self.losses for v in weights.in_order(loss)),
         ]
 
     @property
@@ -117,8 +124,8 @@ class Trainer(tf.Module):
         """
         losses = [loss for loss in self.losses if auxiliary and loss.weight]
         return [
-            *self.classifier.trainable_variables,
-            *(v for loss in losses for v in loss.trainable_variables),
+            *weights.in_order(self.classifier),
+            *(v for loss in losses for v in weights.in_order(loss)),
         ]
 
     def step(
@@ -130,6 +137,8 @@ class Trainer(tf.Module):
         supervised: bool,
         auxiliary: bool = True,
         share: Share | None = None,
+        padded: bool | None = None,
+        supervised_loss: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> Step:
         """The losses and gradients of a batch.
 
@@ -142,15 +151,27 @@ class Trainer(tf.Module):
             auxiliary: False in fine-tuning: the supervised loss alone.
             share: Which rows of a larger batch these are, padded to its longest sequence. All
                 that the step gives is then to be summed over the shares. None: it is all of it.
+            padded: Whether lengths differ; None: as the classifier says.
+            supervised_loss: Gives the supervised loss, a scalar, from logits [B, K]; by default the
+                mean cross-entropy.
 
         Returns:
             The step.
         """
-        padded = self.classifier.info.length is None
+        padded = self.classifier.padded if padded is None else padded
         tokens = truncation.align_ends(batch.inputs, batch.lengths) if padded else batch.inputs
         tokens = time_major(tokens)
         starts = tf.shape(tokens)[0] - batch.lengths if padded else tf.zeros_like(batch.lengths)
         sequences = Sequences(tokens, starts, batch.labels, padded, share)
+        logits = []
+
+        def classify(h: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            logits.append(self.classifier.logits(h, stream(seed, DROPOUT)))
+            if supervised_loss is None:
+                return classification_loss(logits[0], batch.labels, share)
+            loss = supervised_loss(logits[0])
+            return loss, {"supervised_loss": loss}
+
         context = Context(self.classifier, sequences, self._variables, progress)
         plans = [
             windows.plan(context, loss, stream(seed, _FIRST_AUXILIARY + i), self.auxiliary_bptt)
@@ -159,17 +180,17 @@ class Trainer(tf.Module):
         ]
         trained = [plan for plan in plans if plan.loss.weight]
         gradients, metrics = [tf.zeros_like(v) for v in self._variables], {}
-        alone = trained
+        alone, last = trained, classify if supervised else None
         reach = [plan.bptt for plan in trained] or [self.auxiliary_bptt]
         # In pretraining as in the joint phase.
         if {self.supervised_bptt, *reach} == {"full"}:
             together = [plan for plan in trained if plan.joins_one_pass]
             alone = [plan for plan in trained if not plan.joins_one_pass]
-            if supervised or together:
-                gradients, metrics = self._one_pass(context, together, seed, supervised=supervised)
-                supervised = False
+            if last or together:
+                gradients, metrics = self._one_pass(context, together, last)
+                last = None
         measured = [plan for plan in plans if not plan.loss.weight]
-        parts, more = self._windows(context, alone, measured, seed, supervised=supervised)
+        parts, more = self._windows(context, alone, measured, last)
         for part in parts:
             gradients = [a + b for a, b in zip(gradients, part, strict=True)]
         metrics = {**metrics, **more}
@@ -178,10 +199,11 @@ class Trainer(tf.Module):
             total = total + plan.loss.weight * metrics[plan.metric]
         by_variable = {v.ref(): g for v, g in zip(self._variables, gradients, strict=True)}
         variables = self.trained_variables(auxiliary=auxiliary)
-        return Step([by_variable[v.ref()] for v in variables], {"loss": total, **metrics})
+        gradients = [by_variable[v.ref()] for v in variables]
+        return Step(gradients, {"loss": total, **metrics}, logits[0] if logits else None)
 
     def _one_pass(
-        self, context: Context, plans: list[Plan], seed: tf.Tensor, *, supervised: bool
+        self, context: Context, plans: list[Plan], classify: Classify | None
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """The gradients of everything, in one pass that stores all of its steps."""
         sequences, metrics = context.sequences, {}
@@ -202,8 +224,8 @@ class Trainer(tf.Module):
                 mean = plan.in_one_pass(at_positions, outputs)
                 objective += plan.loss.weight * mean
                 metrics[plan.metric] = mean
-            if supervised:
-                value, supervised_metrics = self._supervised(last.h[0], sequences, seed)
+            if classify is not None:
+                value, supervised_metrics = classify(last.h[0])
                 objective += value
                 metrics.update(supervised_metrics)
         return gradients_of(tape, objective, self._variables), metrics
@@ -213,9 +235,7 @@ class Trainer(tf.Module):
         context: Context,
         trained: list[Plan],
         measured: list[Plan],
-        seed: tf.Tensor,
-        *,
-        supervised: bool,
+        classify: Classify | None,
     ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor]]:
         """The gradients of each loss: one pass without gradient, then windows with it."""
         sequences = context.sequences
@@ -223,7 +243,7 @@ class Trainer(tf.Module):
             *(plan.marks(gradient=True) for plan in trained),
             *(plan.marks(gradient=False) for plan in measured),
         ]
-        if supervised:
+        if classify is not None:
             begin = self._supervised_begin(sequences)
             asked.append([begin[tf.newaxis]])
         if not asked:
@@ -239,9 +259,9 @@ class Trainer(tf.Module):
             gradients.append(part)
         for plan, of_one in zip(measured, states[len(trained) :], strict=False):
             metrics[plan.metric] = plan.mean(of_one)
-        if supervised:
+        if classify is not None:
             state = only(states[-1][0])
-            part, supervised_metrics = self._supervised_window(sequences, begin, state, seed)
+            part, supervised_metrics = self._supervised_window(sequences, begin, state, classify)
             gradients.append(part)
             metrics.update(supervised_metrics)
         return gradients, metrics
@@ -252,20 +272,14 @@ class Trainer(tf.Module):
         return tf.maximum(sequences.steps - self.supervised_bptt, 0)
 
     def _supervised_window(
-        self, sequences: Sequences, begin: tf.Tensor, state: State, seed: tf.Tensor
+        self, sequences: Sequences, begin: tf.Tensor, state: State, classify: Classify
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         with tf.GradientTape() as tape:
             if self.supervised_bptt != 0:
                 tokens = sequences.tokens[begin:]
                 state = self.classifier.final(tokens, state, sequences.active(begin))
-            loss, metrics = self._supervised(state.h, sequences, seed)
+            loss, metrics = classify(state.h)
         return gradients_of(tape, loss, self._variables), metrics
-
-    def _supervised(
-        self, h: tf.Tensor, sequences: Sequences, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        logits = self.classifier.logits(h, stream(seed, DROPOUT))
-        return classification_loss(logits, sequences.labels, sequences.share)
 
 
 def classification_loss(

@@ -6,12 +6,13 @@ import tensorflow as tf
 
 from t2aux.data import Batch
 from t2aux.losses.base import AuxiliaryLoss
+from t2aux.model import weights
 from t2aux.model.share import Share
 from t2aux.model.transformer import Transformer
 from t2aux.training.trainer import DROPOUT, Step, classification_loss, gradients_of
 
 
-class WholeTrainer(tf.Module):
+class WholeTrainer:
     """As `Trainer`, for a Transformer: no truncation and no auxiliary losses.
 
     Attributes:
@@ -21,10 +22,9 @@ class WholeTrainer(tf.Module):
 
     def __init__(self, classifier: Transformer) -> None:
         """Keeps the network."""
-        super().__init__(name="trainer")
         self.classifier = classifier
         self.losses: list[AuxiliaryLoss] = []
-        self._variables = list(classifier.trainable_variables)
+        self._variables = weights.in_order(classifier)
 
     @property
     def variables_in_order(self) -> list[tf.Variable]:
@@ -54,8 +54,8 @@ class WholeTrainer(tf.Module):
             logits = self.classifier(
                 batch.inputs,
                 batch.lengths,
-                tf.random.experimental.stateless_fold_in(seed, DROPOUT),
-                share,
+                seed=tf.random.experimental.stateless_fold_in(seed, DROPOUT),
+                share=share,
             )
             loss, metrics = classification_loss(logits, batch.labels, share)
         return Step(gradients_of(tape, loss, self._variables), {"loss": loss, **metrics})

@@ -32,6 +32,7 @@ from t2aux.losses.base import (
     States,
     StatesAt,
 )
+from t2aux.model import weights
 from t2aux.model.classifier import Classifier
 from t2aux.model.core import Active, State, active_from, only
 from t2aux.training import truncation
@@ -198,7 +199,7 @@ class StatesPlan(Plan):
             states=states,
             positions=self.positions,
             sequences=context.sequences,
-            input_layer=context.classifier.input,
+            input_layer=context.classifier.input_layer,
             seed=self._seed,
             progress=context.progress,
             bptt=bptt,
@@ -354,7 +355,7 @@ class WholePlan(Plan):
     def result(self, kept: list[State]) -> Result:
         """See `Plan`."""
         classifier = self._context.classifier
-        variables = [*classifier.recurrent_variables, *self.loss.trainable_variables]
+        variables = [*classifier.recurrent_variables, *weights.in_order(self.loss)]
         mean, gradients = self._run(kept, variables)
         by_variable = {v.ref(): g for v, g in zip(variables, gradients, strict=True)}
         gradients = [by_variable.get(v.ref(), tf.zeros_like(v)) for v in self._context.variables]

@@ -9,6 +9,7 @@ from t2aux.kernels import ops
 from t2aux.losses.base import stream
 from t2aux.losses.prediction import Prediction
 from t2aux.losses.reconstruction import Reconstruction
+from t2aux.model import weights
 from t2aux.model.lstm import LSTMState
 from t2aux.training.trainer import Trainer
 from tests import networks
@@ -30,7 +31,8 @@ def without_kernel(monkeypatch):
 def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatch):
     info, lengths = KINDS[kind]
     classifier = networks.classifier(info, hidden=18)
-    loss = Reconstruction(classifier, length=8, head_size=70)
+    loss = Reconstruction(length=8, head_size=70)
+    loss.build(classifier.network)
     tokens = tf.transpose(
         networks.batch(info, lengths).inputs, [1, 0] if info.is_text else [1, 0, 2]
     )
@@ -42,7 +44,7 @@ def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatc
             with tf.GradientTape() as tape:
                 tape.watch(states)
                 made = loss.decode(
-                    classifier.input,
+                    classifier.input_layer,
                     states,
                     tokens[:8],
                     seed=tf.constant([3, 4]),
@@ -50,7 +52,7 @@ def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatc
                     bptt=truncation,
                 )
                 value = tf.reduce_sum(tf.sin(made))
-            sources = [*states, *loss.trainable_variables, *classifier.recurrent_variables]
+            sources = [*states, *weights.in_order(loss), *classifier.recurrent_variables]
             return made, [
                 None if g is None else tf.convert_to_tensor(g)
                 for g in tape.gradient(value, sources)
@@ -112,7 +114,7 @@ def test_a_hundred_losses_agree(kind, losses, monkeypatch):
 
     def train():
         classifier = networks.classifier(info, hidden=16, dropconnect=0.5)
-        made = [loss(classifier, head_size=6, **more) for loss, more in LOSSES[losses]]
+        made = [loss(head_size=6, **more) for loss, more in LOSSES[losses]]
         trainer = Trainer(classifier, made, supervised_bptt=5, auxiliary_bptt=5)
         optimizer = keras.optimizers.RMSprop(1e-3)
         optimizer.build(trainer.variables_in_order)

@@ -34,7 +34,7 @@ LOSSES = {
 def make(core, kind, losses, **truncation):
     info, lengths = KINDS[kind]
     classifier = networks.classifier(info, core=CORES[core])
-    made = [loss(classifier, head_size=6, **parameters) for loss, parameters in LOSSES[losses]]
+    made = [loss(head_size=6, **parameters) for loss, parameters in LOSSES[losses]]
     return Trainer(classifier, made, **truncation), networks.batch(info, lengths)
 
 
@@ -92,7 +92,7 @@ def test_supervised_gradient_equals_a_hand_truncated_one(core, truncation):
 def test_weight_zero_leaves_the_plain_gradient_bit_for_bit(core):
     plain, batch = make(core, "pixels", "none", supervised_bptt=4)
     classifier = networks.classifier(KINDS["pixels"][0], core=CORES[core])
-    loss = Reconstruction(classifier, length=5, weight=0.0)
+    loss = Reconstruction(length=5, weight=0.0)
     both = Trainer(classifier, [loss], supervised_bptt=4, auxiliary_bptt=4)
     want, got = step(plain, batch).gradients, step(both, batch).gradients
     for a, b in zip(want, got[: len(want)], strict=True):
@@ -123,7 +123,7 @@ def test_the_reconstructions_gradient_reaches_back_as_far_as_it_should(core):
                 states=state,
                 positions=tf.constant([anchor]),
                 sequences=sequences,
-                input_layer=classifier.input,
+                input_layer=classifier.input_layer,
                 seed=seed,
                 progress=tf.constant(0.5),
                 bptt=4,

@@ -17,7 +17,7 @@ LOSSES = {"lm": LanguageModel, "sa": SequenceAutoencoder}
 def make(kind, loss, truncation, core=None, **parameters):
     info, lengths = KINDS[kind]
     classifier = networks.classifier(info, **({} if core is None else {"core": core}))
-    made = LOSSES[loss](classifier, head_size=6, **parameters)
+    made = LOSSES[loss](head_size=6, **parameters)
     trainer = Trainer(classifier, [made], supervised_bptt=4, auxiliary_bptt=truncation)
     return trainer, networks.batch(info, lengths)
 

@@ -87,7 +87,7 @@ CHOSEN = {
 def test_the_shares_of_a_step_add_up_to_it(kind, losses, bptt):
     info, lengths = KINDS[kind]
     classifier = networks.classifier(info, dropconnect=0.5)
-    made = [loss(classifier, head_size=6, **more) for loss, more in LOSSES[losses]]
+    made = [loss(head_size=6, **more) for loss, more in LOSSES[losses]]
     trainer = Trainer(classifier, made, **BPTT[bptt])
     assert_shares_add_up(trainer, networks.batch(info, lengths), 2 if bptt == "cut" else 3)
 

@@ -68,7 +68,7 @@ LOSSES = {
 def make(kind, losses, **truncation):
     info, lengths = KINDS[kind]
     classifier = networks.classifier(info)
-    made = [loss(classifier, head_size=6, **parameters) for loss, parameters in LOSSES[losses]]
+    made = [loss(head_size=6, **parameters) for loss, parameters in LOSSES[losses]]
     return Trainer(classifier, made, **truncation), networks.batch(info, lengths)
 
 
@@ -145,7 +145,7 @@ def test_no_supervised_gradient_flows_into_the_recurrence_at_zero_steps():
     )
     for variable in trainer.classifier.recurrent_variables:
         assert not np.any(gradients[variable.ref()]), variable.name
-    assert np.any(gradients[trainer.classifier.head.hidden_kernel.ref()])
+    assert np.any(gradients[trainer.classifier.head.hidden_kernel.value.ref()])
 
 
 @pytest.mark.parametrize("truncation", [2, 4, 6])
@@ -168,7 +168,7 @@ def test_reconstruction_gradient_equals_a_hand_truncated_one(truncation):
         for t in range(loss.length):
             if t and t % truncation == 0:
                 carried = [cut(s) for s in carried]
-            x = classifier.input(segment[:, t])
+            x = classifier.input_layer(segment[:, t])
             for i, layer in enumerate(loss.layers):
                 x, carried[i] = layer.step(x, carried[i])
             total += tf.reduce_sum((loss.head(x) - segment[:, t + 1]) ** 2)
@@ -234,7 +234,7 @@ def test_weight_zero_leaves_the_plain_gradient_bit_for_bit():
     plain, batch = make("pixels", "lstm", supervised_bptt=4)
     info, _ = KINDS["pixels"]
     classifier = networks.classifier(info)
-    loss = Reconstruction(classifier, length=5, weight=0.0)
+    loss = Reconstruction(length=5, weight=0.0)
     both = Trainer(classifier, [loss], supervised_bptt=4, auxiliary_bptt=4)
     want, got = step(plain, batch).gradients, step(both, batch).gradients
     for a, b in zip(want, got[: len(want)], strict=True):
@@ -242,8 +242,7 @@ def test_weight_zero_leaves_the_plain_gradient_bit_for_bit():
 
 
 def test_anchors_and_segments_are_drawn_anew_for_every_batch():
-    info, _ = KINDS["pixels"]
-    loss = Reconstruction(networks.classifier(info), anchors=2, length=3)
+    loss = Reconstruction(anchors=2, length=3)
     starts, steps = tf.zeros([4], tf.int32), tf.constant(20)
     tokens = tf.reshape(tf.range(80, dtype=tf.float32), [20, 4, 1]) * tf.ones([1, 1, 2])
     anchors, firsts = set(), set()
@@ -288,17 +287,17 @@ def test_a_negative_truncation_is_refused():
 
 
 def test_a_segment_longer_than_the_sequence_is_refused():
-    classifier = networks.classifier(KINDS["pixels"][0])
+    network = networks.classifier(KINDS["pixels"][0]).network
     with pytest.raises(UserError, match=r"Reconstruction.length = 20 needs .* at least 21"):
-        Reconstruction(classifier, length=20)
-    Reconstruction(classifier, length=19)
+        Reconstruction(length=20).build(network)
+    Reconstruction(length=19).build(network)
 
 
 def test_sampling_grows_to_its_final_probability():
     def gradients(final, progress):
         info, lengths = KINDS["pixels"]
         classifier = networks.classifier(info)
-        loss = Reconstruction(classifier, head_size=6, length=5, final_sampling=final)
+        loss = Reconstruction(head_size=6, length=5, final_sampling=final)
         batch = networks.batch(info, lengths)
         return step(Trainer(classifier, [loss]), batch, progress=progress).gradients
 

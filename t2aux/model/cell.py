@@ -1,0 +1,127 @@
+"""Any Keras RNN cell as a core, by a plain loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from t2aux.errors import UserError
+from t2aux.model import core, inputs
+from t2aux.model.core import Active
+from t2aux.model.lstm import LSTMState
+
+
+class CellState(NamedTuple):
+    """A cell's state.
+
+    Attributes:
+        output: What the cell gave last, [B, H].
+        states: Its states, [B, ...] each.
+    """
+
+    output: tf.Tensor
+    states: tuple[tf.Tensor, ...]
+
+    @property
+    def h(self) -> tf.Tensor:
+        """The output [B, H]."""
+        return self.output
+
+    def as_lstm(self) -> LSTMState:
+        """The first two states of the output's size; where there is one, as for a GRU; else h."""
+        alike = [s for s in self.states if s.shape[1:] == self.output.shape[1:]] or [self.output]
+        return LSTMState(alike[0], alike[min(1, len(alike) - 1)])
+
+
+class CellCore(core.Core, keras.layers.Layer):
+    """A Keras RNN cell as a core.
+
+    Attributes:
+        cell: The cell: a layer with a `state_size` and `call(inputs, states)`, which returns the
+            output [B, H] and the states after it.
+        hidden_size: H.
+    """
+
+    def __init__(self, cell: keras.layers.Layer) -> None:
+        """Keeps the cell.
+
+        Args:
+            cell: The cell.
+
+        Raises:
+            UserError: It has no `state_size`, drops values in training, or does not compute in
+                float32.
+        """
+        super().__init__(name="cell_core", dtype="float32")
+        kind = type(cell).__name__
+        if not hasattr(cell, "state_size"):
+            raise UserError(
+                f"The core is a {kind}, which has no state_size: give a recurrent layer such as "
+                "t2aux.layers.LSTM(128), or a Keras RNN cell."
+            )
+        if getattr(cell, "dropout", 0) or getattr(cell, "recurrent_dropout", 0):
+            raise UserError(
+                f"The core {kind} drops values in training, which is not supported: windows are "
+                "computed twice, and would drop others; set its dropout and recurrent_dropout to 0."
+            )
+        if cell.compute_dtype != "float32":
+            raise UserError(f"The core {kind} computes in {cell.compute_dtype}: give it float32.")
+        self.cell = cell
+        sizes = cell.state_size
+        self._sizes = tuple(sizes) if isinstance(sizes, (list, tuple)) else (sizes,)
+        self.hidden_size = getattr(cell, "output_size", None) or self._sizes[0]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the cell's weights for inputs [B, T, D]."""
+        if not self.cell.built:
+            self.cell.build((input_shape[0], input_shape[-1]))
+            self.cell.built = True
+
+    def init_state(self, batch: tf.Tensor | int) -> CellState:
+        """What the cell begins with, [batch, ...] each; the output is zero."""
+        output = tf.zeros([batch, self.hidden_size])
+        if hasattr(self.cell, "get_initial_state"):
+            states = self.cell.get_initial_state(batch_size=batch)
+        else:
+            states = [tf.zeros([batch, size]) for size in self._sizes]
+        return CellState(output, tuple(tf.nest.flatten(states)))
+
+    def step(self, x: tf.Tensor, state: CellState) -> tuple[tf.Tensor, CellState]:
+        """See `Core`."""
+        output, after = self.cell(x, list(state.states))
+        return output, CellState(output, tuple(tf.nest.flatten(after)))
+
+    def states_at(
+        self,
+        tokens: tf.Tensor,
+        input_layer: inputs.InputLayer,
+        state: CellState,
+        marks: tf.Tensor,
+        *,
+        active: Active | None = None,
+        outputs: bool = False,
+        gradient: bool = True,
+    ) -> tuple[CellState, tf.Tensor | None]:
+        """See `Core`."""
+
+        def step(differentiable: bool) -> Callable[[tf.Tensor, CellState], CellState]:
+            if not differentiable:
+                return lambda t, s: self.step(input_layer(tokens[t]), s)[1]
+            # Slicing in the loop would make the backward pass quadratic in T.
+            x = input_layer(tokens)
+            steps = tf.TensorArray(tf.float32, tf.shape(x)[0], element_shape=x.shape[1:])
+            read = steps.unstack(x).read
+            return lambda t, s: self.step(read(t), s)[1]
+
+        return core.states_by_steps(
+            step,
+            tf.shape(tokens)[0],
+            state,
+            marks,
+            active=active,
+            outputs=outputs,
+            gradient=gradient,
+        )

@@ -1,0 +1,462 @@
+"""`SequenceClassifier`: the method as a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from t2aux.data import Batch
+from t2aux.errors import UserError
+from t2aux.kernels import ops
+from t2aux.layers import LSTM
+from t2aux.losses.base import AuxiliaryLoss, Bptt, Network
+from t2aux.model import inputs
+from t2aux.model.cell import CellCore
+from t2aux.model.classifier import BaseClassifier
+from t2aux.model.core import Core
+from t2aux.training import arrays, trainer
+from t2aux.training.callbacks import Pretrain
+
+
+@keras.saving.register_keras_serializable(package="t2aux")
+class SequenceClassifier(BaseClassifier):
+    """Classifies long sequences with truncated gradients and auxiliary losses, as a Keras model.
+
+    It reads a sequence token by token, real values [batch, steps, channels] or ids [batch, steps],
+    and gives the classes' probabilities [batch, classes] from the state at its end. In training the
+    supervised gradient goes back `supervised_bptt` steps, and that of each auxiliary loss
+    `auxiliary_bptt` steps (paper, section 3): memory does not grow with the sequences' length.
+
+    >>> model = t2aux.SequenceClassifier(
+    ...     classes=10,
+    ...     core=t2aux.layers.LSTM(32),
+    ...     auxiliary=[t2aux.losses.Reconstruction(length=40, weight=20.0)],
+    ...     supervised_bptt=16,
+    ...     auxiliary_bptt=40,
+    ... )
+    >>> model.compile(keras.optimizers.RMSprop(3e-3), metrics=["accuracy"])
+    >>> history = model.fit(x, y, batch_size=16, validation_split=0.1, epochs=2)
+    >>> model.predict(x).shape
+    (1797, 10)
+
+    Sequences of different lengths are given as a list of arrays, as a `tf.RaggedTensor`, or as a
+    pair (inputs, lengths), padded at the ends; instead of lengths [batch] a mask [batch, steps] may
+    be given, which need not be at the ends. A `tf.data.Dataset` gives such pairs, too.
+
+    `compile` without a `loss` takes the cross-entropy, with labels [batch] or, one-hot, [batch,
+    classes]. Another loss gets labels and probabilities.
+
+    Attributes:
+        classes: The names of the classes, by label.
+        auxiliary: The auxiliary losses.
+    """
+
+    # The losses are in checkpoints beside the classifier.
+    checkpoint_names: ClassVar = {**BaseClassifier.checkpoint_names, "auxiliary": None}
+
+    def __init__(
+        self,
+        classes: int | Sequence[str],
+        *,
+        core: keras.layers.Layer | None = None,
+        vocabulary_size: int | None = None,
+        projection_size: int | None = 128,
+        head_size: int = 256,
+        dropconnect: float = 0.5,
+        auxiliary: Sequence[AuxiliaryLoss] = (),
+        supervised_bptt: Bptt = 300,
+        auxiliary_bptt: Bptt = 300,
+        clip_norm: float | None = 1.0,
+        seed: int = 0,
+        name: str = "sequence_classifier",
+        **kwargs: Any,
+    ) -> None:
+        """Keeps the parameters; the sizes' defaults are the paper's (section 4).
+
+        Args:
+            classes: How many classes there are, or their names.
+            core: The recurrence: `t2aux.layers.LSTM(128)`, the default, `.GRU` or `.MinGRU`; or any
+                Keras recurrent layer or RNN cell.
+            vocabulary_size: V: the sequences are ids below it. None: they are real values.
+            projection_size: What a token is projected (real values) or embedded (ids) to. None
+                feeds real values to the core as they are.
+            head_size: Hidden units of the head.
+            dropconnect: The probability to drop a weight of the head's second layer in training.
+            auxiliary: Auxiliary losses, see `t2aux.losses`.
+            supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
+            auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
+                say so itself; "full", or 0 for none.
+            clip_norm: The global norm of the gradient is clipped there; None: it is not [us].
+            seed: Of the head's and the auxiliary networks' initial weights, and of all that is
+                random in training. The core's initial weights are its own initializers'.
+            name: The model's name.
+            **kwargs: Of `keras.Model`.
+
+        Raises:
+            UserError: A parameter is out of range.
+        """
+        super().__init__(name=name, **kwargs)
+        self.classes = _class_names(classes)
+        for parameter, value in (
+            ("vocabulary_size", vocabulary_size),
+            ("projection_size", projection_size),
+            ("head_size", head_size),
+        ):
+            if value is not None and value < 1:
+                raise UserError(f"{parameter} must be at least 1, but is {value}.")
+        if not 0 <= dropconnect < 1:
+            raise UserError(f"dropconnect must be in [0, 1), but is {dropconnect}.")
+        if projection_size is None and vocabulary_size is not None:
+            raise UserError("projection_size = None works for real values only; give ids a size.")
+        self.auxiliary = list(auxiliary)
+        for loss in self.auxiliary:
+            if not isinstance(loss, AuxiliaryLoss):
+                raise UserError(
+                    f"auxiliary holds a {type(loss).__name__}: give instances of "
+                    "t2aux.losses.AuxiliaryLoss, such as t2aux.losses.Reconstruction()."
+                )
+        self._given_core = LSTM(128, name="lstm") if core is None else core
+        self._sizes = {
+            "vocabulary_size": vocabulary_size,
+            "projection_size": projection_size,
+            "head_size": head_size,
+            "dropconnect": dropconnect,
+        }
+        self._bptt = {"supervised_bptt": supervised_bptt, "auxiliary_bptt": auxiliary_bptt}
+        self._clip_norm = clip_norm
+        self._seed = seed
+        self._trainer: trainer.Trainer | None = None
+        # XLA has no op of ours.
+        self.supports_jit = False
+        self._means = {
+            name: keras.metrics.Mean(name=name)
+            for name in (*(f"{loss.name}_loss" for loss in self.auxiliary), "supervised_loss")
+        }
+        # Which part of the training it is, see `_fit_phase`.
+        self._pretraining = False
+        self._phase_begin = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._phase_steps = tf.Variable(1, trainable=False, dtype=tf.int64)
+
+    # --- Weights ----------------------------------------------------------------------------------
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the weights.
+
+        Args:
+            input_shape: Of the inputs, [batch, steps, channels] or [batch, steps], or of a pair of
+                inputs and lengths or mask.
+
+        Raises:
+            UserError: The inputs have another shape, or an auxiliary loss is for longer sequences.
+        """
+        if self._trainer is not None:
+            return
+        ops.enabled()
+        shape = arrays.shape_of_inputs(input_shape)
+        vocabulary_size, projection_size = (
+            self._sizes[name] for name in ("vocabulary_size", "projection_size")
+        )
+        is_text = vocabulary_size is not None
+        if len(shape) != (2 if is_text else 3):
+            wanted = "ids [batch, steps]" if is_text else "[batch, steps, channels]"
+            hint = "" if is_text else "; give ids a vocabulary_size, and single values one channel"
+            raise UserError(f"The inputs have the shape {shape}, but must be {wanted}{hint}.")
+        token_size = vocabulary_size if is_text else shape[2]
+        if is_text:
+            input_layer = inputs.Embedding(vocabulary_size, projection_size, seed=self._seed)
+        elif projection_size is None:
+            input_layer = inputs.DirectInput(token_size)
+        else:
+            input_layer = inputs.InputProjection(token_size, projection_size, seed=self._seed)
+        core = _core(self._given_core)
+        if not core.built:
+            core.build((None, None, input_layer.output_size))
+            core.built = True
+        network = Network(
+            hidden_size=core.hidden_size,
+            input_size=input_layer.output_size,
+            token_size=token_size,
+            is_text=is_text,
+            longest=shape[1],
+            data="the inputs",
+            seed=self._seed,
+        )
+        self._assemble(
+            input_layer,
+            core,
+            num_classes=len(self.classes),
+            head_size=self._sizes["head_size"],
+            dropconnect=self._sizes["dropconnect"],
+            padded=False,
+            network=network,
+        )
+        self._trainer = trainer.Trainer(self, self.auxiliary, **self._bptt)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "name": self.name,
+            "classes": list(self.classes),
+            "core": serialize(self._given_core),
+            "auxiliary": [serialize(loss) for loss in self.auxiliary],
+            "clip_norm": self._clip_norm,
+            "seed": self._seed,
+            **self._sizes,
+            **self._bptt,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SequenceClassifier:
+        """Makes a model of what `get_config` gave."""
+        deserialize = keras.saving.deserialize_keras_object
+        core, auxiliary = deserialize(config["core"]), map(deserialize, config["auxiliary"])
+        return cls(**{**config, "core": core, "auxiliary": list(auxiliary)})
+
+    def save(self, *arguments: Any, **kwargs: Any) -> None:
+        """See `keras.Model.save`. Raises UserError before the model has weights."""
+        self._check_built("save")
+        super().save(*arguments, **kwargs)
+
+    def save_weights(self, *arguments: Any, **kwargs: Any) -> None:
+        """See `keras.Model.save_weights`. Raises UserError before the model has weights."""
+        self._check_built("save_weights")
+        super().save_weights(*arguments, **kwargs)
+
+    def _check_built(self, method: str) -> None:
+        if self._trainer is None:
+            raise UserError(
+                f"The model has no weights yet, so that {method} would write none: call fit, or "
+                "build((None, steps, channels)), first."
+            )
+
+    # --- Calling ----------------------------------------------------------------------------------
+
+    def call(
+        self, inputs: Any, mask: tf.Tensor | None = None, training: bool | None = None
+    ) -> tf.Tensor:
+        """The classes' probabilities.
+
+        Args:
+            inputs: [B, T, C] float32 or ids [B, T]; or a pair of them and lengths [B] or a mask
+                [B, T]; or a RaggedTensor.
+            mask: [B, T] bool: the steps that count.
+            training: Ignored: only `fit` trains.
+
+        Returns:
+            [B, K].
+        """
+        del training
+        return tf.nn.softmax(self._logits(inputs, mask))
+
+    def _logits(self, given: Any, mask: tf.Tensor | None = None) -> tf.Tensor:
+        tokens, lengths = arrays.sequences(given, mask, is_text=self.network.is_text)
+        return self.logits_of(tokens, lengths)
+
+    # --- Training ---------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """See `keras.Model.fit`; the classes say which forms the inputs may have.
+
+        With `t2aux.callbacks.Pretrain(epochs)` among the callbacks the auxiliary losses are trained
+        alone for so many epochs, before those of `epochs` begin: without validation and without the
+        other callbacks.
+        """
+        x, y = arrays.prepared(x, y, classes=len(self.classes), sizes=self._sizes)
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = arrays.prepared_data(
+                kwargs["validation_data"], classes=len(self.classes), sizes=self._sizes
+            )
+        callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+        callbacks = [callback for callback in callbacks if callback is not None]
+        for pretrain in [c for c in callbacks if isinstance(c, Pretrain)]:
+            if not self.auxiliary:
+                raise UserError("There is nothing to pretrain: the model has no auxiliary losses.")
+            # The same training examples, and no evaluation.
+            left_out = ("validation_data", "validation_freq", "initial_epoch")
+            without = {name: v for name, v in kwargs.items() if name not in left_out}
+            pretrain.history = self._fit_phase(
+                x,
+                y,
+                pretraining=True,
+                batch_size=batch_size,
+                epochs=pretrain.epochs,
+                verbose=verbose,
+                validation_freq=pretrain.epochs + 1,
+                **without,
+            )
+        return self._fit_phase(
+            x,
+            y,
+            pretraining=False,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=[c for c in callbacks if not isinstance(c, Pretrain)],
+            **kwargs,
+        )
+
+    def _fit_phase(
+        self, x: Any, y: Any, *, pretraining: bool, callbacks: Any = (), **kwargs: Any
+    ) -> keras.callbacks.History:
+        if self._trainer is None and (isinstance(x, tf.data.Dataset) or y is not None):
+            # Before the callbacks: BackupAndRestore restores weights that must be there.
+            self.build(arrays.shapes(x.element_spec[0] if isinstance(x, tf.data.Dataset) else x))
+        self._pretraining = pretraining
+        # What is compiled is for one kind of phase.
+        self.train_function = None
+        first = kwargs.get("initial_epoch", 0)
+        try:
+            return super().fit(x, y, callbacks=[_Progress(self, first), *callbacks], **kwargs)
+        finally:
+            self._pretraining = False
+            self.train_function = None
+
+    def begin_phase(self, steps: int, done: int) -> None:
+        """Says how long the phase is that begins, for what changes with its progress.
+
+        Args:
+            steps: Of the phase.
+            done: Of those, how many were made before.
+        """
+        self._phase_steps.assign(max(steps, 1))
+        self._phase_begin.assign(int(self.optimizer.iterations.numpy()) - done)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step: the gradients of all losses, truncated."""
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise UserError(
+                "SequenceClassifier.fit trains on one device: for several give t2aux train "
+                "train.strategy, such as --gin_file=training/mirrored."
+            )
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if self._trainer is None:
+            with tf.init_scope():
+                self.build(arrays.shapes(x))
+        tokens, lengths = arrays.sequences(x, is_text=self.network.is_text)
+        arrays.check(tokens, lengths, y, classes=self.num_classes)
+        number = tf.convert_to_tensor(self.optimizer.iterations, tf.int64)
+        done = tf.cast(number - self._phase_begin, tf.float32)
+        padded = lengths is not None
+        if lengths is None:
+            lengths = tf.fill(tf.shape(tokens)[:1], tf.shape(tokens)[1])
+        step = self._trainer.step(
+            Batch(tokens, lengths, y),
+            seed=tf.stack([self._seed, tf.cast(number, tf.int32)]),
+            progress=tf.clip_by_value(done / tf.cast(self._phase_steps, tf.float32), 0.0, 1.0),
+            supervised=not self._pretraining,
+            padded=padded,
+            supervised_loss=lambda logits: self._supervised_loss(x, y, logits, sample_weight),
+        )
+        by_variable = {id(v.value): v for v in self.trainable_variables}
+        variables = [by_variable[id(v)] for v in self._trainer.trained_variables()]
+        gradients = step.gradients
+        if self._clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
+        if not self.optimizer.built:
+            # In the order in which Keras builds it for a model that is loaded.
+            self.optimizer.build(self.trainable_variables)
+        self.optimizer.apply(gradients, variables)
+        self._loss_tracker.update_state(step.metrics["loss"], sample_weight=tf.shape(tokens)[0])
+        for name, mean in self._means.items():
+            if name in step.metrics:
+                mean.update_state(step.metrics[name], sample_weight=tf.shape(tokens)[0])
+        if self._pretraining:
+            return self.get_metrics_result()
+        return self.compute_metrics(x, y, tf.nn.softmax(step.logits), sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """The supervised loss and the metrics of a batch."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        logits = self._logits(x)
+        loss = self._supervised_loss(x, y, logits, sample_weight)
+        self._loss_tracker.update_state(loss, sample_weight=tf.shape(logits)[0])
+        logs = self.compute_metrics(x, y, tf.nn.softmax(logits), sample_weight)
+        return {name: value for name, value in logs.items() if name not in self._means}
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The means so far; in pretraining those of the losses that are trained."""
+        if self._pretraining:
+            means = [mean for name, mean in self._means.items() if name != "supervised_loss"]
+            return {mean.name: mean.result() for mean in (self._loss_tracker, *means)}
+        results = super().get_metrics_result()
+        if not self.auxiliary:
+            # It is the loss.
+            results.pop("supervised_loss", None)
+        return results
+
+    def _supervised_loss(
+        self, x: Any, y: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tf.Tensor:
+        if self.loss is not None:
+            return self.compute_loss(x, y, tf.nn.softmax(logits), sample_weight)
+        # From the logits: a probability of 0 would have no logarithm.
+        if y.shape.rank == 2 and y.shape[1] == self.num_classes and self.num_classes > 1:
+            losses = tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, tf.float32), logits)
+        else:
+            labels = tf.cast(tf.reshape(y, [-1]), tf.int32)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        if sample_weight is not None:
+            losses *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
+        return tf.reduce_mean(losses)
+
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """See `keras.Model.evaluate`, and the class for the forms of the inputs."""
+        x, y = arrays.prepared(x, y, classes=len(self.classes), sizes=self._sizes)
+        return super().evaluate(x, y, **kwargs)
+
+    def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
+        """The classes' probabilities [N, K]; see `keras.Model.predict`."""
+        x, _ = arrays.prepared(x, None, classes=len(self.classes), sizes=self._sizes)
+        return super().predict(x, **kwargs)
+
+
+class _Progress(keras.callbacks.Callback):
+    """Tells the model how long the phase is, when that is known."""
+
+    def __init__(self, model: SequenceClassifier, first_epoch: int) -> None:
+        super().__init__()
+        self._classifier = model
+        self._first_epoch = first_epoch
+        self._begun = False
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        steps = self.params.get("steps")
+        if self._begun or not steps:
+            return
+        self._begun = True
+        self._classifier.begin_phase(steps * self.params["epochs"], steps * epoch)
+
+
+def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"classes must be a number from 1, or different names, but is {classes!r}.")
+    return names
+
+
+def _core(given: Any) -> Core:
+    """What the classifier runs: a core of ours, or any Keras cell in a loop."""
+    if isinstance(given, Core) and getattr(given, "is_standard", True):
+        return given
+    cell = given.cell if isinstance(given, keras.layers.RNN) else given
+    if not isinstance(cell, keras.layers.Layer):
+        raise UserError(
+            f"core is {given!r}: give a recurrent layer such as t2aux.layers.LSTM(128), or a Keras "
+            "RNN cell."
+        )
+    return CellCore(cell)

@@ -1,0 +1,363 @@
+"""`SequenceClassifier`: Keras's interface, and the same gradients as those of the trainer."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import t2aux
+from t2aux.data import Batch
+from t2aux.errors import UserError
+from t2aux.model import weights
+from t2aux.training.model import SequenceClassifier
+from t2aux.training.trainer import Trainer
+from tests import networks
+from tests.cli_helpers import environment
+
+LENGTHS = [20, 13, 9, 17, 20, 5]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class OwnCell(keras.layers.Layer):
+    """A user's cell: its output is not its state, and the state has another size."""
+
+    state_size = 3
+    output_size = 6
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+        self.out = self.add_weight(shape=(3, 6), name="out")
+
+    def call(self, inputs, states):
+        state = tf.tanh(inputs @ self.kernel + 0.5 * states[0])
+        return state @ self.out, [state]
+
+
+CORES = {
+    "lstm": lambda: t2aux.layers.LSTM(6),
+    "gru": lambda: t2aux.layers.GRU(6),
+    "mingru": lambda: t2aux.layers.MinGRU(6, layers=2),
+    "Keras's LSTM": lambda: keras.layers.LSTM(6),
+    "Keras's cell": lambda: keras.layers.GRUCell(6),
+    "own cell": OwnCell,
+}
+
+
+def losses():
+    return [
+        t2aux.losses.Reconstruction(length=4, head_size=5, weight=0.5),
+        t2aux.losses.Prediction(length=5, head_size=5),
+    ]
+
+
+def make(core="lstm", **parameters):
+    parameters = {
+        "auxiliary": losses(),
+        "supervised_bptt": 6,
+        "auxiliary_bptt": 5,
+        "dropconnect": 0.0,
+        "projection_size": 4,
+        "head_size": 5,
+        **parameters,
+    }
+    core = CORES[core]() if isinstance(core, str) else core
+    return SequenceClassifier(classes=3, core=core, **parameters)
+
+
+def examples(channels=2):
+    batch = networks.batch(networks.vectors_info(channels=channels), LENGTHS)
+    return batch.inputs.numpy(), batch.lengths.numpy(), batch.labels.numpy()
+
+
+def test_fit_makes_the_step_of_the_training_binary():
+    x, lengths, y = examples()
+    info = networks.vectors_info(channels=2)
+    classifier = networks.classifier(info, hidden=6, projection_size=4, head_size=5)
+    auxiliary = losses()
+    trainer = Trainer(classifier, auxiliary, supervised_bptt=6, auxiliary_bptt=5)
+    model = make(clip_norm=None, seed=7)
+    model.build([(None, None, 2), (None,)])
+    for ours, theirs in [(model, classifier), *zip(model.auxiliary, auxiliary, strict=True)]:
+        pairs = zip(named(ours).values(), named(theirs).values(), strict=True)
+        for variable, other in pairs:
+            variable.assign(other)
+    before = {name: v.numpy() for name, v in named(model).items()}
+    model.compile(keras.optimizers.SGD(1.0))
+    history = model.fit((x, lengths), y, batch_size=len(y), verbose=0, shuffle=False).history
+    want = trainer.step(
+        Batch(tf.constant(x), tf.constant(lengths), tf.constant(y)),
+        seed=tf.constant([7, 0]),
+        progress=tf.constant(0.0),
+        supervised=True,
+    )
+    gradients = dict(
+        zip((v.ref() for v in trainer.variables_in_order), want.gradients, strict=True)
+    )
+    for name, variable in named(classifier).items():
+        got = before[name] - named(model)[name].numpy()
+        np.testing.assert_allclose(got, gradients[variable.ref()], atol=2e-6, err_msg=name)
+    for name in ("loss", "reconstruction_loss", "prediction_loss", "supervised_loss"):
+        np.testing.assert_allclose(history[name], [want.metrics[name]], rtol=1e-5)
+
+
+def named(network):
+    """The variables of a classifier or a loss by their places; what is in losses left out."""
+    tree = weights.tree(network)
+    return {
+        "/".join(map(str, path)): v
+        for path, v in tree._flatten(predicate=lambda v: isinstance(v, tf.Variable), with_path=True)
+        if path[0] != "auxiliary"
+    }
+
+
+def gradients_of(model, batch):
+    trainer = Trainer(model, model.auxiliary, supervised_bptt=6, auxiliary_bptt=5)
+    return tf.function(
+        lambda: trainer.step(
+            batch, seed=tf.constant([5, 1]), progress=tf.constant(0.5), supervised=True, padded=True
+        )
+    )()
+
+
+@pytest.mark.parametrize(("core", "same"), [("lstm", "Keras's LSTM"), ("gru", "Keras's cell")])
+def test_keras_own_cells_in_a_loop_have_the_same_values_and_gradients(core, same):
+    x, lengths, y = examples()
+    ours, theirs = make(core), make(same)
+    for model in (ours, theirs):
+        model.build((None, None, 2))
+    theirs.core.set_weights(ours.core.get_weights())
+    batch = Batch(tf.constant(x), tf.constant(lengths), tf.constant(y))
+    got, want = gradients_of(theirs, batch), gradients_of(ours, batch)
+    for name, value in want.metrics.items():
+        np.testing.assert_allclose(got.metrics[name], value, rtol=1e-5, err_msg=name)
+    shapes = sorted(g.shape.as_list() for g in want.gradients)
+    assert sorted(g.shape.as_list() for g in got.gradients) == shapes
+    norms = [sorted(float(tf.norm(g)) for g in step.gradients) for step in (got, want)]
+    np.testing.assert_allclose(*norms, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_every_core_is_trained_and_saved(core, tmp_path):
+    x, lengths, y = examples()
+    model = make(core)
+    model.compile("adam", metrics=["accuracy"])
+    first = model.fit((x, lengths), y, verbose=0, epochs=2).history
+    assert np.isfinite(first["loss"]).all()
+    want = model.predict((x, lengths), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict((x, lengths), verbose=0), want, atol=1e-6)
+    assert loaded.count_params() == model.count_params() > 100
+    # What is random in a step belongs to the rows of a batch: in the same order.
+    again, other = (
+        m.fit((x, lengths), y, verbose=0, shuffle=False).history["loss"] for m in (loaded, model)
+    )
+    np.testing.assert_allclose(again, other, rtol=1e-5)
+
+
+def test_the_forms_of_sequences_of_different_lengths_give_the_same():
+    x, lengths, y = examples()
+    model = make()
+    rows = [row[:length] for row, length in zip(x, lengths, strict=True)]
+    want = np.concatenate([model(row[np.newaxis]) for row in rows])
+    # The masked steps may be anywhere.
+    mask, scattered = np.zeros(x.shape[:2], bool), np.full_like(x, np.nan)
+    rng = np.random.default_rng(0)
+    for b, row in enumerate(rows):
+        at = np.sort(rng.permutation(x.shape[1])[: len(row)])
+        mask[b, at], scattered[b, at] = True, row
+    ragged = tf.RaggedTensor.from_row_lengths(np.concatenate(rows), lengths)
+    forms = {
+        "lengths": (x, lengths),
+        "list": rows,
+        "mask": (np.nan_to_num(scattered), mask),
+        "dictionary": {"inputs": x, "lengths": lengths},
+        "ragged": ragged,
+        "dataset": tf.data.Dataset.from_tensor_slices(((x, lengths),)).batch(4),
+        "ragged dataset": tf.data.Dataset.from_tensor_slices((ragged,)).batch(4),
+    }
+    for name, form in forms.items():
+        got = model.predict(form, verbose=0)
+        np.testing.assert_allclose(got, want, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(want.sum(1), 1, atol=1e-5)
+    model.compile("sgd", metrics=["accuracy"])
+    first, *others = (
+        model.evaluate(forms[name], y, verbose=0) for name in ("lengths", "list", "mask")
+    )
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-5)
+    labels = -np.log(want[range(len(y)), y])
+    np.testing.assert_allclose(first, [labels.mean(), (want.argmax(1) == y).mean()], rtol=1e-5)
+
+
+def test_ids_one_hot_labels_weights_and_another_loss():
+    batch = networks.batch(networks.text_info(), LENGTHS)
+    x, lengths, y = (part.numpy() for part in batch)
+    weight = np.array([0.0, 1.0, 2.0, 1.0, 0.5, 1.5], np.float32)
+    results = []
+    for labels, loss in (
+        (y, None),
+        (keras.utils.to_categorical(y, 3), None),
+        (y, "sparse_categorical_crossentropy"),
+    ):
+        keras.utils.set_random_seed(0)
+        model = make(core="Keras's cell", vocabulary_size=7)
+        model.compile("sgd", loss=loss, weighted_metrics=["accuracy"])
+        history = model.fit((x, lengths), labels, sample_weight=weight, verbose=0, epochs=2)
+        results.append(history.history["supervised_loss"])
+    np.testing.assert_allclose(results[1:], [results[0]] * 2, rtol=1e-4)
+
+
+def test_stock_callbacks(tmp_path):
+    x, lengths, y = examples()
+    model = make(auxiliary=losses()[:1])
+    model.compile(keras.optimizers.RMSprop(1e-3), metrics=["accuracy"], steps_per_execution=2)
+    pretrain = t2aux.callbacks.Pretrain(epochs=2)
+    history = model.fit(
+        (x, lengths),
+        y,
+        batch_size=2,
+        epochs=6,
+        verbose=0,
+        validation_data=((x, lengths), y),
+        callbacks=[
+            pretrain,
+            keras.callbacks.EarlyStopping("val_accuracy", patience=1, mode="min", baseline=-1.0),
+            keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"), save_best_only=True),
+            keras.callbacks.TensorBoard(str(tmp_path / "tensorboard")),
+            keras.callbacks.ReduceLROnPlateau("val_accuracy", mode="min", patience=0),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+    ).history
+    assert len(history["loss"]) < 6
+    assert set(pretrain.history.history) == {"loss", "reconstruction_loss"}
+    assert len(pretrain.history.history["loss"]) == 2
+    assert float(model.optimizer.learning_rate) < 1e-3
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+    best = keras.saving.load_model(tmp_path / "best.keras")
+    loss, _ = best.evaluate((x, lengths), y, verbose=0)
+    np.testing.assert_allclose(loss, min(history["val_loss"]), rtol=1e-5)
+
+
+class Killed(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_backup_and_restore_resumes(tmp_path):
+    x, lengths, y = examples()
+
+    def fit(*callbacks):
+        keras.utils.set_random_seed(1)
+        model = make(auxiliary=losses()[:1])
+        model.compile(keras.optimizers.RMSprop(1e-2))
+        model.fit(
+            (x, lengths), y, batch_size=3, epochs=4, shuffle=False, verbose=0, callbacks=callbacks
+        )
+        return model.get_weights()
+
+    want = fit()
+    backup = str(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        fit(keras.callbacks.BackupAndRestore(backup), Killed())
+    for a, b in zip(fit(keras.callbacks.BackupAndRestore(backup)), want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_pretraining_leaves_the_head_alone():
+    x, lengths, y = examples()
+    model = make()
+    model.compile(keras.optimizers.SGD(0.1))
+    model.build((None, None, 2))
+    head, core = model.head.get_weights(), model.core.get_weights()
+    model._fit_phase((x, lengths), y, pretraining=True, verbose=0)
+    for a, b in zip(head, model.head.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(core, model.core.get_weights(), strict=True))
+
+
+def test_a_saved_model_predicts_the_same_in_a_new_process(tmp_path):
+    x, lengths, _ = examples()
+    model = make()
+    want = model.predict((x, lengths), verbose=0)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    np.savez(tmp_path / "x.npz", x=x, lengths=lengths, want=want)
+    code = """if True:
+        import sys, keras, numpy as np, t2aux
+        folder = sys.argv[1]
+        data = np.load(f"{folder}/x.npz")
+        model = t2aux.load(f"{folder}/model.keras") if hasattr(t2aux, "load") else None
+        import t2aux.training.model
+        model = keras.saving.load_model(f"{folder}/model.keras")
+        got = model.predict((data["x"], data["lengths"]), verbose=0)
+        np.testing.assert_allclose(got, data["want"], atol=1e-6)
+        model.load_weights(f"{folder}/model.weights.h5")
+    """
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path], check=True, env=environment(), timeout=120
+    )
+
+
+def fitted(model=None, x=None, y=None, **fit):
+    model = model or make()
+    model.compile("sgd")
+    own_x, lengths, own_y = examples()
+    model.fit((own_x, lengths) if x is None else x, own_y if y is None else y, verbose=0, **fit)
+
+
+X, L, Y = examples()
+RECONSTRUCTION = t2aux.losses.Reconstruction
+WRONG = {
+    "label": (lambda: fitted(y=Y + 3), "0 to 2"),
+    "negative label": (lambda: fitted(y=Y - 5), "0 to 2"),
+    "float labels": (lambda: fitted(y=Y + 0.5), "whole numbers"),
+    "length": (lambda: fitted(x=(X, L + 1)), "1 to the 20 steps"),
+    "no step": (lambda: fitted(x=(X, L - 5)), "1 to the 20 steps"),
+    "fewer lengths": (lambda: fitted(x=(X, L[:2])), "2 lengths"),
+    "NaN": (lambda: fitted(x=np.full_like(X, np.nan)), "NaN"),
+    "no channels": (lambda: fitted(x=X[..., 0]), r"\[batch, steps, channels\]"),
+    "segment": (lambda: fitted(make(auxiliary=[RECONSTRUCTION(length=20)])), "at least 21"),
+    "ids": (lambda: fitted(make(vocabulary_size=4), x=X[..., 0].astype(int) + 4), "0 to 3"),
+    "no ids": (lambda: fitted(make(vocabulary_size=4), x=X[..., 0]), "vocabulary_size = 4"),
+    "unbuilt": (lambda: make().save("x.keras"), "no weights yet"),
+    "unbuilt weights": (lambda: make().save_weights("x.weights.h5"), "no weights yet"),
+    "no state": (lambda: fitted(make(core=keras.layers.Dense(4))), "no state_size"),
+    "no layer": (lambda: fitted(make(core=3)), "core is 3"),
+    "dropout": (lambda: fitted(make(core=keras.layers.LSTM(4, dropout=0.1))), "dropout"),
+    "no loss": (lambda: make(auxiliary=["r"]), "AuxiliaryLoss"),
+    "twice": (lambda: fitted(make(auxiliary=[*losses(), *losses()])), "a name of its own"),
+    "bptt": (lambda: fitted(make(auxiliary_bptt=-1)), "auxiliary_bptt"),
+    "classes": (lambda: SequenceClassifier(classes=["a", "a"]), "different names"),
+    "nothing to pretrain": (
+        lambda: fitted(make(auxiliary=[]), callbacks=[t2aux.callbacks.Pretrain(1)]),
+        "nothing to pretrain",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_use_is_one_sentence(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrong, part = WRONG[case]
+    with pytest.raises(UserError, match=part) as error:
+        wrong()
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fit_without_compile_is_named():
+    with pytest.raises(ValueError, match="compile"):
+        make().fit((X, L), Y, verbose=0)
+
+
+def test_a_wrong_label_in_a_dataset_is_named():
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y + 1)).batch(3)
+    model = make()
+    model.compile("sgd")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="from 0 to 2"):
+        model.fit(dataset, verbose=0)
