@@ -7,8 +7,8 @@ import string
 from typing import Any
 
 from t2aux.export import lstm, saved_model, tflite, warmup
-from t2aux.export.comparison import NOT_MEASURED, Parity
-from t2aux.run import Run
+from t2aux.export.comparison import Parity
+from t2aux.export.model import Model
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -18,12 +18,7 @@ $about
 
 | | |
 |---|---|
-| classes | $classes |
-| data | $dataset |
-| input | $input |
-| network | $network |
-| checkpoint | $checkpoint |
-| made | $created, $packages |
+$facts
 
 ## How good it is
 
@@ -40,9 +35,9 @@ $files
 """)
 
 _MEASURED = string.Template("""\
-Measured after export, each artefact in its own runtime, on $examples test examples of $dataset.
-"same class" is how often the most probable class is the checkpoint's; "largest difference" that of
-any probability from the checkpoint's.
+Measured after export, each artefact in its own runtime, on $examples $data.
+"same class" is how often the most probable class is the $reference's; "largest difference" that of
+any probability from the $reference's.
 
 $table
 """)
@@ -70,9 +65,12 @@ _REQUESTS = {
     "image": string.Template("""\
     (printf '{"signature_name": "serving_image", "instances": [{"b64": "'
      base64 < IMAGE.png | tr -d '\\n'; printf '"}]}') | curl $url -d @-"""),
-    "vectors": string.Template("""\
+    **dict.fromkeys(
+        ("vectors", "ids"),
+        string.Template("""\
     python3 -c 'import json; print(json.dumps({"inputs": {
         "inputs": [[$step] * $steps], "lengths": [$steps]}}))' | curl $url -d @-"""),
+    ),
 }
 
 _TFLITE = string.Template("""
@@ -135,47 +133,47 @@ _PARTS = {
 }
 
 
-def text(run: Run, metadata: dict[str, Any], parity: Parity) -> str:
-    """Writes the card.
+def text(exported: Model, metadata: dict[str, Any], parity: Parity) -> str:
+    """Writes the card. What is not known of the model, such as its data set, is left out.
 
     Args:
-        run: What was exported.
+        exported: What was exported.
         metadata: As in metadata.json.
         parity: As in parity.json.
 
     Returns:
         Markdown.
     """
-    info = run.info
+    info = exported.info
     model = metadata["model"]
     packages = metadata["packages"]
-    core = _cell(model["core"])
+    core = model["core"]
     usage = ""
     if "SavedModel" in metadata["artefacts"]:
         usage += _saved_model_usage(info, metadata)
-    usage += _tflite_usage(metadata, info, parity.segment, lstm.is_lstm(run.classifier.core))
-    return _CARD.substitute(
-        name=_cell(metadata["name"]),
-        about=(
-            f"A classifier of {_WHAT[info.kind]}: a recurrent network ({core}) that reads a "
-            "sequence token by token and classifies it from the state at its end, trained by t2aux "
-            "with truncated backpropagation and, where the run asked for it, an auxiliary loss "
-            "(Trinh et al., ICML 2018, arXiv 1803.00144)."
-        ),
-        classes=f"{len(info.classes)}: {_cell(', '.join(info.classes))}",
-        input=_input(info),
-        network=(
+    usage += _tflite_usage(metadata, info, parity.segment, lstm.is_lstm(exported.core))
+    facts = {
+        "classes": f"{len(info.classes)}: {', '.join(info.classes)}",
+        "data": parity.dataset,
+        "input": _input(info),
+        "network": (
             f"{model['input_layer']} to {model['input_size']}, {core} of {model['hidden_size']} "
             f"(state: {_state(metadata, '1')}), head of {model['head_size']}; "
             f"{model['weights']:,} weights"
         ),
-        checkpoint=(
-            f"{run.described}{',' if run.note else ''} of the run "
-            f"{_cell(metadata['checkpoint']['run'])}"
+        "checkpoint": exported.source,
+        "made": (
+            f"{metadata['created']}, t2aux {packages['t2aux']}, TensorFlow {packages['tensorflow']}"
         ),
-        created=metadata["created"],
-        packages=f"t2aux {packages['t2aux']}, TensorFlow {packages['tensorflow']}",
-        dataset=_cell(parity.dataset),
+    }
+    return _CARD.substitute(
+        name=_cell(metadata["name"]),
+        facts="\n".join(f"| {name} | {_cell(fact)} |" for name, fact in facts.items() if fact),
+        about=(
+            f"A classifier of {_WHAT[info.kind]}: a recurrent network ({_cell(core)}) that reads a "
+            f"sequence token by token and classifies it from the state at its end, "
+            f"{exported.trained}."
+        ),
         measured=_measured(parity),
         command=_command(info, metadata),
         usage=usage,
@@ -195,7 +193,12 @@ _VARIANTS = {
     "dynamic_int8_int4_head": "; weights in int8, the head's in int4",
     "int8": "; integers alone",
 }
-_WHAT = {"image": "images", "text": "texts", "vectors": "sequences of vectors"}
+_WHAT = {
+    "image": "images",
+    "text": "texts",
+    "vectors": "sequences of vectors",
+    "ids": "sequences of ids",
+}
 
 
 def _input(info: DatasetInfo) -> str:
@@ -221,6 +224,11 @@ def _input(info: DatasetInfo) -> str:
             f"preprocessing.vocabulary ({info.vocabulary_size} of them, 0 for any other)"
         )
     steps = "any number of" if info.length is None else info.length
+    if info.kind == "ids":
+        return (
+            f"{steps} steps of an id from 0 to {info.ids - 1}; nothing here makes ids of text, so "
+            "that there is no signature for text"
+        )
     return f"{steps} steps of {_values(info)}, used as they are"
 
 
@@ -232,11 +240,12 @@ def _measured(parity: Parity) -> str:
     if parity.examples:
         text = _MEASURED.substitute(
             examples=f"{parity.examples:,}",
-            dataset=parity.dataset,
+            data=parity.data,
+            reference=parity.reference,
             table=_markdown_table(parity.rows()),
         )
     else:
-        text = f"**It was not measured.** {NOT_MEASURED}\n"
+        text = f"**It was not measured.** {parity.not_measured}\n"
     remarks = [*parity.remarks(), *(f"{failure}." for failure in parity.failures())]
     return text + "".join(f"\n- {remark}" for remark in remarks) + ("\n" if remarks else "")
 
@@ -267,7 +276,9 @@ def _saved_model_usage(info: DatasetInfo, metadata: dict[str, Any]) -> str:
     return _SAVED_MODEL.substitute(
         name=name,
         request=_REQUESTS[info.kind].substitute(
-            url=url, step=[0.5] * (info.channels or 0), steps=info.length or 2
+            url=url,
+            step=0 if info.reads_ids else [0.5] * info.channels,
+            steps=info.length or 2,
         ),
         signatures=table,
         text_import=" after `import tensorflow_text`" if info.is_text else "",
@@ -298,6 +309,11 @@ def _example(info: DatasetInfo) -> str:
             'ids = {c: i for i, c in enumerate(metadata["preprocessing"]["vocabulary"])}\n'
             f'inputs = np.array([[ids.get(c, 0) for c in "Some text."{cut}]], np.int32)'
         )
+    if info.kind == "ids":
+        return (
+            f"inputs = np.random.randint({info.ids}, size=[1, {info.length or 100}])"
+            ".astype(np.int32)"
+        )
     comment = "  # The pixels / 255, in the order above." if info.kind == "image" else ""
     return (
         f"inputs = np.random.rand(1, {info.length or 100}, {info.channels})"
@@ -307,8 +323,8 @@ def _example(info: DatasetInfo) -> str:
 
 def _command(info: DatasetInfo, metadata: dict[str, Any]) -> str:
     model = next((n for n, e in metadata["artefacts"].items() if "form" in e), ".")
-    argument = {"image": "IMAGE.png", "text": "--text='Some text.'", "vectors": "SEQUENCES.npz"}
-    return f"t2aux classify --model={model} {argument[info.kind]}"
+    argument = {"image": "IMAGE.png", "text": "--text='Some text.'"}
+    return f"t2aux classify --model={model} {argument.get(info.kind, 'SEQUENCES.npz')}"
 
 
 def _files(metadata: dict[str, Any]) -> str:
@@ -322,8 +338,9 @@ def _files(metadata: dict[str, Any]) -> str:
         },
     }
     lines = [f"- `{name}`: {what}" for name, what in about.items() if name in metadata["files"]]
+    known = [name for name in ("configuration", "checkpoint") if name in metadata]
     lines.append(
-        "- `metadata.json`: classes, preprocessing, tensors, configuration, checkpoint, versions"
+        f"- `metadata.json`: {', '.join(['classes, preprocessing, tensors', *known, 'versions'])}"
     )
     lines.append("- `parity.json`: the table above in full")
     return "\n".join(lines)

@@ -59,7 +59,14 @@ class Comparison:
         values = {**dataclasses.asdict(self), "drifts": self.drifts}
         return {n: None if v is not None and math.isnan(v) else v for n, v in values.items()}
 
-    def fault(self, name: str, checkpoint: float, tolerance: Tolerance, exact: bool) -> str | None:
+    def fault(
+        self,
+        name: str,
+        checkpoint: float,
+        tolerance: Tolerance,
+        exact: bool,
+        reference: str = "checkpoint",
+    ) -> str | None:
         """What is wrong with an artefact.
 
         Args:
@@ -67,10 +74,11 @@ class Comparison:
             checkpoint: The checkpoint's accuracy, in [0, 1].
             tolerance: What is allowed.
             exact: Whether it should equal the checkpoint but for rounding.
+            reference: What to call the checkpoint.
 
         Returns:
-            A sentence without its period, with the figures and the flags that set the bounds; None
-            where it is within them.
+            A sentence without its period, with the figures and the options that set the bounds;
+            None where it is within them.
         """
         prefix = "" if exact else "quantised_"
         points, most = (
@@ -80,13 +88,13 @@ class Comparison:
         # Written so that NaN does not pass.
         if not abs(self.accuracy - checkpoint) * 100 <= points:
             found.append(
-                f"its accuracy is {self.accuracy:.2%}, the checkpoint's {checkpoint:.2%} "
+                f"its accuracy is {self.accuracy:.2%}, the {reference}'s {checkpoint:.2%} "
                 f"(--{prefix}accuracy_tolerance={points:g} points)"
             )
         if not self.largest_difference <= (math.inf if most is None else most):
             bound = "" if most is None else f" (--{prefix}probability_tolerance={most:g})"
             found.append(
-                f"a probability differs from the checkpoint's by {self.largest_difference:.2g}"
+                f"a probability differs from the {reference}'s by {self.largest_difference:.2g}"
                 f"{bound}"
             )
         return f"{name} is too far off: {', and '.join(found)}" if found else None
@@ -110,13 +118,15 @@ class Parity:
     """The whole measurement.
 
     Attributes:
-        dataset: What to call the data set, whose test split was measured.
+        dataset: What to call the data set, whose test split was measured; empty where it is not
+            known.
         examples: How many sequences; 0: nothing was measured.
         segment: Steps of a segment, where segments were fed.
         tolerance: That the artefacts met.
         checkpoint_accuracy: In [0, 1]; None where nothing was measured.
         artefacts: The comparisons by artefact: a signature of the SavedModel, or a file.
         failed: The variants that are not in the export, by name.
+        reference: What the artefacts are compared with, for people: "checkpoint" or "model".
     """
 
     dataset: str
@@ -126,6 +136,17 @@ class Parity:
     checkpoint_accuracy: float | None = None
     artefacts: dict[str, Comparison] = dataclasses.field(default_factory=dict)
     failed: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    reference: str = "checkpoint"
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether all that was asked for was within the tolerances; None: nothing was measured."""
+        return not self.failed if self.examples else None
+
+    @property
+    def data(self) -> str:
+        """For people: "test examples of digits"."""
+        return f"test examples of {self.dataset}" if self.dataset else "test examples"
 
     def to_json(self) -> dict[str, Any]:
         """What parity.json holds."""
@@ -133,6 +154,7 @@ class Parity:
             "split": "test",
             "dataset": self.dataset,
             "measured": self.examples > 0,
+            "passed": self.passed,
             "examples": self.examples,
             "segment": self.segment,
             "tolerance": dataclasses.asdict(self.tolerance),
@@ -150,7 +172,7 @@ class Parity:
     def rows(self) -> list[tuple[str, ...]]:
         """The table as texts, its header first."""
         rows = [("", "accuracy", "same class", "largest difference", "one sequence", "size")]
-        rows.append(("checkpoint", f"{self.checkpoint_accuracy:.2%}", "", "", "", ""))
+        rows.append((self.reference, f"{self.checkpoint_accuracy:.2%}", "", "", "", ""))
         for name, c in self.artefacts.items():
             row = (f"{c.accuracy:.2%}", f"{c.agreement:.2%}", f"{c.largest_difference:.1e}")
             time_taken = "" if c.milliseconds is None else f"{c.milliseconds:.3g} ms"
@@ -160,7 +182,7 @@ class Parity:
     def remarks(self) -> list[str]:
         """Sentences on the artefacts whose probabilities are far from the checkpoint's."""
         return [
-            f"{name} drifts: its probabilities differ from the checkpoint's by up to "
+            f"{name} drifts: its probabilities differ from the {self.reference}'s by up to "
             f"{c.largest_difference:.2f} ({c.mean_difference:.2g} on average), and "
             f"{1 - c.agreement:.2%} of the examples get another class."
             for name, c in self.artefacts.items()
@@ -174,17 +196,19 @@ class Parity:
     def table(self) -> str:
         """The table for a terminal."""
         if not self.examples:
-            return f"Nothing was measured. {NOT_MEASURED}"
+            return f"Nothing was measured. {self.not_measured}"
         rows = self.rows()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [f"The artefacts on {self.examples:,} test examples of {self.dataset}:"]
+        lines = [f"The artefacts on {self.examples:,} {self.data}:"]
         for name, *numbers in rows:
             cells = [f"{n:>{w}}" for n, w in zip(numbers, widths[1:], strict=True)]
             lines.append("  ".join([f"  {name:{widths[0]}}", *cells]).rstrip())
         return "\n".join([*lines, *self.remarks()])
 
-
-NOT_MEASURED = (
-    "No test data was read (--parity_examples=0): how accurate these artefacts are, and how far "
-    "from the checkpoint, is not known."
-)
+    @property
+    def not_measured(self) -> str:
+        """What it means that nothing was measured."""
+        return (
+            "No test data was used: how accurate these artefacts are, and how far from the "
+            f"{self.reference}, is not known."
+        )

@@ -12,9 +12,9 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 class Examples(tf.Module):
     """Turns a batch of serialized tf.Example into padded sequences.
 
-    Features: `inputs`, a float_list of the T * C values of a sequence, step by step, or for a text
-    classifier an int64_list of T ids; or, for a text classifier, `text`, a bytes_list of one UTF-8
-    text. Other features are ignored. Each sequence may have its own length.
+    Features: `inputs`, a float_list of the T * C values of a sequence, step by step, or for a
+    classifier of text or ids an int64_list of T ids; or, for a text classifier, `text`, a
+    bytes_list of one UTF-8 text. Other features are ignored. Each sequence may have its own length.
     """
 
     def __init__(self, info: DatasetInfo, text_ids: TextIds | None) -> None:
@@ -38,7 +38,9 @@ class Examples(tf.Module):
             Real values [B, T, C] float32 or ids [B, T] int32, padded with 0 on the right, and
             lengths [B] int32, none of them 0.
         """
-        return self._values(serialized) if self._text_ids is None else self._ids(serialized)
+        if not self._info.reads_ids:
+            return self._values(serialized)
+        return self._ids(serialized) if self._text_ids is None else self._texts(serialized)
 
     def _values(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         channels = self._info.channels
@@ -58,6 +60,13 @@ class Examples(tf.Module):
         return tf.reshape(dense, shape), tf.cast(counts // channels, tf.int32)
 
     def _ids(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        ids = _parse(serialized, inputs=tf.int64)["inputs"]
+        lengths = ids.row_lengths()
+        there = tf.debugging.assert_positive(lengths, "An example has no feature `inputs`.")
+        with tf.control_dependencies([there]):
+            return _as_int32(ids), tf.cast(lengths, tf.int32)
+
+    def _texts(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = _parse(serialized, inputs=tf.int64, text=tf.string)
         ids, texts = features["inputs"], features["text"]
         is_text = texts.row_lengths() > 0
@@ -72,8 +81,7 @@ class Examples(tf.Module):
         ]
         with tf.control_dependencies(checks):
             text = tf.strings.reduce_join(texts, axis=1)
-        # The range is checked where the ids are used; none may wrap around before that.
-        ids = tf.cast(tf.clip_by_value(ids.to_tensor(), -1, tf.int32.max), tf.int32)
+        ids = _as_int32(ids)
         of_text, text_lengths = self._text_ids(text)
         steps = tf.maximum(tf.shape(ids)[1], tf.shape(of_text)[1])
         tokens = tf.where(is_text[:, tf.newaxis], _widened(of_text, steps), _widened(ids, steps))
@@ -99,6 +107,11 @@ def _parse(serialized: tf.Tensor, **types: tf.DType) -> dict[str, tf.RaggedTenso
         name: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64) for name, dtype in types.items()
     }
     return tf.io.parse_example(serialized, features)
+
+
+def _as_int32(ids: tf.RaggedTensor) -> tf.Tensor:
+    """Ids [B, T], whose range is checked where they are used; none wraps around before that."""
+    return tf.cast(tf.clip_by_value(ids.to_tensor(), -1, tf.int32.max), tf.int32)
 
 
 def _widened(ids: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,8 @@ sigmoid(z) = (1 + tanh(z / 2)) / 2. On a device: the three sigmoids in one opera
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import tensorflow as tf
 
 from t2aux.model.classifier import Classifier
@@ -15,8 +17,11 @@ from t2aux.model.inference import FoldedInference, Inference, loop, weight
 from t2aux.model.inputs import InputLayer
 from t2aux.model.lstm import LSTM, LSTMState
 
+if TYPE_CHECKING:
+    from t2aux.export.model import Model
 
-def inference(classifier: Classifier, *, batches: bool) -> Inference | None:
+
+def inference(classifier: Classifier | Model, *, batches: bool) -> Inference | None:
     """An LSTM's inference; None for any other core.
 
     Args:

@@ -14,11 +14,10 @@ import tensorflow as tf
 import t2aux
 from t2aux import logs
 from t2aux.export import flatbuffer, saved_model, warmup
+from t2aux.export.model import Model
 from t2aux.export.variants import VARIANTS
 from t2aux.model import inference
-from t2aux.run import Run
 from t2aux_ondevice import litert
-from t2aux_ondevice.errors import printable
 
 _PACKAGES = (
     "tensorflow",
@@ -31,11 +30,11 @@ _PACKAGES = (
 )
 
 
-def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dict[str, Any]:
+def describe(model: Model, directory: pathlib.Path, name: str = "classifier") -> dict[str, Any]:
     """Describes an export whose artefacts are written.
 
     Args:
-        run: What was exported.
+        model: What was exported.
         directory: With the artefacts, and nothing else.
         name: What to call the model.
 
@@ -44,7 +43,7 @@ def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dic
         format, format_version: "t2aux-export" and 1.
         name: The model's.
         created: When, in UTC.
-        kind, classes: Of the data: "image", "text" or "vectors", and the names by label.
+        kind, classes: Of the data: "image", "text", "vectors" or "ids", and the names by label.
         preprocessing: `DatasetInfo.to_json()`.
         state: The shapes of the core's state, without the batch, by the names that the streaming
             signatures give its tensors.
@@ -55,24 +54,23 @@ def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dic
             form takes at once, its operations, and how many values of its matrices are stored in
             each type.
         files: By relative path, bytes and SHA-256 of the artefacts' files.
-        checkpoint: Its name and step, the run's name and, where the run has a validation set, a
-            note that says whether it is the best one.
-        configuration: The run's, as gin text.
+        checkpoint: Of a run: its name and step, the run's name and, where the run has a validation
+            set, a note that says whether it is the best one.
+        configuration: Of a run: its configuration, as gin text.
         packages: Versions of what made the export.
     """
-    classifier = run.classifier
     return {
-        **litert.description(run.info, inference.state_shapes(classifier.core)),
+        **litert.description(model.info, inference.state_shapes(model.core)),
         "name": name,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": {
-            "input_layer": type(classifier.input_layer).__name__,
-            "input_size": classifier.input_layer.output_size,
-            "core": type(classifier.core).__name__,
-            "hidden_size": classifier.hidden_size,
-            "head_size": int(classifier.head.hidden_bias.shape[0]),
-            "classes": run.info.num_classes,
-            "weights": int(sum(np.prod(v.shape) for v in classifier.variables)),
+            "input_layer": type(model.input_layer).__name__,
+            "input_size": model.input_layer.output_size,
+            "core": inference.name_of(model.core),
+            "hidden_size": model.classifier.hidden_size,
+            "head_size": int(model.head.hidden_bias.shape[0]),
+            "classes": model.info.num_classes,
+            "weights": int(sum(np.prod(w.shape) for part in model.parts for w in part.weights)),
         },
         "artefacts": _artefacts(directory),
         "files": {
@@ -80,13 +78,7 @@ def describe(run: Run, directory: pathlib.Path, name: str = "classifier") -> dic
             for path in sorted(directory.rglob("*"))
             if path.is_file()
         },
-        "checkpoint": {
-            "run": printable(run.model_dir.resolve().name),
-            "name": pathlib.Path(run.checkpoint).name,
-            "step": run.step,
-            **({"note": run.note} if run.note else {}),
-        },
-        "configuration": run.config,
+        **model.origin,
         "packages": {
             "t2aux": t2aux.__version__,
             "python": platform.python_version(),

@@ -20,7 +20,7 @@ from t2aux.export import images, saved_model, warmup
 from t2aux.export.comparison import Comparison, Failure, Parity, Tolerance
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
-from t2aux.model.classifier import Classifier
+from t2aux.model.classifier import BaseClassifier
 from t2aux.training.progress import Rate
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -33,12 +33,13 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 def measure(
     directory: pathlib.Path,
-    classifier: Classifier,
+    classifier: BaseClassifier,
     split: data.Split,
     *,
     segment: int,
     tolerance: Tolerance,
     dataset: str | None = None,
+    reference: str = "checkpoint",
 ) -> Parity:
     """Runs the checkpoint and all artefacts that are in a directory over a split.
 
@@ -49,6 +50,7 @@ def measure(
         segment: Steps of a segment, for the streaming artefacts.
         tolerance: How far an artefact may be off.
         dataset: What to call the data set; the name in its description by default.
+        reference: What to call the checkpoint, for people.
 
     Returns:
         The comparisons. The variants of TensorFlow Lite files, other than float32, that are further
@@ -58,10 +60,9 @@ def measure(
         UserError: The SavedModel or a file in float32 is further off than the tolerance.
     """
     progress = _Progress(len(split))
-    reference = _in_batches(
-        CheckpointClassifier(classifier).batch, split, progress.of("the checkpoint")
-    )
-    accuracy = _accuracy(reference, split.labels)
+    known = CheckpointClassifier(classifier, split.info)
+    wanted = _in_batches(known.batch, split, progress.of(f"the {reference}"))
+    accuracy = _accuracy(wanted, split.labels)
     comparisons: dict[str, Comparison] = {}
     variant_of: dict[str, str | None] = {}
     faults: dict[str, str] = {}
@@ -77,14 +78,14 @@ def measure(
             continue
         comparison = Comparison(
             accuracy=_accuracy(probabilities, split.labels),
-            agreement=float(np.mean(probabilities.argmax(1) == reference.argmax(1))),
+            agreement=float(np.mean(probabilities.argmax(1) == wanted.argmax(1))),
             # NaN in either is a difference, too.
-            largest_difference=float(np.max(np.abs(probabilities - reference))),
-            mean_difference=float(np.mean(np.abs(probabilities - reference).max(1))),
+            largest_difference=float(np.max(np.abs(probabilities - wanted))),
+            mean_difference=float(np.mean(np.abs(probabilities - wanted).max(1))),
             bytes=artefact.bytes,
             milliseconds=artefact.milliseconds(),
         )
-        fault = comparison.fault(artefact.name, accuracy, tolerance, artefact.exact)
+        fault = comparison.fault(artefact.name, accuracy, tolerance, artefact.exact, reference)
         if fault and artefact.exact:
             raise UserError(f"{fault}; nothing was exported.")
         if fault:
@@ -92,7 +93,7 @@ def measure(
         comparisons[artefact.name] = comparison
         variant_of[artefact.name] = artefact.variant
     return Parity(
-        dataset or split.info.name,
+        split.info.name if dataset is None else dataset,
         len(split),
         segment,
         tolerance,
@@ -104,6 +105,7 @@ def measure(
             )
             for variant, reason in faults.items()
         },
+        reference,
     )
 
 

@@ -1,4 +1,4 @@
-"""The export stage: a run becomes a version with its artefacts, and says what it is."""
+"""The export stage: a classifier becomes a version with its artefacts, and says what it is."""
 
 from __future__ import annotations
 
@@ -6,158 +6,209 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import gin
 import numpy as np
 from absl import logging
 
 from t2aux import config, data, files
-from t2aux.data.loading import folder_of
-from t2aux.data.tfds_sets import TfdsSource
 from t2aux.errors import UserError
 from t2aux.export import card, comparison, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
+from t2aux.export.model import Model, name_of
 from t2aux.export.twin import Twin
-from t2aux.model import inference
-from t2aux.model.classifier import Classifier
 from t2aux.run import Run
 from t2aux_ondevice import litert
 
 FORMATS = ("saved_model", "tflite")
 
 
+class Export(NamedTuple):
+    """What was exported.
+
+    Attributes:
+        directory: The version's, with all files.
+        parity: What was measured. A variant that could not be made or is further off than the
+            tolerance is not in the directory, but among `failed` of it.
+    """
+
+    directory: pathlib.Path
+    parity: comparison.Parity
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a model is exported.
+
+    Attributes:
+        version: By default one more than the newest.
+        formats: Which artefacts to make: "saved_model", "tflite".
+        variants: Which variants of the TensorFlow Lite files; see `t2aux.export.variants`.
+        segment: Steps of a segment when the streaming artefacts are measured and the SavedModel is
+            warmed up, and the most that files with a state of their own take at once.
+        tolerance: How far an artefact may be off.
+        serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
+        model_name: What the model card calls the model; the name of the base directory by default.
+    """
+
+    version: int | None = None
+    formats: Sequence[str] = FORMATS
+    variants: Sequence[str] = tflite_variants.DEFAULT
+    segment: int = 28
+    tolerance: comparison.Tolerance = dataclasses.field(default_factory=comparison.Tolerance)
+    serving_batch_sizes: Sequence[int] = warmup.BATCH_SIZES
+    model_name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting is wrong."""
+        for name in ("formats", "variants"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise UserError(f"{name} is a text: give a list, such as [{value!r}].")
+        unknown = sorted(set(self.formats) - set(FORMATS))
+        if unknown or not self.formats:
+            raise UserError(
+                f"There is no format {unknown[0] if unknown else ''!r}: give one or more of "
+                f"{', '.join(FORMATS)}."
+            )
+        if self.version is not None and (type(self.version) is not int or self.version < 1):
+            raise UserError(f"The version is {self.version!r}: give a whole number from 1 on.")
+        if self.segment < 1:
+            raise UserError(f"A segment has {self.segment} steps: give at least 1.")
+        warmup.check_batch_sizes(self.serving_batch_sizes)
+        _ = self.made
+
+    @property
+    def made(self) -> list[tflite_variants.Variant]:
+        """The variants that are made."""
+        return tflite_variants.named(self.variants) if "tflite" in self.formats else []
+
+
 def export(
     run: Run,
     export_dir: str | os.PathLike[str],
     *,
-    version: int | None = None,
-    formats: Sequence[str] = FORMATS,
-    variants: Sequence[str] = tflite_variants.DEFAULT,
     calibration_examples: int = 200,
     examples: int | None = None,
-    segment: int = 28,
-    tolerance: comparison.Tolerance | None = None,
-    serving_batch_sizes: Sequence[int] = warmup.BATCH_SIZES,
-    model_name: str | None = None,
     before_publishing: Callable[[], None] | None = None,
-) -> tuple[pathlib.Path, comparison.Parity]:
+    **settings: Any,
+) -> Export:
     """Exports a run: artefacts, metadata.json, parity.json and a model card.
 
     Args:
         run: The trained classifier; its configuration must be gin's (as `load_run` leaves it), for
             it says where the test data lies.
         export_dir: The base directory; the version goes into a folder of its number in it.
-        version: By default one more than the newest.
-        formats: Which artefacts to make: "saved_model", "tflite".
-        variants: Which variants of the TensorFlow Lite files; see `t2aux.export.variants`.
         calibration_examples: How many training examples the variant int8 is calibrated on.
         examples: How many test examples to measure (a fixed random choice); all by default; with 0
             nothing is measured, and no test data is read.
-        segment: Steps of a segment when the streaming artefacts are measured and the SavedModel is
-            warmed up, and the most that files with a state of their own take at once.
-        tolerance: How far an artefact may be from the checkpoint.
-        serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
-        model_name: What the model card calls the model; the name of `export_dir` by default.
-        before_publishing: Called when all is written, the last moment to give up: where it raises,
-            nothing is left behind.
-
-    Returns:
-        The version's directory, and what was measured. A variant that could not be made or is
-        further off than the tolerance is not in the directory, but among `failed` of the latter.
+        before_publishing: See `write`.
+        **settings: How it is exported, see `Settings`.
 
     Raises:
-        UserError: The model is a Transformer, or its core's state can't be exported; a format or
-            batch size is wrong, the directory can't be written, the version is there already, the
-            test data is missing, the SavedModel or a file in float32 could not be made or is
-            further off than the tolerance, or nothing is left to export. Nothing is left behind
-            then.
+        UserError: As `write`; or the model is a Transformer, or the test data is missing.
     """
-    _check_model(run)
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown or not formats:
-        raise UserError(
-            f"There is no format {unknown[0] if unknown else ''!r}: give one or more of "
-            f"{', '.join(FORMATS)}."
-        )
-    made = tflite_variants.named(variants) if "tflite" in formats else []
-    if segment < 1:
-        raise UserError(f"A segment has {segment} steps: give at least 1.")
     if calibration_examples < 1:
         raise UserError(
             f"{calibration_examples} calibration examples are too few: give at least 1."
         )
-    warmup.check_batch_sizes(serving_batch_sizes)
-    tolerance = tolerance or comparison.Tolerance()
-    model_name = model_name or _name_of(export_dir) or "classifier"
-    with staging.staged(export_dir, version) as stage:
-        split = None if examples == 0 else _test_split(run, examples)
+    return write(
+        Model.of_run(run),
+        export_dir,
+        Settings(**settings),
+        test=lambda: None if examples == 0 else _test_split(run, examples),
+        calibration=lambda: _calibration(run, calibration_examples),
+        before_publishing=before_publishing,
+    )
+
+
+def write(
+    model: Model,
+    export_dir: str | os.PathLike[str],
+    settings: Settings,
+    *,
+    test: Callable[[], data.Split | None],
+    calibration: Callable[[], list[np.ndarray]],
+    before_publishing: Callable[[], None] | None = None,
+) -> Export:
+    """Exports a classifier: artefacts, metadata.json, parity.json and a model card.
+
+    Args:
+        model: The classifier.
+        export_dir: The base directory; the version goes into a folder of its number in it.
+        settings: How it is exported.
+        test: Gives what is measured; None: nothing.
+        calibration: Gives the sequences that the variant int8 is calibrated on, or raises UserError
+            where there are none.
+        before_publishing: Called when all is written, the last moment to give up: where it raises,
+            nothing is left behind.
+
+    Returns:
+        The version's directory, and what was measured.
+
+    Raises:
+        UserError: The directory can't be written, the version is there already, the SavedModel or a
+            file in float32 could not be made or is further off than the tolerance, or nothing is
+            left to export. Nothing is left behind then.
+    """
+    name = settings.model_name or name_of(export_dir) or "classifier"
+    with staging.staged(export_dir, settings.version) as stage:
+        split = test()
         directory = stage.directory
-        if "saved_model" in formats:
-            logging.info("Writing the SavedModel ...")
-            saved_model.save(Twin(run.classifier), directory)
-            lengths = warmup.lengths_of(run.info) if split is None else split.lengths
-            state = inference.state_shapes(run.classifier.core)
-            warmup.write(directory, run.info, state, lengths, segment, serving_batch_sizes)
+        if "saved_model" in settings.formats:
+            _save(model, directory, settings, split)
         failed = {}
-        for variant in made:
+        for variant in settings.made:
             logging.info("Converting to TensorFlow Lite, %s ...", variant.name)
             try:
-                _convert(run, directory, variant, segment, calibration_examples)
+                _convert(model, directory, variant, settings.segment, calibration)
             except UserError as error:
                 if variant.is_exact:
                     raise
                 failed[variant.name] = comparison.Failure(_sentence(error))
-        described = metadata.describe(run, directory, model_name)
+        described = metadata.describe(model, directory, name)
         files.write_json(directory / litert.METADATA, described)
-        dataset = _dataset(run)
         if split is None:
-            measured = comparison.Parity(dataset, 0, segment, tolerance, failed=failed)
+            measured = comparison.Parity(
+                model.dataset,
+                0,
+                settings.segment,
+                settings.tolerance,
+                failed=failed,
+                reference=model.reference,
+            )
         else:
             found = parity.measure(
                 directory,
-                run.classifier,
+                model.classifier,
                 split,
-                segment=segment,
-                tolerance=tolerance,
-                dataset=dataset,
+                segment=settings.segment,
+                tolerance=settings.tolerance,
+                dataset=model.dataset,
+                reference=model.reference,
             )
             measured = dataclasses.replace(found, failed={**failed, **found.failed})
             described = _without(described, set(found.failed), directory)
         if not described["artefacts"]:
             raise UserError(f"{'; '.join(measured.failures())}; nothing was exported.")
         files.write_json(directory / "parity.json", measured.to_json())
-        (directory / "README.md").write_text(card.text(run, described, measured), "utf-8")
+        (directory / "README.md").write_text(card.text(model, described, measured), "utf-8")
         if before_publishing is not None:
             before_publishing()
-    return stage.published, measured
+    return Export(stage.published, measured)
 
 
-def _check_model(run: Run) -> None:
-    network = run.classifier
-    if not isinstance(network, Classifier):
-        raise UserError(
-            f"t2aux export exports recurrent networks, and this run's model is a "
-            f"{type(network).__name__}: `t2aux evaluate --model_dir={run.model_dir}` and `t2aux "
-            f"classify --model={run.model_dir}` work on the run itself."
-        )
-    inference.initial_state(network.core)
-
-
-def _name_of(directory: str | os.PathLike[str]) -> str:
-    return pathlib.Path(directory).resolve().name
-
-
-def _dataset(run: Run) -> str:
-    """What to call the data: a file format's name alone tells nobody what is in the files."""
-    name = run.info.name
-    if not run.source.in_folder or isinstance(run.source, TfdsSource):
-        return name
-    try:
-        folder = folder_of(gin.query_parameter("dataset.data_dir"))
-    except (ValueError, UserError):  # Not configured, or a reference.
-        folder = folder_of(None)
-    return name if folder is None else f"{_name_of(folder)} ({name})"
+def _save(
+    model: Model, directory: pathlib.Path, settings: Settings, split: data.Split | None
+) -> None:
+    """Writes the SavedModel and its warm-up requests."""
+    logging.info("Writing the SavedModel ...")
+    twin = Twin(model)
+    saved_model.save(twin, directory)
+    lengths = warmup.lengths_of(model.info) if split is None else split.lengths
+    warmup.write(
+        directory, model.info, twin.state, lengths, settings.segment, settings.serving_batch_sizes
+    )
 
 
 def _sentence(error: UserError) -> str:
@@ -178,20 +229,18 @@ def _test_split(run: Run, examples: int | None) -> data.Split:
 
 
 def _convert(
-    run: Run,
+    model: Model,
     directory: pathlib.Path,
     variant: tflite_variants.Variant,
     segment: int,
-    calibration_examples: int,
+    calibration: Callable[[], list[np.ndarray]],
 ) -> None:
     """Writes the files of a variant: all of them, or raises UserError and writes none."""
-    forms = tflite.forms(run.classifier, variant)
-    calibration = []
-    if variant.name == "int8":
-        calibration = _calibration(run, calibration_examples)
+    forms = tflite.forms(model, variant)
+    sequences = calibration() if variant.name == "int8" else []
     contents = {
         litert.file_name(form, variant.name): tflite.convert(
-            run.classifier, form, variant, segment=segment, calibration=calibration
+            model, form, variant, segment=segment, calibration=sequences
         )
         for form in forms
     }

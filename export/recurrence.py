@@ -35,7 +35,7 @@ class UnrolledRecurrence:
         self._recurrence = twin.recurrence
         self._unroll = twin.recurrence.pass_steps or unroll
         self._table = self._scale = None
-        if twin.info.is_text:
+        if twin.info.reads_ids:
             # What each id gives, computed now.
             self._table = tf.constant(
                 self._recurrence.read(tf.range(twin.info.vocabulary_size)).numpy()

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from t2aux import files, run
 from t2aux.errors import UserError
-from t2aux.export import examples
-from t2aux.model.classifier import Classifier
+from t2aux.export import examples, keras_models
+from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import State
 from t2aux.model.transformer import Transformer
+from t2aux.training import settings
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
-from t2aux_ondevice.sequences import check_sequence, segments
+from t2aux_ondevice.sequences import check_sequence, padded, segments
+from t2aux_ondevice.stream import BaseStream
 
 
-class _BatchClassifier:
-    """Classifies single sequences by means of batches.
+class BatchClassifier:
+    """Classifies sequences in batches, and step by step with a state.
 
     Attributes:
         info: The classes and the preprocessing.
@@ -41,6 +44,25 @@ class _BatchClassifier:
         """
         raise NotImplementedError
 
+    def begin(self, batch: int) -> Any:
+        """The state of `batch` sequences before their first steps; for `advance`."""
+        raise NotImplementedError
+
+    def advance(
+        self, state: Any, inputs: np.ndarray, lengths: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        """Reads the next steps of sequences.
+
+        Args:
+            state: Before them.
+            inputs: [B, S, C] float32 or [B, S] int32, padded on the right.
+            lengths: [B] int32, from 0 to S: the steps that are there.
+
+        Returns:
+            The state after them, and the probabilities so far, float32 [B, K].
+        """
+        raise NotImplementedError
+
     def stream_batch(
         self, inputs: np.ndarray, lengths: np.ndarray, segment: int
     ) -> Iterator[tuple[int, np.ndarray]]:
@@ -54,12 +76,22 @@ class _BatchClassifier:
         Yields:
             The number of steps read and the probabilities so far, float32 [B, K].
         """
-        raise NotImplementedError
+        state = self.begin(len(lengths))
+        for done, part, there in _segments(inputs, lengths, segment):
+            state, probabilities = self.advance(state, part, there)
+            yield done, probabilities
+
+    def start(self) -> BatchStream:
+        """Begins a sequence that comes in piece by piece; see `litert.LiteRTClassifier`."""
+        return BatchStream(self)
+
+    def batch_probabilities(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Classifies sequences [T, C] or [T] of any lengths at once. Returns float32 [B, K]."""
+        return self.batch(*padded([check_sequence(self.info, s) for s in sequences]))
 
     def probabilities(self, sequence: np.ndarray) -> np.ndarray:
         """Classifies one sequence, [T, C] or [T]; see `litert.LiteRTClassifier`."""
-        sequence = check_sequence(self.info, sequence)
-        return self.batch(sequence[np.newaxis], np.array([len(sequence)], np.int32))[0]
+        return self.batch_probabilities([sequence])[0]
 
     def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
         """Reads one sequence by segments; see `litert.LiteRTClassifier`."""
@@ -69,7 +101,22 @@ class _BatchClassifier:
             yield done, probabilities[0]
 
 
-class SavedModelClassifier(_BatchClassifier):
+class BatchStream(BaseStream):
+    """A sequence that comes in piece by piece; see `t2aux_ondevice.stream.Stream`."""
+
+    def __init__(self, classifier: BatchClassifier) -> None:
+        """Begins with no step read. Raises UserError where there is no state to carry."""
+        super().__init__(classifier.info, "The model")
+        self._classifier = classifier
+        self._state = classifier.begin(1)
+
+    def _advance(self, steps: np.ndarray) -> np.ndarray:
+        lengths = np.array([len(steps)], np.int32)
+        self._state, answer = self._classifier.advance(self._state, steps[np.newaxis], lengths)
+        return answer
+
+
+class SavedModelClassifier(BatchClassifier):
     """A classifier from an exported SavedModel, through its signatures.
 
     Attributes:
@@ -129,39 +176,53 @@ class SavedModelClassifier(_BatchClassifier):
             row[[label_of[name] for name in names]] = scores
         return probabilities
 
-    def stream_batch(
-        self, inputs: np.ndarray, lengths: np.ndarray, segment: int
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """See the base class; through `initial_state` and `step_segment`."""
-        state = self._signatures["initial_state"](batch=tf.constant(lengths))
-        for done, part, there in _segments(inputs, lengths, segment):
-            state = self._signatures["step_segment"](
-                segment=tf.constant(part), lengths=tf.constant(there), **state
-            )
-            yield done, state.pop("probabilities").numpy()
+    def begin(self, batch: int) -> dict[str, tf.Tensor]:
+        """See the base class; through `initial_state`."""
+        return self._signatures["initial_state"](batch=tf.zeros([batch], tf.int32))
+
+    def advance(
+        self, state: dict[str, tf.Tensor], inputs: np.ndarray, lengths: np.ndarray
+    ) -> tuple[dict[str, tf.Tensor], np.ndarray]:
+        """See the base class; through `step_segment`."""
+        after = self._signatures["step_segment"](
+            segment=tf.constant(inputs), lengths=tf.constant(lengths), **state
+        )
+        probabilities = after.pop("probabilities").numpy()
+        return after, probabilities
 
 
-class CheckpointClassifier(_BatchClassifier):
+class CheckpointClassifier(BatchClassifier):
     """A trained classifier as it is in memory.
 
     Attributes:
         info: The classes and the preprocessing.
+        model: The classifier.
     """
 
-    def __init__(self, classifier: Classifier | Transformer) -> None:
-        """Wraps a classifier with its weights."""
-        self.info = classifier.info
-        shape = [None, None] if self.info.is_text else [None, None, self.info.channels]
-        tokens = tf.TensorSpec(shape, tf.int32 if self.info.is_text else tf.float32)
+    def __init__(
+        self, classifier: BaseClassifier | Transformer, info: DatasetInfo | None = None
+    ) -> None:
+        """Wraps a classifier with its weights.
+
+        Args:
+            classifier: The classifier.
+            info: What it reads; by default what it says itself.
+        """
+        self.info = classifier.info if info is None else info
+        self.model = classifier
+        reads_ids = self.info.reads_ids
+        shape = [None, None] if reads_ids else [None, None, self.info.channels]
+        tokens = tf.TensorSpec(shape, tf.int32 if reads_ids else tf.float32)
         lengths = tf.TensorSpec([None], tf.int32)
+        logits = classifier.logits_of if isinstance(classifier, BaseClassifier) else classifier
 
         @tf.function(input_signature=[tokens, lengths], autograph=False)
         def whole(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax(classifier(tokens, lengths))
+            return tf.nn.softmax(logits(tokens, lengths))
 
         self._whole = whole
         self._init_state = None
-        if not isinstance(classifier, Classifier):
+        if not isinstance(classifier, BaseClassifier):
             return
         self._init_state = classifier.init_state
         state = tf.nest.map_structure(
@@ -179,26 +240,38 @@ class CheckpointClassifier(_BatchClassifier):
     def of_run(
         cls, model_dir: str | os.PathLike[str], checkpoint: str | None = None
     ) -> CheckpointClassifier:
-        """Loads a checkpoint of a run directory; see `run.load_run`, for its errors, too."""
-        return cls(run.load_run(model_dir, checkpoint).classifier)
+        """Loads a checkpoint of a run directory; see `run.load_run`, for its errors, too.
+
+        gin's configuration stays as it is.
+        """
+        with settings.kept():
+            return cls(run.load_run(model_dir, checkpoint).classifier)
+
+    @classmethod
+    def of_file(cls, path: str | os.PathLike[str]) -> CheckpointClassifier:
+        """Loads a `.keras` file; see `keras_models.load`, for its errors, too."""
+        model = keras_models.load(path)
+        return cls(model, keras_models.info_of(model))
 
     def batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """See the base class."""
         return self._whole(inputs, lengths).numpy()
 
-    def stream_batch(
-        self, inputs: np.ndarray, lengths: np.ndarray, segment: int
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def begin(self, batch: int) -> State:
         """See the base class. Raises UserError where the classifier has no state to carry."""
         if self._init_state is None:
             raise UserError(
                 "The run's model is a Transformer, which reads whole sequences only: classify "
                 "without --stream."
             )
-        state = self._init_state(len(lengths))
-        for done, part, there in _segments(inputs, lengths, segment):
-            state, probabilities = self._step(part, there, state)
-            yield done, probabilities.numpy()
+        return self._init_state(batch)
+
+    def advance(
+        self, state: State, inputs: np.ndarray, lengths: np.ndarray
+    ) -> tuple[State, np.ndarray]:
+        """See the base class."""
+        state, probabilities = self._step(inputs, lengths, state)
+        return state, probabilities.numpy()
 
 
 def check_files(directory: pathlib.Path, entries: dict[str, dict]) -> None:

@@ -203,7 +203,7 @@ class ServingClassifier(tf.Module):
         ]
         with tf.control_dependencies(assertions):
             tokens, lengths = tf.identity(tokens), tf.identity(lengths)
-        if self.twin.info.is_text:
+        if self.twin.info.reads_ids:
             tokens = tf.where(tf.sequence_mask(lengths, steps), tokens, 0)
             with tf.control_dependencies(
                 [
@@ -242,7 +242,9 @@ def write(
     """Writes any SavedModel.
 
     Args:
-        module: Tracks the variables.
+        module: Tracks what the signatures use beside variables, such as tables. No Keras layer may
+            be in it: TensorFlow would save its variables without restoring them in a session, as
+            TensorFlow Serving and the converter to TensorFlow Lite do.
         directory: Where to; it may exist.
         signatures: By name.
 
@@ -250,6 +252,8 @@ def write(
         UserError: It can't be written.
     """
     files.ensure_directory(directory)
+    used = {id(v): v for function in signatures.values() for v in function.variables}
+    module.used_variables = list(used.values())
     try:
         with files.for_tensorflow(directory) as folder:
             tf.saved_model.save(module, folder, signatures=signatures)

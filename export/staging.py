@@ -112,7 +112,7 @@ def _publish(directory: pathlib.Path, base: pathlib.Path, version: int | None) -
 def _taken(base: pathlib.Path, version: int) -> UserError:
     newest = max(versions(base), default=0)
     return UserError(
-        f"{base} already has a version {version}: give another --version, or none for {newest + 1}."
+        f"{base} already has a version {version}: give another version, or none for {newest + 1}."
     )
 
 

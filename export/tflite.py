@@ -21,6 +21,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -33,12 +34,15 @@ from t2aux.export.lstm import is_lstm
 from t2aux.export.recurrence import UnrolledRecurrence
 from t2aux.export.twin import Twin
 from t2aux.export.variants import Variant
-from t2aux.model import lstm
+from t2aux.model import inference, lstm
 from t2aux.model.classifier import Classifier
 from t2aux.model.inputs import reader
 from t2aux.model.lstm import LSTMState
 from t2aux_ondevice import litert
 from t2aux_ondevice.sequences import segments
+
+if TYPE_CHECKING:
+    from t2aux.export.model import Model
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
@@ -54,7 +58,7 @@ _HEAD = "head"
 
 
 def forms(
-    classifier: Classifier, variant: Variant = variants.VARIANTS["float32"]
+    classifier: Classifier | Model, variant: Variant = variants.VARIANTS["float32"]
 ) -> tuple[str, ...]:
     """The forms of a variant that a classifier has.
 
@@ -63,13 +67,13 @@ def forms(
     """
     found = tuple(f for f in variant.forms if f != litert.STATEFUL_FORM or is_lstm(classifier.core))
     if not found:
-        core = type(classifier.core).__name__
+        core = inference.name_of(classifier.core)
         raise UserError(f"The variant {variant.name} can't be made of a {core}: {_NO_INTEGERS}.")
     return found
 
 
 def convert(
-    classifier: Classifier,
+    classifier: Classifier | Model,
     form: str,
     variant: Variant = variants.VARIANTS["float32"],
     *,
@@ -129,7 +133,7 @@ def stateful_segment(length: int | None, longest: int) -> int:
     return next(s for s in range(min(longest, length), 0, -1) if length % s == 0)
 
 
-def _whole(classifier: Classifier, variant: Variant) -> bytes:
+def _whole(classifier: Classifier | Model, variant: Variant) -> bytes:
     twin, recurrence = _unrolled(classifier, variant)
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -141,7 +145,7 @@ def _whole(classifier: Classifier, variant: Variant) -> bytes:
     )
 
 
-def _stream(classifier: Classifier, variant: Variant) -> bytes:
+def _stream(classifier: Classifier | Model, variant: Variant) -> bytes:
     twin, recurrence = _unrolled(classifier, variant)
 
     def step_segment(segment: tf.Tensor, *state: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -153,21 +157,24 @@ def _stream(classifier: Classifier, variant: Variant) -> bytes:
 
 
 def _stateful(
-    classifier: Classifier, variant: Variant, segment: int, calibration: Iterable[np.ndarray]
+    classifier: Classifier | Model,
+    variant: Variant,
+    segment: int,
+    calibration: Iterable[np.ndarray],
 ) -> bytes:
     twin = Twin(classifier)
     # An embedding's rows go into the fused operation one by one; real values need no layer of
     # their own, since the projection is folded into the kernel.
     core = classifier.core
     kernel, bias = core.kernel, core.bias
-    if not classifier.info.is_text:
+    if not classifier.info.reads_ids:
         kernel, bias, _ = classifier.input_layer.fold(kernel, bias)
     # The fusion wants weights that are tensors, not variables.
     weights = (kernel, core.recurrent_kernel, bias)
     weights = [tf.constant(tf.convert_to_tensor(w).numpy()) for w in weights]
 
     def classify(segment: tf.Tensor) -> dict[str, tf.Tensor]:
-        x = classifier.input_layer(segment) if classifier.info.is_text else segment
+        x = classifier.input_layer(segment) if classifier.info.reads_ids else segment
         # The fused operation keeps a constant initial state in variables, and goes on from there.
         last = _fusible_lstm(x, twin.init_state(1), *weights)
         return {"probabilities": _probabilities(twin, last)}
@@ -180,11 +187,11 @@ def _stateful(
                 yield {"segment": part[np.newaxis]}
 
     specs = [twin.tokens_spec(1, segment, "segment")]
-    content = _convert(classify, specs, classifier, variant, representative)
+    content = _convert(classify, specs, twin, variant, representative)
     return flatbuffer.without_cell_clip(content)
 
 
-def _unrolled(classifier: Classifier, variant: Variant) -> tuple[Twin, UnrolledRecurrence]:
+def _unrolled(classifier: Classifier | Model, variant: Variant) -> tuple[Twin, UnrolledRecurrence]:
     twin = Twin(classifier, batches=False)
     integer_table = variant.name == variants.INT4_HEAD
     return twin, UnrolledRecurrence(twin, variant.unroll, integer_table=integer_table)

@@ -9,6 +9,7 @@ wait for its threads. On a device it is for one sequence, see `recurrence`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -16,6 +17,9 @@ from t2aux.export import lstm
 from t2aux.model import inference
 from t2aux.model.classifier import Classifier, time_major
 from t2aux.model.core import State
+
+if TYPE_CHECKING:
+    from t2aux.export.model import Model
 
 # A batch of fewer sequences is not divided.
 _LEAST = 16
@@ -31,11 +35,11 @@ class Twin(tf.Module):
         recurrence: The core and its input layer.
     """
 
-    def __init__(self, classifier: Classifier, *, batches: bool = True) -> None:
+    def __init__(self, classifier: Classifier | Model, *, batches: bool = True) -> None:
         """Copies the weights of a classifier, or refers to them.
 
         Args:
-            classifier: With its weights.
+            classifier: With its weights, its `info` and its parts.
             batches: Whether it is for batches on a server, or for one sequence on a device.
 
         Raises:
@@ -43,7 +47,7 @@ class Twin(tf.Module):
         """
         super().__init__(name="classifier")
         self.info = classifier.info
-        self.core = type(classifier.core).__name__
+        self.core = inference.name_of(classifier.core)
         self.state = inference.state_shapes(classifier.core)
         zeros = classifier.core.init_state(1)
         # In a function: an attribute that is a NamedTuple would be wrapped, and its tensors stored.
@@ -51,11 +55,12 @@ class Twin(tf.Module):
         self.recurrence = lstm.inference(classifier, batches=batches) or inference.of(
             classifier.core, classifier.input_layer
         )
-        self.head = classifier.head
+        # In functions, too: Keras's layers must not be in a SavedModel, see `saved_model.write`.
+        self.logits = lambda h: classifier.head(h)
 
     def tokens_spec(self, batch: int | None, steps: int | None, name: str) -> tf.TensorSpec:
         """The signature's entry of tokens: float32 [batch, steps, C] or int32 [batch, steps]."""
-        if self.info.is_text:
+        if self.info.reads_ids:
             return tf.TensorSpec([batch, steps], tf.int32, name)
         return tf.TensorSpec([batch, steps, self.info.channels], tf.float32, name)
 
@@ -97,4 +102,4 @@ class Twin(tf.Module):
 
     def probabilities(self, h: tf.Tensor) -> tf.Tensor:
         """The classes' probabilities [B, K] from the core's output h [B, H]."""
-        return tf.nn.softmax(self.head(h))
+        return tf.nn.softmax(self.logits(h))

@@ -122,7 +122,7 @@ def requests(
 
 
 def _tokens(info: DatasetInfo, batch: int, steps: int) -> Any:
-    if info.is_text:
+    if info.reads_ids:
         return protos.filled_tensor((batch, steps), 0, np.int32)
     return protos.filled_tensor((batch, steps, info.channels), _PIXEL, np.float32)
 
@@ -150,7 +150,7 @@ def _classify(info: DatasetInfo, lengths: np.ndarray) -> Any:
     request = log.classify_log.request
     request.model_spec.signature_name = saved_model.CLASSIFY
     for length in lengths.tolist():
-        if info.is_text:
+        if info.reads_ids:
             sequence = np.zeros([length], np.int32)
         else:
             sequence = np.full([length, info.channels], _PIXEL, np.float32)

@@ -13,9 +13,13 @@ from typing import Any as _Any
 
 __version__ = "0.1.0"
 
-# Public names that need TensorFlow, imported on first use: modules, and what is in modules.
+# Public names, imported on first use: modules, and what is in modules.
 _MODULES = {"callbacks": "training.callbacks", "layers": "layers", "losses": "losses"}
-_NAMES = {"SequenceClassifier": "training.model"}
+_NAMES = {
+    "SequenceClassifier": "training.model",
+    "export_model": "export.keras_export",
+    "load": "loaded",
+}
 
 # In a checkout `export/` and `gin/` stand beside this package; in a wheel they are inside it. With
 # the checkout's root on the package's path, `t2aux.export` and the bundled gin files are found the

@@ -1,7 +1,7 @@
-"""Finds a classifier: a `.tflite` file, an export or a run.
+"""Finds a classifier: a `.tflite` or `.keras` file, an export or a run.
 
 Importing this module does not import TensorFlow, and neither does classifying with a `.tflite`
-file; a SavedModel or a run's directory needs it.
+file; the others need it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from t2aux import files
 from t2aux.errors import UserError
 from t2aux_ondevice import litert
-from t2aux_ondevice.answers import SequenceClassifier
+
+if TYPE_CHECKING:
+    from t2aux.export.runtimes import BatchClassifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Location:
     """Where a classifier lies, and in which form.
 
     Attributes:
-        form: "litert", "saved_model" or "run".
-        path: The `.tflite` file, the version's directory of the export, or the run's directory.
+        form: "litert", "saved_model", "run" or "keras".
+        path: The `.tflite` or `.keras` file, the version's directory of the export, or the run's
+            directory.
     """
 
     form: str
@@ -33,7 +37,7 @@ class Location:
         """Whether `load` imports TensorFlow."""
         return self.form != "litert"
 
-    def load(self, checkpoint: str | None = None) -> SequenceClassifier:
+    def load(self, checkpoint: str | None = None) -> BatchClassifier | litert.LiteRTClassifier:
         """Loads the classifier.
 
         Args:
@@ -44,8 +48,9 @@ class Location:
                 run.
         """
         if checkpoint is not None and self.form != "run":
+            what = "a .keras file" if self.form == "keras" else "an export"
             raise UserError(
-                f"--checkpoint={checkpoint} chooses one of a run's, and {self.path} is an export: "
+                f"The checkpoint {checkpoint} would be one of a run's, and {self.path} is {what}: "
                 "leave it out."
             )
         if self.form == "litert":
@@ -54,6 +59,8 @@ class Location:
 
         if self.form == "saved_model":
             return runtimes.SavedModelClassifier(self.path)
+        if self.form == "keras":
+            return runtimes.CheckpointClassifier.of_file(self.path)
         return runtimes.CheckpointClassifier.of_run(self.path, checkpoint)
 
 
@@ -61,8 +68,8 @@ def locate(model: str | os.PathLike[str]) -> Location:
     """Finds out what a path leads to.
 
     Args:
-        model: A `.tflite` file of an export; a version's directory of an export, or the base
-            directory, of which the newest version is taken; or a run's directory.
+        model: A `.tflite` file of an export; a `.keras` file; a version's directory of an export,
+            or the base directory, of which the newest version is taken; or a run's directory.
 
     Returns:
         The form and the path. An export that has no SavedModel runs through LiteRT.
@@ -72,10 +79,13 @@ def locate(model: str | os.PathLike[str]) -> Location:
     """
     path = pathlib.Path(model)
     if os.path.isfile(path):
+        if path.suffix == ".keras":
+            return Location("keras", path)
         return Location("litert", path)
     if not os.path.isdir(path):
         raise UserError(
-            f"There is no model {path}: give a .tflite file, an export's directory or a model_dir."
+            f"There is no model {path}: give a .tflite or .keras file, an export's directory or a "
+            "model_dir."
         )
     found = _locate_in(path)
     if found is None:
@@ -87,8 +97,8 @@ def locate(model: str | os.PathLike[str]) -> Location:
         found = next(filter(None, map(_locate_in, by_age)), None)
     if found is None:
         raise UserError(
-            f"{path} holds no model: give a .tflite file, a directory that `t2aux export` made, or "
-            "a --model_dir of `t2aux train`."
+            f"{path} holds no model: give a .tflite or .keras file, a directory that `t2aux "
+            "export` made, or a --model_dir of `t2aux train`."
         )
     return found
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from t2aux import files
 from t2aux.export import metadata, saved_model, tflite, warmup
+from t2aux.export.model import Model
 from t2aux.export.twin import Twin
 from t2aux.model import inference
 from t2aux.model.lstm import LSTM
@@ -41,5 +42,5 @@ def write(directory, info, formats=("tflite",), poison=0.0, core=LSTM):
         for form in tflite.forms(classifier):
             (directory / litert.file_name(form)).write_bytes(tflite.convert(classifier, form))
     run = Run(pathlib.Path("runs/made_up"), classifier, info, 7, "checkpoints/ckpt-7", "A = 1\n")
-    files.write_json(directory / litert.METADATA, metadata.describe(run, directory))
+    files.write_json(directory / litert.METADATA, metadata.describe(Model.of_run(run), directory))
     return classifier

@@ -13,6 +13,7 @@ from PIL import Image
 
 from t2aux import files, location
 from t2aux.errors import UserError
+from t2aux.model import weights
 from t2aux_ondevice import answers, litert, reading
 from tests import cli_helpers, networks, small_exports
 
@@ -44,7 +45,9 @@ def run_dir(images, tmp_path_factory):
         "Classifier.hidden_size = 5\nClassifier.projection_size = 4\nClassifier.head_size = 6\n"
     )
     files.write_json(directory / "dataset.json", classifier.info.to_json())
-    tf.train.Checkpoint(classifier=classifier).save(str(directory / "checkpoints" / "ckpt"))
+    tf.train.Checkpoint(classifier=weights.tree(classifier)).save(
+        str(directory / "checkpoints" / "ckpt")
+    )
     return directory
 
 
@@ -163,7 +166,9 @@ def test_weights_that_diverged_are_told(images, run_dir, tmp_path):
     directory = shutil.copytree(run_dir, tmp_path / "run", ignore=lambda *_: ["checkpoints"])
     broken = networks.classifier(small_exports.IMAGES)
     broken.head.output_bias.assign(np.full(3, np.nan))
-    tf.train.Checkpoint(classifier=broken).save(str(directory / "checkpoints" / "ckpt"))
+    tf.train.Checkpoint(classifier=weights.tree(broken)).save(
+        str(directory / "checkpoints" / "ckpt")
+    )
     with pytest.raises(UserError, match="x: The classifier answers with NaN"):
         answers.classify(location.locate(directory).load(), made_up(np.zeros([16, 1])))
 

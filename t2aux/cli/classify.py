@@ -3,8 +3,9 @@ r"""Classifies images, texts and arrays.
 Usage: t2aux classify --model=MODEL INPUT...
 
 MODEL is a .tflite file (which runs in LiteRT, without TensorFlow), a directory that `t2aux export`
-made, or the model_dir of a run. INPUTs are images, .txt files, or .npz files of sequences as the
-classifier reads them: `inputs` [N, T, C] or [N, T] and, where they differ, `lengths` [N].
+made, the model_dir of a run, or the .keras file of a t2aux.SequenceClassifier. INPUTs are images,
+.txt files, or .npz files of sequences as the classifier reads them: `inputs` [N, T, C] or [N, T]
+and, where they differ, `lengths` [N].
 
 Examples:
   t2aux classify --model=exports/quick/1/classifier.tflite digit.png
@@ -22,7 +23,7 @@ from absl import flags
 from t2aux.cli import answering, common
 
 _MODEL = common.define_path(
-    "model", None, "A .tflite file, an export's directory, or the model_dir of a run."
+    "model", None, "A .tflite or .keras file, an export's directory, or the model_dir of a run."
 )
 flags.mark_flag_as_required("model")
 _CHECKPOINT = common.define_checkpoint()

@@ -18,7 +18,7 @@ from t2aux.client.transport import Status, Transport
 from t2aux.errors import UserError
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
-from t2aux_ondevice.sequences import check_sequence, segments
+from t2aux_ondevice.sequences import check_sequence, padded, segments
 
 DESCRIBE = "describe"
 _COMING = ("START", "LOADING")
@@ -90,12 +90,7 @@ class RemoteClassifier:
             UserError: A sequence is none for this classifier, or there is no good answer.
         """
         checked = [check_sequence(self.info, sequence) for sequence in sequences]
-        lengths = np.array([len(sequence) for sequence in checked], np.int32)
-        first = checked[0]
-        inputs = np.zeros([len(checked), lengths.max(), *first.shape[1:]], first.dtype)
-        for row, sequence in zip(inputs, checked, strict=True):
-            row[: len(sequence)] = sequence
-        arrays = {"inputs": inputs, "lengths": lengths}
+        arrays = dict(zip(("inputs", "lengths"), padded(checked), strict=True))
         try:
             answer = self._predict(self._signature, arrays, ("probabilities",))
         except Failure as failure:

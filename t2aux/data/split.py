@@ -139,7 +139,7 @@ class Split:
     def value_range(self) -> tuple[float, float] | None:
         """The smallest and the largest value, as the model sees them; None for ids."""
         values = self._table.values
-        if self.info.is_text or not len(values):
+        if self.info.reads_ids or not len(values):
             return None
         scale = 255.0 if values.dtype == np.uint8 else 1.0
         return float(values.min()) / scale, float(values.max()) / scale
@@ -324,8 +324,8 @@ class Split:
                 rows = tf.RaggedTensor.from_row_splits(values, offsets, validate=False)
             else:
                 rows = tf.reshape(values, [len(self), self.lengths[0], *values.shape[1:]])
-        input_type = tf.int32 if self.info.is_text else tf.float32
-        is_pixels = values.dtype == tf.uint8 and not self.info.is_text
+        input_type = tf.int32 if self.info.reads_ids else tf.float32
+        is_pixels = values.dtype == tf.uint8 and not self.info.reads_ids
 
         def read(chosen: tf.Tensor) -> Batch:
             inputs = tf.gather(rows, chosen)
@@ -355,6 +355,6 @@ class Split:
         return self._tensors
 
     def _as_input(self, values: np.ndarray) -> np.ndarray:
-        if self.info.is_text:
+        if self.info.reads_ids:
             return values.astype(np.int32)
         return scale_pixels(values) if values.dtype == np.uint8 else values

@@ -13,7 +13,7 @@ from t2aux.model.mingru import MinGRURecurrence, MinGRUState
 
 
 @keras.saving.register_keras_serializable(package="t2aux")
-class MinGRU(MinGRURecurrence, keras.layers.Layer):
+class MinGRU(MinGRURecurrence):
     """Stacked layers of minGRU (Feng et al. 2024, arXiv 2410.01201, section 3.1).
 
     Gates and candidates depend on the input alone, so that all steps of a layer are computed at

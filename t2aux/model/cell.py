@@ -36,7 +36,7 @@ class CellState(NamedTuple):
         return LSTMState(alike[0], alike[min(1, len(alike) - 1)])
 
 
-class CellCore(core.Core, keras.layers.Layer):
+class CellCore(core.Core):
     """A Keras RNN cell as a core.
 
     Attributes:

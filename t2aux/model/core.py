@@ -15,6 +15,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+import keras
 import tensorflow as tf
 
 from t2aux.configurable import Configurable
@@ -71,8 +72,8 @@ def active_from(starts: tf.Tensor | None) -> Active | None:
     return None if starts is None else Active(starts, None)
 
 
-class Core(Configurable):
-    """A recurrent core; a subclass is a Keras layer, too.
+class Core(Configurable, keras.layers.Layer):
+    """A recurrent core.
 
     A subclass is called as `core(input_size, hidden_size, seed=seed)`; the name that it has by
     default is its place in checkpoints.

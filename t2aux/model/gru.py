@@ -131,7 +131,7 @@ class _Inference(FoldedInference):
 
 
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
-class GRU(GRURecurrence, keras.layers.Layer):
+class GRU(GRURecurrence):
     """A layer of GRU cells with Keras's weights and gate order (update, reset, candidate).
 
     The kernel starts Glorot-uniform, the recurrent kernel orthogonal, the biases 0: as in Keras.

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from t2aux.errors import UserError
+from t2aux.model.cell import CellCore
 from t2aux.model.core import Core, State, active_until, run
 from t2aux.model.inputs import Folded, InputLayer
 
@@ -89,16 +90,17 @@ class AnyCoreInference(Inference):
     def __init__(self, core: Core, input_layer: InputLayer) -> None:
         """Keeps both, whose variables become the export's."""
         super().__init__()
-        self._core = core
-        self._input = input_layer
+        # In functions: Keras's layers must not be in a SavedModel, see `export.saved_model.write`.
+        self._step = lambda read, state: core.step(read, state)[1]
+        self._read = lambda tokens: input_layer(tokens)
 
     def read(self, tokens: tf.Tensor) -> tf.Tensor:
         """See `Inference`: the core's input [..., D]."""
-        return self._input(tokens)
+        return self._read(tokens)
 
     def step(self, read: tf.Tensor, state: State) -> State:
         """See `Inference`."""
-        return self._core.step(read, state)[1]
+        return self._step(read, state)
 
 
 class FoldedInference(Inference):
@@ -150,6 +152,11 @@ def _definer(kind: type, name: str) -> type:
     return next(base for base in kind.__mro__ if name in vars(base))
 
 
+def name_of(core: Core) -> str:
+    """The class that a user knows a core by: its own, or its Keras cell's."""
+    return type(core.cell if isinstance(core, CellCore) else core).__name__
+
+
 def initial_state(core: Core) -> State:
     """A core's state before the first step, of one sequence.
 
@@ -168,8 +175,8 @@ def initial_state(core: Core) -> State:
             what = "does not begin with zeros"
         if what:
             raise UserError(
-                f"The core {type(core).__name__} can't be exported: its state's tensor {name} "
-                f"{what}; let its init_state give float32 zeros, one row for each sequence."
+                f"The core {name_of(core)} can't be exported: its state's tensor {name} {what}; "
+                "let it begin with float32 zeros, one row for each sequence."
             )
     return state
 

@@ -298,7 +298,7 @@ class LSTMRecurrence(core.Core):
 
 
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
-class LSTM(LSTMRecurrence, keras.layers.Layer):
+class LSTM(LSTMRecurrence):
     """A layer of LSTM cells with Keras's weights and gate order (input, forget, cell, output).
 
     The kernel starts Glorot-uniform. The other initial weights are parameters, because whether a

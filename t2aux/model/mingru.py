@@ -261,7 +261,7 @@ def _gates(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
-class MinGRU(MinGRURecurrence, keras.layers.Layer):
+class MinGRU(MinGRURecurrence):
     """Stacked layers of minGRU; each reads the outputs of the one below.
 
     A layer's kernel holds the update gate, then the candidate; it starts Glorot-uniform.

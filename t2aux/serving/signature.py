@@ -205,7 +205,7 @@ def check_examples(contents: Iterable[bytes], info: DatasetInfo | None) -> None:
     """
     kinds = {}
     if info is not None:
-        kinds = {"inputs": "int64_list" if info.is_text else "float_list", "text": "bytes_list"}
+        kinds = {"inputs": "int64_list" if info.reads_ids else "float_list", "text": "bytes_list"}
         kinds = kinds if info.is_text else {"inputs": kinds["inputs"]}
     for content in contents:
         try:

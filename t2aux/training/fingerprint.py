@@ -63,7 +63,7 @@ class Fingerprint:
             digest = hashlib.blake2b(digest_size=16)
             for values, _ in self._split.chunks():
                 # The ids of texts are stored with as few bits as they need.
-                kind = "<u4" if self._split.info.is_text else values.dtype
+                kind = "<u4" if self._split.info.reads_ids else values.dtype
                 for start in range(0, len(values), _HASHED_AT_ONCE):
                     part = values[start : start + _HASHED_AT_ONCE].astype(kind, copy=False)
                     digest.update(np.ascontiguousarray(part).data)

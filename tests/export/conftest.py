@@ -1,5 +1,6 @@
 """Runs with random weights, one of each kind of data, exported once for all tests."""
 
+import contextlib
 import functools
 import json
 import types
@@ -12,6 +13,7 @@ from PIL import Image
 from t2aux import config, data, run
 from t2aux.export.pipeline import export
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
+from t2aux.model import weights
 from t2aux.model.classifier import Classifier
 from t2aux_ondevice import litert
 from tests import sources
@@ -80,7 +82,9 @@ def make_run(kind, folder, *more):
     rng = np.random.default_rng(2)
     for variable in classifier.variables:
         variable.assign(2 * variable + rng.normal(scale=0.3, size=variable.shape))
-    tf.train.Checkpoint(classifier=classifier).write(str(model_dir / "checkpoints" / "ckpt-3"))
+    tf.train.Checkpoint(classifier=weights.tree(classifier)).write(
+        str(model_dir / "checkpoints" / "ckpt-3")
+    )
     return model_dir
 
 
@@ -88,6 +92,18 @@ def make_run(kind, folder, *more):
 def model_dirs(tmp_path_factory):
     """Gives the run directory of a kind."""
     return functools.cache(lambda kind: make_run(kind, tmp_path_factory.mktemp("runs") / kind))
+
+
+@contextlib.contextmanager
+def shifted_bias(classifier, most):
+    """Another network, while the block runs: the biases of the classes' logits are shifted."""
+    bias = classifier.head.output_bias
+    kept = bias.numpy()
+    bias.assign(kept + np.linspace(0, most, len(kept)))
+    try:
+        yield
+    finally:
+        bias.assign(kept)
 
 
 def load(model_dir):

@@ -1,6 +1,5 @@
 """Every artefact is measured against the checkpoint, and one that is off is refused."""
 
-import copy
 import dataclasses
 import json
 import math
@@ -15,7 +14,7 @@ from t2aux.export.comparison import Comparison, Tolerance
 from t2aux.export.pipeline import export
 from t2aux_ondevice import litert
 from tests import networks
-from tests.export.conftest import load
+from tests.export.conftest import load, shifted_bias
 
 FILES = [litert.file_name(form) for form in litert.FORMS]
 
@@ -62,12 +61,13 @@ def test_parity_json_and_the_tables_say_the_same(exported):
 
 def test_an_artefact_that_is_off_leaves_nothing(exports, tmp_path, monkeypatch):
     exported = exports("grey")
-    other = copy.deepcopy(exported.run.classifier)
-    other.head.output_bias.assign(other.head.output_bias + np.linspace(0, 0.1, 10))
     convert = tflite.convert
-    monkeypatch.setattr(
-        tflite, "convert", lambda _, *args, **kwargs: convert(other, *args, **kwargs)
-    )
+
+    def convert_wrongly(classifier, *args, **kwargs):
+        with shifted_bias(classifier, 0.1):
+            return convert(classifier, *args, **kwargs)
+
+    monkeypatch.setattr(tflite, "convert", convert_wrongly)
     run = load(exported.run.model_dir)
     with pytest.raises(UserError, match=r"classifier\.tflite is too far off: .*nothing"):
         export(run, tmp_path / "new" / "base", formats=["tflite"])

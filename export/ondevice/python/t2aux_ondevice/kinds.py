@@ -14,11 +14,13 @@ _WANTED = {
     "image": "images: give image files",
     "text": "texts: give .txt files, or --text",
     "vectors": "sequences of vectors: give .npz files",
+    "ids": "sequences of ids: give .npz files",
 }
 _ONE_BY_ONE = {
     "image": "each image as a file of its own",
     "text": "each text as a .txt file of its own, or as --text",
     "vectors": "the sequences in an .npz file",
+    "ids": "the sequences in an .npz file",
 }
 _TABLE, _ARCHIVE, _ARRAYS = "a table", "an archive", "a file of arrays"
 _SUFFIXES = {

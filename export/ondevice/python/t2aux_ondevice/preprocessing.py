@@ -18,7 +18,7 @@ from t2aux_ondevice.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-KINDS = ("image", "text", "vectors")
+KINDS = ("image", "text", "vectors", "ids")
 TOKENS = ("characters", "bytes")
 UNKNOWN = "\ufffd"  # Stands at id 0 of every character vocabulary.
 
@@ -29,9 +29,9 @@ class DatasetInfo:
 
     Attributes:
         name: The data set, such as "digits", "mnist" or "csv".
-        kind: "image", "text" or "vectors".
+        kind: "image", "text", "vectors", or "ids" of which it is not known how they are made.
         classes: The names of the classes, by label.
-        channels: C of real-valued input [T, C]: 1 or 3 for images; None for text.
+        channels: C of real-valued input [T, C]: 1 or 3 for images; None for text and ids.
         length: The number of steps T that every sequence has, or None where lengths vary.
         max_length: The longest text allowed, in tokens (a longer one is cut), or None.
         side: Height and width of the images after the resize; None if the input is no image.
@@ -40,6 +40,7 @@ class DatasetInfo:
         tokens: What a step of text is, "characters" or "bytes"; None for other kinds.
         vocabulary: The characters by id, with U+FFFD, the unknown character, at id 0; None for
             bytes, whose ids are their values, and for other kinds.
+        ids: How many ids there are, for the kind "ids"; None for others.
     """
 
     name: str
@@ -53,6 +54,7 @@ class DatasetInfo:
     permutation_seed: int | None = None
     tokens: str | None = None
     vocabulary: tuple[str, ...] | None = None
+    ids: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -61,14 +63,19 @@ class DatasetInfo:
 
     @property
     def is_text(self) -> bool:
-        """Whether the sequences are ids [T] rather than real values [T, C]."""
+        """Whether the input is text."""
         return self.kind == "text"
 
     @property
+    def reads_ids(self) -> bool:
+        """Whether the sequences are ids [T], of text or others, rather than real values [T, C]."""
+        return self.kind in ("text", "ids")
+
+    @property
     def vocabulary_size(self) -> int | None:
-        """The number of token ids, or None if the input is not text."""
+        """The number of ids, or None if the sequences are real values."""
         if not self.is_text:
-            return None
+            return self.ids
         return 256 if self.vocabulary is None else len(self.vocabulary)
 
     @functools.cached_property
@@ -200,6 +207,8 @@ class DatasetInfo:
             field.name: list(value) if isinstance(value, tuple) else value
             for field in dataclasses.fields(self)
             for value in [getattr(self, field.name)]
+            # Other kinds are described as they were before there were ids.
+            if field.name != "ids" or value is not None
         }
 
     @classmethod
@@ -210,6 +219,8 @@ class DatasetInfo:
             UserError: An entry is missing, unknown, of the wrong type, or contradicts another.
         """
         names = [field.name for field in dataclasses.fields(cls)]
+        if isinstance(value, dict):
+            value = {"ids": None, **value}
         if not isinstance(value, dict) or sorted(value) != sorted(names):
             found = sorted(value) if isinstance(value, dict) else type(value).__name__
             raise _damaged(f"it has {found} where {sorted(names)} belong")
@@ -223,7 +234,7 @@ class DatasetInfo:
 
     def _check(self) -> None:
         """Raises UserError if an entry has the wrong type or contradicts another."""
-        for name in ("channels", "length", "max_length", "side", "permutation_seed"):
+        for name in ("channels", "length", "max_length", "side", "permutation_seed", "ids"):
             entry = getattr(self, name)
             least = 0 if name == "permutation_seed" else 1
             if entry is not None and (type(entry) is not int or entry < least):
@@ -244,8 +255,10 @@ class DatasetInfo:
                 and self.vocabulary[0] == UNKNOWN
             ):
                 raise _damaged("its vocabulary is not a list of single, different characters")
-        elif self.channels is None:
+        elif self.channels is None and not self.reads_ids:
             raise _damaged("its channels are missing")
+        if (self.ids is None) == (self.kind == "ids"):
+            raise _damaged(f"its kind is {self.kind!r} and its number of ids {self.ids!r}")
         if self.kind == "image" and (
             self.side is None
             or self.length != (self.side + 2 * self.border) ** 2

@@ -95,7 +95,7 @@ def read_inputs(
             lines = text.count("\n") + 1
             yield Input(str(path), ids, str(path), info.cuts(text), lines)
         else:
-            if info.kind == "vectors" and not _names(path, "image"):
+            if info.kind in ("vectors", "ids") and not _names(path, "image"):
                 raise UserError(f"{path} is not an .npz file, which this classifier reads.")
             kinds.check_kind(info, "image", str(path))
             yield Input(str(path), info.image_sequence(with_pillow().read_image(path)), str(path))
@@ -107,8 +107,8 @@ def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
     Its array `inputs` is [N, T, C] real values (or [N, T] where C is 1) as the classifier reads
     them: in its order, and pixels in [0, 1]. For an image classifier it may also be uint8: pixel
     sequences of the same shape, which are scaled, or images [N, H, W] or [N, H, W, C] of any size,
-    which are treated as files are. For a text classifier it is integer ids [N, T]. The optional
-    `lengths` [N] tells how many steps of each sequence are true.
+    which are treated as files are. For a classifier of text or ids it is integer ids [N, T]. The
+    optional `lengths` [N] tells how many steps of each sequence are true.
 
     Yields:
         The sequences in their order.
@@ -118,28 +118,47 @@ def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
             the classifier reads, or holds NaN; the message names the file.
     """
     inputs, lengths = _read_arrays(path)
-    if inputs.ndim == 2 and not info.is_text:
+    if inputs.ndim == 2 and not info.reads_ids:
         inputs = inputs[:, :, np.newaxis]
-    is_bytes = info.kind == "image" and inputs.dtype == np.uint8
-    is_images = is_bytes and inputs.shape[1:] != (info.length, info.channels)
-    wanted = "[N, T] (ids)" if info.is_text else f"[N, T, {info.channels}]"
-    if not is_images and inputs.shape[2:] != (() if info.is_text else (info.channels,)):
+    wanted = "[N, T] (ids)" if info.reads_ids else f"[N, T, {info.channels}]"
+    is_images = _are_images(info, inputs[0])
+    if not is_images and inputs.shape[2:] != (() if info.reads_ids else (info.channels,)):
         raise UserError(
             f"{path}: inputs has the shape {list(inputs.shape)}, and the classifier reads {wanted}."
         )
     for index, array in enumerate(inputs):
-        name = f"{path}[{index}]"
-        cut = False
-        with named(name):
-            if is_images:
-                sequence = info.image_sequence(array)
-            else:
-                true = array if lengths is None else array[: lengths[index]]
-                true = scale_pixels(true) if is_bytes else true
-                cut = info.max_length is not None and len(true) > info.max_length
-                sequence = check_sequence(info, true[: info.max_length])
-                _check_pixels(info, sequence)
-        yield Input(name, sequence, name, cut)
+        is_padded = lengths is not None and not is_images
+        true = array[: lengths[index]] if is_padded else array
+        yield read_array(info, true, f"{path}[{index}]")
+
+
+def read_array(info: DatasetInfo, array: np.ndarray, name: str) -> Input:
+    """One sequence of an array.
+
+    Args:
+        info: What the classifier reads.
+        array: Real values [T, C], or [T] where C is 1, or ids [T]. For an image classifier it may
+            also be uint8: a sequence of pixels, which is scaled, or an image [H, W] or [H, W, C] of
+            any size. What is longer than the classifier's `max_length` is cut.
+        name: What to call it.
+
+    Raises:
+        UserError: It has another shape or type than the classifier reads, or holds NaN or an id or
+            a pixel that there is not; the message names it.
+    """
+    if array.ndim == 1 and info.channels == 1:
+        array = array[:, np.newaxis]
+    cut = False
+    with named(name):
+        if _are_images(info, array):
+            sequence = info.image_sequence(array)
+        else:
+            if info.kind == "image" and array.dtype == np.uint8:
+                array = scale_pixels(array)
+            cut = array.ndim > 0 and info.max_length is not None and len(array) > info.max_length
+            sequence = check_sequence(info, array[: info.max_length] if cut else array)
+            _check_pixels(info, sequence)
+    return Input(name, sequence, name, cut)
 
 
 @contextlib.contextmanager
@@ -164,6 +183,12 @@ def _shortened(text: str) -> str:
     """The beginning of a text, on one line."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_TITLE else text[: _LONGEST_TITLE - 3] + "..."
+
+
+def _are_images(info: DatasetInfo, array: np.ndarray) -> bool:
+    """Whether an array of an image classifier's input is an image and not a sequence of pixels."""
+    is_bytes = info.kind == "image" and array.dtype == np.uint8
+    return is_bytes and (array.ndim > 2 or array.shape[-1:] != (info.channels,))
 
 
 def _check_pixels(info: DatasetInfo, sequence: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def check_steps(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
             vocabulary.
     """
     sequence = np.asarray(sequence)
-    if info.is_text:
+    if info.reads_ids:
         if sequence.ndim != 1 or not sequence.size or sequence.dtype.kind not in "iu":
             raise UserError(
                 f"The sequence is {sequence.dtype} of the shape {list(sequence.shape)}: give "
@@ -73,6 +73,23 @@ def check_steps(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
     return sequence
 
 
+def padded(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """A batch of sequences.
+
+    Args:
+        sequences: [T, C] or [T] each, of any lengths; at least one.
+
+    Returns:
+        [B, longest T, ...], padded with zeros on the right, and the lengths, int32 [B].
+    """
+    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
+    first = sequences[0]
+    inputs = np.zeros([len(sequences), lengths.max(), *first.shape[1:]], first.dtype)
+    for row, sequence in zip(inputs, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return inputs, lengths
+
+
 def check_probabilities(
     info: DatasetInfo, model: str | os.PathLike[str], probabilities: np.ndarray
 ) -> np.ndarray:
@@ -93,8 +110,8 @@ def check_probabilities(
     if probabilities.shape != (1, info.num_classes):
         raise UserError(
             f"{model} answers with the shape {list(probabilities.shape)}, but its description "
-            f"names {info.num_classes} classes: they are not of one model; copy "
-            "both anew from the export."
+            f"names {info.num_classes} classes: they are not of one model; copy both again from "
+            "the export."
         )
     if not np.isfinite(probabilities).all():
         raise UserError(f"{model} answers with NaN: its weights are damaged, or diverged.")

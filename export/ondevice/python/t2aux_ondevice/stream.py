@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+import abc
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.sequences import check_probabilities, check_steps, segments
 
 if TYPE_CHECKING:
     from t2aux_ondevice.litert import LiteRTClassifier, LiteRTModel
 
 
-class Stream:
+class BaseStream(abc.ABC):
     """A sequence that comes in piece by piece, of any length, in constant memory.
 
     Attributes:
         steps: How many steps were read.
     """
 
-    def __init__(
-        self, classifier: LiteRTClassifier, model: LiteRTModel, segment: int | None = None
-    ) -> None:
-        """Begins with no step read; see `LiteRTClassifier.start`.
+    def __init__(self, info: DatasetInfo, name: str | os.PathLike[str]) -> None:
+        """Begins with no step read.
 
         Args:
-            classifier: What the sequence is for.
-            model: Of its streaming or stateful form.
-            segment: How many steps the stateful form takes at once; None for explicit states.
+            info: What the classifier reads.
+            name: What to call the model, for messages.
         """
         self.steps = 0
-        self._classifier = classifier
-        self._model = model
-        self._segment = segment
-        names = () if segment else set(model.inputs) - {"segment"}
-        self._state = {n: np.zeros(model.inputs[n]["shape"], np.float32) for n in names}
+        self._info = info
+        self._name = name
 
     def read(self, steps: np.ndarray) -> np.ndarray:
         """Reads the next steps.
@@ -51,23 +48,51 @@ class Stream:
             UserError: See `sequences.check_steps`; the sequence becomes longer than the classifier
                 reads; or another stream was started on a file of the stateful form.
         """
-        info = self._classifier.info
-        steps = check_steps(info, steps)
-        if info.length is not None and self.steps + len(steps) > info.length:
+        steps = check_steps(self._info, steps)
+        length = self._info.length
+        if length is not None and self.steps + len(steps) > length:
             raise UserError(
-                f"The sequence has more than the {info.length} steps that the classifier reads: "
-                "start another."
+                f"The sequence has more than the {length} steps that the classifier reads: start "
+                "another."
             )
-        if self._segment is None:
-            answer = dict(self._model(segment=steps[np.newaxis], **self._state))
-            probabilities = answer.pop("probabilities")
-            self._state = {name: answer[name] for name in self._state}
-        else:
-            probabilities = self._read_stateful(steps, self._segment)
+        probabilities = self._advance(steps)
         self.steps += len(steps)
-        return check_probabilities(info, self._model.path, probabilities)
+        return check_probabilities(self._info, self._name, probabilities)
 
-    def _read_stateful(self, steps: np.ndarray, segment: int) -> np.ndarray:
+    @abc.abstractmethod
+    def _advance(self, steps: np.ndarray) -> np.ndarray:
+        """Reads checked steps. Returns the probabilities so far, [1, K]."""
+
+
+class Stream(BaseStream):
+    """A sequence that a `.tflite` file reads, see `LiteRTClassifier.start`."""
+
+    def __init__(
+        self, classifier: LiteRTClassifier, model: LiteRTModel, segment: int | None = None
+    ) -> None:
+        """Begins with no step read.
+
+        Args:
+            classifier: What the sequence is for.
+            model: Of its streaming or stateful form.
+            segment: How many steps the stateful form takes at once; None for explicit states.
+        """
+        super().__init__(classifier.info, model.path)
+        self._classifier = classifier
+        self._model = model
+        self._segment = segment
+        names = () if segment else set(model.inputs) - {"segment"}
+        self._state = {n: np.zeros(model.inputs[n]["shape"], np.float32) for n in names}
+
+    def _advance(self, steps: np.ndarray) -> np.ndarray:
+        if self._segment is not None:
+            return self._advance_stateful(steps, self._segment)
+        answer = dict(self._model(segment=steps[np.newaxis], **self._state))
+        probabilities = answer.pop("probabilities")
+        self._state = {name: answer[name] for name in self._state}
+        return probabilities
+
+    def _advance_stateful(self, steps: np.ndarray, segment: int) -> np.ndarray:
         path = self._model.path
         if not self._classifier.is_current(self):
             raise UserError(f"Another sequence was started on {path}, which keeps one state only.")

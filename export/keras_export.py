@@ -1,0 +1,193 @@
+"""`t2aux.export_model`: what `t2aux export` is for a run, for a Keras model in memory."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from t2aux import data, rows
+from t2aux.data.table import subset
+from t2aux.errors import UserError
+from t2aux.export import pipeline, warmup
+from t2aux.export.comparison import Tolerance
+from t2aux.export.model import Model
+from t2aux.export.pipeline import Export, Settings
+from t2aux.training.model import SequenceClassifier
+from t2aux_ondevice import paths
+from t2aux_ondevice.preprocessing import DatasetInfo
+from t2aux_ondevice.reading import read_array
+
+
+def export_model(
+    model: SequenceClassifier,
+    output_dir: str | os.PathLike[str],
+    *,
+    test_data: Any = None,
+    calibration_data: Any = None,
+    steps: int | None = None,
+    name: str | None = None,
+    dataset: str = "",
+    version: int | None = None,
+    formats: Sequence[str] = pipeline.FORMATS,
+    variants: Sequence[str] = ("float32",),
+    parity_examples: int | None = None,
+    segment: int = 28,
+    accuracy_tolerance: float = 0.2,
+    probability_tolerance: float = 1e-3,
+    quantised_accuracy_tolerance: float = 1.0,
+    quantised_probability_tolerance: float | None = None,
+    serving_batch_sizes: Sequence[int] = warmup.BATCH_SIZES,
+) -> Export:
+    """Exports a model as a SavedModel and TensorFlow Lite files, as `t2aux export` does with a run.
+
+    The folder OUTPUT_DIR/VERSION gets the SavedModel (with signatures for whole sequences,
+    tf.Examples and streaming), `classifier.tflite` (whole sequences), `classifier_stream.tflite`
+    (streaming), `metadata.json`, `parity.json` and a model card, `README.md`. It is there whole or
+    not at all: a server may watch OUTPUT_DIR. Any core is exported: the LSTM, GRU and MinGRU, and
+    any Keras cell. A model of ids has no signature for text: nothing in it makes ids of text.
+
+    >>> exported = t2aux.export_model(
+    ...     model, "exports/digits", test_data=(x[:50], y[:50]), formats=["tflite"]
+    ... )
+    >>> sorted(path.name for path in exported.directory.glob("classifier.*"))
+    ['classifier.tflite']
+    >>> exported.parity.passed
+    True
+
+    Args:
+        model: With its weights.
+        output_dir: The base directory, which is made if it is not there.
+        test_data: (x, y), on which every artefact is compared with the model: x and y as `fit`
+            takes them, or a `tf.data.Dataset` of batches (x, y). None: nothing is measured, and
+            `parity.json` and the model card say so.
+        calibration_data: x, of training data: what the variant int8 is calibrated on.
+        steps: The number of steps that every sequence has, where other lengths are to be refused.
+            None: any number.
+        name: What the model card calls the model; the name of `output_dir` by default.
+        dataset: What the model card calls the data.
+        version: A number; by default one more than the newest that is there.
+        formats: Which artefacts to make: "saved_model", "tflite".
+        variants: How the TensorFlow Lite files store the weights: "float32", "float16",
+            "dynamic_int8", "dynamic_int8_int4_head" and, of an LSTM, "int8".
+        parity_examples: How many of the test examples to measure, a fixed random choice; None: all.
+        segment: Steps of a segment when streaming is measured; a file that keeps its state takes
+            at most as many at once.
+        accuracy_tolerance: Percentage points that the accuracy of the SavedModel or of a float32
+            file may be off.
+        probability_tolerance: How far any of their probabilities may be off.
+        quantised_accuracy_tolerance: Percentage points that another variant's may be off.
+        quantised_probability_tolerance: How far any of its probabilities may be off; None: any.
+        serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
+
+    Returns:
+        `directory`, the version's, and `parity`, what was measured. A variant that can't be made
+        or is further off than its tolerance is not in the directory, but among `parity.failed`.
+
+    Raises:
+        UserError: The model is no SequenceClassifier or has no weights, its core's state can't be
+            exported, an argument is wrong, the directory can't be written, the version is there
+            already, or the SavedModel or a float32 file is further off than the tolerance. Nothing
+            is left behind then.
+    """
+    steps = _whole_number("steps", steps, least=1)
+    parity_examples = _whole_number("parity_examples", parity_examples, least=0)
+    settings = Settings(
+        version=version,
+        formats=formats,
+        variants=variants,
+        segment=segment,
+        tolerance=Tolerance(
+            accuracy_tolerance,
+            probability_tolerance,
+            quantised_accuracy_tolerance,
+            quantised_probability_tolerance,
+        ),
+        serving_batch_sizes=serving_batch_sizes,
+        model_name=name,
+    )
+    exported = Model.of_keras(model, dataset=dataset, length=steps)
+    if not isinstance(output_dir, (str, os.PathLike)):
+        raise UserError(f"output_dir is a {type(output_dir).__name__}: give a directory.")
+    directory = paths.local(output_dir, "output_dir")
+    split = None
+    if test_data is not None and parity_examples != 0:
+        split = _split(exported.info, test_data, parity_examples)
+    written = pipeline.write(
+        exported,
+        directory,
+        settings,
+        test=lambda: split,
+        calibration=_calibration(exported.info, settings, calibration_data),
+    )
+    for failure in written.parity.failures():
+        logging.warning("%s.", failure)
+    return written
+
+
+def _split(info: DatasetInfo, test_data: Any, examples: int | None) -> data.Split:
+    """The test data as the measurement takes it."""
+    if isinstance(test_data, tf.data.Dataset):
+        sequences, labels = _of_dataset(info, test_data)
+    elif isinstance(test_data, (tuple, list)) and len(test_data) == 2:
+        sequences, labels = rows.labelled(*test_data, info.num_classes, ids=info.reads_ids)
+    else:
+        raise UserError(
+            f"test_data is a {type(test_data).__name__}: give (x, y), or a tf.data.Dataset of "
+            "batches of them."
+        )
+    if not sequences:
+        raise UserError("test_data is empty: give at least one sequence, or None.")
+    sequences = _checked(info, sequences, "x")
+    lengths = np.array([len(sequence) for sequence in sequences])
+    table = data.Table.of_lengths(np.concatenate(sequences), lengths, labels)
+    if examples is not None:
+        table = table.take(subset(len(labels), examples))
+    return data.Split(info, table)
+
+
+def _of_dataset(info: DatasetInfo, dataset: tf.data.Dataset) -> tuple[list[np.ndarray], np.ndarray]:
+    sequences: list[np.ndarray] = []
+    labels = [np.zeros([0], np.int32)]
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise UserError("The dataset test_data never ends: leave its repeat() out.")
+    for batch in dataset:
+        if not isinstance(batch, tuple) or len(batch) < 2:
+            raise UserError("The dataset test_data must give (x, y), but gives something else.")
+        found, numbers = rows.labelled(*batch[:2], info.num_classes, ids=info.reads_ids)
+        sequences += found
+        labels.append(numbers)
+    return sequences, np.concatenate(labels)
+
+
+def _calibration(
+    info: DatasetInfo, settings: Settings, given: Any
+) -> Callable[[], list[np.ndarray]]:
+    """Gives the sequences to calibrate on; raises UserError where they are needed and not there."""
+    sequences = []
+    if given is not None:
+        found = rows.sequences(given, "calibration_data", ids=info.reads_ids)
+        sequences = _checked(info, found, "calibration_data")
+    if not sequences and any(variant.name == "int8" for variant in settings.made):
+        raise UserError(
+            "The variant int8 is calibrated on training data: give some as calibration_data, or "
+            "leave int8 out."
+        )
+    return lambda: sequences
+
+
+def _checked(info: DatasetInfo, sequences: list[np.ndarray], what: str) -> list[np.ndarray]:
+    return [read_array(info, s, f"{what}[{i}]").sequence for i, s in enumerate(sequences)]
+
+
+def _whole_number(name: str, value: Any, least: int) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise UserError(f"{name} is {value!r}: give a whole number of at least {least}, or None.")
+    return int(value)

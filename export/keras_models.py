@@ -1,0 +1,103 @@
+"""`SequenceClassifier`s: their `.keras` files, and what they read."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import zipfile
+import zlib
+
+import keras
+
+# The losses and layers for Keras, which finds them by their registered names.
+from t2aux import layers, losses  # noqa: F401
+from t2aux.errors import UserError
+from t2aux.training.model import SequenceClassifier
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+
+def load(path: str | os.PathLike[str]) -> SequenceClassifier:
+    """Loads a file that `SequenceClassifier.save` wrote.
+
+    Args:
+        path: The `.keras` file.
+
+    Returns:
+        The model, compiled if it was.
+
+    Raises:
+        UserError: The file is missing or damaged, holds another kind of model, or names a class
+            that is not known in this process.
+    """
+    path = pathlib.Path(path)
+    try:
+        damage = _damage(path)
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+    if damage:
+        raise UserError(f"{path} is damaged ({damage}): save the model again.")
+    try:
+        model = keras.saving.load_model(path)
+    except UserError:
+        raise
+    except Exception as error:  # Keras, and what it calls, raise many kinds.
+        raise _unreadable(path, error) from error
+    if not isinstance(model, SequenceClassifier):
+        raise UserError(
+            f"{path} holds a {type(model).__name__} and not a t2aux.SequenceClassifier: load it "
+            "with keras.saving.load_model."
+        )
+    return model
+
+
+def info_of(model: SequenceClassifier, *, name: str = "", length: int | None = None) -> DatasetInfo:
+    """What a model reads.
+
+    Args:
+        model: The model.
+        name: What to call the data set; empty where it is not known.
+        length: The number of steps that every sequence has; None: any number.
+
+    Raises:
+        UserError: The model has no weights yet.
+    """
+    network = getattr(model, "network", None)
+    if network is None:
+        raise UserError(
+            "The model has no weights yet: call fit, or build with the shape of the inputs, first."
+        )
+    return DatasetInfo(
+        name=name,
+        kind="ids" if network.is_text else "vectors",
+        classes=model.classes,
+        channels=None if network.is_text else network.token_size,
+        length=length,
+        ids=network.token_size if network.is_text else None,
+    )
+
+
+def _damage(path: pathlib.Path) -> str | None:
+    """What is wrong with a file that should be a zip archive; None: nothing. Raises OSError."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            return "it is not a .keras file, or only a part of one"
+        try:
+            with zipfile.ZipFile(file) as archive:
+                part = archive.testzip()
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            return str(error)
+    return part and f"in its part {part}"
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
+    text = str(error).strip() or type(error).__name__
+    # What is unknown stands deep inside of Keras's message.
+    unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", text)
+    if unknown:
+        return UserError(
+            f"{path} names {unknown[1]}, which is not known here: register it with "
+            "keras.saving.register_keras_serializable, and import its module first."
+        )
+    reason = text.splitlines()[0].rstrip(".")
+    return UserError(f"Keras can't load {path} ({reason}): save the model again.")

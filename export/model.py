@@ -1,0 +1,152 @@
+"""What is exported: a classifier, what it reads, and what is known of where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+import keras
+
+from t2aux.data.loading import folder_of
+from t2aux.data.tfds_sets import TfdsSource
+from t2aux.errors import UserError
+from t2aux.export.keras_models import info_of
+from t2aux.model import inference
+from t2aux.model.classifier import BaseClassifier, Classifier
+from t2aux.model.core import Core
+from t2aux.model.heads import Head
+from t2aux.model.inputs import InputLayer
+from t2aux.run import Run
+from t2aux.training.model import SequenceClassifier
+from t2aux_ondevice.errors import printable
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+_PAPER = "(Trinh et al., ICML 2018, arXiv 1803.00144)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A classifier to be exported.
+
+    Attributes:
+        classifier: With its weights.
+        info: What it reads.
+        dataset: What to call the data; empty where it is not known.
+        trained: How it is trained, for people, after "that ... at its end, ".
+        source: Where its weights are from, for people; empty where nothing is known.
+        reference: What the artefacts are compared with: "checkpoint" or "model".
+        origin: What metadata.json says of where it is from.
+    """
+
+    classifier: BaseClassifier
+    info: DatasetInfo
+    dataset: str
+    trained: str
+    source: str = ""
+    reference: str = "model"
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, run: Run) -> Model:
+        """Of a run, whose configuration must be gin's.
+
+        Raises:
+            UserError: The run's model is a Transformer, or its core's state can't be exported.
+        """
+        classifier = run.classifier
+        if not isinstance(classifier, BaseClassifier):
+            raise UserError(
+                f"t2aux export exports recurrent networks, and this run's model is a "
+                f"{type(classifier).__name__}: `t2aux evaluate --model_dir={run.model_dir}` and "
+                f"`t2aux classify --model={run.model_dir}` work on the run itself."
+            )
+        inference.initial_state(classifier.core)
+        name = printable(run.model_dir.resolve().name)
+        checkpoint = {"run": name, "name": pathlib.Path(run.checkpoint).name, "step": run.step}
+        if run.note:
+            checkpoint["note"] = run.note
+        return cls(
+            classifier,
+            run.info,
+            _dataset(run),
+            "trained by t2aux with truncated backpropagation and, where the run asked for it, an "
+            f"auxiliary loss {_PAPER}",
+            source=f"{run.described}{',' if run.note else ''} of the run {name}",
+            reference="checkpoint",
+            origin={"checkpoint": checkpoint, "configuration": run.config},
+        )
+
+    @classmethod
+    def of_keras(
+        cls, model: SequenceClassifier, *, dataset: str = "", length: int | None = None
+    ) -> Model:
+        """Of a Keras model.
+
+        Args:
+            model: With its weights.
+            dataset: What to call the data; empty where it is not known.
+            length: The number of steps that every sequence has; None: any number.
+
+        Raises:
+            UserError: It is something else, has no weights yet, or its core's state can't be
+                exported.
+        """
+        if not isinstance(model, SequenceClassifier):
+            hint = "export other Keras models with model.export()"
+            if isinstance(getattr(model, "model", None), SequenceClassifier):
+                hint = "give its attribute `model`"
+            elif isinstance(model, Classifier):
+                hint = "export a run with t2aux export"
+            raise UserError(
+                f"The model is a {type(model).__name__}, and export_model exports a "
+                f"t2aux.SequenceClassifier: {hint}."
+            )
+        info = info_of(model, name=dataset, length=length)
+        inference.initial_state(model.core)
+        names = [loss.name for loss in model.auxiliary]
+        what = f"the auxiliary loss{'es' * (len(names) > 1)} {', '.join(names)}"
+        trained = (
+            "made with t2aux.SequenceClassifier for training with truncated backpropagation and "
+            f"{what if names else 'no auxiliary loss'} {_PAPER}"
+        )
+        return cls(model, info, dataset, trained)
+
+    @property
+    def input_layer(self) -> InputLayer:
+        """From tokens to the core's input."""
+        return self.classifier.input_layer
+
+    @property
+    def core(self) -> Core:
+        """The recurrent core."""
+        return self.classifier.core
+
+    @property
+    def head(self) -> Head:
+        """From the core's output to the classes' logits."""
+        return self.classifier.head
+
+    @property
+    def parts(self) -> tuple[keras.layers.Layer, ...]:
+        """All that inference needs."""
+        return self.input_layer, self.core, self.head
+
+
+def name_of(directory: Any) -> str:
+    """A folder's own name."""
+    return pathlib.Path(directory).resolve().name
+
+
+def _dataset(run: Run) -> str:
+    """What to call the data: a file format's name alone tells nobody what is in the files."""
+    name = run.info.name
+    if not run.source.in_folder or isinstance(run.source, TfdsSource):
+        return name
+    try:
+        folder = folder_of(gin.query_parameter("dataset.data_dir"))
+    except (ValueError, UserError):  # Not configured, or a reference.
+        folder = folder_of(None)
+    return name if folder is None else f"{name_of(folder)} ({name})"

@@ -1,0 +1,188 @@
+"""`t2aux.load`: a trained classifier of any form, on numpy arrays.
+
+A `.tflite` file runs in LiteRT, and TensorFlow is not imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from t2aux import rows
+from t2aux.errors import UserError
+from t2aux.location import locate
+from t2aux_ondevice import litert, paths
+from t2aux_ondevice.preprocessing import DatasetInfo
+from t2aux_ondevice.reading import named, read_array
+
+if TYPE_CHECKING:
+    import keras
+
+    from t2aux.export.runtimes import BatchClassifier
+    from t2aux_ondevice.stream import BaseStream
+
+
+def load(path: str | os.PathLike[str], *, checkpoint: str | None = None) -> LoadedClassifier:
+    """Loads a trained classifier.
+
+    >>> classifier = t2aux.load("digits.keras")
+    >>> classifier.predict(x[:2]).shape
+    (2, 10)
+    >>> classifier.classes[classifier.predict(x[:1])[0].argmax()] in "0123456789"
+    True
+
+    Args:
+        path: A `.tflite` file of an export, which runs in LiteRT alone; an export's directory, of
+            one version or the base directory, of which the newest version is taken; the model_dir
+            of a run of `t2aux train`; or a `.keras` file that `t2aux.SequenceClassifier.save`
+            wrote. Where an export has a SavedModel, TensorFlow runs it.
+        checkpoint: Of a run: "best", "latest" or the name of one; by default the best or, where the
+            run has no validation set, the latest.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        UserError: There is nothing at the path, or nothing of these; a file is missing or damaged;
+            or a checkpoint is named, and it is not a run.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"The path is a {type(path).__name__}: give a file or a directory.")
+    location = locate(paths.local(path, "The path"))
+    return LoadedClassifier(location.load(checkpoint))
+
+
+class LoadedClassifier:
+    """A trained classifier: a run's, an export's, a `.tflite` or a `.keras` file's.
+
+    All forms take the same and answer the same. A sequence is as the classifier reads it: real
+    values [T, C], pixels of an image in [0, 1], or ids [T]. For a classifier of images an array of
+    uint8 may also be images [H, W] or [H, W, C] of any size, which are resized. `predict_texts`
+    takes texts.
+
+    Attributes:
+        classes: The names of the classes, by label.
+        info: What the classifier reads.
+        model: The Keras model of a run or a `.keras` file; None of an export.
+    """
+
+    def __init__(self, classifier: BatchClassifier | litert.LiteRTClassifier) -> None:
+        """Wraps a classifier, as `t2aux.location.Location.load` gives it."""
+        self._classifier = classifier
+        self.info: DatasetInfo = classifier.info
+        self.model: keras.Model | None = getattr(classifier, "model", None)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by label."""
+        return self.info.classes
+
+    def predict(self, x: Any, batch_size: int = 128) -> np.ndarray:
+        """Classifies sequences.
+
+        Args:
+            x: An array [N, T, C] or ids [N, T]; a list of arrays of any lengths, or a RaggedTensor;
+                or a pair of an array, padded at the ends, and lengths [N] or a mask [N, T].
+            batch_size: How many are classified at once; in LiteRT it is one at a time.
+
+        Returns:
+            float32 [N, K]: the classes' probabilities.
+
+        Raises:
+            UserError: A sequence is not what the classifier reads; the message names it.
+        """
+        return self._predict(rows.sequences(x, ids=self.info.reads_ids), batch_size)
+
+    def predict_texts(self, texts: Sequence[str], batch_size: int = 128) -> np.ndarray:
+        """Classifies texts.
+
+        Args:
+            texts: N texts. What is longer than the classifier's longest is cut.
+            batch_size: See `predict`.
+
+        Returns:
+            float32 [N, K]: the classes' probabilities.
+
+        Raises:
+            UserError: The classifier does not read text, or a text is empty; the message names it.
+        """
+        if isinstance(texts, (str, bytes)):
+            raise UserError("predict_texts takes a list of texts: give [text] for one.")
+        ids = []
+        for index, text in enumerate(texts):
+            with named(f"texts[{index}]"):
+                if not isinstance(text, str):
+                    raise UserError(f"It is a {type(text).__name__}: give a text.")
+                ids.append(self.info.text_ids(text))
+        if not ids and not self.info.is_text:
+            raise UserError(f"The classifier reads {self.info.kind}, not text.")
+        return self._probabilities(ids, batch_size)
+
+    def stream(self) -> BaseStream:
+        """Begins a sequence that comes in piece by piece, of any length, in constant memory.
+
+        Returns:
+            An object whose `read(steps)` takes the next steps, [n, C] or ids [n], and returns the
+            classes' probabilities so far, float32 [K]; its `steps` says how many it has read.
+
+        Raises:
+            UserError: The model reads whole sequences only: it is a Transformer, or a `.tflite`
+                file without the streaming file beside it.
+        """
+        return self._classifier.start()
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 128) -> dict[str, float]:
+        """Measures how good the answers are.
+
+        Args:
+            x: N sequences, see `predict`.
+            y: Their labels: whole numbers [N] or one-hot [N, K].
+            batch_size: See `predict`.
+
+        Returns:
+            "accuracy", the share of right answers in [0, 1], and "loss", the mean cross-entropy in
+            nats.
+
+        Raises:
+            UserError: As `predict`; or a label is out of range, or there are none.
+        """
+        sequences, labels = rows.labelled(x, y, self.info.num_classes, ids=self.info.reads_ids)
+        if not sequences:
+            raise UserError("There is nothing to evaluate: x is empty.")
+        probabilities = self._predict(sequences, batch_size)
+        right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+        # A probability that rounds to 0 has no logarithm.
+        losses = -np.log(np.maximum(right, np.finfo(np.float32).tiny))
+        accuracy = np.mean(probabilities.argmax(axis=1) == labels)
+        return {"accuracy": float(accuracy), "loss": float(losses.mean())}
+
+    def _predict(self, sequences: list[np.ndarray], batch_size: int) -> np.ndarray:
+        if any(sequence.dtype.kind in "US" for sequence in sequences):
+            raise UserError("x holds texts, which are for predict_texts: give arrays of numbers.")
+        checked = [
+            read_array(self.info, sequence, f"x[{index}]").sequence
+            for index, sequence in enumerate(sequences)
+        ]
+        return self._probabilities(checked, batch_size)
+
+    def _probabilities(self, sequences: list[np.ndarray], batch_size: int) -> np.ndarray:
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, but is {batch_size}.")
+        answers = np.zeros([len(sequences), self.info.num_classes], np.float32)
+        if isinstance(self._classifier, litert.LiteRTClassifier):
+            for answer, sequence in zip(answers, sequences, strict=True):
+                answer[:] = self._classifier.probabilities(sequence)
+            return answers
+        # Sequences of like lengths together have little padding.
+        order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            answers[chosen] = self._classifier.batch_probabilities([sequences[i] for i in chosen])
+        if not np.isfinite(answers).all():
+            raise UserError(
+                "The classifier answers with NaN: its weights are damaged, or diverged."
+            )
+        return answers
