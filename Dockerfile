@@ -12,7 +12,7 @@ COPY constraints.txt setup.cfg pyproject.toml README.md LICENSE ./
 COPY t2aux/ t2aux/
 COPY export/ export/
 COPY gin/ gin/
-RUN pip install --no-cache-dir --constraint constraints.txt .
+RUN pip install --no-cache-dir --constraint constraints.txt ./export/ondevice/python .
 
 # Mount a folder here to keep what is made: docker run -v "$PWD/runs:/data" ...
 WORKDIR /data

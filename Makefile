@@ -7,6 +7,7 @@ DEMO_DIR ?= runs/demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 HOLES := $(VENV)-audit/holes
+ONDEVICE := export/ondevice/python
 
 .PHONY: help demo test test-browser lint lock audit clean
 
@@ -19,12 +20,12 @@ help:
 	@echo "make audit  look for known holes in the pinned versions (needs a network)"
 	@echo "make clean  remove $(VENV) and caches"
 
-$(READY): setup.cfg constraints.txt
+$(READY): setup.cfg $(ONDEVICE)/setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 		{ echo "t2aux needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-		-e '.[dev,quantization,serving]'
+		-e ./$(ONDEVICE) -e '.[dev,quantization,serving]'
 	@touch $@
 
 demo: $(READY)
@@ -44,12 +45,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 # ai-edge-litert asks for backports.strenum on every Python, its 1.3 refuses 3.11 and later, and uv,
-# unlike pip, does not look at such upper bounds.
+# unlike pip, does not look at such upper bounds. t2aux-ondevice is on no index.
 lock: $(READY)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	echo "backports.strenum<1.3; python_version >= '3.11'" | $(BIN)/uv pip compile -q setup.cfg \
-		--constraint - --extra dev --extra quantization --extra serving --universal \
-		--python-version 3.10 --no-header --no-annotate --output-file constraints.txt --upgrade
+	printf '%s\n' "backports.strenum<1.3; python_version >= '3.11'" \
+		"t2aux-ondevice @ ./$(ONDEVICE)" | $(BIN)/uv pip compile -q setup.cfg - \
+		--extra dev --extra quantization --extra serving --universal --python-version 3.10 \
+		--no-emit-package t2aux-ondevice --no-header --no-annotate \
+		--output-file constraints.txt --upgrade
 
 # pip-audit asks a service on the network. With --strict, what it can't look up is an error; it ends
 # with status 1 for that as for a hole, but writes its file for holes alone. Not in $(VENV): its own
@@ -66,4 +69,5 @@ audit:
 		exit 1; }
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis \
+		$(ONDEVICE)/build $(ONDEVICE)/*.egg-info

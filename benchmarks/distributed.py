@@ -41,9 +41,9 @@ def _work(name: str) -> None:
     """A worker: reads a number of steps, does them, prints seconds and losses; and again."""
     import time
 
-    from t2aux.cli import common
+    from t2aux import logs
 
-    common.quiet_tensorflow()
+    logs.quiet_tensorflow()
     logging.set_verbosity(logging.WARNING)
     import keras
     import tensorflow as tf

@@ -6,7 +6,8 @@ import re
 import string
 from typing import Any
 
-from t2aux.export import lstm, saved_model, tflite, warmup
+from t2aux import tf_serving
+from t2aux.export import lstm, saved_model, tflite
 from t2aux.export.comparison import Parity
 from t2aux.export.model import Model
 from t2aux_ondevice import litert
@@ -330,7 +331,7 @@ def _command(info: DatasetInfo, metadata: dict[str, Any]) -> str:
 def _files(metadata: dict[str, Any]) -> str:
     about = {
         "saved_model.pb": "with `variables/`: the SavedModel",
-        warmup.PATH: "requests that TF Serving replays when it loads the SavedModel",
+        tf_serving.WARM_UP: "requests that TF Serving replays when it loads the SavedModel",
         **{
             name: f"TensorFlow Lite, {_FORMS[entry['form']]}{_VARIANTS[entry['variant']]}"
             for name, entry in metadata["artefacts"].items()

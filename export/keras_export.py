@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from t2aux import data, rows
+from t2aux import data, rows, tf_serving
 from t2aux.data.table import subset
 from t2aux.errors import UserError
-from t2aux.export import pipeline, warmup
+from t2aux.export import pipeline
 from t2aux.export.comparison import Tolerance
 from t2aux.export.model import Model
 from t2aux.export.pipeline import Export, Settings
@@ -42,7 +42,7 @@ def export_model(
     probability_tolerance: float = 1e-3,
     quantised_accuracy_tolerance: float = 1.0,
     quantised_probability_tolerance: float | None = None,
-    serving_batch_sizes: Sequence[int] = warmup.BATCH_SIZES,
+    serving_batch_sizes: Sequence[int] = tf_serving.BATCH_SIZES,
 ) -> Export:
     """Exports a model as a SavedModel and TensorFlow Lite files, as `t2aux export` does with a run.
 

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 import t2aux
-from t2aux import logs
-from t2aux.export import flatbuffer, saved_model, warmup
+from t2aux import logs, tf_serving
+from t2aux.export import flatbuffer, saved_model
 from t2aux.export.model import Model
 from t2aux.export.variants import VARIANTS
 from t2aux.model import inference
@@ -91,8 +91,8 @@ def _artefacts(directory: pathlib.Path) -> dict[str, Any]:
     described: dict[str, Any] = {}
     if (directory / "saved_model.pb").exists():
         described["SavedModel"] = {"signatures": _signatures(directory)}
-        if (directory / warmup.PATH).exists():
-            described["SavedModel"]["warmup"] = warmup.PATH
+        if (directory / tf_serving.WARM_UP).exists():
+            described["SavedModel"]["warmup"] = tf_serving.WARM_UP
     for variant in VARIANTS.values():
         for form in variant.forms:
             path = directory / litert.file_name(form, variant.name)

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from absl import logging
 
-from t2aux import data
+from t2aux import data, tf_serving
 from t2aux.errors import UserError
-from t2aux.export import images, saved_model, warmup
+from t2aux.export import images, saved_model
 from t2aux.export.comparison import Comparison, Failure, Parity, Tolerance
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
@@ -142,7 +142,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
         size = sum(
             entry["bytes"]
             for name, entry in metadata["files"].items()
-            if not name.endswith(".tflite") and name != warmup.PATH
+            if not name.endswith(".tflite") and name != tf_serving.WARM_UP
         )
 
         def streamed(inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from t2aux import config, data, files
+from t2aux import config, data, files, tf_serving
 from t2aux.errors import UserError
 from t2aux.export import card, comparison, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
@@ -56,7 +56,7 @@ class Settings:
     variants: Sequence[str] = tflite_variants.DEFAULT
     segment: int = 28
     tolerance: comparison.Tolerance = dataclasses.field(default_factory=comparison.Tolerance)
-    serving_batch_sizes: Sequence[int] = warmup.BATCH_SIZES
+    serving_batch_sizes: Sequence[int] = tf_serving.BATCH_SIZES
     model_name: str | None = None
 
     def __post_init__(self) -> None:

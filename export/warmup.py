@@ -17,15 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import files
-from t2aux.client import protos
 from t2aux.errors import UserError
 from t2aux.export import examples, saved_model
+from t2aux.tf_serving import BATCH_SIZES, MOST_WARM_UP_REQUESTS, WARM_UP, protos
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# TF Serving looks there, and refuses a version with more records.
-PATH = "assets.extra/tf_serving_warmup_requests"
-MOST_RECORDS = 1000
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 # tf.Examples hold all their values. A few steps run all there is to warm up.
 _EXAMPLE_STEPS = 16
 _PIXEL = 0.5
@@ -41,7 +37,7 @@ def check_batch_sizes(sizes: Sequence[int]) -> None:
             f"The batch sizes for serving are {', '.join(map(str, sizes)) or 'none'}: give sizes "
             "from 1 on, each larger than the one before, such as 1,2,4,8."
         )
-    most = MOST_RECORDS // 5
+    most = MOST_WARM_UP_REQUESTS // 5
     if len(sizes) > most:
         raise UserError(f"There are {len(sizes)} batch sizes for serving: give at most {most}.")
 
@@ -76,7 +72,7 @@ def write(
         UserError: The batch sizes are wrong.
     """
     check_batch_sizes(batch_sizes)
-    path = directory / PATH
+    path = directory / WARM_UP
     path.parent.mkdir()
     count = 0
     with (

@@ -8,7 +8,6 @@ loaded by the modules that need it, so that a device can classify with LiteRT al
 import importlib as _importlib
 import importlib.util as _util
 import pathlib as _pathlib
-import sys as _sys
 from typing import Any as _Any
 
 __version__ = "0.1.0"
@@ -18,18 +17,22 @@ _MODULES = {"callbacks": "training.callbacks", "layers": "layers", "losses": "lo
 _NAMES = {
     "SequenceClassifier": "training.model",
     "export_model": "export.keras_export",
-    "load": "loaded",
+    "load": "evaluation.loaded",
 }
 
-# In a checkout `export/` and `gin/` stand beside this package; in a wheel they are inside it. With
-# the checkout's root on the package's path, `t2aux.export` and the bundled gin files are found the
-# same way in both.
-_root = _pathlib.Path(__file__).resolve().parent.parent
-if (_root / "gin" / "base.gin").is_file() and str(_root) not in __path__:
-    __path__.append(str(_root))
-    # The same for the client for devices, which is a package of its own.
-    if _util.find_spec("t2aux_ondevice") is None:
-        _sys.path.append(str(_root / "export" / "ondevice" / "python"))
+# In a checkout `export/` and `gin/` are beside this package, in a wheel inside it. An installation,
+# editable or not, says where `t2aux.export` is; of another one it would be other code.
+_folder = _pathlib.Path(__file__).resolve().parent
+_export = _util.find_spec("t2aux.export")
+if _export is None or _pathlib.Path(_export.origin).resolve().parents[1] not in (
+    _folder,
+    _folder.parent,
+):
+    raise ImportError(
+        f"t2aux in {_folder.parent} is a checkout, and what is installed is not this checkout: run "
+        "`pip install -e ./export/ondevice/python -e .` there, or start Python in another folder "
+        "and without this one in PYTHONPATH."
+    )
 
 
 def __getattr__(name: str) -> _Any:

@@ -54,8 +54,9 @@ _SET_BY_FILES = {
 
 def bundled_gin_dir() -> pathlib.Path:
     """The folder of the gin files that come with t2aux."""
-    for root in t2aux.__path__:
-        folder = pathlib.Path(root) / "gin"
+    package = pathlib.Path(t2aux.__file__).resolve().parent
+    # In a wheel inside the package, in a checkout beside it.
+    for folder in (package / "gin", package.parent / "gin"):
         if (folder / "base.gin").is_file():
             return folder
     raise UserError("The gin files that come with t2aux are missing: install t2aux again.")

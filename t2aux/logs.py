@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
-import pathlib
 import sys
 import tempfile
 import warnings
@@ -13,16 +13,13 @@ from collections.abc import Iterator
 
 import absl.logging
 
-import t2aux
 from t2aux import files
 from t2aux.errors import UserError
 
-# Not the package's whole search path: in a checkout that holds a virtual environment as well.
 _FOLDERS = tuple(
-    str(folder) + "/"
-    for root in t2aux.__path__
-    for folder in (pathlib.Path(root), pathlib.Path(root) / "export")
-    if folder.name in ("t2aux", "export") and (folder / "__init__.py").is_file()
+    f"{folder}/"
+    for name in ("t2aux", "t2aux.export")
+    for folder in importlib.util.find_spec(name).submodule_search_locations
 )
 
 
@@ -74,6 +71,30 @@ def quiet_libraries() -> Iterator[None]:
             if failed and sys.stderr is not None:
                 printed.seek(0)
                 sys.stderr.write(printed.read())
+
+
+def quiet_tensorflow() -> None:
+    """Imports TensorFlow and keeps its notes on that off the terminal.
+
+    Not where the user has set TF_CPP_MIN_LOG_LEVEL to 0, which asks for all of them.
+    """
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if level == "0" or "tensorflow" in sys.modules:
+        return
+    # tensorflow-datasets looks for Google's cloud otherwise, which takes long without a network.
+    os.environ.setdefault("NO_GCE_CHECK", "true")
+    # Some notes are written before any level is looked at. Errors still come as exceptions.
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 class FileHandler(logging.Handler):

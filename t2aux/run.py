@@ -19,8 +19,8 @@ from t2aux.model import weights
 from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
 
-# The loop for its configurables: a run's configuration names them.
-from t2aux.training import best, checkpoints, loop  # noqa: F401
+# train for its configurables: a run's configuration names them.
+from t2aux.training import best, checkpoints, train  # noqa: F401
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 BEST, LATEST, NAMED = "best", "latest", "named"

@@ -131,7 +131,7 @@ def _serve():
     import t2aux.cli.main
     import t2aux.export.pipeline
     import t2aux.run
-    import t2aux.training.loop
+    import t2aux.training.train
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from t2aux import files, location
+from t2aux import files
 from t2aux.errors import UserError
+from t2aux.evaluation import location
 from t2aux.model import weights
 from t2aux_ondevice import answers, litert, reading
 from tests import cli_helpers, networks, small_exports

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import t2aux.training.loop  # noqa: F401  Its configurables.
+import t2aux.training.train  # noqa: F401  Its configurables.
 from t2aux import config
 from t2aux.errors import UserError
 from t2aux.training.schedule import Phase
@@ -102,6 +102,12 @@ def test_names_are_found_with_and_without_suffix_and_in_the_search_path(tmp_path
     (tmp_path / "quickstart.gin").write_text("include 'base.gin'\nJOINT_EPOCHS = 3\n")
     with pytest.raises(UserError, match="names no data set"):
         config.parse([str(tmp_path / "own.gin")], [])
+
+
+def test_modules_may_be_renamed_without_changes_to_gin_files():
+    """Names in full, by the module where a configurable was first."""
+    for name in ("train", "loop.train", "training.loop.train", "t2aux.training.loop.train"):
+        assert "train.seed = 77" in config.parse(["quickstart"], [f"{name}.seed = 77"])
 
 
 def test_files_that_include_each_other_are_refused(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from gin import config as gin_config
 
-import t2aux.training.loop  # noqa: F401  Its configurables.
+import t2aux.training.train  # noqa: F401  Its configurables.
 from t2aux import config_types
 from t2aux.errors import UserError
 from t2aux.model.core import Core

@@ -5,12 +5,12 @@ import pathlib
 
 import pytest
 
-import t2aux.training.loop  # noqa: F401  Its configurables.
+import t2aux.training.train  # noqa: F401  Its configurables.
 from t2aux import config
 from t2aux.errors import UserError, nearest
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
-from t2aux.serving.tls import read_ssl_config
+from t2aux.serving.ssl_config import read_ssl_config
 
 GIN = "# caf\u00e9\ninclude 'quickstart.gin'\nSEED = 7\n"
 MODELS = "model_config_list { config { name: 'm' base_path: '/x' } }  # caf\u00e9\n"

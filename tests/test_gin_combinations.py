@@ -9,7 +9,7 @@ import pytest
 from gin import config as gin_config
 
 # Imported for the configurables that gin files name.
-import t2aux.training.loop  # noqa: F401
+import t2aux.training.train  # noqa: F401
 from t2aux import config
 from t2aux.data.source import sources
 from t2aux.errors import UserError

@@ -14,7 +14,7 @@ from t2aux.model.classifier import Classifier
 from t2aux.model.gru import GRU
 from t2aux.model.lstm import LSTM
 from t2aux.model.mingru import MinGRU
-from t2aux.training import loop
+from t2aux.training import train as train_module
 from tests import networks, sources
 
 # The real lengths, with small networks: one batch of each phase.
@@ -124,7 +124,7 @@ def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
     files, settings = WHOLE[name]
     settings = [*SMALL, *EPOCHS, f"dataset.data_dir = {str(stand_ins)!r}", *settings]
     text = config.parse(files, settings)
-    assert loop.train(str(tmp_path / "run"), text)
+    assert train_module.train(str(tmp_path / "run"), text)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     plain = name in ("models/lstm", "models/transformer", "quickstart_lstm")
     phases = ["joint"] if plain else ["pretrain", "joint"]

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-import t2aux.training.loop  # noqa: F401  Its configurables.
+import t2aux.training.train  # noqa: F401  Its configurables.
 from t2aux import config, files
-from t2aux.client import protos
 from t2aux.errors import UserError
+from t2aux.tf_serving import protos
 from t2aux_ondevice.answers import Answer
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.litert import LiteRTClassifier

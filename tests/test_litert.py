@@ -106,7 +106,7 @@ def test_a_renamed_file_is_known_by_its_content(copied):
 def test_tensorflow_is_not_imported(exports):
     code = (
         "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None\n"
-        "import numpy as np, t2aux.location, t2aux.cli.classify, t2aux.cli.main\n"
+        "import numpy as np, t2aux.evaluation.location, t2aux.cli.classify, t2aux.cli.main\n"
         "from t2aux_ondevice import litert\n"
         "loaded = litert.LiteRTClassifier(sys.argv[1])\n"
         "print(loaded.probabilities(np.ones([16, 1], 'f')).sum())\n"

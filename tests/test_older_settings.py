@@ -8,12 +8,13 @@ import gin
 import numpy as np
 import pytest
 
-from t2aux import config, data, other_data
+from t2aux import config, data
 from t2aux.errors import UserError
+from t2aux.evaluation import other_data
 from t2aux.reproduce import results, rows
 from t2aux.reproduce.experiments import EXPERIMENTS
 from t2aux.run import load_run
-from t2aux.training import loop
+from t2aux.training import train
 from tests.cli_helpers import ROOT
 
 # What a configuration of such a version said of the data, all defaults among it.
@@ -152,7 +153,7 @@ def older_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("older")
     write_npz(root / "data")
     (root / "new.gin").write_text(NEW)
-    assert loop.train(str(root / "run"), parsed(root))
+    assert train.train(str(root / "run"), parsed(root))
     config_gin = root / "run" / "config.gin"
     text = older(name="npz", data_dir=str(root / "data"))
     config_gin.write_text(text)
@@ -184,12 +185,12 @@ def test_an_older_run_is_evaluated_and_resumed(older_run, tmp_path, has_run_json
     assert len(split) == 12
     assert other_data.of(loaded, [], "test", split) is None
     # Under its own names and under those of today it is the same run.
-    assert loop.train(str(run), config.parse([str(run / "config.gin")], []))
-    assert loop.train(str(run), parsed(older_run))
+    assert train.train(str(run), config.parse([str(run / "config.gin")], []))
+    assert train.train(str(run), parsed(older_run))
     with pytest.raises(UserError, match=r"dataset\.bucket_batches: 16 -> 2"):
-        loop.train(str(run), parsed(older_run, "dataset.bucket_batches = 2"))
+        train.train(str(run), parsed(older_run, "dataset.bucket_batches = 2"))
     with pytest.raises(UserError, match="number of training examples: 12 -> 5"):
-        loop.train(str(run), parsed(older_run, "dataset.max_examples = 5"))
+        train.train(str(run), parsed(older_run, "dataset.max_examples = 5"))
 
 
 def test_results_that_are_committed_are_those_of_todays_rows(tmp_path):

@@ -12,7 +12,7 @@ from gin import config as gin_config
 from t2aux import config, data
 from t2aux.errors import UserError
 from t2aux.model.classifier import Classifier
-from t2aux.training import loop  # noqa: F401  Its configurables.
+from t2aux.training import train  # noqa: F401  Its configurables.
 from tests import networks
 from tests.cli_helpers import ROOT
 from tests.fork_server import Server

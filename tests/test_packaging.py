@@ -17,24 +17,24 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+CLIENT = "export/ondevice/python"
+ONDEVICE = f"{CLIENT}/t2aux_ondevice"
 # Folders of the checkout, and where each is in the installed package.
-ONDEVICE = "export/ondevice/python/t2aux_ondevice"
 WEB = "export/ondevice/web"
 FOLDERS = {
     "t2aux": "t2aux",
     "export": "t2aux/export",
     "gin": "t2aux/gin",
     WEB: "t2aux/export/ondevice/web",
-    ONDEVICE: "t2aux_ondevice",
 }
 SUFFIXES = {
     "t2aux": (".py", ".cc", ".h"),
     "export": (".py",),
     "gin": (".gin",),
     WEB: (".html", ".css", ".js", ".json"),
-    ONDEVICE: (".py",),
 }
 CPP = "export/ondevice/cpp"
+LEFT = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 # What a program that has the package sees: printed as JSON on the last line.
@@ -94,36 +94,45 @@ def sources(tmp_path_factory):
     for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for folder in ("t2aux", "export", "gin"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, copy / folder, ignore=LEFT)
     return copy
 
 
 @pytest.fixture(scope="module")
-def wheel(sources, tmp_path_factory):
-    place = tmp_path_factory.mktemp("wheel")
+def wheels(sources, tmp_path_factory):
+    """The wheels of t2aux and of t2aux-ondevice."""
+    place = tmp_path_factory.mktemp("wheels")
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--quiet"]
-    run("-m", "pip", "wheel", *options, "--wheel-dir", place, sources, cwd=place)
-    (file,) = place.glob("*.whl")
-    return file
+    folders = [sources, sources / CLIENT]
+    run("-m", "pip", "wheel", *options, "--wheel-dir", place, *folders, cwd=place)
+    (library,) = place.glob("t2aux-*.whl")
+    (client,) = place.glob("t2aux_ondevice-*.whl")
+    return library, client
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def wheel(wheels):
+    return wheels[0]
+
+
+@pytest.fixture(scope="module")
+def installed(wheels, tmp_path_factory):
     place = tmp_path_factory.mktemp("installed")
     options = ["--no-deps", "--no-index", "--quiet"]
-    run("-m", "pip", "install", *options, "--target", place, wheel, cwd=place)
+    run("-m", "pip", "install", *options, "--target", place, *wheels, cwd=place)
     return place
 
 
 @pytest.fixture(scope="module")
 def editable(sources, tmp_path_factory):
-    """The folder that an editable install puts into site-packages."""
+    """The folder that the editable installs put into site-packages."""
     place = tmp_path_factory.mktemp("editable")
     build = "from setuptools import build_meta; build_meta.build_editable({!r})"
-    run("-c", build.format(str(place)), cwd=sources)
-    (file,) = place.glob("*.whl")
-    with zipfile.ZipFile(file) as archive:
-        archive.extractall(place)
+    for folder in (sources, sources / CLIENT):
+        run("-c", build.format(str(place)), cwd=folder)
+    for file in place.glob("*.whl"):
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(place)
     return place
 
 
@@ -141,7 +150,53 @@ def test_wheel_holds_all_packages_and_gin_files_and_nothing_else(wheel):
             assert archive.read(name) == file.read_bytes(), name
 
 
-def test_source_distribution_holds_the_cpp_example_too(sources, tmp_path):
+def test_no_file_belongs_to_both_distributions(wheels, tmp_path):
+    """Or pip would remove one's files with the other, or replace them by another version's."""
+    held = {}
+    for name, file in zip(("t2aux", "t2aux-ondevice"), wheels, strict=True):
+        with zipfile.ZipFile(file) as archive:
+            held[name] = contents(archive)
+    assert held["t2aux-ondevice"] == {
+        f"t2aux_ondevice/{file.name}" for file in (ROOT / ONDEVICE).glob("*.py")
+    }
+    assert not held["t2aux"] & held["t2aux-ondevice"]
+    # Without the variables that lead to other installations.
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    for removed, kept in (tuple(held), tuple(held)[::-1]):
+        place = tmp_path / removed
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+        (packages,) = place.glob("lib/python*/site-packages")
+        pip = [sys.executable, "-m", "pip", "--python", place / "bin" / "python"]
+        install = ["install", "--no-deps", "--no-index", "--quiet", *wheels]
+        uninstall = ["uninstall", "--yes", "--quiet", removed]
+        subprocess.run([*pip, *install], env=variables, check=True, timeout=120)
+        assert all((packages / name).is_file() for names in held.values() for name in names)
+        subprocess.run([*pip, *uninstall], env=variables, check=True, timeout=120)
+        assert all((packages / name).is_file() for name in held[kept])
+        assert not any((packages / name).is_file() for name in held[removed])
+
+
+def test_both_install_from_a_checkout_without_an_index(sources, tmp_path):
+    """As the README says: pip finds in one folder what the other requires."""
+    place = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
+    (packages,) = place.glob("lib/python*/site-packages")
+    libraries = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
+    (packages / "libraries.pth").write_text("\n".join(libraries))
+    offline = ["--no-index", "--no-build-isolation", "--quiet"]
+    subprocess.run(
+        [place / "bin/python", "-m", "pip", "install", *offline, "./export/ondevice/python", "."],
+        cwd=sources,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
+        check=True,
+        timeout=120,
+    )
+    for name in ("t2aux", "t2aux_ondevice"):
+        assert (packages / name / "__init__.py").is_file()
+    assert {"t2aux", "t2aux-ondevice"} <= {file.name for file in (place / "bin").iterdir()}
+
+
+def test_source_distribution_holds_what_devices_need_too(sources, tmp_path):
     (sources / "export/ondevice/cpp/build").mkdir(exist_ok=True)
     (sources / "export/ondevice/cpp/build/left.cc").touch()
     build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
@@ -154,6 +209,8 @@ def test_source_distribution_holds_the_cpp_example_too(sources, tmp_path):
     assert {f"{CPP}/classifier.h", f"{CPP}/Makefile"} < example < names
     assert "export/twin.py" in names
     assert f"{CPP}/build/left.cc" not in names
+    client = {f.relative_to(ROOT).as_posix() for f in (ROOT / ONDEVICE).glob("*.py")}
+    assert client | {f"{CLIENT}/{f}" for f in ("setup.cfg", "pyproject.toml")} < names
 
 
 def test_wheel_describes_itself(wheel):
@@ -167,6 +224,7 @@ def test_wheel_describes_itself(wheel):
     assert metadata["Name"] == "t2aux"
     assert f'__version__ = "{metadata["Version"]}"' in (ROOT / "t2aux/__init__.py").read_text()
     assert "Apache-2.0" in (metadata["License"] or metadata["License-Expression"])
+    assert f"t2aux-ondevice=={metadata['Version']}" in metadata.get_all("Requires-Dist")
     assert "make demo" in metadata.get_payload()
     assert dict(scripts["console_scripts"]) == {"t2aux": "t2aux.cli.main:main"}
 
@@ -189,7 +247,7 @@ def test_installed_wheel_works(installed, tmp_path):
     assert_whole(seen, place, place / "export", place / "gin", installed / "t2aux_ondevice")
     # A file that includes others is read to its end.
     parse = (
-        "import t2aux.data, t2aux.training.loop, t2aux.losses.reconstruction as _\n"
+        "import t2aux.data, t2aux.training.train, t2aux.losses.reconstruction as _\n"
         "from t2aux import config; print(config.parse(['paper/mnist', 'models/lstm'], []))"
     )
     assert "train.data = @mnist()" in run("-c", parse, cwd=tmp_path, path=[installed])
@@ -203,19 +261,31 @@ def test_installed_program_helps(installed, tmp_path):
     assert "t2aux.cli.main" in script
 
 
-def test_editable_install_works(editable, sources, tmp_path):
+@pytest.mark.parametrize("within", [False, True], ids=["elsewhere", "in the checkout"])
+def test_editable_install_works(editable, sources, tmp_path, within):
     # First on the path: the environment may have the finder of an editable install of its own.
-    code = f"import site; site.addsitedir({str(editable)!r})\n{LOOK}"
-    seen = run("-c", code, cwd=tmp_path, path=[editable])
+    add = f"import site; site.addsitedir({str(editable)!r})\n"
+    place, path = (sources, [sources, editable]) if within else (tmp_path, [editable])
+    seen = run("-c", add + LOOK, cwd=place, path=path)
     assert_whole(seen, *(sources / name for name in ("t2aux", "export", "gin", ONDEVICE)))
+    helps = f"{add}import runpy, sys; sys.argv = ['t2aux', '--help']; runpy.run_module('t2aux')"
+    assert "t2aux COMMAND" in run("-c", helps, cwd=place, path=path)
+    for name in ("tests", "benchmarks"):
+        (sources / name).mkdir(exist_ok=True)
+        (sources / name / "__init__.py").touch()
+        code = f"{add}import importlib.util; print(importlib.util.find_spec('t2aux.{name}'))"
+        assert run("-c", code, cwd=place, path=path) == "None\n"
 
 
-@pytest.mark.parametrize("within", [True, False])
-def test_checkout_works_from_its_root_and_from_elsewhere(within, tmp_path):
-    cwd, path = (ROOT, []) if within else (tmp_path, [ROOT])
-    seen = run("-c", LOOK, cwd=cwd, path=path)
-    assert_whole(seen, *(ROOT / name for name in ("t2aux", "export", "gin", ONDEVICE)))
-    assert "t2aux COMMAND" in run("-m", "t2aux", "--help", cwd=cwd, path=path)
+@pytest.mark.parametrize("other", [None, "wheel", "editable"])
+def test_a_checkout_that_is_not_what_is_installed_is_refused(other, installed, editable, tmp_path):
+    """Rather than that one's modules are used with the other's exports and gin files."""
+    place = {None: None, "wheel": installed, "editable": editable}[other]
+    add = f"import site; site.addsitedir({str(place)!r})\n" if place else ""
+    code = f"{add}try:\n    import t2aux\nexcept ImportError as error:\n    print(error)"
+    printed = run("-c", code, cwd=tmp_path, path=[ROOT, *([place] if place else [])])
+    assert str(ROOT) in printed
+    assert "pip install -e ./export/ondevice/python -e ." in printed
 
 
 def direct_requirements():
@@ -224,7 +294,9 @@ def direct_requirements():
     # Not those of the benchmarks, which no user installs.
     extras = (setup["options.extras_require"][name] for name in ("dev", "quantization", "serving"))
     lines = "\n".join([setup["options"]["install_requires"], *extras])
-    return [Requirement(line) for line in lines.split("\n") if line]
+    found = [Requirement(line) for line in lines.split("\n") if line]
+    # From the same checkout, on no index.
+    return [r for r in found if r.name != "t2aux-ondevice"]
 
 
 def pins(python):

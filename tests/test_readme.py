@@ -119,6 +119,7 @@ BENCHMARKS = ("distributed", "input_pipeline", "train_step", "memory", "serving"
 ELSEWHERE = {
     "make demo": "tests/cli/test_demo.py",
     "make test": "Makefile",
+    "pip install ./export/ondevice/python .": "tests/test_packaging.py",
     "source .venv/bin/activate": "Makefile",
     "t2aux data mnist --prepare": "tests/data/test_data_tfds.py",
     "python -m pytest -m long tests/test_faults.py": "tests/test_faults.py",

@@ -1,5 +1,6 @@
 """What the repository may hold, and what must go together in it."""
 
+import ast
 import os
 import pathlib
 import re
@@ -85,6 +86,83 @@ def test_every_package_has_tests():
     assert len(packages) >= 5
     for package in packages:
         assert list((ROOT / "tests" / package.name).glob("test_*.py")), package
+
+
+# Who may import whom: only what is below, or of the same line. A module that is in none of these
+# packages belongs to the shared base, the last line.
+LAYERS = (
+    ("t2aux.cli", "t2aux.__main__"),
+    ("t2aux.reproduce", "t2aux.evaluation"),
+    ("t2aux.training", "t2aux.run", "t2aux.export", "t2aux.serving", "t2aux.client"),
+    ("t2aux.layers", "t2aux.losses", "t2aux.model"),
+    ("t2aux.kernels",),
+    ("t2aux.config", "t2aux.config_older", "t2aux.config_sources"),
+    ("t2aux.data",),
+    ("t2aux", "t2aux_ondevice"),
+)
+# They share what is below them, and are independent of each other.
+INDEPENDENT = ("t2aux.export", "t2aux.serving", "t2aux.client")
+
+
+def modules():
+    """The files of all modules that are installed, by the modules' names."""
+    folders = {
+        "t2aux": ROOT / "t2aux",
+        "t2aux.export": ROOT / "export",
+        "t2aux_ondevice": ROOT / "export/ondevice/python/t2aux_ondevice",
+    }
+    found = {}
+    for package, folder in folders.items():
+        for file in folder.rglob("*.py"):
+            parts = file.relative_to(folder).with_suffix("").parts
+            if package != "t2aux.export" or len(parts) == 1:
+                found[".".join([package, *parts]).removesuffix(".__init__")] = file
+    return found
+
+
+def imports(name, file, known):
+    """The known modules that a module imports anywhere, in functions and for type checkers too."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: -node.level + 1 or None] if node.level else []
+            origin = ".".join(filter(None, [*parts, node.module]))
+            targets = [f"{origin}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            # What is imported from a module may be a module, or something in it.
+            while target and target not in known:
+                target = target.rpartition(".")[0]
+            if target:
+                yield target, node.lineno
+
+
+def test_no_module_imports_what_is_above_it():
+    known = modules()
+    assert {"t2aux", "t2aux.cli.main", "t2aux.export.pipeline", "t2aux_ondevice.litert"} < set(
+        known
+    )
+
+    def belongs(name):
+        while name not in layers:
+            name = name.rpartition(".")[0]
+        return name
+
+    layers = {package: rank for rank, line in enumerate(LAYERS) for package in line}
+    assert set(layers) <= set(known), "LAYERS names what is not there"
+    wrong = []
+    for name, file in known.items():
+        for target, line in imports(name, file, known):
+            own, other = belongs(name), belongs(target)
+            upwards = layers[own] > layers[other]
+            aside = own != other and {own, other} <= set(INDEPENDENT)
+            outwards = own == "t2aux_ondevice" != other
+            if upwards or aside or outwards:
+                wrong.append(f"{file.relative_to(ROOT)}:{line}: {name} imports {target}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_what_the_readme_says_is_what_ci_runs():

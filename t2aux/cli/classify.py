@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from t2aux import logs
 from t2aux.cli import answering, common
 
 _MODEL = common.define_path(
@@ -31,13 +32,13 @@ _CHECKPOINT = common.define_checkpoint()
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; argv[1:] are the files."""
-    from t2aux.location import locate
+    from t2aux.evaluation.location import locate
     from t2aux_ondevice import answers
 
     answering.check_inputs(argv[1:])
     location = locate(_MODEL.value)
     if location.needs_tensorflow:
-        common.quiet_tensorflow()
+        logs.quiet_tensorflow()
         classifier = location.load(_CHECKPOINT.value)
     else:
         with answers.without_notes():

@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
         described = remote.read_description(_METADATA.value)
     tls = None
     if any(flag.value is not None for flag in (_CA, _CERT, _KEY)):
-        from t2aux.client.tls import ClientTls
+        from t2aux.client.client_tls import ClientTls
 
         tls = ClientTls(_CA.value, _CERT.value, _KEY.value)
     way = transport.connect(_SERVER.value, tls)

@@ -14,18 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags, logging
 
-from t2aux import logs
+from t2aux import exit_status, logs
 from t2aux.errors import StartAgainError, UserError, nearest
 from t2aux_ondevice import paths, streams
 from t2aux_ondevice.errors import printable
 
 # What gin adds to the message of any error that passes through a configurable.
 _GIN_SUFFIX = "\n  In call to configurable"
-# sysexits.h's EX_TEMPFAIL: stopped by SIGTERM, with all saved, or another worker is gone; start it
-# again.
-STOPPED = 75
-# An interrupted program's status, by convention: 128 + SIGINT.
-INTERRUPTED = 130
 
 
 class PathParser(flags.ArgumentParser):
@@ -128,30 +123,6 @@ def no_arguments(argv: Sequence[str]) -> None:
         raise UserError(
             f"This command takes flags only, but was given {argv[1]!r}: write --flag=value."
         )
-
-
-def quiet_tensorflow() -> None:
-    """Imports TensorFlow and keeps its notes on that off the terminal.
-
-    Not where the user has set TF_CPP_MIN_LOG_LEVEL to 0, which asks for all of them.
-    """
-    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if level == "0" or "tensorflow" in sys.modules:
-        return
-    # tensorflow-datasets looks for Google's cloud otherwise, which takes long without a network.
-    os.environ.setdefault("NO_GCE_CHECK", "true")
-    # Some notes are written before any level is looked at. Errors still come as exceptions.
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 @contextlib.contextmanager
@@ -258,10 +229,10 @@ def entry(program: Callable[[], int | None]) -> None:
             # All is saved and told; taking TensorFlow apart whose workers are gone might hang, or
             # complain of what is not there any more.
             sys.stderr.flush()
-            os._exit(STOPPED)
+            os._exit(exit_status.STOPPED)
     except KeyboardInterrupt:
         streams.complain("Stopped by Ctrl-C.")
-        status = INTERRUPTED
+        status = exit_status.INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has seen enough.
         streams.drop_output()

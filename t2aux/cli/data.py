@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
+from t2aux import logs
 from t2aux.cli import common
 from t2aux.errors import UserError
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int | None:
 
     source, bindings = _configured(names[0] if names else None)
     if converts or isinstance(source, TfdsSource):
-        common.quiet_tensorflow()
+        logs.quiet_tensorflow()
     if _PREPARE.value and not prepare(source, bindings.get("data_dir")):
         print(f"{source.title} needs no preparation.")
     if _VERIFY.value:
@@ -113,8 +114,8 @@ def _configured(name: str | None) -> tuple[Source, dict[str, Any]]:
     if flags.FLAGS.gin_file or name is None or not all(map(_is_of_data, params)):
         # A configuration of a whole run names the configurables of the training too. They are slow
         # to import.
-        common.quiet_tensorflow()
-        from t2aux.training import loop  # noqa: F401
+        logs.quiet_tensorflow()
+        from t2aux.training import train as train_module  # noqa: F401
 
         if name is not None and name not in sources():
             # The files may import a module that has it. What else is wrong is reported below.

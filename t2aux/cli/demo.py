@@ -11,7 +11,6 @@ Example:
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shlex
 import signal
@@ -22,7 +21,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from t2aux import files
+from t2aux import exit_status, files
 from t2aux.cli import common
 from t2aux.errors import UserError
 from t2aux.reproduce import dependent
@@ -47,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
             f"Stopped by {stopped}; start the same command again to go on.",
             file=sys.stderr,
         )
-        return common.INTERRUPTED if stopped.signal == signal.SIGINT else common.STOPPED
+        return exit_status.INTERRUPTED if stopped.signal == signal.SIGINT else exit_status.STOPPED
 
 
 def _main() -> int:
@@ -73,9 +72,6 @@ def _run(*arguments: str | pathlib.Path) -> None:
     """Runs a command. Raises UserError if it fails, and `Stopped` after a signal, which it gets."""
     words = [str(a) for a in arguments]
     print(f"\n$ t2aux {shlex.join(words)}", flush=True)
-    # In a checkout that is not installed the package is found from its parent folder alone.
-    root = pathlib.Path(__file__).resolve().parents[2]
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(root)]))
     came: list[int] = []
     started: list[subprocess.Popen[bytes]] = []
 
@@ -87,11 +83,7 @@ def _run(*arguments: str | pathlib.Path) -> None:
     with stopping.handled(stop):
         # In a session of its own a terminal's Ctrl-C reaches it through this process alone, which
         # waits until it has saved itself.
-        process = subprocess.Popen(
-            dependent.command(*words),
-            env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
-        )
+        process = subprocess.Popen(dependent.command(*words), start_new_session=True)
         started.append(process)
         if came:
             process.send_signal(came[0])

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from t2aux import logs
 from t2aux.cli import common
 from t2aux.errors import UserError
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.export import demo_page
 
     if demo_page.has_examples(_EXPORT_DIR.value, _VERSION.value):
-        common.quiet_tensorflow()
+        logs.quiet_tensorflow()
     # Unwinds, so that nothing half-built is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with contextlib.ExitStack() as stack:

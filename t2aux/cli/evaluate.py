@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from t2aux import files
+from t2aux import files, logs
 from t2aux.cli import common
 
 common.define_model_dir("Folder of the run.")
@@ -46,12 +46,13 @@ _OUTPUT_DIR = common.define_path(
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     common.no_arguments(argv)
-    common.quiet_tensorflow()
+    logs.quiet_tensorflow()
     import tensorflow as tf
 
-    from t2aux import data, evaluation, evaluation_report, other_data
+    from t2aux import data
+    from t2aux.evaluation import classification_report, other_data
     from t2aux.run import load_run
-    from t2aux.training import validation
+    from t2aux.training import evaluation, validation
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
@@ -74,8 +75,8 @@ def main(argv: Sequence[str]) -> None:
     }
     files.write_json(output / "evaluation.json", {**about, **result.to_json()})
     title = other_data.title(run, _SPLIT.value, other)
-    evaluation_report.draw_confusion(result, output / "confusion.png", title)
-    print(f"{title}\n\n{evaluation_report.table(result)}")
+    classification_report.draw_confusion(result, output / "confusion.png", title)
+    print(f"{title}\n\n{classification_report.table(result)}")
     print(f"\n{output / 'evaluation.json'}\n{output / 'confusion.png'}")
 
 

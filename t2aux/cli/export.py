@@ -31,6 +31,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from t2aux import logs, tf_serving
 from t2aux.cli import common
 from t2aux.errors import UserError
 
@@ -95,9 +96,8 @@ _PROBABILITY = flags.DEFINE_float(
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     common.no_arguments(argv)
-    common.quiet_tensorflow()
+    logs.quiet_tensorflow()
     from t2aux import run
-    from t2aux.export import warmup
     from t2aux.export.comparison import Tolerance
     from t2aux.export.pipeline import export
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
         if stopped:
             sys.exit(128 + signal.SIGTERM)
 
-    batch_sizes = warmup.BATCH_SIZES
+    batch_sizes = tf_serving.BATCH_SIZES
     if _SERVING_BATCH_SIZES.value is not None:
         batch_sizes = _whole_numbers("serving_batch_sizes", _SERVING_BATCH_SIZES.value)
     signal.signal(signal.SIGTERM, stop)

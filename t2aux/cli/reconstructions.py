@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from t2aux import files
+from t2aux import files, logs
 from t2aux.cli import common
 
 common.define_model_dir("Folder of the run.")
@@ -47,14 +47,15 @@ _OUTPUT_DIR = common.define_path(
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     common.no_arguments(argv)
-    common.quiet_tensorflow()
-    from t2aux import data, other_data, reconstructions, reconstructions_report
+    logs.quiet_tensorflow()
+    from t2aux import data
+    from t2aux.evaluation import decoding, decoding_report, other_data
     from t2aux.run import load_run
     from t2aux.training import validation
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
-    loss = reconstructions.reconstruction_of(run)
+    loss = decoding.reconstruction_of(run)
     name, whole = validation.load_whole(_SPLIT.value, run.source, run.info)
     other = other_data.of(run, common.gin_params(), name, whole)
     split = validation.part_of(_SPLIT.value, whole, is_own=other is None)
@@ -62,12 +63,12 @@ def main(argv: Sequence[str]) -> None:
     output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
     train = whole if name == "train" else data.load(run.source, "train", run.info)
     train = validation.part_of("train", train, is_own=other is None)
-    known = reconstructions.statistics(train, reverse=loss.reverse)
-    decode = reconstructions.decoder(run, loss, known, _SEED.value)
-    measured = reconstructions.measure(
+    known = decoding.statistics(train, reverse=loss.reverse)
+    decode = decoding.decoder(run, loss, known, _SEED.value)
+    measured = decoding.measure(
         decode, loss, split, batch_size=_BATCH_SIZE.value, progress=of_sequences(len(split))
     )
-    samples = reconstructions.samples(decode, loss, split, _SAMPLES.value)
+    samples = decoding.samples(decode, loss, split, _SAMPLES.value)
 
     about = {
         **other_data.about(run, other),
@@ -82,12 +83,12 @@ def main(argv: Sequence[str]) -> None:
     title = f"{other_data.title(run, _SPLIT.value, other)}: segments of {loss.length}"
     shown = output / ("reconstructions.md" if run.info.is_text else "reconstructions.png")
     files.write_json(output / "reconstructions.json", {**about, **measured.to_json()})
-    reconstructions_report.draw_by_step(measured, output / "by_step.png", title)
+    decoding_report.draw_by_step(measured, output / "by_step.png", title)
     if run.info.is_text:
-        reconstructions_report.write_texts(measured, samples, shown, title)
+        decoding_report.write_texts(measured, samples, shown, title)
     else:
-        reconstructions_report.draw_samples(run.info, samples, shown, title)
-    print(f"{reconstructions_report.table(measured)}\n\n{measured.verdict()}")
+        decoding_report.draw_samples(run.info, samples, shown, title)
+    print(f"{decoding_report.table(measured)}\n\n{measured.verdict()}")
     print(f"\n{output / 'reconstructions.json'}\n{output / 'by_step.png'}\n{shown}")
 
 

@@ -24,14 +24,14 @@ _OUTPUT_DIR = common.define_path(
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command. Returns the exit status."""
-    from t2aux.reproduce import reconstructions, report, results
+    from t2aux.reproduce import decoding_table, report, results
 
     if len(argv) != 2:
         raise UserError("Name one folder of results: `t2aux report DIR`.")
     folder = pathlib.Path(paths.local(argv[1], "DIR"))
     output = pathlib.Path(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else folder / "report"
     found = results.read_all(folder)
-    for path in report.write(found, output, reconstructions.read_all(folder)):
+    for path in report.write(found, output, decoding_table.read_all(folder)):
         print(path)
     return 0
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from t2aux import files
+from t2aux import exit_status, files
 from t2aux.cli import common
 from t2aux.errors import UserError, nearest
 from t2aux_ondevice import paths
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     if not done:
         name = stopping.name(running.signal)
         logging.info("Stopped by %s; start the same command again to go on.", name)
-        return common.INTERRUPTED if running.signal == signal.SIGINT else common.STOPPED
+        return exit_status.INTERRUPTED if running.signal == signal.SIGINT else exit_status.STOPPED
     return 0
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from t2aux import logs
 from t2aux.addresses import with_port
 from t2aux.cli import common
 from t2aux.errors import UserError
@@ -108,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
     common.no_arguments(argv)
     if (_BASE_PATH.value is None) == (_MODELS.value is None):
         raise UserError("Give either --model_base_path or --model_config_file.")
-    common.quiet_tensorflow()
+    logs.quiet_tensorflow()
     try:
         from t2aux.serving import configuration, server
         from t2aux.serving.models import Retries
@@ -127,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
         monitoring = configuration.read_monitoring_path(_MONITORING.value)
     tls = None
     if _SSL.value is not None:
-        from t2aux.serving.tls import read_ssl_config
+        from t2aux.serving.ssl_config import read_ssl_config
 
         tls = read_ssl_config(_SSL.value)
     options = server.ServerOptions(

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from t2aux import exit_status, logs
 from t2aux.cli import common
 from t2aux.errors import UserError
 from t2aux.training import stopping
@@ -50,21 +51,21 @@ def main(argv: Sequence[str]) -> int:
         with stopping.raised():
             return _main(argv)
     except stopping.Stopped as stopped:
-        name, status = stopping.name(stopped.signal), common.STOPPED
+        name, status = stopping.name(stopped.signal), exit_status.STOPPED
         if stopped.signal == signal.SIGINT:
-            status = common.INTERRUPTED
+            status = exit_status.INTERRUPTED
         print(f"Stopped by {name} with nothing to save; start it again.", file=sys.stderr)
         return status
     except KeyboardInterrupt:
         # The run is saved, and has said so; a second one must not make a traceback of the exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return common.INTERRUPTED
+        return exit_status.INTERRUPTED
 
 
 def _main(argv: Sequence[str]) -> int:
-    common.quiet_tensorflow()
+    logs.quiet_tensorflow()
     from t2aux import config
-    from t2aux.training import loop
+    from t2aux.training import train
 
     common.no_arguments(argv)
     model_dir = flags.FLAGS.model_dir
@@ -79,8 +80,8 @@ def _main(argv: Sequence[str]) -> int:
             "example --gin_file=quickstart."
         )
     with config.user_errors():
-        done = loop.train(model_dir, text, allow_changes=_ALLOW_CHANGES.value)
-    return 0 if done else common.STOPPED
+        done = train.train(model_dir, text, allow_changes=_ALLOW_CHANGES.value)
+    return 0 if done else exit_status.STOPPED
 
 
 if __name__ == "__main__":

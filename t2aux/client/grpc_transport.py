@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 import numpy as np
 
-from t2aux.client import protos
+from t2aux.client.client_tls import ClientTls
+from t2aux.client.client_tls import failure as tls_failure
 from t2aux.client.retries import BAD_ANSWER, RESOURCE_EXHAUSTED, UNAVAILABLE, Failure
-from t2aux.client.tls import ClientTls
-from t2aux.client.tls import failure as tls_failure
 from t2aux.client.transport import Status, name_with_port
+from t2aux.tf_serving import protos
 
 _OPTIONS = (
     # Long sequences in large batches are more than gRPC's 4 MB.

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from t2aux.client.client_tls import ClientTls, failure
 from t2aux.client.retries import (
     BAD_ANSWER,
     DEADLINE_EXCEEDED,
@@ -26,7 +27,6 @@ from t2aux.client.retries import (
     UNIMPLEMENTED,
     Failure,
 )
-from t2aux.client.tls import ClientTls, failure
 from t2aux.client.transport import Status, name_with_port
 
 _CODES = {

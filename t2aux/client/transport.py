@@ -13,7 +13,7 @@ from t2aux.addresses import with_port
 from t2aux.errors import UserError
 
 if TYPE_CHECKING:
-    from t2aux.client.tls import ClientTls
+    from t2aux.client.client_tls import ClientTls
 
 _PORTS = {"grpc": 8500, "grpcs": 8500, "http": 8501, "https": 8501}  # TF Serving's own.
 
@@ -113,7 +113,7 @@ def connect(server: str, tls: ClientTls | None = None) -> Transport:
         )
     port = port or _PORTS[parts.scheme]
     if parts.scheme.endswith("s"):
-        from t2aux.client.tls import ClientTls
+        from t2aux.client.client_tls import ClientTls
 
         tls = tls or ClientTls()
         tls.context  # noqa: B018  Told now where a file is wrong.

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from t2aux.cli import common
+from t2aux import exit_status
 
 # From <sys/prctl.h>; what it sets outlives the exec.
 _PR_SET_PDEATHSIG = 1
@@ -30,7 +30,7 @@ def main() -> None:
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(parent):
-        sys.exit(common.STOPPED)  # It was gone before.
+        sys.exit(exit_status.STOPPED)  # It was gone before.
     os.execv(sys.executable, [sys.executable, "-m", "t2aux", *arguments])
 
 

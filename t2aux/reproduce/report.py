@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from t2aux.reproduce import deviations, figures, findings, reconstructions, results, tables, wording
+from t2aux.reproduce import decoding_table, deviations, figures, findings, results, tables, wording
 from t2aux.reproduce.document import Block, Heading, Items, Paragraph, Table
 from t2aux.reproduce.document import write as write_document
 from t2aux.reproduce.experiments import EXPERIMENTS, Experiment
@@ -76,7 +76,7 @@ def blocks(found: Sequence[Result], memory: Sequence[dict[str, Any]] = ()) -> li
     ]
     for experiment in there:
         made += _section(experiment, budget, rows)
-    made += reconstructions.blocks(memory)
+    made += decoding_table.blocks(memory)
     made += [
         Heading("What deviates from the paper"),
         Items(deviations.texts(budget, rows)),

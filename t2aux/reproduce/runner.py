@@ -22,8 +22,7 @@ from typing import Any
 from absl import logging
 
 import t2aux
-from t2aux import files
-from t2aux.cli import common
+from t2aux import exit_status, files
 from t2aux.errors import UserError
 from t2aux.reproduce import dependent, documents, results, rows
 from t2aux.reproduce.rows import Configuration, Row
@@ -259,7 +258,6 @@ class Runner:
                 command + job.configuration.flags(),
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                env=_environment(),
                 start_new_session=True,
             )
             told, terminated = time.monotonic(), False
@@ -277,7 +275,7 @@ class Runner:
                     self._write_part(job, peak)
                 time.sleep(_LOOK)
         peak = usage.ru_maxrss / 1024
-        stopped = process.returncode == common.STOPPED and self._stopping.is_set()
+        stopped = process.returncode == exit_status.STOPPED and self._stopping.is_set()
         if process.returncode == 0 or stopped:
             return None, peak
         return f"status {process.returncode}: {_last_line(log)}", peak
@@ -310,7 +308,6 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=_environment(),
                 start_new_session=True,
                 text=True,
             )
@@ -379,13 +376,6 @@ def _versions() -> dict[str, str]:
         "tensorflow": importlib.metadata.version("tensorflow"),
         "python": platform.python_version(),
     }
-
-
-def _environment() -> dict[str, str]:
-    # In a checkout that is not installed the package is found from its parent folder alone.
-    root = pathlib.Path(__file__).resolve().parents[2]
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(root)]))
-    return {**os.environ, "PYTHONPATH": path}
 
 
 def _last_line(log: pathlib.Path) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from t2aux.cli import common
+from t2aux import logs
 from t2aux.errors import UserError
 
 
@@ -15,9 +15,9 @@ def main() -> None:
     # What a library prints must not come between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    common.quiet_tensorflow()
+    logs.quiet_tensorflow()
     from t2aux import config
-    from t2aux.training import loop
+    from t2aux.training import train
 
     for line in sys.stdin:
         wanted = json.loads(line)
@@ -28,7 +28,7 @@ def main() -> None:
         try:
             text = config.parse(wanted["gin_files"], settings)
             with config.user_errors():
-                loop.train(wanted["model_dir"], text)
+                train.train(wanted["model_dir"], text)
         except UserError as mistake:
             error = str(mistake)
         print(json.dumps({"error": error}), file=answers, flush=True)

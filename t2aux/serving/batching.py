@@ -11,11 +11,11 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from t2aux.export.warmup import BATCH_SIZES
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.servable import Servable
 from t2aux.serving.signature import Signature
 from t2aux.serving.status import ServingError, invalid
+from t2aux.tf_serving import BATCH_SIZES
 
 Tensors = dict[str, np.ndarray]
 

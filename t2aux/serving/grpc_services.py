@@ -21,7 +21,7 @@ from tensorflow_serving.apis import (
 
 from t2aux.serving import tensors
 from t2aux.serving.connections import Budget
-from t2aux.serving.core import Core
+from t2aux.serving.request_handler import RequestHandler
 from t2aux.serving.status import ServingError, invalid
 
 _ONLY_CLASSIFIERS = (
@@ -38,12 +38,12 @@ _METHODS = {
 
 
 async def _answer(
-    core: Core, request: Any, context: Any, answer: Callable[[Any], Awaitable]
+    handler: RequestHandler, request: Any, context: Any, answer: Callable[[Any], Awaitable]
 ) -> Any:
     """Answers within the client's deadline, and says what went wrong as gRPC does."""
     method = _METHODS[type(request)]
     try:
-        counted = core.counted("GRPC", method, request.model_spec.name, lambda: answer(request))
+        counted = handler.counted("GRPC", method, request.model_spec.name, lambda: answer(request))
         return await asyncio.wait_for(counted, context.time_remaining())
     except ServingError as error:
         await context.abort(grpc.StatusCode[error.code], error.message)
@@ -54,33 +54,33 @@ async def _answer(
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict, Classify and GetModelMetadata; Regress and MultiInference are not implemented."""
 
-    def __init__(self, core: Core, max_tensor_bytes: int) -> None:
+    def __init__(self, handler: RequestHandler, max_tensor_bytes: int) -> None:
         """Wraps what answers; refuses larger tensors, however few bytes they came in."""
-        self._core = core
+        self._handler = handler
         self._max_tensor_bytes = max_tensor_bytes
 
     async def Predict(
         self, request: predict_pb2.PredictRequest, context: Any
     ) -> predict_pb2.PredictResponse:
         """Runs a signature."""
-        return await _answer(self._core, request, context, self._predict)
+        return await _answer(self._handler, request, context, self._predict)
 
     async def Classify(
         self, request: classification_pb2.ClassificationRequest, context: Any
     ) -> classification_pb2.ClassificationResponse:
         """Classifies tf.Examples."""
-        return await _answer(self._core, request, context, self._classify)
+        return await _answer(self._handler, request, context, self._classify)
 
     async def GetModelMetadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Any
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """A model's signatures."""
-        return await _answer(self._core, request, context, self._metadata)
+        return await _answer(self._handler, request, context, self._metadata)
 
     async def _metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        return await metadata(self._core, request)
+        return await metadata(self._handler, request)
 
     async def Regress(self, request: Any, context: Any) -> None:
         """Refused."""
@@ -93,7 +93,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         most = self._max_tensor_bytes
         inputs = {n: tensors.to_array(t, n, most) for n, t in request.inputs.items()}
-        spec, outputs = await self._core.predict(
+        spec, outputs = await self._handler.predict(
             request.model_spec, inputs, list(request.output_filter)
         )
         response = predict_pb2.PredictResponse(model_spec=spec)
@@ -104,7 +104,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def _classify(
         self, request: classification_pb2.ClassificationRequest
     ) -> classification_pb2.ClassificationResponse:
-        spec, classes, scores = await self._core.classify(
+        spec, classes, scores = await self._handler.classify(
             request.model_spec, _examples(request.input)
         )
         response = classification_pb2.ClassificationResponse(model_spec=spec)
@@ -118,20 +118,20 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """GetModelStatus; the configuration can't be changed while serving."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, handler: RequestHandler) -> None:
         """Wraps what answers."""
-        self._core = core
+        self._handler = handler
 
     async def GetModelStatus(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: Any
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of a model's versions."""
-        return await _answer(self._core, request, context, self._status)
+        return await _answer(self._handler, request, context, self._status)
 
     async def _status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        return self._core.status(request.model_spec)
+        return self._handler.status(request.model_spec)
 
     async def HandleReloadConfigRequest(self, request: Any, context: Any) -> None:
         """Refused."""
@@ -176,7 +176,7 @@ class RefuseMalformed(grpc.aio.ServerInterceptor):
 
 
 async def metadata(
-    core: Core, request: get_model_metadata_pb2.GetModelMetadataRequest
+    handler: RequestHandler, request: get_model_metadata_pb2.GetModelMetadataRequest
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """What GetModelMetadata answers. Raises ServingError."""
     if not request.metadata_field:
@@ -185,7 +185,7 @@ async def metadata(
         if field != "signature_def":
             raise invalid(f"Metadata field {field} is not supported")
     spec = request.model_spec
-    async with core.models.using(spec.name, core.version(spec)) as servable:
+    async with handler.models.using(spec.name, handler.version(spec)) as servable:
         definitions = get_model_metadata_pb2.SignatureDefMap()
         for name, definition in servable.signature_defs.items():
             definitions.signature_def[name].CopyFrom(definition)

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from t2aux.serving import grpc_services, json_tensors
 from t2aux.serving.connections import Budget, Reservation, error_response, json_response
-from t2aux.serving.core import Core
+from t2aux.serving.request_handler import RequestHandler
 from t2aux.serving.status import ServingError, invalid
 
 _MODEL = re.compile(
@@ -29,7 +29,7 @@ class RestHandlers:
 
     def __init__(
         self,
-        core: Core,
+        handler: RequestHandler,
         timeout: float,
         max_bytes: int,
         monitoring_path: str | None,
@@ -38,14 +38,14 @@ class RestHandlers:
         """Wraps what answers.
 
         Args:
-            core: See there.
+            handler: See there.
             timeout: Seconds in which a request must have arrived, and must be answered.
             max_bytes: Of a request's body; larger ones are refused.
             monitoring_path: Where Prometheus reads; None: nowhere.
             budget: Of the bytes of all requests; None: for one of the largest.
         """
         self._budget = budget or Budget(max_bytes)
-        self._core = core
+        self._handler = handler
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._monitoring_path = monitoring_path
@@ -53,7 +53,7 @@ class RestHandlers:
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answers a request; an error is an answer in JSON, too."""
         if request.method == "GET" and request.path == self._monitoring_path:
-            text = self._core.metrics.text()
+            text = self._handler.metrics.text()
             return web.Response(
                 body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
             )
@@ -110,7 +110,7 @@ class RestHandlers:
         else:
             raise malformed
         try:
-            counted = self._core.counted("REST", label, name, answer)
+            counted = self._handler.counted("REST", label, name, answer)
             return await asyncio.wait_for(counted, self._timeout)
         except asyncio.TimeoutError:
             raise ServingError(
@@ -141,29 +141,29 @@ class RestHandlers:
         return await asyncio.to_thread(json_tensors.parse, bytes(body))
 
     async def _predict(self, spec: model_pb2.ModelSpec, body: dict[str, Any]) -> Any:
-        async with self._core.models.using(spec.name, self._core.version(spec)) as servable:
+        async with self._handler.models.using(spec.name, self._handler.version(spec)) as servable:
             signature = servable.signature(body.get("signature_name", ""))
             inputs, form = await asyncio.to_thread(json_tensors.predict_inputs, body, signature)
-            outputs = await self._core.run(servable, signature, inputs)
+            outputs = await self._handler.run(servable, signature, inputs)
         return await asyncio.to_thread(json_tensors.predict_answer, outputs, form)
 
     async def _classify(self, spec: model_pb2.ModelSpec, body: dict[str, Any]) -> Any:
         spec.signature_name = body.get("signature_name", "")
         examples = await asyncio.to_thread(json_tensors.examples, body)
-        _, classes, scores = await self._core.classify(spec, examples)
+        _, classes, scores = await self._handler.classify(spec, examples)
         return json_tensors.classify_answer(classes, scores)
 
     async def _metadata(self, spec: model_pb2.ModelSpec) -> Any:
         request = get_model_metadata_pb2.GetModelMetadataRequest(
             model_spec=spec, metadata_field=["signature_def"]
         )
-        answer = _of_message(await grpc_services.metadata(self._core, request))
+        answer = _of_message(await grpc_services.metadata(self._handler, request))
         # TensorFlow Serving's JSON is that of the map, not of the Any that it travels in over gRPC.
         del answer["metadata"]["signature_def"]["@type"]
         return answer
 
     def _status(self, spec: model_pb2.ModelSpec) -> Any:
-        return _of_message(self._core.status(spec))
+        return _of_message(self._handler.status(spec))
 
 
 def _of_message(message: Any) -> Any:

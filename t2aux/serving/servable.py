@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from t2aux import files
+from t2aux import files, tf_serving
 from t2aux.errors import UserError
 from t2aux.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 from t2aux.serving.status import ServingError, invalid
@@ -37,7 +37,6 @@ _AROUND = re.compile(
     r"\[Op:\w+\].*$"
 )
 _LONGEST = 500
-_WARM_UP = pathlib.Path("assets.extra") / "tf_serving_warmup_requests"
 
 
 class Servable:
@@ -136,7 +135,7 @@ class Servable:
         Raises:
             ServingError: One fails, or they can't be read.
         """
-        path = self._directory / _WARM_UP
+        path = self._directory / tf_serving.WARM_UP
         if not path.is_file():
             return 0
         try:

@@ -18,12 +18,12 @@ from t2aux.addresses import with_port
 from t2aux.errors import UserError
 from t2aux.serving.batching import Batcher, BatchingOptions
 from t2aux.serving.connections import Budget, HttpServer, Listener
-from t2aux.serving.core import Core
 from t2aux.serving.grpc_services import ModelService, PredictionService, RefuseMalformed
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.models import ModelConfig, Models, Retries
+from t2aux.serving.request_handler import RequestHandler
 from t2aux.serving.rest import RestHandlers
-from t2aux.serving.tls import ServerTls
+from t2aux.serving.ssl_config import ServerTls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,9 @@ class Server:
         self._threads = ThreadPoolExecutor(options.batching.num_batch_threads + 2, "t2aux-run")
         metrics = Metrics()
         self.models = Models(configs, self._loader, metrics, options.retries)
-        self._core = Core(self.models, Batcher(options.batching, self._threads, metrics), metrics)
+        self._handler = RequestHandler(
+            self.models, Batcher(options.batching, self._threads, metrics), metrics
+        )
         self._grpc: grpc.aio.Server | None = None
         self._rest: web.ServerRunner | None = None
         self._rest_listener: asyncio.Server | None = None
@@ -143,10 +145,10 @@ class Server:
             ],
         )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(self._core, options.max_request_bytes), self._grpc
+            PredictionService(self._handler, options.max_request_bytes), self._grpc
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(self._core), self._grpc
+            ModelService(self._handler), self._grpc
         )
         try:
             address = with_port(options.host, options.port)
@@ -161,7 +163,7 @@ class Server:
     async def _start_rest(self) -> None:
         options = self._options
         handlers = RestHandlers(
-            self._core,
+            self._handler,
             options.rest_timeout,
             options.max_request_bytes,
             options.monitoring_path,

@@ -12,12 +12,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from t2aux import config, evaluation
+from t2aux import config
 from t2aux.data import convert
 from t2aux.data.table import Rows, Table
 from t2aux.errors import UserError
 from t2aux.run import load_run
-from t2aux.training import loop
+from t2aux.training import evaluation
+from t2aux.training import train as train_module
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
 from tests.sources import load, read
@@ -262,7 +263,7 @@ def digits_and_shards(tmp_path_factory):
     assert "1797 sequences" in (folder / "shards" / "convert.log").read_text()
     files = ["base", "datasets/digits", "models/r_lstm"]
     text = config.parse(files, [*SMALL, "digits.side = 6", "SEGMENT_LENGTH = 5"])
-    assert loop.train(str(folder / "run"), text)
+    assert train_module.train(str(folder / "run"), text)
     return folder
 
 
@@ -274,7 +275,7 @@ def on_shards(folder, name="shards"):
 
 def test_a_run_on_shards_has_the_weights_of_one_on_the_source(digits_and_shards, tmp_path):
     text = on_shards(digits_and_shards)
-    assert loop.train(str(tmp_path / "run"), text)
+    assert train_module.train(str(tmp_path / "run"), text)
     want = weights(digits_and_shards / "run")
     got = weights(tmp_path / "run")
     assert got.keys() == want.keys()
@@ -307,7 +308,7 @@ def test_damage_while_training_and_evaluating_is_a_users_error(
 ):
     text = on_shards(damaged_shards.parent, damaged_shards.name)
     with pytest.raises(UserError, match=r"train-00002-of-00005\.tfrecord is missing"):
-        loop.train(str(tmp_path / "run"), text)
+        train_module.train(str(tmp_path / "run"), text)
     run = load_run(digits_and_shards / "run")
     split = load("test", info=run.info, name="shards", data_dir=str(damaged_shards))
     predict = tf.function(lambda batch: run.classifier(batch.inputs, batch.lengths))
@@ -344,7 +345,7 @@ def test_evaluation_on_shards_is_that_on_the_source(digits_and_shards):
 @pytest.mark.long
 def test_an_export_is_checked_on_shards(digits_and_shards, tmp_path):
     text = on_shards(digits_and_shards)
-    assert loop.train(str(tmp_path / "run"), text)
+    assert train_module.train(str(tmp_path / "run"), text)
     done = t2aux("export", f"--model_dir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'export'}")
     assert "test examples of digits" in done.stdout
     assert (tmp_path / "export" / "1" / "parity.json").exists()

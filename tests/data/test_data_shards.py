@@ -24,7 +24,7 @@ from t2aux.data import Split, Table, convert, manifest, records
 from t2aux.data.shards import Shards, ShardSplit
 from t2aux.data.summary import summarise
 from t2aux.errors import UserError
-from t2aux.reconstructions import statistics
+from t2aux.evaluation.decoding import statistics
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests.sources import load, read
 

@@ -13,9 +13,9 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from t2aux import tf_serving
 from t2aux.client import transport
 from t2aux.client.remote import RemoteClassifier
-from t2aux.export import warmup
 from t2aux.export.runtimes import CheckpointClassifier
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
@@ -93,8 +93,8 @@ def test_batches_are_those_that_are_warmed_up(service, container):
     path = DEPLOY / "batching.config"
     # Without defaults: all that is set comes from the file.
     options = configuration.read_batching(str(path), BatchingOptions(True, 0, 0, 0, 0, ()))
-    assert options.allowed_batch_sizes == warmup.BATCH_SIZES
-    assert options.max_batch_size == warmup.BATCH_SIZES[-1]
+    assert options.allowed_batch_sizes == tf_serving.BATCH_SIZES
+    assert options.max_batch_size == tf_serving.BATCH_SIZES[-1]
     assert re.search(r"^pad_variable_length_inputs: true$", path.read_text(), re.MULTILINE)
     cores = str(options.num_batch_threads)
     assert service["deploy"]["resources"]["limits"]["cpus"] == cores

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import t2aux
-from t2aux.cli import common
+from t2aux import exit_status
 from t2aux.training import cluster
 from tests.cli_helpers import t2aux as run_t2aux
 
@@ -68,7 +68,7 @@ def test_the_exit_statuses_mean_what_the_program_means(kinds, pod):
         for rule in rules
         for status in rule.get("onExitCodes", {}).get("values", [])
     }
-    assert by_status == {common.STOPPED: "Ignore", 1: "FailJob"}
+    assert by_status == {exit_status.STOPPED: "Ignore", 1: "FailJob"}
     assert {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]} in rules
     # A worker that is late is not waited for by a chief that is done.
     assert spec["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}

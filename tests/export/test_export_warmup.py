@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from t2aux import tf_serving
 from t2aux.errors import UserError
 from t2aux.export import warmup
 from t2aux_ondevice import litert
@@ -17,7 +18,7 @@ from tests.export.test_export_saved_model import load
 
 def read(exported):
     """The requests, as TF Serving reads them."""
-    path = exported.directory / warmup.PATH
+    path = exported.directory / tf_serving.WARM_UP
     records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     return [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
 
@@ -46,7 +47,7 @@ def test_every_signature_has_every_batch_size(exported):
             answers = signatures[name](**{n: tf.constant(v) for n, v in inputs.items()})
             assert {value.shape[0] for value in answers.values()} == {batch}
     worth_it = set(signatures) - {"describe"}
-    assert dict(sizes) == {name: list(warmup.BATCH_SIZES) for name in worth_it}
+    assert dict(sizes) == {name: list(tf_serving.BATCH_SIZES) for name in worth_it}
 
 
 def test_requests_have_the_lengths_of_the_data(exports):
@@ -66,11 +67,11 @@ def test_requests_have_the_lengths_of_the_data(exports):
 
 def test_the_file_is_described_and_small(exported):
     metadata = litert.read_metadata(exported.directory)
-    assert metadata["artefacts"]["SavedModel"]["warmup"] == warmup.PATH
-    content = (exported.directory / warmup.PATH).read_bytes()
-    assert metadata["files"][warmup.PATH] == litert.digest(content)
+    assert metadata["artefacts"]["SavedModel"]["warmup"] == tf_serving.WARM_UP
+    content = (exported.directory / tf_serving.WARM_UP).read_bytes()
+    assert metadata["files"][tf_serving.WARM_UP] == litert.digest(content)
     assert len(content) < 100_000
-    assert warmup.PATH in (exported.directory / "README.md").read_text()
+    assert tf_serving.WARM_UP in (exported.directory / "README.md").read_text()
 
 
 def test_a_long_sequence_takes_no_more_room():
@@ -110,7 +111,7 @@ def test_no_part_of_tensorflow_serving_api_is_needed(tmp_path, monkeypatch):
     info = networks.text_info()
     count = warmup.write(tmp_path, info, {"h": (5,)}, np.array([4, 9]), 3, (1, 2, 5))
     assert count == 3 * 5
-    records = list(tf.data.TFRecordDataset(str(tmp_path / warmup.PATH)))
+    records = list(tf.data.TFRecordDataset(str(tmp_path / tf_serving.WARM_UP)))
     assert len(records) == count
 
 

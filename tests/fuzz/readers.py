@@ -25,13 +25,13 @@ from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
 from PIL import Image
 
-import t2aux.training.loop  # noqa: F401  The configurables that gin text may name.
+import t2aux.training.train  # noqa: F401  The configurables that gin text may name.
 from t2aux import config, files
-from t2aux.client import protos
 from t2aux.data import convert, manifest, records
 from t2aux.data.idx import read_array
 from t2aux.data.table import Table
 from t2aux.errors import UserError
+from t2aux.tf_serving import protos
 from t2aux_ondevice import images, litert, reading
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks, small_exports

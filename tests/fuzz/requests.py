@@ -21,10 +21,10 @@ from tensorflow_serving.apis import (
 )
 
 from t2aux.serving.batching import Batcher, BatchingOptions
-from t2aux.serving.core import Core
 from t2aux.serving.grpc_services import ModelService, PredictionService
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.models import ModelConfig, Models
+from t2aux.serving.request_handler import RequestHandler
 from t2aux.serving.rest import RestHandlers
 from tests import networks, small_exports
 from tests.fuzz import bodies, mutations, versions
@@ -35,7 +35,7 @@ KINDS = {"images": small_exports.IMAGES, "texts": networks.text_info()}
 
 
 class Served:
-    """The server's core without sockets, in an event loop of its own."""
+    """The server's handler without sockets, in an event loop of its own."""
 
     def __init__(self, folder: pathlib.Path):
         self.loop = asyncio.new_event_loop()
@@ -50,10 +50,10 @@ class Served:
             await models.poll()
             models.check()
             options = BatchingOptions(batch_timeout_micros=0)
-            return Core(models, Batcher(options, self._threads, metrics), metrics)
+            return RequestHandler(models, Batcher(options, self._threads, metrics), metrics)
 
-        self.core = self.loop.run_until_complete(start())
-        self._handlers = RestHandlers(self.core, 30.0, MOST, "/metrics")
+        self.handler = self.loop.run_until_complete(start())
+        self._handlers = RestHandlers(self.handler, 30.0, MOST, "/metrics")
 
     def readers(self) -> dict[str, Reader]:
         """By name."""
@@ -109,7 +109,7 @@ class Served:
         return Reader(st.one_of(inputs), self._read_rest, [("/v1/models/images:predict", right)])
 
     async def _signatures(self, name):
-        async with self.core.models.using(name, None) as servable:
+        async with self.handler.models.using(name, None) as servable:
             return servable.signatures
 
     def _read_rest(self, request):
@@ -132,7 +132,7 @@ class Served:
         return response.status, json.loads(response.body, parse_constant=_no_json)
 
     def _grpc(self):
-        predictions, models = PredictionService(self.core, MOST), ModelService(self.core)
+        predictions, models = PredictionService(self.handler, MOST), ModelService(self.handler)
         calls = {
             predict_pb2.PredictRequest: predictions.Predict,
             classification_pb2.ClassificationRequest: predictions.Classify,

@@ -5,7 +5,7 @@ import math
 import pytest
 
 # Imported for the configurables that gin files name.
-import t2aux.training.loop  # noqa: F401
+import t2aux.training.train  # noqa: F401
 from t2aux import config
 from t2aux.errors import UserError
 from t2aux.reproduce import documents, experiments, rows

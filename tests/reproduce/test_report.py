@@ -12,12 +12,12 @@ import pytest
 from t2aux import data
 from t2aux.errors import UserError
 from t2aux.reproduce import (
+    decoding_table,
     deviations,
     document,
     drawings,
     experiments,
     findings,
-    reconstructions,
     report,
     results,
 )
@@ -503,7 +503,7 @@ RESULTS = ROOT / "results" / "reproduce"
 
 
 def test_the_committed_report_is_that_of_the_committed_results(tmp_path):
-    memory = reconstructions.read_all(RESULTS)
+    memory = decoding_table.read_all(RESULTS)
     markdown = report.write(results.read_all(RESULTS), tmp_path, memory)[0].read_text("utf-8")
     committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert committed == markdown, "t2aux report results/reproduce --output_dir=docs"
@@ -555,7 +555,7 @@ def test_reconstructions_are_told_where_there_are_some(tmp_path):
     path.write_text(json.dumps(told))
     # Beside the folder of results, or in it.
     for folder in (tmp_path / "rows", tmp_path):
-        found = reconstructions.read_all(folder)
+        found = decoding_table.read_all(folder)
         markdown = document.markdown(report.blocks([result(R_LSTM, 0.9)], found), "results")
         assert "| the state | 0.2500 |\n| the mean token | 0.5000 |" in markdown
         assert "The decoder beats every guess." in markdown
@@ -564,4 +564,4 @@ def test_reconstructions_are_told_where_there_are_some(tmp_path):
     )
     path.write_text(json.dumps({**told, "loss": {"mean": "low"}}))
     with pytest.raises(UserError, match="not what `t2aux reconstructions` writes"):
-        reconstructions.read_all(tmp_path)
+        decoding_table.read_all(tmp_path)

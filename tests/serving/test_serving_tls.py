@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from t2aux.client import transport
+from t2aux.client.client_tls import ClientTls
 from t2aux.client.remote import RemoteClassifier
 from t2aux.client.retries import Retries
-from t2aux.client.tls import ClientTls
 from t2aux.errors import UserError
 from t2aux.serving.models import ModelConfig
-from t2aux.serving.tls import read_ssl_config
+from t2aux.serving.ssl_config import read_ssl_config
 from tests.cli_helpers import assert_one_sentence, environment
 from tests.serving.conftest import running
 

@@ -17,7 +17,7 @@ from t2aux.model.mingru import MinGRU
 from t2aux.training.trainer import Trainer
 from tests import networks
 from tests.cli_helpers import assert_one_sentence, t2aux
-from tests.training import test_loop, test_trainer
+from tests.training import test_trainer, test_training_loop
 from tests.training.test_trainer import KINDS, assert_same, step
 
 CORES = {"GRU": GRU, "MinGRU": functools.partial(MinGRU, layers=2)}
@@ -169,7 +169,7 @@ MODELS = {
 
 
 def run(model_dir, model):
-    return t2aux(*test_loop.arguments(model_dir, *MODELS[model]), check=False)
+    return t2aux(*test_training_loop.arguments(model_dir, *MODELS[model]), check=False)
 
 
 # Their graphs take long to build, three times in this test; that of an LSTM is killed in test_loop.
@@ -178,23 +178,25 @@ def run(model_dir, model):
 def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_path):
     done = run(tmp_path / "quiet", model)
     assert done.returncode == 0, done.stderr
-    lines = [line for line in test_loop.metrics(tmp_path / "quiet") if line["split"] == "train"]
+    lines = [
+        line for line in test_training_loop.metrics(tmp_path / "quiet") if line["split"] == "train"
+    ]
     if model == "Transformer":
         assert lines[-1]["loss"] < 0.95 * lines[0]["loss"]
     else:
         for name in ("reconstruction_loss", "prediction_loss"):
             assert lines[-1][name] < 0.9 * lines[0][name]
 
-    process = test_loop.start_and_wait_for_step(tmp_path / "run", 5, *MODELS[model])
+    process = test_training_loop.start_and_wait_for_step(tmp_path / "run", 5, *MODELS[model])
     process.kill()
     process.communicate()
     again = run(tmp_path / "run", model)
     assert again.returncode == 0, again.stderr
     assert "Going on from" in again.stderr
-    test_loop.assert_same_weights(tmp_path / "run", tmp_path / "quiet")
+    test_training_loop.assert_same_weights(tmp_path / "run", tmp_path / "quiet")
 
     # The finished run, as everything else reads it.
-    accuracy = test_loop.metrics(tmp_path / "run")[-1]["accuracy"]
+    accuracy = test_training_loop.metrics(tmp_path / "run")[-1]["accuracy"]
     assert (
         f"accuracy {100 * accuracy:.2f} %"
         in t2aux("evaluate", f"--model_dir={tmp_path / 'run'}").stdout
@@ -225,7 +227,7 @@ def save_digit(path):
 
 def test_a_transformer_takes_no_auxiliary_loss(tmp_path):
     done = t2aux(
-        *("train", f"--model_dir={tmp_path / 'run'}", *test_loop.SETTINGS),
+        *("train", f"--model_dir={tmp_path / 'run'}", *test_training_loop.SETTINGS),
         *MODELS["Transformer"],
         "--gin_param=train.auxiliary_losses = [@Prediction]",
         check=False,

@@ -17,7 +17,7 @@ import tensorflow as tf
 from t2aux import files
 from t2aux.training import best
 from tests.cli_helpers import environment, t2aux
-from tests.training import test_loop
+from tests.training import test_training_loop
 
 # Texts of various lengths, both auxiliary losses with all that is random in them, and 41 examples
 # in batches of 8: of the last batch of an epoch, the second worker has none.
@@ -169,7 +169,7 @@ def single(tmp_path_factory, texts):
 
 def assert_same_run(got, want, tolerance):
     """The losses of every step, the evaluations, and the weights."""
-    ours, theirs = test_loop.metrics(got), test_loop.metrics(want)
+    ours, theirs = test_training_loop.metrics(got), test_training_loop.metrics(want)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     assert max(line["step"] for line in ours) == STEPS
     validated = [line["step"] for line in ours if line["split"] == "validation"]
@@ -179,7 +179,7 @@ def assert_same_run(got, want, tolerance):
         assert one.keys() - {"steps_per_second"} == other.keys() - {"steps_per_second"}
         for name in other.keys() - {"steps_per_second", "split", "phase"}:
             assert one[name] == pytest.approx(other[name], abs=tolerance), (name, one, other)
-    ours, theirs = test_loop.weights(got), test_loop.weights(want)
+    ours, theirs = test_training_loop.weights(got), test_training_loop.weights(want)
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, atol=tolerance, err_msg=name)
@@ -316,7 +316,7 @@ def test_fifty_steps_of_the_papers_size(tmp_path, model):
     with Workers(tmp_path / "job", None, settings=settings) as workers:
         workers.end_well(timeout=3000)
     ours, theirs = (
-        [line for line in test_loop.metrics(path) if line["split"] == "train"]
+        [line for line in test_training_loop.metrics(path) if line["split"] == "train"]
         for path in (workers.model_dir, tmp_path / "one")
     )
     assert len(theirs) >= 50

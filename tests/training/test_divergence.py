@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from t2aux import config, data
 from t2aux.errors import UserError
-from t2aux.training import checkpoints, divergence, loop
+from t2aux.training import checkpoints, divergence
+from t2aux.training import train as train_module
 from t2aux.training.trainer import Step, Trainer
 
 SETTINGS = [
@@ -51,7 +52,7 @@ class Poisoned(Trainer):
 def train(model_dir, *more):
     text = config.parse(["quickstart_lstm"], [*SETTINGS, *more])
     try:
-        return loop.train(str(model_dir), text)
+        return train_module.train(str(model_dir), text)
     finally:
         gin.clear_config()
 
@@ -73,7 +74,7 @@ def events(model_dir):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    monkeypatch.setattr(loop, "Trainer", Poisoned)
+    monkeypatch.setattr(train_module, "Trainer", Poisoned)
     monkeypatch.setattr(Poisoned, "factor", tf.Variable(1.0), raising=False)
 
     def set_to(**attributes):

@@ -7,7 +7,7 @@ import pytest
 
 from t2aux import config, files
 from t2aux.errors import UserError
-from t2aux.training import folder, loop, running, stopping
+from t2aux.training import folder, stopping, train, training_loop
 
 SETTINGS = ["dataset.max_examples = 20", "BATCH_SIZE = 10", "JOINT_EPOCHS = 1"]
 SETTINGS += ["Classifier.hidden_size = 4", "digits.side = 2", "SUPERVISED_BPTT = 2"]
@@ -17,7 +17,7 @@ def fail(model_dir, *settings, match=""):
     # The digits' side does nothing to other data.
     own = [s for s in SETTINGS if "train.data = @csv()" not in settings or "digits" not in s]
     with pytest.raises(UserError, match=match):
-        loop.train(str(model_dir), config.parse(["quickstart_lstm"], [*own, *settings]))
+        train.train(str(model_dir), config.parse(["quickstart_lstm"], [*own, *settings]))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def break_before_the_first_step(monkeypatch):
     def broken(*_):
         raise UserError("The first batch can't be read.")
 
-    monkeypatch.setattr(running.Run, "_epoch", broken)
+    monkeypatch.setattr(training_loop.TrainingLoop, "_epoch", broken)
 
 
 def test_nor_of_what_was_written_before_the_first_batch(tmp_path, monkeypatch):
@@ -60,12 +60,12 @@ def test_what_was_trained_is_kept(tmp_path, monkeypatch):
     def broken(*_):
         raise UserError("The disk is full.")
 
-    monkeypatch.setattr(running.Run, "_save", broken)
+    monkeypatch.setattr(training_loop.TrainingLoop, "_save", broken)
     fail(tmp_path / "new" / "run", match="disk is full")
     assert (tmp_path / "new" / "run" / "metrics.jsonl").read_text()
     # A run that has trained is not taken away by a later mistake.
     monkeypatch.undo()
-    assert loop.train(str(tmp_path / "run"), config.parse(["quickstart_lstm"], SETTINGS))
+    assert train.train(str(tmp_path / "run"), config.parse(["quickstart_lstm"], SETTINGS))
     before = sorted(tmp_path.joinpath("run").iterdir())
     fail(tmp_path / "run", "SEED = 1", match="train.seed")
     assert sorted(tmp_path.joinpath("run").iterdir()) == before
@@ -99,10 +99,10 @@ def test_a_signal_just_before_the_first_step(tmp_path, monkeypatch, number):
     """Nothing is said to be saved, and no folder is left."""
     text = config.parse(["quickstart_lstm"], SETTINGS)
     handler = signal.signal(number, signal.SIG_DFL)
-    monkeypatch.setattr(running.data, "log_summary", lambda _: os.kill(os.getpid(), number))
+    monkeypatch.setattr(training_loop.data, "log_summary", lambda _: os.kill(os.getpid(), number))
     try:
         with pytest.raises(stopping.Stopped) as stopped:
-            loop.train(str(tmp_path / "run"), text)
+            train.train(str(tmp_path / "run"), text)
     finally:
         signal.signal(number, handler)
     assert stopped.value.signal == number

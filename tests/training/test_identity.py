@@ -7,11 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
-from t2aux import config, data, files, other_data
+from t2aux import config, data, files
 from t2aux.data import convert
 from t2aux.errors import UserError
+from t2aux.evaluation import other_data
 from t2aux.run import load_run
-from t2aux.training import distribution, identity, integrity, loop, running
+from t2aux.training import distribution, identity, integrity, training_loop
+from t2aux.training import train as train_module
 from tests import sources
 
 CLASSES = ["ant", "bee", "cat"]
@@ -65,7 +67,7 @@ def train(model_dir, folder, *settings, text=CONFIG, name="config.gin", **option
     path = pathlib.Path(model_dir).parent / name
     path.write_text(text)
     parsed = config.parse([str(path)], [f"dataset.data_dir = {str(folder)!r}", *settings])
-    return loop.train(str(model_dir), parsed, **options)
+    return train_module.train(str(model_dir), parsed, **options)
 
 
 def content(folder):
@@ -223,7 +225,9 @@ def test_the_same_data_as_shards_and_back(run, done, tmp_path):
 
 def test_a_changed_learning_rate_needs_the_flag(run, done, monkeypatch):
     lines = []
-    monkeypatch.setattr(running.logging, "info", lambda text, *more: lines.append(text % more))
+    monkeypatch.setattr(
+        training_loop.logging, "info", lambda text, *more: lines.append(text % more)
+    )
     changes = ["LEARNING_RATE = 0.25", "JOINT_EPOCHS = 3", "RMSprop.rho = 0.5"]
     message = refused(run, done / "data", *changes)
     for part in ("0.002 -> 0.25", "epochs (JOINT_EPOCHS): 2 -> 3", "RMSprop.rho: 0.9 -> 0.5"):
@@ -292,14 +296,16 @@ def test_the_folder_of_the_data_is_stored_absolute(done, tmp_path, monkeypatch, 
         settings += ["FOLDER = 'here'", "dataset.data_dir = %FOLDER"]
     else:
         monkeypatch.setenv("T2AUX_DATA_DIR", "here")
-    assert loop.train("run", config.parse([str(path)], settings))
+    assert train_module.train("run", config.parse([str(path)], settings))
     monkeypatch.delenv("T2AUX_DATA_DIR", raising=False)
     monkeypatch.chdir("/")
     text = config.parse([str(tmp_path / "run" / "config.gin")], [])
     assert f"'{tmp_path / 'here'}'" in text
     assert len(sources.configured("test")) == 6
     # As does the run itself, from anywhere.
-    assert loop.train(str(tmp_path / "run"), config.parse([str(tmp_path / "run/config.gin")], []))
+    assert train_module.train(
+        str(tmp_path / "run"), config.parse([str(tmp_path / "run/config.gin")], [])
+    )
 
 
 def test_all_workers_refuse_what_the_chief_refuses():
@@ -311,14 +317,14 @@ def test_all_workers_refuse_what_the_chief_refuses():
         def total(self, values):
             return values + 1
 
-    with pytest.raises(UserError, match="worker 0"), loop._together(Told()):
+    with pytest.raises(UserError, match="worker 0"), train_module._together(Told()):
         pass
     with (
         pytest.raises(UserError, match="its own"),
-        loop._together(distribution.Replicas()),
+        train_module._together(distribution.Replicas()),
     ):
         raise UserError("its own")
-    with loop._together(distribution.Replicas()):
+    with train_module._together(distribution.Replicas()):
         pass
 
 

@@ -11,7 +11,7 @@ from t2aux import config, data
 from t2aux.errors import UserError
 from t2aux.reproduce import documents
 from t2aux.run import load_run
-from t2aux.training import loop
+from t2aux.training import train as train_module
 from t2aux.training.trainer import Trainer
 from tests.training.test_trainer import SEED, make, step
 
@@ -30,7 +30,7 @@ SMALL = [
 
 def train(model_dir, files, *settings):
     text = config.parse(["quickstart", *files], [*SMALL, *settings])
-    assert loop.train(str(model_dir), text)
+    assert train_module.train(str(model_dir), text)
     return [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -270,7 +270,7 @@ def test_pretraining_on_texts_learns_them(tmp_path, model):
         "LEARNING_RATE = 0.01",
     ]
     text = config.parse(["paper/dbpedia", f"models/{model}"], settings)
-    assert loop.train(str(tmp_path / "run"), text)
+    assert train_module.train(str(tmp_path / "run"), text)
     run = load_run(tmp_path / "run")
     split = data.load(run.source, "train", run.info)
     shares = np.bincount(split.values) / len(split.values)

@@ -17,7 +17,7 @@ from t2aux.losses.reconstruction import Reconstruction
 from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
 from t2aux.model.share import Share
 from t2aux.model.transformer import Transformer
-from t2aux.training import cluster, distribution, loop
+from t2aux.training import cluster, distribution, train
 from t2aux.training.trainer import Trainer
 from t2aux.training.whole import WholeTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -213,7 +213,7 @@ def test_workers_without_a_strategy_for_them_are_refused(monkeypatch, strategy):
 def test_what_is_no_strategy_is_refused(tmp_path, value):
     text = config.parse(["quickstart_lstm"], [f"train.strategy = {value}"])
     with pytest.raises(UserError, match="@MultiWorkerMirroredStrategy, without parentheses"):
-        loop.train(str(tmp_path / "run"), text)
+        train.train(str(tmp_path / "run"), text)
     assert not (tmp_path / "run").exists()
 
 

@@ -8,8 +8,8 @@ import threading
 import pytest
 import tensorflow as tf
 
-from t2aux import config, evaluation
-from t2aux.training import loop, stopping
+from t2aux import config
+from t2aux.training import evaluation, stopping, train
 from t2aux.training.trainer import Trainer
 
 
@@ -78,10 +78,10 @@ def test_a_run_saves_after_the_step_at_hand(tmp_path, monkeypatch, flagged):
             with tf.control_dependencies([tf.py_function(come, [seed[1]], tf.int32)]):
                 return super().step(batch, seed=tf.identity(seed), **more)
 
-    monkeypatch.setattr(loop, "Trainer", Terminated)
+    monkeypatch.setattr(train, "Trainer", Terminated)
     settings = ["dataset.max_examples = 20", "BATCH_SIZE = 2", "JOINT_EPOCHS = 1"]
     settings += ["Classifier.hidden_size = 4", "train.steps_per_call = 10"]
-    assert not loop.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
+    assert not train.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
     names = {path.name for path in (tmp_path / "checkpoints").glob("*.index")}
     assert names == {"ckpt-4.index"}
 
@@ -102,13 +102,13 @@ def test_a_run_that_is_stopped_in_its_last_evaluation_is_not_done(tmp_path, monk
         patch.setattr(evaluation, "evaluate", terminated)
         if number == signal.SIGINT:
             with pytest.raises(KeyboardInterrupt):
-                loop.train(str(tmp_path), text)
+                train.train(str(tmp_path), text)
         else:
-            assert not loop.train(str(tmp_path), text)
+            assert not train.train(str(tmp_path), text)
     assert list((tmp_path / "checkpoints").glob("*.seal.json"))
     metrics = tmp_path / "metrics.jsonl"
     assert '"test"' not in metrics.read_text()
-    assert loop.train(str(tmp_path), text)
+    assert train.train(str(tmp_path), text)
     assert metrics.read_text().count('"test"') == 1
 
 

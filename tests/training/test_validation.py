@@ -12,12 +12,21 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from t2aux import config, data, evaluation, files
+from t2aux import config, data, files
 from t2aux.data import Table, convert, part
 from t2aux.errors import UserError
-from t2aux.location import locate
+from t2aux.evaluation.location import locate
 from t2aux.run import load_run
-from t2aux.training import best, checkpoints, integrity, loop, progress, running, validation
+from t2aux.training import (
+    best,
+    checkpoints,
+    evaluation,
+    integrity,
+    progress,
+    training_loop,
+    validation,
+)
+from t2aux.training import train as train_module
 from t2aux.training.trainer import Step, Trainer
 from tests import networks
 from tests.cli_helpers import t2aux
@@ -61,7 +70,7 @@ class Quick(Trainer):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(loop, "Trainer", Quick)
+    monkeypatch.setattr(train_module, "Trainer", Quick)
 
 
 def write_data(folder, counts=(("train", 40), ("test", 12)), seed=0):
@@ -83,7 +92,7 @@ def folder(tmp_path_factory):
 def train(model_dir, folder, *more, **options):
     text = config.parse(FILES, [*SETTINGS, f"dataset.data_dir = {str(folder)!r}", *more])
     try:
-        return loop.train(str(model_dir), text, **options)
+        return train_module.train(str(model_dir), text, **options)
     finally:
         gin.clear_config()
 
@@ -93,7 +102,7 @@ def quiet(folder, tmp_path_factory):
     """A run that nobody disturbed."""
     model_dir = tmp_path_factory.mktemp("quiet") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "Trainer", Quick)
+        patch.setattr(train_module, "Trainer", Quick)
         assert train(model_dir, folder)
     return model_dir
 
@@ -417,7 +426,9 @@ def test_sigterm_in_evaluations(folder, quiet, tmp_path, monkeypatch):
 
 def test_early_stopping_ends_the_run(folder, tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(running.logging, "info", lambda text, *more: lines.append(text % more))
+    monkeypatch.setattr(
+        training_loop.logging, "info", lambda text, *more: lines.append(text % more)
+    )
     sizes = script(monkeypatch, [(4, 1.0), (6, 2.0), (5, 0.1), (6, 2.0), (5, 1.0), (8, 0.1)])
     settings = ["JOINT_EPOCHS = 20", "train.patience = 2"]
     assert train(tmp_path, folder, *settings)
@@ -462,9 +473,9 @@ class Poisoned(Quick):
 
 
 def test_going_back_at_nan_takes_the_evaluation_back(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "Trainer", Poisoned)
+    monkeypatch.setattr(train_module, "Trainer", Poisoned)
     monkeypatch.setattr(Poisoned, "factor", tf.Variable(1.0), raising=False)
-    go_back = running.Run._go_back
+    go_back = training_loop.TrainingLoop._go_back
 
     def cured(self, *arguments):
         # Only then: the checkpoint at step 8, the best one, is newer than that gone back to.
@@ -474,7 +485,7 @@ def test_going_back_at_nan_takes_the_evaluation_back(folder, tmp_path, monkeypat
         assert best.read(tmp_path).best.step == 4
         assert best_steps(tmp_path) == [4]
 
-    monkeypatch.setattr(running.Run, "_go_back", cured)
+    monkeypatch.setattr(training_loop.TrainingLoop, "_go_back", cured)
     script(monkeypatch, [(1, 1.0), (5, 1.0), (3, 1.0), (4, 1.0), (2, 1.0)])
     assert train(tmp_path, folder, "train.on_nan = 'back_off'")
     assert [line["step"] for line in metrics(tmp_path, "validation")] == [4, 8, 12, 16]

@@ -16,7 +16,7 @@ from t2aux import data
 from t2aux.errors import UserError
 from t2aux.model import weights
 from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
-from t2aux.training.evaluating import Evaluator
+from t2aux.training.evaluator import Evaluator
 from t2aux.training.position import Position, Sums
 from t2aux.training.progress import NoLog, Rate, RunLog, tell
 from t2aux.training.schedule import Phase
@@ -28,7 +28,7 @@ from t2aux.training.whole import WholeTrainer
 _QUIET = 30.0
 
 
-class Run:
+class TrainingLoop:
     """Trains from where its checkpoints are to the end of the last phase, or until a signal."""
 
     def __init__(

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux import config, files
-from t2aux.training import loop, running
+from t2aux.training import train, training_loop
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
 
 # Small, with everything random in it that there is: both auxiliary losses, scheduled sampling,
@@ -44,14 +44,14 @@ def arguments(model_dir, *more):
 # run over before it is stopped.
 BRAKED = """
 import sys, time
-from t2aux.training import running
-save, step = running.Run._save, int(sys.argv.pop(1))
+from t2aux.training import training_loop
+save, step = training_loop.TrainingLoop._save, int(sys.argv.pop(1))
 def save_and_wait(run):
     save(run)
     end = time.monotonic() + 300
     while run._position.step >= step and not run._stop.requested and time.monotonic() < end:
         time.sleep(0.01)
-running.Run._save = save_and_wait
+training_loop.TrainingLoop._save = save_and_wait
 sys.argv[0] = "t2aux"
 from t2aux.cli import main
 main.main()
@@ -140,11 +140,13 @@ def test_a_killed_run_ends_with_the_same_weights(quiet_run, tmp_path, step):
 
 def test_a_slow_run_says_where_it_is_between_lines_of_metrics(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(running, "_QUIET", 0.0)
-    monkeypatch.setattr(running.logging, "info", lambda text, *more: lines.append(text % more))
+    monkeypatch.setattr(training_loop, "_QUIET", 0.0)
+    monkeypatch.setattr(
+        training_loop.logging, "info", lambda text, *more: lines.append(text % more)
+    )
     settings = ["dataset.max_examples = 20", "BATCH_SIZE = 5", "JOINT_EPOCHS = 1"]
     settings += ["Classifier.hidden_size = 4", "train.log_every = 3", "train.steps_per_call = 1"]
-    assert loop.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
+    assert train.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
     log = "\n".join(lines)
     told = re.findall(r"joint  epoch 1/1  step (\d)/4  (loss)?.* steps/s  \S+ left", log)
     assert told == [("1", ""), ("2", ""), ("3", "loss"), ("4", "loss")]

@@ -26,9 +26,9 @@ from t2aux.model.transformer import Transformer
 from t2aux.training import distribution, divergence, folder, settings
 from t2aux.training.identity import Identity
 from t2aux.training.position import Position
-from t2aux.training.running import Run
 from t2aux.training.schedule import PAPER_PHASES, Phase
 from t2aux.training.trainer import Trainer
+from t2aux.training.training_loop import TrainingLoop
 from t2aux.training.truncation import Bptt
 from t2aux.training.validation import check as check_validation
 from t2aux.training.validation import load as load_splits
@@ -38,7 +38,10 @@ for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
     gin.external_configurable(getattr(keras.optimizers, _optimizer), module="keras.optimizers")
 
 
-@gin.configurable(denylist=["model_dir", "config_text", "allow_changes"])
+# gin files may name it in full by the module where it was first.
+@gin.configurable(
+    module="t2aux.training.loop", denylist=["model_dir", "config_text", "allow_changes"]
+)
 def train(
     model_dir: str,
     config_text: str = "",
@@ -161,7 +164,7 @@ def train(
     # Before anything else of TensorFlow's: its workers are to know each other from the start.
     replicas = distribution.replicas_of(strategy)
     directory = pathlib.Path(model_dir)
-    run: Run | None = None
+    run: TrainingLoop | None = None
     with contextlib.ExitStack() as stack:
         stack.enter_context(replicas.errors())
         if replicas.is_chief:
@@ -187,7 +190,7 @@ def train(
             # The optimizer's slots must be there before the checkpoint is made.
             made_optimizer.build(trainer.variables_in_order)
         replicas.prepare(made_optimizer)
-        run = Run(
+        run = TrainingLoop(
             directory,
             trainer,
             replicas=replicas,

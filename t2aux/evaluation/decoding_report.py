@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from t2aux import files
-from t2aux.reconstructions import ABOUT, Measured, Sample
+from t2aux.evaluation.decoding import ABOUT, Measured, Sample
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import functools
 import pathlib
 import ssl
 
-from t2aux import tls
+from t2aux.certificates import load_identity, warn_if_readable
 from t2aux.client.retries import BAD_ANSWER, Failure
 from t2aux.errors import UserError
 
@@ -67,8 +67,8 @@ class ClientTls:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert_file is not None and self.key_file is not None:
             name = f"{self.cert_file} with {self.key_file}"
-            tls.load_identity(context, self.cert_file, self.key_file, name)
-            tls.warn_if_readable(pathlib.Path(self.key_file))
+            load_identity(context, self.cert_file, self.key_file, name)
+            warn_if_readable(pathlib.Path(self.key_file))
         return context
 
     def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:

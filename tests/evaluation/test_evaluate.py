@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics
 
-from t2aux import data, evaluation_report
+from t2aux import data
 from t2aux.data.table import subset
-from t2aux.evaluation import Evaluation, evaluate
+from t2aux.evaluation import classification_report
+from t2aux.training.evaluation import Evaluation, evaluate
 from tests.cli_helpers import assert_one_sentence, t2aux
 from tests.export.conftest import make_run
 from tests.fork_server import Server
@@ -67,7 +68,7 @@ def test_the_table_fits_a_terminal_and_names_the_worst(classes):
     predicted = np.where(rng.random(1000) < 0.8, labels, 0)
     got = outcome(labels, predicted, classes)
     names = tuple(f"{i} a breed with a name that is long enough to be cut" for i in range(classes))
-    text = evaluation_report.table(Evaluation(names, got.confusion, 0.5))
+    text = classification_report.table(Evaluation(names, got.confusion, 0.5))
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert f"accuracy {100 * got.accuracy:.2f} %" in lines[-1]
@@ -82,10 +83,10 @@ def test_the_table_fits_a_terminal_and_names_the_worst(classes):
 def test_the_picture_shows_the_matrix(classes, tmp_path):
     labels = np.arange(classes * 5) % classes
     path = tmp_path / "confusion.png"
-    evaluation_report.draw_confusion(outcome(labels, labels, classes), path, "all right")
+    classification_report.draw_confusion(outcome(labels, labels, classes), path, "all right")
     diagonal = np.asarray(Image.open(path).convert("L"), np.float32)
     labels = np.zeros_like(labels)
-    evaluation_report.draw_confusion(outcome(labels, labels, classes), path, "all right")
+    classification_report.draw_confusion(outcome(labels, labels, classes), path, "all right")
     column = np.asarray(Image.open(path).convert("L"), np.float32)
     assert min(diagonal.shape) > 300
     assert np.abs(diagonal - column).max() > 100

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from t2aux import data, evaluation
-from t2aux.training import distribution, stopping
+from t2aux import data
+from t2aux.training import distribution, evaluation, stopping
 from t2aux.training.best import Best, Evaluated
 from t2aux.training.position import Position
 from t2aux.training.progress import NoLog, RunLog, of_sequences

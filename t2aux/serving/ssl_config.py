@@ -12,7 +12,7 @@ import grpc
 from absl import logging
 from google.protobuf import descriptor_pb2
 
-from t2aux import tls
+from t2aux.certificates import load_identity, warn_if_readable
 from t2aux.errors import UserError
 from t2aux.serving import configuration
 
@@ -49,7 +49,7 @@ class ServerTls:
                 descriptor = os.open(paths[name], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "w") as file:
                     file.write(content)
-            tls.load_identity(
+            load_identity(
                 context, paths["cert"], paths["key"], "server_cert and server_key of the SSLConfig"
             )
         if self.verifies_clients:
@@ -91,7 +91,7 @@ def read_ssl_config(path: str) -> ServerTls:
             f"{path} asks for client_verify but has no custom_ca: give the certificate that the "
             "clients' are signed by."
         )
-    tls.warn_if_readable(pathlib.Path(path))
+    warn_if_readable(pathlib.Path(path))
     if message.custom_ca and not message.client_verify:
         logging.warning("%s has a custom_ca, but without client_verify nobody is checked.", path)
     found = ServerTls(

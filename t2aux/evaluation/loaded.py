@@ -13,7 +13,7 @@ import numpy as np
 
 from t2aux import rows
 from t2aux.errors import UserError
-from t2aux.location import locate
+from t2aux.evaluation.location import locate
 from t2aux_ondevice import litert, paths
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.reading import named, read_array
@@ -70,7 +70,7 @@ class LoadedClassifier:
     """
 
     def __init__(self, classifier: BatchClassifier | litert.LiteRTClassifier) -> None:
-        """Wraps a classifier, as `t2aux.location.Location.load` gives it."""
+        """Wraps a classifier, as `t2aux.evaluation.location.Location.load` gives it."""
         self._classifier = classifier
         self.info: DatasetInfo = classifier.info
         self.model: keras.Model | None = getattr(classifier, "model", None)

@@ -23,7 +23,7 @@ _UNKNOWN = "unknown"
 _CODES = {"OK": 0, "INVALID_ARGUMENT": 3, "FAILED_PRECONDITION": 9, "INTERNAL": 13}
 
 
-class Core:
+class RequestHandler:
     """The server without its protocols."""
 
     def __init__(self, models: Models, batcher: Batcher, metrics: Metrics) -> None:

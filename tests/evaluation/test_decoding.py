@@ -8,13 +8,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from t2aux import config, data, reconstructions, reconstructions_report
+from t2aux import config, data
 from t2aux.data.split import Split
 from t2aux.data.table import Table
 from t2aux.errors import UserError
+from t2aux.evaluation import decoding, decoding_report
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.run import Run, load_run
-from t2aux.training import loop
+from t2aux.training import train as train_module
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks
 from tests.cli_helpers import assert_one_sentence, t2aux
@@ -72,7 +73,7 @@ INFOS = {
 @pytest.mark.parametrize("kind", INFOS)
 def test_what_the_guesses_know(kind, reverse):
     _, _, split = make(INFOS[kind])
-    got = reconstructions.statistics(split, reverse=reverse)
+    got = decoding.statistics(split, reverse=reverse)
     want = plain_statistics(split, reverse)
     if kind == "text":
         np.testing.assert_allclose(np.exp(got.unigram), want[0], rtol=1e-5)
@@ -84,7 +85,7 @@ def test_what_the_guesses_know(kind, reverse):
 
 def test_the_mean_of_stored_pixels_is_that_of_what_the_model_sees():
     split = data.load(data.Digits(), "train", max_examples=30)
-    got = reconstructions.statistics(split, reverse=True)
+    got = decoding.statistics(split, reverse=True)
     sequences = np.stack([split.example(i) for i in range(30)])
     assert split.values.dtype == np.uint8
     np.testing.assert_allclose(got.mean, sequences.mean(axis=(0, 1)), rtol=1e-5)
@@ -170,10 +171,10 @@ def plain_losses(run, loss, split, decoded, batch_size, known):
 @pytest.mark.parametrize("kind", INFOS)
 def test_losses_equal_a_plain_decoding(kind, parameters):
     run, loss, split = make(INFOS[kind], scheduled_sampling=False, **parameters)
-    known = reconstructions.statistics(split, reverse=loss.reverse)
-    decode = reconstructions.decoder(run, loss, known, seed=3)
+    known = decoding.statistics(split, reverse=loss.reverse)
+    decode = decoding.decoder(run, loss, known, seed=3)
     # The last batch has one sequence, and no other's state.
-    got = reconstructions.measure(decode, loss, split, batch_size=3)
+    got = decoding.measure(decode, loss, split, batch_size=3)
     plain = [np.float32(part) for part in plain_statistics(split, loss.reverse)]
     want, tokens = plain_losses(run, loss, split, decode, 3, plain)
     assert got.tokens == tokens
@@ -186,7 +187,7 @@ def test_losses_equal_a_plain_decoding(kind, parameters):
     assert bool(got.accuracy) == (kind == "text")
     # A state that is not the sequence's own changes what is decoded.
     assert got.loss["another_forced"] != pytest.approx(got.loss["teacher_forced"], rel=1e-4)
-    table = reconstructions_report.table(got)
+    table = decoding_report.table(got)
     assert max(map(len, table.splitlines())) <= 100
     for name, value in got.loss.items():
         assert f"{value:.5f}" in next(r for r in table.splitlines() if r.split(" ")[0] == name)
@@ -196,24 +197,22 @@ def test_a_memory_that_is_perfect_is_seen():
     # One channel, tokens that only their own sequence can tell: a decoder whose head is replaced
     # by the truth must get 0, and the share of right ids be 1.
     run, loss, split = make(INFOS["text"])
-    known = reconstructions.statistics(split, reverse=True)
-    decode = reconstructions.decoder(run, loss, known, seed=3)
+    known = decoding.statistics(split, reverse=True)
+    decode = decoding.decoder(run, loss, known, seed=3)
 
     def perfect(batch, number):
         decoded = decode(batch, number)
         truth = 50.0 * tf.one_hot(decoded.tokens[1:], split.info.vocabulary_size)
         return decoded._replace(predictions={**decoded.predictions, "reconstruction": truth})
 
-    got = reconstructions.measure(perfect, loss, split, batch_size=4)
+    got = decoding.measure(perfect, loss, split, batch_size=4)
     assert got.loss["reconstruction"] == pytest.approx(0, abs=1e-6)
     assert got.accuracy["reconstruction"] == 1
     assert got.accuracy["unigram"] < 1
 
 
 def measured_with(**losses):
-    return reconstructions.Measured(
-        INFOS["fixed"], 4, losses, {name: np.ones(4) for name in losses}, {}
-    )
+    return decoding.Measured(INFOS["fixed"], 4, losses, {name: np.ones(4) for name in losses}, {})
 
 
 @pytest.mark.parametrize(
@@ -251,9 +250,9 @@ def test_the_verdict(changed, forced, own):
 @pytest.mark.parametrize("kind", INFOS)
 def test_batches_of_one_have_no_other_state(kind):
     run, loss, split = make(INFOS[kind])
-    known = reconstructions.statistics(split, reverse=loss.reverse)
-    decode = reconstructions.decoder(run, loss, known, seed=3)
-    got = reconstructions.measure(decode, loss, split, batch_size=1)
+    known = decoding.statistics(split, reverse=loss.reverse)
+    decode = decoding.decoder(run, loss, known, seed=3)
+    got = decoding.measure(decode, loss, split, batch_size=1)
     assert not {"another_state", "another_forced"} & {*got.loss, *got.by_step, *got.accuracy}
     assert all(map(math.isfinite, got.loss.values()))
     assert "nother" not in got.verdict()
@@ -277,11 +276,11 @@ def image_sample(info, predicted=None):
     sequence = picture if info.permutation is None else picture[info.permutation]
     positions = np.array([np.arange(20)[::-1], np.arange(16, 36)[::-1]])
     reconstruction = sequence[positions[:, 1:]] if predicted is None else predicted
-    return reconstructions.Sample(0, sequence, positions, reconstruction, 0.25)
+    return decoding.Sample(0, sequence, positions, reconstruction, 0.25)
 
 
 def drawn(info, sample, path):
-    reconstructions_report.draw_samples(info, [sample] * 3, path, "title")
+    decoding_report.draw_samples(info, [sample] * 3, path, "title")
     return np.asarray(Image.open(path).convert("RGB"), np.int32)
 
 
@@ -298,8 +297,8 @@ def test_segments_are_drawn_in_their_places(tmp_path):
     # Only the third row is another's.
     assert changed.min() > picture.shape[0] * 0.6
     lone = image_sample(raster)
-    lone = reconstructions.Sample(0, lone.sequence, lone.positions[:1], lone.reconstruction[:1], 0)
-    nowhere = np.round(255 * np.array(reconstructions_report._NOWHERE))
+    lone = decoding.Sample(0, lone.sequence, lone.positions[:1], lone.reconstruction[:1], 0)
+    nowhere = np.round(255 * np.array(decoding_report._NOWHERE))
     cut = drawn(raster, lone, tmp_path / "d.png")
     assert (np.abs(cut - nowhere).max(axis=-1) <= 1).mean() > 0.1
     assert (np.abs(picture - nowhere).max(axis=-1) <= 1).mean() < 0.01
@@ -309,14 +308,14 @@ def test_texts_are_written_in_their_own_order(tmp_path):
     info = networks.text_info(vocabulary=27)
     ids = np.arange(1, 13)
     backwards = np.array([[7, 6, 5, 4, 3]])
-    sample = reconstructions.Sample(5, ids, backwards, np.array([[1, 2, 3, 4]]), 1.5)
-    measured = reconstructions.Measured(info, 4, {"bigram": 2.0}, {"bigram": np.ones(4)}, {})
-    reconstructions_report.write_texts(measured, [sample], tmp_path / "x.md", "title")
+    sample = decoding.Sample(5, ids, backwards, np.array([[1, 2, 3, 4]]), 1.5)
+    measured = decoding.Measured(info, 4, {"bigram": 2.0}, {"bigram": np.ones(4)}, {})
+    decoding_report.write_texts(measured, [sample], tmp_path / "x.md", "title")
     text = (tmp_path / "x.md").read_text()
     assert "3  original        defg[h]" in text
     assert "3  reconstruction  dcba[h]" in text
-    sample = reconstructions.Sample(5, ids, backwards[:, ::-1], np.array([[1, 2, 3, 4]]), 1.5)
-    reconstructions_report.write_texts(measured, [sample], tmp_path / "x.md", "title")
+    sample = decoding.Sample(5, ids, backwards[:, ::-1], np.array([[1, 2, 3, 4]]), 1.5)
+    decoding_report.write_texts(measured, [sample], tmp_path / "x.md", "title")
     text = (tmp_path / "x.md").read_text()
     assert "3  original        [d]efgh" in text
     assert "3  reconstruction  [d]abcd" in text
@@ -327,7 +326,7 @@ def train(kind, folder, *settings, files=("models/r_lstm",)):
     settings = [*write_data(kind, folder), f"dataset.data_dir = '{folder}'", *settings]
     small = ["Classifier.hidden_size = 6", "PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1"]
     text = config.parse(["base", *files], [*small, "BATCH_SIZE = 8", *settings])
-    assert loop.train(str(folder / "run"), text)
+    assert train_module.train(str(folder / "run"), text)
     return folder / "run"
 
 
@@ -382,11 +381,11 @@ def test_mistakes_are_one_sentence_each(tmp_path):
 
 def test_no_sequence_with_room_for_a_segment():
     run, loss, split = make(INFOS["ragged"])
-    known = reconstructions.statistics(split, reverse=True)
+    known = decoding.statistics(split, reverse=True)
     short = Split(split.info, Table.of_lengths(np.ones((5, 2), np.float32), [2, 3], [0, 1]))
-    decode = reconstructions.decoder(run, loss, known, seed=3)
+    decode = decoding.decoder(run, loss, known, seed=3)
     with pytest.raises(UserError, match=r"the 6 steps that .*length = 5 needs"):
-        reconstructions.measure(decode, loss, short)
+        decoding.measure(decode, loss, short)
 
 
 @pytest.mark.long

@@ -57,7 +57,7 @@ _MESSAGES = {
     "VersionStatus": ("int64 version 1", "int32 state 2", "Status status 3"),
     "GetModelStatusResponse": ("repeated VersionStatus model_version_status 1",),
 }
-_PACKAGE = "t2aux.client"
+_PACKAGE = "t2aux.tf_serving"
 
 # The states of a version (ModelVersionStatus.State), by their names in the REST API.
 STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
@@ -70,7 +70,7 @@ _VALUES = {1: "float_val", 2: "double_val", 3: "int_val", _STRING: "string_val",
 
 def _describe() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(
-        name="t2aux/client/protos.proto", package=_PACKAGE, syntax="proto3"
+        name="t2aux/tf_serving/protos.proto", package=_PACKAGE, syntax="proto3"
     )
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import (
     prediction_log_pb2,
 )
 
-from t2aux.client import protos
+from t2aux.tf_serving import protos
 from tests.cli_helpers import environment
 
 ARRAYS = [
@@ -105,7 +105,7 @@ def test_states_are_named_as_in_tensorflow_serving_api():
 def test_tensorflow_is_not_imported():
     code = (
         "import sys; sys.modules['tensorflow'] = sys.modules['tensorflow_serving'] = None\n"
-        "import numpy as np; from t2aux.client import protos\n"
+        "import numpy as np; from t2aux.tf_serving import protos\n"
         "assert protos.to_array(protos.to_tensor(np.ones([2]))).sum() == 2"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)

@@ -1,0 +1,7 @@
+"""Exit statuses of the commands, besides 0, 1 (a mistake) and 2 (a wrong flag)."""
+
+# sysexits.h's EX_TEMPFAIL: stopped by SIGTERM with everything saved, or another worker is gone. The
+# same command continues.
+STOPPED = 75
+# By convention 128 + SIGINT.
+INTERRUPTED = 130
