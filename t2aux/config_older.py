@@ -4,6 +4,9 @@ Data was once named and prepared by one configurable: `load.name = 'csv'`, `load
 Configurations of that time, those of run directories among them, mean what they did: `load.name` is
 the source that `train.data` names, what any source has is `dataset`'s, and what prepares the
 examples is the source's own.
+
+How a run is executed and saved was set by parameters of `train`, which are those of `RunConfig` and
+`BackOff` now.
 """
 
 from __future__ import annotations
@@ -37,11 +40,21 @@ _TFDS = "tfds"
 # The configuration of a run, whose data was read with it.
 _OF_A_RUN = ("config.gin", "operative_config.gin")
 
+# Parameters that are another configurable's today.
+_RENAMED = {
+    "train.checkpoint_minutes": ("RunConfig", "checkpoint_minutes"),
+    "train.checkpoints_kept": ("RunConfig", "checkpoints_kept"),
+    "train.steps_per_call": ("RunConfig", "steps_per_call"),
+    "train.deterministic": ("RunConfig", "deterministic"),
+    "train.nan_rate_factor": ("BackOff", "rate_factor"),
+    "train.nan_back_offs": ("BackOff", "times"),
+}
+
 Bind = Callable[[str, str, str, Any, str], None]
 
 
 class OlderNames:
-    """Takes the settings of `load` in one file, or on the command line, and binds today's."""
+    """Takes older settings in one file, or on the command line, and binds today's."""
 
     def __init__(self, bind: Bind) -> None:
         """Begins without settings.
@@ -53,11 +66,16 @@ class OlderNames:
         self._taken: dict[str, tuple[Any, str]] = {}
 
     def take(self, scope: str, selector: str, parameter: str, value: Any, place: str) -> bool:
-        """Takes a setting, if it is an older one; they may come in any order.
+        """Takes a setting, if it is an older one; those of `load` may come in any order.
 
         Raises:
             UserError: There never was such a parameter.
         """
+        renamed = _RENAMED.get(f"{selector.rpartition('.')[2]}.{parameter}")
+        if renamed is not None and _is_ours(selector):
+            older = f"{selector}.{parameter}"
+            self._bind_and_tell(older, scope, renamed[0], value, place, parameter=renamed[1])
+            return True
         if scope or selector != CONFIGURABLE:
             return False
         known = ("name", *_COMMON, *_PREPARATION)
@@ -82,7 +100,7 @@ class OlderNames:
             self._prepare(*_current(own), own)
         for name in _COMMON:
             if name in taken and not (name == "splits" and _has_no_splits(taken[name][1])):
-                self._bind_and_tell(name, "", "dataset", *taken[name])
+                self._bind_and_tell(f"load.{name}", "", "dataset", *taken[name], parameter=name)
 
     def _name(self, value: Any, place: str, own: Mapping[str, tuple[Any, str]]) -> None:
         """Sets the source, which prepares its examples as the one before: `load.name` did so."""
@@ -99,7 +117,7 @@ class OlderNames:
                 f"and {source} has none: write train.data = @{source}() instead."
             )
         reference = gin_config.ConfigurableReference(source, evaluate=True)
-        self._bind_and_tell("name", "", "train", reference, place, parameter="data")
+        self._bind_and_tell("load.name", "", "train", reference, place, parameter="data")
         if source == _TFDS:
             self._bind("", _TFDS, "name", name, place)
         for parameter in has & (kept.keys() - own.keys()):
@@ -110,7 +128,7 @@ class OlderNames:
         has = _parameters(source)
         for name, (value, place) in own.items():
             if name in has:
-                self._bind_and_tell(name, scope, source, value, place)
+                self._bind_and_tell(f"load.{name}", scope, source, value, place, parameter=name)
             elif value != _PREPARATION[name] and name not in _NO_ERROR and not _is_of_a_run(place):
                 raise UserError(
                     f"load.{name} is set ({place}), but {source} has no parameter {name!r}: leave "
@@ -118,20 +136,13 @@ class OlderNames:
                 )
 
     def _bind_and_tell(
-        self,
-        older: str,
-        scope: str,
-        selector: str,
-        value: Any,
-        place: str,
-        parameter: str | None = None,
+        self, older: str, scope: str, selector: str, value: Any, place: str, *, parameter: str
     ) -> None:
-        parameter = parameter or older
         self._bind(scope, selector, parameter, value, place)
         if not _is_of_a_run(place):
             name = "/".join(filter(None, [scope, selector]))
             shown = f"{name}.{parameter} = {value!r}"
-            logging.warning("load.%s is an older name (%s): write %s.", older, place, shown)
+            logging.warning("%s is an older name (%s): write %s.", older, place, shown)
 
 
 def stored_settings(settings: Mapping[str, str]) -> dict[str, str]:
@@ -147,7 +158,9 @@ def stored_settings(settings: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for name, value in settings.items():
         configurable, _, parameter = name.partition(".")
-        if configurable != CONFIGURABLE:
+        if name in _RENAMED:
+            found[".".join(_RENAMED[name])] = value
+        elif configurable != CONFIGURABLE:
             found[name] = value
         elif parameter in _COMMON:
             found[f"dataset.{parameter}"] = value
@@ -187,6 +200,15 @@ def _has_no_splits(place: str) -> bool:
     data = config_sources.bound()
     is_known = data is not None and _is_of_a_run(place)
     return is_known and not getattr(data.configurable.wrapped, "has_named_splits", True)
+
+
+def _is_ours(selector: str) -> bool:
+    """Whether a configurable is of this package; a user's module may have one of the same name."""
+    try:
+        configurable = gin_config._REGISTRY.get_match(selector)
+    except KeyError:  # It is ambiguous, which the parser says.
+        return False
+    return configurable is not None and configurable.selector.startswith("t2aux.")
 
 
 def _sources() -> Mapping[str, type]:

@@ -22,8 +22,8 @@ SETTINGS = [
     "--gin_param=Classifier.projection_size = 2",
     "--gin_param=BATCH_SIZE = 10",
     "--gin_param=JOINT_EPOCHS = 60",
-    "--gin_param=train.checkpoint_minutes = 0",
-    "--gin_param=train.steps_per_call = 1",
+    "--gin_param=RunConfig.checkpoint_minutes = 0",
+    "--gin_param=RunConfig.steps_per_call = 1",
     "--gin_param=train.log_every = 10",
     "--gin_param=train.evaluate_every = 5",
 ]

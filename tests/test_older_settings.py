@@ -1,4 +1,8 @@
-"""Settings of versions that had one configurable `load` for all data mean what they did."""
+"""Settings by their older names mean what they did.
+
+Older versions had one configurable `load` for all data, and `train` had the parameters that are
+`RunConfig`'s and `BackOff`'s today.
+"""
 
 import json
 import re
@@ -14,7 +18,7 @@ from t2aux.evaluation import other_data
 from t2aux.reproduce import results, rows
 from t2aux.reproduce.experiments import EXPERIMENTS
 from t2aux.run import load_run
-from t2aux.training import train
+from t2aux.training import divergence, train
 from tests.cli_helpers import ROOT
 
 # What a configuration of such a version said of the data, all defaults among it.
@@ -37,6 +41,24 @@ train.batch_size = 4
 Classifier.hidden_size = 4
 Classifier.head_size = 4
 """
+# What such a version called settings that decide nothing of what is learned.
+OLDER_NAMES = {
+    "train.checkpoint_minutes": "RunConfig.checkpoint_minutes",
+    "train.checkpoints_kept": "RunConfig.checkpoints_kept",
+    "train.steps_per_call": "RunConfig.steps_per_call",
+    "train.deterministic": "RunConfig.deterministic",
+    "train.nan_rate_factor": "BackOff.rate_factor",
+    "train.nan_back_offs": "BackOff.times",
+}
+OLDER_VALUES = {
+    "train.checkpoint_minutes": "7.5",
+    "train.checkpoints_kept": "9",
+    "train.steps_per_call": "2",
+    "train.deterministic": "False",
+    "train.nan_rate_factor": "0.25",
+    "train.nan_back_offs": "5",
+}
+OLDER_TRAIN = "".join(f"{name} = {value}\n" for name, value in OLDER_VALUES.items())
 
 
 def older(**settings):
@@ -111,6 +133,76 @@ def test_settings_of_the_user(caplog, files, params, source):
     assert all(re.search(r"load\.\w+ .*: write [\w.]+ = ", message) for message in said)
 
 
+def values():
+    run_config, back_off = gin.get_bindings("RunConfig"), gin.get_bindings("BackOff")
+    return {f"RunConfig.{n}": v for n, v in run_config.items()} | {
+        f"BackOff.{n}": v for n, v in back_off.items()
+    }
+
+
+TODAY = {OLDER_NAMES[name]: gin.config.parse_value(value) for name, value in OLDER_VALUES.items()}
+
+
+def test_parameters_of_train_that_are_those_of_others_now(tmp_path, caplog):
+    for name, value in OLDER_VALUES.items():
+        config.parse(["quickstart"], [f"{name} = {value}"])
+        today = OLDER_NAMES[name]
+        assert values() == {today: TODAY[today]}
+        assert f"{name} is an older name" in caplog.text
+        assert f"write {today} = {value}" in caplog.text
+    mine = tmp_path / "mine.gin"
+    mine.write_text(f"include 'quickstart.gin'\n{OLDER_TRAIN}")
+    config.parse([str(mine)], [])
+    assert values() == TODAY
+    block = "".join(f"  {name.partition('.')[2]} = {v}\n" for name, v in OLDER_VALUES.items())
+    mine.write_text(f"include 'quickstart.gin'\ntrain:\n{block}")
+    config.parse([str(mine)], [])
+    assert values() == TODAY
+    # What it is written as today is read as the same, in silence.
+    caplog.clear()
+    (tmp_path / "today.gin").write_text(gin.config_str())
+    config.parse([str(tmp_path / "today.gin")], [])
+    assert values() == TODAY
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["config.gin", "operative_config.gin"])
+def test_a_run_is_not_told_of_its_older_names(tmp_path, caplog, name):
+    (tmp_path / name).write_text(f"include 'quickstart.gin'\n{OLDER_TRAIN}")
+    config.parse([str(tmp_path / name)], [])
+    assert values() == TODAY
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("params", "value"),
+    [
+        (["train.nan_back_offs = 4", "BackOff.times = 2"], 2),
+        (["BackOff.times = 2", "train.nan_back_offs = 4"], 4),
+        (["t2aux.training.loop.train.nan_back_offs = 4"], 4),
+        (["loop.train.nan_back_offs = 4"], 4),
+        (["TIMES = 4", "train.nan_back_offs = %TIMES"], 4),
+    ],
+)
+def test_the_later_one_of_two_names_counts(params, value):
+    config.parse(["quickstart"], params)
+    assert divergence.BackOff().times == value
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (["train.nan_back_offs = 'a'"], r"BackOff\.times must be a whole number"),
+        (["train.checkpoints_keep = 3"], r"train has no parameter 'checkpoints_keep'"),
+        (["dataset.nan_back_offs = 3"], "dataset has no parameter 'nan_back_offs'"),
+        (["x/train.nan_back_offs = 3"], "Nothing uses the scope 'x'"),
+    ],
+)
+def test_older_names_are_checked_as_those_of_today(params, message):
+    with pytest.raises(UserError, match=message):
+        config.parse(["quickstart"], params)
+
+
 def test_a_file_of_the_user(tmp_path, caplog):
     mine = tmp_path / "mine.gin"
     mine.write_text("load.max_length = 9\nload.name = 'csv'\ninclude 'models/lstm.gin'\n")
@@ -155,7 +247,7 @@ def older_run(tmp_path_factory):
     (root / "new.gin").write_text(NEW)
     assert train.train(str(root / "run"), parsed(root))
     config_gin = root / "run" / "config.gin"
-    text = older(name="npz", data_dir=str(root / "data"))
+    text = older(name="npz", data_dir=str(root / "data")) + OLDER_TRAIN
     config_gin.write_text(text)
     run_json = root / "run" / "run.json"
     stored = json.loads(run_json.read_text())
@@ -165,6 +257,11 @@ def older_run(tmp_path_factory):
         f"load.{name}": value for name, value in DEFAULTS.items() if name not in ("allow", "splits")
     }
     stored["settings"]["load.name"] = "'npz'"
+    for name, today in OLDER_NAMES.items():
+        stored["settings"].pop(today, None)
+        stored["settings"][name] = OLDER_VALUES[name]
+    del stored["settings"]["train.run_config"]
+    assert not any(re.match("RunConfig|BackOff|dataset", name) for name in stored["settings"])
     run_json.write_text(json.dumps(stored))
     return root
 
@@ -187,6 +284,8 @@ def test_an_older_run_is_evaluated_and_resumed(older_run, tmp_path, has_run_json
     # Under its own names and under those of today it is the same run.
     assert train.train(str(run), config.parse([str(run / "config.gin")], []))
     assert train.train(str(run), parsed(older_run))
+    other = ["RunConfig.checkpoints_kept = 4", "train.on_nan = @BackOff()", "BackOff.times = 1"]
+    assert train.train(str(run), parsed(older_run, "RunConfig.steps_per_call = 3", *other))
     with pytest.raises(UserError, match=r"dataset\.bucket_batches: 16 -> 2"):
         train.train(str(run), parsed(older_run, "dataset.bucket_batches = 2"))
     with pytest.raises(UserError, match="number of training examples: 12 -> 5"):

@@ -3,6 +3,9 @@
 #ifndef T2AUX_KERNELS_DECODE_H_
 #define T2AUX_KERNELS_DECODE_H_
 
+#include <cmath>
+#include <vector>
+
 #include "forward.h"
 
 namespace t2aux {

@@ -3,6 +3,9 @@
 #ifndef T2AUX_KERNELS_FORWARD_H_
 #define T2AUX_KERNELS_FORWARD_H_
 
+#include <numeric>
+#include <vector>
+
 #include "core.h"
 
 namespace t2aux {

@@ -19,6 +19,20 @@ from t2aux.errors import UserError
 from t2aux.kernels import build
 
 
+class Weights(NamedTuple):
+    """An LSTM's weights, gates in Keras's order (input, forget, candidate, output).
+
+    Attributes:
+        input_kernel: [D, 4H], or for ids a table [V, 4H] with the bias in it.
+        bias: [4H]; None for ids.
+        recurrent_kernel: [H, 4H].
+    """
+
+    input_kernel: tf.Tensor
+    bias: tf.Tensor | None
+    recurrent_kernel: tf.Tensor
+
+
 class Result(NamedTuple):
     """What the LSTM gives.
 
@@ -60,31 +74,24 @@ def enabled() -> bool:
 
 def lstm(
     x: tf.Tensor,
-    input_kernel: tf.Tensor,
-    bias: tf.Tensor | None,
-    recurrent_kernel: tf.Tensor,
-    h0: tf.Tensor,
-    c0: tf.Tensor,
+    weights: Weights,
+    state: tuple[tf.Tensor, tf.Tensor],
     marks: tf.Tensor,
     *,
-    first: tf.Tensor | None = None,
-    last: tf.Tensor | None = None,
+    active: tuple[tf.Tensor | None, tf.Tensor | None] | None = None,
     outputs: bool = False,
     gradient: bool = True,
     input_gradient: bool = False,
 ) -> Result:
-    """An LSTM over time-major input, gates in Keras's order (input, forget, candidate, output).
+    """An LSTM over time-major input.
 
     Args:
         x: [T, B, D] float32, or [T, B] int32 ids.
-        input_kernel: [D, 4H], or for ids a table [V, 4H] with the bias in it.
-        bias: [4H]; None for ids.
-        recurrent_kernel: [H, 4H].
-        h0: [B, H], the output before the first step.
-        c0: [B, H], the cell before it.
+        weights: The LSTM's.
+        state: The output and the cell before the first step, [B, H] each.
         marks: [M] int32, positions in 0..T: the states before those steps are given.
-        first: [B] int32: sequence b is there from this step on; None: from step 0.
-        last: [B] int32: and until this one; None: to the end. Elsewhere it keeps its state.
+        active: The first step of each sequence and one past its last, [B] int32 each; it keeps its
+            state at other steps. None for one of them, or both: as far as the input goes.
         outputs: Give all outputs too.
         gradient: Whether a gradient may be taken; without, nothing is stored.
         input_gradient: Whether one with respect to x may be, too.
@@ -96,15 +103,16 @@ def lstm(
         tf.errors.InvalidArgumentError: Shapes do not fit, or an id or a mark is out of range.
     """
     none = tf.zeros([0], tf.int32)
+    first, last = (none if bound is None else bound for bound in active or (None, None))
     h_at, c_at, all_h, _ = _require().t2aux_lstm(
         x=x,
-        input_kernel=input_kernel,
-        bias=tf.zeros([0]) if bias is None else bias,
-        recurrent_kernel=recurrent_kernel,
-        h0=h0,
-        c0=c0,
-        first=none if first is None else first,
-        last=none if last is None else last,
+        input_kernel=weights.input_kernel,
+        bias=tf.zeros([0]) if weights.bias is None else weights.bias,
+        recurrent_kernel=weights.recurrent_kernel,
+        h0=state[0],
+        c0=state[1],
+        first=first,
+        last=last,
         marks=marks,
         outputs=outputs,
         save=gradient,

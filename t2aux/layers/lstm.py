@@ -172,13 +172,10 @@ def _scan(
         kernel, recurrent_kernel, bias = weights
         result = ops.lstm(
             tf.transpose(x, [1, 0, 2]),
-            kernel,
-            bias,
-            recurrent_kernel,
-            h,
-            c,
+            ops.Weights(kernel, bias, recurrent_kernel),
+            (h, c),
             tf.shape(x)[1:2],
-            last=lengths,
+            active=(None, lengths),
             outputs=all_,
             gradient=store,
             input_gradient=True,

@@ -88,9 +88,7 @@ def _step(
 
 def states_at(
     x: tf.Tensor,
-    kernel: tf.Tensor,
-    bias: tf.Tensor | None,
-    recurrent_kernel: tf.Tensor,
+    weights: ops.Weights,
     state: LSTMState,
     marks: tf.Tensor,
     *,
@@ -103,9 +101,7 @@ def states_at(
 
     Args:
         x: [T, B, D] float32, or ids [T, B] int32.
-        kernel: [D, 4H], or for ids a table [V, 4H] with the bias in it.
-        bias: [4H]; None for ids.
-        recurrent_kernel: [H, 4H].
+        weights: The LSTM's.
         state: The state before the segment.
         marks: [M] int32 positions in 0..T: the states before those steps are given.
         active: See `run`.
@@ -119,18 +115,16 @@ def states_at(
     if ops.enabled():
         result = ops.lstm(
             x,
-            kernel,
-            bias,
-            recurrent_kernel,
-            *state,
+            weights,
+            state,
             marks,
-            first=None if active is None else active.first,
-            last=None if active is None else active.last,
+            active=active,
             outputs=outputs,
             gradient=gradient,
             input_gradient=input_gradient,
         )
         return LSTMState(result.h, result.c), result.outputs if outputs else None
+    kernel, bias, recurrent_kernel = weights
     return core.states_by_steps(
         lambda differentiable: _step(
             inputs.reader(x, kernel, bias, differentiable=differentiable), recurrent_kernel
@@ -223,8 +217,7 @@ class LSTMRecurrence(core.Core):
         folded = input_layer.fold(self.kernel, self.bias)
         return states_at(
             tokens,
-            *folded.weights,
-            self.recurrent_kernel,
+            ops.Weights(*folded.weights, self.recurrent_kernel),
             state,
             marks,
             active=active,
@@ -273,9 +266,7 @@ class LSTMRecurrence(core.Core):
             return self._outputs_keras(x, state)
         states, outputs = states_at(
             x,
-            self.kernel,
-            self.bias,
-            self.recurrent_kernel,
+            ops.Weights(self.kernel, self.bias, self.recurrent_kernel),
             state,
             tf.shape(x)[:1],
             active=active,

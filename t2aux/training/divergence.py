@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gin
 import numpy as np
 import tensorflow as tf
 
@@ -21,16 +22,47 @@ STOP, BACK_OFF = "stop", "back_off"
 _SHOWN_EXAMPLES = 8
 
 
-def check_policy(on_nan: str, rate_factor: float, back_offs: int) -> None:
-    """Raises UserError where one of train's parameters is out of range."""
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class BackOff:
+    """What `train.on_nan = 'back_off'` does: go back to the last good checkpoint.
+
+    Attributes:
+        rate_factor: What the learning rate is multiplied by from there on, between 0 and 1.
+        times: How often a run may go back before it stops.
+    """
+
+    rate_factor: float = 0.5
+    times: int = 3
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a value is out of range."""
+        if not 0 < self.rate_factor < 1:
+            raise UserError(
+                f"BackOff.rate_factor must be between 0 and 1, both excluded, but is "
+                f"{self.rate_factor}."
+            )
+        if self.times < 1:
+            raise UserError(f"BackOff.times must be at least 1, but is {self.times}.")
+
+
+def policy(on_nan: str | BackOff) -> BackOff | None:
+    """How a run goes back, or None where it stops.
+
+    Args:
+        on_nan: `train.on_nan`.
+
+    Raises:
+        UserError: It is something else; or a parameter of `BackOff`, used or not, is out of range.
+    """
+    if isinstance(on_nan, BackOff):
+        return on_nan
     if on_nan not in (STOP, BACK_OFF):
-        raise UserError(f"train.on_nan must be {STOP!r} or {BACK_OFF!r}, but is {on_nan!r}.")
-    if not 0 < rate_factor < 1:
         raise UserError(
-            f"train.nan_rate_factor must be between 0 and 1, both excluded, but is {rate_factor}."
+            f"train.on_nan must be {STOP!r}, {BACK_OFF!r} or @BackOff(), but is {on_nan!r}."
         )
-    if back_offs < 1:
-        raise UserError(f"train.nan_back_offs must be at least 1, but is {back_offs}.")
+    back_off = BackOff()
+    return back_off if on_nan == BACK_OFF else None
 
 
 class NotFinite(Exception):
@@ -268,7 +300,7 @@ def advice(event: Event, history: History, *, back_off: bool) -> str:
     """
     tried = ""
     if back_off:
-        tried = f"; the run has gone back {history.back_offs} times (train.nan_back_offs)"
+        tried = f"; the run has gone back {history.back_offs} times (BackOff.times)"
     hint = "" if back_off else ", or with train.on_nan = 'back_off'"
     return (
         f"{event.sentence(history.path)}{tried}: look at these examples, or give the same command "

@@ -33,12 +33,8 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 FILE = "run.json"
 _FORMAT, _VERSION = "t2aux-run", 1
 # What decides nothing of what is learned: how a run is watched, saved and spread over devices.
-_FREE = {
-    *("train.log_every", "train.steps_per_call"),
-    *("train.checkpoint_minutes", "train.checkpoints_kept", "train.deterministic"),
-    *("train.on_nan", "train.nan_rate_factor", "train.nan_back_offs", "train.strategy"),
-}
-_FREE_CONFIGURABLES = {"MirroredStrategy", "MultiWorkerMirroredStrategy"}
+_FREE = {"train.log_every", "train.on_nan", "train.run_config", "train.strategy"}
+_FREE_CONFIGURABLES = {"BackOff", "MirroredStrategy", "MultiWorkerMirroredStrategy", "RunConfig"}
 # With a validation set it decides which checkpoint is the best.
 _FREE_WITHOUT_VALIDATION = "train.evaluate_every"
 # What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.

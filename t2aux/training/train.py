@@ -26,6 +26,7 @@ from t2aux.model.transformer import Transformer
 from t2aux.training import distribution, divergence, folder, settings
 from t2aux.training.identity import Identity
 from t2aux.training.position import Position
+from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import PAPER_PHASES, Phase
 from t2aux.training.trainer import Trainer
 from t2aux.training.training_loop import TrainingLoop
@@ -60,13 +61,8 @@ def train(
     patience: int | None = None,
     evaluate_every: int = 1,
     log_every: int = 50,
-    steps_per_call: int = 4,
-    checkpoint_minutes: float = 5.0,
-    checkpoints_kept: int = 3,
-    on_nan: str = divergence.STOP,
-    nan_rate_factor: float = 0.5,
-    nan_back_offs: int = 3,
-    deterministic: bool = True,
+    on_nan: str | divergence.BackOff = divergence.STOP,
+    run_config: RunConfig | None = None,
     strategy: Callable[..., Any] | None = None,
     allow_changes: bool = False,
 ) -> bool:
@@ -80,9 +76,8 @@ def train(
 
     The data and the settings are part of a run: one that has a checkpoint is resumed with the same
     ones only, wherever the data lies and however the configuration is written. What decides nothing
-    of what is learned (train.log_every, .steps_per_call, .checkpoint_minutes, .checkpoints_kept,
-    .on_nan, .nan_*, .deterministic, .strategy and, without a validation set, .evaluate_every) may
-    change. A run without a
+    of what is learned (train.log_every, .on_nan, .run_config, .strategy, all of RunConfig and
+    BackOff and, without a validation set, train.evaluate_every) may change. A run without a
     checkpoint begins with what is given now. Where an error comes before the first step, folders
     and files that were made for the run are removed.
 
@@ -112,17 +107,11 @@ def train(
         evaluate_every: Epochs between evaluations on the validation set or, without one, on the
             test set; 0: only at the end.
         log_every: Steps between lines of metrics.
-        steps_per_call: Steps that one call of the compiled loop does; the host waits for the device
-            only then.
-        checkpoint_minutes: Between checkpoints; 0: at every call.
-        checkpoints_kept: The newest ones, at least 2; older ones are removed.
         on_nan: What to do when the loss or the gradient is NaN or infinite, which never gets into
-            the weights: "stop", or "back_off": go back to the last good checkpoint, with a lower
-            rate from there on. not_finite.json in the directory tells of it.
-        nan_rate_factor: What the rate is multiplied by then, between 0 and 1.
-        nan_back_offs: How often a run may go back before it stops.
-        deterministic: Use TensorFlow's deterministic kernels: the same seed then gives the same
-            weights on the same machine.
+            the weights: "stop"; or "back_off", the same as @BackOff(): go back to the last good
+            checkpoint, with a lower rate from there on. not_finite.json in the directory tells of
+            it.
+        run_config: How the run is executed and saved; None: @RunConfig().
         strategy: @MirroredStrategy or @MultiWorkerMirroredStrategy: the replicas, which share every
             batch; None: one, in this process.
         allow_changes: Whether a run may be resumed with other learning rates, epochs (of a phase
@@ -144,22 +133,20 @@ def train(
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("log_every", log_every, 1),
-        ("steps_per_call", steps_per_call, 1),
-        ("checkpoints_kept", checkpoints_kept, 2),
         ("evaluate_every", evaluate_every, 0),
-        ("checkpoint_minutes", checkpoint_minutes, 0),
     ):
         if value < least:
             raise UserError(f"train.{name} must be at least {least}, but is {value}.")
     check_validation(validation, patience, evaluate_every)
-    divergence.check_policy(on_nan, nan_rate_factor, nan_back_offs)
+    back_off = divergence.policy(on_nan)
+    run_config = RunConfig() if run_config is None else run_config
     if not auxiliary_losses and not all(phase.supervised for phase in phases):
         raise UserError(
             "train.phases has a phase without the supervised loss, and train.auxiliary_losses is "
             "empty: there is nothing to train in it. Add models/r_lstm or models/p_lstm, or set "
             "train.phases = [@joint/Phase()]."
         )
-    if deterministic:
+    if run_config.deterministic:
         tf.config.experimental.enable_op_determinism()
     # Before anything else of TensorFlow's: its workers are to know each other from the start.
     replicas = distribution.replicas_of(strategy)
@@ -200,14 +187,10 @@ def train(
             splits=splits,
             phases=list(phases),
             log_every=log_every,
-            steps_per_call=steps_per_call,
             evaluate_every=evaluate_every,
             patience=patience,
-            checkpoint_seconds=60 * checkpoint_minutes,
-            checkpoints_kept=checkpoints_kept,
-            on_nan=on_nan,
-            nan_rate_factor=nan_rate_factor,
-            nan_back_offs=nan_back_offs,
+            config=run_config,
+            back_off=back_off,
         )
         changes: list[str] = []
         with _together(replicas):

@@ -19,6 +19,7 @@ from t2aux.training import best, checkpoints, distribution, divergence, integrit
 from t2aux.training.evaluator import Evaluator
 from t2aux.training.position import Position, Sums
 from t2aux.training.progress import NoLog, Rate, RunLog, tell
+from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import Phase
 from t2aux.training.trainer import Trainer
 from t2aux.training.validation import Splits
@@ -43,14 +44,10 @@ class TrainingLoop:
         splits: Splits,
         phases: list[Phase],
         log_every: int,
-        steps_per_call: int,
         evaluate_every: int,
         patience: int | None,
-        checkpoint_seconds: float,
-        checkpoints_kept: int,
-        on_nan: str,
-        nan_rate_factor: float,
-        nan_back_offs: int,
+        config: RunConfig,
+        back_off: divergence.BackOff | None,
     ) -> None:
         self._directory = directory
         self._trainer = trainer
@@ -61,14 +58,12 @@ class TrainingLoop:
         self._splits = splits
         self._phases = phases
         self._log_every = log_every
-        self._steps_per_call = steps_per_call
-        self._checkpoint_seconds = checkpoint_seconds
+        self._config = config
+        self._back_off = back_off
         self._batch_size = int(position.batch_size)
         self._steps_per_epoch = splits.train.num_batches(self._batch_size)
         self._stop = stopping.Stop()
         self._agreed_to_stop = False
-        self._on_nan, self._nan_rate_factor = on_nan, nan_rate_factor
-        self._nan_back_offs = nan_back_offs
         self._modules = {
             "classifier": weights.tree(trainer.classifier),
             "auxiliary": checkpoints.named_losses(trainer.losses),
@@ -76,7 +71,7 @@ class TrainingLoop:
         self._manager = checkpoints.Manager(
             tf.train.Checkpoint(optimizer=optimizer, position=position, **self._modules),
             directory / "checkpoints",
-            checkpoints_kept,
+            config.checkpoints_kept,
         )
         names = [*(f"{loss.name}_loss" for loss in trainer.losses), "supervised_loss"]
         self._sums = Sums(["loss", "gradient_norm", *names, "correct", "examples"])
@@ -187,7 +182,7 @@ class TrainingLoop:
             for change in changes:
                 logging.info("Changed from step %d on: %s", step, change)
             self._saved_at = time.monotonic()
-            if self._on_nan == divergence.BACK_OFF and self._manager.latest_checkpoint is None:
+            if self._back_off is not None and self._manager.latest_checkpoint is None:
                 self._save()  # Where to go back to until there is another.
             self._evaluator.evaluate_if_due(log, total)
             early = self._evaluator.is_over(step) and step < total
@@ -252,7 +247,7 @@ class TrainingLoop:
         while batch < self._steps_per_epoch and not self._stopping:
             self._rate_factor.assign(self._history.factor(step))
             count = min(
-                self._steps_per_call,
+                self._config.steps_per_call,
                 self._steps_per_epoch - batch,
                 self._log_every - step % self._log_every,
                 (self._history.next_change(step) or total) - step,
@@ -384,7 +379,7 @@ class TrainingLoop:
         self._saved_at = time.monotonic()
 
     def _save_if_time(self) -> None:
-        if time.monotonic() - self._saved_at < self._checkpoint_seconds:
+        if time.monotonic() - self._saved_at < 60 * self._config.checkpoint_minutes:
             return
         try:
             self._save()
@@ -395,7 +390,8 @@ class TrainingLoop:
 
     def _go_back(self, log: RunLog | NoLog, error: divergence.NotFinite) -> None:
         """Goes back to the last good checkpoint with a lower rate, or raises UserError."""
-        stop = self._on_nan == divergence.STOP or self._history.back_offs >= self._nan_back_offs
+        policy = self._back_off
+        stop = policy is None or self._history.back_offs >= policy.times
         if self._replicas.is_chief:
             event = divergence.event_at(
                 error,
@@ -406,11 +402,10 @@ class TrainingLoop:
             )
             if stop:
                 self._history.add(event)
-                back_off = self._on_nan == divergence.BACK_OFF
                 raise UserError(
-                    divergence.advice(event, self._history, back_off=back_off)
+                    divergence.advice(event, self._history, back_off=policy is not None)
                 ) from error
-            self._restore_before(event, error)
+            self._restore_before(event, error, policy.rate_factor)
         elif stop:
             raise UserError(
                 f"After {int(self._position.step)} updates there is what is not finite ({error}): "
@@ -420,7 +415,9 @@ class TrainingLoop:
         self._sums.take()
         log.rewind(int(self._position.step))
 
-    def _restore_before(self, event: divergence.Event, error: divergence.NotFinite) -> None:
+    def _restore_before(
+        self, event: divergence.Event, error: divergence.NotFinite, rate_factor: float
+    ) -> None:
         """Restores the last good checkpoint, and notes that the rate is lower from there on.
 
         That of the step itself is passed over for the one before: with the same weights and the
@@ -432,9 +429,7 @@ class TrainingLoop:
         if checkpoints.step_of(path) == event.step:
             path = self._manager.before(path) or path
         self._history.add(
-            dataclasses.replace(
-                event, back_to=checkpoints.step_of(path), rate_factor=self._nan_rate_factor
-            )
+            dataclasses.replace(event, back_to=checkpoints.step_of(path), rate_factor=rate_factor)
         )
         self._read(path)
         self._manager.go_back(path)
@@ -444,5 +439,5 @@ class TrainingLoop:
             "%s. Going back to %s; the learning rate is multiplied by %g from there on.",
             event.sentence(self._history.path),
             pathlib.Path(path).name,
-            self._nan_rate_factor,
+            rate_factor,
         )

@@ -31,14 +31,10 @@ def call(problem, values, outputs=True, gradient=True):
 
     return ops.lstm(
         values.get("x", problem.x),
-        values["kernel"],
-        values.get("bias"),
-        values["recurrent"],
-        values["h0"],
-        values["c0"],
+        ops.Weights(values["kernel"], values.get("bias"), values["recurrent"]),
+        (values["h0"], values["c0"]),
         tf.constant(problem.marks),
-        first=constant(problem.first),
-        last=constant(problem.last),
+        active=(constant(problem.first), constant(problem.last)),
         outputs=outputs,
         gradient=gradient,
         input_gradient=gradient,

@@ -19,8 +19,8 @@ SETTINGS = [
     "--gin_param=dataset.max_examples = 100",
     "--gin_param=Classifier.hidden_size = 4",
     "--gin_param=Classifier.projection_size = 2",
-    "--gin_param=train.checkpoint_minutes = 0",
-    "--gin_param=train.steps_per_call = 1",
+    "--gin_param=RunConfig.checkpoint_minutes = 0",
+    "--gin_param=RunConfig.steps_per_call = 1",
     "--gin_param=train.log_every = 10",
     "--gin_param=BATCH_SIZE = 10",
 ]
@@ -204,7 +204,10 @@ def test_a_disk_that_fills_up(server, trained, tmp_path):
 @pytest.mark.parametrize(("minutes", "what"), [(0, "a checkpoint"), (60, "TensorBoard's events")])
 def test_a_file_that_can_not_grow(server, tmp_path, minutes, what):
     run = tmp_path / "run"
-    more = [f"--gin_param=train.checkpoint_minutes = {minutes}", "--gin_param=train.log_every = 1"]
+    more = [
+        f"--gin_param=RunConfig.checkpoint_minutes = {minutes}",
+        "--gin_param=train.log_every = 1",
+    ]
     done = server.run(tmp_path / "log", "train", f"--model_dir={run}", *LONG, *more, limit=20_000)
     assert_one_error(done, f"Can't write {what} to {run}", "File too large")
     for line in (run / "metrics.jsonl").read_text().splitlines():

@@ -48,11 +48,11 @@ SETTINGS = [
     "--gin_param=SGD.momentum = 0.9",
     "--gin_param=LEARNING_RATE = 0.1",
     "--gin_param=train.log_every = 1",
-    "--gin_param=train.steps_per_call = 2",
+    "--gin_param=RunConfig.steps_per_call = 2",
     "--gin_param=train.evaluate_every = 2",
     "--gin_param=train.validation = 0.2",
-    "--gin_param=train.checkpoint_minutes = 0",
-    "--gin_param=train.checkpoints_kept = 100",
+    "--gin_param=RunConfig.checkpoint_minutes = 0",
+    "--gin_param=RunConfig.checkpoints_kept = 100",
 ]
 WORKERS = "--gin_file=training/multi_worker"
 
@@ -261,7 +261,7 @@ def test_workers_stop_together_at_nan(texts, tmp_path):
 
 @pytest.mark.long
 def test_workers_go_back_together_at_nan(pair, texts, tmp_path):
-    lower = ["--gin_param=train.on_nan = 'back_off'", "--gin_param=train.nan_rate_factor = 1e-31"]
+    lower = ["--gin_param=train.on_nan = 'back_off'", "--gin_param=BackOff.rate_factor = 1e-31"]
     with Workers(tmp_path / "job", texts, TOO_HIGH, *lower) as workers:
         workers.end_well()
     assert "Going back to ckpt-0" in workers.log(0)

@@ -23,8 +23,8 @@ SETTINGS = [
     "Classifier.head_size = 4",
     "train.log_every = 2",
     "train.evaluate_every = 0",
-    "train.steps_per_call = 2",
-    "train.checkpoint_minutes = 0",
+    "RunConfig.steps_per_call = 2",
+    "RunConfig.checkpoint_minutes = 0",
     "train.optimizer = @SGD",
 ]
 STEPS = 15
@@ -130,7 +130,7 @@ def test_the_run_stops_before_the_update(tmp_path, poisoned, poison, told):
 def test_weights_that_are_not_finite_get_into_no_checkpoint(tmp_path, poisoned):
     # A gradient that is finite, of which the rate makes weights that are not.
     poisoned(at=0, poison="weights")
-    settings = ["train.clip_norm = None", "LEARNING_RATE = 1e30", "train.steps_per_call = 1"]
+    settings = ["train.clip_norm = None", "LEARNING_RATE = 1e30", "RunConfig.steps_per_call = 1"]
     with pytest.raises(UserError, match=r"After 1 updates .* is not finite, in batch 0 of epoch 0"):
         train(tmp_path, *settings)
     assert not list((tmp_path / "checkpoints").glob("*"))
@@ -148,8 +148,8 @@ def rates(model_dir):
 @pytest.mark.usefixtures("curable")
 @pytest.mark.parametrize("lost", [False, True])
 def test_it_goes_back_with_a_lower_rate_and_so_does_a_killed_run(tmp_path, monkeypatch, lost):
-    settings = ["train.on_nan = 'back_off'", "train.nan_rate_factor = 0.25"]
-    settings += ["train.checkpoints_kept = 99"]
+    settings = ["train.on_nan = 'back_off'", "BackOff.rate_factor = 0.25"]
+    settings += ["RunConfig.checkpoints_kept = 99"]
     assert train(tmp_path / "quiet", *settings)
     (event,) = events(tmp_path / "quiet")
     assert (event["step"], event["back_to"], event["rate_factor"]) == (7, 6, 0.25)
@@ -187,14 +187,15 @@ def step_of(path):
     return int(path.name.split("-")[1].split(".")[0])
 
 
-def test_it_goes_back_to_its_beginning_and_so_often_only(tmp_path, poisoned):
+@pytest.mark.parametrize("on_nan", ["'back_off'", "@BackOff()"])
+def test_it_goes_back_to_its_beginning_and_so_often_only(tmp_path, poisoned, on_nan):
     poisoned(at=1)
-    with pytest.raises(UserError, match=r"the run has gone back 2 times \(train.nan_back_offs\)"):
+    with pytest.raises(UserError, match=r"the run has gone back 2 times \(BackOff.times\)"):
         train(
             tmp_path,
-            "train.on_nan = 'back_off'",
-            "train.nan_back_offs = 2",
-            "train.checkpoint_minutes = 60",
+            f"train.on_nan = {on_nan}",
+            "BackOff.times = 2",
+            "RunConfig.checkpoint_minutes = 60",
         )
     *back, last = events(tmp_path)
     assert [event["back_to"] for event in back] == [0, 0]
@@ -212,7 +213,7 @@ def test_it_goes_back_further_than_to_the_step_itself(tmp_path, monkeypatch, poi
         return factor_of(self, step)
 
     monkeypatch.setattr(divergence.History, "factor", factor)
-    assert train(tmp_path, "train.on_nan = 'back_off'", "train.steps_per_call = 1")
+    assert train(tmp_path, "train.on_nan = 'back_off'", "RunConfig.steps_per_call = 1")
     (event,) = events(tmp_path)
     assert (event["step"], event["checkpoint"], event["back_to"]) == (7, "ckpt-7", 6)
 
@@ -231,7 +232,7 @@ def test_a_run_whose_last_weights_are_not_finite_is_not_done(tmp_path, monkeypat
         return json.loads(lines[-1])["step"] if lines else 0
 
     monkeypatch.setattr(divergence, "check_weights", found_once)
-    settings = ["train.on_nan = 'back_off'", "train.checkpoint_minutes = 60"]
+    settings = ["train.on_nan = 'back_off'", "RunConfig.checkpoint_minutes = 60"]
     assert train(tmp_path, *settings)
     (event,) = events(tmp_path)
     assert (event["step"], event["back_to"]) == (STEPS, 0)
@@ -261,11 +262,15 @@ def test_the_rate_is_a_function_of_the_step(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("train.on_nan = 'go_on'", "train.on_nan must be 'stop' or 'back_off', but is 'go_on'"),
-        ("train.nan_rate_factor = 1.0", "train.nan_rate_factor must be between 0 and 1"),
-        ("train.nan_rate_factor = 0.0", "train.nan_rate_factor must be between 0 and 1"),
-        ("train.nan_back_offs = 0", "train.nan_back_offs must be at least 1, but is 0"),
-        ("train.checkpoints_kept = 1", "train.checkpoints_kept must be at least 2, but is 1"),
+        ("train.on_nan = 'go_on'", "train.on_nan must be 'stop', 'back_off' or @BackOff"),
+        ("train.on_nan = @BackOff", "train.on_nan must be .* a reference to a BackOff"),
+        ("BackOff.rate_factor = 1.0", "BackOff.rate_factor must be between 0 and 1"),
+        ("BackOff.rate_factor = 0.0", "BackOff.rate_factor must be between 0 and 1"),
+        ("BackOff.times = 0", "BackOff.times must be at least 1, but is 0"),
+        (
+            "RunConfig.checkpoints_kept = 1",
+            "RunConfig.checkpoints_kept must be at least 2, but is 1",
+        ),
     ],
 )
 def test_bad_values(tmp_path, setting, told):

@@ -28,7 +28,7 @@ BATCH_SIZE = 4
 LEARNING_RATE = 0.002
 Classifier.hidden_size = 4
 Classifier.head_size = 4
-train.checkpoint_minutes = 60
+RunConfig.checkpoint_minutes = 60
 """
 SAME = """
 # The same.
@@ -186,8 +186,12 @@ def test_the_same_settings_in_other_words(run, done):
 
 def test_how_a_run_is_watched_and_saved_may_change(run, done):
     assert train(
-        *(run, done / "data", "train.log_every = 7", "train.steps_per_call = 2"),
-        *("train.checkpoint_minutes = 1", "train.checkpoints_kept = 5", "train.evaluate_every = 2"),
+        *(run, done / "data", "train.log_every = 7", "RunConfig.steps_per_call = 2"),
+        *(
+            "RunConfig.checkpoint_minutes = 1",
+            "RunConfig.checkpoints_kept = 5",
+            "train.evaluate_every = 2",
+        ),
         *("train.on_nan = 'back_off'", "train.strategy = @MirroredStrategy"),
     )
     assert "train.log_every = 7" in (run / "config.gin").read_text()

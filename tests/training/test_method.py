@@ -243,8 +243,8 @@ def test_pretraining_on_weights_of_zero_is_refused(tmp_path):
 def test_a_fine_tuned_run_goes_on_as_if_never_stopped(tmp_path, loss, step):
     # In pretraining, at its end, and in fine-tuning.
     files = [{"LanguageModel": "models/lm_lstm", "SequenceAutoencoder": "models/sa_lstm"}[loss]]
-    settings = ["train.checkpoint_minutes = 0.0", "train.checkpoints_kept = 100"]
-    settings.append("train.steps_per_call = 1")
+    settings = ["RunConfig.checkpoint_minutes = 0.0", "RunConfig.checkpoints_kept = 100"]
+    settings.append("RunConfig.steps_per_call = 1")
     lines = train(tmp_path / "run", files, *settings)
     want = weights(tmp_path / "run")
     # As a kill leaves it: the newest checkpoint is an earlier one.

@@ -80,7 +80,7 @@ def test_a_run_saves_after_the_step_at_hand(tmp_path, monkeypatch, flagged):
 
     monkeypatch.setattr(train, "Trainer", Terminated)
     settings = ["dataset.max_examples = 20", "BATCH_SIZE = 2", "JOINT_EPOCHS = 1"]
-    settings += ["Classifier.hidden_size = 4", "train.steps_per_call = 10"]
+    settings += ["Classifier.hidden_size = 4", "RunConfig.steps_per_call = 10"]
     assert not train.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
     names = {path.name for path in (tmp_path / "checkpoints").glob("*.index")}
     assert names == {"ckpt-4.index"}

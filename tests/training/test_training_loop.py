@@ -29,8 +29,8 @@ SETTINGS = [
     "--gin_param=Classifier.projection_size = 4",
     "--gin_param=train.log_every = 2",
     "--gin_param=train.evaluate_every = 1",
-    "--gin_param=train.steps_per_call = 1",
-    "--gin_param=train.checkpoint_minutes = 0",
+    "--gin_param=RunConfig.steps_per_call = 1",
+    "--gin_param=RunConfig.checkpoint_minutes = 0",
     "--gin_param=BATCH_SIZE = 32",
 ]
 STEPS = 5 * 7
@@ -145,7 +145,11 @@ def test_a_slow_run_says_where_it_is_between_lines_of_metrics(tmp_path, monkeypa
         training_loop.logging, "info", lambda text, *more: lines.append(text % more)
     )
     settings = ["dataset.max_examples = 20", "BATCH_SIZE = 5", "JOINT_EPOCHS = 1"]
-    settings += ["Classifier.hidden_size = 4", "train.log_every = 3", "train.steps_per_call = 1"]
+    settings += [
+        "Classifier.hidden_size = 4",
+        "train.log_every = 3",
+        "RunConfig.steps_per_call = 1",
+    ]
     assert train.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))
     log = "\n".join(lines)
     told = re.findall(r"joint  epoch 1/1  step (\d)/4  (loss)?.* steps/s  \S+ left", log)

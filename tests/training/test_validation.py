@@ -45,9 +45,9 @@ SETTINGS = [
     "Classifier.projection_size = 2",
     "Classifier.head_size = 4",
     "train.log_every = 4",
-    "train.steps_per_call = 2",
-    "train.checkpoint_minutes = 0",
-    "train.checkpoints_kept = 2",
+    "RunConfig.steps_per_call = 2",
+    "RunConfig.checkpoint_minutes = 0",
+    "RunConfig.checkpoints_kept = 2",
     "train.validation = 0.2",
 ]
 FILES = ["base", "datasets/npz", "models/lstm"]
@@ -495,7 +495,7 @@ def test_going_back_at_nan_takes_the_evaluation_back(folder, tmp_path, monkeypat
 def test_weights_that_are_not_finite_are_not_the_best(folder, tmp_path):
     more = ["train.clip_norm = None", "LEARNING_RATE = 1e30", "train.optimizer = @SGD"]
     with pytest.raises(UserError, match=r"is not finite|is nan|is inf"):
-        train(tmp_path, folder, *more, "train.checkpoint_minutes = 60")
+        train(tmp_path, folder, *more, "RunConfig.checkpoint_minutes = 60")
     assert not best_steps(tmp_path)
 
 

@@ -1,0 +1,41 @@
+"""How a run is executed and saved. None of it decides what is learned."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gin
+
+from t2aux.errors import UserError
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How a run is executed and saved; may change whenever the run is resumed.
+
+    Attributes:
+        checkpoint_minutes: Minutes between checkpoints; 0: one after every call.
+        checkpoints_kept: How many of the newest checkpoints are kept, at least 2.
+        steps_per_call: Steps that one call of the compiled loop does; the host waits for the device
+            only then.
+        deterministic: Use TensorFlow's deterministic kernels: the same seed then gives the same
+            weights on the same machine.
+    """
+
+    checkpoint_minutes: float = 5.0
+    checkpoints_kept: int = 3
+    steps_per_call: int = 4
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a value is out of range."""
+        for name, least in (
+            ("checkpoint_minutes", 0),
+            ("checkpoints_kept", 2),
+            ("steps_per_call", 1),
+        ):
+            value = getattr(self, name)
+            # NaN, too.
+            if not value >= least:
+                raise UserError(f"RunConfig.{name} must be at least {least}, but is {value}.")
