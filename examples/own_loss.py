@@ -5,15 +5,19 @@ This program is the command `t2aux` that knows the loss:
 python examples/own_loss.py train --model_dir=runs/own_loss --gin_file=quickstart \
     --gin_param='train.auxiliary_losses = [@MeanToken]'
 python examples/own_loss.py evaluate --model_dir=runs/own_loss
+
+In Python it is one of `t2aux.SequenceClassifier(..., auxiliary=[MeanToken()])`.
 """
 
 import gin
+import keras
 import tensorflow as tf
 
 from t2aux.cli.main import main
 from t2aux.losses import AuxiliaryLoss, Network, Sequences, States, StatesAt
 
 
+@keras.saving.register_keras_serializable(package="examples")
 @gin.configurable
 class MeanToken(AuxiliaryLoss):
     """The squared distance between a linear function of the last state and the mean token."""

@@ -8,6 +8,7 @@ loaded by the modules that need it, so that a device can classify with LiteRT al
 import importlib as _importlib
 import importlib.util as _util
 import pathlib as _pathlib
+import sys as _sys
 from typing import Any as _Any
 
 __version__ = "0.1.0"
@@ -45,3 +46,10 @@ def __getattr__(name: str) -> _Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES, *_NAMES})
+
+
+# Keras loads a saved model of classes that are registered. A process that has imported Keras has
+# what is heavy, and `import t2aux` registers them; otherwise the first use of a name does.
+_keras = _sys.modules.get("keras")
+if _keras is not None and _keras.config.backend() == "tensorflow":
+    _importlib.import_module("t2aux.training.model")

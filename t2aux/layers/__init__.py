@@ -1,7 +1,37 @@
 """Recurrent layers with Keras's interfaces, for models of your own."""
 
+from typing import Any
+
+from t2aux.errors import UserError
 from t2aux.layers.gru import GRU
 from t2aux.layers.lstm import LSTM
 from t2aux.layers.mingru import MinGRU
 
-__all__ = ["GRU", "LSTM", "MinGRU"]
+__all__ = ["GRU", "LSTM", "MinGRU", "get"]
+
+_BY_NAME = {layer.__name__.lower(): layer for layer in (LSTM, GRU, MinGRU)}
+
+
+def get(given: Any, units: int = 128) -> Any:
+    """A recurrent layer of its name or class.
+
+    >>> t2aux.layers.get("gru").units
+    128
+
+    Args:
+        given: "lstm", "gru" or "mingru", or a class that is called with the number of units;
+            anything else is returned as it is.
+        units: H.
+
+    Returns:
+        The layer.
+
+    Raises:
+        UserError: There is no layer of that name.
+    """
+    if isinstance(given, str):
+        if given.lower() not in _BY_NAME:
+            names = ", ".join(_BY_NAME)
+            raise UserError(f"There is no recurrent layer {given!r}: give one of {names}.")
+        given = _BY_NAME[given.lower()]
+    return given(units) if isinstance(given, type) else given

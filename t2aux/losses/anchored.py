@@ -142,7 +142,7 @@ class Anchored(TokenLoss):
                 f"{type(self).__name__}.length = {self.length} needs sequences of at least "
                 f"{self.shortest_sequence} steps, but those of {network.data} have at most "
                 f"{longest}: set a smaller one, for example "
-                f"--gin_param='{type(self).__name__}.length={max(1, longest // 2)}'."
+                f"{type(self).__name__}.length = {max(1, longest // 2)}."
             )
         size = network.hidden_size
         self.layers = [

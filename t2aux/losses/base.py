@@ -20,6 +20,7 @@ at step starts[b] and ends at T. Position p means the state before token p is re
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import keras
@@ -297,6 +298,18 @@ class AuxiliaryLoss(Configurable, keras.layers.Layer):
             sum and the carry for the next window.
         """
         raise NotImplementedError
+
+
+def as_list(auxiliary: AuxiliaryLoss | Sequence[AuxiliaryLoss]) -> list[AuxiliaryLoss]:
+    """The losses, of a list or of one. Raises UserError where there is something else."""
+    losses = list(auxiliary) if isinstance(auxiliary, (list, tuple)) else [auxiliary]
+    for loss in losses:
+        if not isinstance(loss, AuxiliaryLoss):
+            raise UserError(
+                f"auxiliary holds {loss!r}: give a list of auxiliary losses, such as "
+                "[t2aux.losses.Reconstruction()]."
+            )
+    return losses
 
 
 def stream(seed: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:

@@ -19,6 +19,9 @@ class Prediction(Anchored):
 
     An auxiliary LSTM is stacked on the main LSTM, which keeps reading the true tokens (paper,
     Figure 2 right). The gradient stops just before the anchor, but under full BPTT of both losses.
+
+    >>> loss = t2aux.losses.Prediction(anchors=2, length=20)
+    >>> model = t2aux.SequenceClassifier(classes=10, auxiliary=[loss])
     """
 
     def __init__(

@@ -30,6 +30,9 @@ class Reconstruction(Anchored):
 
     A decoder starts from the main LSTM's state at the anchor, is given the first token of the
     segment, and emits the tokens after it (paper, Figure 2 left).
+
+    >>> loss = t2aux.losses.Reconstruction(length=40, weight=20.0)
+    >>> model = t2aux.SequenceClassifier(classes=10, auxiliary=[loss])
     """
 
     def __init__(

@@ -66,6 +66,9 @@ class LanguageModel(_WholeSequence):
     the input layer and the LSTM, and give the head new weights. The gradient is cut every
     `train.auxiliary_bptt` steps from the first on, the state carried along. One update a batch of
     whole sequences [us]; their published code (TensorFlow's adversarial_text) makes one a window.
+
+    >>> loss = t2aux.losses.LanguageModel(weight=0.5)
+    >>> model = t2aux.SequenceClassifier(classes=2, vocabulary_size=256, auxiliary=[loss])
     """
 
     _twice = False
@@ -91,6 +94,9 @@ class SequenceAutoencoder(_WholeSequence):
     gradient is cut every `train.auxiliary_bptt` steps, the state carried along, and the first of
     these windows reaches as many steps back into the reading [us]; Dai and Le backpropagate through
     the last 400 steps.
+
+    >>> loss = t2aux.losses.SequenceAutoencoder(bptt=400)
+    >>> model = t2aux.SequenceClassifier(classes=2, vocabulary_size=256, auxiliary=[loss])
     """
 
     _twice = True

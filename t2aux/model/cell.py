@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -71,7 +71,9 @@ class CellCore(core.Core):
             raise UserError(f"The core {kind} computes in {cell.compute_dtype}: give it float32.")
         self.cell = cell
         sizes = cell.state_size
-        self._sizes = tuple(sizes) if isinstance(sizes, (list, tuple)) else (sizes,)
+        # Of stacked cells a list of lists.
+        self._nested = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
+        self._sizes = tuple(tf.nest.flatten(self._nested))
         self.hidden_size = getattr(cell, "output_size", None) or self._sizes[0]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -91,7 +93,8 @@ class CellCore(core.Core):
 
     def step(self, x: tf.Tensor, state: CellState) -> tuple[tf.Tensor, CellState]:
         """See `Core`."""
-        output, after = self.cell(x, list(state.states))
+        states = tf.nest.pack_sequence_as(self._nested, list(state.states))
+        output, after = self.cell(x, states)
         return output, CellState(output, tuple(tf.nest.flatten(after)))
 
     def states_at(
@@ -125,3 +128,29 @@ class CellCore(core.Core):
             outputs=outputs,
             gradient=gradient,
         )
+
+
+def as_core(given: Any) -> core.Core:
+    """What the classifier runs: a core of t2aux, or any Keras cell in a loop.
+
+    Args:
+        given: A core, a Keras recurrent layer or an RNN cell.
+
+    Raises:
+        UserError: It is something else.
+    """
+    refused = ("kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "go_backwards")
+    for name in (*refused, "activity_regularizer", "stateful"):
+        if getattr(given, name, None):
+            raise UserError(
+                f"The core has {name}, which SequenceClassifier does not support: leave it out."
+            )
+    if isinstance(given, core.Core) and getattr(given, "is_standard", True):
+        return given
+    cell = given.cell if isinstance(given, keras.layers.RNN) else given
+    if not isinstance(cell, keras.layers.Layer):
+        raise UserError(
+            f"core is {given!r}: give a recurrent layer such as t2aux.layers.LSTM(128), or a Keras "
+            "RNN cell."
+        )
+    return CellCore(cell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gin
 import keras
@@ -44,15 +44,15 @@ class BaseClassifier(Configurable, keras.Model):
         dropconnect: float,
         padded: bool,
         network: Network,
+        core_name: str,
     ) -> None:
         self.input_layer = input_layer
         self.hidden_size = network.hidden_size
         self.num_classes = num_classes
         self.padded = padded
         self.network = network
-        # Under its own name, which is its place in checkpoints.
-        self._core_name = core.name
-        setattr(self, core.name, core)
+        self._core_name = core_name
+        setattr(self, core_name, core)
         self.head = Head(
             network.hidden_size,
             head_size,
@@ -141,17 +141,23 @@ class BaseClassifier(Configurable, keras.Model):
         """
         return self.head(h, seed)
 
-    def logits_of(self, tokens: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
+    def logits_of(
+        self, tokens: tf.Tensor, lengths: tf.Tensor | None = None, *, gradient: bool = False
+    ) -> tf.Tensor:
         """Classifies whole sequences.
 
         Args:
             tokens: [B, T, C] float32 or [B, T] int32.
             lengths: [B] int32 true lengths; all T by default.
+            gradient: Whether a gradient may be taken, through all steps.
 
         Returns:
             The logits [B, K].
         """
-        return self.logits(self.scan(tokens, lengths=lengths).h)
+        if not gradient:
+            return self.logits(self.scan(tokens, lengths=lengths).h)
+        state = self.init_state(tf.shape(tokens)[0])
+        return self.logits(self.final(time_major(tokens), state, active_until(lengths)).h)
 
 
 @gin.configurable(denylist=["info", "seed"])
@@ -162,7 +168,7 @@ class Classifier(BaseClassifier):
         self,
         info: DatasetInfo,
         *,
-        core: Callable[..., Any] = LSTM,
+        core: Callable[..., Core] = LSTM,
         projection_size: int | None = 128,
         hidden_size: int = 128,
         head_size: int = 256,
@@ -234,6 +240,8 @@ class Classifier(BaseClassifier):
             dropconnect=dropconnect,
             padded=info.length is None,
             network=network,
+            # Its place in checkpoints.
+            core_name=made.name,
         )
         self.built = True
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from t2aux import rows
 from t2aux.errors import UserError, listing
 
 
@@ -24,7 +27,19 @@ def shapes(x: Any) -> Any:
     """The shapes of arrays, tensors or their specifications."""
     if isinstance(x, (tf.RaggedTensor, tf.RaggedTensorSpec)):
         return tuple(x.shape)
-    return tf.nest.map_structure(lambda t: tf.TensorShape(t.shape), x)
+
+    def shape(part: Any) -> tuple[int | None, ...]:
+        dimensions = tf.TensorShape(part.shape)
+        if dimensions.rank is None:
+            raise UserError(
+                "The dataset does not say which shapes its inputs have: give from_generator an "
+                "output_signature, or use tf.ensure_shape in a map."
+            )
+        return (None, *dimensions.as_list()[1:])
+
+    if isinstance(x, Mapping):
+        return {name: shape(part) for name, part in x.items()}
+    return tuple(map(shape, x)) if isinstance(x, (list, tuple)) else shape(x)
 
 
 def sequences(
@@ -66,16 +81,48 @@ def sequences(
     return tokens, lengths
 
 
-def check(tokens: tf.Tensor, lengths: tf.Tensor | None, y: tf.Tensor, *, classes: int) -> None:
-    """Checks a batch while it is trained on, where it comes from a dataset."""
-    if y.dtype.is_integer and y.shape.rank is not None and y.shape.rank < 2:
-        tf.debugging.assert_less(tf.cast(y, tf.int64), tf.cast(classes, tf.int64), _labels(classes))
-        tf.debugging.assert_non_negative(y, _labels(classes))
-    if lengths is not None:
-        tf.debugging.assert_less_equal(
-            lengths, tf.shape(tokens)[1], "A sequence's length is more than the steps there are."
+def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> tf.Tensor:
+    """The labels of a batch that is trained on or measured, where it comes from a dataset.
+
+    Args:
+        tokens: [B, T, ...].
+        lengths: [B], or None.
+        y: The labels.
+        classes: K.
+
+    Returns:
+        The labels, once they and the lengths were looked at.
+
+    Raises:
+        UserError: There are none, or of unknown shape.
+    """
+    if y is None:
+        raise UserError("There are no labels: give y, or a dataset of pairs of inputs and labels.")
+    if y.shape.rank is None:
+        raise UserError(
+            "The dataset does not say which shape its labels have: give from_generator an "
+            "output_signature, or use tf.ensure_shape in a map."
         )
-        tf.debugging.assert_positive(lengths, "A sequence has no step: every one needs one.")
+    checks = []
+    if y.dtype.is_integer and y.shape.rank < 2:
+        checks += [
+            tf.debugging.assert_less(
+                tf.cast(y, tf.int64), tf.cast(classes, tf.int64), _labels(classes)
+            ),
+            tf.debugging.assert_non_negative(y, _labels(classes)),
+        ]
+    if lengths is not None:
+        checks += [
+            tf.debugging.assert_less_equal(
+                lengths,
+                tf.shape(tokens)[1],
+                "A sequence's length is more than the steps there are.",
+            ),
+            tf.debugging.assert_positive(lengths, "A sequence has no step: every one needs one."),
+        ]
+    # None where it runs eagerly, and was done.
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(y)
 
 
 def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[Any, Any]:
@@ -85,7 +132,7 @@ def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[An
         x: See `SequenceClassifier`; anything but arrays, lists and RaggedTensors is left as it is.
         y: Labels [N], [N, 1] or one-hot [N, K]; None.
         classes: K.
-        sizes: The model's, of which "vocabulary_size" counts.
+        sizes: "vocabulary_size" and "channels" of the model, None where there is none.
 
     Returns:
         The two, for `keras.Model.fit`.
@@ -99,39 +146,40 @@ def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[An
     if isinstance(x, list) and x:
         x = _padded(x)
     if isinstance(x, Mapping):
+        if "inputs" not in x or not {"mask", "lengths"} & set(x):
+            raise UserError(
+                f'The dictionary has {listing(map(str, x))}: it must have "inputs", and '
+                '"lengths" or "mask".'
+            )
         x = (x["inputs"], x["mask"] if "mask" in x else x["lengths"])
+    if isinstance(x, list) and not x:
+        raise UserError("There are no sequences: the list is empty.")
     if isinstance(x, tuple) and len(x) == 2 and hasattr(x[0], "__array__"):
         x = (np.asarray(x[0]), np.asarray(x[1]))
         _check_lengths(*x)
     inputs = x[0] if isinstance(x, tuple) else x
     if isinstance(inputs, np.ndarray):
-        _check_values(inputs, sizes["vocabulary_size"])
+        _check_values(inputs, sizes["vocabulary_size"], sizes["channels"])
     if isinstance(y, (list, np.ndarray, tf.Tensor)):
-        y = _checked_labels(np.asarray(y), classes)
+        y = np.asarray(y)
+        is_one_hot = y.ndim == 2 and y.shape[1] == classes and classes > 1
+        y = y if is_one_hot else rows.labels(y, classes)
     return x, y
 
 
-def prepared_data(given: Any, *, classes: int, sizes: dict[str, Any]) -> Any:
-    """As `prepared`, for (x, y) or (x, y, sample_weight); anything else is left as it is."""
-    if not isinstance(given, (list, tuple)) or len(given) < 2:
-        return given
-    x, y = prepared(given[0], given[1], classes=classes, sizes=sizes)
-    return (x, y, *given[2:])
-
-
-def _padded(rows: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _padded(given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """[N, T, ...], padded with zeros at the ends, and lengths [N], of arrays [t, ...]."""
-    rows = [np.asarray(row) for row in rows]
-    shapes = {row.shape[1:] for row in rows}
-    if any(row.ndim not in (1, 2) or not len(row) for row in rows) or len(shapes) > 1:
+    arrays = [np.asarray(row) for row in given]
+    shapes = {row.shape[1:] for row in arrays}
+    if any(row.ndim not in (1, 2) or not len(row) for row in arrays) or len(shapes) > 1:
         raise UserError(
             "The sequences in the list must be arrays [steps, channels], or ids [steps], each of "
             "at least one step and all of the same channels; their shapes are "
-            f"{listing(map(str, sorted({row.shape for row in rows})))}."
+            f"{listing(map(str, sorted({row.shape for row in arrays})))}."
         )
-    lengths = np.array([len(row) for row in rows], np.int32)
-    padded = np.zeros((len(rows), lengths.max(), *rows[0].shape[1:]), rows[0].dtype)
-    for row, target in zip(rows, padded, strict=True):
+    lengths = np.array([len(row) for row in arrays], np.int32)
+    padded = np.zeros((len(arrays), lengths.max(), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, target in zip(arrays, padded, strict=True):
         target[: len(row)] = row
     return padded, lengths
 
@@ -152,8 +200,13 @@ def _check_lengths(inputs: np.ndarray, more: np.ndarray) -> None:
         )
 
 
-def _check_values(inputs: np.ndarray, vocabulary_size: int | None) -> None:
+def _check_values(inputs: np.ndarray, vocabulary_size: int | None, channels: int | None) -> None:
     if vocabulary_size is None:
+        if channels is not None and inputs.shape[2:] != (channels,):
+            raise UserError(
+                f"The inputs have the shape {inputs.shape}, but the model reads [batch, steps, "
+                f"{channels}]."
+            )
         if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
             raise UserError("The inputs hold NaN or an infinite value: correct the data.")
         return
@@ -169,21 +222,24 @@ def _check_values(inputs: np.ndarray, vocabulary_size: int | None) -> None:
         )
 
 
-def _checked_labels(y: np.ndarray, classes: int) -> np.ndarray:
-    one_hot = y.ndim == 2 and y.shape[1] == classes and classes > 1
-    if one_hot:
-        return y
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1 or y.dtype.kind not in "iub":
-        raise UserError(
-            f"The labels must be whole numbers [N], or one-hot [N, {classes}], but are {y.dtype} "
-            f"of the shape {y.shape}; np.unique(..., return_inverse=True) numbers other labels."
-        )
-    if len(y) and not 0 <= y.min() <= y.max() < classes:
-        raise UserError(f"{_labels(classes)} They are from {y.min()} to {y.max()}.")
-    return y
-
-
 def _labels(classes: int) -> str:
     return f"Labels must be from 0 to {classes - 1}, for there are {classes} classes."
+
+
+def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    """The names of the classes: those given, or "0", "1", ... of a number. Raises UserError."""
+    is_number = isinstance(classes, numbers.Integral) and not isinstance(classes, bool)
+    names = range(classes) if is_number else classes
+    names = tuple(map(str, names)) if isinstance(names, Iterable) and names != str(names) else ()
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"classes must be a number from 1, or different names, but is {classes!r}.")
+    return names
+
+
+def check_dtype(policy: keras.DTypePolicy) -> None:
+    """Raises UserError where a model would compute in another type than float32."""
+    if policy.compute_dtype != "float32":
+        raise UserError(
+            f"The dtype is {policy.name}, but SequenceClassifier computes in float32: give it and "
+            'its core dtype="float32".'
+        )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import keras
 
 from t2aux.errors import UserError
+
+if TYPE_CHECKING:
+    from t2aux.training.model import SequenceClassifier
+
+__all__ = ["Pretrain"]
 
 
 class Pretrain(keras.callbacks.Callback):
     """Trains the auxiliary losses alone before the epochs of `fit` begin (paper, section 4).
 
     >>> pretrain = t2aux.callbacks.Pretrain(epochs=1)
-    >>> history = model.fit(x, y, epochs=1, callbacks=[pretrain])
+    >>> history = model.fit(x, y, epochs=1, callbacks=[pretrain], verbose=0)
     >>> sorted(pretrain.history.history)
     ['loss', 'reconstruction_loss']
 
@@ -25,7 +32,23 @@ class Pretrain(keras.callbacks.Callback):
     def __init__(self, epochs: int) -> None:
         """Keeps the number of epochs. Raises UserError where it is below 1."""
         super().__init__()
-        if epochs < 1:
-            raise UserError(f"Pretrain.epochs must be at least 1, but is {epochs}.")
+        if not isinstance(epochs, int) or epochs < 1:
+            raise UserError(f"Pretrain.epochs must be a number from 1, but is {epochs!r}.")
         self.epochs = epochs
         self.history: keras.callbacks.History | None = None
+
+
+class PhaseProgress(keras.callbacks.Callback):
+    """Tells the model how long the phase is, when that is known."""
+
+    def __init__(self, model: SequenceClassifier) -> None:
+        super().__init__()
+        self._classifier = model
+        self._begun = False
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        steps = self.params.get("steps")
+        if self._begun or not steps:
+            return
+        self._begun = True
+        self._classifier.begin_phase(steps * self.params["epochs"], steps * epoch)

@@ -9,17 +9,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from t2aux import layers
 from t2aux.data import Batch
 from t2aux.errors import UserError
 from t2aux.kernels import ops
-from t2aux.layers import LSTM
-from t2aux.losses.base import AuxiliaryLoss, Bptt, Network
+from t2aux.losses.base import AuxiliaryLoss, Bptt, Network, as_list
 from t2aux.model import inputs
-from t2aux.model.cell import CellCore
+from t2aux.model.cell import as_core
 from t2aux.model.classifier import BaseClassifier
-from t2aux.model.core import Core
-from t2aux.training import arrays, trainer
-from t2aux.training.callbacks import Pretrain
+from t2aux.training import arrays, trainer, truncation
+from t2aux.training.callbacks import PhaseProgress, Pretrain
 
 
 @keras.saving.register_keras_serializable(package="t2aux")
@@ -39,16 +38,18 @@ class SequenceClassifier(BaseClassifier):
     ...     auxiliary_bptt=40,
     ... )
     >>> model.compile(keras.optimizers.RMSprop(3e-3), metrics=["accuracy"])
-    >>> history = model.fit(x, y, batch_size=16, validation_split=0.1, epochs=2)
-    >>> model.predict(x).shape
-    (1797, 10)
+    >>> history = model.fit(x, y, batch_size=16, validation_split=0.1, epochs=2, verbose=0)
+    >>> model.predict(x, verbose=0).shape  # x: [48, 64, 1]
+    (48, 10)
 
     Sequences of different lengths are given as a list of arrays, as a `tf.RaggedTensor`, or as a
     pair (inputs, lengths), padded at the ends; instead of lengths [batch] a mask [batch, steps] may
     be given, which need not be at the ends. A `tf.data.Dataset` gives such pairs, too.
 
-    `compile` without a `loss` takes the cross-entropy, with labels [batch] or, one-hot, [batch,
-    classes]. Another loss gets labels and probabilities.
+    `t2aux.load(path).model` is what `save` wrote; `keras.saving.load_model(path)` is, too, where
+    Keras was imported before t2aux, or `t2aux.SequenceClassifier` was used. `compile` without a
+    `loss` takes the cross-entropy, with labels [batch] or, one-hot, [batch, classes]; another loss
+    gets labels and probabilities. `sample_weight` is for the supervised loss alone.
 
     Attributes:
         classes: The names of the classes, by label.
@@ -62,7 +63,7 @@ class SequenceClassifier(BaseClassifier):
         self,
         classes: int | Sequence[str],
         *,
-        core: keras.layers.Layer | None = None,
+        core: keras.layers.Layer | type[keras.layers.Layer] | str = "lstm",
         vocabulary_size: int | None = None,
         projection_size: int | None = 128,
         head_size: int = 256,
@@ -79,8 +80,8 @@ class SequenceClassifier(BaseClassifier):
 
         Args:
             classes: How many classes there are, or their names.
-            core: The recurrence: `t2aux.layers.LSTM(128)`, the default, `.GRU` or `.MinGRU`; or any
-                Keras recurrent layer or RNN cell.
+            core: The recurrence: `t2aux.layers.LSTM(128)`, `.GRU` or `.MinGRU`; any Keras recurrent
+                layer or RNN cell; or a class or name of these layers, see `t2aux.layers.get`.
             vocabulary_size: V: the sequences are ids below it. None: they are real values.
             projection_size: What a token is projected (real values) or embedded (ids) to. None
                 feeds real values to the core as they are.
@@ -100,7 +101,8 @@ class SequenceClassifier(BaseClassifier):
             UserError: A parameter is out of range.
         """
         super().__init__(name=name, **kwargs)
-        self.classes = _class_names(classes)
+        arrays.check_dtype(self.dtype_policy)
+        self.classes = arrays.class_names(classes)
         for parameter, value in (
             ("vocabulary_size", vocabulary_size),
             ("projection_size", projection_size),
@@ -112,14 +114,8 @@ class SequenceClassifier(BaseClassifier):
             raise UserError(f"dropconnect must be in [0, 1), but is {dropconnect}.")
         if projection_size is None and vocabulary_size is not None:
             raise UserError("projection_size = None works for real values only; give ids a size.")
-        self.auxiliary = list(auxiliary)
-        for loss in self.auxiliary:
-            if not isinstance(loss, AuxiliaryLoss):
-                raise UserError(
-                    f"auxiliary holds a {type(loss).__name__}: give instances of "
-                    "t2aux.losses.AuxiliaryLoss, such as t2aux.losses.Reconstruction()."
-                )
-        self._given_core = LSTM(128, name="lstm") if core is None else core
+        self.auxiliary = as_list(auxiliary)
+        self._given_core = layers.get(core)
         self._sizes = {
             "vocabulary_size": vocabulary_size,
             "projection_size": projection_size,
@@ -127,6 +123,10 @@ class SequenceClassifier(BaseClassifier):
             "dropconnect": dropconnect,
         }
         self._bptt = {"supervised_bptt": supervised_bptt, "auxiliary_bptt": auxiliary_bptt}
+        for parameter, bptt in self._bptt.items():
+            truncation.check_bptt(parameter, bptt)
+        if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
+            raise UserError(f"clip_norm must be a number above 0, or None, but is {clip_norm!r}.")
         self._clip_norm = clip_norm
         self._seed = seed
         self._trainer: trainer.Trainer | None = None
@@ -140,8 +140,6 @@ class SequenceClassifier(BaseClassifier):
         self._pretraining = False
         self._phase_begin = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._phase_steps = tf.Variable(1, trainable=False, dtype=tf.int64)
-
-    # --- Weights ----------------------------------------------------------------------------------
 
     def build(self, input_shape: Any) -> None:
         """Makes the weights.
@@ -172,7 +170,7 @@ class SequenceClassifier(BaseClassifier):
             input_layer = inputs.DirectInput(token_size)
         else:
             input_layer = inputs.InputProjection(token_size, projection_size, seed=self._seed)
-        core = _core(self._given_core)
+        core = as_core(self._given_core)
         if not core.built:
             core.build((None, None, input_layer.output_size))
             core.built = True
@@ -193,8 +191,11 @@ class SequenceClassifier(BaseClassifier):
             dropconnect=self._sizes["dropconnect"],
             padded=False,
             network=network,
+            # Not its own name, which depends on what was made before.
+            core_name="recurrent_layer",
         )
         self._trainer = trainer.Trainer(self, self.auxiliary, **self._bptt)
+        self._called = True  # For `export`: `fit` calls the model's parts.
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -219,8 +220,10 @@ class SequenceClassifier(BaseClassifier):
         return cls(**{**config, "core": core, "auxiliary": list(auxiliary)})
 
     def save(self, *arguments: Any, **kwargs: Any) -> None:
-        """See `keras.Model.save`. Raises UserError before the model has weights."""
+        """See `keras.Model.save`; to .keras files. Raises UserError before there are weights."""
         self._check_built("save")
+        if str([*arguments, kwargs.get("filepath")][0]).endswith((".h5", ".hdf5")):
+            raise UserError("Keras can't load this model of an .h5 file: save it as .keras.")
         super().save(*arguments, **kwargs)
 
     def save_weights(self, *arguments: Any, **kwargs: Any) -> None:
@@ -246,17 +249,35 @@ class SequenceClassifier(BaseClassifier):
             inputs: [B, T, C] float32 or ids [B, T]; or a pair of them and lengths [B] or a mask
                 [B, T]; or a RaggedTensor.
             mask: [B, T] bool: the steps that count.
-            training: Ignored: only `fit` trains.
+            training: Whether a gradient may be taken, as where the model is a part of another: it
+                goes through all steps, without auxiliary losses. Only `fit` truncates.
 
         Returns:
             [B, K].
         """
-        del training
-        return tf.nn.softmax(self._logits(inputs, mask))
+        return tf.nn.softmax(self._logits(inputs, mask, training=bool(training)))
 
-    def _logits(self, given: Any, mask: tf.Tensor | None = None) -> tf.Tensor:
-        tokens, lengths = arrays.sequences(given, mask, is_text=self.network.is_text)
-        return self.logits_of(tokens, lengths)
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
+        """[B, K]."""
+        return arrays.shape_of_inputs(input_shape)[0], len(self.classes)
+
+    def _sequences(self, x: Any, mask: Any = None) -> tuple[tf.Tensor, tf.Tensor | None]:
+        if self._trainer is None:
+            with tf.init_scope():
+                self.build(arrays.shapes(x))
+        tokens, lengths = arrays.sequences(x, mask, is_text=self.network.is_text)
+        wanted = (None, None) if self.network.is_text else (None, None, self.network.token_size)
+        if not tokens.shape.is_compatible_with(wanted):
+            raise UserError(f"The inputs have the shape {tokens.shape}, but must be {wanted}.")
+        return tokens, lengths
+
+    def _prepared(self, x: Any, y: Any) -> tuple[Any, Any]:
+        channels = None if self._trainer is None else self.network.token_size
+        sizes = {"channels": channels, **self._sizes}
+        return arrays.prepared(x, y, classes=len(self.classes), sizes=sizes)
+
+    def _logits(self, x: Any, mask: Any = None, *, training: bool = False) -> tf.Tensor:
+        return self.logits_of(*self._sequences(x, mask), gradient=training)
 
     # --- Training ---------------------------------------------------------------------------------
 
@@ -270,17 +291,23 @@ class SequenceClassifier(BaseClassifier):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """See `keras.Model.fit`; the classes say which forms the inputs may have.
+        """See `keras.Model.fit`, and the class for the forms of the inputs.
 
         With `t2aux.callbacks.Pretrain(epochs)` among the callbacks the auxiliary losses are trained
         alone for so many epochs, before those of `epochs` begin: without validation and without the
         other callbacks.
         """
-        x, y = arrays.prepared(x, y, classes=len(self.classes), sizes=self._sizes)
-        if kwargs.get("validation_data") is not None:
-            kwargs["validation_data"] = arrays.prepared_data(
-                kwargs["validation_data"], classes=len(self.classes), sizes=self._sizes
+        with self.distribute_strategy.scope():
+            has_strategy = tf.distribute.has_strategy()
+        if has_strategy:
+            raise UserError(
+                "SequenceClassifier.fit trains on one device, without a strategy: for several give "
+                "t2aux train train.strategy, such as --gin_file=training/mirrored."
             )
+        x, y = self._prepared(x, y)
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, (list, tuple)) and len(validation) > 1:
+            kwargs["validation_data"] = (*self._prepared(*validation[:2]), *validation[2:])
         callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
         callbacks = [callback for callback in callbacks if callback is not None]
         for pretrain in [c for c in callbacks if isinstance(c, Pretrain)]:
@@ -319,9 +346,8 @@ class SequenceClassifier(BaseClassifier):
         self._pretraining = pretraining
         # What is compiled is for one kind of phase.
         self.train_function = None
-        first = kwargs.get("initial_epoch", 0)
         try:
-            return super().fit(x, y, callbacks=[_Progress(self, first), *callbacks], **kwargs)
+            return super().fit(x, y, callbacks=[PhaseProgress(self), *callbacks], **kwargs)
         finally:
             self._pretraining = False
             self.train_function = None
@@ -338,17 +364,9 @@ class SequenceClassifier(BaseClassifier):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step: the gradients of all losses, truncated."""
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise UserError(
-                "SequenceClassifier.fit trains on one device: for several give t2aux train "
-                "train.strategy, such as --gin_file=training/mirrored."
-            )
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if self._trainer is None:
-            with tf.init_scope():
-                self.build(arrays.shapes(x))
-        tokens, lengths = arrays.sequences(x, is_text=self.network.is_text)
-        arrays.check(tokens, lengths, y, classes=self.num_classes)
+        tokens, lengths = self._sequences(x)
+        y = arrays.checked_labels(tokens, lengths, y, classes=self.num_classes)
         number = tf.convert_to_tensor(self.optimizer.iterations, tf.int64)
         done = tf.cast(number - self._phase_begin, tf.float32)
         padded = lengths is not None
@@ -362,15 +380,18 @@ class SequenceClassifier(BaseClassifier):
             padded=padded,
             supervised_loss=lambda logits: self._supervised_loss(x, y, logits, sample_weight),
         )
+        # What is frozen keeps its values, and its gradient does not count in the norm.
         by_variable = {id(v.value): v for v in self.trainable_variables}
-        variables = [by_variable[id(v)] for v in self._trainer.trained_variables()]
-        gradients = step.gradients
+        pairs = zip(step.gradients, self._trainer.trained_variables(), strict=True)
+        trained = [(g, by_variable[id(v)]) for g, v in pairs if id(v) in by_variable]
+        gradients, variables = map(list, zip(*trained, strict=True)) if trained else ([], [])
         if self._clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
         if not self.optimizer.built:
             # In the order in which Keras builds it for a model that is loaded.
             self.optimizer.build(self.trainable_variables)
-        self.optimizer.apply(gradients, variables)
+        if variables:
+            self.optimizer.apply(gradients, variables)
         self._loss_tracker.update_state(step.metrics["loss"], sample_weight=tf.shape(tokens)[0])
         for name, mean in self._means.items():
             if name in step.metrics:
@@ -382,7 +403,9 @@ class SequenceClassifier(BaseClassifier):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The supervised loss and the metrics of a batch."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        logits = self._logits(x)
+        tokens, lengths = self._sequences(x)
+        y = arrays.checked_labels(tokens, lengths, y, classes=self.num_classes)
+        logits = self.logits_of(tokens, lengths)
         loss = self._supervised_loss(x, y, logits, sample_weight)
         self._loss_tracker.update_state(loss, sample_weight=tf.shape(logits)[0])
         logs = self.compute_metrics(x, y, tf.nn.softmax(logits), sample_weight)
@@ -414,49 +437,12 @@ class SequenceClassifier(BaseClassifier):
             losses *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
         return tf.reduce_mean(losses)
 
-    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def evaluate(self, x: Any = None, y: Any = None, *arguments: Any, **kwargs: Any) -> Any:
         """See `keras.Model.evaluate`, and the class for the forms of the inputs."""
-        x, y = arrays.prepared(x, y, classes=len(self.classes), sizes=self._sizes)
-        return super().evaluate(x, y, **kwargs)
+        x, y = self._prepared(x, y)
+        return super().evaluate(x, y, *arguments, **kwargs)
 
-    def predict(self, x: Any, **kwargs: Any) -> np.ndarray:
+    def predict(self, x: Any, *arguments: Any, **kwargs: Any) -> np.ndarray:
         """The classes' probabilities [N, K]; see `keras.Model.predict`."""
-        x, _ = arrays.prepared(x, None, classes=len(self.classes), sizes=self._sizes)
-        return super().predict(x, **kwargs)
-
-
-class _Progress(keras.callbacks.Callback):
-    """Tells the model how long the phase is, when that is known."""
-
-    def __init__(self, model: SequenceClassifier, first_epoch: int) -> None:
-        super().__init__()
-        self._classifier = model
-        self._first_epoch = first_epoch
-        self._begun = False
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        steps = self.params.get("steps")
-        if self._begun or not steps:
-            return
-        self._begun = True
-        self._classifier.begin_phase(steps * self.params["epochs"], steps * epoch)
-
-
-def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
-    if not names or len(set(names)) != len(names):
-        raise UserError(f"classes must be a number from 1, or different names, but is {classes!r}.")
-    return names
-
-
-def _core(given: Any) -> Core:
-    """What the classifier runs: a core of ours, or any Keras cell in a loop."""
-    if isinstance(given, Core) and getattr(given, "is_standard", True):
-        return given
-    cell = given.cell if isinstance(given, keras.layers.RNN) else given
-    if not isinstance(cell, keras.layers.Layer):
-        raise UserError(
-            f"core is {given!r}: give a recurrent layer such as t2aux.layers.LSTM(128), or a Keras "
-            "RNN cell."
-        )
-    return CellCore(cell)
+        x, _ = self._prepared(x, None)
+        return super().predict(x, *arguments, **kwargs)

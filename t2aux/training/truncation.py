@@ -8,6 +8,7 @@ lengths, and not on the sequence's.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,8 +41,11 @@ class Windows(NamedTuple):
 
 def check_bptt(parameter: str, value: Bptt) -> None:
     """Raises UserError where a truncation length is neither "full" nor 0 or more."""
-    if value != "full" and value < 0:
-        raise UserError(f"{parameter} must be 'full' or a number of steps from 0, but is {value}.")
+    is_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if value != "full" and not (is_number and value >= 0):
+        raise UserError(
+            f"{parameter} must be 'full' or a number of steps from 0, but is {value!r}."
+        )
 
 
 def group_anchors(anchors: tf.Tensor, truncation: tf.Tensor | int) -> Windows:
@@ -135,3 +139,12 @@ def gradients_of(
         objective, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
     return [tf.convert_to_tensor(g) for g in gradients]
+
+
+def added(sums: Sequence[tf.Tensor], parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Sums of gradients with a window's added, for a loop: of the shapes of the sums.
+
+    TensorFlow does not always know the shape of a gradient while it builds a graph.
+    """
+    parts = map(tf.convert_to_tensor, parts)
+    return [tf.ensure_shape(a + b, a.shape) for a, b in zip(sums, parts, strict=True)]

@@ -51,7 +51,8 @@ class WholeTrainer:
             The step.
         """
         with tf.GradientTape() as tape:
-            logits = self.classifier(
+            # Not by Keras's __call__, which refuses a share.
+            logits = self.classifier.call(
                 batch.inputs,
                 batch.lengths,
                 seed=tf.random.experimental.stateless_fold_in(seed, DROPOUT),

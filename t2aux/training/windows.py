@@ -235,7 +235,7 @@ class StatesPlan(Plan):
                 variables,
                 output_gradients=[tf.gather(g, members) for g in at_positions],
             )
-            return j + 1, [a + tf.convert_to_tensor(b) for a, b in zip(sums, part, strict=True)]
+            return j + 1, truncation.added(sums, part)
 
         sums = [tf.zeros_like(v) for v in variables]
         # Windows do not wait for each other, and TensorFlow would run ten of them at a time.
@@ -394,7 +394,7 @@ class WholePlan(Plan):
                 part, carry = self._call(given)
                 objective = self.loss.weight * self._mean(part)
             parts = gradients_of(tape, objective, variables)
-            sums = [a + b for a, b in zip(sums, parts, strict=True)]
+            sums = truncation.added(sums, parts)
             after = tf.nest.map_structure(
                 lambda a, b: tf.ensure_shape(tf.stop_gradient(a), b.shape), (after, carry), carried
             )

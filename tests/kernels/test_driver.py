@@ -36,7 +36,7 @@ def run(program):
     return subprocess.run([*prefix, str(program)], capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("processor", ["haswell", "x86-64"])
+@pytest.mark.parametrize("processor", [pytest.param("haswell", marks=pytest.mark.long), "x86-64"])
 def test_other_vectors(tmp_path, processor):
     if shutil.which("g++") is None or platform.machine() != "x86_64":
         pytest.skip("made for g++ on an x86-64 machine with AVX2")

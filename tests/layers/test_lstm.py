@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import t2aux
 from t2aux.kernels import ops
-from tests.cli_helpers import ROOT, environment
+from tests.cli_helpers import environment
 
 BATCH, STEPS, UNITS = 5, 9, 7
 
@@ -226,16 +226,3 @@ def test_the_docstring_s_example():
 def test_importing_t2aux_is_light():
     code = "import sys, t2aux; assert 'tensorflow' not in sys.modules and 'layers' in dir(t2aux)"
     subprocess.run([sys.executable, "-c", code], check=True, env=environment())
-
-
-@pytest.mark.long
-def test_the_example_runs():
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "drop_in_lstm.py"],
-        capture_output=True,
-        text=True,
-        env=environment(TF_CPP_MIN_LOG_LEVEL="3"),
-        check=True,
-    )
-    assert float(done.stdout.split("largest difference: ")[1].split()[0]) < 1e-5
-    assert "t2aux.layers.LSTM: " in done.stdout

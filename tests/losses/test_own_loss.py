@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import t2aux
 from t2aux.errors import UserError
 from t2aux.losses import AuxiliaryLoss, OutputsFrom, OutputsOfAll, Reconstruction
 from t2aux.model.gru import GRU
@@ -233,3 +234,15 @@ def test_a_subclass_of_a_loss_has_a_name_of_its_own():
     classifier = networks.classifier(networks.vectors_info())
     made = [loss(length=4) for loss in (Reconstruction, Shorter)]
     assert [loss.name for loss in Trainer(classifier, made).losses] == ["reconstruction", "shorter"]
+
+
+def test_a_keras_model_is_trained_with_it_and_saved(tmp_path):
+    batch = networks.batch(networks.vectors_info(channels=2), [20, 13, 9, 17])
+    x, lengths, y = (part.numpy() for part in batch)
+    model = t2aux.SequenceClassifier(3, core=t2aux.layers.GRU(4), auxiliary=[MeanToken()])
+    model.compile("adam")
+    history = model.fit((x, lengths), y, verbose=0).history
+    assert set(history) == {"loss", "mean_token_loss", "supervised_loss"}
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.auxiliary[0].kernel, model.auxiliary[0].kernel)

@@ -59,7 +59,7 @@ def test_windows_as_long_as_the_sequence_equal_one_pass(core, losses, kind):
         assert np.any(gradient), variable.name
 
 
-@pytest.mark.parametrize("losses", ["p", "r and p"])
+@pytest.mark.parametrize("losses", [pytest.param("p", marks=pytest.mark.long), "r and p"])
 @pytest.mark.parametrize("core", CORES)
 def test_prediction_has_the_same_loss_swept_and_in_one_pass(core, losses):
     full, batch = make(core, "ragged", losses, supervised_bptt="full", auxiliary_bptt="full")

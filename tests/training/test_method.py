@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from t2aux import config, data
 from t2aux.errors import UserError
+from t2aux.model.weights import tree
 from t2aux.reproduce import documents
 from t2aux.run import load_run
 from t2aux.training import train as train_module
@@ -34,12 +35,17 @@ def train(model_dir, files, *settings):
     return [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+def _is_variable(x):
+    return isinstance(x, tf.Variable)
+
+
 def weights(model_dir):
     """The classifier's and the auxiliary networks' weights by name."""
     run = load_run(model_dir, auxiliary=True)
     found = {}
     for module in (run.classifier, *run.losses):
-        found |= {f"{module.name}/{v.name}": v.numpy() for v in module.trainable_variables}
+        places = tree(module)._flatten(predicate=_is_variable, with_path=True)
+        found |= {"/".join(map(str, (module.name, *place))): v.numpy() for place, v in places}
     return found
 
 
@@ -171,7 +177,7 @@ def test_each_part_of_figure_6_alone(parts, part):
         )
     shapes = {name: value.shape for name, value in final.items()}
     assert any("input" in name for name in shapes) == (part != "input projection")
-    second = {name.partition("/")[0] for name in shapes if "/lstm_1/" in name}
+    second = {name.partition("/")[0] for name in shapes if "/layers/1/" in name}
     losses = {name.partition("/")[0] for name in shapes} - {"classifier"}
     assert second == (set() if part == "second auxiliary layer" else losses)
 

@@ -43,7 +43,12 @@ CORES = {
     "Keras's LSTM": lambda: keras.layers.LSTM(6),
     "Keras's cell": lambda: keras.layers.GRUCell(6),
     "own cell": OwnCell,
+    "stacked cells": lambda: keras.layers.StackedRNNCells(
+        [keras.layers.LSTMCell(4), keras.layers.LSTMCell(6)]
+    ),
 }
+# The others are in the long tier.
+SHORT = ("lstm",)
 
 
 def losses():
@@ -97,6 +102,7 @@ def test_fit_makes_the_step_of_the_training_binary():
         zip((v.ref() for v in trainer.variables_in_order), want.gradients, strict=True)
     )
     for name, variable in named(classifier).items():
+        name = name.replace("lstm/", "recurrent_layer/")
         got = before[name] - named(model)[name].numpy()
         np.testing.assert_allclose(got, gradients[variable.ref()], atol=2e-6, err_msg=name)
     for name in ("loss", "reconstruction_loss", "prediction_loss", "supervised_loss"):
@@ -139,7 +145,10 @@ def test_keras_own_cells_in_a_loop_have_the_same_values_and_gradients(core, same
     np.testing.assert_allclose(*norms, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize(
+    "core",
+    [pytest.param(core, marks=[] if core in SHORT else pytest.mark.long) for core in CORES],
+)
 def test_every_core_is_trained_and_saved(core, tmp_path):
     x, lengths, y = examples()
     model = make(core)
@@ -291,8 +300,6 @@ def test_a_saved_model_predicts_the_same_in_a_new_process(tmp_path):
         import sys, keras, numpy as np, t2aux
         folder = sys.argv[1]
         data = np.load(f"{folder}/x.npz")
-        model = t2aux.load(f"{folder}/model.keras") if hasattr(t2aux, "load") else None
-        import t2aux.training.model
         model = keras.saving.load_model(f"{folder}/model.keras")
         got = model.predict((data["x"], data["lengths"]), verbose=0)
         np.testing.assert_allclose(got, data["want"], atol=1e-6)
@@ -307,7 +314,24 @@ def fitted(model=None, x=None, y=None, **fit):
     model = model or make()
     model.compile("sgd")
     own_x, lengths, own_y = examples()
-    model.fit((own_x, lengths) if x is None else x, own_y if y is None else y, verbose=0, **fit)
+    y = own_y if y is None else None if y is False else y
+    model.fit((own_x, lengths) if x is None else x, y, verbose=0, **fit)
+
+
+def built():
+    model = make()
+    model.build((None, 20, 2))
+    return model
+
+
+def distributed():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = make()
+    fitted(model)
+
+
+def unknown_shapes():
+    return tf.data.Dataset.from_generator(lambda: [(X, Y)], output_types=(tf.float32, tf.int32))
 
 
 X, L, Y = examples()
@@ -327,12 +351,38 @@ WRONG = {
     "unbuilt": (lambda: make().save("x.keras"), "no weights yet"),
     "unbuilt weights": (lambda: make().save_weights("x.weights.h5"), "no weights yet"),
     "no state": (lambda: fitted(make(core=keras.layers.Dense(4))), "no state_size"),
+    "regularizer": (
+        lambda: fitted(make(core=t2aux.layers.LSTM(4, kernel_regularizer="l2"))),
+        "kernel_regularizer",
+    ),
+    "backwards": (lambda: fitted(make(core=t2aux.layers.GRU(4, go_backwards=True))), "backwards"),
+    "stateful": (lambda: fitted(make(core=t2aux.layers.LSTM(4, stateful=True))), "stateful"),
+    "no labels": (lambda: fitted(x=X, y=False), "no labels"),
+    "empty": (lambda: make().predict([]), "empty"),
+    "dictionary": (lambda: fitted(x={"a": X}), '"inputs"'),
+    "dtype": (lambda: make(dtype="mixed_bfloat16"), "mixed_bfloat16"),
+    "strategy": (lambda: distributed(), "one device"),
+    "h5": (lambda: built().save("x.h5"), r"\.keras"),
+    "channels": (lambda: built().predict(X[..., :1]), r"steps, 2\]"),
+    "unknown shapes": (
+        lambda: fitted(x=unknown_shapes(), y=False),
+        "does not say which shape",
+    ),
+    "truncation": (lambda: make(supervised_bptt="ful"), "supervised_bptt"),
+    "truncation of a loss": (
+        lambda: fitted(make(auxiliary=[RECONSTRUCTION(length=4, bptt=0.5)])),
+        r"Reconstruction\.bptt",
+    ),
+    "clipping": (lambda: make(clip_norm=0.0), "clip_norm"),
+    "class of a loss": (lambda: make(auxiliary=RECONSTRUCTION), "auxiliary holds"),
+    "pretraining": (lambda: t2aux.callbacks.Pretrain(1.5), "1.5"),
     "no layer": (lambda: fitted(make(core=3)), "core is 3"),
     "dropout": (lambda: fitted(make(core=keras.layers.LSTM(4, dropout=0.1))), "dropout"),
-    "no loss": (lambda: make(auxiliary=["r"]), "AuxiliaryLoss"),
+    "no loss": (lambda: make(auxiliary=["r"]), "auxiliary holds 'r'"),
     "twice": (lambda: fitted(make(auxiliary=[*losses(), *losses()])), "a name of its own"),
     "bptt": (lambda: fitted(make(auxiliary_bptt=-1)), "auxiliary_bptt"),
     "classes": (lambda: SequenceClassifier(classes=["a", "a"]), "different names"),
+    "number of classes": (lambda: SequenceClassifier(classes=3.0), "a number from 1"),
     "nothing to pretrain": (
         lambda: fitted(make(auxiliary=[]), callbacks=[t2aux.callbacks.Pretrain(1)]),
         "nothing to pretrain",
@@ -348,6 +398,64 @@ def test_wrong_use_is_one_sentence(case, tmp_path, monkeypatch):
         wrong()
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", ["core", "head", "input_layer", "auxiliary", ""])
+def test_what_is_frozen_keeps_its_weights(part):
+    x, lengths, y = examples()
+    model = make(auxiliary=losses()[:1])
+    model.build((None, None, 2))
+    network = getattr(model, part) if part else model
+    network = network[0] if part == "auxiliary" else network
+    network.trainable = False
+    frozen = [id(v) for v in network.weights]
+    before = {id(v): v.numpy() for v in model.weights}
+    model.compile(keras.optimizers.SGD(0.1))
+    model.fit((x, lengths), y, verbose=0)
+    for variable in model.weights:
+        if "phase" not in variable.path:
+            same = np.array_equal(variable.numpy(), before[id(variable)])
+            assert same == (id(variable) in frozen), variable.path
+
+
+@pytest.mark.parametrize("core", ["lstm", "Keras's cell"])
+def test_as_a_part_of_another_model_it_is_trained_by_backpropagation_through_all_steps(core):
+    x, lengths, y = examples()
+    model = make(core, auxiliary=[], supervised_bptt="full", clip_norm=None)
+    inputs = keras.Input((20, 2)), keras.Input((), dtype="int32")
+    outer = keras.Model(inputs, model(inputs))
+    before = model.get_weights()
+    for one in (outer, model):
+        one.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    outer.fit((x, lengths), y, verbose=0)
+    got = [a - b for a, b in zip(before, model.get_weights(), strict=True)]
+    model.set_weights(before)
+    model.fit((x, lengths), y, verbose=0)
+    want = [a - b for a, b in zip(before, model.get_weights(), strict=True)]
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_what_needs_no_fit_before():
+    x, lengths, y = examples()
+    for use in (
+        lambda m: m.evaluate((x, lengths), y, 3, 0),
+        lambda m: m.predict((x, lengths), 3, 0),
+        lambda m: m.test_on_batch((x, lengths), y),
+    ):
+        model = make(SequenceClassifier.__init__.__kwdefaults__["core"])
+        model.compile("sgd")
+        use(model)
+    assert make("stacked cells").predict(x, verbose=0).shape == (6, 3)
+    assert make().compute_output_shape((None, 20, 2)) == (None, 3)
+
+
+def test_export_of_keras(tmp_path):
+    model = make()
+    fitted(model, x=X)
+    model.export(tmp_path / "saved", verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    np.testing.assert_allclose(loaded.serve(X[:2]), model.predict(X[:2], verbose=0), atol=1e-6)
 
 
 def test_fit_without_compile_is_named():

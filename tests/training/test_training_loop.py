@@ -223,7 +223,7 @@ def test_mistakes_are_one_sentence_each(tmp_path):
         ([run, "--gin_fil=quickstart"], ["did you mean --gin_file?"]),
         (["--gin_file=quickstart"], ["--model_dir must be given"]),
         ([run, "--gin_file=quickstart", "--gin_param=ANCHRS = 2"], ["did you mean ANCHORS?"]),
-        ([run, *SETTINGS, "--gin_param=SEGMENT_LENGTH = 64"], ["at least 65", "at most 64"]),
+        ([run, *SETTINGS, "--gin_param=SEGMENT_LENGTH = 64"], ["at least 65", "has 64"]),
         ([run, *SETTINGS, "--gin_param=BATCH_SIZE = 0"], ["train.batch_size", "at least 1"]),
         ([f"--model_dir={tmp_path / 'file'}", *SETTINGS], ["Can't write to the directory"]),
     ):
