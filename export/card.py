@@ -227,8 +227,8 @@ def _input(info: DatasetInfo) -> str:
     steps = "any number of" if info.length is None else info.length
     if info.kind == "ids":
         return (
-            f"{steps} steps of an id from 0 to {info.ids - 1}; nothing here makes ids of text, so "
-            "that there is no signature for text"
+            f"{steps} steps of an id from 0 to {info.ids - 1}; the export can't turn text into "
+            "ids, and has no signature for text"
         )
     return f"{steps} steps of {_values(info)}, used as they are"
 

@@ -90,8 +90,8 @@ def export_model(
         or is further off than its tolerance is not in the directory, but among `parity.failed`.
 
     Raises:
-        UserError: The model is no SequenceClassifier or has no weights, its core's state can't be
-            exported, an argument is wrong, the directory can't be written, the version is there
+        UserError: The model is not a SequenceClassifier or has no weights, its core's state can't
+            be exported, an argument is wrong, the directory can't be written, the version is there
             already, or the SavedModel or a float32 file is further off than the tolerance. Nothing
             is left behind then.
     """

@@ -68,7 +68,7 @@ class Settings:
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown or not self.formats:
             raise UserError(
-                f"There is no format {unknown[0] if unknown else ''!r}: give one or more of "
+                f"The format {unknown[0] if unknown else ''!r} is unknown: give one or more of "
                 f"{', '.join(FORMATS)}."
             )
         if self.version is not None and (type(self.version) is not int or self.version < 1):

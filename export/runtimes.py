@@ -105,7 +105,7 @@ class BatchStream(BaseStream):
     """A sequence that comes in piece by piece; see `t2aux_ondevice.stream.Stream`."""
 
     def __init__(self, classifier: BatchClassifier) -> None:
-        """Begins with no step read. Raises UserError where there is no state to carry."""
+        """Begins with no step read. Raises UserError if the model has no streaming form."""
         super().__init__(classifier.info, "The model")
         self._classifier = classifier
         self._state = classifier.begin(1)

@@ -52,8 +52,8 @@ class Twin(tf.Module):
         zeros = classifier.core.init_state(1)
         # In a function: an attribute that is a NamedTuple would be wrapped, and its tensors stored.
         self._pack = lambda tensors: tf.nest.pack_sequence_as(zeros, tensors)
-        self.recurrence = lstm.inference(classifier, batches=batches) or inference.of(
-            classifier.core, classifier.input_layer
+        self.recurrence = lstm.inference(classifier, batches=batches) or classifier.core.inference(
+            classifier.input_layer
         )
         # In functions, too: Keras's layers must not be in a SavedModel, see `saved_model.write`.
         self.logits = lambda h: classifier.head(h)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import gin
 import tensorflow as tf
 
-from t2aux.model import core, initializers
+from t2aux.model import initializers
 from t2aux.model.core import Core
 from t2aux.model.gru import GRU
 from t2aux.model.lstm import LSTM, LSTMState
@@ -52,22 +52,6 @@ class Traces(Core):
         h = 0.3 * (new + fast - slow[:, 0] + slow[:, 1])
         return h, TracesState(h, (fast, slow))
 
-    def states_at(
-        self, tokens, input_layer, state, marks, *, active=None, outputs=False, gradient=True
-    ):
-        def step(differentiable):
-            return lambda t, s: self.step(input_layer(tokens[t]), s)[1]
-
-        return core.states_by_steps(
-            step,
-            tf.shape(tokens)[0],
-            state,
-            marks,
-            active=active,
-            outputs=outputs,
-            gradient=gradient,
-        )
-
 
 class Dimmed(GRU):
     """A GRU whose step is another than its class's, which its inference does not know of."""
@@ -76,16 +60,12 @@ class Dimmed(GRU):
         _, after = super().step(0.5 * x, state)
         return after.h, after
 
-    states_at = Traces.states_at
-
 
 class DimmedLSTM(LSTM):
     """As `Dimmed`."""
 
     def step(self, x, state):
         return super().step(0.5 * x, state)
-
-    states_at = Traces.states_at
 
 
 # The chrono variants have the graphs of the others.

@@ -98,7 +98,7 @@ def test_locate(tmp_path, there, form, found):
 
 
 def test_locate_nothing(tmp_path):
-    with pytest.raises(UserError, match="There is no model"):
+    with pytest.raises(UserError, match="does not exist"):
         location.locate(tmp_path / "absent")
     touch(tmp_path / "1" / "picture.png")
     with pytest.raises(UserError, match="holds no model"):
@@ -341,7 +341,7 @@ def test_absent_files_and_directories(tmp_path, info, name):
 def test_a_text_in_the_place_of_a_file():
     with pytest.raises(UserError, match=r"no file word word .* or give a text as --text"):
         read(small_exports.TEXT, "word " * 200)
-    with pytest.raises(UserError, match="There is no model"):
+    with pytest.raises(UserError, match="does not exist"):
         location.locate("word " * 200)
 
 

@@ -84,7 +84,7 @@ def locate(model: str | os.PathLike[str]) -> Location:
         return Location("litert", path)
     if not os.path.isdir(path):
         raise UserError(
-            f"There is no model {path}: give a .tflite or .keras file, an export's directory or a "
+            f"{path} does not exist: give a .tflite or .keras file, an export's directory or a "
             "model_dir."
         )
     found = _locate_in(path)

@@ -27,11 +27,11 @@ def get(given: Any, units: int = 128) -> Any:
         The layer.
 
     Raises:
-        UserError: There is no layer of that name.
+        UserError: The name is unknown.
     """
     if isinstance(given, str):
         if given.lower() not in _BY_NAME:
             names = ", ".join(_BY_NAME)
-            raise UserError(f"There is no recurrent layer {given!r}: give one of {names}.")
+            raise UserError(f"The recurrent layer {given!r} is unknown: give one of {names}.")
         given = _BY_NAME[given.lower()]
     return given(units) if isinstance(given, type) else given

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from t2aux.errors import UserError
-from t2aux.model import core, inputs
-from t2aux.model.core import Active
+from t2aux.model import core
 from t2aux.model.lstm import LSTMState
 
 
@@ -96,38 +94,6 @@ class CellCore(core.Core):
         states = tf.nest.pack_sequence_as(self._nested, list(state.states))
         output, after = self.cell(x, states)
         return output, CellState(output, tuple(tf.nest.flatten(after)))
-
-    def states_at(
-        self,
-        tokens: tf.Tensor,
-        input_layer: inputs.InputLayer,
-        state: CellState,
-        marks: tf.Tensor,
-        *,
-        active: Active | None = None,
-        outputs: bool = False,
-        gradient: bool = True,
-    ) -> tuple[CellState, tf.Tensor | None]:
-        """See `Core`."""
-
-        def step(differentiable: bool) -> Callable[[tf.Tensor, CellState], CellState]:
-            if not differentiable:
-                return lambda t, s: self.step(input_layer(tokens[t]), s)[1]
-            # Slicing in the loop would make the backward pass quadratic in T.
-            x = input_layer(tokens)
-            steps = tf.TensorArray(tf.float32, tf.shape(x)[0], element_shape=x.shape[1:])
-            read = steps.unstack(x).read
-            return lambda t, s: self.step(read(t), s)[1]
-
-        return core.states_by_steps(
-            step,
-            tf.shape(tokens)[0],
-            state,
-            marks,
-            active=active,
-            outputs=outputs,
-            gradient=gradient,
-        )
 
 
 def as_core(given: Any) -> core.Core:

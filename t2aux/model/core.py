@@ -84,6 +84,14 @@ class Core(Configurable, keras.layers.Layer):
 
     hidden_size: int
 
+    def __init_subclass__(cls, **parameters: Any) -> None:
+        """A class with a `step` of its own does not inherit what computes another's faster."""
+        super().__init_subclass__(**parameters)
+        if "step" in vars(cls):
+            for name in ("states_at", "outputs", "final", "inference"):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(Core, name))
+
     def init_state(self, batch: tf.Tensor | int) -> State:
         """Zeros, one row for each of `batch` sequences."""
         raise NotImplementedError
@@ -111,7 +119,7 @@ class Core(Configurable, keras.layers.Layer):
         outputs: bool = False,
         gradient: bool = True,
     ) -> tuple[State, tf.Tensor | None]:
-        """The states at some positions of a segment.
+        """The states at some positions of a segment; by default by `step`, one after the other.
 
         Args:
             tokens: [T, B, C] float32, or ids [T, B] int32.
@@ -127,7 +135,25 @@ class Core(Configurable, keras.layers.Layer):
         Returns:
             The states, [M, B, ...] each, and the outputs [T, B, H] or None.
         """
-        raise NotImplementedError
+
+        def step(differentiable: bool) -> Callable[[tf.Tensor, State], State]:
+            if not differentiable:
+                return lambda t, s: self.step(input_layer(tokens[t]), s)[1]
+            # Slicing in the loop would make the backward pass quadratic in T.
+            x = input_layer(tokens)
+            steps = tf.TensorArray(tf.float32, tf.shape(x)[0], element_shape=x.shape[1:])
+            read = steps.unstack(x).read
+            return lambda t, s: self.step(read(t), s)[1]
+
+        return states_by_steps(
+            step,
+            tf.shape(tokens)[0],
+            state,
+            marks,
+            active=active,
+            outputs=outputs,
+            gradient=gradient,
+        )
 
     def outputs(
         self,

@@ -137,21 +137,6 @@ def weight(value: tf.Tensor | tf.Variable, name: str) -> tf.Variable:
     return tf.Variable(tf.convert_to_tensor(value), trainable=False, name=name)
 
 
-def of(core: Core, input_layer: InputLayer) -> Inference:
-    """A core's own inference, or the one for any core where that is of another class's `step`.
-
-    A subclass with a `step` of its own inherits an `inference` that does not know of it.
-    """
-    makes, steps = (_definer(type(core), name) for name in ("inference", "step"))
-    if issubclass(makes, steps):
-        return core.inference(input_layer)
-    return AnyCoreInference(core, input_layer)
-
-
-def _definer(kind: type, name: str) -> type:
-    return next(base for base in kind.__mro__ if name in vars(base))
-
-
 def name_of(core: Core) -> str:
     """The class that a user knows a core by: its own, or its Keras cell's."""
     return type(core.cell if isinstance(core, CellCore) else core).__name__

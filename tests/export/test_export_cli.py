@@ -74,8 +74,8 @@ def test_flags_that_must_be_given(flag):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"formats": ["onnx"]}, "There is no format 'onnx': .* saved_model, tflite"),
-        ({"formats": []}, "There is no format"),
+        ({"formats": ["onnx"]}, "'onnx' is unknown: .* saved_model, tflite"),
+        ({"formats": []}, "is unknown: give one or more"),
         ({"segment": 0}, "A segment has 0 steps"),
         ({"serving_batch_sizes": [2, 1]}, "The batch sizes for serving are 2, 1"),
     ],

@@ -259,5 +259,5 @@ def test_the_tensors_of_a_state_have_names_of_their_own():
 def test_a_class_s_own_inference_is_taken_where_it_is_of_its_own_step():
     layer = networks.classifier(networks.vectors_info()).input_layer
     for core, own in ((GRU, True), (MinGRU, True), (Traces, False), (CORES["own step"], False)):
-        made = inference.of(core(4, 3, seed=0), layer)
+        made = core(4, 3, seed=0).inference(layer)
         assert isinstance(made, inference.FoldedInference) == own

@@ -16,6 +16,7 @@ from t2aux.model.lstm import LSTM
 from t2aux.model.mingru import MinGRU, linear_recurrence
 from tests import networks
 from tests.cli_helpers import ROOT, environment
+from tests.cores import Dimmed, DimmedLSTM, Traces
 
 CORES = {
     "LSTM": LSTM,
@@ -392,3 +393,21 @@ def test_a_sweep_without_gradient_takes_no_memory_of_the_length(name):
     )
     # The outputs of 6,000 steps alone, which it must not hold, are 187 MiB.
     assert float(done.stdout) < 80, done.stdout
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("kind", [Traces, Dimmed, DimmedLSTM])
+def test_a_step_of_its_own_is_what_is_computed(kind, gradient):
+    # Of the class or not: nothing that computes another step is inherited.
+    made, layer = kind(2, 3, seed=0), inputs.DirectInput(2)
+    x, state = tf.random.stateless_normal([6, 2, 2], [1, 2]), made.init_state(2)
+    states = [state]
+    for t in range(6):
+        states.append(made.step(x[t], states[-1])[1])
+    found, _ = made.states_at(x, layer, state, tf.constant([6, 3]), gradient=gradient)
+    for i, t in enumerate((6, 3)):
+        np.testing.assert_allclose(found.h[i], states[t].h, atol=1e-6)
+    final = made.final(x, layer, state)
+    np.testing.assert_allclose(final.h, states[6].h, atol=1e-6)
+    outputs, _ = made.outputs(x, layer, state)
+    np.testing.assert_allclose(outputs[2], states[3].h, atol=1e-6)
