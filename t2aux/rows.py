@@ -119,7 +119,8 @@ def _array(value: Any, what: str) -> np.ndarray:
         raise UserError(f"{what} can't be made an array ({error}): {_FORMS}.") from error
 
 
-def _without_padding(inputs: np.ndarray, more: np.ndarray, what: str) -> list[np.ndarray]:
+def check_lengths(inputs: np.ndarray, more: np.ndarray, what: str = "x") -> None:
+    """Raises UserError where lengths [N] or a mask [N, T] do not fit inputs [N, T, ...]."""
     if not more.ndim or len(more) != len(inputs):
         raise UserError(
             f"{what} is a pair of arrays of the shapes {inputs.shape} and {more.shape}: {_FORMS}."
@@ -129,10 +130,9 @@ def _without_padding(inputs: np.ndarray, more: np.ndarray, what: str) -> list[np
             raise UserError(
                 f"The mask of {what} has the shape {more.shape}, the inputs {inputs.shape}."
             )
-        mask = more.astype(bool)
-        if not mask.any(axis=1).all():
+        if not more.astype(bool).any(axis=1).all():
             raise UserError(f"The mask of {what} leaves a sequence no step: each needs one.")
-        return [row[there] for row, there in zip(inputs, mask, strict=True)]
+        return
     if more.ndim != 1 or more.dtype.kind not in "iu":
         raise UserError(
             f"The lengths of {what} must be whole numbers [N], but are {more.dtype} of the shape "
@@ -143,4 +143,10 @@ def _without_padding(inputs: np.ndarray, more: np.ndarray, what: str) -> list[np
             f"The lengths of {what} must be from 1 to the {inputs.shape[1]} steps that the inputs "
             f"have, but are from {more.min()} to {more.max()}."
         )
+
+
+def _without_padding(inputs: np.ndarray, more: np.ndarray, what: str) -> list[np.ndarray]:
+    check_lengths(inputs, more, what)
+    if more.ndim == 2:
+        return [row[there] for row, there in zip(inputs, more.astype(bool), strict=True)]
     return [row[:length] for row, length in zip(inputs, more.tolist(), strict=True)]

@@ -17,7 +17,7 @@ import tensorflow as tf
 from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Network, stream
 from t2aux.model import lstm
-from t2aux.model.core import Active, State
+from t2aux.model.core import Active, State, check_sizes
 from t2aux.model.heads import Head
 from t2aux.model.lstm import LSTMState
 
@@ -50,11 +50,7 @@ class TokenLoss(AuxiliaryLoss):
         **sizes: int,
     ) -> None:
         super().__init__(name=name, weight=weight, bptt=bptt)
-        for parameter, value in (*sizes.items(), ("head_size", head_size)):
-            if value < 1:
-                raise UserError(
-                    f"{type(self).__name__}.{parameter} must be at least 1, but is {value}."
-                )
+        check_sizes(type(self).__name__, **sizes, head_size=head_size)
         self.head_size = head_size
 
     def build(self, network: Network) -> None:

@@ -14,7 +14,7 @@ from t2aux.errors import UserError
 from t2aux.kernels import ops
 from t2aux.losses.base import Network
 from t2aux.model import inputs, weights
-from t2aux.model.core import Active, Core, State, active_until, only
+from t2aux.model.core import Active, Core, State, active_until, check_sizes, only
 from t2aux.model.heads import Head
 from t2aux.model.lstm import LSTM
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -196,27 +196,17 @@ class Classifier(BaseClassifier):
         # Now, not inside of a compiled function: a kernel that was asked for and can't be had is
         # told before any work.
         ops.enabled()
-        for parameter, value in (
-            ("projection_size", projection_size),
-            ("hidden_size", hidden_size),
-            ("head_size", head_size),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"Classifier.{parameter} must be at least 1, but is {value}.")
-        if not 0 <= dropconnect < 1:
-            raise UserError(f"Classifier.dropconnect must be in [0, 1), but is {dropconnect}.")
-        if projection_size is None and info.is_text:
-            raise UserError(
-                "Classifier.projection_size = None works for real-valued sequences only; give text "
-                "an embedding size, for example 128."
-            )
+        check_parameters(
+            "Classifier",
+            is_text=info.is_text,
+            dropconnect=dropconnect,
+            projection_size=projection_size,
+            hidden_size=hidden_size,
+            head_size=head_size,
+        )
         self.info = info
-        if info.is_text:
-            input_layer = inputs.Embedding(info.vocabulary_size, projection_size, seed=seed)
-        elif projection_size is None:
-            input_layer = inputs.DirectInput(info.channels)
-        else:
-            input_layer = inputs.InputProjection(info.channels, projection_size, seed=seed)
+        token_size = info.vocabulary_size if info.is_text else info.channels
+        input_layer = inputs.build(token_size, projection_size, is_text=info.is_text, seed=seed)
         made = core(input_layer.output_size, hidden_size, seed=seed)
         if not isinstance(made, Core):
             raise UserError(
@@ -226,7 +216,7 @@ class Classifier(BaseClassifier):
         network = Network(
             hidden_size=hidden_size,
             input_size=input_layer.output_size,
-            token_size=info.vocabulary_size if info.is_text else info.channels,
+            token_size=token_size,
             is_text=info.is_text,
             longest=info.length or info.max_length,
             data=info.name,
@@ -248,6 +238,26 @@ class Classifier(BaseClassifier):
     def call(self, tokens: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
         """See `logits_of`."""
         return self.logits_of(tokens, lengths)
+
+
+def check_parameters(
+    classifier: str,
+    *,
+    is_text: bool,
+    dropconnect: float,
+    projection_size: int | None,
+    **sizes: int | None,
+) -> None:
+    """Raises UserError where a parameter of a classifier is out of range; a size may be None."""
+    sizes["projection_size"] = projection_size
+    check_sizes(classifier, **{name: size for name, size in sizes.items() if size is not None})
+    if not 0 <= dropconnect < 1:
+        raise UserError(f"{classifier}.dropconnect must be in [0, 1), but is {dropconnect}.")
+    if projection_size is None and is_text:
+        raise UserError(
+            f"{classifier}.projection_size = None works for real-valued sequences only; give text "
+            "an embedding size, for example 128."
+        )
 
 
 def time_major(tokens: tf.Tensor) -> tf.Tensor:

@@ -381,8 +381,8 @@ def in_chunks(
     return tf.while_loop(lambda t, _: t < end, body, (begin, state), parallel_iterations=1)[1]
 
 
-def check_sizes(core: str, **sizes: int) -> None:
-    """Raises UserError where a parameter of a core, a whole number, is below 1."""
+def check_sizes(owner: str, **sizes: int) -> None:
+    """Raises UserError where a parameter of a class, a whole number, is below 1."""
     for name, value in sizes.items():
         if value < 1:
-            raise UserError(f"{core}.{name} must be at least 1, but is {value}.")
+            raise UserError(f"{owner}.{name} must be at least 1, but is {value}.")

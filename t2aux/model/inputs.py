@@ -121,6 +121,22 @@ class DirectInput(keras.layers.Layer):
 InputLayer = InputProjection | Embedding | DirectInput
 
 
+def build(token_size: int, size: int | None, *, is_text: bool, seed: int) -> InputLayer:
+    """The input layer of a classifier.
+
+    Args:
+        token_size: C channels, or V ids.
+        size: D; None: the core gets real values as they are.
+        is_text: Whether tokens are ids.
+        seed: Of the initial weights.
+    """
+    if is_text:
+        return Embedding(token_size, size, seed=seed)
+    if size is None:
+        return DirectInput(token_size)
+    return InputProjection(token_size, size, seed=seed)
+
+
 def reader(
     x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None, *, differentiable: bool
 ) -> Callable[[tf.Tensor], tf.Tensor]:

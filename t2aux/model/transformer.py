@@ -24,6 +24,7 @@ import tensorflow as tf
 from t2aux.configurable import Configurable
 from t2aux.errors import UserError
 from t2aux.model import initializers, inputs
+from t2aux.model.core import check_sizes
 from t2aux.model.share import Share
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -69,14 +70,13 @@ class Transformer(Configurable, keras.Model):
                 heads.
         """
         super().__init__(name="classifier", dtype="float32")
-        for parameter, value in (
-            ("model_size", model_size),
-            ("heads", heads),
-            ("feed_forward_size", feed_forward_size),
-            ("layers", layers),
-        ):
-            if value < 1:
-                raise UserError(f"Transformer.{parameter} must be at least 1, but is {value}.")
+        check_sizes(
+            "Transformer",
+            model_size=model_size,
+            heads=heads,
+            feed_forward_size=feed_forward_size,
+            layers=layers,
+        )
         if model_size % heads or model_size % 2:
             raise UserError(
                 "Transformer.model_size must be even and a multiple of Transformer.heads, but they "
@@ -88,10 +88,8 @@ class Transformer(Configurable, keras.Model):
         self.seed = seed
         self.model_size = model_size
         self.dropout = dropout
-        if info.is_text:
-            self.input_layer = inputs.Embedding(info.vocabulary_size, model_size, seed=seed)
-        else:
-            self.input_layer = inputs.InputProjection(info.channels, model_size, seed=seed)
+        token_size = info.vocabulary_size if info.is_text else info.channels
+        self.input_layer = inputs.build(token_size, model_size, is_text=info.is_text, seed=seed)
         self.blocks = [
             _EncoderLayer(model_size, heads, feed_forward_size, seed, f"layer_{i}")
             for i in range(layers)

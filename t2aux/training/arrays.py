@@ -156,7 +156,7 @@ def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[An
         raise UserError("There are no sequences: the list is empty.")
     if isinstance(x, tuple) and len(x) == 2 and hasattr(x[0], "__array__"):
         x = (np.asarray(x[0]), np.asarray(x[1]))
-        _check_lengths(*x)
+        rows.check_lengths(*x)
     inputs = x[0] if isinstance(x, tuple) else x
     if isinstance(inputs, np.ndarray):
         _check_values(inputs, sizes["vocabulary_size"], sizes["channels"])
@@ -182,22 +182,6 @@ def _padded(given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     for row, target in zip(arrays, padded, strict=True):
         target[: len(row)] = row
     return padded, lengths
-
-
-def _check_lengths(inputs: np.ndarray, more: np.ndarray) -> None:
-    if len(inputs) != len(more):
-        raise UserError(f"There are {len(inputs)} sequences, but {len(more)} lengths or masks.")
-    if more.ndim == 2:
-        if more.shape != inputs.shape[:2]:
-            raise UserError(f"The mask has the shape {more.shape}, the inputs {inputs.shape}.")
-        more = more.astype(bool).sum(axis=1)
-    elif not np.issubdtype(more.dtype, np.integer):
-        raise UserError(f"Lengths must be whole numbers, but are {more.dtype}.")
-    if len(more) and (more.min() < 1 or more.max() > inputs.shape[1]):
-        raise UserError(
-            f"Lengths must be from 1 to the {inputs.shape[1]} steps that the inputs have, but are "
-            f"from {more.min()} to {more.max()}."
-        )
 
 
 def _check_values(inputs: np.ndarray, vocabulary_size: int | None, channels: int | None) -> None:

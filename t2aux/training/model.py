@@ -16,7 +16,7 @@ from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Network, as_list
 from t2aux.model import inputs
 from t2aux.model.cell import as_core
-from t2aux.model.classifier import BaseClassifier
+from t2aux.model.classifier import BaseClassifier, check_parameters
 from t2aux.training import arrays, trainer, truncation
 from t2aux.training.callbacks import PhaseProgress, Pretrain
 
@@ -103,17 +103,14 @@ class SequenceClassifier(BaseClassifier):
         super().__init__(name=name, **kwargs)
         arrays.check_dtype(self.dtype_policy)
         self.classes = arrays.class_names(classes)
-        for parameter, value in (
-            ("vocabulary_size", vocabulary_size),
-            ("projection_size", projection_size),
-            ("head_size", head_size),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"{parameter} must be at least 1, but is {value}.")
-        if not 0 <= dropconnect < 1:
-            raise UserError(f"dropconnect must be in [0, 1), but is {dropconnect}.")
-        if projection_size is None and vocabulary_size is not None:
-            raise UserError("projection_size = None works for real values only; give ids a size.")
+        check_parameters(
+            "SequenceClassifier",
+            is_text=vocabulary_size is not None,
+            dropconnect=dropconnect,
+            projection_size=projection_size,
+            vocabulary_size=vocabulary_size,
+            head_size=head_size,
+        )
         self.auxiliary = as_list(auxiliary)
         self._given_core = layers.get(core)
         self._sizes = {
@@ -164,12 +161,7 @@ class SequenceClassifier(BaseClassifier):
             hint = "" if is_text else "; give ids a vocabulary_size, and single values one channel"
             raise UserError(f"The inputs have the shape {shape}, but must be {wanted}{hint}.")
         token_size = vocabulary_size if is_text else shape[2]
-        if is_text:
-            input_layer = inputs.Embedding(vocabulary_size, projection_size, seed=self._seed)
-        elif projection_size is None:
-            input_layer = inputs.DirectInput(token_size)
-        else:
-            input_layer = inputs.InputProjection(token_size, projection_size, seed=self._seed)
+        input_layer = inputs.build(token_size, projection_size, is_text=is_text, seed=self._seed)
         core = as_core(self._given_core)
         if not core.built:
             core.build((None, None, input_layer.output_size))

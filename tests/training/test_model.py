@@ -342,7 +342,7 @@ WRONG = {
     "float labels": (lambda: fitted(y=Y + 0.5), "whole numbers"),
     "length": (lambda: fitted(x=(X, L + 1)), "1 to the 20 steps"),
     "no step": (lambda: fitted(x=(X, L - 5)), "1 to the 20 steps"),
-    "fewer lengths": (lambda: fitted(x=(X, L[:2])), "2 lengths"),
+    "fewer lengths": (lambda: fitted(x=(X, L[:2])), r"\(2,\)"),
     "NaN": (lambda: fitted(x=np.full_like(X, np.nan)), "NaN"),
     "no channels": (lambda: fitted(x=X[..., 0]), r"\[batch, steps, channels\]"),
     "segment": (lambda: fitted(make(auxiliary=[RECONSTRUCTION(length=20)])), "at least 21"),
