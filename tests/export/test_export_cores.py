@@ -29,7 +29,8 @@ from tests.cores import CORES, Traces
 from tests.export import test_export_warmup
 from tests.export.conftest import load, make_run
 
-EXACT = 1e-6
+# The same in float32, summed in another order: up to 1.2e-6 was seen after 53 steps.
+EXACT = 5e-6
 # Of the core Traces with 8 cells.
 STATE = {"state_segment": [8], "traces_0": [8], "traces_1": [2, 8]}
 

@@ -19,7 +19,8 @@ from t2aux_ondevice import litert
 from t2aux_ondevice.sequences import segments
 from tests import cli_helpers, networks
 
-EXACT = 1e-6
+# The same in float32, summed in another order: up to 1.2e-6 was seen after 53 steps.
+EXACT = 5e-6
 LOOP = "WHILE"
 
 
