@@ -16,8 +16,9 @@ from t2aux.data import Batch
 from t2aux.losses.prediction import Prediction
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
-from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
+from t2aux.training.classifier import make_classifier
+from t2aux.training.model import SequenceClassifier
 from t2aux.training.trainer import Trainer
 from t2aux.training.whole import WholeTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -70,10 +71,10 @@ def _info(size: Size) -> DatasetInfo:
     )
 
 
-def classifier(size: Size, *, any_length: bool = False) -> Classifier:
+def classifier(size: Size, *, any_length: bool = False) -> SequenceClassifier:
     """An untrained classifier, of sequences of `size.length` steps or of any length."""
     info = dataclasses.replace(_info(size), length=None) if any_length else _info(size)
-    return Classifier(info, hidden_size=size.hidden, seed=0)
+    return make_classifier(info, hidden_size=size.hidden, seed=0)
 
 
 def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
@@ -110,7 +111,7 @@ def ours_forward(size: Size) -> Callable[[Batch], tf.Tensor]:
 
     @tf.function
     def forward(batch: Batch) -> tf.Tensor:
-        return network(batch.inputs)
+        return network.logits_of(batch.inputs)
 
     return forward
 

@@ -214,11 +214,10 @@ class CheckpointClassifier(BatchClassifier):
         shape = [None, None] if reads_ids else [None, None, self.info.channels]
         tokens = tf.TensorSpec(shape, tf.int32 if reads_ids else tf.float32)
         lengths = tf.TensorSpec([None], tf.int32)
-        logits = classifier.logits_of if isinstance(classifier, BaseClassifier) else classifier
 
         @tf.function(input_signature=[tokens, lengths], autograph=False)
         def whole(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax(logits(tokens, lengths))
+            return tf.nn.softmax(classifier.logits_of(tokens, lengths))
 
         self._whole = whole
         self._init_state = None
@@ -245,7 +244,7 @@ class CheckpointClassifier(BatchClassifier):
         gin's configuration stays as it is.
         """
         with settings.kept():
-            return cls(run.load_run(model_dir, checkpoint).classifier)
+            return cls(run.load_run(model_dir, checkpoint, auxiliary=True).classifier)
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> CheckpointClassifier:

@@ -37,6 +37,20 @@ if TYPE_CHECKING:
 Bptt = int | Literal["full"]
 
 
+class Objective(NamedTuple):
+    """What a classifier is trained for, and how far gradients go back.
+
+    Attributes:
+        auxiliary: The auxiliary losses, beside the supervised one.
+        supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
+        auxiliary_bptt: The same for each auxiliary loss that does not say so itself.
+    """
+
+    auxiliary: Sequence[AuxiliaryLoss] = ()
+    supervised_bptt: Bptt = 300
+    auxiliary_bptt: Bptt = 300
+
+
 class Sequences(NamedTuple):
     """A batch, time-major, its sequences aligned at their ends.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gin
 import keras
@@ -288,6 +288,7 @@ class LSTMRecurrence(core.Core):
         return tf.transpose(outputs, [1, 0, 2]), LSTMState(h, c)
 
 
+@keras.saving.register_keras_serializable(package="t2aux.model")
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
 class LSTM(LSTMRecurrence):
     """A layer of LSTM cells with Keras's weights and gate order (input, forget, cell, output).
@@ -325,6 +326,15 @@ class LSTM(LSTMRecurrence):
             UserError: `chrono_steps` is below 3.
         """
         super().__init__(name=name.replace("/", "_"), dtype="float32")
+        self._config = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "seed": seed,
+            "name": name,
+            "forget_bias": forget_bias,
+            "recurrent_initializer": recurrent_initializer,
+            "chrono_steps": chrono_steps,
+        }
         self.hidden_size = hidden_size
         self.kernel = initializers.glorot((input_size, 4 * hidden_size), seed, f"{name}/kernel")
         recurrent = {
@@ -345,6 +355,10 @@ class LSTM(LSTMRecurrence):
             tf.concat([put_in, forget, zeros, zeros], 0), f"{name}/bias"
         )
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._config)
 
 
 def on_gpu() -> bool:

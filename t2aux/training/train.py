@@ -19,16 +19,16 @@ from t2aux import files
 from t2aux.data import Digits, Source, Split
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
-from t2aux.losses.base import AuxiliaryLoss
+from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import gru, mingru  # noqa: F401
-from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
-from t2aux.training import distribution, divergence, folder, settings
+from t2aux.training import distribution, divergence, folder, settings, truncation
+from t2aux.training.classifier import make_classifier
 from t2aux.training.identity import Identity
+from t2aux.training.model import SequenceClassifier
 from t2aux.training.position import Position
 from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import PAPER_PHASES, Phase
-from t2aux.training.trainer import Trainer
 from t2aux.training.training_loop import TrainingLoop
 from t2aux.training.truncation import Bptt
 from t2aux.training.validation import check as check_validation
@@ -48,7 +48,7 @@ def train(
     config_text: str = "",
     *,
     data: Source | None = None,
-    model: Callable[..., Classifier | Transformer] = Classifier,
+    model: Callable[..., SequenceClassifier | Transformer] = make_classifier,
     phases: Sequence[Phase] = PAPER_PHASES,
     auxiliary_losses: Sequence[Callable[..., AuxiliaryLoss]] = (),
     batch_size: int = 128,
@@ -137,6 +137,8 @@ def train(
     ):
         if value < least:
             raise UserError(f"train.{name} must be at least {least}, but is {value}.")
+    truncation.check_bptt("train.supervised_bptt", supervised_bptt)
+    truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
     check_validation(validation, patience, evaluate_every)
     back_off = divergence.policy(on_nan)
     run_config = RunConfig() if run_config is None else run_config
@@ -164,14 +166,16 @@ def train(
         # For a core or a loss of one's own, whose initial weights are by Keras's initializers.
         keras.utils.set_random_seed(seed % 2**32)
         with replicas.scope():
-            trainer = _trainer(
-                model(splits.train.info, seed=seed),
-                auxiliary_losses,
-                splits.train,
-                phases,
-                supervised_bptt=supervised_bptt,
-                auxiliary_bptt=auxiliary_bptt,
+            losses = [make() for make in auxiliary_losses]
+            _check_lengths(splits.train, losses)
+            _check_weights(phases, losses)
+            classifier = model(
+                splits.train.info,
+                seed=seed,
+                objective=Objective(losses, supervised_bptt, auxiliary_bptt),
             )
+            is_recurrent = isinstance(classifier, SequenceClassifier)
+            trainer = classifier.trainer if is_recurrent else WholeTrainer(classifier)
             rate = phases[0].learning_rate if phases else 1e-3
             made_optimizer = optimizer(learning_rate=rate)
             # The optimizer's slots must be there before the checkpoint is made.
@@ -241,32 +245,6 @@ def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.P
         return absolute, config_text
     text = settings.set_data_dir(str(absolute))
     return absolute, text if config_text else ""
-
-
-def _trainer(
-    classifier: Any,
-    auxiliary_losses: Sequence[Callable[..., AuxiliaryLoss]],
-    train_split: Split,
-    phases: Sequence[Phase],
-    *,
-    supervised_bptt: Bptt,
-    auxiliary_bptt: Bptt,
-) -> Trainer | WholeTrainer:
-    """Makes what computes the steps. Raises UserError where the parts don't go together."""
-    if isinstance(classifier, Classifier):
-        losses = [make() for make in auxiliary_losses]
-        _check_lengths(train_split, losses)
-        _check_weights(phases, losses)
-        return Trainer(
-            classifier, losses, supervised_bptt=supervised_bptt, auxiliary_bptt=auxiliary_bptt
-        )
-    if auxiliary_losses:
-        raise UserError(
-            f"train.auxiliary_losses need a recurrent network's state, and train.model is a "
-            f"{type(classifier).__name__}: set train.auxiliary_losses = [] (models/transformer "
-            "does, after any other file of models/), or train.model = @Classifier."
-        )
-    return WholeTrainer(classifier)
 
 
 def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:

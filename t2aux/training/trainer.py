@@ -11,7 +11,7 @@ from t2aux.data import Batch
 from t2aux.errors import UserError
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
 from t2aux.model import weights
-from t2aux.model.classifier import Classifier, time_major
+from t2aux.model.classifier import BaseClassifier, time_major
 from t2aux.model.core import State, only
 from t2aux.model.share import Share
 from t2aux.training import truncation, windows
@@ -57,7 +57,7 @@ class Trainer:
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: BaseClassifier,
         losses: Sequence[AuxiliaryLoss] = (),
         *,
         supervised_bptt: Bptt = 300,

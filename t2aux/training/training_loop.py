@@ -84,7 +84,8 @@ class TrainingLoop:
             self._best = best.Best(directory, kept, self._manager, len(splits.validation))
         self._evaluator = Evaluator(
             tf.function(
-                lambda batch: trainer.classifier(batch.inputs, batch.lengths), reduce_retracing=True
+                lambda batch: trainer.classifier.logits_of(batch.inputs, batch.lengths),
+                reduce_retracing=True,
             ),
             *(splits, position, phases),
             replicas=replicas,

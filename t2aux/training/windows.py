@@ -33,7 +33,7 @@ from t2aux.losses.base import (
     StatesAt,
 )
 from t2aux.model import weights
-from t2aux.model.classifier import Classifier
+from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import Active, State, active_from, only
 from t2aux.training import truncation
 from t2aux.training.reading import Reading
@@ -51,7 +51,7 @@ class Context:
         progress: Scalar float32 in [0, 1]: how far the phase has got.
     """
 
-    classifier: Classifier
+    classifier: BaseClassifier
     sequences: Sequences
     variables: list[tf.Variable]
     progress: tf.Tensor

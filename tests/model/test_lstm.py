@@ -180,9 +180,9 @@ def test_the_folded_classifier_equals_input_layer_lstm_and_head(info, projection
         return
     classifier = networks.classifier(info, projection_size=projection)
     batch = networks.batch(info, [9, 4, 7])
-    _, state = classifier.lstm.scan(classifier.input_layer(batch.inputs), lengths=batch.lengths)
+    _, state = classifier.core.scan(classifier.input_layer(batch.inputs), lengths=batch.lengths)
     want = classifier.head(state.h)
-    np.testing.assert_allclose(classifier(batch.inputs, batch.lengths), want, atol=1e-5)
+    np.testing.assert_allclose(classifier.logits_of(batch.inputs, batch.lengths), want, atol=1e-5)
     stepped = classifier.init_state(3)
     for t in range(4):
         stepped = classifier.step(batch.inputs[:, t], stepped)

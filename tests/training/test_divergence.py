@@ -11,6 +11,7 @@ from t2aux import config, data
 from t2aux.errors import UserError
 from t2aux.training import checkpoints, divergence
 from t2aux.training import train as train_module
+from t2aux.training import trainer as trainer_module
 from t2aux.training.trainer import Step, Trainer
 
 SETTINGS = [
@@ -74,7 +75,7 @@ def events(model_dir):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    monkeypatch.setattr(train_module, "Trainer", Poisoned)
+    monkeypatch.setattr(trainer_module, "Trainer", Poisoned)
     monkeypatch.setattr(Poisoned, "factor", tf.Variable(1.0), raising=False)
 
     def set_to(**attributes):
