@@ -351,6 +351,7 @@ WRONG = {
     "unbuilt": (lambda: make().save("x.keras"), "no weights yet"),
     "unbuilt weights": (lambda: make().save_weights("x.weights.h5"), "no weights yet"),
     "no state": (lambda: fitted(make(core=keras.layers.Dense(4))), "no state_size"),
+    "images": (lambda: fitted(make(core=keras.layers.ConvLSTM1D(4, 3))), "not of vectors"),
     "regularizer": (
         lambda: fitted(make(core=t2aux.layers.LSTM(4, kernel_regularizer="l2"))),
         "kernel_regularizer",
