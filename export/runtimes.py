@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from t2aux import files, run
+from t2aux import files, run, tf32
 from t2aux.errors import UserError
 from t2aux.export import examples, keras_models
 from t2aux.model.classifier import BaseClassifier
@@ -78,13 +78,15 @@ class BatchClassifier:
         """
         state = self.begin(len(lengths))
         for done, part, there in _segments(inputs, lengths, segment):
-            state, probabilities = self.advance(state, part, there)
+            with tf32.off():
+                state, probabilities = self.advance(state, part, there)
             yield done, probabilities
 
     def start(self) -> BatchStream:
         """Begins a sequence that comes in piece by piece; see `litert.LiteRTClassifier`."""
         return BatchStream(self)
 
+    @tf32.off()
     def batch_probabilities(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Classifies sequences [T, C] or [T] of any lengths at once. Returns float32 [B, K]."""
         return self.batch(*padded([check_sequence(self.info, s) for s in sequences]))
@@ -110,6 +112,7 @@ class BatchStream(BaseStream):
         self._classifier = classifier
         self._state = classifier.begin(1)
 
+    @tf32.off()
     def _advance(self, steps: np.ndarray) -> np.ndarray:
         lengths = np.array([len(steps)], np.int32)
         self._state, answer = self._classifier.advance(self._state, steps[np.newaxis], lengths)

@@ -302,7 +302,7 @@ class SequenceClassifier(BaseClassifier):
         if has_strategy:
             raise UserError(
                 "SequenceClassifier.fit trains on one device, without a strategy: for several give "
-                "t2aux train train.strategy, such as --gin_file=training/mirrored."
+                "t2aux train RunConfig.strategy, such as --gin_file=training/mirrored."
             )
         x, y = self._prepared(x, y)
         validation = kwargs.get("validation_data")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import gin
 import keras
@@ -14,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import files
+from t2aux import tf32 as tensor_float
 
 # Imported for their configurables, too: a configuration names them.
 from t2aux.data import Digits, Source, Split
@@ -54,16 +54,15 @@ def train(
     batch_size: int = 128,
     supervised_bptt: Bptt = 300,
     auxiliary_bptt: Bptt = 300,
+    tf32: bool = False,
     optimizer: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.RMSprop,
     clip_norm: float | None = 1.0,
     seed: int = 0,
     validation: float | str | None = None,
     patience: int | None = None,
     evaluate_every: int = 1,
-    log_every: int = 50,
     on_nan: str | divergence.BackOff = divergence.STOP,
     run_config: RunConfig | None = None,
-    strategy: Callable[..., Any] | None = None,
     allow_changes: bool = False,
 ) -> bool:
     """Trains a classifier in a run directory, or resumes the run that is there.
@@ -76,8 +75,8 @@ def train(
 
     The data and the settings are part of a run: one that has a checkpoint is resumed with the same
     ones only, wherever the data lies and however the configuration is written. What decides nothing
-    of what is learned (train.log_every, .on_nan, .run_config, .strategy, all of RunConfig and
-    BackOff and, without a validation set, train.evaluate_every) may change. A run without a
+    of what is learned (train.on_nan, train.run_config, all of RunConfig and BackOff and, without a
+    validation set, train.evaluate_every) may change. A run without a
     checkpoint begins with what is given now. Where an error comes before the first step, folders
     and files that were made for the run are removed.
 
@@ -93,6 +92,10 @@ def train(
         batch_size: B, over all replicas.
         supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
         auxiliary_bptt: Steps that each auxiliary gradient goes back; "full", or 0 for none.
+        tf32: Whether a GPU's products in training are in TensorFloat-32, with 10 bits of the
+            operands' fractions instead of 23. Not by default: a run then learns the same on a GPU
+            as on a CPU, and products of 128 units wait for launches, not for arithmetic. Evaluation
+            is in full float32 always.
         optimizer: Makes the Keras optimizer; called with the learning rate.
         clip_norm: The gradient's global norm is clipped there; None: not [us].
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
@@ -106,14 +109,11 @@ def train(
             before; None: it does not.
         evaluate_every: Epochs between evaluations on the validation set or, without one, on the
             test set; 0: only at the end.
-        log_every: Steps between lines of metrics.
         on_nan: What to do when the loss or the gradient is NaN or infinite, which never gets into
             the weights: "stop"; or "back_off", the same as @BackOff(): go back to the last good
             checkpoint, with a lower rate from there on. not_finite.json in the directory tells of
             it.
         run_config: How the run is executed and saved; None: @RunConfig().
-        strategy: @MirroredStrategy or @MultiWorkerMirroredStrategy: the replicas, which share every
-            batch; None: one, in this process.
         allow_changes: Whether a run may be resumed with other learning rates, epochs (of a phase
             that is not over), decays, clip_norm, optimizer parameters, weights of losses, patience
             and, with a validation set, evaluate_every. They hold from that step on, and run.json
@@ -132,7 +132,6 @@ def train(
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
-        ("log_every", log_every, 1),
         ("evaluate_every", evaluate_every, 0),
     ):
         if value < least:
@@ -148,10 +147,11 @@ def train(
             "empty: there is nothing to train in it. Add models/r_lstm or models/p_lstm, or set "
             "train.phases = [@joint/Phase()]."
         )
+    tensor_float.enable(tf32)
     if run_config.deterministic:
         tf.config.experimental.enable_op_determinism()
     # Before anything else of TensorFlow's: its workers are to know each other from the start.
-    replicas = distribution.replicas_of(strategy)
+    replicas = distribution.replicas_of(run_config.strategy)
     directory = pathlib.Path(model_dir)
     run: TrainingLoop | None = None
     with contextlib.ExitStack() as stack:
@@ -190,7 +190,6 @@ def train(
             position=Position(seed, batch_size, len(splits.train)),
             splits=splits,
             phases=list(phases),
-            log_every=log_every,
             evaluate_every=evaluate_every,
             patience=patience,
             config=run_config,
