@@ -48,6 +48,7 @@ class Reconstruction(Anchored):
         reverse: bool = True,
         distant_past: bool = True,
         bptt: Bptt | None = None,
+        rows: float = 1.0,
         name: str | None = None,
     ) -> None:
         """Makes the decoder.
@@ -67,6 +68,7 @@ class Reconstruction(Anchored):
             distant_past: Draw the segment's place uniformly from all before the anchor; otherwise
                 it ends at the anchor (Figure 6) [us: the law].
             bptt: See `AuxiliaryLoss`.
+            rows: See `AuxiliaryLoss`.
             name: See `AuxiliaryLoss`.
         """
         super().__init__(
@@ -75,6 +77,7 @@ class Reconstruction(Anchored):
             length=length,
             weight=weight,
             bptt=bptt,
+            rows=rows,
             layers=layers,
             head_size=head_size,
         )
