@@ -1,4 +1,4 @@
-"""What `rows` of the auxiliary loss costs in accuracy and saves in seconds.
+r"""What `rows` of the auxiliary loss costs in accuracy and saves in seconds.
 
 The same training, in as many updates, with the auxiliary loss on all rows of every batch and on
 shares of them. Each run is a process of its own on one thread; its CPU seconds are counted, its
@@ -6,7 +6,7 @@ start and its evaluations among them, so that other work on the machine disturbs
 the file of results has already are not made again.
 
   python -m benchmarks.rows --tasks=digits --seeds=0,1,2 --output=results/rows.json
-  python -m benchmarks.rows --tasks=mnist,documents --mnist=FOLDER --documents=FOLDER \\
+  python -m benchmarks.rows --tasks=mnist,documents --mnist=FOLDER --documents=FOLDER \
       --output=results/rows.json
 """
 
@@ -31,7 +31,7 @@ _DOCUMENTS = flags.DEFINE_string("documents", None, "A folder with texts in DBpe
 _PARAMETERS = flags.DEFINE_multi_string("gin_param", [], "More settings of every run.")
 _OUTPUT = flags.DEFINE_string("output", None, "The JSON file of results.", required=True)
 
-# Flags of `t2aux train`. MNIST has a quarter of its pixels, and all lengths a quarter of the paper's.
+# Flags of `t2aux train`. MNIST has a quarter of its pixels, and all lengths are a quarter too.
 _RUNS = {
     "digits": ["--gin_file=quickstart"],
     "mnist": [

@@ -76,7 +76,7 @@ class Plan:
         self.bptt = bptt
         self._rows: tf.Tensor | None = None
         if loss.rows < 1:
-            self._rows, self._scale = _draw_rows(context.sequences, loss.rows, seed)
+            self._rows, self._scale = draw_rows(context.sequences, loss.rows, seed)
             context = dataclasses.replace(context, sequences=context.sequences.at(self._rows))
         self._context = context
         self.sequences = context.sequences
@@ -143,7 +143,7 @@ class Plan:
         return result if isinstance(result, tuple) else (result, ())
 
 
-def _draw_rows(
+def draw_rows(
     sequences: Sequences, rows: float, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor | float]:
     """Draws the rows of the batch that a loss is taken on, every set of them equally likely.
@@ -163,7 +163,7 @@ def _draw_rows(
     size = sequences.tokens.shape[1] if share is None else share.size
     if size is None:
         size = tf.shape(sequences.starts)[0]
-    count = _row_count(size, rows)
+    count = row_count(size, rows)
     keys = tf.random.stateless_uniform(
         [size], stream(seed, _ROWS), minval=None, maxval=None, dtype=tf.int32
     )
@@ -179,7 +179,8 @@ def _draw_rows(
     return tf.cast(own, tf.int32), tf.where(there, scale, 0.0)
 
 
-def _row_count(size: int | tf.Tensor, rows: float) -> int | tf.Tensor:
+def row_count(size: int | tf.Tensor, rows: float) -> int | tf.Tensor:
+    """How many rows of a batch are drawn: ceil(size * rows), but for rounding, and at least 1."""
     # Static where the size is. 7 rows of 100 at 0.07, the product of which is a little above 7.
     if isinstance(size, int):
         return max(math.ceil(size * rows - 1e-6), 1)
