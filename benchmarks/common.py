@@ -299,10 +299,10 @@ def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]
     return training, forward
 
 
-def medians(
-    steps: dict[str, Callable[[Batch], object]], batch: Batch, repeat: int
+def seconds_of(
+    steps: dict[str, Callable[[Batch], object]], batch: Batch, repeat: int, *, best: bool = False
 ) -> dict[str, float]:
-    """Median seconds of each step on a batch.
+    """Seconds of each step on a batch: the median of the repetitions, or the least of them.
 
     The repetitions are interleaved, so that a noisy machine disturbs all alike. Every step is run
     once before, to be compiled. A time ends when the device has finished.
@@ -321,4 +321,5 @@ def medians(
             step(batch)
             tf.test.experimental.sync_devices()
             times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in times.items()}
+    pick = min if best else statistics.median
+    return {name: pick(values) for name, values in times.items()}

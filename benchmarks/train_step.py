@@ -3,7 +3,8 @@
 Like for like: all three train the same network, an LSTM straight on the values [B, T, C] with the
 paper's head, by full BPTT. The paper's network has a Dense(128) before the LSTM, which our kernel
 folds into the LSTM's own weights; Keras's LSTM is timed behind one, too, and named so. The
-repetitions are interleaved, so that a noisy machine disturbs all alike; medians are shown. torch is
+repetitions are interleaved, so that a noisy machine disturbs all alike; the medians are
+shown, or with --best the least. torch is
 an extra (`pip install -e '.[benchmarks]'`); without it its columns stay empty. On a GPU
 Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has finished.
 
@@ -26,10 +27,13 @@ _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
 _LENGTH = flags.DEFINE_integer("length", 784, "Steps a sequence.", lower_bound=1)
 _CHANNELS = flags.DEFINE_integer("channels", 1, "Values a step.", lower_bound=1)
 _REPEAT = flags.DEFINE_integer("repeat", 7, "Repetitions.", lower_bound=1)
+_BEST = flags.DEFINE_bool(
+    "best",
+    False,
+    "Show the least of the repetitions, for a machine with other work, not the median.",
+)
 _MODELS = flags.DEFINE_bool(
-    "models",
-    True,
-    "Time a Dense(128) before the LSTM, and r-LSTM and p-LSTM, too.",
+    "models", True, "Time a Dense(128) before the LSTM, and r-LSTM and p-LSTM, too."
 )
 _PEERS = flags.DEFINE_list("peers", ["keras", "torch"], "Of these two; both need memory.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
@@ -97,7 +101,7 @@ def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
             steps[f"{name}, {_TRUNCATED}"] = common.ours(name, size, 300)
             quarter = common.ours(name, size, 300, rows=0.25)
             steps[f"{name}, {_TRUNCATED}, rows 1/4"] = quarter
-    seconds = common.medians(steps, data, _REPEAT.value)
+    seconds = common.seconds_of(steps, data, _REPEAT.value, best=_BEST.value)
     return {
         "batch": batch,
         "hidden": hidden,
@@ -155,6 +159,8 @@ def _grid() -> list[dict]:
                     *(f"--channels={_CHANNELS.value}", f"--repeat={_REPEAT.value}"),
                     f"--peers={','.join(_PEERS.value)}",
                 ]
+                if _BEST.value:
+                    command.append("--best")
                 if _DEVICE.value:
                     command.append(f"--device={_DEVICE.value}")
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -195,7 +201,7 @@ def _figure3() -> dict:
             steps[_KERAS_FULL] = common.keras_steps(size, 128).training
         if str(length) in _TRANSFORMER_LENGTHS.value:
             steps["Transformer"] = common.ours("Transformer", size, "full")
-        seconds = common.medians(steps, data, _REPEAT.value)
+        seconds = common.seconds_of(steps, data, _REPEAT.value, best=_BEST.value)
         rows[length] = seconds
         line = "".join(
             f"{seconds[name]:36.3f}" if name in seconds else f"{'-':>36}" for name in columns
