@@ -62,7 +62,7 @@ def _work(name: str) -> None:
     kind = {"r-LSTM": Reconstruction, "p-LSTM": Prediction}[name]
     with replicas.scope():
         classifier = make_classifier(split.info, hidden_size=_HIDDEN.value)
-        loss = kind(classifier, length=_SEGMENT.value)
+        loss = kind(length=_SEGMENT.value)
         bptt = _BPTT.value
         trainer = Trainer(classifier, [loss], supervised_bptt=bptt, auxiliary_bptt=bptt)
         optimizer = keras.optimizers.RMSprop(_RATE.value)

@@ -49,6 +49,7 @@ class Reconstruction(Anchored):
         reverse: bool = True,
         distant_past: bool = True,
         bptt: Bptt | None = None,
+        rows: float = 1.0,
         name: str | None = None,
     ) -> None:
         """Makes the decoder.
@@ -68,6 +69,7 @@ class Reconstruction(Anchored):
             distant_past: Draw the segment's place uniformly from all before the anchor; otherwise
                 it ends at the anchor (Figure 6) [us: the law].
             bptt: See `AuxiliaryLoss`.
+            rows: See `AuxiliaryLoss`.
             name: See `AuxiliaryLoss`.
         """
         super().__init__(
@@ -76,6 +78,7 @@ class Reconstruction(Anchored):
             length=length,
             weight=weight,
             bptt=bptt,
+            rows=rows,
             layers=layers,
             head_size=head_size,
         )
