@@ -88,7 +88,7 @@ def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
         trainer = WholeTrainer(Transformer(_info(size), seed=0))
     else:
         network = classifier(size)
-        losses = [make(network, **parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
+        losses = [make(**parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
         trainer = Trainer(network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
     optimizer = keras.optimizers.RMSprop(1e-3)
     optimizer.build(trainer.variables_in_order)

@@ -95,6 +95,7 @@ class LstmOp : public tf::OpKernel {
   explicit LstmOp(tf::OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, c->GetAttr("outputs", &outputs_));
     OP_REQUIRES_OK(c, c->GetAttr("save", &save_));
+    OP_REQUIRES_OK(c, get_precision(c, bfloat16_));
   }
 
   void Compute(tf::OpKernelContext* c) override {
@@ -109,14 +110,15 @@ class LstmOp : public tf::OpKernel {
     OP_REQUIRES_OK(c, c->allocate_output(1, {marks, in.batch, in.hidden}, &c_at));
     OP_REQUIRES_OK(c,
                    c->allocate_output(2, {outputs_ ? in.steps : 0, in.batch, in.hidden}, &outputs));
-    guarded(c, [&] {
+    guarded(c, bfloat16_, [&](auto operand) {
+      using Operand = decltype(operand);
       tf::Tensor saved = saved_tensor(save_ ? saved_size(in.steps, in.batch, in.hidden) : 0);
       c->set_output(3, saved);
       if (in.batch == 0) return;
       Pool pool = pool_of(c);
       Marks sorted(ints(in.marks), marks);
-      Cells cells = pack(floats(in.input_kernel), in.inputs, in.vocabulary, floats(bias),
-                         floats(in.recurrent_kernel), in.hidden, pool);
+      Cells cells = pack<Operand>(floats(in.input_kernel), in.inputs, in.vocabulary, floats(bias),
+                                  floats(in.recurrent_kernel), in.hidden, pool);
       ForwardResult out;
       out.h_at = h_at->flat<float>().data();
       out.c_at = c_at->flat<float>().data();
@@ -125,13 +127,14 @@ class LstmOp : public tf::OpKernel {
       Problem q = in.problem(&sorted);
       // Nobody asks for what comes after the last mark.
       if (!outputs_ && !save_) q.steps = marks ? sorted.position.back() : 0;
-      forward(cells, q, out, pool);
+      forward<Operand>(cells, q, out, pool);
     });
   }
 
  private:
   bool outputs_;
   bool save_;
+  bool bfloat16_;
 };
 
 class LstmGradOp : public tf::OpKernel {
@@ -139,6 +142,7 @@ class LstmGradOp : public tf::OpKernel {
   explicit LstmGradOp(tf::OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, c->GetAttr("outputs", &outputs_));
     OP_REQUIRES_OK(c, c->GetAttr("input_gradient", &input_gradient_));
+    OP_REQUIRES_OK(c, get_precision(c, bfloat16_));
   }
 
   void Compute(tf::OpKernelContext* c) override {
@@ -170,7 +174,8 @@ class LstmGradOp : public tf::OpKernel {
       for (int i = 1; i < 4; ++i) to[i]->flat<float>().setZero();
       return;
     }
-    guarded(c, [&] {
+    guarded(c, bfloat16_, [&](auto operand) {
+      using Operand = decltype(operand);
       Pool pool = pool_of(c);
       Marks sorted(ints(in.marks), marks);
       Cells shape;
@@ -178,8 +183,9 @@ class LstmGradOp : public tf::OpKernel {
       shape.inputs = in.inputs;
       shape.panels = panels_of(in.hidden);
       shape.padded = shape.panels * VEC;
-      Transposed weights = transpose(floats(in.input_kernel), input_gradient ? in.inputs : 0,
-                                     floats(in.recurrent_kernel), in.hidden, pool);
+      Transposed weights =
+          transpose<Operand>(floats(in.input_kernel), input_gradient ? in.inputs : 0,
+                             floats(in.recurrent_kernel), in.hidden, pool);
       GradientTensors g;
       if (outputs_) g.outputs = floats(d_outputs);
       g.h_at = floats(d_h);
@@ -190,13 +196,14 @@ class LstmGradOp : public tf::OpKernel {
       g.c0 = to[5]->flat<float>().data();
       WeightGradients into{to[1]->flat<float>().data(), to[2]->flat<float>().data(),
                            to[3]->flat<float>().data()};
-      backward(shape, weights, in.vocabulary, in.problem(&sorted), g, into, pool);
+      backward<Operand>(shape, weights, in.vocabulary, in.problem(&sorted), g, into, pool);
     });
   }
 
  private:
   bool outputs_;
   bool input_gradient_;
+  bool bfloat16_;
 };
 
 }  // namespace t2aux

@@ -11,6 +11,7 @@
 #include <functional>
 #include <mutex>
 #include <new>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -130,11 +131,23 @@ inline const int32_t* ints(const tf::Tensor& t) {
   return t.NumElements() ? t.flat<int32_t>().data() : nullptr;
 }
 
-// Runs `compute`; memory that is not there is TensorFlow's error of that name.
+inline absl::Status get_precision(tf::OpKernelConstruction* c, bool& bfloat16) {
+  std::string precision;
+  TF_RETURN_IF_ERROR(c->GetAttr("precision", &precision));
+  bfloat16 = precision == "bfloat16";
+  return absl::OkStatus();
+}
+
+// Runs `compute` with the kind of the products' operands; memory that is not there is TensorFlow's
+// error of that name.
 template <class F>
-void guarded(tf::OpKernelContext* context, F compute) {
+void guarded(tf::OpKernelContext* context, bool bfloat16, F compute) {
   try {
-    compute();
+    if (bfloat16) {
+      compute(Bfloat16());
+    } else {
+      compute(Float32());
+    }
   } catch (const std::bad_alloc&) {
     context->CtxFailure(
         absl::ResourceExhaustedError("the LSTM kernel could not get the memory it needs"));

@@ -19,6 +19,7 @@ from t2aux import files
 from t2aux.data import Digits, Source, Split
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
+from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss
 from t2aux.model import gru, mingru  # noqa: F401
 from t2aux.model.classifier import Classifier
@@ -43,7 +44,7 @@ for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
 @gin.configurable(
     module="t2aux.training.loop", denylist=["model_dir", "config_text", "allow_changes"]
 )
-def train(
+def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds them by name.
     model_dir: str,
     config_text: str = "",
     *,
@@ -54,6 +55,7 @@ def train(
     batch_size: int = 128,
     supervised_bptt: Bptt = 300,
     auxiliary_bptt: Bptt = 300,
+    precision: ops.Precision = "float32",
     optimizer: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.RMSprop,
     clip_norm: float | None = 1.0,
     seed: int = 0,
@@ -93,6 +95,10 @@ def train(
         batch_size: B, over all replicas.
         supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
         auxiliary_bptt: Steps that each auxiliary gradient goes back; "full", or 0 for none.
+        precision: Of the products of LSTMs in training, those of the losses' decoders too, on a CPU
+            with the kernel: "float32", or "bfloat16", whose operands are rounded to it where the
+            processor multiplies them (AVX512-BF16); elsewhere it is float32 all the same, and the
+            log says so. Sums, states, weights and the optimizer are float32, and evaluations too.
         optimizer: Makes the Keras optimizer; called with the learning rate.
         clip_norm: The gradient's global norm is clipped there; None: not [us].
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
@@ -137,6 +143,7 @@ def train(
     ):
         if value < least:
             raise UserError(f"train.{name} must be at least {least}, but is {value}.")
+    ops.check_precision("train.precision", precision)
     check_validation(validation, patience, evaluate_every)
     back_off = divergence.policy(on_nan)
     run_config = RunConfig() if run_config is None else run_config
@@ -171,6 +178,7 @@ def train(
                 phases,
                 supervised_bptt=supervised_bptt,
                 auxiliary_bptt=auxiliary_bptt,
+                precision=precision,
             )
             rate = phases[0].learning_rate if phases else 1e-3
             made_optimizer = optimizer(learning_rate=rate)
@@ -251,6 +259,7 @@ def _trainer(
     *,
     supervised_bptt: Bptt,
     auxiliary_bptt: Bptt,
+    precision: ops.Precision,
 ) -> Trainer | WholeTrainer:
     """Makes what computes the steps. Raises UserError where the parts don't go together."""
     if isinstance(classifier, Classifier):
@@ -258,13 +267,22 @@ def _trainer(
         _check_lengths(train_split, losses)
         _check_weights(phases, losses)
         return Trainer(
-            classifier, losses, supervised_bptt=supervised_bptt, auxiliary_bptt=auxiliary_bptt
+            classifier,
+            losses,
+            supervised_bptt=supervised_bptt,
+            auxiliary_bptt=auxiliary_bptt,
+            precision=precision,
         )
     if auxiliary_losses:
         raise UserError(
             f"train.auxiliary_losses need a recurrent network's state, and train.model is a "
             f"{type(classifier).__name__}: set train.auxiliary_losses = [] (models/transformer "
             "does, after any other file of models/), or train.model = @Classifier."
+        )
+    if precision != "float32":
+        raise UserError(
+            f"train.precision = {precision!r} is for LSTMs, and train.model is a "
+            f"{type(classifier).__name__}: leave it out."
         )
     return WholeTrainer(classifier)
 
