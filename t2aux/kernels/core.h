@@ -58,8 +58,8 @@ class Buffer {
 // --- The product
 // ----------------------------------------------------------------------------------
 
-// sums[i][j] += sum over k < depth of a[i * row + k * step] * b[k * WIDE + j * VEC ...]; each k is a
-// word of operands.
+// sums[i][j] += sum over k < depth of a[i * row + k * step] * b[k * WIDE + j * VEC ...]; each k is
+// a word of operands.
 template <class Operand, int R>
 T2AUX_INLINE void multiply(Vec (&sums)[R][4], const float* a, int64_t row, int64_t step,
                            const float* b, int depth) {

@@ -79,7 +79,10 @@ T2AUX_INLINE void forward_block(const Cells& cells, const Step& s, int p, int r,
     }
     store(s.h_new + unit, h);
     if constexpr (Operand::kPerWord > 1) {
-      Operand::put_terms(s.h_new_terms + (r + i) * (cells.padded / Operand::kPerWord), p * VEC, h);
+      float* row = s.h_new_terms + (r + i) * (cells.padded / Operand::kPerWord);
+      Operand::put_terms(row, p * VEC, h);
+      // A padded cell that shares the last word: NaN after infinite input, which has to stay out.
+      if (cells.hidden % 2 && p + 1 == cells.panels) Operand::clear_term(row, cells.hidden);
     }
     if (s.saved) {
       float* to = s.saved + p * s.saved_panel + static_cast<int64_t>(r + i) * SAVED;

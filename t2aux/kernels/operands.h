@@ -1,8 +1,8 @@
 // The operands of the products, in float32 or rounded to bfloat16; the sums are float32 either way.
 //
 // Operands are kept in words of 32 bits: one float, or two bfloat16 values that are neighbours in
-// the sum, the first in the lower half. Where the number of terms is odd, the last word's upper half
-// is zero. So a product is the same loop over words for both, and half as long for bfloat16.
+// the sum, the first in the lower half. Where the number of terms is odd, the last word's upper
+// half is zero. So a product is the same loop over words for both, and half as long for bfloat16.
 //
 // Values are rounded to the nearest, ties to even. The processor's instructions for bfloat16 take
 // numbers below 2^-126 as zero.
@@ -104,6 +104,12 @@ struct Bfloat16 {
     VecBits bits = rounded(v);
     if (k % 2) bits = bits << 16 | (VecBits)load(at);
     store(at, (Vec)bits);
+  }
+
+  // Sets term k of a row to zero; k is odd.
+  static T2AUX_INLINE void clear_term(float* row, int64_t k) {
+    const uint32_t bits = load_word(row + k / 2) & 0xffff;
+    std::memcpy(row + k / 2, &bits, sizeof(bits));
   }
 
   static void put_value(float* to, int64_t columns, int64_t k, int64_t column, float v) {

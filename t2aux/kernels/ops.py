@@ -92,18 +92,18 @@ def check_precision(parameter: str, precision: str) -> None:
 
 
 @contextlib.contextmanager
-def products_in(precision: Precision) -> Iterator[None]:
+def products_in(precision: Precision | None) -> Iterator[None]:
     """Within it, `lstm` and `decode` are made with products of this precision, gradients included.
 
     Where the processor has no products of bfloat16, or the kernel is not used, they are float32 all
     the same, and the log says so once.
 
     Args:
-        precision: Of the operands.
+        precision: Of the operands; None: as around it.
     """
     if precision == "bfloat16":
         _has_bfloat16(_mode())
-    token = _precision.set(precision)
+    token = _precision.set(_precision.get() if precision is None else precision)
     try:
         yield
     finally:

@@ -225,5 +225,5 @@ def check_dtype(policy: keras.DTypePolicy) -> None:
     if policy.compute_dtype != "float32":
         raise UserError(
             f"The dtype is {policy.name}, but SequenceClassifier computes in float32: give it and "
-            'its core dtype="float32".'
+            'its core dtype="float32" (precision="bfloat16" multiplies in bfloat16 in training).'
         )

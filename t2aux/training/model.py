@@ -71,6 +71,7 @@ class SequenceClassifier(BaseClassifier):
         auxiliary: Sequence[AuxiliaryLoss] = (),
         supervised_bptt: Bptt = 300,
         auxiliary_bptt: Bptt = 300,
+        precision: ops.Precision | None = None,
         clip_norm: float | None = 1.0,
         seed: int = 0,
         name: str = "sequence_classifier",
@@ -91,6 +92,8 @@ class SequenceClassifier(BaseClassifier):
             supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
             auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
                 say so itself; "full", or 0 for none.
+            precision: Of the products of LSTMs in training, the core's and the losses', see
+                `t2aux.layers.LSTM`; None: the core's own.
             clip_norm: The global norm of the gradient is clipped there; None: it is not [us].
             seed: Of the head's and the auxiliary networks' initial weights, and of all that is
                 random in training. The core's initial weights are its own initializers'.
@@ -122,6 +125,8 @@ class SequenceClassifier(BaseClassifier):
         self._bptt = {"supervised_bptt": supervised_bptt, "auxiliary_bptt": auxiliary_bptt}
         for parameter, bptt in self._bptt.items():
             truncation.check_bptt(parameter, bptt)
+        ops.check_precision("precision", "float32" if precision is None else precision)
+        self._precision = precision
         if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
             raise UserError(f"clip_norm must be a number above 0, or None, but is {clip_norm!r}.")
         self._clip_norm = clip_norm
@@ -186,7 +191,8 @@ class SequenceClassifier(BaseClassifier):
             # Not its own name, which depends on what was made before.
             core_name="recurrent_layer",
         )
-        self._trainer = trainer.Trainer(self, self.auxiliary, **self._bptt)
+        precision = self._precision or getattr(core, "precision", "float32")
+        self._trainer = trainer.Trainer(self, self.auxiliary, **self._bptt, precision=precision)
         self._called = True  # For `export`: `fit` calls the model's parts.
 
     def get_config(self) -> dict[str, Any]:
@@ -198,6 +204,7 @@ class SequenceClassifier(BaseClassifier):
             "classes": list(self.classes),
             "core": serialize(self._given_core),
             "auxiliary": [serialize(loss) for loss in self.auxiliary],
+            "precision": self._precision,
             "clip_norm": self._clip_norm,
             "seed": self._seed,
             **self._sizes,
@@ -269,7 +276,9 @@ class SequenceClassifier(BaseClassifier):
         return arrays.prepared(x, y, classes=len(self.classes), sizes=sizes)
 
     def _logits(self, x: Any, mask: Any = None, *, training: bool = False) -> tf.Tensor:
-        return self.logits_of(*self._sequences(x, mask), gradient=training)
+        sequences = self._sequences(x, mask)
+        with ops.products_in(self._trainer.precision if training else None):
+            return self.logits_of(*sequences, gradient=training)
 
     # --- Training ---------------------------------------------------------------------------------
 
