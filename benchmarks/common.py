@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux.data import Batch
+from t2aux.kernels import ops
 from t2aux.losses.prediction import Prediction
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
@@ -76,20 +77,25 @@ def classifier(size: Size, *, any_length: bool = False) -> Classifier:
     return Classifier(info, hidden_size=size.hidden, seed=0)
 
 
-def ours(name: str, size: Size, bptt: int | str) -> Callable[[Batch], None]:
+def ours(
+    name: str, size: Size, bptt: int | str, *, precision: ops.Precision = "float32"
+) -> Callable[[Batch], None]:
     """A compiled training step of ours: gradients, clipping and RMSProp.
 
     Args:
         name: Of LOSSES or WHOLE, or "Transformer", which knows neither `bptt` nor `size.hidden`.
         size: Of the batch and the network.
         bptt: Of each loss, in steps, or "full".
+        precision: Of the LSTMs' products.
     """
     if name == "Transformer":
         trainer = WholeTrainer(Transformer(_info(size), seed=0))
     else:
         network = classifier(size)
         losses = [make(**parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
-        trainer = Trainer(network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
+        trainer = Trainer(
+            network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt, precision=precision
+        )
     optimizer = keras.optimizers.RMSprop(1e-3)
     optimizer.build(trainer.variables_in_order)
     count = tf.Variable(0)

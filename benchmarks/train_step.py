@@ -4,6 +4,7 @@ The repetitions are interleaved, so that a noisy machine disturbs all alike; med
 torch is an extra (`pip install -e '.[benchmarks]'`); without it its columns stay empty.
 
   python -m benchmarks.train_step --batch=128 --hidden=128 --length=784 [--json]
+  python -m benchmarks.train_step --precision=bfloat16 [--json]
   python -m benchmarks.train_step --grid [--json]
   python -m benchmarks.train_step --figure3 --plot=figure3.png [--json]
 """
@@ -24,6 +25,12 @@ _CHANNELS = flags.DEFINE_integer("channels", 1, "Values a step.", lower_bound=1)
 _REPEAT = flags.DEFINE_integer("repeat", 7, "Repetitions.", lower_bound=1)
 _MODELS = flags.DEFINE_bool("models", True, "Time r-LSTM and p-LSTM, truncated 300, too.")
 _PEERS = flags.DEFINE_list("peers", ["keras", "torch"], "Of these two; both need memory.")
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "bfloat16: our steps with it, beside float32's.",
+)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
 _GRID = flags.DEFINE_bool(
     "grid", False, "All of batch 1, 16, 128, hidden 128, 256, 512 and length 784, 4096."
@@ -77,6 +84,15 @@ def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
         for name in common.LOSSES:
             if name != "LSTM":
                 steps[f"{name}, {_TRUNCATED}"] = common.ours(name, size, 300)
+    if _PRECISION.value != "float32":
+        for name, (of, bptt) in {
+            "ours": ("LSTM", "full"),
+            **{f"{of}, {_TRUNCATED}": (of, 300) for of in common.LOSSES},
+        }.items():
+            if name in steps:
+                steps[f"{name}, {_PRECISION.value}"] = common.ours(
+                    of, size, bptt, precision=_PRECISION.value
+                )
     seconds = common.medians(steps, data, _REPEAT.value)
     return {
         "batch": batch,
