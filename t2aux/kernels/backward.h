@@ -338,15 +338,15 @@ class BackwardTile {
   int columns_;  // panels of columns that `back` fills
   int64_t h_row_;
   TileState<Float32> initial_;
-  Buffer dh_;      // [rows][h_panels * WIDE]
-  Buffer kept_;    // the same, of sequences that are not there
-  Buffer dc_;      // [P][rows][VEC]
-  Buffer tanh_c_;  // [P][rows][VEC]: of the step that comes next
-  int depth_;      // words of slots * rows terms
-  Buffer dz_;      // [P][depth][WIDE]
-  Buffer dz_rows_; // [P][rows][kRow], where they do not lie as dz_'s
-  Buffer h_;       // [depth][P * VEC], before each step
-  Buffer x_;       // [depth][x_columns]
+  Buffer dh_;       // [rows][h_panels * WIDE]
+  Buffer kept_;     // the same, of sequences that are not there
+  Buffer dc_;       // [P][rows][VEC]
+  Buffer tanh_c_;   // [P][rows][VEC]: of the step that comes next
+  int depth_;       // words of slots * rows terms
+  Buffer dz_;       // [P][depth][WIDE]
+  Buffer dz_rows_;  // [P][rows][kRow], where they do not lie as dz_'s
+  Buffer h_;        // [depth][P * VEC], before each step
+  Buffer x_;        // [depth][x_columns]
   Buffer dx_ = Buffer(static_cast<int64_t>(rows_) * weights_.x_panels * WIDE);
 };
 

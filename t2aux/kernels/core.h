@@ -172,7 +172,7 @@ inline void unpack_row(const float* from, int hidden, int panel, float* row) {
 // [H, 4H].
 template <class Operand>
 Cells pack(const float* input, int inputs, int vocabulary, const float* bias,
-                  const float* recurrent, int hidden, const Pool& pool) {
+           const float* recurrent, int hidden, const Pool& pool) {
   Cells cells;
   cells.hidden = hidden;
   cells.inputs = vocabulary ? 0 : inputs;

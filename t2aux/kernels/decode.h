@@ -65,7 +65,7 @@ PackedHead pack_head(const float* hidden_kernel, const float* hidden_bias,
 // times kernel [panels][depth][WIDE] + bias.
 template <class Operand, class To>
 void dense(const float* x, int64_t x_row, int rows, int depth, const float* kernel,
-                  const float* bias, int panels, bool rectify, float* to) {
+           const float* bias, int panels, bool rectify, float* to) {
   for (int q = 0; q < panels; ++q) {
     in_blocks(rows, [&](auto n, int r) T2AUX_NOINLINE {
       constexpr int R = n;

@@ -97,9 +97,8 @@ class LstmDecodeOp : public tf::OpKernel {
         d.c0.push_back(floats(c0[k]));
       }
       for (const Cells& one : cells) d.layers.push_back(&one);
-      PackedHead packed =
-          pack_head<Operand>(floats(*head[0]), floats(*head[1]), floats(*head[2]), floats(*head[3]),
-                             below, F, token_size);
+      PackedHead packed = pack_head<Operand>(floats(*head[0]), floats(*head[1]), floats(*head[2]),
+                                             floats(*head[3]), below, F, token_size);
       d.head = &packed;
       d.steps = steps;
       d.batch = batch;

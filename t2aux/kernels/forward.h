@@ -103,9 +103,8 @@ template <class Operand>
 void forward_step(const Cells& cells, const Step& s, Range panels) {
   bool any = !s.active || std::memchr(s.active, 1, s.rows) != nullptr;
   for (int p = panels.begin; p < panels.end; ++p) {
-    in_blocks(s.rows, [&](auto n, int r) T2AUX_NOINLINE {
-      forward_block<Operand, n>(cells, s, p, r, any);
-    });
+    in_blocks(s.rows, [&](auto n, int r)
+                          T2AUX_NOINLINE { forward_block<Operand, n>(cells, s, p, r, any); });
   }
 }
 

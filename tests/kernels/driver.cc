@@ -103,8 +103,8 @@ struct Layer {
     q.first = first.empty() ? nullptr : first.data();
     q.last = last.empty() ? nullptr : last.data();
     q.marks = &sorted;
-    Cells cells = pack<Operand>(kernel.data(), D, V, V ? nullptr : bias.data(), recurrent.data(), H,
-                                pool);
+    Cells cells =
+        pack<Operand>(kernel.data(), D, V, V ? nullptr : bias.data(), recurrent.data(), H, pool);
     Results r(10);
     r[0].resize(d_h.size());
     r[1].resize(d_c.size());
