@@ -84,13 +84,14 @@ class LstmDecodeOp : public tf::OpKernel {
         cells.push_back(pack<Operand>(floats(kernels[k]), table ? 0 : D, table ? D : 0,
                                       floats(biases[k]), floats(recurrents[k]), H, pool));
         tf::Tensor* to;
-        OP_REQUIRES_OK(c, outputs.allocate(k, {steps, batch, H}, &to));
-        out.outputs.push_back(to->flat<float>().data());
+        tf::Tensor all = make_tensor({steps, batch, H});
+        outputs.set(k, all);
+        out.outputs.push_back(all.flat<float>().data());
         OP_REQUIRES_OK(c, h.allocate(k, {batch, H}, &to));
         out.h.push_back(to->flat<float>().data());
         OP_REQUIRES_OK(c, cs.allocate(k, {batch, H}, &to));
         out.c.push_back(to->flat<float>().data());
-        tf::Tensor kept = saved_tensor(saved_size(steps, batch, H));
+        tf::Tensor kept = make_tensor({saved_size(steps, batch, H)});
         saved.set(k, kept);
         out.saved.push_back(kept.flat<float>().data());
         d.h0.push_back(floats(h0[k]));
