@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux.data import Batch
+from t2aux.kernels import ops
 from t2aux.losses.prediction import Prediction
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
@@ -115,7 +116,13 @@ def classifier(
 
 
 def ours(
-    name: str, size: Size, bptt: int | str, *, projection_size: int | None = 128, rows: float = 1.0
+    name: str,
+    size: Size,
+    bptt: int | str,
+    *,
+    projection_size: int | None = 128,
+    rows: float = 1.0,
+    precision: ops.Precision = "float32",
 ) -> Callable[[Batch], None]:
     """A compiled training step of ours: gradients, clipping and RMSProp.
 
@@ -126,13 +133,16 @@ def ours(
         projection_size: Of the input layer, which the LSTM's kernel folds into its own; None: the
             LSTM reads the values themselves.
         rows: The share of the batch's rows that an auxiliary loss is taken on.
+        precision: Of the LSTMs' products.
     """
     if name == "Transformer":
         trainer = WholeTrainer(Transformer(_info(size), seed=0))
     else:
         network = classifier(size, projection_size=projection_size)
         losses = [make(rows=rows, **given) for make, given in {**LOSSES, **WHOLE}[name]]
-        trainer = Trainer(network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt)
+        trainer = Trainer(
+            network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt, precision=precision
+        )
     optimizer = keras.optimizers.RMSprop(1e-3)
     optimizer.build(trainer.variables_in_order)
     count = tf.Variable(0)

@@ -9,6 +9,7 @@ an extra (`pip install -e '.[benchmarks]'`); without it its columns stay empty. 
 Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has finished.
 
   python -m benchmarks.train_step --batch=128 --hidden=128 --length=784 [--json]
+  python -m benchmarks.train_step --precision=bfloat16 [--json]
   python -m benchmarks.train_step --grid [--json]
   python -m benchmarks.train_step --figure3 --plot=figure3.png [--json]
 """
@@ -36,6 +37,12 @@ _MODELS = flags.DEFINE_bool(
     "models", True, "Time a Dense(128) before the LSTM, and r-LSTM and p-LSTM, too."
 )
 _PEERS = flags.DEFINE_list("peers", ["keras", "torch"], "Of these two; both need memory.")
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "bfloat16: our steps with it, beside float32's.",
+)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
 _DEVICE = flags.DEFINE_enum("device", None, ["cpu", "gpu"], "By default a GPU if there is one.")
 _GRID = flags.DEFINE_bool(
@@ -101,6 +108,19 @@ def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
             steps[f"{name}, {_TRUNCATED}"] = common.ours(name, size, 300)
             quarter = common.ours(name, size, 300, rows=0.25)
             steps[f"{name}, {_TRUNCATED}, rows 1/4"] = quarter
+    if (precision := _PRECISION.value) != "float32":
+        steps[f"ours, {precision}"] = common.ours(
+            "LSTM", size, "full", projection_size=None, precision=precision
+        )
+        for name in common.LOSSES:
+            if f"{name}, {_TRUNCATED}" in steps:
+                steps[f"{name}, {_TRUNCATED}, {precision}"] = common.ours(
+                    name, size, 300, precision=precision
+                )
+            if f"{name}, {_TRUNCATED}, rows 1/4" in steps:
+                steps[f"{name}, {_TRUNCATED}, rows 1/4, {precision}"] = common.ours(
+                    name, size, 300, rows=0.25, precision=precision
+                )
     seconds = common.seconds_of(steps, data, _REPEAT.value, best=_BEST.value)
     return {
         "batch": batch,

@@ -24,7 +24,7 @@ from t2aux.training.classifier import make_classifier
 from t2aux.training.model import SequenceClassifier
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-_TRUNCATION = ("supervised_bptt", "auxiliary_bptt")
+_OBJECTIVE = ("supervised_bptt", "auxiliary_bptt", "precision")
 BEST, LATEST, NAMED = "best", "latest", "named"
 _NOTES = {
     BEST: "the best by validation accuracy",
@@ -104,8 +104,8 @@ def load_run(
         source = configured()
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
         losses = tuple(make() for make in makers)
-        truncation = {name: bindings[name] for name in _TRUNCATION if name in bindings}
-        objective = Objective(losses, **truncation)
+        settings = {name: bindings[name] for name in _OBJECTIVE if name in bindings}
+        objective = Objective(losses, **settings)
         classifier = bindings.get("model", make_classifier)(info, seed=0, objective=objective)
     networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
     networks["classifier"] = weights.tree(classifier)

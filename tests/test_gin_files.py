@@ -55,6 +55,7 @@ WHOLE = {
     "cores/lstm_chrono": (["paper/mnist", "models/p_lstm", "cores/lstm_chrono"], []),
     "training/full": (["quickstart", "training/full"], []),
     "training/truncated": (["quickstart", "training/truncated"], []),
+    "training/bfloat16": (["quickstart", "training/bfloat16"], []),
     "training/mirrored": (["quickstart", "training/mirrored"], []),
     "training/multi_worker": (["quickstart", "training/multi_worker"], []),
     "training/validation": (

@@ -58,6 +58,7 @@ RESEARCH = {
         for flags in (
             "--gin_file=models/p_lstm",
             "--gin_file=training/full",
+            "--gin_file=training/bfloat16",
             "--gin_file=training/validation",
             "--gin_file=cores/gru",
             "--gin_file=cores/lstm_chrono",

@@ -4,54 +4,9 @@
 #define T2AUX_KERNELS_BACKWARD_H_
 
 #include "forward.h"
+#include "transposed.h"
 
 namespace t2aux {
-
-// The transposed weights: columns h then x, in panels of WIDE columns each; the order of the rows
-// is that of the gates' gradients, panel by panel.
-struct Transposed {
-  int h_panels = 0;
-  int x_panels = 0;
-  int depth = 0;  // P * WIDE
-  Buffer kernel;  // [h_panels + x_panels][depth][WIDE]
-  // [D][depth]: the columns of x again where they are few. A panel of them would be mostly zeros,
-  // and as slow as a full one.
-  Buffer few;
-};
-
-constexpr int kFewInputs = 4;
-
-inline Transposed transpose(const float* input, int inputs, const float* recurrent, int hidden,
-                            const Pool& pool) {
-  Transposed t;
-  int P = panels_of(hidden);
-  t.h_panels = (hidden + WIDE - 1) / WIDE;
-  t.x_panels = (inputs + WIDE - 1) / WIDE;
-  t.depth = P * WIDE;
-  t.kernel = Buffer::zeros(static_cast<int64_t>(t.h_panels + t.x_panels) * t.depth * WIDE);
-  if (inputs <= kFewInputs) t.few = Buffer::zeros(static_cast<int64_t>(inputs) * t.depth);
-  pool.run(t.h_panels + t.x_panels, [&](int q) {
-    const bool is_h = q < t.h_panels;
-    const float* from = is_h ? recurrent : input;
-    const int begin = (is_h ? q : q - t.h_panels) * WIDE;
-    const int count = std::min(WIDE, (is_h ? hidden : inputs) - begin);
-    float* to = t.kernel.get() + static_cast<int64_t>(q) * t.depth * WIDE;
-    for (int k = 0; k < count; ++k) {
-      const float* row = from + static_cast<int64_t>(begin + k) * 4 * hidden;
-      for (int p = 0; p < P; ++p) {
-        for (int g = 0; g < 4; ++g) {
-          for (int u = 0; u < std::min(VEC, hidden - p * VEC); ++u) {
-            const int64_t at = (static_cast<int64_t>(p) * 4 + g) * VEC + u;
-            const float weight = row[g * hidden + p * VEC + u];
-            to[at * WIDE + k] = weight;
-            if (!is_h && t.few.get()) t.few.get()[static_cast<int64_t>(k) * t.depth + at] = weight;
-          }
-        }
-      }
-    }
-  });
-  return t;
-}
 
 // One thread's sums of the weights' gradients, in panels.
 struct Sums {
@@ -77,6 +32,7 @@ struct GradientTensors {
   float* c0;                       // [B, H]
 };
 
+template <class Operand>
 class BackwardTile {
  public:
   // `shape` holds the sizes; its weights are not used.
@@ -89,6 +45,7 @@ class BackwardTile {
         begin_(rows.begin),
         rows_(rows.end - rows.begin),
         slots_(std::max(1, kDepth / rows_)),
+        x_columns_(kWords ? shape.inputs : static_cast<int>(row_words<Float32>(shape.inputs))),
         columns_(weights.h_panels + (g.x ? weights.x_panels : 0)),
         h_row_(static_cast<int64_t>(weights.h_panels) * WIDE),
         initial_(shape, rows_, q.h0 + static_cast<int64_t>(begin_) * shape.hidden,
@@ -97,18 +54,16 @@ class BackwardTile {
         kept_(Buffer(q.masked() ? rows_ * h_row_ : 0)),
         dc_(Buffer::zeros(static_cast<int64_t>(rows_) * shape.padded)),
         tanh_c_(Buffer(static_cast<int64_t>(rows_) * shape.padded)),
-        dz_(Buffer(static_cast<int64_t>(shape.panels) * slots_ * rows_ * WIDE)),
-        h_(Buffer::zeros(static_cast<int64_t>(slots_) * rows_ * shape.padded)),
-        x_(Buffer(static_cast<int64_t>(slots_) * rows_ * shape.inputs)) {}
+        depth_(words<Operand>(slots_ * rows_)),
+        dz_(Buffer(static_cast<int64_t>(shape.panels) * depth_ * WIDE)),
+        dz_rows_(Buffer(kWords ? 0 : static_cast<int64_t>(shape.panels) * rows_ * kRow)),
+        h_(Buffer(static_cast<int64_t>(depth_) * shape.padded)),
+        x_(Buffer(static_cast<int64_t>(depth_) * x_columns_)) {}
 
   // First half of step t: the gates' gradients of some panels.
   void gates(int t, Range panels, Sums& sums) {
     const int slot = slot_of(t);
-    if (q_.x && panels.begin == 0) {
-      std::memcpy(x_.get() + static_cast<int64_t>(slot) * rows_ * cells_.inputs,
-                  q_.x + (static_cast<int64_t>(t) * q_.batch + begin_) * cells_.inputs,
-                  sizeof(float) * rows_ * cells_.inputs);
-    }
+    if (q_.x && panels.begin == 0) keep_x(t, slot);
     Range marks = q_.marks->at(t + 1);
     for (int p = panels.begin; p < panels.end; ++p) {
       Vec bias[4] = {};
@@ -150,10 +105,36 @@ class BackwardTile {
   // and written once for so many.
   static constexpr int kDepth = 128;
 
+  // Whether a word is one value: then what is summed over sequences and what is summed over gates
+  // lie alike.
+  static constexpr bool kWords = Operand::kPerWord == 1;
+  // Words of a panel's gradients of one sequence's gates.
+  static constexpr int kRow = WIDE / Operand::kPerWord;
+
   int slot_of(int t) const { return (q_.steps - 1 - t) % slots_; }
 
-  float* dz(int p, int slot, int r) const {
-    return dz_.get() + ((static_cast<int64_t>(p) * slots_ + slot) * rows_ + r) * WIDE;
+  // Panel p's gates' gradients with the slots' sequences as terms.
+  float* dz(int p) const { return dz_.get() + static_cast<int64_t>(p) * depth_ * WIDE; }
+
+  // One sequence's, in a row.
+  float* dz_row(int p, int slot, int r) const {
+    if (kWords) return dz(p) + (static_cast<int64_t>(slot) * rows_ + r) * WIDE;
+    return dz_rows_.get() + (static_cast<int64_t>(p) * rows_ + r) * kRow;
+  }
+
+  void keep_x(int t, int slot) {
+    const int D = cells_.inputs;
+    const float* from = q_.x + (static_cast<int64_t>(t) * q_.batch + begin_) * D;
+    if (kWords) {
+      std::memcpy(x_.get() + static_cast<int64_t>(slot) * rows_ * D, from,
+                  sizeof(float) * rows_ * D);
+      return;
+    }
+    for (int r = 0; r < rows_; ++r, from += D) {
+      for (int k = 0; k < D; k += VEC) {
+        Operand::put_term(x_.get(), x_columns_, slot * rows_ + r, k, load_some(from + k, D - k));
+      }
+    }
   }
 
   T2AUX_INLINE void add_marks(Range marks, int r, int p, int count, Vec& dh, Vec& dc) const {
@@ -187,7 +168,7 @@ class BackwardTile {
       c_before = load(initial_.c.get() + at);
       h_before = load(h0_at(r, p));
     }
-    store(h_.get() + (static_cast<int64_t>(slot) * rows_ + r) * cells_.padded + p * VEC, h_before);
+    Operand::put_term(h_.get(), cells_.padded, slot * rows_ + r, p * VEC, h_before);
 
     Vec dh = load(dh_.get() + r * h_row_ + p * VEC);
     Vec dc = load(dc_.get() + at);
@@ -206,9 +187,11 @@ class BackwardTile {
     const Vec d[4] = {dc * candidate * in * (1.0f - in), dc * c_before * forget * (1.0f - forget),
                       dc * in * (1.0f - candidate * candidate), dh * tanh_c * out * (1.0f - out)};
     store(dc_.get() + at, dc * forget);
-    float* to = dz(p, slot, r);
+    float *terms = dz(p), *row = dz_row(p, slot, r);
+    const int64_t term = slot * rows_ + r;
     for (int j = 0; j < 4; ++j) {
-      store(to + j * VEC, d[j]);
+      Operand::put_term(terms, WIDE, term, j * VEC, d[j]);
+      if (!kWords) Operand::put_terms(row, j * VEC, d[j]);
       bias[j] += d[j];
     }
     if (q_.ids) {
@@ -244,7 +227,7 @@ class BackwardTile {
     constexpr int kPanels = 2;
     for (int p = 0; p < cells_.panels; p += kPanels) {
       const int end = std::min(p + kPanels, cells_.panels);
-      in_blocks(rows_, [&](auto n, int r) {
+      in_blocks(rows_, [&](auto n, int r) T2AUX_NOINLINE {
         constexpr int R = n;
         Vec sum[R][4] = {};
         float* to[R];
@@ -265,10 +248,10 @@ class BackwardTile {
         }
         for (int k = p; k < end; ++k) {
           if (k % columns_ == q) prefetch(t, k, r, R);
-          multiply<R>(
-              sum, dz(k, slot, r), WIDE, 1,
-              weights_.kernel.get() + (static_cast<int64_t>(q) * weights_.depth + k * WIDE) * WIDE,
-              WIDE);
+          multiply<Operand, R>(
+              sum, dz_row(k, slot, r), kRow, 1,
+              weights_.kernel.get() + (static_cast<int64_t>(q) * weights_.depth + k * kRow) * WIDE,
+              kRow);
         }
         for (int i = 0; i < R; ++i) {
           for (int j = 0; j < 4; ++j) store(to[i] + j * VEC, sum[i][j]);
@@ -303,9 +286,11 @@ class BackwardTile {
       for (int k = 0; k < cells_.inputs; ++k) {
         const float* weights = weights_.few.get() + static_cast<int64_t>(k) * weights_.depth;
         Vec sum[4] = {};
-        for (int p = 0; p < cells_.panels; ++p, weights += WIDE) {
-          const float* d = dz(p, slot, r);
-          for (int j = 0; j < 4; ++j) sum[j] += load(d + j * VEC) * load(weights + j * VEC);
+        for (int p = 0; p < cells_.panels; ++p, weights += kRow) {
+          const float* d = dz_row(p, slot, r);
+          for (int j = 0; j < kRow / VEC; ++j) {
+            sum[j] = Operand::add_product(sum[j], load(d + j * VEC), load(weights + j * VEC));
+          }
         }
         const Vec all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
         float value = 0;
@@ -319,9 +304,9 @@ class BackwardTile {
   void accumulate(int p, int depth, Sums& sums) {
     const int H = cells_.hidden, D = cells_.inputs;
     float* to = sums.kernel.get() + static_cast<int64_t>(p) * (H + D) * WIDE;
-    const float* d = dz(p, 0, 0);
+    const float* d = dz(p);
     auto add = [&](const float* a, int64_t row, int count, float* at) {
-      in_blocks(count, [&](auto n, int m) {
+      in_blocks(count, [&](auto n, int m) T2AUX_NOINLINE {
         constexpr int R = n;
         Vec sum[R][4];
         float* block = at + static_cast<int64_t>(m) * WIDE;
@@ -330,7 +315,7 @@ class BackwardTile {
 #pragma GCC unroll 4
           for (int j = 0; j < 4; ++j) sum[i][j] = load(block + i * WIDE + j * VEC);
         }
-        multiply<R>(sum, a + m, 1, row, d, depth);
+        multiply<Operand, R>(sum, a + m, 1, row, d, words<Operand>(depth));
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 4
@@ -339,7 +324,7 @@ class BackwardTile {
       });
     };
     add(h_.get(), cells_.padded, H, to);
-    if (D) add(x_.get(), D, D, to + static_cast<int64_t>(H) * WIDE);
+    if (D) add(x_.get(), x_columns_, D, to + static_cast<int64_t>(H) * WIDE);
   }
 
   const Cells& cells_;
@@ -348,17 +333,20 @@ class BackwardTile {
   const GradientTensors& g_;
   int begin_;
   int rows_;
-  int slots_;    // steps whose gates' gradients are kept for `accumulate`
+  int slots_;  // steps whose gates' gradients are kept for `accumulate`
+  int x_columns_;
   int columns_;  // panels of columns that `back` fills
   int64_t h_row_;
-  TileState initial_;
-  Buffer dh_;      // [rows][h_panels * WIDE]
-  Buffer kept_;    // the same, of sequences that are not there
-  Buffer dc_;      // [P][rows][VEC]
-  Buffer tanh_c_;  // [P][rows][VEC]: of the step that comes next
-  Buffer dz_;      // [P][slots * rows][WIDE]
-  Buffer h_;       // [slots * rows][P * VEC], before each step
-  Buffer x_;       // [slots * rows][D]
+  TileState<Float32> initial_;
+  Buffer dh_;       // [rows][h_panels * WIDE]
+  Buffer kept_;     // the same, of sequences that are not there
+  Buffer dc_;       // [P][rows][VEC]
+  Buffer tanh_c_;   // [P][rows][VEC]: of the step that comes next
+  int depth_;       // words of slots * rows terms
+  Buffer dz_;       // [P][depth][WIDE]
+  Buffer dz_rows_;  // [P][rows][kRow], where they do not lie as dz_'s
+  Buffer h_;        // [depth][P * VEC], before each step
+  Buffer x_;        // [depth][x_columns]
   Buffer dx_ = Buffer(static_cast<int64_t>(rows_) * weights_.x_panels * WIDE);
 };
 
@@ -399,9 +387,9 @@ inline void add_sums(const Cells& shape, int vocabulary,
   });
 }
 
-inline void backward(const Cells& shape, const Transposed& weights, int vocabulary,
-                     const Problem& q, const GradientTensors& g, const WeightGradients& to,
-                     const Pool& pool) {
+template <class Operand>
+void backward(const Cells& shape, const Transposed& weights, int vocabulary, const Problem& q,
+              const GradientTensors& g, const WeightGradients& to, const Pool& pool) {
   Plan plan = make_plan(q.batch, shape.panels, pool.threads);
   Range panels{0, shape.panels};
   const int columns = weights.h_panels + (g.x ? weights.x_panels : 0);
@@ -409,7 +397,7 @@ inline void backward(const Cells& shape, const Transposed& weights, int vocabula
   const int threads = plan.slots > 1 ? 1 : std::min(plan.tiles, pool.threads);
   for (int i = 0; i < threads; ++i) sums.push_back(std::make_unique<Sums>(shape, vocabulary));
   if (plan.slots > 1) {
-    BackwardTile tile(shape, weights, q, g, {0, q.batch});
+    BackwardTile<Operand> tile(shape, weights, q, g, {0, q.batch});
     in_phases(pool, plan.slots, 2 * static_cast<int64_t>(q.steps), [&](int slot, int64_t phase) {
       int t = q.steps - 1 - static_cast<int>(phase / 2);
       Range own = part(shape.panels, slot, plan.slots);
@@ -425,7 +413,7 @@ inline void backward(const Cells& shape, const Transposed& weights, int vocabula
     pool.run_apart(threads, [&](int i) {
       Range own = part(plan.tiles, i, threads);
       for (int k = own.begin; k < own.end; ++k) {
-        BackwardTile tile(shape, weights, q, g, part(q.batch, k, plan.tiles));
+        BackwardTile<Operand> tile(shape, weights, q, g, part(q.batch, k, plan.tiles));
         for (int t = q.steps - 1; t >= 0; --t) {
           tile.gates(t, panels, *sums[i]);
           tile.products(t, {0, columns}, panels, *sums[i]);

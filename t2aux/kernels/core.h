@@ -23,6 +23,7 @@
 #include <new>
 #include <type_traits>
 
+#include "operands.h"
 #include "threads.h"
 #include "vectors.h"
 
@@ -57,8 +58,9 @@ class Buffer {
 // --- The product
 // ----------------------------------------------------------------------------------
 
-// sums[i][j] += sum over k of a[i * row + k * step] * b[k * WIDE + j * VEC ...].
-template <int R>
+// sums[i][j] += sum over k < depth of a[i * row + k * step] * b[k * WIDE + j * VEC ...]; each k is
+// a word of operands.
+template <class Operand, int R>
 T2AUX_INLINE void multiply(Vec (&sums)[R][4], const float* a, int64_t row, int64_t step,
                            const float* b, int depth) {
   // So few sums would wait for each other: two sets of them, added at the end.
@@ -69,11 +71,12 @@ T2AUX_INLINE void multiply(Vec (&sums)[R][4], const float* a, int64_t row, int64
     for (; k + 2 <= depth; k += 2, b += 2 * WIDE, a += 2 * step) {
 #pragma GCC unroll 8
       for (int i = 0; i < R; ++i) {
-        Vec first = all(a[i * row]), second = all(a[i * row + step]);
+        Vec first = broadcast(a + i * row), second = broadcast(a + i * row + step);
+        Vec(&others)[4] = more[i < (kSets == 2 ? R : 1) ? i : 0];
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
-          sums[i][j] += first * load(b + j * VEC);
-          more[i < (kSets == 2 ? R : 1) ? i : 0][j] += second * load(b + WIDE + j * VEC);
+          sums[i][j] = Operand::add_product(sums[i][j], first, load(b + j * VEC));
+          others[j] = Operand::add_product(others[j], second, load(b + WIDE + j * VEC));
         }
       }
     }
@@ -84,9 +87,9 @@ T2AUX_INLINE void multiply(Vec (&sums)[R][4], const float* a, int64_t row, int64
     for (int j = 0; j < 4; ++j) w[j] = load(b + j * VEC);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
-      Vec x = all(a[i * row]);
+      Vec x = broadcast(a + i * row);
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) sums[i][j] += x * w[j];
+      for (int j = 0; j < 4; ++j) sums[i][j] = Operand::add_product(sums[i][j], x, w[j]);
     }
   }
   if (kSets == 2) {
@@ -127,23 +130,37 @@ T2AUX_INLINE void in_blocks(int count, F f) {
 // --- Packed weights
 // -------------------------------------------------------------------------------
 
-// One layer's weights, in panels.
+// So few inputs are multiplied in float32 in any case: it costs next to nothing, and keeps the
+// values of pixels and sensors exact.
+constexpr int kFewInputs = 4;
+
+template <class Operand>
+constexpr int input_words(int inputs) {
+  return inputs <= kFewInputs ? inputs : words<Operand>(inputs);
+}
+
+// One layer's weights, in panels. A kernel's rows are words of operands, h's then x's.
 struct Cells {
   int hidden = 0;  // H
   int inputs = 0;  // D; 0 where the input is ids
   int panels = 0;  // P
   int padded = 0;  // P * VEC
-  Buffer kernel;   // [P][H + D][WIDE]
-  Buffer bias;     // [P][WIDE]
-  Buffer table;    // [V][P][WIDE], for ids
+  int h_words = 0;
+  int x_words = 0;
+  Buffer kernel;  // [P][h_words + x_words][WIDE]
+  Buffer bias;    // [P][WIDE]
+  Buffer table;   // [V][P][WIDE], for ids
 };
 
 inline int panels_of(int hidden) { return (hidden + VEC - 1) / VEC; }
 
-// A row [4H] into the panel's [WIDE].
-inline void pack_row(const float* row, int hidden, int panel, float* to) {
+// A row [4H] into the panel's [WIDE], as term k of the columns.
+template <class Operand>
+inline void pack_row(const float* row, int hidden, int panel, int k, float* to) {
   int unit = panel * VEC, count = std::min(VEC, hidden - unit);
-  for (int g = 0; g < 4; ++g) store(to + g * VEC, load_some(row + g * hidden + unit, count));
+  for (int g = 0; g < 4; ++g) {
+    Operand::put_term(to, WIDE, k, g * VEC, load_some(row + g * hidden + unit, count));
+  }
 }
 
 inline void unpack_row(const float* from, int hidden, int panel, float* row) {
@@ -153,28 +170,37 @@ inline void unpack_row(const float* from, int hidden, int panel, float* row) {
 
 // input: [D, 4H], or a table [V, 4H] where `vocabulary` is not 0; bias [4H] or null; recurrent
 // [H, 4H].
-inline Cells pack(const float* input, int inputs, int vocabulary, const float* bias,
-                  const float* recurrent, int hidden, const Pool& pool) {
+template <class Operand>
+Cells pack(const float* input, int inputs, int vocabulary, const float* bias,
+           const float* recurrent, int hidden, const Pool& pool) {
   Cells cells;
   cells.hidden = hidden;
   cells.inputs = vocabulary ? 0 : inputs;
   cells.panels = panels_of(hidden);
   cells.padded = cells.panels * VEC;
-  int depth = hidden + cells.inputs, P = cells.panels;
+  cells.h_words = words<Operand>(hidden);
+  cells.x_words = input_words<Operand>(cells.inputs);
+  int depth = cells.h_words + cells.x_words, P = cells.panels;
   cells.kernel = Buffer(static_cast<int64_t>(P) * depth * WIDE);
   cells.bias = Buffer::zeros(static_cast<int64_t>(P) * WIDE);
   cells.table = Buffer(static_cast<int64_t>(vocabulary) * P * WIDE);
   pool.run(P, [&](int p) {
     float* to = cells.kernel.get() + static_cast<int64_t>(p) * depth * WIDE;
-    for (int k = 0; k < depth; ++k) {
-      const float* row = k < hidden ? recurrent + static_cast<int64_t>(k) * 4 * hidden
-                                    : input + static_cast<int64_t>(k - hidden) * 4 * hidden;
-      pack_row(row, hidden, p, to + static_cast<int64_t>(k) * WIDE);
+    const int64_t row = 4 * static_cast<int64_t>(hidden);
+    for (int k = 0; k < hidden; ++k) pack_row<Operand>(recurrent + k * row, hidden, p, k, to);
+    to += static_cast<int64_t>(cells.h_words) * WIDE;
+    for (int k = 0; k < cells.inputs; ++k) {
+      if (cells.inputs <= kFewInputs) {
+        pack_row<Float32>(input + k * row, hidden, p, k, to);
+      } else {
+        pack_row<Operand>(input + k * row, hidden, p, k, to);
+      }
     }
-    if (bias) pack_row(bias, hidden, p, cells.bias.get() + static_cast<int64_t>(p) * WIDE);
+    float* packed_bias = cells.bias.get() + static_cast<int64_t>(p) * WIDE;
+    if (bias) pack_row<Float32>(bias, hidden, p, 0, packed_bias);
     for (int v = 0; v < vocabulary; ++v) {
-      pack_row(input + static_cast<int64_t>(v) * 4 * hidden, hidden, p,
-               cells.table.get() + (static_cast<int64_t>(v) * P + p) * WIDE);
+      pack_row<Float32>(input + v * row, hidden, p, 0,
+                        cells.table.get() + (static_cast<int64_t>(v) * P + p) * WIDE);
     }
   });
   return cells;

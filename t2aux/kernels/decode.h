@@ -10,50 +10,64 @@
 
 namespace t2aux {
 
-// A two-layer feed-forward head, packed: rectified([x] hidden + bias) output + bias.
+// A two-layer feed-forward head, packed: rectified([x] hidden + bias) output + bias. The kernels
+// are operands.
 struct PackedHead {
   int inputs, hidden, outputs;  // sizes
   int hidden_panels, output_panels;
-  Buffer hidden_kernel;  // [panels][inputs][WIDE]
-  Buffer hidden_bias;    // [panels * WIDE]
-  Buffer output_kernel;  // [panels][hidden_panels * WIDE][WIDE]
+  int depth, output_depth;  // words
+  Buffer hidden_kernel;     // [panels][depth][WIDE]
+  Buffer hidden_bias;       // [panels * WIDE]
+  Buffer output_kernel;     // [panels][output_depth][WIDE]
   Buffer output_bias;
 };
 
 inline int wide_panels(int columns) { return (columns + WIDE - 1) / WIDE; }
 
-// [rows, columns] to [panels][depth][WIDE], with zeros; depth >= rows.
-inline Buffer pack_columns(const float* from, int rows, int columns, int depth) {
+// [rows, columns] to [panels][depth][WIDE], with zeros; depth words hold at least `rows` terms.
+template <class Operand>
+Buffer pack_columns(const float* from, int rows, int columns, int depth) {
   const int panels = wide_panels(columns);
   Buffer to = Buffer::zeros(static_cast<int64_t>(panels) * depth * WIDE);
   for (int q = 0; q < panels; ++q) {
     const int count = std::min(WIDE, columns - q * WIDE);
+    float* panel = to.get() + static_cast<int64_t>(q) * depth * WIDE;
     for (int k = 0; k < rows; ++k) {
-      std::memcpy(to.get() + (static_cast<int64_t>(q) * depth + k) * WIDE,
-                  from + static_cast<int64_t>(k) * columns + q * WIDE, sizeof(float) * count);
+      const float* row = from + static_cast<int64_t>(k) * columns + q * WIDE;
+      for (int i = 0; i < count; i += VEC) {
+        Operand::put_term(panel, WIDE, k, i, load_some(row + i, count - i));
+      }
     }
   }
   return to;
 }
 
-inline PackedHead pack_head(const float* hidden_kernel, const float* hidden_bias,
-                            const float* output_kernel, const float* output_bias, int inputs,
-                            int hidden, int outputs) {
-  PackedHead head{inputs, hidden, outputs, wide_panels(hidden), wide_panels(outputs), {},
-                  {},     {},     {}};
-  const int depth = head.hidden_panels * WIDE;
-  head.hidden_kernel = pack_columns(hidden_kernel, inputs, hidden, inputs);
-  head.hidden_bias = pack_columns(hidden_bias, 1, hidden, 1);
-  head.output_kernel = pack_columns(output_kernel, hidden, outputs, depth);
-  head.output_bias = pack_columns(output_bias, 1, outputs, 1);
+template <class Operand>
+PackedHead pack_head(const float* hidden_kernel, const float* hidden_bias,
+                     const float* output_kernel, const float* output_bias, int inputs, int hidden,
+                     int outputs) {
+  PackedHead head;
+  head.inputs = inputs;
+  head.hidden = hidden;
+  head.outputs = outputs;
+  head.hidden_panels = wide_panels(hidden);
+  head.output_panels = wide_panels(outputs);
+  head.depth = words<Operand>(inputs);
+  head.output_depth = words<Operand>(head.hidden_panels * WIDE);
+  head.hidden_kernel = pack_columns<Operand>(hidden_kernel, inputs, hidden, head.depth);
+  head.hidden_bias = pack_columns<Float32>(hidden_bias, 1, hidden, 1);
+  head.output_kernel = pack_columns<Operand>(output_kernel, hidden, outputs, head.output_depth);
+  head.output_bias = pack_columns<Float32>(output_bias, 1, outputs, 1);
   return head;
 }
 
-// to [rows][panels * WIDE] = x [rows, `x_row` apart] times kernel [panels][depth][WIDE] + bias.
-inline void dense(const float* x, int64_t x_row, int rows, int depth, const float* kernel,
-                  const float* bias, int panels, bool rectify, float* to) {
+// to [rows][panels * WIDE], as operands of another product or as floats, = x [rows, `x_row` apart]
+// times kernel [panels][depth][WIDE] + bias.
+template <class Operand, class To>
+void dense(const float* x, int64_t x_row, int rows, int depth, const float* kernel,
+           const float* bias, int panels, bool rectify, float* to) {
   for (int q = 0; q < panels; ++q) {
-    in_blocks(rows, [&](auto n, int r) {
+    in_blocks(rows, [&](auto n, int r) T2AUX_NOINLINE {
       constexpr int R = n;
       Vec sum[R][4];
 #pragma GCC unroll 8
@@ -61,15 +75,16 @@ inline void dense(const float* x, int64_t x_row, int rows, int depth, const floa
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) sum[i][j] = load(bias + q * WIDE + j * VEC);
       }
-      multiply<R>(sum, x + r * x_row, x_row, 1, kernel + static_cast<int64_t>(q) * depth * WIDE,
-                  depth);
+      multiply<Operand, R>(sum, x + r * x_row, x_row, 1,
+                           kernel + static_cast<int64_t>(q) * depth * WIDE, depth);
 #pragma GCC unroll 8
       for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
           Vec v = sum[i][j];
           if (rectify) v = v < 0.0f ? Vec{} : v;
-          store(to + (static_cast<int64_t>(r + i) * panels + q) * WIDE + j * VEC, v);
+          To::put_terms(to + static_cast<int64_t>(r + i) * panels * (WIDE / To::kPerWord),
+                        q * WIDE + j * VEC, v);
         }
       }
     });
@@ -116,15 +131,18 @@ inline int32_t sample(const float* logits, int count, float draw) {
   return count - 1;
 }
 
-inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) {
+template <class Operand>
+void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) {
   const int rows = tile.end - tile.begin, C = d.channels;
-  std::vector<TileState> states;
+  std::vector<TileState<Operand>> states;
   for (size_t k = 0; k < d.layers.size(); ++k) {
     int64_t at = static_cast<int64_t>(tile.begin) * d.layers[k]->hidden;
     states.emplace_back(*d.layers[k], rows, d.h0[k] + at, d.c0[k] + at);
   }
   const PackedHead& head = *d.head;
-  Buffer hidden(static_cast<int64_t>(rows) * head.hidden_panels * WIDE);
+  Buffer given_terms(Operand::kPerWord > 1 ? rows * row_words<Operand>(C) : 0);
+  const int64_t hidden_row = head.output_depth;
+  Buffer hidden(rows * hidden_row);
   const int64_t logits_row = static_cast<int64_t>(head.output_panels) * WIDE;
   Buffer logits(rows * logits_row);
   std::vector<float> own_x(static_cast<size_t>(rows) * C);
@@ -149,11 +167,20 @@ inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) 
       const Cells& cells = *d.layers[k];
       Step s;
       s.rows = rows;
-      s.x = k ? states[k - 1].h[(t + 1) % 2].get() : C ? out.fed_x + at * C : nullptr;
-      s.x_row = k ? d.layers[k - 1]->padded : C;
       s.ids = k || C ? nullptr : out.fed_ids + at;
+      if (k) {
+        const TileState<Operand>& below = states[k - 1];
+        const int padded = d.layers[k - 1]->padded;
+        const bool few = cells.inputs <= kFewInputs;
+        s.x = few ? below.h[(t + 1) % 2].get() : below.h_terms((t + 1) % 2);
+        s.x_row = few ? padded : padded / Operand::kPerWord;
+      } else if (C) {
+        read_input<Operand>(cells, out.fed_x + at * C, given_terms, s);
+      }
       s.h = states[k].h[t % 2].get();
+      s.h_terms = states[k].h_terms(t % 2);
       s.h_new = states[k].h[(t + 1) % 2].get();
+      s.h_new_terms = states[k].h_terms((t + 1) % 2);
       s.c = states[k].c.get();
       s.active = nullptr;
       s.saved_panel = static_cast<int64_t>(d.batch) * SAVED;
@@ -161,7 +188,7 @@ inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) 
           out.saved[k] + (static_cast<int64_t>(t) * cells.panels * d.batch + tile.begin) * SAVED;
       s.streaming = is_large(saved_size(d.steps, d.batch, cells.hidden));
       Range panels{0, cells.panels};
-      forward_step(cells, s, panels);
+      forward_step<Operand>(cells, s, panels);
       copy_h(cells, s.h_new, rows, panels, out.outputs[k] + at * cells.hidden);
       if (t + 1 == d.steps) {
         int64_t to = static_cast<int64_t>(tile.begin) * cells.hidden;
@@ -172,11 +199,12 @@ inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) 
     // The own token is made where it is read.
     if (t + 1 < d.steps && !std::memchr(d.own + at + d.batch, 1, rows)) continue;
     const Cells& top = *d.layers.back();
-    dense(states.back().h[(t + 1) % 2].get(), top.padded, rows, top.hidden,
-          head.hidden_kernel.get(), head.hidden_bias.get(), head.hidden_panels, true, hidden.get());
-    dense(hidden.get(), static_cast<int64_t>(head.hidden_panels) * WIDE, rows,
-          head.hidden_panels * WIDE, head.output_kernel.get(), head.output_bias.get(),
-          head.output_panels, false, logits.get());
+    dense<Operand, Operand>(states.back().h_terms((t + 1) % 2), top.padded / Operand::kPerWord,
+                            rows, head.depth, head.hidden_kernel.get(), head.hidden_bias.get(),
+                            head.hidden_panels, true, hidden.get());
+    dense<Operand, Float32>(hidden.get(), hidden_row, rows, head.output_depth,
+                            head.output_kernel.get(), head.output_bias.get(), head.output_panels,
+                            false, logits.get());
     for (int r = 0; r < rows; ++r) {
       const float* row = logits.get() + r * logits_row;
       if (C) {
@@ -194,10 +222,11 @@ inline void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) 
   }
 }
 
-inline void decode(const Decoder& d, const DecoderResult& out, const Pool& pool) {
+template <class Operand>
+void decode(const Decoder& d, const DecoderResult& out, const Pool& pool) {
   // By sequences alone: a decoder's batch is all anchors' segments.
   const int tiles = make_plan(d.batch, 1, pool.threads).tiles;
-  pool.run_apart(tiles, [&](int i) { decode_tile(d, out, part(d.batch, i, tiles)); });
+  pool.run_apart(tiles, [&](int i) { decode_tile<Operand>(d, out, part(d.batch, i, tiles)); });
 }
 
 }  // namespace t2aux

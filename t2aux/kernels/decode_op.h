@@ -13,7 +13,9 @@ namespace t2aux {
 
 class LstmDecodeOp : public tf::OpKernel {
  public:
-  explicit LstmDecodeOp(tf::OpKernelConstruction* c) : OpKernel(c) {}
+  explicit LstmDecodeOp(tf::OpKernelConstruction* c) : OpKernel(c) {
+    OP_REQUIRES_OK(c, get_precision(c, bfloat16_));
+  }
 
   void Compute(tf::OpKernelContext* c) override {
     const tf::Tensor &given = c->input(0), &previous = c->input(1), &own = c->input(2),
@@ -70,7 +72,8 @@ class LstmDecodeOp : public tf::OpKernel {
     OP_REQUIRES_OK(c, c->output_list("h", &h));
     OP_REQUIRES_OK(c, c->output_list("c", &cs));
     OP_REQUIRES_OK(c, c->output_list("saved", &saved));
-    guarded(c, [&] {
+    guarded(c, bfloat16_, [&](auto operand) {
+      using Operand = decltype(operand);
       Pool pool = pool_of(c);
       Decoder d;
       DecoderResult out;
@@ -78,24 +81,25 @@ class LstmDecodeOp : public tf::OpKernel {
       for (int k = 0; k < layers; ++k) {
         const int H = recurrents[k].dim_size(0), D = kernels[k].dim_size(0);
         const bool table = ids && k == 0;
-        cells.push_back(pack(floats(kernels[k]), table ? 0 : D, table ? D : 0, floats(biases[k]),
-                             floats(recurrents[k]), H, pool));
+        cells.push_back(pack<Operand>(floats(kernels[k]), table ? 0 : D, table ? D : 0,
+                                      floats(biases[k]), floats(recurrents[k]), H, pool));
         tf::Tensor* to;
-        OP_REQUIRES_OK(c, outputs.allocate(k, {steps, batch, H}, &to));
-        out.outputs.push_back(to->flat<float>().data());
+        tf::Tensor all = make_tensor({steps, batch, H});
+        outputs.set(k, all);
+        out.outputs.push_back(all.flat<float>().data());
         OP_REQUIRES_OK(c, h.allocate(k, {batch, H}, &to));
         out.h.push_back(to->flat<float>().data());
         OP_REQUIRES_OK(c, cs.allocate(k, {batch, H}, &to));
         out.c.push_back(to->flat<float>().data());
-        tf::Tensor kept = saved_tensor(saved_size(steps, batch, H));
+        tf::Tensor kept = make_tensor({saved_size(steps, batch, H)});
         saved.set(k, kept);
         out.saved.push_back(kept.flat<float>().data());
         d.h0.push_back(floats(h0[k]));
         d.c0.push_back(floats(c0[k]));
       }
       for (const Cells& one : cells) d.layers.push_back(&one);
-      PackedHead packed = pack_head(floats(*head[0]), floats(*head[1]), floats(*head[2]),
-                                    floats(*head[3]), below, F, token_size);
+      PackedHead packed = pack_head<Operand>(floats(*head[0]), floats(*head[1]), floats(*head[2]),
+                                             floats(*head[3]), below, F, token_size);
       d.head = &packed;
       d.steps = steps;
       d.batch = batch;
@@ -113,9 +117,12 @@ class LstmDecodeOp : public tf::OpKernel {
         out.fed_x = fed->flat<float>().data();
         out.last_x = last->flat<float>().data();
       }
-      if (batch > 0) decode(d, out, pool);
+      if (batch > 0) decode<Operand>(d, out, pool);
     });
   }
+
+ private:
+  bool bfloat16_;
 };
 
 }  // namespace t2aux

@@ -13,11 +13,13 @@ namespace t2aux {
 // A tile of sequences at one step.
 struct Step {
   int rows;
-  const float* x;  // [rows], `x_row` apart, D values each; null for ids
-  int64_t x_row;
-  const int32_t* ids;  // [rows]
-  const float* h;      // [rows][P * VEC], before the step
-  float* h_new;        // after it
+  const float* x = nullptr;  // [rows], `x_row` words apart: D values each, as operands; or ids
+  int64_t x_row = 0;
+  const int32_t* ids;    // [rows]
+  const float* h;        // [rows][P * VEC], before the step
+  const float* h_terms;  // the same as operands; h itself in float32
+  float* h_new;          // after it
+  float* h_new_terms;
   float* c;            // [P][rows][VEC], updated
   const char* active;  // [rows], or null: all
   float* saved;        // panel p's begin at saved + p * saved_panel, rows SAVED apart; or null
@@ -25,9 +27,9 @@ struct Step {
   bool streaming;
 };
 
-template <int R>
+template <class Operand, int R>
 T2AUX_INLINE void forward_block(const Cells& cells, const Step& s, int p, int r, bool any) {
-  const int depth = cells.hidden + cells.inputs;
+  const int depth = cells.h_words + cells.x_words;
   const float* kernel = cells.kernel.get() + static_cast<int64_t>(p) * depth * WIDE;
   Vec z[R][4];
 #pragma GCC unroll 8
@@ -40,11 +42,16 @@ T2AUX_INLINE void forward_block(const Cells& cells, const Step& s, int p, int r,
     for (int j = 0; j < 4; ++j) z[i][j] = load(from + j * VEC);
   }
   if (any) {
-    multiply<R>(z, s.h + static_cast<int64_t>(r) * cells.padded, cells.padded, 1, kernel,
-                cells.hidden);
+    const int64_t row = cells.padded / Operand::kPerWord;
+    multiply<Operand, R>(z, s.h_terms + r * row, row, 1, kernel, cells.h_words);
     if (!s.ids) {
-      multiply<R>(z, s.x + r * s.x_row, s.x_row, 1,
-                  kernel + static_cast<int64_t>(cells.hidden) * WIDE, cells.inputs);
+      const float* x = s.x + r * s.x_row;
+      kernel += static_cast<int64_t>(cells.h_words) * WIDE;
+      if (cells.inputs <= kFewInputs) {
+        multiply<Float32, R>(z, x, s.x_row, 1, kernel, cells.x_words);
+      } else {
+        multiply<Operand, R>(z, x, s.x_row, 1, kernel, cells.x_words);
+      }
     }
   }
 #pragma GCC unroll 8
@@ -71,6 +78,12 @@ T2AUX_INLINE void forward_block(const Cells& cells, const Step& s, int p, int r,
       h = load(s.h + unit);
     }
     store(s.h_new + unit, h);
+    if constexpr (Operand::kPerWord > 1) {
+      float* row = s.h_new_terms + (r + i) * (cells.padded / Operand::kPerWord);
+      Operand::put_terms(row, p * VEC, h);
+      // A padded cell that shares the last word: NaN after infinite input, which has to stay out.
+      if (cells.hidden % 2 && p + 1 == cells.panels) Operand::clear_term(row, cells.hidden);
+    }
     if (s.saved) {
       float* to = s.saved + p * s.saved_panel + static_cast<int64_t>(r + i) * SAVED;
       const Vec values[5] = {in, forget, candidate, out, c};
@@ -86,10 +99,12 @@ T2AUX_INLINE void forward_block(const Cells& cells, const Step& s, int p, int r,
 }
 
 // One step of the tile for panels.begin <= p < panels.end.
-inline void forward_step(const Cells& cells, const Step& s, Range panels) {
+template <class Operand>
+void forward_step(const Cells& cells, const Step& s, Range panels) {
   bool any = !s.active || std::memchr(s.active, 1, s.rows) != nullptr;
   for (int p = panels.begin; p < panels.end; ++p) {
-    in_blocks(s.rows, [&](auto n, int r) { forward_block<n>(cells, s, p, r, any); });
+    in_blocks(s.rows, [&](auto n, int r)
+                          T2AUX_NOINLINE { forward_block<Operand, n>(cells, s, p, r, any); });
   }
 }
 
@@ -140,10 +155,28 @@ inline int64_t saved_size(int64_t steps, int64_t batch, int hidden) {
 // Saved activations beyond the caches' size are written past them.
 inline bool is_large(int64_t floats) { return floats > (int64_t{1} << 21); }
 
+// Words of a row of so many values, with zeros up to whole vectors.
+template <class Operand>
+constexpr int64_t row_words(int values) {
+  return static_cast<int64_t>((values + VEC - 1) / VEC) * VEC / Operand::kPerWord;
+}
+
+// [rows, values] as operands, `row_words` apart.
+template <class Operand>
+void put_rows(const float* from, int rows, int values, float* to) {
+  for (int r = 0; r < rows; ++r, from += values, to += row_words<Operand>(values)) {
+    for (int k = 0; k < values; k += VEC) {
+      Operand::put_terms(to, k, load_some(from + k, values - k));
+    }
+  }
+}
+
 // The state of a tile, between steps.
+template <class Operand>
 struct TileState {
-  Buffer h[2];  // [rows][P * VEC]
-  Buffer c;     // [P][rows][VEC]
+  Buffer h[2];      // [rows][P * VEC]
+  Buffer c;         // [P][rows][VEC]
+  Buffer terms[2];  // h as operands, where they are others
 
   TileState(const Cells& cells, int rows, const float* h0, const float* c0) {
     int H = cells.hidden;
@@ -160,8 +193,38 @@ struct TileState {
               load_some(c0 + static_cast<int64_t>(r) * H + p * VEC, H - p * VEC));
       }
     }
+    if constexpr (Operand::kPerWord > 1) {
+      for (Buffer& one : terms) one = Buffer(rows * row_words<Operand>(cells.padded));
+      put_rows<Operand>(h[0].get(), rows, cells.padded, terms[0].get());
+    }
+  }
+
+  float* h_terms(int i) const { return (Operand::kPerWord > 1 ? terms : h)[i].get(); }
+};
+
+// What a thread needs for a step beside the tile's own.
+struct Scratch {
+  std::vector<char> active;
+  Buffer x;  // [rows][row_words(D)]
+
+  template <class Operand>
+  static Scratch make(const Cells& cells, int rows) {
+    return {std::vector<char>(rows),
+            Buffer(Operand::kPerWord > 1 ? rows * row_words<Operand>(cells.inputs) : 0)};
   }
 };
+
+// Sets s.x to the step's input [rows, D].
+template <class Operand>
+void read_input(const Cells& cells, const float* x, Buffer& scratch, Step& s) {
+  s.x = x;
+  s.x_row = cells.inputs;
+  if (Operand::kPerWord > 1 && cells.inputs > kFewInputs) {
+    put_rows<Operand>(x, s.rows, cells.inputs, scratch.get());
+    s.x = scratch.get();
+    s.x_row = row_words<Operand>(cells.inputs);
+  }
+}
 
 // Copies the columns of `panels` of h [rows][P * VEC] to [rows, H].
 inline void copy_h(const Cells& cells, const float* h, int rows, Range panels, float* to) {
@@ -181,6 +244,7 @@ inline void copy_c(const Cells& cells, const float* c, int rows, Range panels, f
   }
 }
 
+template <class Operand>
 class ForwardTile {
  public:
   ForwardTile(const Cells& cells, const Problem& q, const ForwardResult& out, Range rows)
@@ -193,31 +257,31 @@ class ForwardTile {
                q.c0 + static_cast<int64_t>(begin_) * cells.hidden),
         streaming_(is_large(saved_size(q.steps, q.batch, cells.hidden))) {}
 
-  // Step t, for some panels; `active` is scratch of the caller's thread.
-  void step(int t, Range panels, std::vector<char>& active) {
+  // Step t, for some panels; `scratch` is the caller's thread's.
+  void step(int t, Range panels, Scratch& scratch) {
     const int H = cells_.hidden;
     const int64_t at = static_cast<int64_t>(t) * q_.batch + begin_;
     if (t == 0) keep(0, panels);
     Step s;
     s.rows = rows_;
-    s.x = q_.x ? q_.x + at * cells_.inputs : nullptr;
-    s.x_row = cells_.inputs;
     s.ids = q_.ids ? q_.ids + at : nullptr;
+    if (q_.x) read_input<Operand>(cells_, q_.x + at * cells_.inputs, scratch.x, s);
     s.h = state_.h[t % 2].get();
+    s.h_terms = state_.h_terms(t % 2);
     s.h_new = state_.h[(t + 1) % 2].get();
+    s.h_new_terms = state_.h_terms((t + 1) % 2);
     s.c = state_.c.get();
     s.active = nullptr;
     if (q_.masked()) {
-      active.resize(rows_);
-      for (int r = 0; r < rows_; ++r) active[r] = q_.active(t, begin_ + r);
-      s.active = active.data();
+      for (int r = 0; r < rows_; ++r) scratch.active[r] = q_.active(t, begin_ + r);
+      s.active = scratch.active.data();
     }
     s.saved_panel = static_cast<int64_t>(q_.batch) * SAVED;
     s.saved = out_.saved ? out_.saved +
                                (static_cast<int64_t>(t) * cells_.panels * q_.batch + begin_) * SAVED
                          : nullptr;
     s.streaming = streaming_;
-    forward_step(cells_, s, panels);
+    forward_step<Operand>(cells_, s, panels);
     if (out_.outputs) copy_h(cells_, s.h_new, rows_, panels, out_.outputs + at * H);
     keep(t + 1, panels);
   }
@@ -238,32 +302,36 @@ class ForwardTile {
   const ForwardResult& out_;
   int begin_;
   int rows_;
-  TileState state_;
+  TileState<Operand> state_;
   bool streaming_;
 };
 
-inline void forward(const Cells& cells, const Problem& q, const ForwardResult& out,
-                    const Pool& pool) {
+template <class Operand>
+void forward(const Cells& cells, const Problem& q, const ForwardResult& out, const Pool& pool) {
   Plan plan = make_plan(q.batch, cells.panels, pool.threads);
   Range every{0, cells.panels};
   if (q.steps == 0) {
-    ForwardTile(cells, q, out, {0, q.batch}).keep(0, every);
+    ForwardTile<Operand>(cells, q, out, {0, q.batch}).keep(0, every);
     return;
   }
   if (plan.slots > 1) {
-    ForwardTile tile(cells, q, out, {0, q.batch});
+    ForwardTile<Operand> tile(cells, q, out, {0, q.batch});
     // Made here: in the phases nothing may throw, for the others would wait.
-    std::vector<std::vector<char>> active(plan.slots, std::vector<char>(q.batch));
+    std::vector<Scratch> scratch;
+    for (int i = 0; i < plan.slots; ++i) {
+      scratch.push_back(Scratch::make<Operand>(cells, q.batch));
+    }
     in_phases(pool, plan.slots, q.steps, [&](int slot, int64_t t) {
-      tile.step(static_cast<int>(t), part(cells.panels, slot, plan.slots), active[slot]);
+      tile.step(static_cast<int>(t), part(cells.panels, slot, plan.slots), scratch[slot]);
       if (t + 1 == q.steps) finish_streaming();
     });
     return;
   }
   pool.run_apart(plan.tiles, [&](int i) {
-    ForwardTile tile(cells, q, out, part(q.batch, i, plan.tiles));
-    std::vector<char> active;
-    for (int t = 0; t < q.steps; ++t) tile.step(t, every, active);
+    Range rows = part(q.batch, i, plan.tiles);
+    ForwardTile<Operand> tile(cells, q, out, rows);
+    Scratch scratch = Scratch::make<Operand>(cells, rows.end - rows.begin);
+    for (int t = 0; t < q.steps; ++t) tile.step(t, every, scratch);
     finish_streaming();
   });
 }

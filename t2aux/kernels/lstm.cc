@@ -76,6 +76,7 @@ REGISTER_OP("T2auxLstm")
     .Attr("outputs: bool")
     .Attr("save: bool")
     .Attr("input_gradient: bool")
+    .Attr("precision: {'float32', 'bfloat16'} = 'float32'")
     .Output("h_at: float")
     .Output("c_at: float")
     .Output("all_h: float")
@@ -98,6 +99,7 @@ REGISTER_OP("T2auxLstmGrad")
     .Attr("T: {float, int32}")
     .Attr("outputs: bool")
     .Attr("input_gradient: bool")
+    .Attr("precision: {'float32', 'bfloat16'} = 'float32'")
     .Output("d_x: float")
     .Output("d_input_kernel: float")
     .Output("d_bias: float")
@@ -122,6 +124,7 @@ REGISTER_OP("T2auxLstmDecode")
     .Input("c0: layers * float")
     .Attr("T: {float, int32}")
     .Attr("layers: int >= 1")
+    .Attr("precision: {'float32', 'bfloat16'} = 'float32'")
     .Output("fed: T")
     .Output("last: T")
     .Output("outputs: layers * float")
@@ -136,3 +139,6 @@ REGISTER_KERNEL_BUILDER(Name("T2auxLstmDecode").Device(tf::DEVICE_CPU), LstmDeco
 
 }  // namespace
 }  // namespace t2aux
+
+// Whether products of bfloat16 are the processor's own.
+extern "C" bool t2aux_has_bfloat16() { return t2aux::Bfloat16::kNative; }

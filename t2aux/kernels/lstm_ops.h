@@ -95,6 +95,7 @@ class LstmOp : public tf::OpKernel {
   explicit LstmOp(tf::OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, c->GetAttr("outputs", &outputs_));
     OP_REQUIRES_OK(c, c->GetAttr("save", &save_));
+    OP_REQUIRES_OK(c, get_precision(c, bfloat16_));
   }
 
   void Compute(tf::OpKernelContext* c) override {
@@ -104,34 +105,36 @@ class LstmOp : public tf::OpKernel {
     OP_REQUIRES(c, bias.NumElements() == 0 || bias.NumElements() == 4 * in.hidden,
                 invalid("bias must be [4H] or [0], but is ", bias.shape().DebugString()));
     const int64_t marks = in.marks.NumElements();
-    tf::Tensor *h_at, *c_at, *outputs;
+    tf::Tensor *h_at, *c_at;
     OP_REQUIRES_OK(c, c->allocate_output(0, {marks, in.batch, in.hidden}, &h_at));
     OP_REQUIRES_OK(c, c->allocate_output(1, {marks, in.batch, in.hidden}, &c_at));
-    OP_REQUIRES_OK(c,
-                   c->allocate_output(2, {outputs_ ? in.steps : 0, in.batch, in.hidden}, &outputs));
-    guarded(c, [&] {
-      tf::Tensor saved = saved_tensor(save_ ? saved_size(in.steps, in.batch, in.hidden) : 0);
+    guarded(c, bfloat16_, [&](auto operand) {
+      using Operand = decltype(operand);
+      tf::Tensor outputs = make_tensor({outputs_ ? in.steps : 0, in.batch, in.hidden});
+      tf::Tensor saved = make_tensor({save_ ? saved_size(in.steps, in.batch, in.hidden) : 0});
+      c->set_output(2, outputs);
       c->set_output(3, saved);
       if (in.batch == 0) return;
       Pool pool = pool_of(c);
       Marks sorted(ints(in.marks), marks);
-      Cells cells = pack(floats(in.input_kernel), in.inputs, in.vocabulary, floats(bias),
-                         floats(in.recurrent_kernel), in.hidden, pool);
+      Cells cells = pack<Operand>(floats(in.input_kernel), in.inputs, in.vocabulary, floats(bias),
+                                  floats(in.recurrent_kernel), in.hidden, pool);
       ForwardResult out;
       out.h_at = h_at->flat<float>().data();
       out.c_at = c_at->flat<float>().data();
-      if (outputs_) out.outputs = outputs->flat<float>().data();
+      if (outputs_) out.outputs = outputs.flat<float>().data();
       if (save_) out.saved = saved.flat<float>().data();
       Problem q = in.problem(&sorted);
       // Nobody asks for what comes after the last mark.
       if (!outputs_ && !save_) q.steps = marks ? sorted.position.back() : 0;
-      forward(cells, q, out, pool);
+      forward<Operand>(cells, q, out, pool);
     });
   }
 
  private:
   bool outputs_;
   bool save_;
+  bool bfloat16_;
 };
 
 class LstmGradOp : public tf::OpKernel {
@@ -139,6 +142,7 @@ class LstmGradOp : public tf::OpKernel {
   explicit LstmGradOp(tf::OpKernelConstruction* c) : OpKernel(c) {
     OP_REQUIRES_OK(c, c->GetAttr("outputs", &outputs_));
     OP_REQUIRES_OK(c, c->GetAttr("input_gradient", &input_gradient_));
+    OP_REQUIRES_OK(c, get_precision(c, bfloat16_));
   }
 
   void Compute(tf::OpKernelContext* c) override {
@@ -159,7 +163,6 @@ class LstmGradOp : public tf::OpKernel {
     const bool input_gradient = input_gradient_ && !in.ids;
     tf::TensorShape x_shape =
         input_gradient ? in.x.shape() : tf::TensorShape({0, in.batch, in.inputs});
-    OP_REQUIRES_OK(c, c->allocate_output(0, x_shape, &to[0]));
     OP_REQUIRES_OK(c, c->allocate_output(1, in.input_kernel.shape(), &to[1]));
     OP_REQUIRES_OK(c, c->allocate_output(2, {4 * in.hidden}, &to[2]));
     OP_REQUIRES_OK(c, c->allocate_output(3, in.recurrent_kernel.shape(), &to[3]));
@@ -167,10 +170,12 @@ class LstmGradOp : public tf::OpKernel {
     OP_REQUIRES_OK(c, c->allocate_output(5, in.c0.shape(), &to[5]));
     if (in.batch == 0) {
       // No sequence, no gradient.
+      c->set_output(0, tf::Tensor(tf::DT_FLOAT, x_shape));
       for (int i = 1; i < 4; ++i) to[i]->flat<float>().setZero();
       return;
     }
-    guarded(c, [&] {
+    guarded(c, bfloat16_, [&](auto operand) {
+      using Operand = decltype(operand);
       Pool pool = pool_of(c);
       Marks sorted(ints(in.marks), marks);
       Cells shape;
@@ -178,25 +183,29 @@ class LstmGradOp : public tf::OpKernel {
       shape.inputs = in.inputs;
       shape.panels = panels_of(in.hidden);
       shape.padded = shape.panels * VEC;
-      Transposed weights = transpose(floats(in.input_kernel), input_gradient ? in.inputs : 0,
-                                     floats(in.recurrent_kernel), in.hidden, pool);
+      Transposed weights =
+          transpose<Operand>(floats(in.input_kernel), input_gradient ? in.inputs : 0,
+                             floats(in.recurrent_kernel), in.hidden, pool);
       GradientTensors g;
       if (outputs_) g.outputs = floats(d_outputs);
       g.h_at = floats(d_h);
       g.c_at = floats(d_c);
       g.saved = floats(saved);
-      if (input_gradient) g.x = to[0]->flat<float>().data();
+      tf::Tensor d_x = make_tensor(x_shape);
+      c->set_output(0, d_x);
+      if (input_gradient) g.x = d_x.flat<float>().data();
       g.h0 = to[4]->flat<float>().data();
       g.c0 = to[5]->flat<float>().data();
       WeightGradients into{to[1]->flat<float>().data(), to[2]->flat<float>().data(),
                            to[3]->flat<float>().data()};
-      backward(shape, weights, in.vocabulary, in.problem(&sorted), g, into, pool);
+      backward<Operand>(shape, weights, in.vocabulary, in.problem(&sorted), g, into, pool);
     });
   }
 
  private:
   bool outputs_;
   bool input_gradient_;
+  bool bfloat16_;
 };
 
 }  // namespace t2aux

@@ -11,6 +11,7 @@
 #include <functional>
 #include <mutex>
 #include <new>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -23,10 +24,11 @@ namespace t2aux {
 
 namespace tf = tensorflow;
 
-// Memory for saved activations. A training step wants the same few hundred MiB again and again, and
-// fetching them from the system page by page, cleared, adds 0.7 of the step's own time (B 128, T
-// 784, H 128): what is given back is kept for the next step. Where nothing kept is large enough,
-// all that is kept goes back to the system first, so this never holds more than was in use at once.
+// Memory for saved activations and other large results. A training step wants the same few hundred
+// MiB again and again, and fetching the former alone from the system page by page, cleared, adds
+// 0.7 of the step's own time (B 128, T 784, H 128): what is given back is kept for the next step.
+// Where nothing kept is large enough, all that is kept goes back to the system first, so this never
+// holds more than was in use at once.
 class Memory {
  public:
   static Memory& get() {
@@ -72,10 +74,10 @@ class Memory {
   std::vector<Piece> kept_;
 };
 
-class SavedBuffer : public tf::TensorBuffer {
+class KeptBuffer : public tf::TensorBuffer {
  public:
-  explicit SavedBuffer(Memory::Piece piece) : TensorBuffer(piece.data), piece_(piece) {}
-  ~SavedBuffer() override { Memory::get().give_back(piece_); }
+  explicit KeptBuffer(Memory::Piece piece) : TensorBuffer(piece.data), piece_(piece) {}
+  ~KeptBuffer() override { Memory::get().give_back(piece_); }
   size_t size() const override { return piece_.bytes; }
   tf::TensorBuffer* root_buffer() override { return this; }
   void FillAllocationDescription(tf::AllocationDescription*) const override {}
@@ -84,12 +86,14 @@ class SavedBuffer : public tf::TensorBuffer {
   Memory::Piece piece_;
 };
 
-inline tf::Tensor saved_tensor(int64_t floats) {
+// Floats, not initialised.
+inline tf::Tensor make_tensor(const tf::TensorShape& shape) {
+  const int64_t floats = shape.num_elements();
   // Small ones are not worth the system's call.
-  if (!is_large(floats)) return tf::Tensor(tf::DT_FLOAT, tf::TensorShape({floats}));
+  if (!is_large(floats)) return tf::Tensor(tf::DT_FLOAT, shape);
   tf::core::RefCountPtr<tf::TensorBuffer> buffer(
-      new SavedBuffer(Memory::get().take(floats * sizeof(float))));
-  return tf::Tensor(tf::DT_FLOAT, tf::TensorShape({floats}), std::move(buffer));
+      new KeptBuffer(Memory::get().take(floats * sizeof(float))));
+  return tf::Tensor(tf::DT_FLOAT, shape, std::move(buffer));
 }
 
 inline Pool pool_of(tf::OpKernelContext* context) {
@@ -130,11 +134,23 @@ inline const int32_t* ints(const tf::Tensor& t) {
   return t.NumElements() ? t.flat<int32_t>().data() : nullptr;
 }
 
-// Runs `compute`; memory that is not there is TensorFlow's error of that name.
+inline absl::Status get_precision(tf::OpKernelConstruction* c, bool& bfloat16) {
+  std::string precision;
+  TF_RETURN_IF_ERROR(c->GetAttr("precision", &precision));
+  bfloat16 = precision == "bfloat16";
+  return absl::OkStatus();
+}
+
+// Runs `compute` with the kind of the products' operands; memory that is not there is TensorFlow's
+// error of that name.
 template <class F>
-void guarded(tf::OpKernelContext* context, F compute) {
+void guarded(tf::OpKernelContext* context, bool bfloat16, F compute) {
   try {
-    compute();
+    if (bfloat16) {
+      compute(Bfloat16());
+    } else {
+      compute(Float32());
+    }
   } catch (const std::bad_alloc&) {
     context->CtxFailure(
         absl::ResourceExhaustedError("the LSTM kernel could not get the memory it needs"));

@@ -2,14 +2,21 @@
 
 `T2AUX_KERNEL=off` in the environment turns the kernel off, `on` makes it an error that it can't be
 compiled; otherwise it is used where there is a compiler and no GPU.
+
+The products' operands are float32, or within `products_in("bfloat16")` bfloat16 where the processor
+multiplies those; sums, states, gates and what is given and returned are float32 in any case.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import ctypes
 import functools
 import os
 import types
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 from absl import logging
@@ -17,6 +24,12 @@ from absl import logging
 from t2aux import files
 from t2aux.errors import UserError
 from t2aux.kernels import build
+
+# What the products' operands may be.
+Precision = Literal["float32", "bfloat16"]
+
+# Of the thread that makes the graph: replicas and models in one process may differ.
+_precision = contextvars.ContextVar("precision", default="float32")
 
 
 class Weights(NamedTuple):
@@ -72,6 +85,49 @@ def enabled() -> bool:
     return _library(_mode()) is not None
 
 
+def check_precision(parameter: str, precision: str) -> None:
+    """Raises UserError where a precision is none that there is."""
+    if precision not in ("float32", "bfloat16"):
+        raise UserError(f"{parameter} must be 'float32' or 'bfloat16', but is {precision!r}.")
+
+
+@contextlib.contextmanager
+def products_in(precision: Precision | None) -> Iterator[None]:
+    """Within it, `lstm` and `decode` are made with products of this precision, gradients included.
+
+    Where the processor has no products of bfloat16, or the kernel is not used, they are float32 all
+    the same, and the log says so once.
+
+    Args:
+        precision: Of the operands; None: as around it.
+    """
+    if precision == "bfloat16":
+        _has_bfloat16(_mode())
+    token = _precision.set(_precision.get() if precision is None else precision)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+def _in_effect() -> Precision:
+    wanted = _precision.get()
+    return wanted if wanted == "float32" or _has_bfloat16(_mode()) else "float32"
+
+
+@functools.cache
+def _has_bfloat16(mode: str) -> bool:
+    if _library(mode) is None:
+        reason = "the LSTM kernel is not used"
+    elif not _load().has_bfloat16:
+        reason = "this processor has no AVX512-BF16 instructions"
+    else:
+        logging.info("The LSTM kernel's products are computed in bfloat16.")
+        return True
+    logging.warning("Products in bfloat16 were asked for, but are computed in float32: %s.", reason)
+    return False
+
+
 def lstm(
     x: tf.Tensor,
     weights: Weights,
@@ -117,6 +173,7 @@ def lstm(
         outputs=outputs,
         save=gradient,
         input_gradient=input_gradient,
+        precision=_in_effect(),
     )
     return Result(h_at, c_at, all_h)
 
@@ -167,6 +224,7 @@ def decode(
         recurrent_kernels=recurrent,
         h0=h0,
         c0=c0,
+        precision=_in_effect(),
     )
     return Decoded(result.outputs[-1], list(result.h), list(result.c), result.last)
 
@@ -175,8 +233,13 @@ def _mode() -> str:
     return os.environ.get("T2AUX_KERNEL", "auto")
 
 
+class _Library(NamedTuple):
+    ops: types.ModuleType
+    has_bfloat16: bool
+
+
 @functools.cache
-def _library(mode: str) -> types.ModuleType | None:
+def _library(mode: str) -> _Library | None:
     if mode not in ("auto", "on", "off"):
         raise UserError(f"T2AUX_KERNEL must be off, on or auto, but is {mode!r}.")
     if mode == "off":
@@ -200,11 +263,15 @@ def _library(mode: str) -> types.ModuleType | None:
 
 
 @functools.cache
-def _load() -> types.ModuleType:
+def _load() -> _Library:
     path = build.library()
     try:
         with files.for_tensorflow(path.parent) as folder:
-            return tf.load_op_library(os.path.join(folder, path.name))
+            name = os.path.join(folder, path.name)
+            library = tf.load_op_library(name)
+            has_bfloat16 = ctypes.CDLL(name).t2aux_has_bfloat16
+            has_bfloat16.restype = ctypes.c_bool
+            return _Library(library, has_bfloat16())
     except (tf.errors.OpError, OSError) as error:
         build.forget(path)
         raise build.BuildError(f"{path} does not load ({str(error).splitlines()[0]})") from error
@@ -214,7 +281,7 @@ def _require() -> types.ModuleType:
     library = _library(_mode())
     if library is None:
         raise RuntimeError("the kernel is not enabled: ask `enabled` first")
-    return library
+    return library.ops
 
 
 @tf.RegisterGradient("T2auxLstm")
@@ -222,7 +289,7 @@ def _lstm_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor | 
     x, input_kernel, _, recurrent_kernel, h0, c0, first, last, marks = op.inputs
     d_h, d_c, d_outputs, _ = gradients
     wanted = op.get_attr("input_gradient") and x.dtype != tf.int32
-    result = _load().t2aux_lstm_grad(
+    result = _load().ops.t2aux_lstm_grad(
         x=x,
         input_kernel=input_kernel,
         recurrent_kernel=recurrent_kernel,
@@ -237,6 +304,7 @@ def _lstm_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor | 
         d_all_h=d_outputs,
         outputs=op.get_attr("outputs"),
         input_gradient=wanted,
+        precision=op.get_attr("precision"),
     )
     return [
         result.d_x if wanted else None,
@@ -264,7 +332,7 @@ def _decode_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor 
     # Nobody sees the lower layers' outputs but the layer above.
     above = d_outputs[-1]
     for k in reversed(range(layers)):
-        result = _load().t2aux_lstm_grad(
+        result = _load().ops.t2aux_lstm_grad(
             x=outputs[k - 1] if k else fed,
             input_kernel=kernels[k],
             recurrent_kernel=recurrent[k],
@@ -279,6 +347,7 @@ def _decode_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor 
             d_all_h=above,
             outputs=True,
             input_gradient=k > 0,
+            precision=op.get_attr("precision"),
         )
         above = result.d_x
         by_layer.insert(0, result)

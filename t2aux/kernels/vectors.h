@@ -34,6 +34,8 @@ typedef float Vec __attribute__((vector_size(4 * VEC)));
 typedef int32_t VecInt __attribute__((vector_size(4 * VEC)));
 
 #define T2AUX_INLINE inline __attribute__((always_inline))
+// For the loops that need all registers.
+#define T2AUX_NOINLINE __attribute__((noinline))
 
 T2AUX_INLINE Vec load(const float* p) {
   Vec v;

@@ -42,6 +42,11 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
     Exported graphs (`model.export`, `tf.saved_model.save`, TensorFlow Lite) are Keras's own and
     run without t2aux. The environment variable T2AUX_KERNEL=off turns the kernel off.
 
+    With `precision="bfloat16"` the kernel's products have operands that are rounded to bfloat16 in
+    training, where the processor multiplies those (AVX512-BF16; elsewhere they are float32, and the
+    log says so). Sums, states, weights and gradients are float32, and so are all of inference,
+    what is saved and what is exported. An input of up to 4 features is not rounded.
+
     To load a `.keras` file that holds this layer, import `t2aux.layers` first. Inside of a
     `tf.function` with `jit_compile=True` use Keras's layer: XLA can't compile the kernel.
 
@@ -56,11 +61,26 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         with `return_state` also the last output and the last cell, [batch, units] each.
     """
 
-    def __init__(self, units: int, **kwargs: Any) -> None:
-        """Makes the layer. See `keras.layers.LSTM` for the arguments."""
+    def __init__(self, units: int, *, precision: ops.Precision = "float32", **kwargs: Any) -> None:
+        """Makes the layer.
+
+        Args:
+            units: H.
+            precision: Of the products in training, "float32" or "bfloat16".
+            **kwargs: Of `keras.layers.LSTM`.
+
+        Raises:
+            UserError: There is no such precision.
+        """
         super().__init__(units, **kwargs)
+        ops.check_precision("LSTM.precision", precision)
+        self.precision = precision
         # XLA has no op of ours.
         self.supports_jit = False
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "precision": self.precision}
 
     @property
     def bias(self) -> tf.Tensor | keras.Variable:
@@ -100,9 +120,13 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
             order = tf.argsort(tf.cast(tf.logical_not(mask), tf.int32), axis=1, stable=True)
             sequences = tf.gather(sequences, order, axis=1, batch_dims=1)
             lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
-        last, cell_state, outputs = _scan(
-            sequences, weights, initial_state, lengths, all_=self.return_sequences, train=training
-        )
+        all_ = self.return_sequences
+        # Where a trainer says what training is done in, a layer that says nothing does as well.
+        rounded = training and self.precision != "float32"
+        with ops.products_in(self.precision if rounded else None):
+            last, cell_state, outputs = _scan(
+                sequences, weights, initial_state, lengths, all_=all_, train=training
+            )
         output = last
         if mask is not None:
             # Keras's output is zero until the first step that is not masked.

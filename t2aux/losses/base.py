@@ -29,6 +29,7 @@ import tensorflow as tf
 
 from t2aux.configurable import Configurable
 from t2aux.errors import UserError
+from t2aux.kernels import ops
 from t2aux.model.core import Active, State, active_from
 from t2aux.model.share import Share
 
@@ -45,11 +46,13 @@ class Objective(NamedTuple):
         auxiliary: The auxiliary losses, beside the supervised one.
         supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
         auxiliary_bptt: The same for each auxiliary loss that does not say so itself.
+        precision: Of the products of LSTMs, see `t2aux.kernels.ops`.
     """
 
     auxiliary: Sequence[AuxiliaryLoss] = ()
     supervised_bptt: Bptt = 300
     auxiliary_bptt: Bptt = 300
+    precision: ops.Precision = "float32"
 
 
 class Sequences(NamedTuple):

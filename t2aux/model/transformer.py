@@ -70,7 +70,7 @@ class Transformer(Configurable, keras.Model):
 
         Raises:
             UserError: A size or the probability is out of range, D is odd or no multiple of the
-                heads, or there are auxiliary losses.
+                heads, there are auxiliary losses, or the precision is not float32.
         """
         super().__init__(name="classifier", dtype="float32")
         check_sizes(
@@ -85,6 +85,11 @@ class Transformer(Configurable, keras.Model):
                 "train.auxiliary_losses need a recurrent network's state, and train.model is a "
                 "Transformer: set train.auxiliary_losses = [] (models/transformer does, after any "
                 "other file of models/), or train.model = @Classifier."
+            )
+        if objective is not None and objective.precision != "float32":
+            raise UserError(
+                f"train.precision = {objective.precision!r} is for LSTMs, and train.model is a "
+                "Transformer: leave it out."
             )
         if model_size % heads or model_size % 2:
             raise UserError(

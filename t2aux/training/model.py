@@ -71,6 +71,7 @@ class SequenceClassifier(BaseClassifier):
         auxiliary: Sequence[AuxiliaryLoss] = (),
         supervised_bptt: Bptt = 300,
         auxiliary_bptt: Bptt = 300,
+        precision: ops.Precision | None = None,
         clip_norm: float | None = 1.0,
         seed: int = 0,
         name: str = "sequence_classifier",
@@ -91,6 +92,8 @@ class SequenceClassifier(BaseClassifier):
             supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
             auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
                 say so itself; "full", or 0 for none.
+            precision: Of the products of LSTMs in training, the core's and the losses', see
+                `t2aux.layers.LSTM`; None: the core's own.
             clip_norm: The global norm of the gradient is clipped there; None: it is not [us].
             seed: Of the head's and the auxiliary networks' initial weights, and of all that is
                 random in training. The core's initial weights are its own initializers'.
@@ -122,6 +125,8 @@ class SequenceClassifier(BaseClassifier):
         self._bptt = {"supervised_bptt": supervised_bptt, "auxiliary_bptt": auxiliary_bptt}
         for parameter, bptt in self._bptt.items():
             truncation.check_bptt(parameter, bptt)
+        ops.check_precision("precision", "float32" if precision is None else precision)
+        self._precision = precision
         if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
             raise UserError(f"clip_norm must be a number above 0, or None, but is {clip_norm!r}.")
         self._clip_norm = clip_norm
@@ -182,7 +187,8 @@ class SequenceClassifier(BaseClassifier):
             padded=self.info is not None and self.info.length is None,
             network=network,
         )
-        self.trainer = trainer.Trainer(self, self.auxiliary, **self._bptt)
+        precision = self._precision or getattr(core, "precision", "float32")
+        self.trainer = trainer.Trainer(self, self.auxiliary, **self._bptt, precision=precision)
         self._called = True  # For `export`: `fit` calls the model's parts.
 
     @property
@@ -202,6 +208,7 @@ class SequenceClassifier(BaseClassifier):
             "classes": list(self.classes),
             "core": serialize(self._given_core),
             "auxiliary": [serialize(loss) for loss in self.auxiliary],
+            "precision": self._precision,
             "clip_norm": self._clip_norm,
             "seed": self._seed,
             **self._sizes,
@@ -277,7 +284,9 @@ class SequenceClassifier(BaseClassifier):
         return arrays.prepared(x, y, classes=len(self.classes), sizes=sizes)
 
     def _logits(self, x: Any, mask: Any = None, *, training: bool = False) -> tf.Tensor:
-        return self.logits_of(*self._sequences(x, mask), gradient=training)
+        sequences = self._sequences(x, mask)
+        with ops.products_in(self.trainer.precision if training else None):
+            return self.logits_of(*sequences, gradient=training)
 
     # --- Training ---------------------------------------------------------------------------------
 
@@ -427,15 +436,7 @@ class SequenceClassifier(BaseClassifier):
     ) -> tf.Tensor:
         if self.loss is not None:
             return self.compute_loss(x, y, tf.nn.softmax(logits), sample_weight)
-        # From the logits: a probability of 0 would have no logarithm.
-        if y.shape.rank == 2 and y.shape[1] == self.num_classes and self.num_classes > 1:
-            losses = tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, tf.float32), logits)
-        else:
-            labels = tf.cast(tf.reshape(y, [-1]), tf.int32)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        if sample_weight is not None:
-            losses *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
-        return tf.reduce_mean(losses)
+        return arrays.cross_entropy(logits, y, sample_weight)
 
     def evaluate(self, x: Any = None, y: Any = None, *arguments: Any, **kwargs: Any) -> Any:
         """See `keras.Model.evaluate`, and the class for the forms of the inputs."""

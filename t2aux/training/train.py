@@ -19,6 +19,7 @@ from t2aux import tf32 as tensor_float
 from t2aux.data import Digits, Source, Split
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
+from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import gru, mingru  # noqa: F401
 from t2aux.model.transformer import Transformer
@@ -55,6 +56,7 @@ def train(
     supervised_bptt: Bptt = 300,
     auxiliary_bptt: Bptt = 300,
     tf32: bool = False,
+    precision: ops.Precision = "float32",
     optimizer: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.RMSprop,
     clip_norm: float | None = 1.0,
     seed: int = 0,
@@ -96,6 +98,10 @@ def train(
             operands' fractions instead of 23. Not by default: a run then learns the same on a GPU
             as on a CPU, and products of 128 units wait for launches, not for arithmetic. Evaluation
             is in full float32 always.
+        precision: Of the products of LSTMs in training, those of the losses' decoders too, on a CPU
+            with the kernel: "float32", or "bfloat16", whose operands are rounded to it where the
+            processor multiplies them (AVX512-BF16); elsewhere it is float32 all the same, and the
+            log says so. Sums, states, weights and the optimizer are float32, and evaluations too.
         optimizer: Makes the Keras optimizer; called with the learning rate.
         clip_norm: The gradient's global norm is clipped there; None: not [us].
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
@@ -138,6 +144,7 @@ def train(
             raise UserError(f"train.{name} must be at least {least}, but is {value}.")
     truncation.check_bptt("train.supervised_bptt", supervised_bptt)
     truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
+    ops.check_precision("train.precision", precision)
     check_validation(validation, patience, evaluate_every)
     back_off = divergence.policy(on_nan)
     run_config = RunConfig() if run_config is None else run_config
@@ -172,7 +179,7 @@ def train(
             classifier = model(
                 splits.train.info,
                 seed=seed,
-                objective=Objective(losses, supervised_bptt, auxiliary_bptt),
+                objective=Objective(losses, supervised_bptt, auxiliary_bptt, precision),
             )
             is_recurrent = isinstance(classifier, SequenceClassifier)
             trainer = classifier.trainer if is_recurrent else WholeTrainer(classifier)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from t2aux.data import Batch
 from t2aux.errors import UserError
+from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
 from t2aux.model import weights
 from t2aux.model.classifier import BaseClassifier, time_major
@@ -62,6 +63,7 @@ class Trainer:
         *,
         supervised_bptt: Bptt = 300,
         auxiliary_bptt: Bptt = 300,
+        precision: ops.Precision = "float32",
     ) -> None:
         """Keeps the networks.
 
@@ -72,12 +74,15 @@ class Trainer:
                 0: it reaches the head only.
             auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
                 say so itself.
+            precision: Of the products of the LSTMs, the main one and the losses', in all passes of
+                a step, that without gradient too.
 
         Raises:
-            UserError: A truncation length is negative.
+            UserError: A truncation length is negative, or there is no such precision.
         """
         truncation.check_bptt("train.supervised_bptt", supervised_bptt)
         truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
+        ops.check_precision("train.precision", precision)
         names = [loss.name for loss in losses]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -103,6 +108,7 @@ class Trainer:
         self.losses = list(losses)
         self.supervised_bptt = supervised_bptt
         self.auxiliary_bptt = auxiliary_bptt
+        self.precision = precision
         self._variables = [
             *weights.in_order(classifier),
             *(v for loss in self.losses for v in weights.in_order(loss)),
@@ -183,14 +189,15 @@ class Trainer:
         alone, last = trained, classify if supervised else None
         reach = [plan.bptt for plan in trained] or [self.auxiliary_bptt]
         # In pretraining as in the joint phase.
-        if {self.supervised_bptt, *reach} == {"full"}:
-            together = [plan for plan in trained if plan.joins_one_pass]
-            alone = [plan for plan in trained if not plan.joins_one_pass]
-            if last or together:
-                gradients, metrics = self._one_pass(context, together, last)
-                last = None
         measured = [plan for plan in plans if not plan.loss.weight]
-        parts, more = self._windows(context, alone, measured, last)
+        with ops.products_in(self.precision):
+            if {self.supervised_bptt, *reach} == {"full"}:
+                together = [plan for plan in trained if plan.joins_one_pass]
+                alone = [plan for plan in trained if not plan.joins_one_pass]
+                if last or together:
+                    gradients, metrics = self._one_pass(context, together, last)
+                    last = None
+            parts, more = self._windows(context, alone, measured, last)
         for part in parts:
             gradients = [a + b for a, b in zip(gradients, part, strict=True)]
         metrics = {**metrics, **more}

@@ -61,8 +61,11 @@ def random_problem(seed, *, steps, batch, hidden, inputs, ids=False, masked=Fals
     )
 
 
-def results(problem, values):
-    """h and c at the marks and all outputs, in float64, one step at a time."""
+def results(problem, values, products=(tf.matmul, tf.matmul)):
+    """h and c at the marks and all outputs, in float64, one step at a time.
+
+    `products` are the input's and the recurrent one.
+    """
     h, c = values["h0"], values["c0"]
     hs, cs = [h], [c]
     steps, batch = problem.x.shape[:2]
@@ -72,8 +75,8 @@ def results(problem, values):
         if problem.bias is None:
             z = tf.gather(values["kernel"], problem.x[t])
         else:
-            z = tf.matmul(values["x"][t], values["kernel"]) + values["bias"]
-        i, f, g, o = tf.split(z + tf.matmul(h, values["recurrent"]), 4, axis=-1)
+            z = products[0](values["x"][t], values["kernel"]) + values["bias"]
+        i, f, g, o = tf.split(z + products[1](h, values["recurrent"]), 4, axis=-1)
         new_c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
         new_h = tf.sigmoid(o) * tf.tanh(new_c)
         here = ((first <= t) & (t < last))[:, np.newaxis]

@@ -25,6 +25,14 @@ def _kernel(_kernel_as_by_default):
     assert ops.enabled(), "these tests need a C++ compiler"
 
 
+@pytest.fixture(params=["float32", "bfloat16"])
+def precision(request, monkeypatch):
+    """The test runs with both; bfloat16 in plain arithmetic where the processor has none."""
+    monkeypatch.setattr(ops, "_has_bfloat16", lambda mode: True)
+    with ops.products_in(request.param):
+        yield request.param
+
+
 def call(problem, values, outputs=True, gradient=True):
     def constant(array):
         return None if array is None else tf.constant(array)
@@ -107,7 +115,7 @@ def test_gradients_equal_central_differences(seed, ids, masked):
 
 
 @pytest.mark.parametrize("ids", [False, True])
-def test_without_a_gradient_the_values_are_the_same_bits(ids):
+def test_without_a_gradient_the_values_are_the_same_bits(ids, precision):
     problem = reference.random_problem(
         1, steps=30, batch=9, hidden=20, inputs=2, ids=ids, masked=True
     )
@@ -120,7 +128,7 @@ def test_without_a_gradient_the_values_are_the_same_bits(ids):
 
 
 @pytest.mark.parametrize("ids", [False, True])
-def test_a_batch_of_none(ids):
+def test_a_batch_of_none(ids, precision):
     problem = reference.random_problem(8, steps=3, batch=0, hidden=5, inputs=2, ids=ids)
     made, gradients = computed(problem)
     assert made[2].shape == (3, 0, 5)
@@ -128,7 +136,7 @@ def test_a_batch_of_none(ids):
         np.testing.assert_array_equal(gradients[name], np.zeros_like(value), err_msg=name)
 
 
-def test_the_same_bits_every_time():
+def test_the_same_bits_every_time(precision):
     problem = reference.random_problem(2, steps=25, batch=150, hidden=33, inputs=3)
     want, want_gradients = computed(problem)
     for _ in range(5):
@@ -191,7 +199,7 @@ def test_a_gradient_of_what_was_not_saved_is_an_error():
         tape.gradient(value, values)
 
 
-def test_ten_thousand_calls_leak_nothing():
+def test_ten_thousand_calls_leak_nothing(precision):
     problem = reference.random_problem(7, steps=3, batch=4, hidden=16, inputs=2)
     values = {k: tf.constant(v) for k, v in problem.parameters.items()}
 
@@ -223,16 +231,22 @@ def test_any_number_of_threads_gives_the_reference(threads):
     # Batches smaller than the number of threads are divided by cells.
     code = """
 import json, numpy as np
+from t2aux.kernels import ops
 from tests.kernels import reference, test_ops
-worst = 0
+ops._has_bfloat16 = lambda mode: True
+worst = {"float32": 0, "bfloat16": 0}
 for batch in (1, 2, 4, 9, 150):
     problem = reference.random_problem(batch, steps=50, batch=batch, hidden=70, inputs=3)
-    got, got_gradients = test_ops.computed(problem)
-    again, _ = test_ops.computed(problem)
-    assert all((a == b).all() for a, b in zip(got, again))
     want, want_gradients = reference.expected(problem)
-    for a, b in zip([*got, *got_gradients.values()], [*want, *want_gradients.values()]):
-        worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
+    for precision in worst:
+        with ops.products_in(precision):
+            got, got_gradients = test_ops.computed(problem)
+            again, again_gradients = test_ops.computed(problem)
+        assert all((a == b).all() for a, b in zip(got, again))
+        assert all((v == again_gradients[k]).all() for k, v in got_gradients.items())
+        for a, b in zip([*got, *got_gradients.values()], [*want, *want_gradients.values()]):
+            error = float(np.linalg.norm(a - b) / np.linalg.norm(b))
+            worst[precision] = max(worst[precision], error)
 print(json.dumps(worst))
 """
     env = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
@@ -240,4 +254,6 @@ print(json.dumps(worst))
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) < 1e-5
+    worst = json.loads(done.stdout.splitlines()[-1])
+    assert worst["float32"] < 1e-5
+    assert worst["bfloat16"] < 8 / 256

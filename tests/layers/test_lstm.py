@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import t2aux
+from t2aux.errors import UserError
 from t2aux.kernels import ops
 from tests.cli_helpers import environment
 
@@ -226,3 +227,33 @@ def test_the_docstring_s_example():
 def test_importing_t2aux_is_light():
     code = "import sys, t2aux; assert 'tensorflow' not in sys.modules and 'layers' in dir(t2aux)"
     subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+
+
+def test_precision_is_of_the_products_in_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(ops, "_has_bfloat16", lambda mode: True)
+    theirs, ours = pair(units=20, features=6)
+    rounded = t2aux.layers.LSTM(20, precision="bfloat16")
+    rounded.build((BATCH, STEPS, 6))
+    rounded.set_weights(theirs.get_weights())
+    x = tf.random.stateless_normal([BATCH, STEPS, 6], [1, 2])
+    np.testing.assert_array_equal(rounded(x), ours(x))
+
+    def gradients(layer):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(tf.sin(layer(x, training=True)))
+        return [value, *tape.gradient(value, [w.value for w in layer.weights])]
+
+    for got, want in zip(gradients(rounded), gradients(ours), strict=True):
+        off = tf.norm(got - want) / tf.norm(want)
+        assert 0 < off < 8 / 256
+
+    model = keras.Sequential([keras.layers.Input((STEPS, 6)), rounded])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-1].precision == "bfloat16"
+    np.testing.assert_array_equal(loaded(x), model(x))
+
+
+def test_another_precision_is_an_error():
+    with pytest.raises(UserError, match=r"LSTM\.precision must be .*, but is 'half'"):
+        t2aux.layers.LSTM(3, precision="half")

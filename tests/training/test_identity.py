@@ -249,6 +249,11 @@ def test_a_changed_learning_rate_needs_the_flag(run, done, monkeypatch):
     assert train(run, done / "data", *changes)
 
 
+def test_a_run_keeps_its_precision(run, done):
+    message = refused(run, done / "data", "train.precision = 'bfloat16'", allow_changes=True)
+    assert "train.precision: 'float32' -> 'bfloat16'" in message
+
+
 def test_epochs_that_were_trained_can_not_be_taken_back(run, done):
     message = refused(run, done / "data", "JOINT_EPOCHS = 1", allow_changes=True)
     assert "at least 2" in message
