@@ -3,10 +3,10 @@
 Like for like: all three train the same network, an LSTM straight on the values [B, T, C] with the
 paper's head, by full BPTT. The paper's network has a Dense(128) before the LSTM, which our kernel
 folds into the LSTM's own weights; Keras's LSTM is timed behind one, too, and named so. The
-repetitions are interleaved, so that a noisy machine disturbs all alike; the medians are
-shown, or with --best the least. torch is
-an extra (`pip install -e '.[benchmarks]'`); without it its columns stay empty. On a GPU
-Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has finished.
+repetitions are interleaved, so that a noisy machine disturbs all alike; the medians are shown, or
+with --best the least. torch is an extra (`pip install -e '.[benchmarks]'`); without it its columns
+stay empty. On a GPU Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has
+finished.
 
   python -m benchmarks.train_step --batch=128 --hidden=128 --length=784 [--json]
   python -m benchmarks.train_step --precision=bfloat16 [--json]
