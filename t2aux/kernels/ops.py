@@ -16,7 +16,7 @@ import functools
 import os
 import types
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 from absl import logging
@@ -44,6 +44,26 @@ class Weights(NamedTuple):
     input_kernel: tf.Tensor
     bias: tf.Tensor | None
     recurrent_kernel: tf.Tensor
+
+
+class Pass(NamedTuple):
+    """A pass over a segment: what it begins with, and what it gives.
+
+    Attributes:
+        state: The state before the segment, a NamedTuple or list of tensors [B, ...].
+        marks: [M] int32 positions in 0..T, in any order: the states before those steps are given.
+        active: The first step of each sequence and one past its last, [B] int32 each; it keeps its
+            state at other steps. None for one of them, or both: as far as the segment goes.
+        outputs: Give all outputs, too.
+        gradient: Whether a gradient may be taken. Without one nothing is stored, and without
+            outputs memory does not grow with T.
+    """
+
+    state: Any
+    marks: tf.Tensor
+    active: tuple[tf.Tensor | None, tf.Tensor | None] | None = None
+    outputs: bool = False
+    gradient: bool = True
 
 
 class Result(NamedTuple):
@@ -131,12 +151,8 @@ def _has_bfloat16(mode: str) -> bool:
 def lstm(
     x: tf.Tensor,
     weights: Weights,
-    state: tuple[tf.Tensor, tf.Tensor],
-    marks: tf.Tensor,
+    asked: Pass,
     *,
-    active: tuple[tf.Tensor | None, tf.Tensor | None] | None = None,
-    outputs: bool = False,
-    gradient: bool = True,
     input_gradient: bool = False,
 ) -> Result:
     """An LSTM over time-major input.
@@ -144,12 +160,7 @@ def lstm(
     Args:
         x: [T, B, D] float32, or [T, B] int32 ids.
         weights: The LSTM's.
-        state: The output and the cell before the first step, [B, H] each.
-        marks: [M] int32, positions in 0..T: the states before those steps are given.
-        active: The first step of each sequence and one past its last, [B] int32 each; it keeps its
-            state at other steps. None for one of them, or both: as far as the input goes.
-        outputs: Give all outputs too.
-        gradient: Whether a gradient may be taken; without, nothing is stored.
+        asked: The pass; its state is the output and the cell, [B, H] each.
         input_gradient: Whether one with respect to x may be, too.
 
     Returns:
@@ -159,19 +170,19 @@ def lstm(
         tf.errors.InvalidArgumentError: Shapes do not fit, or an id or a mark is out of range.
     """
     none = tf.zeros([0], tf.int32)
-    first, last = (none if bound is None else bound for bound in active or (None, None))
+    first, last = (none if bound is None else bound for bound in asked.active or (None, None))
     h_at, c_at, all_h, _ = _require().t2aux_lstm(
         x=x,
         input_kernel=weights.input_kernel,
         bias=tf.zeros([0]) if weights.bias is None else weights.bias,
         recurrent_kernel=weights.recurrent_kernel,
-        h0=state[0],
-        c0=state[1],
+        h0=asked.state[0],
+        c0=asked.state[1],
         first=first,
         last=last,
-        marks=marks,
-        outputs=outputs,
-        save=gradient,
+        marks=asked.marks,
+        outputs=asked.outputs,
+        save=asked.gradient,
         input_gradient=input_gradient,
         precision=_in_effect(),
     )

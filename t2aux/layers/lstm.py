@@ -174,11 +174,7 @@ def _scan(
         result = ops.lstm(
             tf.transpose(x, [1, 0, 2]),
             ops.Weights(*weights),
-            (h, c),
-            tf.shape(x)[1:2],
-            active=(None, lengths),
-            outputs=all_,
-            gradient=store,
+            ops.Pass((h, c), tf.shape(x)[1:2], (None, lengths), outputs=all_, gradient=store),
             input_gradient=True,
         )
         return [result.h[0], result.c[0], tf.transpose(result.outputs, [1, 0, 2])]

@@ -9,7 +9,7 @@ from t2aux.configurable import Configurable
 from t2aux.errors import UserError
 from t2aux.losses.base import Network
 from t2aux.model import inputs, weights
-from t2aux.model.core import Active, Core, State, active_until, check_sizes, only
+from t2aux.model.core import Active, Core, Pass, State, active_until, check_sizes, only
 from t2aux.model.heads import Head
 
 
@@ -80,31 +80,12 @@ class BaseClassifier(Configurable, keras.Model):
         """
         tokens = time_major(tokens)
         state = self.init_state(tf.shape(tokens)[1]) if state is None else state
-        states, _ = self.states_at(
-            tokens, state, tf.shape(tokens)[:1], active_until(lengths), gradient=False
-        )
-        return only(states)
+        asked = Pass(state, tf.shape(tokens)[:1], active_until(lengths), gradient=False)
+        return only(self.states_at(tokens, asked)[0])
 
-    def states_at(
-        self,
-        tokens: tf.Tensor,
-        state: State,
-        marks: tf.Tensor,
-        active: Active | None = None,
-        *,
-        outputs: bool = False,
-        gradient: bool = True,
-    ) -> tuple[State, tf.Tensor | None]:
+    def states_at(self, tokens: tf.Tensor, asked: Pass) -> tuple[State, tf.Tensor | None]:
         """The states at some positions of time-major tokens, see `Core.states_at`."""
-        return self.core.states_at(
-            tokens,
-            self.input_layer,
-            state,
-            marks,
-            active=active,
-            outputs=outputs,
-            gradient=gradient,
-        )
+        return self.core.states_at(tokens, self.input_layer, asked)
 
     def outputs(
         self, tokens: tf.Tensor, state: State, active: Active | None = None

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from t2aux.configurable import Configurable
 from t2aux.errors import UserError
+from t2aux.kernels.ops import Pass
 
 if TYPE_CHECKING:
     from t2aux.model.inference import Inference
@@ -112,25 +113,14 @@ class Core(Configurable, keras.layers.Layer):
         self,
         tokens: tf.Tensor,
         input_layer: InputLayer,
-        state: State,
-        marks: tf.Tensor,
-        *,
-        active: Active | None = None,
-        outputs: bool = False,
-        gradient: bool = True,
+        asked: Pass,
     ) -> tuple[State, tf.Tensor | None]:
         """The states at some positions of a segment; by default by `step`, one after the other.
 
         Args:
             tokens: [T, B, C] float32, or ids [T, B] int32.
             input_layer: What makes the core's input [..., D] of tokens.
-            state: The state before the segment.
-            marks: [M] int32 positions in 0..T, in any order: the states before those steps are
-                given.
-            active: When sequences are there; elsewhere they keep their state. None: always.
-            outputs: Give the outputs after every step too.
-            gradient: Whether a gradient may be taken. Without one, and without outputs, memory
-                does not grow with T.
+            asked: The state before the segment, the positions, and what else is asked for.
 
         Returns:
             The states, [M, B, ...] each, and the outputs [T, B, H] or None.
@@ -145,15 +135,7 @@ class Core(Configurable, keras.layers.Layer):
             read = steps.unstack(x).read
             return lambda t, s: self.step(read(t), s)[1]
 
-        return states_by_steps(
-            step,
-            tf.shape(tokens)[0],
-            state,
-            marks,
-            active=active,
-            outputs=outputs,
-            gradient=gradient,
-        )
+        return states_by_steps(step, tf.shape(tokens)[0], asked)
 
     def outputs(
         self,
@@ -164,11 +146,10 @@ class Core(Configurable, keras.layers.Layer):
     ) -> tuple[tf.Tensor, State]:
         """The outputs [T, B, H] over a segment, and the state after it; for a gradient.
 
-        See `states_at` for the arguments.
+        See `states_at` and `Pass` for the arguments.
         """
-        states, outputs = self.states_at(
-            tokens, input_layer, state, tf.shape(tokens)[:1], active=active, outputs=True
-        )
+        asked = Pass(state, tf.shape(tokens)[:1], active, outputs=True)
+        states, outputs = self.states_at(tokens, input_layer, asked)
         return outputs, only(states)
 
     def final(
@@ -178,9 +159,9 @@ class Core(Configurable, keras.layers.Layer):
         state: State,
         active: Active | None = None,
     ) -> State:
-        """The state after a segment; for a gradient. See `states_at` for the arguments."""
-        states, _ = self.states_at(tokens, input_layer, state, tf.shape(tokens)[:1], active=active)
-        return only(states)
+        """The state after a segment; for a gradient. See `outputs` for the arguments."""
+        asked = Pass(state, tf.shape(tokens)[:1], active)
+        return only(self.states_at(tokens, input_layer, asked)[0])
 
     def inference(self, input_layer: InputLayer) -> Inference:
         """How exports run the core; by default by `step`, which any core has."""
@@ -270,36 +251,28 @@ def run(
 def states_by_steps(
     step: Callable[[bool], Callable[[tf.Tensor, _AnyState], _AnyState]],
     steps: tf.Tensor,
-    state: _AnyState,
-    marks: tf.Tensor,
-    *,
-    active: Active | None,
-    outputs: bool,
-    gradient: bool,
+    asked: Pass,
 ) -> tuple[_AnyState, tf.Tensor | None]:
     """`Core.states_at` for a recurrence that goes one step after the other, see `run`.
 
     Args:
         step: Gives `run`'s step; called with whether a gradient is taken through it.
         steps: T.
-        state: The state before the segment.
-        marks: See `Core.states_at`.
-        active: See `Core.states_at`.
-        outputs: See `Core.states_at`.
-        gradient: See `Core.states_at`.
+        asked: See `Core.states_at`.
 
     Returns:
         See `Core.states_at`.
     """
-    if not gradient and not outputs:
+    if not asked.gradient and not asked.outputs:
         one = step(False)
 
         def advance(state: _AnyState, begin: tf.Tensor, end: tf.Tensor) -> _AnyState:
-            return run(one, begin, end, state, active=active)[0]
+            return run(one, begin, end, state, active=asked.active)[0]
 
-        return keep_at(advance, state, marks), None
-    _, states = run(step(True), 0, steps, state, active=active, collect=True)
-    return gather_at(state, states, marks), states.h if outputs else None
+        return keep_at(advance, asked.state, asked.marks), None
+    _, states = run(step(True), 0, steps, asked.state, active=asked.active, collect=True)
+    at = gather_at(asked.state, states, asked.marks)
+    return at, states.h if asked.outputs else None
 
 
 def gather_at(first: _AnyState, states: _AnyState, marks: tf.Tensor) -> _AnyState:

@@ -20,7 +20,7 @@ import keras
 import tensorflow as tf
 
 from t2aux.model import core, initializers, inputs
-from t2aux.model.core import Active
+from t2aux.model.core import Pass
 from t2aux.model.inference import FoldedInference, weight
 from t2aux.model.lstm import LSTMState
 
@@ -89,12 +89,7 @@ class GRURecurrence(core.Core):
         self,
         tokens: tf.Tensor,
         input_layer: inputs.InputLayer,
-        state: GRUState,
-        marks: tf.Tensor,
-        *,
-        active: Active | None = None,
-        outputs: bool = False,
-        gradient: bool = True,
+        asked: Pass,
     ) -> tuple[GRUState, tf.Tensor | None]:
         """See `Core`; the input layer is folded into the kernel."""
         weights = input_layer.fold(self.kernel, self.bias[0]).weights
@@ -105,15 +100,7 @@ class GRURecurrence(core.Core):
             read = inputs.reader(tokens, *weights, differentiable=differentiable)
             return lambda t, s: cell(read(t), s.h, recurrent_kernel, recurrent_bias)
 
-        return core.states_by_steps(
-            step,
-            tf.shape(tokens)[0],
-            state,
-            marks,
-            active=active,
-            outputs=outputs,
-            gradient=gradient,
-        )
+        return core.states_by_steps(step, tf.shape(tokens)[0], asked)
 
     def inference(self, input_layer: inputs.InputLayer) -> FoldedInference:
         """See `Core`."""

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from t2aux.kernels import ops
 from t2aux.model import core, cudnn, initializers, inputs
-from t2aux.model.core import Active, active_until, only
+from t2aux.model.core import Active, Pass, active_until, only
 
 # Steps that a GPU projects and runs at once where no gradient is taken.
 _CHUNK = 1024
@@ -88,12 +88,8 @@ def _step(
 def states_at(
     x: tf.Tensor,
     weights: ops.Weights,
-    state: LSTMState,
-    marks: tf.Tensor,
+    asked: Pass,
     *,
-    active: Active | None = None,
-    outputs: bool = False,
-    gradient: bool = True,
     input_gradient: bool = False,
 ) -> tuple[LSTMState, tf.Tensor | None]:
     """The states at some positions of a segment, through the CPU's kernel where there is one.
@@ -101,39 +97,22 @@ def states_at(
     Args:
         x: [T, B, D] float32, or ids [T, B] int32.
         weights: The LSTM's.
-        state: The state before the segment.
-        marks: [M] int32 positions in 0..T: the states before those steps are given.
-        active: See `run`.
-        outputs: Give all outputs too.
-        gradient: Whether a gradient may be taken. Without, memory does not grow with T.
-        input_gradient: Whether one with respect to x may be.
+        asked: The pass.
+        input_gradient: Whether a gradient with respect to x may be.
 
     Returns:
         The states [M, B, H], and the outputs [T, B, H] or None.
     """
     if ops.enabled():
-        result = ops.lstm(
-            x,
-            weights,
-            state,
-            marks,
-            active=active,
-            outputs=outputs,
-            gradient=gradient,
-            input_gradient=input_gradient,
-        )
-        return LSTMState(result.h, result.c), result.outputs if outputs else None
+        result = ops.lstm(x, weights, asked, input_gradient=input_gradient)
+        return LSTMState(result.h, result.c), result.outputs if asked.outputs else None
     kernel, bias, recurrent_kernel = weights
     return core.states_by_steps(
         lambda differentiable: _step(
             inputs.reader(x, kernel, bias, differentiable=differentiable), recurrent_kernel
         ),
         tf.shape(x)[0],
-        state,
-        marks,
-        active=active,
-        outputs=outputs,
-        gradient=gradient,
+        asked,
     )
 
 
@@ -195,18 +174,16 @@ class LSTMRecurrence(core.Core):
         self,
         tokens: tf.Tensor,
         input_layer: inputs.InputLayer,
-        state: LSTMState,
-        marks: tf.Tensor,
-        *,
-        active: Active | None = None,
-        outputs: bool = False,
-        gradient: bool = True,
+        asked: Pass,
     ) -> tuple[LSTMState, tf.Tensor | None]:
         """See `Core`; the input layer is folded into the kernel, but for cuDNN."""
-        if active is None and cudnn.on_gpu() and (gradient or outputs):
-            h, c, all_ = cudnn.states_at(input_layer, tokens, self._weights, state, marks)
-            return LSTMState(h, c), all_ if outputs else None
-        if active is None and cudnn.on_gpu():
+        by_cudnn = asked.active is None and cudnn.on_gpu()
+        if by_cudnn and (asked.gradient or asked.outputs):
+            h, c, outputs = cudnn.states_at(
+                input_layer, tokens, self._weights, asked.state, asked.marks
+            )
+            return LSTMState(h, c), outputs if asked.outputs else None
+        if by_cudnn:
 
             def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
                 # cuDNN wants its input projected beforehand.
@@ -215,17 +192,9 @@ class LSTMRecurrence(core.Core):
             def sweep(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
                 return core.in_chunks(advance, state, begin, end, _CHUNK)
 
-            return core.keep_at(sweep, state, marks), None
+            return core.keep_at(sweep, asked.state, asked.marks), None
         folded = input_layer.fold(self.kernel, self.bias)
-        return states_at(
-            tokens,
-            ops.Weights(*folded.weights, self.recurrent_kernel),
-            state,
-            marks,
-            active=active,
-            outputs=outputs,
-            gradient=gradient,
-        )
+        return states_at(tokens, ops.Weights(*folded.weights, self.recurrent_kernel), asked)
 
     def outputs(
         self,
@@ -270,10 +239,7 @@ class LSTMRecurrence(core.Core):
         states, outputs = states_at(
             x,
             self._weights,
-            state,
-            tf.shape(x)[:1],
-            active=active,
-            outputs=True,
+            Pass(state, tf.shape(x)[:1], active, outputs=True),
             input_gradient=True,
         )
         return outputs, only(states)

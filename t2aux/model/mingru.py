@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from t2aux.model import core, initializers, inputs
-from t2aux.model.core import Active
+from t2aux.model.core import Pass
 from t2aux.model.inference import FoldedInference, weight
 from t2aux.model.lstm import LSTMState
 
@@ -160,21 +160,17 @@ class MinGRURecurrence(core.Core):
         self,
         tokens: tf.Tensor,
         input_layer: inputs.InputLayer,
-        state: MinGRUState,
-        marks: tf.Tensor,
-        *,
-        active: Active | None = None,
-        outputs: bool = False,
-        gradient: bool = True,
+        asked: Pass,
     ) -> tuple[MinGRUState, tf.Tensor | None]:
         """See `Core`; the input layer is folded into the bottom layer's kernel."""
         bottom = input_layer.fold(self.kernels[0], self.biases[0])
 
         def states(first: MinGRUState, begin: tf.Tensor | int, end: tf.Tensor) -> MinGRUState:
-            here = None if active is None else active(tf.range(begin, end)[:, tf.newaxis])
+            steps = tf.range(begin, end)[:, tf.newaxis]
+            here = None if asked.active is None else asked.active(steps)
             return self.all_states(tokens[begin:end], bottom, first, here)
 
-        if not gradient and not outputs:
+        if not asked.gradient and not asked.outputs:
 
             def advance(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
                 return tf.nest.map_structure(lambda s: s[-1], states(state, begin, end))
@@ -182,9 +178,10 @@ class MinGRURecurrence(core.Core):
             def sweep(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
                 return core.in_chunks(advance, state, begin, end, _CHUNK)
 
-            return core.keep_at(sweep, state, marks), None
-        after = states(state, 0, tf.shape(tokens)[0])
-        return core.gather_at(state, after, marks), after.h if outputs else None
+            return core.keep_at(sweep, asked.state, asked.marks), None
+        after = states(asked.state, 0, tf.shape(tokens)[0])
+        at = core.gather_at(asked.state, after, asked.marks)
+        return at, after.h if asked.outputs else None
 
     def inference(self, input_layer: inputs.InputLayer) -> FoldedInference:
         """See `Core`."""

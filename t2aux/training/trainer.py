@@ -13,7 +13,7 @@ from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
 from t2aux.model import weights
 from t2aux.model.classifier import BaseClassifier, time_major
-from t2aux.model.core import State, only
+from t2aux.model.core import Pass, State, only
 from t2aux.model.share import Share
 from t2aux.training import truncation, windows
 from t2aux.training.plan import Context, Plan
@@ -219,13 +219,13 @@ class Trainer:
         # The losses' positions, and the end.
         marks = [*(plan.positions for plan in plans), sequences.steps[tf.newaxis]]
         with tf.GradientTape() as tape:
-            at, outputs = self.classifier.states_at(
-                sequences.tokens,
+            asked = Pass(
                 zero,
                 tf.concat(marks, 0),
                 sequences.active(),
                 outputs=any(plan.wants_outputs for plan in plans),
             )
+            at, outputs = self.classifier.states_at(sequences.tokens, asked)
             *states, last = _split(at, marks)
             objective = tf.constant(0.0)
             for plan, at_positions in zip(plans, states, strict=True):

@@ -40,11 +40,13 @@ def call(problem, values, outputs=True, gradient=True):
     return ops.lstm(
         values.get("x", problem.x),
         ops.Weights(values["kernel"], values.get("bias"), values["recurrent"]),
-        (values["h0"], values["c0"]),
-        tf.constant(problem.marks),
-        active=(constant(problem.first), constant(problem.last)),
-        outputs=outputs,
-        gradient=gradient,
+        ops.Pass(
+            (values["h0"], values["c0"]),
+            tf.constant(problem.marks),
+            (constant(problem.first), constant(problem.last)),
+            outputs=outputs,
+            gradient=gradient,
+        ),
         input_gradient=gradient,
     )
 
