@@ -9,11 +9,12 @@ READY := $(VENV)/.ready
 HOLES := $(VENV)-audit/holes
 ONDEVICE := export/ondevice/python
 
-.PHONY: help demo test test-browser lint lock audit clean
+.PHONY: help demo test test-gpu test-browser lint lock audit clean
 
 help:
 	@echo "make demo   train, evaluate, export and classify real digits ($(DEMO_DIR))"
 	@echo "make test   run the tests"
+	@echo "make test-gpu   run the numeric tests on a GPU; needs tensorflow[and-cuda] in $(VENV)"
 	@echo "make test-browser   run the demo page's tests; needs chromium and npm"
 	@echo "make lint   check style"
 	@echo "make lock   choose the versions in constraints.txt anew"
@@ -36,6 +37,16 @@ test: export TF_NUM_INTRAOP_THREADS = 1
 test: export TF_NUM_INTEROP_THREADS = 1
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
+
+# Their tolerances are float32's.
+test-gpu: export NVIDIA_TF32_OVERRIDE = 0
+test-gpu: $(READY)
+	$(BIN)/python -c 'import sys, tensorflow as tf; sys.exit(not tf.config.list_physical_devices("GPU"))' \
+		|| { echo "TensorFlow sees no GPU: see https://www.tensorflow.org/install/pip." >&2; exit 1; }
+	$(BIN)/python -m pytest tests/model tests/losses tests/layers tests/training/test_trainer.py \
+		tests/training/test_gpu_paths.py tests/training/test_rows.py tests/training/test_model.py \
+		tests/export/test_export_twin.py tests/export/test_export_saved_model.py \
+		tests/export/test_export_tflite.py tests/export/test_export_cores.py tests/test_load.py
 
 test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
+
+# Its Triton ends the process if it is loaded after TensorFlow.
+with contextlib.suppress(ImportError):
+    import torch._dynamo
 
 import keras
 import numpy as np
@@ -17,8 +23,9 @@ from t2aux.kernels import ops
 from t2aux.losses.prediction import Prediction
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
-from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
+from t2aux.training.classifier import make_classifier
+from t2aux.training.model import SequenceClassifier
 from t2aux.training.trainer import Trainer
 from t2aux.training.whole import WholeTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -47,6 +54,35 @@ class Size:
     classes: int = 10
 
 
+class Steps(NamedTuple):
+    """What of a network is timed.
+
+    Attributes:
+        training: A training step on a batch: gradients, clipping and RMSProp.
+        forward: The network without a gradient, as in evaluation.
+    """
+
+    training: Callable[[Batch], object]
+    forward: Callable[[Batch], object]
+
+
+def use_device(device: str | None) -> None:
+    """Computes on this device; before TensorFlow is used.
+
+    Args:
+        device: "cpu" or "gpu"; None: on a GPU where there is one.
+    """
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    if device == "gpu" and not on_gpu():
+        raise SystemExit("--device=gpu needs a GPU, but TensorFlow finds none.")
+
+
+def on_gpu() -> bool:
+    """Whether TensorFlow computes on a GPU."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
 def random_batch(size: Size) -> Batch:
     """A batch of noise in [0, 1]."""
     rng = np.random.default_rng(0)
@@ -71,14 +107,22 @@ def _info(size: Size) -> DatasetInfo:
     )
 
 
-def classifier(size: Size, *, any_length: bool = False) -> Classifier:
+def classifier(
+    size: Size, *, any_length: bool = False, projection_size: int | None = 128
+) -> SequenceClassifier:
     """An untrained classifier, of sequences of `size.length` steps or of any length."""
     info = dataclasses.replace(_info(size), length=None) if any_length else _info(size)
-    return Classifier(info, hidden_size=size.hidden, seed=0)
+    return make_classifier(info, projection_size=projection_size, hidden_size=size.hidden, seed=0)
 
 
 def ours(
-    name: str, size: Size, bptt: int | str, *, precision: ops.Precision = "float32"
+    name: str,
+    size: Size,
+    bptt: int | str,
+    *,
+    projection_size: int | None = 128,
+    rows: float = 1.0,
+    precision: ops.Precision = "float32",
 ) -> Callable[[Batch], None]:
     """A compiled training step of ours: gradients, clipping and RMSProp.
 
@@ -86,13 +130,16 @@ def ours(
         name: Of LOSSES or WHOLE, or "Transformer", which knows neither `bptt` nor `size.hidden`.
         size: Of the batch and the network.
         bptt: Of each loss, in steps, or "full".
+        projection_size: Of the input layer, which the LSTM's kernel folds into its own; None: the
+            LSTM reads the values themselves.
+        rows: The share of the batch's rows that an auxiliary loss is taken on.
         precision: Of the LSTMs' products.
     """
     if name == "Transformer":
         trainer = WholeTrainer(Transformer(_info(size), seed=0))
     else:
-        network = classifier(size)
-        losses = [make(**parameters) for make, parameters in {**LOSSES, **WHOLE}[name]]
+        network = classifier(size, projection_size=projection_size)
+        losses = [make(rows=rows, **given) for make, given in {**LOSSES, **WHOLE}[name]]
         trainer = Trainer(
             network, losses, supervised_bptt=bptt, auxiliary_bptt=bptt, precision=precision
         )
@@ -110,22 +157,23 @@ def ours(
     return step
 
 
-def ours_forward(size: Size) -> Callable[[Batch], tf.Tensor]:
+def ours_forward(size: Size, *, projection_size: int | None = 128) -> Callable[[Batch], tf.Tensor]:
     """Our classifier without a gradient, as in evaluation."""
-    network = classifier(size)
+    network = classifier(size, projection_size=projection_size)
 
     @tf.function
     def forward(batch: Batch) -> tf.Tensor:
-        return network(batch.inputs)
+        return network.logits_of(batch.inputs)
 
     return forward
 
 
-def _keras_model(size: Size) -> keras.Model:
+def _keras_model(size: Size, projection_size: int | None) -> keras.Model:
+    before = [keras.layers.Dense(projection_size)] if projection_size else []
     return keras.Sequential(
         [
             keras.layers.Input((None, size.channels)),
-            keras.layers.Dense(128),
+            *before,
             keras.layers.LSTM(size.hidden),
             keras.layers.Dense(256, activation="relu"),
             keras.layers.Dropout(0.5),
@@ -134,9 +182,14 @@ def _keras_model(size: Size) -> keras.Model:
     )
 
 
-def keras_full(size: Size) -> Callable[[Batch], None]:
-    """The peer: Keras's LSTM with the same input layer and head, full BPTT."""
-    model = _keras_model(size)
+def keras_steps(size: Size, projection_size: int | None = None) -> Steps:
+    """A peer: Keras's LSTM with the same head, full BPTT; on a GPU it is cuDNN's.
+
+    Args:
+        size: Of the batch and the network.
+        projection_size: Of a Dense layer before the LSTM; None: it reads the values themselves.
+    """
+    model = _keras_model(size, projection_size)
     optimizer = keras.optimizers.RMSprop(1e-3)
     variables = [v.value for v in model.trainable_variables]
     optimizer.build(variables)
@@ -151,32 +204,43 @@ def keras_full(size: Size) -> Callable[[Batch], None]:
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), 1.0)
         optimizer.apply(gradients, variables)
 
-    return step
-
-
-def keras_forward(size: Size) -> Callable[[Batch], tf.Tensor]:
-    """Keras's classifier without a gradient."""
-    model = _keras_model(size)
-
     @tf.function
     def forward(batch: Batch) -> tf.Tensor:
         return model(batch.inputs, training=False)
 
-    return forward
+    return Steps(step, forward)
 
 
-def torch_steps(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]] | None:
-    """The other peer: a training step with full BPTT and a forward pass; None without torch."""
+def torch_steps(
+    size: Size, data: Batch, projection_size: int | None = None, *, bfloat16: bool = False
+) -> Steps | None:
+    """The other peer, as `keras_steps`, on the device that TensorFlow uses.
+
+    Args:
+        size: See `keras_steps`.
+        data: The batch that the steps are made on.
+        projection_size: See `keras_steps`.
+        bfloat16: Whether torch's autocast computes in bfloat16 what it may.
+
+    Returns:
+        The steps; None where there is no torch, or none for this device.
+    """
     try:
         import torch
     except ImportError:
+        return None
+    device = "cuda" if on_gpu() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
         return None
 
     class Model(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.projection = torch.nn.Linear(size.channels, 128)
-            self.lstm = torch.nn.LSTM(128, size.hidden)
+            width = projection_size or size.channels
+            self.projection = torch.nn.Identity()
+            if projection_size:
+                self.projection = torch.nn.Linear(size.channels, projection_size)
+            self.lstm = torch.nn.LSTM(width, size.hidden)
             self.head = torch.nn.Sequential(
                 torch.nn.Linear(size.hidden, 256),
                 torch.nn.ReLU(),
@@ -188,26 +252,35 @@ def torch_steps(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], 
             _, (h, _) = self.lstm(self.projection(x.transpose(0, 1).contiguous()))
             return self.head(h[0])
 
-    model = Model()
+    model = Model().to(device)
     optimizer = torch.optim.RMSprop(model.parameters(), 1e-3)
+    inputs = torch.from_numpy(data.inputs.numpy()).to(device)
+    labels = torch.from_numpy(data.labels.numpy()).long().to(device)
+    autocast = torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
-    def inputs(batch: Batch) -> torch.Tensor:
-        return torch.from_numpy(batch.inputs.numpy())
+    def finish() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     def step(batch: Batch) -> None:
+        del batch
         model.train()
         optimizer.zero_grad()
-        labels = torch.from_numpy(batch.labels.numpy()).long()
-        torch.nn.functional.cross_entropy(model(inputs(batch)), labels).backward()
+        with autocast:
+            loss = torch.nn.functional.cross_entropy(model(inputs), labels)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        finish()
 
     def forward(batch: Batch) -> None:
+        del batch
         model.eval()
-        with torch.no_grad():
-            model(inputs(batch))
+        with torch.no_grad(), autocast:
+            model(inputs)
+        finish()
 
-    return step, forward
+    return Steps(step, forward)
 
 
 def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]:
@@ -237,17 +310,18 @@ def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]
     return training, forward
 
 
-def medians(
-    steps: dict[str, Callable[[Batch], object]], batch: Batch, repeat: int
+def seconds_of(
+    steps: dict[str, Callable[[Batch], object]], batch: Batch, repeat: int, *, best: bool = False
 ) -> dict[str, float]:
-    """Median seconds of each step on a batch.
+    """Seconds of each step on a batch: the median of the repetitions, or the least of them.
 
     The repetitions are interleaved, so that a noisy machine disturbs all alike. Every step is run
-    once before, to be compiled.
+    once before, to be compiled. A time ends when the device has finished.
     """
     for name, step in steps.items():
         print(f"compiling {name}", file=sys.stderr)
         step(batch)
+        tf.test.experimental.sync_devices()
     times = {name: [] for name in steps}
     for i in range(repeat):
         print(f"repetition {i + 1}/{repeat}", file=sys.stderr)
@@ -256,5 +330,7 @@ def medians(
             time.sleep(0.05)
             begin = time.perf_counter()
             step(batch)
+            tf.test.experimental.sync_devices()
             times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in times.items()}
+    pick = min if best else statistics.median
+    return {name: pick(values) for name, values in times.items()}

@@ -51,8 +51,8 @@ def _work(name: str) -> None:
     from t2aux import data
     from t2aux.losses.prediction import Prediction
     from t2aux.losses.reconstruction import Reconstruction
-    from t2aux.model.classifier import Classifier
     from t2aux.training import distribution
+    from t2aux.training.classifier import make_classifier
     from t2aux.training.trainer import Trainer
 
     replicas = (
@@ -61,8 +61,8 @@ def _work(name: str) -> None:
     split = data.load(data.Digits(side=_SIDE.value - 2, border=1), "train")
     kind = {"r-LSTM": Reconstruction, "p-LSTM": Prediction}[name]
     with replicas.scope():
-        classifier = Classifier(split.info, hidden_size=_HIDDEN.value)
-        loss = kind(classifier, length=_SEGMENT.value)
+        classifier = make_classifier(split.info, hidden_size=_HIDDEN.value)
+        loss = kind(length=_SEGMENT.value)
         bptt = _BPTT.value
         trainer = Trainer(classifier, [loss], supervised_bptt=bptt, auxiliary_bptt=bptt)
         optimizer = keras.optimizers.RMSprop(_RATE.value)

@@ -38,7 +38,7 @@ from t2aux import files
 from t2aux.export import saved_model, tflite
 from t2aux.export.twin import Twin
 from t2aux.export.variants import VARIANTS
-from t2aux.model.classifier import Classifier
+from t2aux.training.model import SequenceClassifier
 
 _BATCHES = flags.DEFINE_multi_integer("batches", [1, 128], "Batch sizes.")
 _LENGTHS = flags.DEFINE_multi_integer("lengths", [784, 16384], "Lengths T.")
@@ -56,7 +56,7 @@ def _calibration(size: Size) -> list[np.ndarray]:
     return list(rng.random((4, size.length, size.channels)).astype(np.float32))
 
 
-def tflite_runs(network: Classifier, inputs: np.ndarray, size: Size) -> Iterator[tuple]:
+def tflite_runs(network: SequenceClassifier, inputs: np.ndarray, size: Size) -> Iterator[tuple]:
     """Our `.tflite` files in LiteRT, one thread: name, function, bytes."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -85,7 +85,7 @@ def tflite_runs(network: Classifier, inputs: np.ndarray, size: Size) -> Iterator
             yield f"TFLite {name}{', fused and stateful' * stateful}", run, len(content)
 
 
-def saved_model_run(network: Classifier, inputs: np.ndarray, folder: pathlib.Path) -> Run:
+def saved_model_run(network: SequenceClassifier, inputs: np.ndarray, folder: pathlib.Path) -> Run:
     """Our SavedModel as a server runs it."""
     saved_model.save(Twin(network), folder)
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
@@ -100,7 +100,9 @@ def saved_model_run(network: Classifier, inputs: np.ndarray, folder: pathlib.Pat
 
 
 @contextlib.contextmanager
-def served_run(network: Classifier, inputs: np.ndarray, folder: pathlib.Path) -> Iterator[Run]:
+def served_run(
+    network: SequenceClassifier, inputs: np.ndarray, folder: pathlib.Path
+) -> Iterator[Run]:
     """`t2aux serve` asked over gRPC, in one request."""
     import grpc
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -117,7 +119,9 @@ def served_run(network: Classifier, inputs: np.ndarray, folder: pathlib.Path) ->
         yield lambda: tf.make_ndarray(predict(request).outputs["probabilities"])
 
 
-def onnx_run(network: Classifier, inputs: np.ndarray, threads: int) -> tuple[Run, int] | None:
+def onnx_run(
+    network: SequenceClassifier, inputs: np.ndarray, threads: int
+) -> tuple[Run, int] | None:
     """The same network in ONNX Runtime, and its bytes; None where it is not installed."""
     try:
         import onnxruntime
@@ -153,7 +157,7 @@ def onnx_run(network: Classifier, inputs: np.ndarray, threads: int) -> tuple[Run
     return lambda: session.run(None, {"x": inputs})[0], len(content)
 
 
-def _onnx_weights(network: Classifier) -> dict[str, np.ndarray]:
+def _onnx_weights(network: SequenceClassifier) -> dict[str, np.ndarray]:
     """Our weights in ONNX's gate order: input, output, forget, candidate."""
     lstm = network.core
     kernel, bias, _ = network.input_layer.fold(lstm.kernel, lstm.bias)
@@ -176,7 +180,7 @@ def _onnx_weights(network: Classifier) -> dict[str, np.ndarray]:
     }
 
 
-def torch_run(network: Classifier, inputs: np.ndarray, threads: int) -> Run | None:
+def torch_run(network: SequenceClassifier, inputs: np.ndarray, threads: int) -> Run | None:
     """The same network in torch; None where it is not installed."""
     try:
         import torch

@@ -1,7 +1,12 @@
 """Seconds a batch, ours beside Keras's and torch's LSTM and the bare matrix products, in one run.
 
-The repetitions are interleaved, so that a noisy machine disturbs all alike; medians are shown.
-torch is an extra (`pip install -e '.[benchmarks]'`); without it its columns stay empty.
+Like for like: all three train the same network, an LSTM straight on the values [B, T, C] with the
+paper's head, by full BPTT. The paper's network has a Dense(128) before the LSTM, which our kernel
+folds into the LSTM's own weights; Keras's LSTM is timed behind one, too, and named so. The
+repetitions are interleaved, so that a noisy machine disturbs all alike; the medians are
+shown, or with --best the least. torch is
+an extra (`pip install -e '.[benchmarks]'`); without it its columns stay empty. On a GPU
+Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has finished.
 
   python -m benchmarks.train_step --batch=128 --hidden=128 --length=784 [--json]
   python -m benchmarks.train_step --precision=bfloat16 [--json]
@@ -11,6 +16,7 @@ torch is an extra (`pip install -e '.[benchmarks]'`); without it its columns sta
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import subprocess
@@ -23,7 +29,14 @@ _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
 _LENGTH = flags.DEFINE_integer("length", 784, "Steps a sequence.", lower_bound=1)
 _CHANNELS = flags.DEFINE_integer("channels", 1, "Values a step.", lower_bound=1)
 _REPEAT = flags.DEFINE_integer("repeat", 7, "Repetitions.", lower_bound=1)
-_MODELS = flags.DEFINE_bool("models", True, "Time r-LSTM and p-LSTM, truncated 300, too.")
+_BEST = flags.DEFINE_bool(
+    "best",
+    False,
+    "Show the least of the repetitions, for a machine with other work, not the median.",
+)
+_MODELS = flags.DEFINE_bool(
+    "models", True, "Time a Dense(128) before the LSTM, and r-LSTM and p-LSTM, too."
+)
 _PEERS = flags.DEFINE_list("peers", ["keras", "torch"], "Of these two; both need memory.")
 _PRECISION = flags.DEFINE_enum(
     "precision",
@@ -32,6 +45,7 @@ _PRECISION = flags.DEFINE_enum(
     "bfloat16: our steps with it, beside float32's.",
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
+_DEVICE = flags.DEFINE_enum("device", None, ["cpu", "gpu"], "By default a GPU if there is one.")
 _GRID = flags.DEFINE_bool(
     "grid", False, "All of batch 1, 16, 128, hidden 128, 256, 512 and length 784, 4096."
 )
@@ -54,6 +68,9 @@ _TRANSFORMER_LENGTHS = flags.DEFINE_list(
 _PLOT = flags.DEFINE_string("plot", None, "A PNG to draw --figure3 in.")
 
 _TRUNCATED = "truncated 300"
+_DENSE = "Dense(128) + LSTM"
+_KERAS_FULL = f"Keras {_DENSE}, full BPTT"
+_OTHERS = ("keras", "torch", "torch bfloat16")
 
 
 def _ratio(seconds: dict[str, float], peer: str, own: str) -> float | None:
@@ -64,43 +81,52 @@ def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
     """One size: the fields that --json prints."""
     from benchmarks import common
 
+    common.use_device(_DEVICE.value)
     size = common.Size(batch, length, hidden, _CHANNELS.value)
     data = common.random_batch(size)
     floor, floor_forward = common.floor(size)
     steps = {
-        "ours": common.ours("LSTM", size, "full"),
+        "ours": common.ours("LSTM", size, "full", projection_size=None),
         "floor": floor,
-        "ours forward": common.ours_forward(size),
+        "ours forward": common.ours_forward(size, projection_size=None),
         "floor forward": floor_forward,
-        f"LSTM, {_TRUNCATED}": common.ours("LSTM", size, 300),
     }
     if "keras" in _PEERS.value:
-        steps["keras"] = common.keras_full(size)
-        steps["keras forward"] = common.keras_forward(size)
-    torch_steps = common.torch_steps(size) if "torch" in _PEERS.value else None
-    if torch_steps is not None:
-        steps["torch"], steps["torch forward"] = torch_steps
+        steps["keras"], steps["keras forward"] = common.keras_steps(size)
+    if "torch" in _PEERS.value:
+        for name, bfloat16 in (("torch", False), ("torch bfloat16", True)):
+            made = common.torch_steps(size, data, bfloat16=bfloat16)
+            if made is not None:
+                steps[name], steps[f"{name} forward"] = made
     if models:
-        for name in common.LOSSES:
-            if name != "LSTM":
-                steps[f"{name}, {_TRUNCATED}"] = common.ours(name, size, 300)
-    if _PRECISION.value != "float32":
-        for name, (of, bptt) in {
-            "ours": ("LSTM", "full"),
-            **{f"{of}, {_TRUNCATED}": (of, 300) for of in common.LOSSES},
-        }.items():
-            if name in steps:
-                steps[f"{name}, {_PRECISION.value}"] = common.ours(
-                    of, size, bptt, precision=_PRECISION.value
-                )
-    seconds = common.medians(steps, data, _REPEAT.value)
+        steps[f"ours, {_DENSE}"] = common.ours("LSTM", size, "full")
+        if "keras" in _PEERS.value:
+            steps[f"keras, {_DENSE}"] = common.keras_steps(size, 128).training
+        steps[f"LSTM, {_TRUNCATED}"] = common.ours("LSTM", size, 300)
+    # The auxiliary losses' segments have 600 steps.
+    for name in common.LOSSES if models and length > 600 else ():
+        if name != "LSTM":
+            steps[f"{name}, {_TRUNCATED}"] = common.ours(name, size, 300)
+            quarter = common.ours(name, size, 300, rows=0.25)
+            steps[f"{name}, {_TRUNCATED}, rows 1/4"] = quarter
+    precision = _PRECISION.value
+    if precision != "float32":
+        half = functools.partial(common.ours, size=size, precision=precision)
+        steps[f"ours, {precision}"] = half("LSTM", bptt="full", projection_size=None)
+        if models and length > 600:
+            name = f"r-LSTM 1x600, {_TRUNCATED}"
+            steps[f"{name}, {precision}"] = half("r-LSTM 1x600", bptt=300)
+            steps[f"{name}, rows 1/4, {precision}"] = half("r-LSTM 1x600", bptt=300, rows=0.25)
+    seconds = common.seconds_of(steps, data, _REPEAT.value, best=_BEST.value)
     return {
         "batch": batch,
         "hidden": hidden,
         "length": length,
+        "device": "gpu" if common.on_gpu() else "cpu",
         "seconds": seconds["ours"],
         "ratio_keras": _ratio(seconds, "keras", "ours"),
         "ratio_torch": _ratio(seconds, "torch", "ours"),
+        "ratio_torch_bfloat16": _ratio(seconds, "torch bfloat16", "ours"),
         "fraction_of_floor": seconds["floor"] / seconds["ours"],
         "forward": {
             "seconds": seconds["ours forward"],
@@ -115,14 +141,17 @@ def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
 def _show(result: dict) -> None:
     print(f"\nB {result['batch']}, T {result['length']}, H {result['hidden']}")
     seconds = result["all_seconds"]
-    print(f"{'':30}{'seconds a batch':>16}{'Keras / this':>14}{'torch / this':>14}")
+    print("Like for like: ours, keras and torch are an LSTM straight on [B, T, C], full BPTT.")
+    print(
+        f"{'':42}{'seconds a batch':>16}" + "".join(f"{other + ' / this':>23}" for other in _OTHERS)
+    )
     for name, value in seconds.items():
         peer = " forward" if name.endswith(" forward") else ""
         ratios = ""
-        for other in ("keras", "torch"):
+        for other in _OTHERS:
             ratio = seconds.get(other + peer)
-            ratios += f"{'-':>14}" if ratio is None else f"{ratio / value:14.2f}"
-        print(f"{name:30}{value:16.4f}{ratios}")
+            ratios += f"{'-':>23}" if ratio is None else f"{ratio / value:23.2f}"
+        print(f"{name:42}{value:16.4f}{ratios}")
     print(
         f"of the floor's speed: {result['fraction_of_floor']:.0%} training, "
         f"{result['forward']['fraction_of_floor']:.0%} forward",
@@ -146,6 +175,10 @@ def _grid() -> list[dict]:
                     *(f"--channels={_CHANNELS.value}", f"--repeat={_REPEAT.value}"),
                     f"--peers={','.join(_PEERS.value)}",
                 ]
+                if _BEST.value:
+                    command.append("--best")
+                if _DEVICE.value:
+                    command.append(f"--device={_DEVICE.value}")
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
                 if done.returncode != 0:
                     # A peer that does not fit into memory takes the process with it.
@@ -170,9 +203,10 @@ def _grid() -> list[dict]:
 def _figure3() -> dict:
     from benchmarks import common
 
-    columns = [*common.LOSSES, "LSTM, full BPTT", "Keras, full BPTT", "Transformer"]
+    common.use_device(_DEVICE.value)
+    columns = [*common.LOSSES, "LSTM, full BPTT", _KERAS_FULL, "Transformer"]
     print(f"seconds a batch of {_BATCH.value}, truncated 300 but for full BPTT")
-    print(f"{'T':>6}" + "".join(f"{name:>18}" for name in columns))
+    print(f"{'T':>6}" + "".join(f"{name:>36}" for name in columns))
     rows = {}
     for length in map(int, _LENGTHS.value):
         size = common.Size(_BATCH.value, length, _HIDDEN.value, channels=3, classes=120)
@@ -180,13 +214,13 @@ def _figure3() -> dict:
         steps = {name: common.ours(name, size, 300) for name in common.LOSSES}
         steps["LSTM, full BPTT"] = common.ours("LSTM", size, "full")
         if str(length) in _KERAS_LENGTHS.value:
-            steps["Keras, full BPTT"] = common.keras_full(size)
+            steps[_KERAS_FULL] = common.keras_steps(size, 128).training
         if str(length) in _TRANSFORMER_LENGTHS.value:
             steps["Transformer"] = common.ours("Transformer", size, "full")
-        seconds = common.medians(steps, data, _REPEAT.value)
+        seconds = common.seconds_of(steps, data, _REPEAT.value, best=_BEST.value)
         rows[length] = seconds
         line = "".join(
-            f"{seconds[name]:18.3f}" if name in seconds else f"{'-':>18}" for name in columns
+            f"{seconds[name]:36.3f}" if name in seconds else f"{'-':>36}" for name in columns
         )
         print(f"{length:6}{line}", flush=True)
     if _PLOT.value:
@@ -222,9 +256,7 @@ def main(argv: list[str]) -> None:
     elif _FIGURE3.value:
         result = _figure3()
     else:
-        # The auxiliary losses' segments have 600 steps.
-        models = _MODELS.value and _LENGTH.value > 600
-        result = _measure(_BATCH.value, _HIDDEN.value, _LENGTH.value, models)
+        result = _measure(_BATCH.value, _HIDDEN.value, _LENGTH.value, _MODELS.value)
         _show(result)
     if _JSON.value:
         print(json.dumps(result))

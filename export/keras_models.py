@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -62,6 +63,8 @@ def info_of(model: SequenceClassifier, *, name: str = "", length: int | None = N
     Raises:
         UserError: The model has no weights yet.
     """
+    if model.info is not None:
+        return _changed(model.info, name=name, length=length)
     network = getattr(model, "network", None)
     if network is None:
         raise UserError(
@@ -75,6 +78,15 @@ def info_of(model: SequenceClassifier, *, name: str = "", length: int | None = N
         length=length,
         ids=network.token_size if network.is_text else None,
     )
+
+
+def _changed(info: DatasetInfo, *, name: str, length: int | None) -> DatasetInfo:
+    """The data set that a model was made for, under a name and of a length that are given."""
+    if length is not None and info.length not in (None, length):
+        raise UserError(
+            f"steps is {length}, but the model was made for sequences of {info.length} steps."
+        )
+    return dataclasses.replace(info, name=name or info.name, length=length or info.length)
 
 
 def _damage(path: pathlib.Path) -> str | None:

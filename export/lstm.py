@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from t2aux.model.classifier import Classifier
+from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import Core
 from t2aux.model.inference import FoldedInference, Inference, loop, weight
 from t2aux.model.inputs import InputLayer
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from t2aux.export.model import Model
 
 
-def inference(classifier: Classifier | Model, *, batches: bool) -> Inference | None:
+def inference(classifier: BaseClassifier | Model, *, batches: bool) -> Inference | None:
     """An LSTM's inference; None for any other core.
 
     Args:

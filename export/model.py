@@ -15,7 +15,7 @@ from t2aux.data.tfds_sets import TfdsSource
 from t2aux.errors import UserError
 from t2aux.export.keras_models import info_of
 from t2aux.model import inference
-from t2aux.model.classifier import BaseClassifier, Classifier
+from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import Core
 from t2aux.model.heads import Head
 from t2aux.model.inputs import InputLayer
@@ -98,8 +98,6 @@ class Model:
             hint = "export other Keras models with model.export()"
             if isinstance(getattr(model, "model", None), SequenceClassifier):
                 hint = "give its attribute `model`"
-            elif isinstance(model, Classifier):
-                hint = "export a run with t2aux export"
             raise UserError(
                 f"The model is a {type(model).__name__}, and export_model exports a "
                 f"t2aux.SequenceClassifier: {hint}."

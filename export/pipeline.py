@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from t2aux import config, data, files, tf_serving
+from t2aux import config, data, files, tf32, tf_serving
 from t2aux.errors import UserError
 from t2aux.export import card, comparison, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
@@ -122,6 +122,7 @@ def export(
     )
 
 
+@tf32.off()
 def write(
     model: Model,
     export_dir: str | os.PathLike[str],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from t2aux import files, run
+from t2aux import files, run, tf32
 from t2aux.errors import UserError
 from t2aux.export import examples, keras_models
 from t2aux.model.classifier import BaseClassifier
@@ -78,13 +78,15 @@ class BatchClassifier:
         """
         state = self.begin(len(lengths))
         for done, part, there in _segments(inputs, lengths, segment):
-            state, probabilities = self.advance(state, part, there)
+            with tf32.off():
+                state, probabilities = self.advance(state, part, there)
             yield done, probabilities
 
     def start(self) -> BatchStream:
         """Begins a sequence that comes in piece by piece; see `litert.LiteRTClassifier`."""
         return BatchStream(self)
 
+    @tf32.off()
     def batch_probabilities(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Classifies sequences [T, C] or [T] of any lengths at once. Returns float32 [B, K]."""
         return self.batch(*padded([check_sequence(self.info, s) for s in sequences]))
@@ -110,6 +112,7 @@ class BatchStream(BaseStream):
         self._classifier = classifier
         self._state = classifier.begin(1)
 
+    @tf32.off()
     def _advance(self, steps: np.ndarray) -> np.ndarray:
         lengths = np.array([len(steps)], np.int32)
         self._state, answer = self._classifier.advance(self._state, steps[np.newaxis], lengths)
@@ -214,11 +217,10 @@ class CheckpointClassifier(BatchClassifier):
         shape = [None, None] if reads_ids else [None, None, self.info.channels]
         tokens = tf.TensorSpec(shape, tf.int32 if reads_ids else tf.float32)
         lengths = tf.TensorSpec([None], tf.int32)
-        logits = classifier.logits_of if isinstance(classifier, BaseClassifier) else classifier
 
         @tf.function(input_signature=[tokens, lengths], autograph=False)
         def whole(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax(logits(tokens, lengths))
+            return tf.nn.softmax(classifier.logits_of(tokens, lengths))
 
         self._whole = whole
         self._init_state = None
@@ -245,7 +247,7 @@ class CheckpointClassifier(BatchClassifier):
         gin's configuration stays as it is.
         """
         with settings.kept():
-            return cls(run.load_run(model_dir, checkpoint).classifier)
+            return cls(run.load_run(model_dir, checkpoint, auxiliary=True).classifier)
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> CheckpointClassifier:

@@ -35,7 +35,7 @@ from t2aux.export.recurrence import UnrolledRecurrence
 from t2aux.export.twin import Twin
 from t2aux.export.variants import Variant
 from t2aux.model import inference, lstm
-from t2aux.model.classifier import Classifier
+from t2aux.model.classifier import BaseClassifier
 from t2aux.model.inputs import reader
 from t2aux.model.lstm import LSTMState
 from t2aux_ondevice import litert
@@ -58,7 +58,7 @@ _HEAD = "head"
 
 
 def forms(
-    classifier: Classifier | Model, variant: Variant = variants.VARIANTS["float32"]
+    classifier: BaseClassifier | Model, variant: Variant = variants.VARIANTS["float32"]
 ) -> tuple[str, ...]:
     """The forms of a variant that a classifier has.
 
@@ -73,7 +73,7 @@ def forms(
 
 
 def convert(
-    classifier: Classifier | Model,
+    classifier: BaseClassifier | Model,
     form: str,
     variant: Variant = variants.VARIANTS["float32"],
     *,
@@ -133,7 +133,7 @@ def stateful_segment(length: int | None, longest: int) -> int:
     return next(s for s in range(min(longest, length), 0, -1) if length % s == 0)
 
 
-def _whole(classifier: Classifier | Model, variant: Variant) -> bytes:
+def _whole(classifier: BaseClassifier | Model, variant: Variant) -> bytes:
     twin, recurrence = _unrolled(classifier, variant)
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -145,7 +145,7 @@ def _whole(classifier: Classifier | Model, variant: Variant) -> bytes:
     )
 
 
-def _stream(classifier: Classifier | Model, variant: Variant) -> bytes:
+def _stream(classifier: BaseClassifier | Model, variant: Variant) -> bytes:
     twin, recurrence = _unrolled(classifier, variant)
 
     def step_segment(segment: tf.Tensor, *state: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -157,7 +157,7 @@ def _stream(classifier: Classifier | Model, variant: Variant) -> bytes:
 
 
 def _stateful(
-    classifier: Classifier | Model,
+    classifier: BaseClassifier | Model,
     variant: Variant,
     segment: int,
     calibration: Iterable[np.ndarray],
@@ -191,7 +191,9 @@ def _stateful(
     return flatbuffer.without_cell_clip(content)
 
 
-def _unrolled(classifier: Classifier | Model, variant: Variant) -> tuple[Twin, UnrolledRecurrence]:
+def _unrolled(
+    classifier: BaseClassifier | Model, variant: Variant
+) -> tuple[Twin, UnrolledRecurrence]:
     twin = Twin(classifier, batches=False)
     integer_table = variant.name == variants.INT4_HEAD
     return twin, UnrolledRecurrence(twin, variant.unroll, integer_table=integer_table)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from t2aux.export import lstm
 from t2aux.model import inference
-from t2aux.model.classifier import Classifier, time_major
+from t2aux.model.classifier import BaseClassifier, time_major
 from t2aux.model.core import State
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Twin(tf.Module):
         recurrence: The core and its input layer.
     """
 
-    def __init__(self, classifier: Classifier | Model, *, batches: bool = True) -> None:
+    def __init__(self, classifier: BaseClassifier | Model, *, batches: bool = True) -> None:
         """Copies the weights of a classifier, or refers to them.
 
         Args:

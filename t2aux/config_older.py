@@ -46,6 +46,8 @@ _RENAMED = {
     "train.checkpoints_kept": ("RunConfig", "checkpoints_kept"),
     "train.steps_per_call": ("RunConfig", "steps_per_call"),
     "train.deterministic": ("RunConfig", "deterministic"),
+    "train.log_every": ("RunConfig", "log_every"),
+    "train.strategy": ("RunConfig", "strategy"),
     "train.nan_rate_factor": ("BackOff", "rate_factor"),
     "train.nan_back_offs": ("BackOff", "times"),
 }

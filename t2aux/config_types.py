@@ -34,7 +34,9 @@ def check_references(name: str, bound: Any, hint: Any) -> None:
     for reference in _references(bound):
         made = inspect.unwrap(reference.configurable.wrapped)
         if not isinstance(made, type):
-            continue  # What a function returns is not known.
+            made = _returned(made)
+        if made is None:
+            continue
         scope, _, selector = reference.scoped_selector.rpartition("/")
         written = "@" + "/".join(filter(None, [scope, selector.rpartition(".")[2]]))
         if not issubclass(made, wanted):
@@ -97,6 +99,15 @@ def _describe(hint: Any) -> str:
     if isinstance(hint, type):
         return f"a reference to a {hint.__name__}, such as @name()"
     return str(hint)
+
+
+def _returned(function: Any) -> type | None:
+    """The class of what a function returns; None where its annotation names none."""
+    try:
+        hint = typing.get_type_hints(function).get("return")
+    except NameError:  # A user's module may import names for type checkers alone.
+        return None
+    return hint if _is_class(hint) else None
 
 
 def _wanted(hint: Any) -> tuple[tuple[type, ...], bool]:

@@ -14,15 +14,17 @@ from absl import logging
 from t2aux import config, files
 from t2aux.data import Digits, Source, configured
 from t2aux.errors import UserError
-from t2aux.losses.base import AuxiliaryLoss
+from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import weights
-from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
 
 # train for its configurables: a run's configuration names them.
 from t2aux.training import best, checkpoints, train  # noqa: F401
+from t2aux.training.classifier import make_classifier
+from t2aux.training.model import SequenceClassifier
 from t2aux_ondevice.preprocessing import DatasetInfo
 
+_OBJECTIVE = ("supervised_bptt", "auxiliary_bptt", "precision")
 BEST, LATEST, NAMED = "best", "latest", "named"
 _NOTES = {
     BEST: "the best by validation accuracy",
@@ -49,7 +51,7 @@ class Run:
     """
 
     model_dir: pathlib.Path
-    classifier: Classifier | Transformer
+    classifier: SequenceClassifier | Transformer
     info: DatasetInfo
     step: int
     checkpoint: str
@@ -99,12 +101,12 @@ def load_run(
     info = DatasetInfo.from_json(files.read_json(directory / "dataset.json"))
     with config.user_errors():
         bindings = gin.get_bindings("train")
-        classifier = bindings.get("model", Classifier)(info, seed=0)
         source = configured()
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
         losses = tuple(make() for make in makers)
-        for loss in losses:
-            loss.build(classifier.network)
+        given = {name: bindings[name] for name in _OBJECTIVE if name in bindings}
+        objective = Objective(losses, **given)
+        classifier = bindings.get("model", make_classifier)(info, seed=0, objective=objective)
     networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
     networks["classifier"] = weights.tree(classifier)
     path, choice = _restore(directory, checkpoint, networks)

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux.data import Batch
-from t2aux.model.classifier import Classifier
+from t2aux.training.classifier import make_classifier
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
@@ -40,7 +40,7 @@ def text_info(vocabulary=7, classes=3):
 
 def classifier(info, hidden=5, **parameters):
     parameters = {"projection_size": 4, "head_size": 6, "dropconnect": 0.0, **parameters}
-    return Classifier(info, hidden_size=hidden, seed=3, **parameters)
+    return make_classifier(info, hidden_size=hidden, seed=3, **parameters)
 
 
 def batch(info, lengths, seed=0):

@@ -76,10 +76,29 @@ def test_a_step_against_the_length_is_measured_of_every_network():
     ours = {"LSTM", "r-LSTM 1x600", "r-LSTM 20x30", "p-LSTM 1x600", "LSTM, full BPTT"}
     measured = json.loads(done.stdout.splitlines()[-1])
     assert {length: set(of) - ours for length, of in measured.items()} == {
-        "608": {"Keras, full BPTT"},
+        "608": {"Keras Dense(128) + LSTM, full BPTT"},
         "640": {"Transformer"},
     }
     assert all(seconds > 0 for of in measured.values() for seconds in of.values())
+
+
+def test_a_step_is_timed_like_for_like():
+    sizes = ["--batch=2", "--hidden=3", "--length=601", "--repeat=1", "--peers=keras", "--best"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.train_step", "--json", "--device=cpu", *sizes],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert measured["device"] == "cpu"
+    seconds = measured["all_seconds"]
+    assert measured["ratio_keras"] == seconds["keras"] / seconds["ours"]
+    assert measured["ratio_torch"] is None
+    assert {"ours, Dense(128) + LSTM", "keras, Dense(128) + LSTM"} < set(seconds)
+    assert {"r-LSTM 1x600, truncated 300", "r-LSTM 1x600, truncated 300, rows 1/4"} < set(seconds)
 
 
 def test_the_drop_in_layer_is_timed_beside_keras_s():

@@ -24,7 +24,7 @@ SETTINGS = [
     "--gin_param=JOINT_EPOCHS = 60",
     "--gin_param=RunConfig.checkpoint_minutes = 0",
     "--gin_param=RunConfig.steps_per_call = 1",
-    "--gin_param=train.log_every = 10",
+    "--gin_param=RunConfig.log_every = 10",
     "--gin_param=train.evaluate_every = 5",
 ]
 STEPS = 600

@@ -10,11 +10,11 @@ import tensorflow_datasets as tfds
 from t2aux import config
 from t2aux.data import convert
 from t2aux.losses.reconstruction import Reconstruction
-from t2aux.model.classifier import Classifier
 from t2aux.model.gru import GRU
 from t2aux.model.lstm import LSTM
 from t2aux.model.mingru import MinGRU
 from t2aux.training import train as train_module
+from t2aux.training.classifier import make_classifier
 from tests import networks, sources
 
 # The real lengths, with small networks: one batch of each phase.
@@ -152,7 +152,7 @@ def test_a_core_is_the_main_networks_alone(core, kind):
     def make(*files):
         config.parse(["quickstart", *files], ["Reconstruction.layers = 1"])
         info = networks.vectors_info(length=64)
-        classifier = Classifier(info, seed=0)
+        classifier = make_classifier(info, seed=0)
         loss = Reconstruction()
         loss.build(classifier.network)
         return classifier, loss

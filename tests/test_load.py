@@ -70,7 +70,7 @@ def padded(rows):
 
 
 def expected(classifier, rows):
-    return np.stack([tf.nn.softmax(classifier(tf.constant(row[np.newaxis])))[0] for row in rows])
+    return np.stack([classifier(tf.constant(row[np.newaxis]))[0] for row in rows])
 
 
 def test_all_forms_answer_alike(vectors):
@@ -96,6 +96,49 @@ def test_all_forms_answer_alike(vectors):
         # A stream of its own: what was read before does not matter.
         sofar = expected(vectors.classifier, [x[0][:4]])[0]
         np.testing.assert_allclose(loaded.stream().read(x[0][:4]), sofar, rtol=0, atol=EXACT)
+
+
+def test_the_model_of_a_run_is_a_keras_model(vectors, tmp_path):
+    x = sequences()
+    loaded = t2aux.load(vectors.places["run"])
+    model = loaded.model
+    assert isinstance(model, t2aux.SequenceClassifier)
+    before = loaded.predict(x)
+    # Saved and exported it knows its data as the run does.
+    model.save(tmp_path / "run.keras")
+    restored = t2aux.load(tmp_path / "run.keras")
+    assert restored.info == loaded.info
+    np.testing.assert_allclose(restored.predict(x), before, rtol=0, atol=EXACT)
+    exported = t2aux.export_model(restored.model, tmp_path / "export", formats=["tflite"])
+    again = t2aux.load(exported.directory)
+    assert again.info == loaded.info
+    np.testing.assert_allclose(again.predict(x), before, rtol=0, atol=EXACT)
+
+
+def test_a_run_is_trained_further(tmp_path):
+    settings = ["dataset.max_examples = 20", "BATCH_SIZE = 10", "digits.side = 4"]
+    settings += ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", "SUPERVISED_BPTT = 5"]
+    settings += ["Reconstruction.length = 6", "Classifier.hidden_size = 4"]
+    settings = [f"--gin_param={setting}" for setting in settings]
+    command("train", f"--model_dir={tmp_path / 'run'}", "--gin_file=quickstart", *settings)
+    model = t2aux.load(tmp_path / "run").model
+    (loss,) = model.auxiliary
+    assert (loss.name, loss.length) == ("reconstruction", 6)
+    assert model.trainer.supervised_bptt == 5
+    # With the weights of the run's auxiliary network.
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(tmp_path / "run/checkpoints")))
+    for place in reader.get_variable_to_shape_map():
+        if place.startswith("auxiliary/") and "OPTIMIZER_SLOT" not in place:
+            value = reader.get_tensor(place)
+            assert any(np.array_equal(w, value) for w in loss.get_weights()), place
+    x, y = np.random.default_rng(0).random((10, 16, 1)).astype(np.float32), np.arange(10)
+    before = [np.array(weight) for weight in model.weights]
+    model.compile(keras.optimizers.SGD(0.1))
+    history = model.fit(x, y, epochs=1, verbose=0).history
+    assert {"reconstruction_loss", "supervised_loss"} <= set(history)
+    assert all(
+        np.abs(weight - old).max() > 0 for weight, old in zip(model.weights, before, strict=True)
+    )
 
 
 def test_forms_of_inputs(vectors):

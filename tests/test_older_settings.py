@@ -47,6 +47,8 @@ OLDER_NAMES = {
     "train.checkpoints_kept": "RunConfig.checkpoints_kept",
     "train.steps_per_call": "RunConfig.steps_per_call",
     "train.deterministic": "RunConfig.deterministic",
+    "train.log_every": "RunConfig.log_every",
+    "train.strategy": "RunConfig.strategy",
     "train.nan_rate_factor": "BackOff.rate_factor",
     "train.nan_back_offs": "BackOff.times",
 }
@@ -55,6 +57,8 @@ OLDER_VALUES = {
     "train.checkpoints_kept": "9",
     "train.steps_per_call": "2",
     "train.deterministic": "False",
+    "train.log_every": "7",
+    "train.strategy": "@MirroredStrategy",
     "train.nan_rate_factor": "0.25",
     "train.nan_back_offs": "5",
 }
@@ -134,7 +138,9 @@ def test_settings_of_the_user(caplog, files, params, source):
 
 
 def values():
-    run_config, back_off = gin.get_bindings("RunConfig"), gin.get_bindings("BackOff")
+    run_config, back_off = (
+        gin.get_bindings(name, resolve_references=False) for name in ("RunConfig", "BackOff")
+    )
     return {f"RunConfig.{n}": v for n, v in run_config.items()} | {
         f"BackOff.{n}": v for n, v in back_off.items()
     }
@@ -147,7 +153,7 @@ def test_parameters_of_train_that_are_those_of_others_now(tmp_path, caplog):
     for name, value in OLDER_VALUES.items():
         config.parse(["quickstart"], [f"{name} = {value}"])
         today = OLDER_NAMES[name]
-        assert values() == {today: TODAY[today]}
+        assert values() == {"RunConfig.log_every": 250, today: TODAY[today]}
         assert f"{name} is an older name" in caplog.text
         assert f"write {today} = {value}" in caplog.text
     mine = tmp_path / "mine.gin"

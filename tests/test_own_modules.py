@@ -11,8 +11,8 @@ from gin import config as gin_config
 
 from t2aux import config, data
 from t2aux.errors import UserError
-from t2aux.model.classifier import Classifier
 from t2aux.training import train  # noqa: F401  Its configurables.
+from t2aux.training.classifier import make_classifier
 from tests import networks
 from tests.cli_helpers import ROOT
 from tests.fork_server import Server
@@ -161,7 +161,7 @@ def test_a_core_and_a_loss_of_ones_own(tmp_path, monkeypatch):
     assert text.startswith("import own_networks\n")
     (tmp_path / "config.gin").write_text(text)
     assert config.parse([str(tmp_path / "config.gin")], []) == text
-    classifier = Classifier(networks.vectors_info(length=12), seed=0)
+    classifier = make_classifier(networks.vectors_info(length=12), seed=0)
     assert type(classifier.core).__name__ == "OwnCore"
     (make,) = gin.get_bindings("train")["auxiliary_losses"]
     assert make().length == 4

@@ -64,6 +64,7 @@ RESEARCH = {
             "--gin_file=cores/lstm_chrono",
             "--gin_file=models/transformer",
             "--gin_param='ANCHORS = 20' --gin_param='SEGMENT_LENGTH = 30'",
+            "--gin_param='Reconstruction.rows = 0.25'",
             "--gin_param='SUPERVISED_BPTT = 0'",
         )
     },

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)
     data.log_summary({_SPLIT.value: split})
     predict = tf.function(
-        lambda batch: run.classifier(batch.inputs, batch.lengths), reduce_retracing=True
+        lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths), reduce_retracing=True
     )
     result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, of_sequences(len(split)))
     about = {

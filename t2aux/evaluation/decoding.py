@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from t2aux import data
+from t2aux import data, tf32
 from t2aux.errors import UserError
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model import core
@@ -298,6 +298,7 @@ def _guesses(known: Statistics, segments: tf.Tensor, positions: tf.Tensor) -> di
 
 
 @data.user_errors()
+@tf32.off()
 def measure(
     decode: Callable[[data.Batch, tf.Tensor], Decoded],
     loss: Reconstruction,
@@ -372,6 +373,7 @@ def measure(
     )
 
 
+@tf32.off()
 def samples(
     decode: Callable[[data.Batch, tf.Tensor], Decoded],
     loss: Reconstruction,

@@ -66,7 +66,8 @@ class LoadedClassifier:
     Attributes:
         classes: The names of the classes, by label.
         info: What the classifier reads.
-        model: The Keras model of a run or a `.keras` file; None of an export.
+        model: The Keras model of a run or a `.keras` file, which can be trained further, saved and
+            exported; None of an export.
     """
 
     def __init__(self, classifier: BatchClassifier | litert.LiteRTClassifier) -> None:

@@ -46,10 +46,11 @@ class TokenLoss(AuxiliaryLoss):
         name: str | None,
         weight: float,
         bptt: Bptt | None,
+        rows: float,
         head_size: int,
         **sizes: int,
     ) -> None:
-        super().__init__(name=name, weight=weight, bptt=bptt)
+        super().__init__(name=name, weight=weight, bptt=bptt, rows=rows)
         check_sizes(type(self).__name__, **sizes, head_size=head_size)
         self.head_size = head_size
 
@@ -66,7 +67,7 @@ class TokenLoss(AuxiliaryLoss):
 
     def get_config(self) -> dict[str, Any]:
         """See `AuxiliaryLoss`."""
-        return {**super().get_config(), "head_size": self.head_size}
+        return {**super().get_config(), "rows": self.rows, "head_size": self.head_size}
 
     def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """The loss of every predicted token.
@@ -109,6 +110,7 @@ class Anchored(TokenLoss):
         length: int,
         weight: float,
         bptt: Bptt | None,
+        rows: float,
         layers: int,
         head_size: int,
     ) -> None:
@@ -116,6 +118,7 @@ class Anchored(TokenLoss):
             name=name,
             weight=weight,
             bptt=bptt,
+            rows=rows,
             head_size=head_size,
             anchors=anchors,
             length=length,

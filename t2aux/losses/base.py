@@ -19,6 +19,7 @@ at step starts[b] and ends at T. Position p means the state before token p is re
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -28,6 +29,7 @@ import tensorflow as tf
 
 from t2aux.configurable import Configurable
 from t2aux.errors import UserError
+from t2aux.kernels import ops
 from t2aux.model.core import Active, State, active_from
 from t2aux.model.share import Share
 
@@ -35,6 +37,22 @@ if TYPE_CHECKING:
     from t2aux.model.inputs import InputLayer
 
 Bptt = int | Literal["full"]
+
+
+class Objective(NamedTuple):
+    """What a classifier is trained for, and how far gradients go back.
+
+    Attributes:
+        auxiliary: The auxiliary losses, beside the supervised one.
+        supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
+        auxiliary_bptt: The same for each auxiliary loss that does not say so itself.
+        precision: Of the products of LSTMs in training.
+    """
+
+    auxiliary: Sequence[AuxiliaryLoss] = ()
+    supervised_bptt: Bptt = 300
+    auxiliary_bptt: Bptt = 300
+    precision: ops.Precision = "float32"
 
 
 class Sequences(NamedTuple):
@@ -45,7 +63,8 @@ class Sequences(NamedTuple):
         starts: [B] int32: the step at which each sequence begins.
         labels: [B] int32.
         padded: Whether sequences may begin after step 0.
-        share: Which rows of a larger batch these are; None: all.
+        share: Which rows of a larger batch these are; None: all. A larger batch is one that
+            replicas share, or one of which `AuxiliaryLoss.rows` takes a part.
     """
 
     tokens: tf.Tensor
@@ -66,6 +85,24 @@ class Sequences(NamedTuple):
             return self.starts
         lengths = self.share.lengths
         return self.steps - lengths if self.padded else tf.zeros_like(lengths)
+
+    def at(self, rows: tf.Tensor) -> Sequences:
+        """Some of these sequences, of which the rest knows that they are a part of the batch.
+
+        Args:
+            rows: [R] int32.
+
+        Returns:
+            R sequences.
+        """
+        share = self.share or Share(0, 1, self.steps - self.starts)
+        return Sequences(
+            tf.gather(self.tokens, rows, axis=1),
+            tf.gather(self.starts, rows),
+            tf.gather(self.labels, rows),
+            self.padded,
+            share._replace(chosen=rows),
+        )
 
     def active(self, begin: tf.Tensor | int = 0) -> Active | None:
         """Where sequences are, counted from step `begin` on, for `core.run`; None: everywhere."""
@@ -140,10 +177,12 @@ Declaration = StatesAt | OutputsFrom | OutputsOfAll
 class States(NamedTuple):
     """What a loss gets that declared `StatesAt`. N = n * B rows, all of position 0 first.
 
+    B is how many sequences the loss is taken on: see `AuxiliaryLoss.rows`.
+
     Attributes:
         states: The states, [N, ...] each; see `t2aux.model.core.State`.
         positions: [n] int32, as declared.
-        sequences: The batch.
+        sequences: These sequences.
         input_layer: The main network's, from tokens [..., C] or [...] to its input [..., D].
         seed: [2] int32, this batch's and this loss's: what is random is a function of it.
         progress: Scalar float32 in [0, 1]: how far the phase has got.
@@ -162,7 +201,8 @@ class States(NamedTuple):
 class Outputs(NamedTuple):
     """What a loss gets that declared outputs: one window of them after the other.
 
-    N is n * B for `OutputsFrom`, all of position 0 first, and B for `OutputsOfAll`.
+    N is n * B for `OutputsFrom`, all of position 0 first, and B for `OutputsOfAll`. B is how many
+    sequences the loss is taken on: see `AuxiliaryLoss.rows`.
 
     Attributes:
         outputs: [W, N, H]: the main network's after each step of the window.
@@ -218,10 +258,16 @@ class AuxiliaryLoss(Configurable, keras.layers.Layer):
     Attributes:
         weight: w; at 0 the loss is measured only.
         bptt: How many steps its gradient reaches back; None: the trainer's `auxiliary_bptt`.
+        rows: The share of every batch's rows that it is taken on.
     """
 
     def __init__(
-        self, *, name: str | None = None, weight: float = 1.0, bptt: Bptt | None = None
+        self,
+        *,
+        name: str | None = None,
+        weight: float = 1.0,
+        bptt: Bptt | None = None,
+        rows: float = 1.0,
     ) -> None:
         """Keeps the parameters.
 
@@ -230,24 +276,40 @@ class AuxiliaryLoss(Configurable, keras.layers.Layer):
             weight: w, 0 or more.
             bptt: How many steps the gradient reaches back, "full" for all; None: the trainer's
                 `auxiliary_bptt`.
+            rows: The share of every batch's rows that the loss is computed on, above 0 and at most
+                1 [us]. Below 1 each step draws ceil(rows * batch size) of them, without
+                replacement, from its seed. The loss is then the sum over their terms, divided by
+                the share that they are of the batch and by the number of terms in the whole batch,
+                without padding: an unbiased estimate of the mean over the whole batch. So is its
+                gradient, before it is clipped. The cost falls by this share, but for the pass over
+                the main network that all losses share. It works for every loss whose terms do not
+                depend on other rows.
 
         Raises:
-            UserError: `weight` is negative.
+            UserError: `weight` is negative, or `rows` out of range.
         """
         kind = type(self).__name__
         # Not Keras's default, which depends on what was made before in the process.
         super().__init__(name=name or _snake_case(kind), dtype="float32")
         if weight < 0:
             raise UserError(f"{kind}.weight must not be negative, but is {weight}.")
+        if not (isinstance(rows, numbers.Real) and 0 < rows <= 1):
+            raise UserError(
+                f"{kind}.rows must be a number above 0 and at most 1, the share of the batch's "
+                f"rows, but is {rows!r}."
+            )
         self.weight = weight
         self.bptt = bptt
+        self.rows = float(rows)
 
     def build(self, network: Network) -> None:
         """Makes the weights for a network."""
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"name": self.name, "weight": self.weight, "bptt": self.bptt}
+        config = {"name": self.name, "weight": self.weight, "bptt": self.bptt}
+        # A subclass whose constructor does not take it can be made of this.
+        return config if self.rows == 1 else {**config, "rows": self.rows}
 
     def get_build_config(self) -> None:
         """None: the classifier that has the loss builds it."""

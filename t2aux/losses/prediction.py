@@ -33,6 +33,7 @@ class Prediction(Anchored):
         layers: int = 2,
         head_size: int = 256,
         bptt: Bptt | None = None,
+        rows: float = 1.0,
         name: str | None = None,
     ) -> None:
         """Makes the auxiliary network.
@@ -44,6 +45,7 @@ class Prediction(Anchored):
             layers: LSTM layers of the auxiliary network.
             head_size: Hidden units of its head [us].
             bptt: See `AuxiliaryLoss`.
+            rows: See `AuxiliaryLoss`.
             name: See `AuxiliaryLoss`.
         """
         super().__init__(
@@ -52,6 +54,7 @@ class Prediction(Anchored):
             length=length,
             weight=weight,
             bptt=bptt,
+            rows=rows,
             layers=layers,
             head_size=head_size,
         )

@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.kernels import ops
+from t2aux.losses import decoder
 from t2aux.losses.anchored import Anchored, run_stack, uniform_position
 from t2aux.losses.base import Bptt, Network, Sequences, States, StatesAt, stream
-from t2aux.model import lstm
+from t2aux.model import cudnn
 from t2aux.model.core import State
 from t2aux.model.inputs import InputLayer
 from t2aux.model.lstm import LSTMState
@@ -48,6 +49,7 @@ class Reconstruction(Anchored):
         reverse: bool = True,
         distant_past: bool = True,
         bptt: Bptt | None = None,
+        rows: float = 1.0,
         name: str | None = None,
     ) -> None:
         """Makes the decoder.
@@ -67,6 +69,7 @@ class Reconstruction(Anchored):
             distant_past: Draw the segment's place uniformly from all before the anchor; otherwise
                 it ends at the anchor (Figure 6) [us: the law].
             bptt: See `AuxiliaryLoss`.
+            rows: See `AuxiliaryLoss`.
             name: See `AuxiliaryLoss`.
         """
         super().__init__(
@@ -75,6 +78,7 @@ class Reconstruction(Anchored):
             length=length,
             weight=weight,
             bptt=bptt,
+            rows=rows,
             layers=layers,
             head_size=head_size,
         )
@@ -179,12 +183,22 @@ class Reconstruction(Anchored):
             draws = sequences.uniform(seed, [self.length, self.anchors])
             return tf.reshape(draws, [self.length, -1])
 
+        sampling = given.progress * self.final_sampling
+        if self.scheduled_sampling and cudnn.on_gpu():
+            own, draws = self._draw_sampling(tf.shape(segments)[1], given.seed, sampling, draw)
+            return decoder.compiled_loss(
+                self._weights(given.input_layer),
+                self.bottom_state(given.states),
+                decoder.Segments(segments, own, draws, room),
+                chunk=given.bptt or self.length,
+                token_losses=self.token_losses,
+            )
         predictions = self.decode(
             given.input_layer,
             given.states,
             segments[:-1],
             seed=given.seed,
-            sampling=given.progress * self.final_sampling,
+            sampling=sampling,
             bptt=given.bptt,
             draw=draw,
         )
@@ -262,19 +276,14 @@ class Reconstruction(Anchored):
         own: tf.Tensor,
         draws: tf.Tensor,
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
-        bottom, *upper = self.layers
-        folded = input_layer.fold(bottom.kernel, bottom.bias)
-        head = self.head
+        weights = self._weights(input_layer)
         result = ops.decode(
             given,
             previous,
             own,
             draws if self._is_text else None,
-            [head.hidden_kernel, head.hidden_bias, head.output_kernel, head.output_bias],
-            [
-                (*folded.weights, bottom.recurrent_kernel),
-                *((layer.kernel, layer.bias, layer.recurrent_kernel) for layer in upper),
-            ],
+            list(weights.head),
+            list(weights.layers),
             [state.h for state in carried],
             [state.c for state in carried],
         )
@@ -294,41 +303,15 @@ class Reconstruction(Anchored):
             # No step waits for the one before to be decoded: a GPU does a layer at a time (cuDNN).
             hidden, carried = run_stack(self.layers, input_layer(given), carried)
             return hidden, carried, previous
+        return decoder.run(self._weights(input_layer), given, carried, previous, own, draws)
+
+    def _weights(self, input_layer: InputLayer) -> decoder.Weights:
         bottom, *upper = self.layers
         folded = input_layer.fold(bottom.kernel, bottom.bias)
-        steps = tf.shape(given)[0]
-        true = tf.TensorArray(given.dtype, steps, element_shape=given.shape[1:]).unstack(given)
-        hidden = tf.TensorArray(tf.float32, steps, element_shape=carried[0].h.shape)
-
-        def body(t: tf.Tensor, previous: tf.Tensor, states: list, hidden: tf.TensorArray) -> tuple:
-            token = true.read(t)
-            mine = own[t] if self._is_text else own[t][:, tf.newaxis]
-            token = tf.where(mine, previous, token)
-            if folded.table is None:
-                z = tf.matmul(token, folded.kernel) + folded.bias
-            else:
-                z = tf.gather(folded.table, token)
-            new = [lstm.cell(z + tf.matmul(states[0].h, bottom.recurrent_kernel), states[0].c)]
-            for layer, state in zip(upper, states[1:], strict=True):
-                new.append(layer.step(new[-1].h, state)[1])
-            output = tf.stop_gradient(self.head(new[-1].h))
-            if self._is_text:
-                output = _sample(output, draws[t])
-            output.set_shape(previous.shape)
-            new = [
-                LSTMState(*[tf.ensure_shape(a, b.shape) for a, b in zip(n, s, strict=True)])
-                for n, s in zip(new, states, strict=True)
-            ]
-            return t + 1, output, new, hidden.write(t, new[-1].h)
-
-        _, previous, carried, hidden = tf.while_loop(
-            lambda t, *_: t < steps, body, (0, previous, carried, hidden)
+        layers = [(*folded.weights, bottom.recurrent_kernel)]
+        layers += [(layer.kernel, layer.bias, layer.recurrent_kernel) for layer in upper]
+        tensors = tf.nest.map_structure(
+            lambda w: None if w is None else tf.convert_to_tensor(w),
+            [ops.Weights(*layer) for layer in layers],
         )
-        return hidden.stack(), carried, previous
-
-
-def _sample(logits: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Ids [N] int32 whose share of the softmax of [N, V] the draws [N] in [0, 1) fall into."""
-    cumulative = tf.cumsum(tf.nn.softmax(logits), axis=-1)
-    below = tf.cast(cumulative <= draws[:, tf.newaxis], tf.int32)
-    return tf.minimum(tf.reduce_sum(below, axis=-1), logits.shape[-1] - 1)
+        return decoder.Weights(tuple(tensors), tuple(self.head.tensors))

@@ -27,6 +27,7 @@ class _WholeSequence(TokenLoss):
         weight: float = 1.0,
         head_size: int = 256,
         bptt: Bptt | None = None,
+        rows: float = 1.0,
         name: str | None = None,
     ) -> None:
         """Makes the head.
@@ -36,9 +37,10 @@ class _WholeSequence(TokenLoss):
             head_size: Hidden units of the head [us: the kind of head that the paper's own losses
                 have; Dai and Le's is a softmax layer alone].
             bptt: See `AuxiliaryLoss`.
+            rows: See `AuxiliaryLoss`.
             name: See `AuxiliaryLoss`.
         """
-        super().__init__(name=name, weight=weight, head_size=head_size, bptt=bptt)
+        super().__init__(name=name, weight=weight, head_size=head_size, bptt=bptt, rows=rows)
 
     def check_bptt(self, parameter: str, bptt: Bptt) -> None:
         """See `AuxiliaryLoss`."""

@@ -50,8 +50,8 @@ class CellCore(core.Core):
             cell: The cell.
 
         Raises:
-            UserError: It has no `state_size`, drops values in training, or does not compute in
-                float32.
+            UserError: It has no `state_size` or states of other shapes, drops values in training,
+                or does not compute in float32.
         """
         super().__init__(name="cell_core", dtype="float32")
         kind = type(cell).__name__
@@ -72,6 +72,11 @@ class CellCore(core.Core):
         # Of stacked cells a list of lists.
         self._nested = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
         self._sizes = tuple(tf.nest.flatten(self._nested))
+        if not all(isinstance(size, int) and size > 0 for size in self._sizes):
+            raise UserError(
+                f"The core is a {kind}, whose state is not of vectors [batch, size]: give a cell "
+                "whose state_size is a number, or a list of numbers."
+            )
         self.hidden_size = getattr(cell, "output_size", None) or self._sizes[0]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

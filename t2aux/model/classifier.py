@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
-
-import gin
 import keras
 import tensorflow as tf
 
 from t2aux.configurable import Configurable
 from t2aux.errors import UserError
-from t2aux.kernels import ops
 from t2aux.losses.base import Network
 from t2aux.model import inputs, weights
 from t2aux.model.core import Active, Core, State, active_until, check_sizes, only
 from t2aux.model.heads import Head
-from t2aux.model.lstm import LSTM
-from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 class BaseClassifier(Configurable, keras.Model):
-    """An input layer, a recurrent core and a head: what both kinds of classifiers share.
+    """An input layer, a recurrent core and a head: what of a classifier is not training.
 
     Attributes:
         input_layer: From tokens to the core's input.
+        core: The recurrent core.
         head: From the core's output to the classes' logits.
         hidden_size: H, the size of the core's output.
         num_classes: K.
         padded: Whether the lengths of sequences differ.
         network: What an auxiliary loss is built for.
     """
-
-    checkpoint_names: ClassVar = {"input_layer": "input"}
 
     def _assemble(
         self,
@@ -44,15 +36,13 @@ class BaseClassifier(Configurable, keras.Model):
         dropconnect: float,
         padded: bool,
         network: Network,
-        core_name: str,
     ) -> None:
         self.input_layer = input_layer
         self.hidden_size = network.hidden_size
         self.num_classes = num_classes
         self.padded = padded
         self.network = network
-        self._core_name = core_name
-        setattr(self, core_name, core)
+        self.core = core
         self.head = Head(
             network.hidden_size,
             head_size,
@@ -61,11 +51,6 @@ class BaseClassifier(Configurable, keras.Model):
             seed=network.seed,
             name="head",
         )
-
-    @property
-    def core(self) -> Core:
-        """The recurrent core."""
-        return getattr(self, self._core_name)
 
     @property
     def recurrent_variables(self) -> list[tf.Variable]:
@@ -158,86 +143,6 @@ class BaseClassifier(Configurable, keras.Model):
             return self.logits(self.scan(tokens, lengths=lengths).h)
         state = self.init_state(tf.shape(tokens)[0])
         return self.logits(self.final(time_major(tokens), state, active_until(lengths)).h)
-
-
-@gin.configurable(denylist=["info", "seed"])
-class Classifier(BaseClassifier):
-    """Reads a sequence token by token and classifies it from the state at its true end."""
-
-    def __init__(
-        self,
-        info: DatasetInfo,
-        *,
-        core: Callable[..., Core] = LSTM,
-        projection_size: int | None = 128,
-        hidden_size: int = 128,
-        head_size: int = 256,
-        dropconnect: float = 0.5,
-        seed: int = 0,
-    ) -> None:
-        """Makes the weights; the sizes' defaults are the paper's.
-
-        Args:
-            info: The data set: its classes, channels or vocabulary.
-            core: Makes the recurrent core, see `t2aux.model.core`: @LSTM, the paper's, @GRU or
-                @MinGRU.
-            projection_size: D, what a token is projected (real values) or embedded (ids) to. None
-                feeds real values to the core as they are (paper, Figure 6, "input projection").
-            hidden_size: H, the LSTM's cells, or the size of another core's output.
-            head_size: Hidden units of the head.
-            dropconnect: The probability to drop a weight of the head's second layer in training.
-            seed: Of the initial weights.
-
-        Raises:
-            UserError: `core` makes something else; a text has no projection; a size or a
-                probability is out of range.
-        """
-        super().__init__(name="classifier", dtype="float32")
-        # Now, not inside of a compiled function: a kernel that was asked for and can't be had is
-        # told before any work.
-        ops.enabled()
-        check_parameters(
-            "Classifier",
-            is_text=info.is_text,
-            dropconnect=dropconnect,
-            projection_size=projection_size,
-            hidden_size=hidden_size,
-            head_size=head_size,
-        )
-        self.info = info
-        token_size = info.vocabulary_size if info.is_text else info.channels
-        input_layer = inputs.build(token_size, projection_size, is_text=info.is_text, seed=seed)
-        made = core(input_layer.output_size, hidden_size, seed=seed)
-        if not isinstance(made, Core):
-            raise UserError(
-                "Classifier.core must make a recurrent core, such as @LSTM, @GRU or @MinGRU, but "
-                f"made a {type(made).__name__}."
-            )
-        network = Network(
-            hidden_size=hidden_size,
-            input_size=input_layer.output_size,
-            token_size=token_size,
-            is_text=info.is_text,
-            longest=info.length or info.max_length,
-            data=info.name,
-            seed=seed,
-        )
-        self._assemble(
-            input_layer,
-            made,
-            num_classes=info.num_classes,
-            head_size=head_size,
-            dropconnect=dropconnect,
-            padded=info.length is None,
-            network=network,
-            # Its place in checkpoints.
-            core_name=made.name,
-        )
-        self.built = True
-
-    def call(self, tokens: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
-        """See `logits_of`."""
-        return self.logits_of(tokens, lengths)
 
 
 def check_parameters(

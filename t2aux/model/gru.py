@@ -13,7 +13,7 @@ It runs in plain TensorFlow, one step after the other; the CPU's kernel is the L
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import keras
@@ -130,6 +130,7 @@ class _Inference(FoldedInference):
         return cell(read, state.h, self._recurrent_kernel, self._recurrent_bias)
 
 
+@keras.saving.register_keras_serializable(package="t2aux.model")
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
 class GRU(GRURecurrence):
     """A layer of GRU cells with Keras's weights and gate order (update, reset, candidate).
@@ -161,6 +162,13 @@ class GRU(GRURecurrence):
             UserError: `chrono_steps` is below 3.
         """
         super().__init__(name=name, dtype="float32")
+        self._config = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "seed": seed,
+            "name": name,
+            "chrono_steps": chrono_steps,
+        }
         self.hidden_size = hidden_size
         self.kernel = initializers.glorot((input_size, 3 * hidden_size), seed, f"{name}/kernel")
         self.recurrent_kernel = initializers.orthogonal_gates(
@@ -174,3 +182,7 @@ class GRU(GRURecurrence):
             bias += tf.pad(keep[tf.newaxis], [[0, 1], [0, 2 * hidden_size]])
         self.bias = initializers.variable(bias, f"{name}/bias")
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._config)

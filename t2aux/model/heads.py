@@ -57,10 +57,26 @@ class Head(keras.layers.Layer):
         Returns:
             [..., output_size].
         """
-        # bias_add, unlike +, sums its gradient on all cores.
-        hidden = tf.tensordot(x, self.hidden_kernel, 1)
-        hidden = tf.nn.relu(tf.nn.bias_add(hidden, self.hidden_bias))
-        kernel = tf.convert_to_tensor(self.output_kernel)
+        hidden_kernel, hidden_bias, kernel, bias = self.tensors
         if seed is not None and self.dropconnect > 0:
             kernel = tf.nn.experimental.stateless_dropout(kernel, self.dropconnect, seed=seed)
-        return tf.nn.bias_add(tf.tensordot(hidden, kernel, 1), self.output_bias)
+        return apply(x, hidden_kernel, hidden_bias, kernel, bias)
+
+    @property
+    def tensors(self) -> list[tf.Tensor]:
+        """The weights, as `apply` takes them."""
+        weights = (self.hidden_kernel, self.hidden_bias, self.output_kernel, self.output_bias)
+        return [tf.convert_to_tensor(weight) for weight in weights]
+
+
+def apply(
+    x: tf.Tensor,
+    hidden_kernel: tf.Tensor,
+    hidden_bias: tf.Tensor,
+    output_kernel: tf.Tensor,
+    output_bias: tf.Tensor,
+) -> tf.Tensor:
+    """A head without DropConnect: [..., input_size] -> [..., output_size]."""
+    # bias_add, unlike +, sums its gradient on all cores.
+    hidden = tf.nn.relu(tf.nn.bias_add(tf.tensordot(x, hidden_kernel, 1), hidden_bias))
+    return tf.nn.bias_add(tf.tensordot(hidden, output_kernel, 1), output_bias)

@@ -10,16 +10,15 @@ the CPU's fused kernel (`t2aux.kernels`) does not. `states_at` picks one of the 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gin
 import keras
 import tensorflow as tf
 
 from t2aux.kernels import ops
-from t2aux.model import core, initializers, inputs
+from t2aux.model import core, cudnn, initializers, inputs
 from t2aux.model.core import Active, active_until, only
 
 # Steps that a GPU projects and runs at once where no gradient is taken.
@@ -203,8 +202,11 @@ class LSTMRecurrence(core.Core):
         outputs: bool = False,
         gradient: bool = True,
     ) -> tuple[LSTMState, tf.Tensor | None]:
-        """See `Core`; the input layer is folded into the kernel."""
-        if active is None and not gradient and not outputs and on_gpu():
+        """See `Core`; the input layer is folded into the kernel, but for cuDNN."""
+        if active is None and cudnn.on_gpu() and (gradient or outputs):
+            h, c, all_ = cudnn.states_at(input_layer, tokens, self._weights, state, marks)
+            return LSTMState(h, c), all_ if outputs else None
+        if active is None and cudnn.on_gpu():
 
             def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
                 # cuDNN wants its input projected beforehand.
@@ -233,7 +235,7 @@ class LSTMRecurrence(core.Core):
         active: Active | None = None,
     ) -> tuple[tf.Tensor, LSTMState]:
         """See `Core`; on a GPU through cuDNN where no sequence is padded."""
-        if active is None and on_gpu():
+        if active is None and cudnn.on_gpu():
             return self.outputs_time_major(input_layer(tokens), state)
         return super().outputs(tokens, input_layer, state, active)
 
@@ -245,7 +247,7 @@ class LSTMRecurrence(core.Core):
         active: Active | None = None,
     ) -> LSTMState:
         """See `Core`; on a GPU as `outputs`."""
-        if active is None and on_gpu():
+        if active is None and cudnn.on_gpu():
             return self.outputs(tokens, input_layer, state)[1]
         return super().final(tokens, input_layer, state, active)
 
@@ -262,11 +264,12 @@ class LSTMRecurrence(core.Core):
         Returns:
             The outputs [T, B, H] and the state after the last step.
         """
-        if active is None and on_gpu():
-            return self._outputs_keras(x, state)
+        if active is None and cudnn.on_gpu():
+            outputs, *after = cudnn.outputs(x, self._weights, state)
+            return outputs, LSTMState(*after)
         states, outputs = states_at(
             x,
-            ops.Weights(self.kernel, self.bias, self.recurrent_kernel),
+            self._weights,
             state,
             tf.shape(x)[:1],
             active=active,
@@ -275,19 +278,12 @@ class LSTMRecurrence(core.Core):
         )
         return outputs, only(states)
 
-    def _outputs_keras(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
-        # Keras picks cuDNN's kernel on a GPU. Its layer is used without its own weights.
-        weights = [tf.convert_to_tensor(w) for w in (self.kernel, self.recurrent_kernel, self.bias)]
-        layer = _keras_layer(self.hidden_size, weights[0].shape[0])
-        (outputs, h, c), _ = layer.stateless_call(
-            weights,
-            [v.value for v in layer.non_trainable_variables],
-            tf.transpose(x, [1, 0, 2]),
-            initial_state=[state.h, state.c],
-        )
-        return tf.transpose(outputs, [1, 0, 2]), LSTMState(h, c)
+    @property
+    def _weights(self) -> ops.Weights:
+        return ops.Weights(self.kernel, self.bias, self.recurrent_kernel)
 
 
+@keras.saving.register_keras_serializable(package="t2aux.model")
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
 class LSTM(LSTMRecurrence):
     """A layer of LSTM cells with Keras's weights and gate order (input, forget, cell, output).
@@ -325,6 +321,15 @@ class LSTM(LSTMRecurrence):
             UserError: `chrono_steps` is below 3.
         """
         super().__init__(name=name.replace("/", "_"), dtype="float32")
+        self._config = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "seed": seed,
+            "name": name,
+            "forget_bias": forget_bias,
+            "recurrent_initializer": recurrent_initializer,
+            "chrono_steps": chrono_steps,
+        }
         self.hidden_size = hidden_size
         self.kernel = initializers.glorot((input_size, 4 * hidden_size), seed, f"{name}/kernel")
         recurrent = {
@@ -346,15 +351,6 @@ class LSTM(LSTMRecurrence):
         )
         self.built = True
 
-
-def on_gpu() -> bool:
-    """Whether TensorFlow sees a GPU."""
-    return bool(tf.config.list_logical_devices("GPU"))
-
-
-@functools.cache
-def _keras_layer(hidden_size: int, input_size: int) -> keras.layers.LSTM:
-    with tf.init_scope():
-        layer = keras.layers.LSTM(hidden_size, return_sequences=True, return_state=True)
-        layer.build((None, None, input_size))
-    return layer
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._config)

@@ -15,7 +15,7 @@ gates that remember 16,384 steps are nearer to 1 than float32 can tell well.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import keras
@@ -260,6 +260,7 @@ def _gates(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.sigmoid(z), candidate
 
 
+@keras.saving.register_keras_serializable(package="t2aux.model")
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
 class MinGRU(MinGRURecurrence):
     """Stacked layers of minGRU; each reads the outputs of the one below.
@@ -295,6 +296,14 @@ class MinGRU(MinGRURecurrence):
         """
         super().__init__(name=name, dtype="float32")
         core.check_sizes("MinGRU", layers=layers)
+        self._config = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "seed": seed,
+            "name": name,
+            "layers": layers,
+            "chrono_steps": chrono_steps,
+        }
         self.hidden_size = hidden_size
         kernels, biases = [], []
         for i in range(layers):
@@ -313,3 +322,7 @@ class MinGRU(MinGRURecurrence):
             biases.append(initializers.variable(bias, f"{name}/bias_{i}"))
         self.kernels, self.biases = kernels, biases
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(self._config)

@@ -22,11 +22,13 @@ class Share(NamedTuple):
         replica: The replica's number.
         replicas: How many share the batch.
         lengths: [G] int32: the lengths of all of the batch's sequences.
+        chosen: [R] int32: which of these rows are there; None: all.
     """
 
     replica: int
     replicas: int
     lengths: tf.Tensor
+    chosen: tf.Tensor | None = None
 
     @property
     def size(self) -> tf.Tensor:
@@ -42,4 +44,5 @@ class Share(NamedTuple):
         """This replica's of values that were made for the whole batch, [..., G, ...]."""
         before = [slice(None)] * (axis % values.shape.rank)
         first = tf.where(self.has_rows, self.replica, 0)
-        return values[(*before, slice(first, None, self.replicas))]
+        values = values[(*before, slice(first, None, self.replicas))]
+        return values if self.chosen is None else tf.gather(values, self.chosen, axis=axis)

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from t2aux.configurable import Configurable
 from t2aux.errors import UserError
+from t2aux.losses.base import Objective
 from t2aux.model import initializers, inputs
 from t2aux.model.core import check_sizes
 from t2aux.model.share import Share
@@ -32,7 +33,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 _SCORES = 2**20
 
 
-@gin.configurable(denylist=["info", "seed"])
+@gin.configurable(denylist=["info", "seed", "objective"])
 class Transformer(Configurable, keras.Model):
     """Classifies a sequence by attention over all of it. It has no state and reads no streams."""
 
@@ -52,6 +53,7 @@ class Transformer(Configurable, keras.Model):
         layers: int = 2,
         dropout: float = 0.1,
         seed: int = 0,
+        objective: Objective | None = None,
     ) -> None:
         """Makes the weights.
 
@@ -64,10 +66,11 @@ class Transformer(Configurable, keras.Model):
             dropout: The probability to drop a value, in training, of the input and of what each
                 half of a layer adds.
             seed: Of the initial weights.
+            objective: It must have no auxiliary losses and no precision; its truncation is ignored.
 
         Raises:
             UserError: A size or the probability is out of range, D is odd or no multiple of the
-                heads.
+                heads, or there are auxiliary losses or a precision.
         """
         super().__init__(name="classifier", dtype="float32")
         check_sizes(
@@ -77,6 +80,17 @@ class Transformer(Configurable, keras.Model):
             feed_forward_size=feed_forward_size,
             layers=layers,
         )
+        if objective is not None and objective.auxiliary:
+            raise UserError(
+                "train.auxiliary_losses need a recurrent network's state, and train.model is a "
+                "Transformer: set train.auxiliary_losses = [] (models/transformer does, after any "
+                "other file of models/), or train.model = @Classifier."
+            )
+        if objective is not None and objective.precision != "float32":
+            raise UserError(
+                f"train.precision = {objective.precision!r} is for LSTMs, and train.model is a "
+                "Transformer: leave it out."
+            )
         if model_size % heads or model_size % 2:
             raise UserError(
                 "Transformer.model_size must be even and a multiple of Transformer.heads, but they "
@@ -98,7 +112,11 @@ class Transformer(Configurable, keras.Model):
         self.output_layer = _KerasLayer(_dense(model_size, info.num_classes), seed, "output")
         self.built = True
 
-    def call(
+    def call(self, tokens: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
+        """The classes' probabilities [B, K], see `logits_of`."""
+        return tf.nn.softmax(self.logits_of(tokens, lengths))
+
+    def logits_of(
         self,
         tokens: tf.Tensor,
         lengths: tf.Tensor | None = None,

@@ -13,7 +13,7 @@ _VARIED = r"_without_|_\d+x\d+|_bptt\d+"
 _NOT_THE_RECIPE = (
     r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"
     r"dataset\.(?!max_examples)|(dbpedia|digits|idx|image_folder)\.(?!max_length)|"
-    r"train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
+    r"RunConfig\.|train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
 )
 # Settings in words; others are told as they are.
 _WORDS = {

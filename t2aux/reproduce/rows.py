@@ -253,7 +253,7 @@ def configuration(
         settings += [f"BATCH_SIZE = {plan.batch}", *_used(row, plan)]
         settings += [
             "train.evaluate_every = 1",
-            f"train.log_every = {250 if plan.joint > 1 else 2}",
+            f"RunConfig.log_every = {250 if plan.joint > 1 else 2}",
         ]
     if row.off in _OFF:
         settings += _OFF[row.off]
@@ -270,7 +270,8 @@ def _from_files(dataset: str, source: str) -> list[str]:
 def flags_of_today(flags: Sequence[str], dataset: str) -> list[str]:
     """The flags of a row that an older version ran, by the names that settings have now.
 
-    What its configurable `load` set is the data source's, or `dataset`'s.
+    What its configurable `load` set is the data source's, or `dataset`'s, and how often it logged
+    is RunConfig's.
 
     Args:
         flags: Of `t2aux train`.
@@ -285,6 +286,8 @@ def flags_of_today(flags: Sequence[str], dataset: str) -> list[str]:
             settings = _from_files(dataset, value.strip("'"))
         elif name == "load.max_examples":
             settings = [f"dataset.max_examples = {value}"]
+        elif name == "train.log_every":
+            settings = [f"RunConfig.log_every = {value}"]
         elif name.startswith("load."):
             settings = [f"{source}.{name.removeprefix('load.')} = {value}"]
         else:

@@ -23,6 +23,14 @@ def shape_of_inputs(shape: Any) -> tuple[int | None, ...]:
     return tuple(shape)
 
 
+def check_shape(shape: tuple[int | None, ...], *, is_text: bool) -> None:
+    """Raises UserError where the inputs' shape is not that of a batch of sequences."""
+    if len(shape) != (2 if is_text else 3):
+        wanted = "ids [batch, steps]" if is_text else "[batch, steps, channels]"
+        hint = "" if is_text else "; give ids a vocabulary_size, and single values one channel"
+        raise UserError(f"The inputs have the shape {shape}, but must be {wanted}{hint}.")
+
+
 def shapes(x: Any) -> Any:
     """The shapes of arrays, tensors or their specifications."""
     if isinstance(x, (tf.RaggedTensor, tf.RaggedTensorSpec)):

@@ -285,7 +285,7 @@ class Distributed(Replicas):
 
 
 def replicas_of(strategy: Callable[[], Replicas] | None) -> Replicas:
-    """Makes the replicas of `train.strategy`.
+    """Makes the replicas of `RunConfig.strategy`.
 
     Args:
         strategy: `mirrored` or `multi_worker`, as gin has configured it; None: no strategy.
@@ -297,12 +297,12 @@ def replicas_of(strategy: Callable[[], Replicas] | None) -> Replicas:
         UserError: It is something else, or does not go with TF_CONFIG.
     """
     if strategy is None:
-        _check_alone("train.strategy is None")
+        _check_alone("RunConfig.strategy is None")
         return Replicas()
     known = [inspect.unwrap(function) for function in (mirrored, multi_worker)]
     if not callable(strategy) or inspect.unwrap(strategy) not in known:
         raise UserError(
-            "train.strategy must be @MirroredStrategy or @MultiWorkerMirroredStrategy, without "
+            "RunConfig.strategy must be @MirroredStrategy or @MultiWorkerMirroredStrategy, without "
             "parentheses, or None: --gin_file=training/mirrored and training/multi_worker set it."
         )
     return strategy()
@@ -336,7 +336,7 @@ def mirrored(cpus: int = 1) -> Distributed:
     """
     if cpus < 1:
         raise UserError(f"MirroredStrategy.cpus must be at least 1, but is {cpus}.")
-    _check_alone("train.strategy is @MirroredStrategy, which is for one machine")
+    _check_alone("RunConfig.strategy is @MirroredStrategy, which is for one machine")
     if tf.config.list_physical_devices("GPU"):
         return Distributed(tf.distribute.MirroredStrategy(), None)
     logging.warning(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from t2aux import data
+from t2aux import data, tf32
 
 if TYPE_CHECKING:
     from t2aux.training import distribution
@@ -69,6 +69,7 @@ class Evaluation:
 
 
 @data.user_errors()
+@tf32.off()
 def evaluate(
     predict: Callable[[data.Batch], tf.Tensor],
     split: data.Split,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from t2aux.model.cell import as_core
 from t2aux.model.classifier import BaseClassifier, check_parameters
 from t2aux.training import arrays, trainer, truncation
 from t2aux.training.callbacks import PhaseProgress, Pretrain
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 @keras.saving.register_keras_serializable(package="t2aux")
@@ -54,10 +55,9 @@ class SequenceClassifier(BaseClassifier):
     Attributes:
         classes: The names of the classes, by label.
         auxiliary: The auxiliary losses.
+        info: The data set that it was made for, see `t2aux.training.classifier`; None: not known.
+        trainer: What computes the steps; None before the model has weights.
     """
-
-    # The losses are in checkpoints beside the classifier.
-    checkpoint_names: ClassVar = {**BaseClassifier.checkpoint_names, "auxiliary": None}
 
     def __init__(
         self,
@@ -92,8 +92,7 @@ class SequenceClassifier(BaseClassifier):
             supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
             auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
                 say so itself; "full", or 0 for none.
-            precision: Of the products of LSTMs in training, the core's and the losses', see
-                `t2aux.layers.LSTM`; None: the core's own.
+            precision: Of LSTMs' products in training, see `t2aux.layers.LSTM`; None: the core's.
             clip_norm: The global norm of the gradient is clipped there; None: it is not [us].
             seed: Of the head's and the auxiliary networks' initial weights, and of all that is
                 random in training. The core's initial weights are its own initializers'.
@@ -106,22 +105,15 @@ class SequenceClassifier(BaseClassifier):
         super().__init__(name=name, **kwargs)
         arrays.check_dtype(self.dtype_policy)
         self.classes = arrays.class_names(classes)
-        check_parameters(
-            "SequenceClassifier",
-            is_text=vocabulary_size is not None,
-            dropconnect=dropconnect,
-            projection_size=projection_size,
-            vocabulary_size=vocabulary_size,
-            head_size=head_size,
-        )
-        self.auxiliary = as_list(auxiliary)
-        self._given_core = layers.get(core)
         self._sizes = {
             "vocabulary_size": vocabulary_size,
             "projection_size": projection_size,
             "head_size": head_size,
             "dropconnect": dropconnect,
         }
+        check_parameters("SequenceClassifier", is_text=vocabulary_size is not None, **self._sizes)
+        self.auxiliary = as_list(auxiliary)
+        self._given_core = layers.get(core)
         self._bptt = {"supervised_bptt": supervised_bptt, "auxiliary_bptt": auxiliary_bptt}
         for parameter, bptt in self._bptt.items():
             truncation.check_bptt(parameter, bptt)
@@ -131,7 +123,8 @@ class SequenceClassifier(BaseClassifier):
             raise UserError(f"clip_norm must be a number above 0, or None, but is {clip_norm!r}.")
         self._clip_norm = clip_norm
         self._seed = seed
-        self._trainer: trainer.Trainer | None = None
+        self.info: DatasetInfo | None = None
+        self.trainer: trainer.Trainer | None = None
         # XLA has no op of ours.
         self.supports_jit = False
         self._means = {
@@ -153,7 +146,7 @@ class SequenceClassifier(BaseClassifier):
         Raises:
             UserError: The inputs have another shape, or an auxiliary loss is for longer sequences.
         """
-        if self._trainer is not None:
+        if self.trainer is not None:
             return
         ops.enabled()
         shape = arrays.shape_of_inputs(input_shape)
@@ -161,10 +154,7 @@ class SequenceClassifier(BaseClassifier):
             self._sizes[name] for name in ("vocabulary_size", "projection_size")
         )
         is_text = vocabulary_size is not None
-        if len(shape) != (2 if is_text else 3):
-            wanted = "ids [batch, steps]" if is_text else "[batch, steps, channels]"
-            hint = "" if is_text else "; give ids a vocabulary_size, and single values one channel"
-            raise UserError(f"The inputs have the shape {shape}, but must be {wanted}{hint}.")
+        arrays.check_shape(shape, is_text=is_text)
         token_size = vocabulary_size if is_text else shape[2]
         input_layer = inputs.build(token_size, projection_size, is_text=is_text, seed=self._seed)
         core = as_core(self._given_core)
@@ -177,7 +167,7 @@ class SequenceClassifier(BaseClassifier):
             token_size=token_size,
             is_text=is_text,
             longest=shape[1],
-            data="the inputs",
+            data="the inputs" if self.info is None else self.info.name,
             seed=self._seed,
         )
         self._assemble(
@@ -186,19 +176,25 @@ class SequenceClassifier(BaseClassifier):
             num_classes=len(self.classes),
             head_size=self._sizes["head_size"],
             dropconnect=self._sizes["dropconnect"],
-            padded=False,
+            padded=self.info is not None and self.info.length is None,
             network=network,
-            # Not its own name, which depends on what was made before.
-            core_name="recurrent_layer",
         )
         precision = self._precision or getattr(core, "precision", "float32")
-        self._trainer = trainer.Trainer(self, self.auxiliary, **self._bptt, precision=precision)
+        self.trainer = trainer.Trainer(self, self.auxiliary, **self._bptt, precision=precision)
         self._called = True  # For `export`: `fit` calls the model's parts.
 
+    @property
+    def checkpoint_names(self) -> dict[str, str | None]:
+        """See `t2aux.model.weights`; a run's checkpoints have the losses beside the classifier."""
+        # The name of any other core depends on what was made before it.
+        core = {} if self.info is None else {"core": self.core.name}
+        return {"input_layer": "input", "auxiliary": None, **core}
+
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """The constructor's arguments, and the data set that the model was made for."""
         serialize = keras.saving.serialize_keras_object
         return {
+            "info": None if self.info is None else self.info.to_json(),
             **super().get_config(),
             "name": self.name,
             "classes": list(self.classes),
@@ -216,7 +212,11 @@ class SequenceClassifier(BaseClassifier):
         """Makes a model of what `get_config` gave."""
         deserialize = keras.saving.deserialize_keras_object
         core, auxiliary = deserialize(config["core"]), map(deserialize, config["auxiliary"])
-        return cls(**{**config, "core": core, "auxiliary": list(auxiliary)})
+        config = {**config, "core": core, "auxiliary": list(auxiliary)}
+        info = config.pop("info", None)
+        model = cls(**config)
+        model.info = None if info is None else DatasetInfo.from_json(info)
+        return model
 
     def save(self, *arguments: Any, **kwargs: Any) -> None:
         """See `keras.Model.save`; to .keras files. Raises UserError before there are weights."""
@@ -231,7 +231,7 @@ class SequenceClassifier(BaseClassifier):
         super().save_weights(*arguments, **kwargs)
 
     def _check_built(self, method: str) -> None:
-        if self._trainer is None:
+        if self.trainer is None:
             raise UserError(
                 f"The model has no weights yet, so that {method} would write none: call fit, or "
                 "build((None, steps, channels)), first."
@@ -261,7 +261,7 @@ class SequenceClassifier(BaseClassifier):
         return arrays.shape_of_inputs(input_shape)[0], len(self.classes)
 
     def _sequences(self, x: Any, mask: Any = None) -> tuple[tf.Tensor, tf.Tensor | None]:
-        if self._trainer is None:
+        if self.trainer is None:
             with tf.init_scope():
                 self.build(arrays.shapes(x))
         tokens, lengths = arrays.sequences(x, mask, is_text=self.network.is_text)
@@ -271,13 +271,13 @@ class SequenceClassifier(BaseClassifier):
         return tokens, lengths
 
     def _prepared(self, x: Any, y: Any) -> tuple[Any, Any]:
-        channels = None if self._trainer is None else self.network.token_size
+        channels = None if self.trainer is None else self.network.token_size
         sizes = {"channels": channels, **self._sizes}
         return arrays.prepared(x, y, classes=len(self.classes), sizes=sizes)
 
     def _logits(self, x: Any, mask: Any = None, *, training: bool = False) -> tf.Tensor:
         sequences = self._sequences(x, mask)
-        with ops.products_in(self._trainer.precision if training else None):
+        with ops.products_in(self.trainer.precision if training else None):
             return self.logits_of(*sequences, gradient=training)
 
     # --- Training ---------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ class SequenceClassifier(BaseClassifier):
         if has_strategy:
             raise UserError(
                 "SequenceClassifier.fit trains on one device, without a strategy: for several give "
-                "t2aux train train.strategy, such as --gin_file=training/mirrored."
+                "t2aux train RunConfig.strategy, such as --gin_file=training/mirrored."
             )
         x, y = self._prepared(x, y)
         validation = kwargs.get("validation_data")
@@ -341,7 +341,7 @@ class SequenceClassifier(BaseClassifier):
     def _fit_phase(
         self, x: Any, y: Any, *, pretraining: bool, callbacks: Any = (), **kwargs: Any
     ) -> keras.callbacks.History:
-        if self._trainer is None and (isinstance(x, tf.data.Dataset) or y is not None):
+        if self.trainer is None and (isinstance(x, tf.data.Dataset) or y is not None):
             # Before the callbacks: BackupAndRestore restores weights that must be there.
             self.build(arrays.shapes(x.element_spec[0] if isinstance(x, tf.data.Dataset) else x))
         self._pretraining = pretraining
@@ -373,7 +373,7 @@ class SequenceClassifier(BaseClassifier):
         padded = lengths is not None
         if lengths is None:
             lengths = tf.fill(tf.shape(tokens)[:1], tf.shape(tokens)[1])
-        step = self._trainer.step(
+        step = self.trainer.step(
             Batch(tokens, lengths, y),
             seed=tf.stack([self._seed, tf.cast(number, tf.int32)]),
             progress=tf.clip_by_value(done / tf.cast(self._phase_steps, tf.float32), 0.0, 1.0),
@@ -383,7 +383,7 @@ class SequenceClassifier(BaseClassifier):
         )
         # What is frozen keeps its values, and its gradient does not count in the norm.
         by_variable = {id(v.value): v for v in self.trainable_variables}
-        pairs = zip(step.gradients, self._trainer.trained_variables(), strict=True)
+        pairs = zip(step.gradients, self.trainer.trained_variables(), strict=True)
         trained = [(g, by_variable[id(v)]) for g, v in pairs if id(v) in by_variable]
         gradients, variables = map(list, zip(*trained, strict=True)) if trained else ([], [])
         if self._clip_norm is not None:

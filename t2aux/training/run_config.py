@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import gin
 
@@ -21,12 +23,17 @@ class RunConfig:
             only then.
         deterministic: Use TensorFlow's deterministic kernels: the same seed then gives the same
             weights on the same machine.
+        log_every: Steps between lines of metrics.
+        strategy: @MirroredStrategy or @MultiWorkerMirroredStrategy: the replicas, which share every
+            batch; None: one, in this process.
     """
 
     checkpoint_minutes: float = 5.0
     checkpoints_kept: int = 3
     steps_per_call: int = 4
     deterministic: bool = True
+    log_every: int = 50
+    strategy: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError where a value is out of range."""
@@ -34,6 +41,7 @@ class RunConfig:
             ("checkpoint_minutes", 0),
             ("checkpoints_kept", 2),
             ("steps_per_call", 1),
+            ("log_every", 1),
         ):
             value = getattr(self, name)
             # NaN, too.

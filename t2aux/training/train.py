@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import gin
 import keras
@@ -14,22 +13,23 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import files
+from t2aux import tf32 as tensor_float
 
 # Imported for their configurables, too: a configuration names them.
 from t2aux.data import Digits, Source, Split
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
 from t2aux.kernels import ops
-from t2aux.losses.base import AuxiliaryLoss
+from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import gru, mingru  # noqa: F401
-from t2aux.model.classifier import Classifier
 from t2aux.model.transformer import Transformer
-from t2aux.training import distribution, divergence, folder, settings
+from t2aux.training import distribution, divergence, folder, settings, truncation
+from t2aux.training.classifier import make_classifier
 from t2aux.training.identity import Identity
+from t2aux.training.model import SequenceClassifier
 from t2aux.training.position import Position
 from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import PAPER_PHASES, Phase
-from t2aux.training.trainer import Trainer
 from t2aux.training.training_loop import TrainingLoop
 from t2aux.training.truncation import Bptt
 from t2aux.training.validation import check as check_validation
@@ -44,28 +44,27 @@ for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
 @gin.configurable(
     module="t2aux.training.loop", denylist=["model_dir", "config_text", "allow_changes"]
 )
-def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds them by name.
+def train(
     model_dir: str,
     config_text: str = "",
     *,
     data: Source | None = None,
-    model: Callable[..., Classifier | Transformer] = Classifier,
+    model: Callable[..., SequenceClassifier | Transformer] = make_classifier,
     phases: Sequence[Phase] = PAPER_PHASES,
     auxiliary_losses: Sequence[Callable[..., AuxiliaryLoss]] = (),
     batch_size: int = 128,
     supervised_bptt: Bptt = 300,
     auxiliary_bptt: Bptt = 300,
     precision: ops.Precision = "float32",
+    tf32: bool = False,
     optimizer: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.RMSprop,
     clip_norm: float | None = 1.0,
     seed: int = 0,
     validation: float | str | None = None,
     patience: int | None = None,
     evaluate_every: int = 1,
-    log_every: int = 50,
     on_nan: str | divergence.BackOff = divergence.STOP,
     run_config: RunConfig | None = None,
-    strategy: Callable[..., Any] | None = None,
     allow_changes: bool = False,
 ) -> bool:
     """Trains a classifier in a run directory, or resumes the run that is there.
@@ -78,8 +77,8 @@ def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds t
 
     The data and the settings are part of a run: one that has a checkpoint is resumed with the same
     ones only, wherever the data lies and however the configuration is written. What decides nothing
-    of what is learned (train.log_every, .on_nan, .run_config, .strategy, all of RunConfig and
-    BackOff and, without a validation set, train.evaluate_every) may change. A run without a
+    of what is learned (train.on_nan, train.run_config, all of RunConfig and BackOff and, without a
+    validation set, train.evaluate_every) may change. A run without a
     checkpoint begins with what is given now. Where an error comes before the first step, folders
     and files that were made for the run are removed.
 
@@ -99,6 +98,10 @@ def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds t
             with the kernel: "float32", or "bfloat16", whose operands are rounded to it where the
             processor multiplies them (AVX512-BF16); elsewhere it is float32 all the same, and the
             log says so. Sums, states, weights and the optimizer are float32, and evaluations too.
+        tf32: Whether a GPU's products in training are in TensorFloat-32, with 10 bits of the
+            operands' fractions instead of 23. Not by default: a run then learns the same on a GPU
+            as on a CPU, and products of 128 units wait for launches, not for arithmetic. Evaluation
+            is in full float32 always.
         optimizer: Makes the Keras optimizer; called with the learning rate.
         clip_norm: The gradient's global norm is clipped there; None: not [us].
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
@@ -112,14 +115,11 @@ def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds t
             before; None: it does not.
         evaluate_every: Epochs between evaluations on the validation set or, without one, on the
             test set; 0: only at the end.
-        log_every: Steps between lines of metrics.
         on_nan: What to do when the loss or the gradient is NaN or infinite, which never gets into
             the weights: "stop"; or "back_off", the same as @BackOff(): go back to the last good
             checkpoint, with a lower rate from there on. not_finite.json in the directory tells of
             it.
         run_config: How the run is executed and saved; None: @RunConfig().
-        strategy: @MirroredStrategy or @MultiWorkerMirroredStrategy: the replicas, which share every
-            batch; None: one, in this process.
         allow_changes: Whether a run may be resumed with other learning rates, epochs (of a phase
             that is not over), decays, clip_norm, optimizer parameters, weights of losses, patience
             and, with a validation set, evaluate_every. They hold from that step on, and run.json
@@ -138,12 +138,13 @@ def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds t
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
-        ("log_every", log_every, 1),
         ("evaluate_every", evaluate_every, 0),
     ):
         if value < least:
             raise UserError(f"train.{name} must be at least {least}, but is {value}.")
     ops.check_precision("train.precision", precision)
+    truncation.check_bptt("train.supervised_bptt", supervised_bptt)
+    truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
     check_validation(validation, patience, evaluate_every)
     back_off = divergence.policy(on_nan)
     run_config = RunConfig() if run_config is None else run_config
@@ -153,10 +154,11 @@ def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds t
             "empty: there is nothing to train in it. Add models/r_lstm or models/p_lstm, or set "
             "train.phases = [@joint/Phase()]."
         )
+    tensor_float.enable(tf32)
     if run_config.deterministic:
         tf.config.experimental.enable_op_determinism()
     # Before anything else of TensorFlow's: its workers are to know each other from the start.
-    replicas = distribution.replicas_of(strategy)
+    replicas = distribution.replicas_of(run_config.strategy)
     directory = pathlib.Path(model_dir)
     run: TrainingLoop | None = None
     with contextlib.ExitStack() as stack:
@@ -171,15 +173,16 @@ def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds t
         # For a core or a loss of one's own, whose initial weights are by Keras's initializers.
         keras.utils.set_random_seed(seed % 2**32)
         with replicas.scope():
-            trainer = _trainer(
-                model(splits.train.info, seed=seed),
-                auxiliary_losses,
-                splits.train,
-                phases,
-                supervised_bptt=supervised_bptt,
-                auxiliary_bptt=auxiliary_bptt,
-                precision=precision,
+            losses = [make() for make in auxiliary_losses]
+            _check_lengths(splits.train, losses)
+            _check_weights(phases, losses)
+            classifier = model(
+                splits.train.info,
+                seed=seed,
+                objective=Objective(losses, supervised_bptt, auxiliary_bptt, precision),
             )
+            is_recurrent = isinstance(classifier, SequenceClassifier)
+            trainer = classifier.trainer if is_recurrent else WholeTrainer(classifier)
             rate = phases[0].learning_rate if phases else 1e-3
             made_optimizer = optimizer(learning_rate=rate)
             # The optimizer's slots must be there before the checkpoint is made.
@@ -194,7 +197,6 @@ def train(  # noqa: PLR0913 One parameter for each setting of a run: gin binds t
             position=Position(seed, batch_size, len(splits.train)),
             splits=splits,
             phases=list(phases),
-            log_every=log_every,
             evaluate_every=evaluate_every,
             patience=patience,
             config=run_config,
@@ -249,42 +251,6 @@ def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.P
         return absolute, config_text
     text = settings.set_data_dir(str(absolute))
     return absolute, text if config_text else ""
-
-
-def _trainer(
-    classifier: Any,
-    auxiliary_losses: Sequence[Callable[..., AuxiliaryLoss]],
-    train_split: Split,
-    phases: Sequence[Phase],
-    *,
-    supervised_bptt: Bptt,
-    auxiliary_bptt: Bptt,
-    precision: ops.Precision,
-) -> Trainer | WholeTrainer:
-    """Makes what computes the steps. Raises UserError where the parts don't go together."""
-    if isinstance(classifier, Classifier):
-        losses = [make() for make in auxiliary_losses]
-        _check_lengths(train_split, losses)
-        _check_weights(phases, losses)
-        return Trainer(
-            classifier,
-            losses,
-            supervised_bptt=supervised_bptt,
-            auxiliary_bptt=auxiliary_bptt,
-            precision=precision,
-        )
-    if auxiliary_losses:
-        raise UserError(
-            f"train.auxiliary_losses need a recurrent network's state, and train.model is a "
-            f"{type(classifier).__name__}: set train.auxiliary_losses = [] (models/transformer "
-            "does, after any other file of models/), or train.model = @Classifier."
-        )
-    if precision != "float32":
-        raise UserError(
-            f"train.precision = {precision!r} is for LSTMs, and train.model is a "
-            f"{type(classifier).__name__}: leave it out."
-        )
-    return WholeTrainer(classifier)
 
 
 def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:

@@ -12,12 +12,12 @@ from t2aux.errors import UserError
 from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
 from t2aux.model import weights
-from t2aux.model.classifier import Classifier, time_major
+from t2aux.model.classifier import BaseClassifier, time_major
 from t2aux.model.core import State, only
 from t2aux.model.share import Share
 from t2aux.training import truncation, windows
+from t2aux.training.plan import Context, Plan
 from t2aux.training.truncation import gradients_of
-from t2aux.training.windows import Context, Plan
 
 # Streams of random numbers of one batch: DropConnect or dropout, and one an auxiliary loss.
 DROPOUT, _FIRST_AUXILIARY = 0, 1
@@ -58,7 +58,7 @@ class Trainer:
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: BaseClassifier,
         losses: Sequence[AuxiliaryLoss] = (),
         *,
         supervised_bptt: Bptt = 300,
@@ -213,7 +213,8 @@ class Trainer:
         self, context: Context, plans: list[Plan], classify: Classify | None
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """The gradients of everything, in one pass that stores all of its steps."""
-        sequences, metrics = context.sequences, {}
+        alone = classify is None and len(plans) == 1
+        sequences, metrics = plans[0].sequences if alone else context.sequences, {}
         zero = self.classifier.init_state(tf.shape(sequences.tokens)[1])
         # The losses' positions, and the end.
         marks = [*(plan.positions for plan in plans), sequences.steps[tf.newaxis]]
@@ -228,7 +229,10 @@ class Trainer:
             *states, last = _split(at, marks)
             objective = tf.constant(0.0)
             for plan, at_positions in zip(plans, states, strict=True):
-                mean = plan.in_one_pass(at_positions, outputs)
+                of_plan = outputs if plan.wants_outputs else None
+                if not alone:
+                    at_positions, of_plan = plan.own(at_positions), plan.own(of_plan)
+                mean = plan.in_one_pass(at_positions, of_plan)
                 objective += plan.loss.weight * mean
                 metrics[plan.metric] = mean
             if classify is not None:
@@ -245,7 +249,10 @@ class Trainer:
         classify: Classify | None,
     ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor]]:
         """The gradients of each loss: one pass without gradient, then windows with it."""
-        sequences = context.sequences
+        plans = [*trained, *measured]
+        # A pass for one loss alone, as in pretraining, needs no other rows than the loss.
+        alone = classify is None and len(plans) == 1
+        sequences = plans[0].sequences if alone else context.sequences
         asked = [
             *(plan.marks(gradient=True) for plan in trained),
             *(plan.marks(gradient=False) for plan in measured),
@@ -260,6 +267,9 @@ class Trainer:
         kept = truncation.sweep(self.classifier, sequences.tokens, starts, tf.concat(marks, 0))
         slices = iter(_split(kept, marks))
         states = [[next(slices) for _ in of_one] for of_one in asked]
+        if not alone:
+            for i, plan in enumerate(plans):
+                states[i] = [plan.own(state) for state in states[i]]
         gradients, metrics = [], {}
         for plan, of_one in zip(trained, states, strict=False):
             metrics[plan.metric], part = plan.result(of_one)

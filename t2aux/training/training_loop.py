@@ -43,7 +43,6 @@ class TrainingLoop:
         position: Position,
         splits: Splits,
         phases: list[Phase],
-        log_every: int,
         evaluate_every: int,
         patience: int | None,
         config: RunConfig,
@@ -57,7 +56,6 @@ class TrainingLoop:
         self._position = position
         self._splits = splits
         self._phases = phases
-        self._log_every = log_every
         self._config = config
         self._back_off = back_off
         self._batch_size = int(position.batch_size)
@@ -84,7 +82,8 @@ class TrainingLoop:
             self._best = best.Best(directory, kept, self._manager, len(splits.validation))
         self._evaluator = Evaluator(
             tf.function(
-                lambda batch: trainer.classifier(batch.inputs, batch.lengths), reduce_retracing=True
+                lambda batch: trainer.classifier.logits_of(batch.inputs, batch.lengths),
+                reduce_retracing=True,
             ),
             *(splits, position, phases),
             replicas=replicas,
@@ -249,7 +248,7 @@ class TrainingLoop:
             count = min(
                 self._config.steps_per_call,
                 self._steps_per_epoch - batch,
-                self._log_every - step % self._log_every,
+                self._config.log_every - step % self._config.log_every,
                 (self._history.next_change(step) or total) - step,
             )
             made, stop = run_steps(iterator, tf.constant(count))
@@ -266,7 +265,7 @@ class TrainingLoop:
             done = step == total
             # The means of two phases must not mix.
             end_of_phase = at_end and epoch + 1 == phase.epochs
-            if step % self._log_every == 0 or end_of_phase:
+            if step % self._config.log_every == 0 or end_of_phase:
                 self._log(log, phase, epoch, step, total, rate)
                 waiting = Rate(_QUIET)
                 waiting.update(step)

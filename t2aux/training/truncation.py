@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.losses.base import Bptt
-from t2aux.model.classifier import Classifier
+from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import State, active_from
 
 
@@ -90,7 +90,7 @@ def group_anchors(anchors: tf.Tensor, truncation: tf.Tensor | int) -> Windows:
 
 
 def sweep(
-    classifier: Classifier,
+    classifier: BaseClassifier,
     tokens: tf.Tensor,
     starts: tf.Tensor | None,
     marks: tf.Tensor,

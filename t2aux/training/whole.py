@@ -51,8 +51,7 @@ class WholeTrainer:
             The step.
         """
         with tf.GradientTape() as tape:
-            # Not by Keras's __call__, which refuses a share.
-            logits = self.classifier.call(
+            logits = self.classifier.logits_of(
                 batch.inputs,
                 batch.lengths,
                 seed=tf.random.experimental.stateless_fold_in(seed, DROPOUT),

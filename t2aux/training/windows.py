@@ -16,127 +16,25 @@ the supervised loss makes (`in_one_pass`).
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from t2aux.losses.base import (
     AuxiliaryLoss,
     Bptt,
-    Declaration,
     Outputs,
     OutputsFrom,
     OutputsOfAll,
-    Sequences,
     States,
     StatesAt,
 )
 from t2aux.model import weights
-from t2aux.model.classifier import Classifier
 from t2aux.model.core import Active, State, active_from, only
 from t2aux.training import truncation
+from t2aux.training.plan import Context, Plan, Result
 from t2aux.training.reading import Reading
 from t2aux.training.truncation import gradients_of
-
-
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """What the plans of a training step share.
-
-    Attributes:
-        classifier: The main network.
-        sequences: The batch.
-        variables: Those that gradients are of, in order.
-        progress: Scalar float32 in [0, 1]: how far the phase has got.
-    """
-
-    classifier: Classifier
-    sequences: Sequences
-    variables: list[tf.Variable]
-    progress: tf.Tensor
-
-
-class Result(NamedTuple):
-    """A loss's mean, not weighted, and the gradients of it times the weight."""
-
-    mean: tf.Tensor
-    gradients: list[tf.Tensor]
-
-
-class Plan:
-    """How one loss is computed in one training step.
-
-    Attributes:
-        loss: The loss.
-        bptt: How many steps its gradient reaches back.
-        joins_one_pass: Whether `in_one_pass` computes it.
-        wants_outputs: Whether `in_one_pass` needs the outputs after every step.
-    """
-
-    joins_one_pass = True
-    wants_outputs = False
-
-    def __init__(
-        self,
-        context: Context,
-        loss: AuxiliaryLoss,
-        declaration: Declaration,
-        seed: tf.Tensor,
-        bptt: Bptt,
-    ) -> None:
-        self.loss = loss
-        self._context = context
-        self._declaration = declaration
-        self._seed = seed
-        self.bptt = bptt
-
-    @property
-    def metric(self) -> str:
-        """The name of the loss in metrics."""
-        return f"{self.loss.name}_loss"
-
-    @property
-    def positions(self) -> tf.Tensor:
-        """[n] int32: the positions whose states `in_one_pass` needs."""
-        return self._declaration.positions
-
-    def marks(self, *, gradient: bool) -> list[tf.Tensor]:
-        """The positions [n] int32 whose states the pass without gradient must keep.
-
-        Args:
-            gradient: Whether `result` is asked for; otherwise `mean`.
-        """
-        raise NotImplementedError
-
-    def result(self, kept: list[State]) -> Result:
-        """The loss and its gradients.
-
-        Args:
-            kept: The states at the positions of each of `marks`, [n, B, ...] each.
-        """
-        raise NotImplementedError
-
-    def mean(self, kept: list[State]) -> tf.Tensor:
-        """The loss alone; see `result`."""
-        raise NotImplementedError
-
-    def in_one_pass(self, states: State, outputs: tf.Tensor | None) -> tf.Tensor:
-        """The mean loss, for a gradient that reaches back to the beginning.
-
-        Args:
-            states: The states at `positions`, [n, B, ...] each.
-            outputs: [T, B, H], where they are wanted.
-        """
-        raise NotImplementedError
-
-    def _mean(self, total: tf.Tensor) -> tf.Tensor:
-        # 0 where nothing could be predicted.
-        return tf.math.divide_no_nan(total, self._declaration.count)
-
-    def _call(self, given: States | Outputs) -> tuple[tf.Tensor, Any]:
-        result = self.loss.call(given)
-        return result if isinstance(result, tuple) else (result, ())
 
 
 class StatesPlan(Plan):

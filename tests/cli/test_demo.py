@@ -44,7 +44,11 @@ def test_ctrl_c_saves_the_run_in_progress(tmp_path):
     command = [sys.executable, "-m", "t2aux", "demo", f"--output_dir={tmp_path}"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            [*command, "--gin_param=dataset.max_examples = 40", "--gin_param=train.log_every = 1"],
+            [
+                *command,
+                "--gin_param=dataset.max_examples = 40",
+                "--gin_param=RunConfig.log_every = 1",
+            ],
             env=environment(),
             stdout=log,
             stderr=log,

@@ -14,7 +14,7 @@ from t2aux import config, data, run
 from t2aux.export.pipeline import export
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.model import weights
-from t2aux.model.classifier import Classifier
+from t2aux.training.classifier import make_classifier
 from t2aux_ondevice import litert
 from tests import sources
 
@@ -78,9 +78,9 @@ def make_run(kind, folder, *more):
     config.parse([str(model_dir / "config.gin")], [])
     info = sources.configured("train").info
     (model_dir / "dataset.json").write_text(json.dumps(info.to_json()))
-    classifier = Classifier(info, seed=1)
+    classifier = make_classifier(info, seed=1)
     rng = np.random.default_rng(2)
-    for variable in classifier.variables:
+    for variable in classifier.weights:
         variable.assign(2 * variable + rng.normal(scale=0.3, size=variable.shape))
     tf.train.Checkpoint(classifier=weights.tree(classifier)).write(
         str(model_dir / "checkpoints" / "ckpt-3")

@@ -39,7 +39,7 @@ def network(name, kind="vectors", **sizes):
     """A classifier whose answers differ, and what it has in memory."""
     info = networks.text_info() if kind == "text" else networks.vectors_info(channels=2)
     classifier = networks.classifier(info, core=CORES[name], **sizes)
-    for variable in classifier.variables:
+    for variable in classifier.weights:
         variable.assign(1.5 * variable)
     return classifier, CheckpointClassifier(classifier)
 

@@ -30,7 +30,7 @@ def test_data_and_model(exported, metadata):
     assert metadata["model"]["core"] == "LSTM"
     assert metadata["state"] == {"h": [8], "c": [8]}
     assert metadata["model"]["weights"] == sum(
-        np.prod(v.shape) for v in exported.run.classifier.variables
+        np.prod(v.shape) for v in exported.run.classifier.weights
     )
     assert metadata["checkpoint"] == {"run": "run", "name": "ckpt-3", "step": 3}
     assert metadata["configuration"] == exported.run.config

@@ -90,10 +90,10 @@ def test_cells_may_grow_beyond_ten():
     info = networks.vectors_info(length=40)
     classifier = networks.classifier(info, hidden=8)
     rng = np.random.default_rng(0)
-    for variable in classifier.variables:
+    for variable in classifier.weights:
         variable.assign(rng.normal(size=variable.shape))
     forget = np.repeat([0.0, 1.0, 0.0, 0.0], 8)
-    classifier.lstm.bias.assign(classifier.lstm.bias + 8 * forget)
+    classifier.core.bias.assign(classifier.core.bias + 8 * forget)
     sequence = np.ones([40, 1], np.float32)
     state = classifier.scan(tf.constant(sequence[np.newaxis]), classifier.init_state(1))
     assert np.abs(state.c).max() > 15
@@ -168,14 +168,14 @@ def test_streaming_ends_at_the_whole(exported):
 
 def test_weights_are_stored_once_in_float32(exported):
     classifier = exported.run.classifier
-    weights = 4 * sum(int(np.prod(v.shape)) for v in classifier.variables)
+    weights = 4 * sum(int(np.prod(v.shape)) for v in classifier.weights)
     # Folding the input layer into the kernel makes a row of 4 H of each channel or id.
     folded = 4 * 4 * 8 * (exported.info.vocabulary_size or exported.info.channels)
     for name in map(litert.file_name, litert.FORMS):
         model = schema.Model.GetRootAsModel((exported.directory / name).read_bytes(), 0)
         sizes = [model.Buffers(i).DataLength() for i in range(model.BuffersLength())]
         assert weights / 2 < sum(sizes) < weights + folded + 1000
-        largest = 4 * max(int(np.prod(v.shape)) for v in classifier.variables)
+        largest = 4 * max(int(np.prod(v.shape)) for v in classifier.weights)
         assert max(sizes) <= max(largest, folded)
 
 

@@ -25,7 +25,7 @@ def network(kind):
     rng = np.random.default_rng(0)
     info = networks.text_info(vocabulary=27) if kind == "text" else networks.vectors_info(2, STEPS)
     classifier = networks.classifier(info, hidden=32, projection_size=32, head_size=64)
-    for variable in classifier.variables:
+    for variable in classifier.weights:
         variable.assign(variable * 1.5)
     if kind == "text":
         return classifier, [rng.integers(0, 27, n).astype(np.int32) for n in (1, 9, 40)]

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2aux.model import lstm
+from t2aux.model import cudnn
 from t2aux.model.lstm import LSTM, LSTMState
 from tests import networks
 
@@ -146,7 +146,7 @@ def test_the_path_of_a_gpu_gives_the_same(layer, monkeypatch):
     with tf.GradientTape() as tape:
         value = tf.reduce_sum(layer.outputs_time_major(x, state)[0] ** 2)
     want_gradients = tape.gradient(value, layer.trainable_variables)
-    monkeypatch.setattr(lstm, "on_gpu", lambda: True)
+    monkeypatch.setattr(cudnn, "on_gpu", lambda: True)
     got = layer.outputs_time_major(x, state)
     with tf.GradientTape() as tape:
         value = tf.reduce_sum(layer.outputs_time_major(x, state)[0] ** 2)
@@ -167,7 +167,7 @@ def test_the_classifier_on_the_path_of_a_gpu_gives_the_same(info, monkeypatch):
     classifier = networks.classifier(info)
     batch = networks.batch(info, [2500, 2500])
     want = classifier.scan(batch.inputs)
-    monkeypatch.setattr(lstm, "on_gpu", lambda: True)
+    monkeypatch.setattr(cudnn, "on_gpu", lambda: True)
     got = classifier.scan(batch.inputs)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -180,9 +180,9 @@ def test_the_folded_classifier_equals_input_layer_lstm_and_head(info, projection
         return
     classifier = networks.classifier(info, projection_size=projection)
     batch = networks.batch(info, [9, 4, 7])
-    _, state = classifier.lstm.scan(classifier.input_layer(batch.inputs), lengths=batch.lengths)
+    _, state = classifier.core.scan(classifier.input_layer(batch.inputs), lengths=batch.lengths)
     want = classifier.head(state.h)
-    np.testing.assert_allclose(classifier(batch.inputs, batch.lengths), want, atol=1e-5)
+    np.testing.assert_allclose(classifier.logits_of(batch.inputs, batch.lengths), want, atol=1e-5)
     stepped = classifier.init_state(3)
     for t in range(4):
         stepped = classifier.step(batch.inputs[:, t], stepped)

@@ -28,7 +28,7 @@ def make(info, **parameters):
 
 def loss_and_gradients(made, batch, seed=None):
     with tf.GradientTape() as tape:
-        logits = made(batch.inputs, batch.lengths, seed)
+        logits = made.logits_of(batch.inputs, batch.lengths, seed)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch.labels, logits))
     gradients = tape.gradient(loss, made.trainable_variables)
     return logits, [tf.convert_to_tensor(g) for g in gradients]
@@ -89,7 +89,7 @@ def test_padding_is_harmless(kind):
     batch = networks.batch(KINDS[kind], [9, 4, 7])
     together, _ = loss_and_gradients(made, batch)
     for b, length in enumerate(batch.lengths.numpy()):
-        alone = made(batch.inputs[b : b + 1, :length])
+        alone = made.logits_of(batch.inputs[b : b + 1, :length])
         np.testing.assert_allclose(together[b], alone[0], atol=1e-5)
     for gradient in loss_and_gradients(made, batch)[1]:
         assert np.isfinite(gradient).all()
@@ -127,7 +127,7 @@ def test_dropout_is_a_function_of_the_seed():
         np.testing.assert_array_equal(a, b)
     other, _ = loss_and_gradients(made, batch, tf.constant([1, 3]))
     assert np.abs(other - one).max() > 1e-3
-    assert np.abs(made(batch.inputs, batch.lengths) - one).max() > 1e-3
+    assert np.abs(made.logits_of(batch.inputs, batch.lengths) - one).max() > 1e-3
 
 
 def test_initial_weights_depend_on_the_seed_alone():
@@ -169,7 +169,7 @@ made = Transformer(networks.vectors_info(), layers=1)
 @tf.function(input_signature=[tf.TensorSpec([None, None, 1])])
 def step(x):
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(made(x, None, tf.constant([1, 2])) ** 2)
+        loss = tf.reduce_sum(made.logits_of(x, None, tf.constant([1, 2])) ** 2)
     return tape.gradient(loss, made.trainable_variables)
 
 x = tf.random.stateless_uniform([1, 4_608, 1], [1, 2])

@@ -21,7 +21,7 @@ SETTINGS = [
     "--gin_param=Classifier.projection_size = 2",
     "--gin_param=RunConfig.checkpoint_minutes = 0",
     "--gin_param=RunConfig.steps_per_call = 1",
-    "--gin_param=train.log_every = 10",
+    "--gin_param=RunConfig.log_every = 10",
     "--gin_param=BATCH_SIZE = 10",
 ]
 LONG = [*SETTINGS, "--gin_param=JOINT_EPOCHS = 100000"]
@@ -206,7 +206,7 @@ def test_a_file_that_can_not_grow(server, tmp_path, minutes, what):
     run = tmp_path / "run"
     more = [
         f"--gin_param=RunConfig.checkpoint_minutes = {minutes}",
-        "--gin_param=train.log_every = 1",
+        "--gin_param=RunConfig.log_every = 1",
     ]
     done = server.run(tmp_path / "log", "train", f"--model_dir={run}", *LONG, *more, limit=20_000)
     assert_one_error(done, f"Can't write {what} to {run}", "File too large")

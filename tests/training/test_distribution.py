@@ -47,7 +47,7 @@ SETTINGS = [
     "--gin_param=train.optimizer = @SGD",
     "--gin_param=SGD.momentum = 0.9",
     "--gin_param=LEARNING_RATE = 0.1",
-    "--gin_param=train.log_every = 1",
+    "--gin_param=RunConfig.log_every = 1",
     "--gin_param=RunConfig.steps_per_call = 2",
     "--gin_param=train.evaluate_every = 2",
     "--gin_param=train.validation = 0.2",
@@ -307,7 +307,7 @@ def test_fifty_steps_of_the_papers_size(tmp_path, model):
         # 1,438 real digits of 28 x 28 pixels: 60 steps, the last of each epoch incomplete.
         *("--gin_param=digits.side = 26", "--gin_param=digits.border = 1"),
         *("--gin_param=PRETRAIN_EPOCHS = 0", "--gin_param=JOINT_EPOCHS = 5"),
-        *("--gin_param=train.log_every = 1", "--gin_param=train.evaluate_every = 0"),
+        *("--gin_param=RunConfig.log_every = 1", "--gin_param=train.evaluate_every = 0"),
         # At 1e-3 rounding grows to 1e-2 within 50 steps, one worker's too: see
         # benchmarks/distributed.py --control.
         "--gin_param=LEARNING_RATE = 1e-4",

@@ -11,6 +11,7 @@ from t2aux import config, data
 from t2aux.errors import UserError
 from t2aux.training import checkpoints, divergence
 from t2aux.training import train as train_module
+from t2aux.training import trainer as trainer_module
 from t2aux.training.trainer import Step, Trainer
 
 SETTINGS = [
@@ -21,7 +22,7 @@ SETTINGS = [
     "Classifier.hidden_size = 4",
     "Classifier.projection_size = 2",
     "Classifier.head_size = 4",
-    "train.log_every = 2",
+    "RunConfig.log_every = 2",
     "train.evaluate_every = 0",
     "RunConfig.steps_per_call = 2",
     "RunConfig.checkpoint_minutes = 0",
@@ -74,7 +75,7 @@ def events(model_dir):
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    monkeypatch.setattr(train_module, "Trainer", Poisoned)
+    monkeypatch.setattr(trainer_module, "Trainer", Poisoned)
     monkeypatch.setattr(Poisoned, "factor", tf.Variable(1.0), raising=False)
 
     def set_to(**attributes):

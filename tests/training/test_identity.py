@@ -186,15 +186,15 @@ def test_the_same_settings_in_other_words(run, done):
 
 def test_how_a_run_is_watched_and_saved_may_change(run, done):
     assert train(
-        *(run, done / "data", "train.log_every = 7", "RunConfig.steps_per_call = 2"),
+        *(run, done / "data", "RunConfig.log_every = 7", "RunConfig.steps_per_call = 2"),
         *(
             "RunConfig.checkpoint_minutes = 1",
             "RunConfig.checkpoints_kept = 5",
             "train.evaluate_every = 2",
         ),
-        *("train.on_nan = 'back_off'", "train.strategy = @MirroredStrategy"),
+        *("train.on_nan = 'back_off'", "RunConfig.strategy = @MirroredStrategy"),
     )
-    assert "train.log_every = 7" in (run / "config.gin").read_text()
+    assert "RunConfig.log_every = 7" in (run / "config.gin").read_text()
 
 
 def test_the_same_data_elsewhere(run, done, tmp_path):

@@ -24,7 +24,7 @@ SMALL = [
     "BATCH_SIZE = 16",
     "PRETRAIN_EPOCHS = 1",
     "JOINT_EPOCHS = 2",
-    "train.log_every = 1",
+    "RunConfig.log_every = 1",
     "train.evaluate_every = 1",
 ]
 

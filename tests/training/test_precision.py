@@ -137,7 +137,7 @@ def test_a_keras_model_takes_its_own_or_its_cores(core, own, want):
     for one in (model, again):
         one.build((None, 20, 2))
         batch = networks.batch(KINDS["pixels"][0], [20] * 4)
-        assert precisions(traced(one._trainer, batch)) == {want}
+        assert precisions(traced(one.trainer, batch)) == {want}
         call = tf.function(lambda x, training, one=one: one(x, training=training))
         for training, precision in ((True, want), (False, "float32")):
             function = call.get_concrete_function(batch.inputs, training)

@@ -211,7 +211,7 @@ def test_workers_without_a_strategy_for_them_are_refused(monkeypatch, strategy):
 
 @pytest.mark.parametrize("value", ["@MirroredStrategy()", "@Classifier"])
 def test_what_is_no_strategy_is_refused(tmp_path, value):
-    text = config.parse(["quickstart_lstm"], [f"train.strategy = {value}"])
+    text = config.parse(["quickstart_lstm"], [f"RunConfig.strategy = {value}"])
     with pytest.raises(UserError, match="@MultiWorkerMirroredStrategy, without parentheses"):
         train.train(str(tmp_path / "run"), text)
     assert not (tmp_path / "run").exists()

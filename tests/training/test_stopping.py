@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux import config
-from t2aux.training import evaluation, stopping, train
+from t2aux.training import evaluation, stopping, train, trainer
 from t2aux.training.trainer import Trainer
 
 
@@ -78,7 +78,7 @@ def test_a_run_saves_after_the_step_at_hand(tmp_path, monkeypatch, flagged):
             with tf.control_dependencies([tf.py_function(come, [seed[1]], tf.int32)]):
                 return super().step(batch, seed=tf.identity(seed), **more)
 
-    monkeypatch.setattr(train, "Trainer", Terminated)
+    monkeypatch.setattr(trainer, "Trainer", Terminated)
     settings = ["dataset.max_examples = 20", "BATCH_SIZE = 2", "JOINT_EPOCHS = 1"]
     settings += ["Classifier.hidden_size = 4", "RunConfig.steps_per_call = 10"]
     assert not train.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))

@@ -27,7 +27,7 @@ SETTINGS = [
     "--gin_param=dataset.max_examples = 200",
     "--gin_param=Classifier.hidden_size = 8",
     "--gin_param=Classifier.projection_size = 4",
-    "--gin_param=train.log_every = 2",
+    "--gin_param=RunConfig.log_every = 2",
     "--gin_param=train.evaluate_every = 1",
     "--gin_param=RunConfig.steps_per_call = 1",
     "--gin_param=RunConfig.checkpoint_minutes = 0",
@@ -147,7 +147,7 @@ def test_a_slow_run_says_where_it_is_between_lines_of_metrics(tmp_path, monkeypa
     settings = ["dataset.max_examples = 20", "BATCH_SIZE = 5", "JOINT_EPOCHS = 1"]
     settings += [
         "Classifier.hidden_size = 4",
-        "train.log_every = 3",
+        "RunConfig.log_every = 3",
         "RunConfig.steps_per_call = 1",
     ]
     assert train.train(str(tmp_path), config.parse(["quickstart_lstm"], settings))

@@ -27,6 +27,7 @@ from t2aux.training import (
     validation,
 )
 from t2aux.training import train as train_module
+from t2aux.training import trainer as trainer_module
 from t2aux.training.trainer import Step, Trainer
 from tests import networks
 from tests.cli_helpers import t2aux
@@ -44,7 +45,7 @@ SETTINGS = [
     "Classifier.hidden_size = 4",
     "Classifier.projection_size = 2",
     "Classifier.head_size = 4",
-    "train.log_every = 4",
+    "RunConfig.log_every = 4",
     "RunConfig.steps_per_call = 2",
     "RunConfig.checkpoint_minutes = 0",
     "RunConfig.checkpoints_kept = 2",
@@ -70,7 +71,7 @@ class Quick(Trainer):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(train_module, "Trainer", Quick)
+    monkeypatch.setattr(trainer_module, "Trainer", Quick)
 
 
 def write_data(folder, counts=(("train", 40), ("test", 12)), seed=0):
@@ -102,7 +103,7 @@ def quiet(folder, tmp_path_factory):
     """A run that nobody disturbed."""
     model_dir = tmp_path_factory.mktemp("quiet") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "Trainer", Quick)
+        patch.setattr(trainer_module, "Trainer", Quick)
         assert train(model_dir, folder)
     return model_dir
 
@@ -264,7 +265,7 @@ def test_a_run_with_a_validation_set(quiet, folder):
     name, whole = validation.load_whole("validation", run.source, run.info)
     assert name == "train"
     split = validation.part_of("validation", whole, is_own=True)
-    found = evaluation.evaluate(lambda b: run.classifier(b.inputs, b.lengths), split, 8)
+    found = evaluation.evaluate(lambda b: run.classifier.logits_of(b.inputs, b.lengths), split, 8)
     assert found.accuracy == top["accuracy"]
     assert found.loss == pytest.approx(top["loss"], rel=1e-5)
     assert len(validation.part_of("train", whole, is_own=True)) == 32
@@ -473,7 +474,7 @@ class Poisoned(Quick):
 
 
 def test_going_back_at_nan_takes_the_evaluation_back(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "Trainer", Poisoned)
+    monkeypatch.setattr(trainer_module, "Trainer", Poisoned)
     monkeypatch.setattr(Poisoned, "factor", tf.Variable(1.0), raising=False)
     go_back = training_loop.TrainingLoop._go_back
 

@@ -1,0 +1,111 @@
+"""The LSTM through Keras's layer, which runs cuDNN's kernel on a GPU.
+
+There a loop over steps launches several small kernels a step and waits for each; cuDNN's kernel
+runs a whole segment. It wants its input projected beforehand and no padding, and it gives all
+outputs, but the cells after the last step alone: a pass that keeps states at some positions is one
+call for each segment between them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from t2aux.kernels import ops
+
+# The output and the cell, [B, H] each.
+_State = tuple[tf.Tensor, tf.Tensor]
+
+
+def on_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def outputs(
+    x: tf.Tensor, weights: ops.Weights, state: _State
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """An LSTM over a segment, differentiable.
+
+    Args:
+        x: [T, B, D], T at least 1.
+        weights: The kernel [D, 4H], the bias [4H] and the recurrent kernel [H, 4H].
+        state: The state before it.
+
+    Returns:
+        The outputs [T, B, H], and the output and the cell after the last step, [B, H] each.
+    """
+    kernel, bias, recurrent_kernel = map(tf.convert_to_tensor, weights)
+    # Keras's layer is used without its own weights.
+    layer = _keras_layer(recurrent_kernel.shape[0], kernel.shape[0])
+    (found, h, c), _ = layer.stateless_call(
+        [kernel, recurrent_kernel, bias],
+        [v.value for v in layer.non_trainable_variables],
+        tf.transpose(x, [1, 0, 2]),
+        initial_state=list(state),
+    )
+    return tf.transpose(found, [1, 0, 2]), h, c
+
+
+def states_at(
+    project: Callable[[tf.Tensor], tf.Tensor],
+    tokens: tf.Tensor,
+    weights: ops.Weights,
+    state: _State,
+    marks: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The states at some positions of a segment, and all outputs, differentiable.
+
+    Args:
+        project: The input layer: [n, B, C] or ids [n, B] -> [n, B, D].
+        tokens: [T, B, C] float32, or ids [T, B] int32.
+        weights: See `outputs`.
+        state: The state before the segment.
+        marks: [M] int32 positions in 0..T, in any order.
+
+    Returns:
+        The outputs and the cells before those steps, [M, B, H] each, and all outputs [T, B, H].
+    """
+    order = tf.argsort(marks, stable=True)
+    ends = tf.concat([tf.gather(marks, order), tf.shape(tokens)[:1]], 0)
+    count = tf.shape(ends)[0]
+    h, c = state
+    kept = [tf.TensorArray(tf.float32, count, element_shape=s.shape) for s in state]
+    pieces = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=[None, *h.shape])
+
+    def run(begin: tf.Tensor, end: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple:
+        found, new_h, new_c = outputs(project(tokens[begin:end]), weights, (h, c))
+        return found, tf.ensure_shape(new_h, h.shape), tf.ensure_shape(new_c, c.shape)
+
+    def body(i: tf.Tensor, begin: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tuple) -> tuple:
+        end = ends[i]
+        # cuDNN takes no segment without a step.
+        piece, h, c = tf.cond(
+            end > begin,
+            lambda: run(begin, end, h, c),
+            lambda: (tf.zeros([0, *tf.unstack(tf.shape(h))]), h, c),
+        )
+        piece.set_shape([None, *h.shape])
+        written = [array.write(i, x) for array, x in zip(arrays, (h, c, piece), strict=True)]
+        return i + 1, end, h, c, *written
+
+    *_, all_h, all_c, pieces = tf.while_loop(
+        lambda i, *_: i < count, body, (0, 0, h, c, *kept, pieces), parallel_iterations=1
+    )
+    # The last is the segment's end.
+    inverse = tf.argsort(order)
+    at = [tf.gather(array.stack(), inverse) for array in (all_h, all_c)]
+    return *at, pieces.concat()
+
+
+@functools.cache
+def _keras_layer(hidden_size: int, input_size: int) -> keras.layers.LSTM:
+    with tf.init_scope():
+        layer = keras.layers.LSTM(hidden_size, return_sequences=True, return_state=True)
+        layer.build((None, None, input_size))
+    return layer

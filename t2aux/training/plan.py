@@ -1,0 +1,187 @@
+"""What every plan is: how one auxiliary loss is computed in one step, and on which rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from t2aux.losses.base import (
+    AuxiliaryLoss,
+    Bptt,
+    Declaration,
+    Outputs,
+    Sequences,
+    States,
+    stream,
+)
+from t2aux.model.classifier import BaseClassifier
+from t2aux.model.core import State
+
+# Of a loss's streams of random numbers, which are its own from 0 on.
+_ROWS = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What the plans of a training step share.
+
+    Attributes:
+        classifier: The main network.
+        sequences: The batch.
+        variables: Those that gradients are of, in order.
+        progress: Scalar float32 in [0, 1]: how far the phase has got.
+    """
+
+    classifier: BaseClassifier
+    sequences: Sequences
+    variables: list[tf.Variable]
+    progress: tf.Tensor
+
+
+class Result(NamedTuple):
+    """A loss's mean, not weighted, and the gradients of it times the weight."""
+
+    mean: tf.Tensor
+    gradients: list[tf.Tensor]
+
+
+class Plan:
+    """How one loss is computed in one training step.
+
+    Attributes:
+        loss: The loss.
+        bptt: How many steps its gradient reaches back.
+        joins_one_pass: Whether `in_one_pass` computes it.
+        wants_outputs: Whether `in_one_pass` needs the outputs after every step.
+        sequences: Those of the batch that the loss is taken on, see `AuxiliaryLoss.rows`.
+    """
+
+    joins_one_pass = True
+    wants_outputs = False
+
+    def __init__(
+        self,
+        context: Context,
+        loss: AuxiliaryLoss,
+        declaration: Declaration,
+        seed: tf.Tensor,
+        bptt: Bptt,
+    ) -> None:
+        self.loss = loss
+        self._declaration = declaration
+        self._seed = seed
+        self.bptt = bptt
+        self._rows: tf.Tensor | None = None
+        if loss.rows < 1:
+            self._rows, self._scale = draw_rows(context.sequences, loss.rows, seed)
+            context = dataclasses.replace(context, sequences=context.sequences.at(self._rows))
+        self._context = context
+        self.sequences = context.sequences
+
+    @property
+    def metric(self) -> str:
+        """The name of the loss in metrics."""
+        return f"{self.loss.name}_loss"
+
+    @property
+    def positions(self) -> tf.Tensor:
+        """[n] int32: the positions whose states `in_one_pass` needs."""
+        return self._declaration.positions
+
+    def own(self, values: Any) -> Any:
+        """What belongs to `sequences`.
+
+        Args:
+            values: A nest of [n, B, ...] of the whole batch; or None.
+
+        Returns:
+            Its rows, [n, R, ...] each; or None.
+        """
+        if self._rows is None or values is None:
+            return values
+        return tf.nest.map_structure(lambda v: tf.gather(v, self._rows, axis=1), values)
+
+    def marks(self, *, gradient: bool) -> list[tf.Tensor]:
+        """The positions [n] int32 whose states the pass without gradient must keep.
+
+        Args:
+            gradient: Whether `result` is asked for; otherwise `mean`.
+        """
+        raise NotImplementedError
+
+    def result(self, kept: list[State]) -> Result:
+        """The loss and its gradients.
+
+        Args:
+            kept: The states of `sequences` at the positions of each of `marks`, [n, B, ...] each.
+        """
+        raise NotImplementedError
+
+    def mean(self, kept: list[State]) -> tf.Tensor:
+        """The loss alone; see `result`."""
+        raise NotImplementedError
+
+    def in_one_pass(self, states: State, outputs: tf.Tensor | None) -> tf.Tensor:
+        """The mean loss, for a gradient that reaches back to the beginning.
+
+        Args:
+            states: The states of `sequences` at `positions`, [n, B, ...] each.
+            outputs: Theirs, [T, B, H], where they are wanted.
+        """
+        raise NotImplementedError
+
+    def _mean(self, total: tf.Tensor) -> tf.Tensor:
+        # 0 where nothing could be predicted.
+        mean = tf.math.divide_no_nan(total, self._declaration.count)
+        return mean if self._rows is None else mean * self._scale
+
+    def _call(self, given: States | Outputs) -> tuple[tf.Tensor, Any]:
+        result = self.loss.call(given)
+        return result if isinstance(result, tuple) else (result, ())
+
+
+def draw_rows(
+    sequences: Sequences, rows: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor | float]:
+    """Draws the rows of the batch that a loss is taken on, every set of them equally likely.
+
+    Of a share of a batch, those of the whole batch's that are in it: all replicas draw the same.
+
+    Args:
+        sequences: The batch, or the share of it.
+        rows: Which part of the batch, below 1.
+        seed: [2] int32, this batch's and the loss's.
+
+    Returns:
+        [R] int32, ascending, at least one; and what the sum over them is to be multiplied by to be
+        an unbiased estimate of the sum over all.
+    """
+    share = sequences.share
+    size = sequences.tokens.shape[1] if share is None else share.size
+    if size is None:
+        size = tf.shape(sequences.starts)[0]
+    count = row_count(size, rows)
+    keys = tf.random.stateless_uniform(
+        [size], stream(seed, _ROWS), minval=None, maxval=None, dtype=tf.int32
+    )
+    chosen = tf.sort(tf.argsort(keys, stable=True)[:count])
+    scale = tf.cast(size, tf.float32) / tf.cast(count, tf.float32)
+    if share is None:
+        return chosen, scale
+    marked = tf.scatter_nd(chosen[:, tf.newaxis], tf.ones_like(chosen), [size])
+    own = tf.where(share.rows(marked) > 0)[:, 0]
+    there = tf.size(own) > 0
+    # Without any it has its first row, which does not count.
+    own = tf.concat([own, tf.zeros([tf.cast(~there, tf.int32)], own.dtype)], 0)
+    return tf.cast(own, tf.int32), tf.where(there, scale, 0.0)
+
+
+def row_count(size: int | tf.Tensor, rows: float) -> int | tf.Tensor:
+    """How many rows of a batch are drawn: ceil(size * rows), but for rounding, and at least 1."""
+    # Static where the size is. 7 rows of 100 at 0.07, the product of which is a little above 7.
+    if isinstance(size, int):
+        return max(math.ceil(size * rows - 1e-6), 1)
+    return tf.maximum(tf.cast(tf.math.ceil(tf.cast(size, tf.float64) * rows - 1e-6), tf.int32), 1)

@@ -1,0 +1,95 @@
+"""The paths that training takes on a GPU, run on a CPU: Keras's LSTM in the place of cuDNN's."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2aux.losses import LanguageModel, Prediction, Reconstruction, SequenceAutoencoder
+from t2aux.model import cudnn
+from t2aux.training.trainer import Trainer
+from tests import networks
+
+PIXELS, TEXT = networks.vectors_info(channels=2, length=13), networks.text_info()
+# 11 steps are two iterations of the compiled loop and one step more.
+LOSSES = {
+    "none": lambda: [],
+    "reconstruction": lambda: [Reconstruction(anchors=2, length=11, head_size=5)],
+    "without sampling": lambda: [Reconstruction(length=4, head_size=5, scheduled_sampling=False)],
+    "prediction": lambda: [Prediction(anchors=2, length=5, head_size=5)],
+    "language model": lambda: [LanguageModel(head_size=5)],
+    "autoencoder": lambda: [SequenceAutoencoder(head_size=5)],
+}
+SHORT = [
+    ("none", PIXELS, "full"),
+    ("reconstruction", PIXELS, 12),
+    ("without sampling", TEXT, 6),
+    ("prediction", PIXELS, "full"),
+    ("language model", TEXT, 6),
+]
+LONG = [
+    case for case in itertools.product(LOSSES, (PIXELS, TEXT), (6, "full")) if case not in SHORT
+]
+CASES = [*SHORT, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)]
+
+
+def steps(info, losses, lengths, **bptt):
+    """A training step's metrics and gradients, and the evaluated logits."""
+    classifier = networks.classifier(info)
+    trainer = Trainer(classifier, losses, **bptt)
+    batch = networks.batch(info, lengths)
+
+    @tf.function
+    def step():
+        return trainer.step(
+            batch,
+            seed=tf.constant([3, 1]),
+            progress=tf.constant(0.5),
+            supervised=True,
+            padded=len(set(lengths)) > 1,
+        )
+
+    made = step()
+    return made.metrics, made.gradients, classifier.logits_of(batch.inputs, batch.lengths)
+
+
+@pytest.mark.parametrize(
+    ("losses", "info", "bptt"), CASES, ids=lambda x: getattr(x, "kind", str(x))
+)
+def test_a_step_on_the_paths_of_a_gpu_is_the_same(monkeypatch, losses, info, bptt):
+    lengths = [13, 13, 13]
+    bptt = {"supervised_bptt": bptt, "auxiliary_bptt": bptt}
+    want = steps(info, LOSSES[losses](), lengths, **bptt)
+    monkeypatch.setattr(cudnn, "on_gpu", lambda: True)
+    calls = []
+    outputs = cudnn.outputs
+    monkeypatch.setattr(cudnn, "outputs", lambda *a: calls.append(1) or outputs(*a))
+    got = steps(info, LOSSES[losses](), lengths, **bptt)
+    assert calls
+    assert got[0].keys() == want[0].keys()
+    for name, value in want[0].items():
+        np.testing.assert_allclose(got[0][name], value, rtol=1e-5, err_msg=name)
+    for a, b in zip(got[1], want[1], strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    np.testing.assert_allclose(got[2], want[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("marks", [[0], [5, 0, 5, 9], [9, 3], [9]])
+def test_states_at_any_positions(marks):
+    rng = np.random.default_rng(0)
+    info = networks.vectors_info(channels=2)
+    core = networks.classifier(info, projection_size=3).core
+    layer = networks.classifier(info, projection_size=3).input_layer
+    tokens = tf.constant(rng.normal(size=(9, 2, 2)), tf.float32)
+    state = type(core.init_state(2))(*tf.constant(rng.normal(size=(2, 2, 5)), tf.float32))
+    found = {}
+    for name, on_gpu in (("want", False), ("got", True)):
+        with pytest.MonkeyPatch.context() as patch, tf.GradientTape() as tape:
+            patch.setattr(cudnn, "on_gpu", lambda on_gpu=on_gpu: on_gpu)
+            at, outputs = core.states_at(tokens, layer, state, tf.constant(marks), outputs=True)
+            weights = [v.value for v in core.trainable_variables]
+            value = tf.reduce_sum(at.h**2) + tf.reduce_sum(tf.sin(at.c)) + tf.reduce_sum(outputs**3)
+        found[name] = [*at, outputs, *tape.gradient(value, weights)]
+    for a, b in zip(found["got"], found["want"], strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-6)
