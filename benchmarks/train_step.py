@@ -3,10 +3,10 @@
 Like for like: all three train the same network, an LSTM straight on the values [B, T, C] with the
 paper's head, by full BPTT. The paper's network has a Dense(128) before the LSTM, which our kernel
 folds into the LSTM's own weights; Keras's LSTM is timed behind one, too, and named so. The
-repetitions are interleaved, so that a noisy machine disturbs all alike; the medians are
-shown, or with --best the least. torch is
-an extra (`pip install -e '.[benchmarks]'`); without it its columns stay empty. On a GPU
-Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has finished.
+repetitions are interleaved, so that a noisy machine disturbs all alike; the medians are shown, or
+with --best the least. torch is an extra (`pip install -e '.[benchmarks]'`); without it its columns
+stay empty. On a GPU Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has
+finished.
 
   python -m benchmarks.train_step --batch=128 --hidden=128 --length=784 [--json]
   python -m benchmarks.train_step --precision=bfloat16 [--json]
@@ -16,7 +16,6 @@ Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has finis
 
 from __future__ import annotations
 
-import functools
 import json
 import pathlib
 import subprocess
@@ -109,14 +108,19 @@ def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
             steps[f"{name}, {_TRUNCATED}"] = common.ours(name, size, 300)
             quarter = common.ours(name, size, 300, rows=0.25)
             steps[f"{name}, {_TRUNCATED}, rows 1/4"] = quarter
-    precision = _PRECISION.value
-    if precision != "float32":
-        half = functools.partial(common.ours, size=size, precision=precision)
-        steps[f"ours, {precision}"] = half("LSTM", bptt="full", projection_size=None)
-        if models and length > 600:
-            name = f"r-LSTM 1x600, {_TRUNCATED}"
-            steps[f"{name}, {precision}"] = half("r-LSTM 1x600", bptt=300)
-            steps[f"{name}, rows 1/4, {precision}"] = half("r-LSTM 1x600", bptt=300, rows=0.25)
+    if (precision := _PRECISION.value) != "float32":
+        steps[f"ours, {precision}"] = common.ours(
+            "LSTM", size, "full", projection_size=None, precision=precision
+        )
+        for name in common.LOSSES:
+            if f"{name}, {_TRUNCATED}" in steps:
+                steps[f"{name}, {_TRUNCATED}, {precision}"] = common.ours(
+                    name, size, 300, precision=precision
+                )
+            if f"{name}, {_TRUNCATED}, rows 1/4" in steps:
+                steps[f"{name}, {_TRUNCATED}, rows 1/4, {precision}"] = common.ours(
+                    name, size, 300, rows=0.25, precision=precision
+                )
     seconds = common.seconds_of(steps, data, _REPEAT.value, best=_BEST.value)
     return {
         "batch": batch,

@@ -104,8 +104,8 @@ def load_run(
         source = configured()
         makers = bindings.get("auxiliary_losses", ()) if auxiliary else ()
         losses = tuple(make() for make in makers)
-        given = {name: bindings[name] for name in _OBJECTIVE if name in bindings}
-        objective = Objective(losses, **given)
+        settings = {name: bindings[name] for name in _OBJECTIVE if name in bindings}
+        objective = Objective(losses, **settings)
         classifier = bindings.get("model", make_classifier)(info, seed=0, objective=objective)
     networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
     networks["classifier"] = weights.tree(classifier)

@@ -46,7 +46,7 @@ class Objective(NamedTuple):
         auxiliary: The auxiliary losses, beside the supervised one.
         supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
         auxiliary_bptt: The same for each auxiliary loss that does not say so itself.
-        precision: Of the products of LSTMs in training.
+        precision: Of the products of LSTMs, see `t2aux.kernels.ops`.
     """
 
     auxiliary: Sequence[AuxiliaryLoss] = ()

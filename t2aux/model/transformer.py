@@ -66,11 +66,11 @@ class Transformer(Configurable, keras.Model):
             dropout: The probability to drop a value, in training, of the input and of what each
                 half of a layer adds.
             seed: Of the initial weights.
-            objective: It must have no auxiliary losses and no precision; its truncation is ignored.
+            objective: It must have no auxiliary losses; its truncation is ignored.
 
         Raises:
             UserError: A size or the probability is out of range, D is odd or no multiple of the
-                heads, or there are auxiliary losses or a precision.
+                heads, there are auxiliary losses, or the precision is not float32.
         """
         super().__init__(name="classifier", dtype="float32")
         check_sizes(

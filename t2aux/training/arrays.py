@@ -133,6 +133,29 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
         return tf.identity(y)
 
 
+def cross_entropy(
+    logits: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None = None
+) -> tf.Tensor:
+    """The mean cross-entropy, from the logits: a probability of 0 would have no logarithm.
+
+    Args:
+        logits: [B, K].
+        y: Labels [B] or [B, 1], or one-hot [B, K].
+        sample_weight: [B].
+
+    Returns:
+        A scalar.
+    """
+    if y.shape.rank == 2 and y.shape[1] == logits.shape[1] > 1:
+        losses = tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, tf.float32), logits)
+    else:
+        labels = tf.cast(tf.reshape(y, [-1]), tf.int32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    if sample_weight is not None:
+        losses *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
+    return tf.reduce_mean(losses)
+
+
 def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[Any, Any]:
     """What Keras takes of what the user gave, checked where it is in memory.
 

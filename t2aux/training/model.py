@@ -428,15 +428,7 @@ class SequenceClassifier(BaseClassifier):
     ) -> tf.Tensor:
         if self.loss is not None:
             return self.compute_loss(x, y, tf.nn.softmax(logits), sample_weight)
-        # From the logits: a probability of 0 would have no logarithm.
-        if y.shape.rank == 2 and y.shape[1] == self.num_classes and self.num_classes > 1:
-            losses = tf.nn.softmax_cross_entropy_with_logits(tf.cast(y, tf.float32), logits)
-        else:
-            labels = tf.cast(tf.reshape(y, [-1]), tf.int32)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        if sample_weight is not None:
-            losses *= tf.cast(tf.reshape(sample_weight, [-1]), tf.float32)
-        return tf.reduce_mean(losses)
+        return arrays.cross_entropy(logits, y, sample_weight)
 
     def evaluate(self, x: Any = None, y: Any = None, *arguments: Any, **kwargs: Any) -> Any:
         """See `keras.Model.evaluate`, and the class for the forms of the inputs."""

@@ -55,8 +55,8 @@ def train(
     batch_size: int = 128,
     supervised_bptt: Bptt = 300,
     auxiliary_bptt: Bptt = 300,
-    precision: ops.Precision = "float32",
     tf32: bool = False,
+    precision: ops.Precision = "float32",
     optimizer: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.RMSprop,
     clip_norm: float | None = 1.0,
     seed: int = 0,
@@ -94,14 +94,14 @@ def train(
         batch_size: B, over all replicas.
         supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
         auxiliary_bptt: Steps that each auxiliary gradient goes back; "full", or 0 for none.
-        precision: Of the products of LSTMs in training, those of the losses' decoders too, on a CPU
-            with the kernel: "float32", or "bfloat16", whose operands are rounded to it where the
-            processor multiplies them (AVX512-BF16); elsewhere it is float32 all the same, and the
-            log says so. Sums, states, weights and the optimizer are float32, and evaluations too.
         tf32: Whether a GPU's products in training are in TensorFloat-32, with 10 bits of the
             operands' fractions instead of 23. Not by default: a run then learns the same on a GPU
             as on a CPU, and products of 128 units wait for launches, not for arithmetic. Evaluation
             is in full float32 always.
+        precision: Of the products of LSTMs in training, those of the losses' decoders too, on a CPU
+            with the kernel: "float32", or "bfloat16", whose operands are rounded to it where the
+            processor multiplies them (AVX512-BF16); elsewhere it is float32 all the same, and the
+            log says so. Sums, states, weights and the optimizer are float32, and evaluations too.
         optimizer: Makes the Keras optimizer; called with the learning rate.
         clip_norm: The gradient's global norm is clipped there; None: not [us].
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
@@ -142,9 +142,9 @@ def train(
     ):
         if value < least:
             raise UserError(f"train.{name} must be at least {least}, but is {value}.")
-    ops.check_precision("train.precision", precision)
     truncation.check_bptt("train.supervised_bptt", supervised_bptt)
     truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
+    ops.check_precision("train.precision", precision)
     check_validation(validation, patience, evaluate_every)
     back_off = divergence.policy(on_nan)
     run_config = RunConfig() if run_config is None else run_config
