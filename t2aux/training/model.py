@@ -92,8 +92,7 @@ class SequenceClassifier(BaseClassifier):
             supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
             auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
                 say so itself; "full", or 0 for none.
-            precision: Of the products of LSTMs in training, the core's and the losses', see
-                `t2aux.layers.LSTM`; None: the core's own.
+            precision: Of LSTMs' products in training, see `t2aux.layers.LSTM`; None: the core's.
             clip_norm: The global norm of the gradient is clipped there; None: it is not [us].
             seed: Of the head's and the auxiliary networks' initial weights, and of all that is
                 random in training. The core's initial weights are its own initializers'.
@@ -106,22 +105,15 @@ class SequenceClassifier(BaseClassifier):
         super().__init__(name=name, **kwargs)
         arrays.check_dtype(self.dtype_policy)
         self.classes = arrays.class_names(classes)
-        check_parameters(
-            "SequenceClassifier",
-            is_text=vocabulary_size is not None,
-            dropconnect=dropconnect,
-            projection_size=projection_size,
-            vocabulary_size=vocabulary_size,
-            head_size=head_size,
-        )
-        self.auxiliary = as_list(auxiliary)
-        self._given_core = layers.get(core)
         self._sizes = {
             "vocabulary_size": vocabulary_size,
             "projection_size": projection_size,
             "head_size": head_size,
             "dropconnect": dropconnect,
         }
+        check_parameters("SequenceClassifier", is_text=vocabulary_size is not None, **self._sizes)
+        self.auxiliary = as_list(auxiliary)
+        self._given_core = layers.get(core)
         self._bptt = {"supervised_bptt": supervised_bptt, "auxiliary_bptt": auxiliary_bptt}
         for parameter, bptt in self._bptt.items():
             truncation.check_bptt(parameter, bptt)
