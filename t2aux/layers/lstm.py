@@ -61,18 +61,21 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         with `return_state` also the last output and the last cell, [batch, units] each.
     """
 
-    def __init__(self, units: int, *, precision: ops.Precision = "float32", **kwargs: Any) -> None:
+    def __init__(
+        self, units: int, *arguments: Any, precision: ops.Precision = "float32", **kwargs: Any
+    ) -> None:
         """Makes the layer.
 
         Args:
             units: H.
+            *arguments: Of `keras.layers.LSTM`.
             precision: Of the products in training, "float32" or "bfloat16".
             **kwargs: Of `keras.layers.LSTM`.
 
         Raises:
             UserError: There is no such precision.
         """
-        super().__init__(units, **kwargs)
+        super().__init__(units, *arguments, **kwargs)
         ops.check_precision("LSTM.precision", precision)
         self.precision = precision
         # XLA has no op of ours.

@@ -257,3 +257,11 @@ def test_precision_is_of_the_products_in_training(monkeypatch, tmp_path):
 def test_another_precision_is_an_error():
     with pytest.raises(UserError, match=r"LSTM\.precision must be .*, but is 'half'"):
         t2aux.layers.LSTM(3, precision="half")
+
+
+def test_arguments_by_position_are_keras_layers():
+    arguments = (7, "relu", "tanh", False)
+    theirs = keras.layers.LSTM(*arguments, name="layer").get_config()
+    ours = t2aux.layers.LSTM(*arguments, precision="bfloat16", name="layer").get_config()
+    assert ours.pop("precision") == "bfloat16"
+    assert ours == theirs
