@@ -44,7 +44,7 @@ def meaning(*files, settings=()):
     if files[0].startswith("paper/"):
         files = (files[0], MODEL, *files[1:])
     config.parse(files, [*EPOCHS, *settings])
-    return {name: given(name, "") for name in ("train", "dataset", "LSTM")}
+    return {name: given(name, "") for name in ("train", "RunConfig", "dataset", "LSTM")}
 
 
 def settings_of(*names):
@@ -125,7 +125,7 @@ def test_each_file_changes_its_own_concern_alone(whole):
         "models": ("model", "auxiliary_losses", "phases"),
         "cores": ("model",),
         "training": (
-            *("supervised_bptt", "auxiliary_bptt", "strategy", "auxiliary_losses"),
+            *("supervised_bptt", "auxiliary_bptt", "precision", "auxiliary_losses"),
             *("validation", "patience"),
         ),
     }
@@ -134,6 +134,8 @@ def test_each_file_changes_its_own_concern_alone(whole):
         names = concerns[name.split("/")[0]]
         assert dropped(found["train"], *names) == dropped(own["train"], *names), name
         assert (found["dataset"], found["LSTM"]) == (own["dataset"], own["LSTM"]), name
+        free = ["strategy"] if name.startswith("training/") else []
+        assert dropped(found["RunConfig"], *free) == dropped(own["RunConfig"], *free), name
 
 
 def test_files_of_different_folders_go_in_any_order():
