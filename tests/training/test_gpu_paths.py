@@ -26,7 +26,6 @@ SHORT = [
     ("none", PIXELS, "full"),
     ("reconstruction", PIXELS, 12),
     ("without sampling", TEXT, 6),
-    ("prediction", PIXELS, "full"),
     ("language model", TEXT, 6),
 ]
 LONG = [

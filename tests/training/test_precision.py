@@ -70,8 +70,8 @@ def precisions(function):
 @pytest.mark.parametrize(
     ("kind", "losses", "bptt"),
     [
-        ("ragged", "r and p", "cut"),
         ("text", "lm", "full"),
+        pytest.param("ragged", "r and p", "cut", marks=pytest.mark.long),
         pytest.param("pixels", "r and p", "full", marks=pytest.mark.long),
         pytest.param("ragged", "sa", "cut", marks=pytest.mark.long),
         pytest.param("text", "r and p", "full", marks=pytest.mark.long),

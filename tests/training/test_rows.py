@@ -202,7 +202,7 @@ def test_replicas_draw_together_what_one_draws(replicas):
 
 @pytest.mark.parametrize(
     ("kind", "losses", "bptt", "replicas"),
-    [("text", "r", CUT, 4), ("pixels", "p", FULL, 3)],
+    [pytest.param("text", "r", CUT, 4, marks=pytest.mark.long), ("pixels", "p", FULL, 3)],
 )
 def test_the_shares_of_a_step_add_up(kind, losses, bptt, replicas):
     # 3 of 4 rows; with four replicas one has none of them.
