@@ -120,7 +120,14 @@ def test_every_file_is_covered():
     assert set(config.list_bundled()) == {*WHOLE, *datasets}
 
 
-@pytest.mark.parametrize("name", WHOLE)
+# They differ from another file in their data alone, which the test of data sets has, too.
+ALIKE = {"paper/images", "paper/pmnist", "paper/stanford_dogs"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] if name in ALIKE else []) for name in WHOLE],
+)
 def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
     files, settings = WHOLE[name]
     settings = [*SMALL, *EPOCHS, f"dataset.data_dir = {str(stand_ins)!r}", *settings]
