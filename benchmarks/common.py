@@ -223,7 +223,7 @@ def torch_steps(
         bfloat16: Whether torch's autocast computes in bfloat16 what it may.
 
     Returns:
-        The steps; None where there is no torch, or none for this device.
+        The steps; None where torch is not installed, or does not support this device.
     """
     try:
         import torch

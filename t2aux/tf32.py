@@ -1,8 +1,8 @@
 """TensorFloat-32: products on a GPU with 10 bits of the operands' fractions, instead of 23.
 
-TensorFlow multiplies so by default on GPUs of 2020 and later. A trained classifier is to give the
-same probabilities on a GPU and on a CPU, so it is off wherever one is evaluated, compared with its
-exports or asked: probabilities differed by 1.4e-3 with it and by 9e-7 without it.
+TensorFlow multiplies so by default on GPUs of 2020 and later. A trained classifier gives the same
+probabilities on a GPU and on a CPU, and passes its export's comparison, only without it. So it is
+off wherever a classifier is evaluated, exported or used.
 """
 
 from __future__ import annotations

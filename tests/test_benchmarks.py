@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -61,20 +62,26 @@ def test_a_batch_goes_through_the_servers_forms():
     check(3, [])
 
 
-@pytest.mark.long
-def test_a_step_against_the_length_is_measured_of_every_network():
-    sizes = ["--batch=1", "--hidden=8", "--repeat=1", "--lengths=608,640", "--keras_lengths=608"]
-    sizes.append("--transformer_lengths=640")
+def printed(name, *flags):
+    """What a benchmark prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train_step", "--figure3", "--json", *sizes],
+        [sys.executable, "-m", f"benchmarks.{name}", *flags],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.long
+def test_a_step_against_the_length_is_measured_of_every_network():
+    sizes = ["--batch=1", "--hidden=8", "--repeat=1", "--lengths=608,640", "--keras_lengths=608"]
+    sizes.append("--transformer_lengths=640")
+    output = printed("train_step", "--figure3", "--json", *sizes)
     ours = {"LSTM", "r-LSTM 1x600", "r-LSTM 20x30", "p-LSTM 1x600", "LSTM, full BPTT"}
-    measured = json.loads(done.stdout.splitlines()[-1])
+    measured = json.loads(output.splitlines()[-1])
     assert {length: set(of) - ours for length, of in measured.items()} == {
         "608": {"Keras Dense(128) + LSTM, full BPTT"},
         "640": {"Transformer"},
@@ -84,15 +91,8 @@ def test_a_step_against_the_length_is_measured_of_every_network():
 
 def test_a_step_is_timed_like_for_like():
     sizes = ["--batch=2", "--hidden=3", "--length=601", "--repeat=1", "--peers=keras", "--best"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.train_step", "--json", "--device=cpu", *sizes],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout.splitlines()[-1])
+    output = printed("train_step", "--json", "--device=cpu", *sizes)
+    measured = json.loads(output.splitlines()[-1])
     assert measured["device"] == "cpu"
     seconds = measured["all_seconds"]
     assert measured["ratio_keras"] == seconds["keras"] / seconds["ours"]
@@ -103,14 +103,21 @@ def test_a_step_is_timed_like_for_like():
 
 def test_the_drop_in_layer_is_timed_beside_keras_s():
     sizes = ["--batches=2", "--length=5", "--units=3", "--repeat=1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.drop_in", "--json", *sizes],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        env=environment(),
-    )
-    (seconds,) = json.loads(done.stdout.splitlines()[-1]).values()
+    output = printed("drop_in", "--json", *sizes)
+    (seconds,) = json.loads(output.splitlines()[-1]).values()
     assert set(seconds) == {"keras train", "keras predict", "t2aux train", "t2aux predict"}
     assert all(value > 0 for value in seconds.values())
+
+
+@pytest.mark.long
+def test_memory_and_several_workers_are_measured_of_every_loss():
+    sizes = ("--batch=2", "--hidden=4", "--lengths=610,640")
+    output = printed("memory", *sizes)
+    for name in ("LSTM", "r-LSTM 1x600", "r-LSTM 20x30", "p-LSTM 1x600"):
+        assert re.search(rf"^{name} +\d+ +\d+ +[\d.]+$", output, re.MULTILINE), output
+    sizes = ("--batch=4", "--hidden=4", "--side=8", "--segment=10", "--bptt=10", "--steps=4")
+    output = printed("distributed", *sizes, "--turn=2")
+    for name in ("r-LSTM", "p-LSTM"):
+        assert re.search(rf"^{name} +[\d.]+ s +[\d.]+ s +[\d.]+ +\S+$", output, re.MULTILINE), (
+            output
+        )

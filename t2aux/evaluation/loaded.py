@@ -66,8 +66,9 @@ class LoadedClassifier:
     Attributes:
         classes: The names of the classes, by label.
         info: What the classifier reads.
-        model: The Keras model of a run or a `.keras` file, which can be trained further, saved and
-            exported; None of an export.
+        model: The Keras model of a run or a `.keras` file; None of an export. It is a
+            `SequenceClassifier`, which can be trained further, saved and exported, or a run's
+            Transformer, which can't.
     """
 
     def __init__(self, classifier: BatchClassifier | litert.LiteRTClassifier) -> None:

@@ -46,15 +46,16 @@ class Weights(NamedTuple):
     recurrent_kernel: tf.Tensor
 
 
-class Pass(NamedTuple):
-    """A pass over a segment: what it begins with, and what it gives.
+class Scan(NamedTuple):
+    """A scan over a segment: its initial state, and what it returns.
 
     Attributes:
         state: The state before the segment, a NamedTuple or list of tensors [B, ...].
-        marks: [M] int32 positions in 0..T, in any order: the states before those steps are given.
+        marks: [M] int32 positions in 0..T, in any order: the states before those steps are
+            returned.
         active: The first step of each sequence and one past its last, [B] int32 each; it keeps its
             state at other steps. None for one of them, or both: as far as the segment goes.
-        outputs: Give all outputs, too.
+        outputs: Return all outputs, too.
         gradient: Whether a gradient may be taken. Without one nothing is stored, and without
             outputs memory does not grow with T.
     """
@@ -106,7 +107,7 @@ def enabled() -> bool:
 
 
 def check_precision(parameter: str, precision: str) -> None:
-    """Raises UserError where a precision is none that there is."""
+    """Raises UserError where a precision is unknown."""
     if precision not in ("float32", "bfloat16"):
         raise UserError(f"{parameter} must be 'float32' or 'bfloat16', but is {precision!r}.")
 
@@ -151,7 +152,7 @@ def _has_bfloat16(mode: str) -> bool:
 def lstm(
     x: tf.Tensor,
     weights: Weights,
-    asked: Pass,
+    scan: Scan,
     *,
     input_gradient: bool = False,
 ) -> Result:
@@ -160,7 +161,7 @@ def lstm(
     Args:
         x: [T, B, D] float32, or [T, B] int32 ids.
         weights: The LSTM's.
-        asked: The pass; its state is the output and the cell, [B, H] each.
+        scan: The scan; its state is the output and the cell, [B, H] each.
         input_gradient: Whether one with respect to x may be, too.
 
     Returns:
@@ -170,19 +171,19 @@ def lstm(
         tf.errors.InvalidArgumentError: Shapes do not fit, or an id or a mark is out of range.
     """
     none = tf.zeros([0], tf.int32)
-    first, last = (none if bound is None else bound for bound in asked.active or (None, None))
+    first, last = (none if bound is None else bound for bound in scan.active or (None, None))
     h_at, c_at, all_h, _ = _require().t2aux_lstm(
         x=x,
         input_kernel=weights.input_kernel,
         bias=tf.zeros([0]) if weights.bias is None else weights.bias,
         recurrent_kernel=weights.recurrent_kernel,
-        h0=asked.state[0],
-        c0=asked.state[1],
+        h0=scan.state[0],
+        c0=scan.state[1],
         first=first,
         last=last,
-        marks=asked.marks,
-        outputs=asked.outputs,
-        save=asked.gradient,
+        marks=scan.marks,
+        outputs=scan.outputs,
+        save=scan.gradient,
         input_gradient=input_gradient,
         precision=_in_effect(),
     )

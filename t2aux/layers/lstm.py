@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from t2aux.kernels import ops
 from t2aux.layers.on_cell import OnCell
@@ -73,7 +75,7 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
             **kwargs: Of `keras.layers.LSTM`.
 
         Raises:
-            UserError: There is no such precision.
+            UserError: The precision is unknown.
         """
         super().__init__(units, *arguments, **kwargs)
         ops.check_precision("LSTM.precision", precision)
@@ -109,6 +111,8 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
             `return_sequences`; and the state after the last step.
         """
         if not self._kernel_applies(training):
+            if training and self.precision != "float32":
+                _log_float32(self.name)
             return super().inner_loop(sequences, initial_state, mask, training)
         if isinstance(mask, (list, tuple)):
             mask = mask[0]
@@ -162,6 +166,15 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         )
 
 
+@functools.cache
+def _log_float32(name: str) -> None:
+    logging.warning(
+        "The layer %s has precision bfloat16, but Keras computes it, in float32: its products are "
+        "bfloat16 only where the CPU's kernel computes it.",
+        name,
+    )
+
+
 def _scan(
     sequences: tf.Tensor,
     weights: ops.Weights,
@@ -177,7 +190,7 @@ def _scan(
         result = ops.lstm(
             tf.transpose(x, [1, 0, 2]),
             ops.Weights(*weights),
-            ops.Pass((h, c), tf.shape(x)[1:2], (None, lengths), outputs=all_, gradient=store),
+            ops.Scan((h, c), tf.shape(x)[1:2], (None, lengths), outputs=all_, gradient=store),
             input_gradient=True,
         )
         return [result.h[0], result.c[0], tf.transpose(result.outputs, [1, 0, 2])]

@@ -18,8 +18,8 @@ from t2aux.kernels import ops
 from t2aux.model import heads, lstm
 from t2aux.model.lstm import LSTMState
 
-# Steps in one iteration of the compiled loop: 600 steps took 89 ms on an H200 with one, 47 with
-# five and 44 with twenty, which take twice as long to compile.
+# Steps in one iteration of the compiled loop: an iteration waits for its launches. More than five
+# gain little, and take longer to compile.
 _UNROLL = 5
 
 # Gives the losses [l, N] of predictions [l, N, C] or logits [l, N, V], and targets.
@@ -130,6 +130,38 @@ def run(
     return hidden.stack(), states, previous
 
 
+def in_chunks(
+    decode: Callable[..., tuple[tf.Tensor, list[LSTMState], tf.Tensor]],
+    given: tf.Tensor,
+    states: Sequence[LSTMState],
+    own: tf.Tensor,
+    draws: tf.Tensor,
+    *,
+    chunk: int,
+) -> tf.Tensor:
+    """Decodes a segment chunk by chunk, between which the states pass no gradient.
+
+    Args:
+        decode: Decodes a chunk, as `run` does, from the second argument on.
+        given: See `run`; l must be known.
+        states: See `run`.
+        own: See `run`.
+        draws: See `run`.
+        chunk: Steps of a chunk; the last may have fewer.
+
+    Returns:
+        The top layer's outputs [l, N, H].
+    """
+    previous, outputs = tf.zeros_like(given[0]), []
+    for begin in range(0, given.shape[0], chunk):
+        if begin:
+            states = [LSTMState(*map(tf.stop_gradient, state)) for state in states]
+        part = slice(begin, begin + chunk)
+        hidden, states, previous = decode(given[part], states, previous, own[part], draws[part])
+        outputs.append(hidden)
+    return tf.concat(outputs, axis=0)
+
+
 def compiled_loss(
     weights: Weights,
     states: Sequence[LSTMState],
@@ -177,24 +209,11 @@ def _compiled(token_losses: TokenLosses, chunk: int) -> Callable[..., tuple]:
         logging.info("Compiling the decoder and its gradient with XLA for the GPU, once a run.")
         sources = _tensors((weights, states))
         given, targets = segments.tokens[:-1], segments.tokens[1:]
+        decode = functools.partial(run, weights, unroll=_UNROLL)
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            carried, previous, outputs = states, tf.zeros_like(given[0]), []
-            for begin in range(0, given.shape[0], chunk):
-                if begin:
-                    carried = [LSTMState(*map(tf.stop_gradient, state)) for state in carried]
-                part = slice(begin, begin + chunk)
-                hidden, carried, previous = run(
-                    weights,
-                    given[part],
-                    carried,
-                    previous,
-                    segments.own[part],
-                    segments.draws[part],
-                    unroll=_UNROLL,
-                )
-                outputs.append(hidden)
-            predictions = heads.apply(tf.concat(outputs, 0), *weights.head)
+            hidden = in_chunks(decode, given, states, segments.own, segments.draws, chunk=chunk)
+            predictions = heads.apply(hidden, *weights.head)
             value = tf.reduce_sum(token_losses(predictions, targets) * segments.room)
         gradients = tape.gradient(
             value, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO

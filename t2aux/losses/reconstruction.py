@@ -230,9 +230,6 @@ class Reconstruction(Anchored):
         Returns:
             [l, N, C] values or [l, N, V] logits.
         """
-        chunk = bptt or self.length
-        carried = self.bottom_state(states)
-        previous = tf.zeros_like(given[0])
         if draw is None:
             shape = [self.length, tf.shape(given)[1]]
             draw = functools.partial(tf.random.stateless_uniform, shape)
@@ -240,16 +237,15 @@ class Reconstruction(Anchored):
         # The fed token is a stopped one, so the gradient of the head is taken outside of the loop,
         # in one product over all steps.
         decode = self._decode_kernel if ops.enabled() else self._decode_plain
-        outputs = []
-        for begin in range(0, self.length, chunk):
-            if begin:
-                carried = [LSTMState(*map(tf.stop_gradient, state)) for state in carried]
-            part = slice(begin, begin + chunk)
-            hidden, carried, previous = decode(
-                input_layer, given[part], carried, previous, own[part], draws[part]
-            )
-            outputs.append(hidden)
-        return self.head(tf.concat(outputs, axis=0))
+        hidden = decoder.in_chunks(
+            functools.partial(decode, input_layer),
+            tf.ensure_shape(given, [self.length, *given.shape[1:]]),
+            self.bottom_state(states),
+            own,
+            draws,
+            chunk=bptt or self.length,
+        )
+        return self.head(hidden)
 
     def _draw_sampling(
         self,

@@ -9,7 +9,7 @@ from t2aux.configurable import Configurable
 from t2aux.errors import UserError
 from t2aux.losses.base import Network
 from t2aux.model import inputs, weights
-from t2aux.model.core import Active, Core, Pass, State, active_until, check_sizes, only
+from t2aux.model.core import Active, Core, Scan, State, active_until, check_sizes, only
 from t2aux.model.heads import Head
 
 
@@ -80,12 +80,12 @@ class BaseClassifier(Configurable, keras.Model):
         """
         tokens = time_major(tokens)
         state = self.init_state(tf.shape(tokens)[1]) if state is None else state
-        asked = Pass(state, tf.shape(tokens)[:1], active_until(lengths), gradient=False)
-        return only(self.states_at(tokens, asked)[0])
+        scan = Scan(state, tf.shape(tokens)[:1], active_until(lengths), gradient=False)
+        return only(self.states_at(tokens, scan)[0])
 
-    def states_at(self, tokens: tf.Tensor, asked: Pass) -> tuple[State, tf.Tensor | None]:
+    def states_at(self, tokens: tf.Tensor, scan: Scan) -> tuple[State, tf.Tensor | None]:
         """The states at some positions of time-major tokens, see `Core.states_at`."""
-        return self.core.states_at(tokens, self.input_layer, asked)
+        return self.core.states_at(tokens, self.input_layer, scan)
 
     def outputs(
         self, tokens: tf.Tensor, state: State, active: Active | None = None

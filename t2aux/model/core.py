@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from t2aux.configurable import Configurable
 from t2aux.errors import UserError
-from t2aux.kernels.ops import Pass
+from t2aux.kernels.ops import Scan
 
 if TYPE_CHECKING:
     from t2aux.model.inference import Inference
@@ -113,14 +113,14 @@ class Core(Configurable, keras.layers.Layer):
         self,
         tokens: tf.Tensor,
         input_layer: InputLayer,
-        asked: Pass,
+        scan: Scan,
     ) -> tuple[State, tf.Tensor | None]:
         """The states at some positions of a segment; by default by `step`, one after the other.
 
         Args:
             tokens: [T, B, C] float32, or ids [T, B] int32.
             input_layer: What makes the core's input [..., D] of tokens.
-            asked: The state before the segment, the positions, and what else is asked for.
+            scan: The scan: its initial state, the positions, and what it returns.
 
         Returns:
             The states, [M, B, ...] each, and the outputs [T, B, H] or None.
@@ -135,7 +135,7 @@ class Core(Configurable, keras.layers.Layer):
             read = steps.unstack(x).read
             return lambda t, s: self.step(read(t), s)[1]
 
-        return states_by_steps(step, tf.shape(tokens)[0], asked)
+        return states_by_steps(step, tf.shape(tokens)[0], scan)
 
     def outputs(
         self,
@@ -146,10 +146,10 @@ class Core(Configurable, keras.layers.Layer):
     ) -> tuple[tf.Tensor, State]:
         """The outputs [T, B, H] over a segment, and the state after it; for a gradient.
 
-        See `states_at` and `Pass` for the arguments.
+        See `states_at` and `Scan` for the arguments.
         """
-        asked = Pass(state, tf.shape(tokens)[:1], active, outputs=True)
-        states, outputs = self.states_at(tokens, input_layer, asked)
+        scan = Scan(state, tf.shape(tokens)[:1], active, outputs=True)
+        states, outputs = self.states_at(tokens, input_layer, scan)
         return outputs, only(states)
 
     def final(
@@ -160,8 +160,8 @@ class Core(Configurable, keras.layers.Layer):
         active: Active | None = None,
     ) -> State:
         """The state after a segment; for a gradient. See `outputs` for the arguments."""
-        asked = Pass(state, tf.shape(tokens)[:1], active)
-        return only(self.states_at(tokens, input_layer, asked)[0])
+        scan = Scan(state, tf.shape(tokens)[:1], active)
+        return only(self.states_at(tokens, input_layer, scan)[0])
 
     def inference(self, input_layer: InputLayer) -> Inference:
         """How exports run the core; by default by `step`, which any core has."""
@@ -251,28 +251,28 @@ def run(
 def states_by_steps(
     step: Callable[[bool], Callable[[tf.Tensor, _AnyState], _AnyState]],
     steps: tf.Tensor,
-    asked: Pass,
+    scan: Scan,
 ) -> tuple[_AnyState, tf.Tensor | None]:
     """`Core.states_at` for a recurrence that goes one step after the other, see `run`.
 
     Args:
         step: Gives `run`'s step; called with whether a gradient is taken through it.
         steps: T.
-        asked: See `Core.states_at`.
+        scan: See `Core.states_at`.
 
     Returns:
         See `Core.states_at`.
     """
-    if not asked.gradient and not asked.outputs:
+    if not scan.gradient and not scan.outputs:
         one = step(False)
 
         def advance(state: _AnyState, begin: tf.Tensor, end: tf.Tensor) -> _AnyState:
-            return run(one, begin, end, state, active=asked.active)[0]
+            return run(one, begin, end, state, active=scan.active)[0]
 
-        return keep_at(advance, asked.state, asked.marks), None
-    _, states = run(step(True), 0, steps, asked.state, active=asked.active, collect=True)
-    at = gather_at(asked.state, states, asked.marks)
-    return at, states.h if asked.outputs else None
+        return keep_at(advance, scan.state, scan.marks), None
+    _, states = run(step(True), 0, steps, scan.state, active=scan.active, collect=True)
+    at = gather_at(scan.state, states, scan.marks)
+    return at, states.h if scan.outputs else None
 
 
 def gather_at(first: _AnyState, states: _AnyState, marks: tf.Tensor) -> _AnyState:

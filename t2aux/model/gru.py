@@ -20,7 +20,7 @@ import keras
 import tensorflow as tf
 
 from t2aux.model import core, initializers, inputs
-from t2aux.model.core import Pass
+from t2aux.model.core import Scan
 from t2aux.model.inference import FoldedInference, weight
 from t2aux.model.lstm import LSTMState
 
@@ -89,7 +89,7 @@ class GRURecurrence(core.Core):
         self,
         tokens: tf.Tensor,
         input_layer: inputs.InputLayer,
-        asked: Pass,
+        scan: Scan,
     ) -> tuple[GRUState, tf.Tensor | None]:
         """See `Core`; the input layer is folded into the kernel."""
         weights = input_layer.fold(self.kernel, self.bias[0]).weights
@@ -100,7 +100,7 @@ class GRURecurrence(core.Core):
             read = inputs.reader(tokens, *weights, differentiable=differentiable)
             return lambda t, s: cell(read(t), s.h, recurrent_kernel, recurrent_bias)
 
-        return core.states_by_steps(step, tf.shape(tokens)[0], asked)
+        return core.states_by_steps(step, tf.shape(tokens)[0], scan)
 
     def inference(self, input_layer: inputs.InputLayer) -> FoldedInference:
         """See `Core`."""

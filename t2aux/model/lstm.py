@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from t2aux.kernels import ops
 from t2aux.model import core, cudnn, initializers, inputs
-from t2aux.model.core import Active, Pass, active_until, only
+from t2aux.model.core import Active, Scan, active_until, only
 
 # Steps that a GPU projects and runs at once where no gradient is taken.
 _CHUNK = 1024
@@ -88,7 +88,7 @@ def _step(
 def states_at(
     x: tf.Tensor,
     weights: ops.Weights,
-    asked: Pass,
+    scan: Scan,
     *,
     input_gradient: bool = False,
 ) -> tuple[LSTMState, tf.Tensor | None]:
@@ -97,22 +97,22 @@ def states_at(
     Args:
         x: [T, B, D] float32, or ids [T, B] int32.
         weights: The LSTM's.
-        asked: The pass.
+        scan: The scan.
         input_gradient: Whether a gradient with respect to x may be.
 
     Returns:
         The states [M, B, H], and the outputs [T, B, H] or None.
     """
     if ops.enabled():
-        result = ops.lstm(x, weights, asked, input_gradient=input_gradient)
-        return LSTMState(result.h, result.c), result.outputs if asked.outputs else None
+        result = ops.lstm(x, weights, scan, input_gradient=input_gradient)
+        return LSTMState(result.h, result.c), result.outputs if scan.outputs else None
     kernel, bias, recurrent_kernel = weights
     return core.states_by_steps(
         lambda differentiable: _step(
             inputs.reader(x, kernel, bias, differentiable=differentiable), recurrent_kernel
         ),
         tf.shape(x)[0],
-        asked,
+        scan,
     )
 
 
@@ -174,15 +174,15 @@ class LSTMRecurrence(core.Core):
         self,
         tokens: tf.Tensor,
         input_layer: inputs.InputLayer,
-        asked: Pass,
+        scan: Scan,
     ) -> tuple[LSTMState, tf.Tensor | None]:
         """See `Core`; the input layer is folded into the kernel, but for cuDNN."""
-        by_cudnn = asked.active is None and cudnn.on_gpu()
-        if by_cudnn and (asked.gradient or asked.outputs):
+        by_cudnn = scan.active is None and cudnn.on_gpu()
+        if by_cudnn and (scan.gradient or scan.outputs):
             h, c, outputs = cudnn.states_at(
-                input_layer, tokens, self._weights, asked.state, asked.marks
+                input_layer, tokens, self._weights, scan.state, scan.marks
             )
-            return LSTMState(h, c), outputs if asked.outputs else None
+            return LSTMState(h, c), outputs if scan.outputs else None
         if by_cudnn:
 
             def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
@@ -192,9 +192,9 @@ class LSTMRecurrence(core.Core):
             def sweep(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
                 return core.in_chunks(advance, state, begin, end, _CHUNK)
 
-            return core.keep_at(sweep, asked.state, asked.marks), None
+            return core.keep_at(sweep, scan.state, scan.marks), None
         folded = input_layer.fold(self.kernel, self.bias)
-        return states_at(tokens, ops.Weights(*folded.weights, self.recurrent_kernel), asked)
+        return states_at(tokens, ops.Weights(*folded.weights, self.recurrent_kernel), scan)
 
     def outputs(
         self,
@@ -239,7 +239,7 @@ class LSTMRecurrence(core.Core):
         states, outputs = states_at(
             x,
             self._weights,
-            Pass(state, tf.shape(x)[:1], active, outputs=True),
+            Scan(state, tf.shape(x)[:1], active, outputs=True),
             input_gradient=True,
         )
         return outputs, only(states)

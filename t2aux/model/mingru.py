@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from t2aux.model import core, initializers, inputs
-from t2aux.model.core import Pass
+from t2aux.model.core import Scan
 from t2aux.model.inference import FoldedInference, weight
 from t2aux.model.lstm import LSTMState
 
@@ -160,17 +160,17 @@ class MinGRURecurrence(core.Core):
         self,
         tokens: tf.Tensor,
         input_layer: inputs.InputLayer,
-        asked: Pass,
+        scan: Scan,
     ) -> tuple[MinGRUState, tf.Tensor | None]:
         """See `Core`; the input layer is folded into the bottom layer's kernel."""
         bottom = input_layer.fold(self.kernels[0], self.biases[0])
 
         def states(first: MinGRUState, begin: tf.Tensor | int, end: tf.Tensor) -> MinGRUState:
             steps = tf.range(begin, end)[:, tf.newaxis]
-            here = None if asked.active is None else asked.active(steps)
+            here = None if scan.active is None else scan.active(steps)
             return self.all_states(tokens[begin:end], bottom, first, here)
 
-        if not asked.gradient and not asked.outputs:
+        if not scan.gradient and not scan.outputs:
 
             def advance(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
                 return tf.nest.map_structure(lambda s: s[-1], states(state, begin, end))
@@ -178,10 +178,10 @@ class MinGRURecurrence(core.Core):
             def sweep(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
                 return core.in_chunks(advance, state, begin, end, _CHUNK)
 
-            return core.keep_at(sweep, asked.state, asked.marks), None
-        after = states(asked.state, 0, tf.shape(tokens)[0])
-        at = core.gather_at(asked.state, after, asked.marks)
-        return at, after.h if asked.outputs else None
+            return core.keep_at(sweep, scan.state, scan.marks), None
+        after = states(scan.state, 0, tf.shape(tokens)[0])
+        at = core.gather_at(scan.state, after, scan.marks)
+        return at, after.h if scan.outputs else None
 
     def inference(self, input_layer: inputs.InputLayer) -> FoldedInference:
         """See `Core`."""

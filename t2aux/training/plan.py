@@ -91,16 +91,17 @@ class Plan:
         """[n] int32: the positions whose states `in_one_pass` needs."""
         return self._declaration.positions
 
-    def own(self, values: Any) -> Any:
-        """What belongs to `sequences`.
+    def own(self, values: Any, sequences: Sequences) -> Any:
+        """What belongs to the plan's `sequences`.
 
         Args:
-            values: A nest of [n, B, ...] of the whole batch; or None.
+            values: A nest of [n, B, ...]; or None.
+            sequences: Those that the values are of: the whole batch, or the plan's own.
 
         Returns:
-            Its rows, [n, R, ...] each; or None.
+            The plan's rows, [n, R, ...] each; or None.
         """
-        if self._rows is None or values is None:
+        if sequences is self.sequences or values is None:
             return values
         return tf.nest.map_structure(lambda v: tf.gather(v, self._rows, axis=1), values)
 

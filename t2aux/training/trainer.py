@@ -13,7 +13,7 @@ from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
 from t2aux.model import weights
 from t2aux.model.classifier import BaseClassifier, time_major
-from t2aux.model.core import Pass, State, only
+from t2aux.model.core import Scan, State, only
 from t2aux.model.share import Share
 from t2aux.training import truncation, windows
 from t2aux.training.plan import Context, Plan
@@ -78,11 +78,8 @@ class Trainer:
                 a step, that without gradient too.
 
         Raises:
-            UserError: A truncation length is negative, or there is no such precision.
+            UserError: Two losses have one name, or one can't be trained with its truncation length.
         """
-        truncation.check_bptt("train.supervised_bptt", supervised_bptt)
-        truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
-        ops.check_precision("train.precision", precision)
         names = [loss.name for loss in losses]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -99,7 +96,7 @@ class Trainer:
             if not loss.built:
                 loss.build(classifier.network)
             if loss.bptt is None:
-                loss.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
+                loss.check_bptt("auxiliary_bptt", auxiliary_bptt)
             else:
                 parameter = f"{type(loss).__name__}.bptt"
                 truncation.check_bptt(parameter, loss.bptt)
@@ -213,26 +210,25 @@ class Trainer:
         self, context: Context, plans: list[Plan], classify: Classify | None
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """The gradients of everything, in one pass that stores all of its steps."""
-        alone = classify is None and len(plans) == 1
-        sequences, metrics = plans[0].sequences if alone else context.sequences, {}
+        sequences, metrics = _needed(context, plans, classify), {}
         zero = self.classifier.init_state(tf.shape(sequences.tokens)[1])
         # The losses' positions, and the end.
         marks = [*(plan.positions for plan in plans), sequences.steps[tf.newaxis]]
         with tf.GradientTape() as tape:
-            asked = Pass(
+            scan = Scan(
                 zero,
                 tf.concat(marks, 0),
                 sequences.active(),
                 outputs=any(plan.wants_outputs for plan in plans),
             )
-            at, outputs = self.classifier.states_at(sequences.tokens, asked)
+            at, outputs = self.classifier.states_at(sequences.tokens, scan)
             *states, last = _split(at, marks)
             objective = tf.constant(0.0)
             for plan, at_positions in zip(plans, states, strict=True):
                 of_plan = outputs if plan.wants_outputs else None
-                if not alone:
-                    at_positions, of_plan = plan.own(at_positions), plan.own(of_plan)
-                mean = plan.in_one_pass(at_positions, of_plan)
+                mean = plan.in_one_pass(
+                    plan.own(at_positions, sequences), plan.own(of_plan, sequences)
+                )
                 objective += plan.loss.weight * mean
                 metrics[plan.metric] = mean
             if classify is not None:
@@ -250,9 +246,7 @@ class Trainer:
     ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor]]:
         """The gradients of each loss: one pass without gradient, then windows with it."""
         plans = [*trained, *measured]
-        # A pass for one loss alone, as in pretraining, needs no other rows than the loss.
-        alone = classify is None and len(plans) == 1
-        sequences = plans[0].sequences if alone else context.sequences
+        sequences = _needed(context, plans, classify)
         asked = [
             *(plan.marks(gradient=True) for plan in trained),
             *(plan.marks(gradient=False) for plan in measured),
@@ -267,9 +261,8 @@ class Trainer:
         kept = truncation.sweep(self.classifier, sequences.tokens, starts, tf.concat(marks, 0))
         slices = iter(_split(kept, marks))
         states = [[next(slices) for _ in of_one] for of_one in asked]
-        if not alone:
-            for i, plan in enumerate(plans):
-                states[i] = [plan.own(state) for state in states[i]]
+        for i, plan in enumerate(plans):
+            states[i] = [plan.own(state, sequences) for state in states[i]]
         gradients, metrics = [], {}
         for plan, of_one in zip(trained, states, strict=False):
             metrics[plan.metric], part = plan.result(of_one)
@@ -314,6 +307,11 @@ def classification_loss(
     right = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels
     correct = tf.reduce_sum(tf.cast(right, tf.float32))
     return loss, {"supervised_loss": loss, "correct": correct}
+
+
+def _needed(context: Context, plans: list[Plan], classify: Classify | None) -> Sequences:
+    """The sequences of a pass: one for a single loss, as in pretraining, needs its rows alone."""
+    return plans[0].sequences if classify is None and len(plans) == 1 else context.sequences
 
 
 def _split(states: State, positions: list[tf.Tensor]) -> list[State]:

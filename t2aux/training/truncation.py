@@ -17,7 +17,7 @@ import tensorflow as tf
 from t2aux.errors import UserError
 from t2aux.losses.base import Bptt
 from t2aux.model.classifier import BaseClassifier
-from t2aux.model.core import Pass, State, active_from
+from t2aux.model.core import Scan, State, active_from
 
 
 class Windows(NamedTuple):
@@ -107,8 +107,8 @@ def sweep(
         The states before those steps, [M, B, ...] each.
     """
     state = classifier.init_state(tf.shape(tokens)[1])
-    asked = Pass(state, marks, active_from(starts), gradient=False)
-    states, _ = classifier.states_at(tokens, asked)
+    scan = Scan(state, marks, active_from(starts), gradient=False)
+    states, _ = classifier.states_at(tokens, scan)
     return tf.nest.map_structure(tf.stop_gradient, states)
 
 

@@ -30,7 +30,7 @@ from t2aux.losses.base import (
     StatesAt,
 )
 from t2aux.model import weights
-from t2aux.model.core import Active, Pass, State, active_from, only
+from t2aux.model.core import Active, Scan, State, active_from, only
 from t2aux.training import truncation
 from t2aux.training.plan import Context, Plan, Result
 from t2aux.training.reading import Reading
@@ -123,8 +123,8 @@ class StatesPlan(Plan):
             state = tf.nest.map_structure(lambda s: s[members[0]], first)
             with tf.GradientTape() as tape:
                 marks = tf.gather(self.positions, members) - begin
-                asked = Pass(state, marks, sequences.active(begin))
-                at, _ = classifier.states_at(sequences.tokens[begin:end], asked)
+                scan = Scan(state, marks, sequences.active(begin))
+                at, _ = classifier.states_at(sequences.tokens[begin:end], scan)
             part = tape.gradient(
                 tf.nest.flatten(at),
                 variables,

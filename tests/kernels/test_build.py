@@ -42,7 +42,7 @@ print("enabled", ops.enabled())
 if ops.enabled():
     p = reference.random_problem(0, steps=5, batch=3, hidden=4, inputs=2)
     got = ops.lstm(
-        p.x, ops.Weights(p.kernel, p.bias, p.recurrent), ops.Pass((p.h0, p.c0), p.marks)
+        p.x, ops.Weights(p.kernel, p.bias, p.recurrent), ops.Scan((p.h0, p.c0), p.marks)
     )
     want, _ = reference.expected(p)
     print("right", bool(np.abs(got.h - want[0]).max() < 1e-5))

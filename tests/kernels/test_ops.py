@@ -40,7 +40,7 @@ def call(problem, values, outputs=True, gradient=True):
     return ops.lstm(
         values.get("x", problem.x),
         ops.Weights(values["kernel"], values.get("bias"), values["recurrent"]),
-        ops.Pass(
+        ops.Scan(
             (values["h0"], values["c0"]),
             tf.constant(problem.marks),
             (constant(problem.first), constant(problem.last)),

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.model import core, inputs, weights
-from t2aux.model.core import Pass
+from t2aux.model.core import Scan
 from t2aux.model.gru import GRU, GRUState
 from t2aux.model.lstm import LSTM
 from t2aux.model.mingru import MinGRU, linear_recurrence
@@ -54,7 +54,7 @@ def tokens(steps, kind="projection"):
 
 
 def by_scan(made, layer, x, state, marks, active=None):
-    return made.states_at(x, layer, Pass(state, tf.constant(marks), active, outputs=True))
+    return made.states_at(x, layer, Scan(state, tf.constant(marks), active, outputs=True))
 
 
 def by_steps(made, layer, x, state, marks, active=None):
@@ -178,8 +178,8 @@ def test_a_sweep_without_gradient_gives_the_same_states(name, padded, kind):
     x = tokens(600, kind)
     marks = tf.constant([599, 0, 255, 600, 256, 256, 31])
     active = core.active_from(tf.constant([0, 100, 300])) if padded else None
-    want, _ = made.states_at(x, layer, Pass(state, marks, active))
-    got, outputs = made.states_at(x, layer, Pass(state, marks, active, gradient=False))
+    want, _ = made.states_at(x, layer, Scan(state, marks, active))
+    got, outputs = made.states_at(x, layer, Scan(state, marks, active, gradient=False))
     assert outputs is None
     for a, b in zip(tf.nest.flatten(got), tf.nest.flatten(want), strict=True):
         np.testing.assert_allclose(a, b, atol=5e-6)
@@ -190,7 +190,7 @@ def test_outputs_and_final_are_those_of_the_scan(name):
     made, layer, state = make(name)
     x = tokens(20)
     active = core.active_from(tf.constant([0, 5, 19]))
-    at, want = made.states_at(x, layer, Pass(state, tf.constant([20]), active, outputs=True))
+    at, want = made.states_at(x, layer, Scan(state, tf.constant([20]), active, outputs=True))
     got, last = made.outputs(x, layer, state, active)
     np.testing.assert_array_equal(got, want)
     final = made.final(x, layer, state, active)
@@ -207,7 +207,7 @@ def test_the_bits_are_the_same_every_time(name):
     @tf.function
     def gradients():
         with tf.GradientTape() as tape:
-            at, _ = made.states_at(x, layer, Pass(state, tf.constant([100, 50])))
+            at, _ = made.states_at(x, layer, Scan(state, tf.constant([100, 50])))
             loss = tf.reduce_sum(at.h**2)
         return tape.gradient(loss, [*made.trainable_variables, *layer.trainable_variables])
 
@@ -360,7 +360,7 @@ _PEAK = """
 import pathlib, sys
 import tensorflow as tf
 from t2aux.model import inputs
-from t2aux.model.core import Pass
+from t2aux.model.core import Scan
 from t2aux.model.gru import GRU
 from t2aux.model.mingru import MinGRU
 
@@ -371,7 +371,7 @@ layer = inputs.InputProjection(1, 16, seed=0)
 def sweep(x):
     marks = tf.stack([tf.shape(x)[0] // 3, tf.shape(x)[0]])
     return made.states_at(
-        x, layer, Pass(made.init_state(tf.shape(x)[1]), marks, gradient=False)
+        x, layer, Scan(made.init_state(tf.shape(x)[1]), marks, gradient=False)
     )[0].h
 
 x = tf.random.stateless_uniform([6_000, 64, 1], [1, 2])
@@ -408,7 +408,7 @@ def test_a_step_of_its_own_is_what_is_computed(kind, gradient):
     states = [state]
     for t in range(6):
         states.append(made.step(x[t], states[-1])[1])
-    found, _ = made.states_at(x, layer, Pass(state, tf.constant([6, 3]), gradient=gradient))
+    found, _ = made.states_at(x, layer, Scan(state, tf.constant([6, 3]), gradient=gradient))
     for i, t in enumerate((6, 3)):
         np.testing.assert_allclose(found.h[i], states[t].h, atol=1e-6)
     final = made.final(x, layer, state)

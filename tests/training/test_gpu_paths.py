@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from t2aux.losses import LanguageModel, Prediction, Reconstruction, SequenceAutoencoder
 from t2aux.model import cudnn
-from t2aux.model.core import Pass
+from t2aux.model.core import Scan
 from t2aux.training.trainer import Trainer
 from tests import networks
 
@@ -88,7 +88,7 @@ def test_states_at_any_positions(marks):
         with pytest.MonkeyPatch.context() as patch, tf.GradientTape() as tape:
             patch.setattr(cudnn, "on_gpu", lambda on_gpu=on_gpu: on_gpu)
             at, outputs = core.states_at(
-                tokens, layer, Pass(state, tf.constant(marks), outputs=True)
+                tokens, layer, Scan(state, tf.constant(marks), outputs=True)
             )
             weights = [v.value for v in core.trainable_variables]
             value = tf.reduce_sum(at.h**2) + tf.reduce_sum(tf.sin(at.c)) + tf.reduce_sum(outputs**3)

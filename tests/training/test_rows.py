@@ -218,9 +218,9 @@ def test_the_loss_costs_its_share(supervised, passes, monkeypatch):
     passed, decoded = [], []
     states_at = classifier.states_at
 
-    def noting_passes(tokens, asked):
-        passed.append(("with" if asked.gradient else "without", tokens.shape[1]))
-        return states_at(tokens, asked)
+    def noting_passes(tokens, scan):
+        passed.append(("with" if scan.gradient else "without", tokens.shape[1]))
+        return states_at(tokens, scan)
 
     monkeypatch.setattr(classifier, "states_at", noting_passes)
     loss = Reconstruction(anchors=2, length=5, head_size=6, rows=0.4)
