@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from t2aux import tf32
 from t2aux.data import Batch
 from t2aux.kernels import ops
 from t2aux.losses.prediction import Prediction
@@ -66,12 +67,14 @@ class Steps(NamedTuple):
     forward: Callable[[Batch], object]
 
 
-def use_device(device: str | None) -> None:
+def use_device(device: str | None, *, tensor_float_32: bool = False) -> None:
     """Computes on this device; before TensorFlow is used.
 
     Args:
         device: "cpu" or "gpu"; None: on a GPU where there is one.
+        tensor_float_32: Whether a GPU may multiply in TensorFloat-32, see `train.tf32`.
     """
+    tf32.enable(tensor_float_32)
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
     if device == "gpu" and not on_gpu():
@@ -256,6 +259,9 @@ def torch_steps(
     optimizer = torch.optim.RMSprop(model.parameters(), 1e-3)
     inputs = torch.from_numpy(data.inputs.numpy()).to(device)
     labels = torch.from_numpy(data.labels.numpy()).long().to(device)
+    # Two switches: of the products, and of cuDNN's LSTM.
+    on = tf.config.experimental.tensor_float_32_execution_enabled()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
     autocast = torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
     def finish() -> None:

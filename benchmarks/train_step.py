@@ -5,8 +5,9 @@ paper's head, by full BPTT. The paper's network has a Dense(128) before the LSTM
 folds into the LSTM's own weights; Keras's LSTM is timed behind one, too, and named so. The
 repetitions are interleaved, so that a noisy machine disturbs all alike; the medians are shown, or
 with --best the least. torch is an extra (`pip install -e '.[benchmarks]'`); without it its columns
-stay empty. On a GPU Keras's and torch's LSTMs are cuDNN's, and a time ends when the device has
-finished.
+stay empty. On a GPU Keras's and torch's LSTMs are cuDNN's, a time ends when the device has
+finished, and all multiply in full float32, as `train` does by default, or with --tf32 in
+TensorFloat-32.
 
   python -m benchmarks.train_step --batch=128 --hidden=128 --length=784 [--json]
   python -m benchmarks.train_step --precision=bfloat16 [--json]
@@ -45,6 +46,9 @@ _PRECISION = flags.DEFINE_enum(
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
 _DEVICE = flags.DEFINE_enum("device", None, ["cpu", "gpu"], "By default a GPU if there is one.")
+_TF32 = flags.DEFINE_bool(
+    "tf32", False, "On a GPU: all, the peers too, may multiply in TensorFloat-32 (`train.tf32`)."
+)
 _GRID = flags.DEFINE_bool(
     "grid", False, "All of batch 1, 16, 128, hidden 128, 256, 512 and length 784, 4096."
 )
@@ -80,7 +84,7 @@ def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
     """One size: the fields that --json prints."""
     from benchmarks import common
 
-    common.use_device(_DEVICE.value)
+    common.use_device(_DEVICE.value, tensor_float_32=_TF32.value)
     size = common.Size(batch, length, hidden, _CHANNELS.value)
     data = common.random_batch(size)
     floor, floor_forward = common.floor(size)
@@ -127,6 +131,7 @@ def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
         "hidden": hidden,
         "length": length,
         "device": "gpu" if common.on_gpu() else "cpu",
+        "tf32": _TF32.value,
         "seconds": seconds["ours"],
         "ratio_keras": _ratio(seconds, "keras", "ours"),
         "ratio_torch": _ratio(seconds, "torch", "ours"),
@@ -181,6 +186,8 @@ def _grid() -> list[dict]:
                 ]
                 if _BEST.value:
                     command.append("--best")
+                if _TF32.value:
+                    command.append("--tf32")
                 if _DEVICE.value:
                     command.append(f"--device={_DEVICE.value}")
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -207,7 +214,7 @@ def _grid() -> list[dict]:
 def _figure3() -> dict:
     from benchmarks import common
 
-    common.use_device(_DEVICE.value)
+    common.use_device(_DEVICE.value, tensor_float_32=_TF32.value)
     columns = [*common.LOSSES, "LSTM, full BPTT", _KERAS_FULL, "Transformer"]
     print(f"seconds a batch of {_BATCH.value}, truncated 300 but for full BPTT")
     print(f"{'T':>6}" + "".join(f"{name:>36}" for name in columns))

@@ -62,6 +62,10 @@ class Active(NamedTuple):
             bounds.append(t < self.last)
         return functools.reduce(tf.logical_and, bounds)[..., tf.newaxis]
 
+    def since(self, step: tf.Tensor) -> Active:
+        """The same, counted from this step on."""
+        return Active(*(None if bound is None else bound - step for bound in self))
+
 
 def active_until(lengths: tf.Tensor | None) -> Active | None:
     """Sequences of the given lengths [B], padded at their ends. None: no padding."""

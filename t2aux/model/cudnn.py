@@ -1,9 +1,9 @@
 """The LSTM through Keras's layer, which runs cuDNN's kernel on a GPU.
 
 There a loop over steps launches several small kernels a step and waits for each; cuDNN's kernel
-runs a whole segment. It wants its input projected beforehand and no padding, and it gives all
-outputs, but the cells after the last step alone: a pass that keeps states at some positions is one
-call for each segment between them.
+runs a whole segment. It wants its input projected beforehand, sequences that begin at the first
+step, and at least one step of each. It gives all outputs, but the cells after the last step alone:
+a scan that returns states at some positions is one call for each segment between them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 if TYPE_CHECKING:
     from t2aux.kernels import ops
+    from t2aux.model.core import Active
 
 # The output and the cell, [B, H] each.
 _State = tuple[tf.Tensor, tf.Tensor]
@@ -28,7 +29,7 @@ def on_gpu() -> bool:
 
 
 def outputs(
-    x: tf.Tensor, weights: ops.Weights, state: _State
+    x: tf.Tensor, weights: ops.Weights, state: _State, active: Active | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """An LSTM over a segment, differentiable.
 
@@ -36,6 +37,7 @@ def outputs(
         x: [T, B, D], T at least 1.
         weights: The kernel [D, 4H], the bias [4H] and the recurrent kernel [H, 4H].
         state: The state before it.
+        active: When sequences are there; elsewhere they keep their state. None: always.
 
     Returns:
         The outputs [T, B, H], and the output and the cell after the last step, [B, H] each.
@@ -43,13 +45,34 @@ def outputs(
     kernel, bias, recurrent_kernel = map(tf.convert_to_tensor, weights)
     # Keras's layer is used without its own weights.
     layer = _keras_layer(recurrent_kernel.shape[0], kernel.shape[0])
-    (found, h, c), _ = layer.stateless_call(
-        [kernel, recurrent_kernel, bias],
-        [v.value for v in layer.non_trainable_variables],
-        tf.transpose(x, [1, 0, 2]),
-        initial_state=list(state),
-    )
-    return tf.transpose(found, [1, 0, 2]), h, c
+
+    def call(x: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        (found, h, c), _ = layer.stateless_call(
+            [kernel, recurrent_kernel, bias],
+            [v.value for v in layer.non_trainable_variables],
+            tf.transpose(x, [1, 0, 2]),
+            initial_state=list(state),
+            mask=mask,
+        )
+        return tf.transpose(found, [1, 0, 2]), h, c
+
+    if active is None:
+        return call(x, None)
+    steps, batch = tf.unstack(tf.shape(x)[:2])
+    first = tf.zeros([batch], tf.int32) if active.first is None else active.first
+    last = tf.fill([batch], steps) if active.last is None else active.last
+    begin = tf.clip_by_value(first, 0, steps)
+    lengths = tf.maximum(tf.minimum(last, steps) - begin, 0)
+    if active.first is not None:
+        x = tf.reverse_sequence(x[::-1], steps - begin, seq_axis=0, batch_axis=1)
+    found, h, c = call(x, tf.sequence_mask(tf.maximum(lengths, 1), steps))
+    if active.first is not None:
+        found = tf.reverse_sequence(found, steps - begin, seq_axis=0, batch_axis=1)[::-1]
+    some = (lengths > 0)[:, tf.newaxis]
+    h, c = (tf.where(some, after, before) for after, before in zip((h, c), state, strict=True))
+    t = tf.range(steps)[:, tf.newaxis]
+    kept = tf.where((t < begin)[..., tf.newaxis], state[0], h)
+    return tf.where(active(t), found, kept), h, c
 
 
 def states_at(
@@ -58,6 +81,7 @@ def states_at(
     weights: ops.Weights,
     state: _State,
     marks: tf.Tensor,
+    active: Active | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The states at some positions of a segment, and all outputs, differentiable.
 
@@ -67,6 +91,7 @@ def states_at(
         weights: See `outputs`.
         state: The state before the segment.
         marks: [M] int32 positions in 0..T, in any order.
+        active: See `outputs`.
 
     Returns:
         The outputs and the cells before those steps, [M, B, H] each, and all outputs [T, B, H].
@@ -79,7 +104,8 @@ def states_at(
     pieces = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=[None, *h.shape])
 
     def run(begin: tf.Tensor, end: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple:
-        found, new_h, new_c = outputs(project(tokens[begin:end]), weights, (h, c))
+        here = None if active is None else active.since(begin)
+        found, new_h, new_c = outputs(project(tokens[begin:end]), weights, (h, c), here)
         return found, tf.ensure_shape(new_h, h.shape), tf.ensure_shape(new_c, c.shape)
 
     def body(i: tf.Tensor, begin: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tuple) -> tuple:

@@ -36,6 +36,12 @@ class LSTMState(NamedTuple):
         return self
 
 
+def gates(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The input, forget, candidate and output gates [B, H] of pre-activations [B, 4H]."""
+    i, f, g, o = tf.split(z, 4, axis=-1)
+    return tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+
+
 def cell(z: tf.Tensor, c: tf.Tensor) -> LSTMState:
     """One step from the gates' pre-activations.
 
@@ -46,9 +52,9 @@ def cell(z: tf.Tensor, c: tf.Tensor) -> LSTMState:
     Returns:
         The state after it: c' = f * c + i * g and h' = o * tanh(c').
     """
-    i, f, g, o = tf.split(z, 4, axis=-1)
-    c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-    return LSTMState(tf.sigmoid(o) * tf.tanh(c), c)
+    i, f, g, o = gates(z)
+    c = f * c + i * g
+    return LSTMState(o * tf.tanh(c), c)
 
 
 def run(
@@ -177,17 +183,18 @@ class LSTMRecurrence(core.Core):
         scan: Scan,
     ) -> tuple[LSTMState, tf.Tensor | None]:
         """See `Core`; the input layer is folded into the kernel, but for cuDNN."""
-        by_cudnn = scan.active is None and cudnn.on_gpu()
-        if by_cudnn and (scan.gradient or scan.outputs):
+        if cudnn.on_gpu() and (scan.gradient or scan.outputs):
             h, c, outputs = cudnn.states_at(
-                input_layer, tokens, self._weights, scan.state, scan.marks
+                input_layer, tokens, self._weights, scan.state, scan.marks, scan.active
             )
             return LSTMState(h, c), outputs if scan.outputs else None
-        if by_cudnn:
+        if cudnn.on_gpu():
 
             def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
                 # cuDNN wants its input projected beforehand.
-                return self.outputs_time_major(input_layer(tokens[begin:end]), state)[1]
+                x = input_layer(tokens[begin:end])
+                active = None if scan.active is None else scan.active.since(begin)
+                return self.outputs_time_major(x, state, active)[1]
 
             def sweep(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
                 return core.in_chunks(advance, state, begin, end, _CHUNK)
@@ -203,9 +210,9 @@ class LSTMRecurrence(core.Core):
         state: LSTMState,
         active: Active | None = None,
     ) -> tuple[tf.Tensor, LSTMState]:
-        """See `Core`; on a GPU through cuDNN where no sequence is padded."""
-        if active is None and cudnn.on_gpu():
-            return self.outputs_time_major(input_layer(tokens), state)
+        """See `Core`; on a GPU through cuDNN."""
+        if cudnn.on_gpu():
+            return self.outputs_time_major(input_layer(tokens), state, active)
         return super().outputs(tokens, input_layer, state, active)
 
     def final(
@@ -216,14 +223,14 @@ class LSTMRecurrence(core.Core):
         active: Active | None = None,
     ) -> LSTMState:
         """See `Core`; on a GPU as `outputs`."""
-        if active is None and cudnn.on_gpu():
-            return self.outputs(tokens, input_layer, state)[1]
+        if cudnn.on_gpu():
+            return self.outputs(tokens, input_layer, state, active)[1]
         return super().final(tokens, input_layer, state, active)
 
     def outputs_time_major(
         self, x: tf.Tensor, state: LSTMState, active: Active | None = None
     ) -> tuple[tf.Tensor, LSTMState]:
-        """The outputs over dense input; on a GPU through cuDNN where no sequence is padded.
+        """The outputs over dense input; on a GPU through cuDNN.
 
         Args:
             x: [T, B, D].
@@ -233,8 +240,8 @@ class LSTMRecurrence(core.Core):
         Returns:
             The outputs [T, B, H] and the state after the last step.
         """
-        if active is None and cudnn.on_gpu():
-            outputs, *after = cudnn.outputs(x, self._weights, state)
+        if cudnn.on_gpu():
+            outputs, *after = cudnn.outputs(x, self._weights, state, active)
             return outputs, LSTMState(*after)
         states, outputs = states_at(
             x,

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from t2aux.losses import LanguageModel, Prediction, Reconstruction, SequenceAutoencoder
 from t2aux.model import cudnn
-from t2aux.model.core import Scan
+from t2aux.model.core import Active, Scan
 from t2aux.training.trainer import Trainer
 from tests import networks
 
@@ -22,14 +22,20 @@ LOSSES = {
     "language model": lambda: [LanguageModel(head_size=5)],
     "autoencoder": lambda: [SequenceAutoencoder(head_size=5)],
 }
+WHOLE, PADDED = [13, 13, 13], [13, 12, 1]
 SHORT = [
-    ("none", PIXELS, "full"),
-    ("reconstruction", PIXELS, 12),
-    ("without sampling", TEXT, 6),
-    ("language model", TEXT, 6),
+    ("none", PIXELS, "full", WHOLE),
+    ("none", TEXT, 6, PADDED),
+    ("reconstruction", PIXELS, 12, WHOLE),
+    ("without sampling", TEXT, 6, WHOLE),
+    ("prediction", PIXELS, 6, PADDED),
+    ("language model", TEXT, 6, WHOLE),
+    ("autoencoder", TEXT, "full", PADDED),
 ]
 LONG = [
-    case for case in itertools.product(LOSSES, (PIXELS, TEXT), (6, "full")) if case not in SHORT
+    case
+    for case in itertools.product(LOSSES, (PIXELS, TEXT), (6, "full"), (WHOLE, PADDED))
+    if case not in SHORT
 ]
 CASES = [*SHORT, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)]
 
@@ -55,11 +61,11 @@ def steps(info, losses, lengths, **bptt):
 
 
 @pytest.mark.parametrize(
-    ("losses", "info", "bptt"), CASES, ids=lambda x: getattr(x, "kind", str(x))
+    ("losses", "info", "bptt", "lengths"), CASES, ids=lambda x: getattr(x, "kind", str(x))
 )
-def test_a_step_on_the_paths_of_a_gpu_is_the_same(monkeypatch, losses, info, bptt):
-    lengths = [13, 13, 13]
+def test_a_step_on_the_paths_of_a_gpu_is_the_same(monkeypatch, losses, info, bptt, lengths):
     bptt = {"supervised_bptt": bptt, "auxiliary_bptt": bptt}
+    monkeypatch.setattr(cudnn, "on_gpu", lambda: False)
     want = steps(info, LOSSES[losses](), lengths, **bptt)
     monkeypatch.setattr(cudnn, "on_gpu", lambda: True)
     calls = []
@@ -76,22 +82,30 @@ def test_a_step_on_the_paths_of_a_gpu_is_the_same(monkeypatch, losses, info, bpt
 
 
 @pytest.mark.parametrize("marks", [[0], [5, 0, 5, 9], [9, 3], [9]])
-def test_states_at_any_positions(marks):
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize(
+    "bounds", [None, ([0, 3, 9, 12], None), (None, [9, 0, 4, 20]), ([-2, 4, 0, 6], [3, 7, 0, 5])]
+)
+def test_states_at_any_positions(marks, bounds, gradient):
     rng = np.random.default_rng(0)
     info = networks.vectors_info(channels=2)
     core = networks.classifier(info, projection_size=3).core
     layer = networks.classifier(info, projection_size=3).input_layer
-    tokens = tf.constant(rng.normal(size=(9, 2, 2)), tf.float32)
-    state = type(core.init_state(2))(*tf.constant(rng.normal(size=(2, 2, 5)), tf.float32))
+    tokens = tf.constant(rng.normal(size=(9, 4, 2)), tf.float32)
+    state = type(core.init_state(4))(*tf.constant(rng.normal(size=(2, 4, 5)), tf.float32))
+    active = bounds and Active(*(None if bound is None else tf.constant(bound) for bound in bounds))
+    scan = Scan(state, tf.constant(marks), active, outputs=gradient, gradient=gradient)
     found = {}
     for name, on_gpu in (("want", False), ("got", True)):
         with pytest.MonkeyPatch.context() as patch, tf.GradientTape() as tape:
             patch.setattr(cudnn, "on_gpu", lambda on_gpu=on_gpu: on_gpu)
-            at, outputs = core.states_at(
-                tokens, layer, Scan(state, tf.constant(marks), outputs=True)
-            )
-            weights = [v.value for v in core.trainable_variables]
-            value = tf.reduce_sum(at.h**2) + tf.reduce_sum(tf.sin(at.c)) + tf.reduce_sum(outputs**3)
-        found[name] = [*at, outputs, *tape.gradient(value, weights)]
+            tape.watch(state)
+            at, outputs = core.states_at(tokens, layer, scan)
+            found[name] = [*at]
+            if gradient:
+                sources = [*state, *(v.value for v in core.trainable_variables)]
+                value = tf.reduce_sum(at.h**2) + tf.reduce_sum(tf.sin(at.c))
+                value += tf.reduce_sum(outputs**3)
+                found[name] += [outputs, *tape.gradient(value, sources)]
     for a, b in zip(found["got"], found["want"], strict=True):
         np.testing.assert_allclose(a, b, atol=5e-6)

@@ -382,6 +382,7 @@ WRONG = {
     "no loss": (lambda: make(auxiliary=["r"]), "auxiliary holds 'r'"),
     "twice": (lambda: fitted(make(auxiliary=[*losses(), *losses()])), "a name of its own"),
     "bptt": (lambda: fitted(make(auxiliary_bptt=-1)), "auxiliary_bptt"),
+    "negative bptt": (lambda: fitted(make(supervised_bptt=-1)), "supervised_bptt"),
     "classes": (lambda: SequenceClassifier(classes=["a", "a"]), "different names"),
     "number of classes": (lambda: SequenceClassifier(classes=3.0), "a number from 1"),
     "nothing to pretrain": (

@@ -280,12 +280,6 @@ def test_windows_are_disjoint_and_hold_every_anchor(truncation):
         assert end[0] - first[0] == min(truncation, anchors.max())
 
 
-def test_a_negative_truncation_is_refused():
-    classifier = networks.classifier(KINDS["pixels"][0])
-    with pytest.raises(UserError, match="supervised_bptt must be 'full' or"):
-        Trainer(classifier, supervised_bptt=-1)
-
-
 def test_a_segment_longer_than_the_sequence_is_refused():
     network = networks.classifier(KINDS["pixels"][0]).network
     with pytest.raises(UserError, match=r"Reconstruction.length = 20 needs .* at least 21"):
