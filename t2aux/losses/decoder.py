@@ -1,29 +1,19 @@
-"""The decoder of an r-LSTM that may be fed its own tokens: in a loop, and compiled for a GPU.
+"""The decoder of an r-LSTM that may be fed its own tokens, step by step.
 
 Each step's token may depend on the output of the step before, so that the steps can't be computed
-a layer at a time. On a GPU a loop over them waits for the launches of dozens of small kernels a
-step: there XLA compiles the loop, the head, the loss and the gradient as one function.
+a layer at a time. On a GPU `decoder_xla` computes the same in one compiled function.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
-from absl import logging
 
 from t2aux.kernels import ops
 from t2aux.model import heads, lstm
 from t2aux.model.lstm import LSTMState
-
-# Steps in one iteration of the compiled loop: an iteration waits for its launches. More than five
-# gain little, and take longer to compile.
-_UNROLL = 5
-
-# Gives the losses [l, N] of predictions [l, N, C] or logits [l, N, V], and targets.
-TokenLosses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class Weights(NamedTuple):
@@ -60,6 +50,70 @@ class Segments(NamedTuple):
     room: tf.Tensor
 
 
+class Step(NamedTuple):
+    """What a step gives.
+
+    Attributes:
+        fed: [N, C] or [N]: the token that was fed.
+        z: [N, 4H], a layer: the gates' pre-activations.
+        states: Each layer's state after it.
+        own: [N, C] or [N]: the decoder's own token. No gradient passes through it.
+    """
+
+    fed: tf.Tensor
+    z: list[tf.Tensor]
+    states: list[LSTMState]
+    own: tf.Tensor
+
+
+def stacked_kernels(weights: Weights) -> list[tf.Tensor]:
+    """The kernel above the recurrent kernel, [D + H, 4H], of each layer but the bottom."""
+    return [tf.concat([w.input_kernel, w.recurrent_kernel], 0) for w in weights.layers[1:]]
+
+
+def step(
+    weights: Weights,
+    kernels: Sequence[tf.Tensor],
+    given: tf.Tensor,
+    previous: tf.Tensor,
+    own: tf.Tensor,
+    draws: tf.Tensor,
+    states: Sequence[LSTMState],
+) -> Step:
+    """One step.
+
+    Args:
+        weights: The decoder's.
+        kernels: Their `stacked_kernels`.
+        given: [N, C] float32 or [N] int32: the true token.
+        previous: [N, C] or [N]: the decoder's own token of the step before.
+        own: [N] bool: where that is fed.
+        draws: [N], see `Segments`.
+        states: Each layer's state before, [N, H] each.
+
+    Returns:
+        The step.
+    """
+    fed = tf.where(own if weights.is_text else own[:, tf.newaxis], previous, given)
+    pre_activations, after = [], []
+    for i, (layer, state) in enumerate(zip(weights.layers, states, strict=True)):
+        if i:
+            # One product: on a GPU every one waits for its launch.
+            z = tf.matmul(tf.concat([after[-1].h, state.h], -1), kernels[i - 1]) + layer.bias
+        elif weights.is_text:
+            z = tf.gather(layer.input_kernel, fed) + tf.matmul(state.h, layer.recurrent_kernel)
+        else:
+            z = tf.matmul(fed, layer.input_kernel) + layer.bias
+            z += tf.matmul(state.h, layer.recurrent_kernel)
+        pre_activations.append(z)
+        new = lstm.cell(z, state.c)
+        after.append(LSTMState(*map(tf.ensure_shape, new, (s.shape for s in state))))
+    output = tf.stop_gradient(heads.apply(after[-1].h, *weights.head))
+    if weights.is_text:
+        output = _sample(output, draws)
+    return Step(fed, pre_activations, after, tf.ensure_shape(output, previous.shape))
+
+
 def run(
     weights: Weights,
     given: tf.Tensor,
@@ -67,10 +121,8 @@ def run(
     previous: tf.Tensor,
     own: tf.Tensor,
     draws: tf.Tensor,
-    *,
-    unroll: int = 1,
 ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
-    """The loop over the steps. No gradient passes through the tokens that the decoder emits.
+    """All steps, one after the other.
 
     Args:
         weights: The decoder's.
@@ -79,54 +131,23 @@ def run(
         previous: [N, C] or [N]: the decoder's own token of the step before.
         own: [l, N] bool: where its own token is fed to it.
         draws: [l, N], see `Segments`.
-        unroll: Steps in one iteration; where it is more than 1, l must be known.
 
     Returns:
         The top layer's outputs [l, N, H], each layer's state after, and its own last token.
     """
-    steps = tf.shape(given)[0] if given.shape[0] is None else given.shape[0]
-    unroll = min(unroll, steps) if unroll > 1 else 1
-    hidden = tf.TensorArray(tf.float32, steps, element_shape=states[0].h.shape)
-
-    def step(
-        t: tf.Tensor | int, previous: tf.Tensor, states: Sequence[LSTMState]
-    ) -> tuple[tf.Tensor, list[LSTMState]]:
-        mine = own[t] if weights.is_text else own[t][:, tf.newaxis]
-        x, after = tf.where(mine, previous, given[t]), []
-        for layer, state in zip(weights.layers, states, strict=True):
-            if layer.bias is None:
-                z = tf.gather(layer.input_kernel, x)
-            else:
-                z = tf.matmul(x, layer.input_kernel) + layer.bias
-            new = lstm.cell(z + tf.matmul(state.h, layer.recurrent_kernel), state.c)
-            after.append(LSTMState(*map(tf.ensure_shape, new, (s.shape for s in state))))
-            x = after[-1].h
-        output = tf.stop_gradient(heads.apply(x, *weights.head))
-        if weights.is_text:
-            output = _sample(output, draws[t])
-        output.set_shape(previous.shape)
-        return output, after
+    steps = tf.shape(given)[0]
+    kernels = stacked_kernels(weights)
 
     def body(
         t: tf.Tensor, previous: tf.Tensor, states: list[LSTMState], hidden: tf.TensorArray
     ) -> tuple:
-        for k in range(unroll):
-            previous, states = step(t + k, previous, states)
-            hidden = hidden.write(t + k, states[-1].h)
-        return t + unroll, previous, states, hidden
+        done = step(weights, kernels, given[t], previous, own[t], draws[t], states)
+        return t + 1, done.own, done.states, hidden.write(t, done.states[-1].h)
 
-    whole = steps // unroll * unroll
+    hidden = tf.TensorArray(tf.float32, steps, element_shape=states[0].h.shape)
     _, previous, states, hidden = tf.while_loop(
-        lambda t, *_: t < whole,
-        body,
-        (0, previous, list(states), hidden),
-        # XLA takes no gradient of a loop that may have any number of iterations.
-        maximum_iterations=steps // unroll,
+        lambda t, *_: t < steps, body, (0, previous, list(states), hidden)
     )
-    if unroll > 1:
-        for t in range(whole, steps):
-            previous, states = step(t, previous, states)
-            hidden = hidden.write(t, states[-1].h)
     return hidden.stack(), states, previous
 
 
@@ -160,67 +181,6 @@ def in_chunks(
         hidden, states, previous = decode(given[part], states, previous, own[part], draws[part])
         outputs.append(hidden)
     return tf.concat(outputs, axis=0)
-
-
-def compiled_loss(
-    weights: Weights,
-    states: Sequence[LSTMState],
-    segments: Segments,
-    *,
-    chunk: int,
-    token_losses: TokenLosses,
-) -> tf.Tensor:
-    """The sum of the losses of all predicted tokens, by a function that XLA compiles.
-
-    A gradient may be taken with respect to the weights and the states. It is computed with the
-    loss, in the same compiled function: XLA can't take a loop's intermediate values out of it.
-
-    Args:
-        weights: The decoder's.
-        states: Each layer's state before the first step, [N, H] each.
-        segments: What is decoded; its length l must be known.
-        chunk: The states pass no gradient at every so many steps.
-        token_losses: The loss of predictions.
-
-    Returns:
-        A scalar.
-    """
-    function = _compiled(token_losses, chunk)
-
-    @tf.custom_gradient
-    def loss(*_: tf.Tensor) -> tuple[tf.Tensor, Callable[..., list[tf.Tensor]]]:
-        value, gradients = function(weights, list(states), segments)
-        return value, lambda upstream: [upstream * g for g in gradients]
-
-    return loss(*_tensors((weights, states)))
-
-
-def _tensors(nest: Any) -> list[tf.Tensor]:
-    """Those in a nest: where tokens are ids, the bottom has no bias."""
-    return [x for x in tf.nest.flatten(nest) if x is not None]
-
-
-@functools.lru_cache(maxsize=16)
-def _compiled(token_losses: TokenLosses, chunk: int) -> Callable[..., tuple]:
-    @tf.function(jit_compile=True, autograph=False)
-    def value_and_gradients(
-        weights: Weights, states: list[LSTMState], segments: Segments
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        logging.info("Compiling the decoder and its gradient with XLA for the GPU, once a run.")
-        sources = _tensors((weights, states))
-        given, targets = segments.tokens[:-1], segments.tokens[1:]
-        decode = functools.partial(run, weights, unroll=_UNROLL)
-        with tf.GradientTape() as tape:
-            tape.watch(sources)
-            hidden = in_chunks(decode, given, states, segments.own, segments.draws, chunk=chunk)
-            predictions = heads.apply(hidden, *weights.head)
-            value = tf.reduce_sum(token_losses(predictions, targets) * segments.room)
-        gradients = tape.gradient(
-            value, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        return value, [tf.convert_to_tensor(g) for g in gradients]
-
-    return value_and_gradients
 
 
 def _sample(logits: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:

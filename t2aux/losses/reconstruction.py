@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from t2aux.errors import UserError
 from t2aux.kernels import ops
-from t2aux.losses import decoder
+from t2aux.losses import decoder, decoder_xla
 from t2aux.losses.anchored import Anchored, run_stack, uniform_position
 from t2aux.losses.base import Bptt, Network, Sequences, States, StatesAt, stream
 from t2aux.model import cudnn
@@ -186,7 +186,7 @@ class Reconstruction(Anchored):
         sampling = given.progress * self.final_sampling
         if self.scheduled_sampling and cudnn.on_gpu():
             own, draws = self._draw_sampling(tf.shape(segments)[1], given.seed, sampling, draw)
-            return decoder.compiled_loss(
+            return decoder_xla.loss(
                 self._weights(given.input_layer),
                 self.bottom_state(given.states),
                 decoder.Segments(segments, own, draws, room),

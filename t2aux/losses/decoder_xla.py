@@ -1,0 +1,246 @@
+"""The decoder that may be fed its own tokens, its head, loss and gradient, compiled by XLA.
+
+On a GPU a loop over steps waits for the launches of dozens of small kernels a step. So there are
+few: a loop forwards, which keeps what the gradient needs; a loop backwards, for the gradient with
+respect to the pre-activations alone; and the weights' gradients after it, one product each over all
+steps. Between chunks no gradient passes, so that the loop backwards takes all chunks at once, as
+rows of a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from absl import logging
+
+from t2aux.kernels import ops
+from t2aux.losses import decoder
+from t2aux.losses.decoder import Segments, Weights
+from t2aux.model import heads, lstm
+from t2aux.model.lstm import LSTMState
+
+# Steps in one iteration of a compiled loop: an iteration waits for its launches. More than five
+# gain little, and take longer to compile.
+_UNROLL = 5
+
+# Gives the losses [l, N] of predictions [l, N, C] or logits [l, N, V], and targets.
+TokenLosses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class _Trace(NamedTuple):
+    """What the steps did.
+
+    Attributes:
+        fed: [l, N, C] or [l, N]: the tokens.
+        z: [l, N, 4H], a layer: the gates' pre-activations.
+        h: [l, N, H], a layer: after each step.
+        c: [l, N, H], a layer.
+    """
+
+    fed: tf.Tensor
+    z: list[tf.Tensor]
+    h: list[tf.Tensor]
+    c: list[tf.Tensor]
+
+
+def loss(
+    weights: Weights,
+    states: Sequence[LSTMState],
+    segments: Segments,
+    *,
+    chunk: int,
+    token_losses: TokenLosses,
+) -> tf.Tensor:
+    """The sum of the losses of all predicted tokens, by a function that XLA compiles.
+
+    A gradient may be taken with respect to the weights and the states. It is computed with the
+    loss, in the same compiled function.
+
+    Args:
+        weights: The decoder's.
+        states: Each layer's state before the first step, [N, H] each.
+        segments: What is decoded; its length l must be known.
+        chunk: The states pass no gradient at every so many steps.
+        token_losses: The loss of predictions.
+
+    Returns:
+        A scalar.
+    """
+    # Nothing in the compiled function is kept for a gradient of TensorFlow's own.
+    given = tf.nest.map_structure(
+        lambda x: None if x is None else tf.stop_gradient(x), (weights, list(states))
+    )
+
+    @tf.custom_gradient
+    def value(*_: tf.Tensor) -> tuple[tf.Tensor, Callable[..., list[tf.Tensor]]]:
+        value, gradients = _compiled(token_losses, chunk)(*given, segments)
+        return value, lambda upstream: [upstream * g for g in gradients]
+
+    return value(*_tensors((weights, states)))
+
+
+def _tensors(nest: Any) -> list[tf.Tensor]:
+    """Those in a nest: where tokens are ids, the bottom has no bias."""
+    return [x for x in tf.nest.flatten(nest) if x is not None]
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(token_losses: TokenLosses, chunk: int) -> Callable[..., tuple]:
+    @tf.function(jit_compile=True, autograph=False)
+    def value_and_gradients(
+        weights: Weights, states: list[LSTMState], segments: Segments
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        logging.info("Compiling the decoder and its gradient with XLA for the GPU, once a run.")
+        trace = _forwards(weights, states, segments)
+        hidden = trace.h[-1]
+        with tf.GradientTape() as tape:
+            tape.watch([hidden, *weights.head])
+            predictions = heads.apply(hidden, *weights.head)
+            value = tf.reduce_sum(token_losses(predictions, segments.tokens[1:]) * segments.room)
+        upstream, *head = tape.gradient(value, [hidden, *weights.head])
+        dz, of_states = _backwards(weights, states, trace, upstream, min(chunk, hidden.shape[0]))
+        layers = _of_layers(weights, states, trace, dz)
+        return value, _tensors((Weights(tuple(layers), tuple(head)), of_states))
+
+    return value_and_gradients
+
+
+def _loop(body: Callable[[Any, Any], Any], steps: int, variables: Any) -> Any:
+    """Calls `body(t, variables)` with every t below `steps`, several in an iteration."""
+    unroll = min(_UNROLL, steps)
+    whole = steps // unroll * unroll
+
+    def several(t: tf.Tensor, variables: Any) -> tuple:
+        for k in range(unroll):
+            variables = body(t + k, variables)
+        return t + unroll, variables
+
+    _, variables = tf.while_loop(lambda t, _: t < whole, several, (0, variables))
+    for t in range(whole, steps):
+        variables = body(t, variables)
+    return variables
+
+
+def _forwards(weights: Weights, states: list[LSTMState], segments: Segments) -> _Trace:
+    given = segments.tokens[:-1]
+    steps, kernels = given.shape[0], decoder.stacked_kernels(weights)
+
+    def array(element: tf.Tensor, size: int | None = None) -> tf.TensorArray:
+        shape = element.shape if size is None else [*element.shape[:-1], size]
+        return tf.TensorArray(element.dtype, steps, element_shape=shape)
+
+    arrays = _Trace(
+        array(given[0]),
+        [array(state.c, 4 * state.c.shape[-1]) for state in states],
+        [array(state.h) for state in states],
+        [array(state.c) for state in states],
+    )
+
+    def body(t: tf.Tensor | int, variables: tuple) -> tuple:
+        previous, states, arrays = variables
+        done = decoder.step(
+            weights, kernels, given[t], previous, segments.own[t], segments.draws[t], states
+        )
+        found = _Trace(
+            done.fed, done.z, [state.h for state in done.states], [s.c for s in done.states]
+        )
+        written = [
+            all_.write(t, x)
+            for all_, x in zip(tf.nest.flatten(arrays), tf.nest.flatten(found), strict=True)
+        ]
+        return done.own, done.states, tf.nest.pack_sequence_as(arrays, written)
+
+    *_, arrays = _loop(body, steps, (tf.zeros_like(given[0]), states, arrays))
+    return tf.nest.map_structure(lambda all_: all_.stack(), arrays)
+
+
+def _backwards(
+    weights: Weights, states: list[LSTMState], trace: _Trace, upstream: tf.Tensor, chunk: int
+) -> tuple[list[tf.Tensor], list[LSTMState]]:
+    """The gradients with respect to pre-activations and first states.
+
+    Args:
+        weights: The decoder's.
+        states: Each layer's state before the first step.
+        trace: Of the steps.
+        upstream: [l, N, H]: with respect to the top layer's outputs.
+        chunk: At every so many steps the states pass no gradient.
+
+    Returns:
+        [l, N, 4H] a layer, and [N, H] each.
+    """
+    steps, rows = upstream.shape[:2]
+    chunks = -(-steps // chunk)
+
+    def side_by_side(x: tf.Tensor) -> tf.Tensor:
+        # Steps of zeros behind the last have a gradient of zero.
+        x = tf.pad(x, [[0, chunks * chunk - steps], [0, 0], [0, 0]])
+        x = tf.reshape(x, [chunks, chunk, rows, x.shape[-1]])
+        return tf.reshape(tf.transpose(x, [1, 0, 2, 3]), [chunk, chunks * rows, x.shape[-1]])
+
+    def after_each_other(x: tf.Tensor) -> tf.Tensor:
+        x = tf.transpose(tf.reshape(x, [chunk, chunks, rows, x.shape[-1]]), [1, 0, 2, 3])
+        return tf.reshape(x, [chunks * chunk, rows, x.shape[-1]])[:steps]
+
+    z = list(map(side_by_side, trace.z))
+    cells = list(map(side_by_side, trace.c))
+    before = [side_by_side(_before(state.c, c)) for state, c in zip(states, trace.c, strict=True)]
+    upstream = side_by_side(upstream)
+    kernels = [weights.layers[0].recurrent_kernel, *decoder.stacked_kernels(weights)]
+
+    def body(back: tf.Tensor | int, variables: tuple) -> tuple:
+        of_states, arrays = (list(x) for x in variables)
+        t = chunk - 1 - back
+        from_above = upstream[t]
+        for i in reversed(range(len(kernels))):
+            dh, dc = of_states[i]
+            dz, dc = _cell_gradient(z[i][t], before[i][t], cells[i][t], dh + from_above, dc)
+            arrays[i] = arrays[i].write(t, dz)
+            dh = tf.matmul(dz, kernels[i], transpose_b=True)
+            if i:
+                from_above, dh = tf.split(dh, [dh.shape[-1] - dc.shape[-1], -1], axis=-1)
+            of_states[i] = LSTMState(dh, dc)
+        return of_states, arrays
+
+    nothing = [LSTMState(tf.zeros_like(c[0]), tf.zeros_like(c[0])) for c in cells]
+    arrays = [tf.TensorArray(tf.float32, chunk, element_shape=x.shape[1:]) for x in z]
+    of_states, arrays = _loop(body, chunk, (nothing, arrays))
+    dz = [after_each_other(all_.stack()) for all_ in arrays]
+    return dz, tf.nest.map_structure(lambda x: x[:rows], of_states)
+
+
+def _before(first: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
+    """What was there before each step, of what was there first and after each step."""
+    return tf.concat([first[tf.newaxis], after[:-1]], 0)
+
+
+def _cell_gradient(
+    z: tf.Tensor, before: tf.Tensor, after: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradients with respect to the pre-activations and the cell before, of `lstm.cell`."""
+    i, f, g, o = lstm.gates(z)
+    tanh = tf.tanh(after)
+    dc += dh * o * (1 - tanh * tanh)
+    dz = [dc * g * i * (1 - i), dc * before * f * (1 - f), dc * i * (1 - g * g)]
+    return tf.concat([*dz, dh * tanh * o * (1 - o)], -1), dc * f
+
+
+def _of_layers(
+    weights: Weights, states: list[LSTMState], trace: _Trace, dz: list[tf.Tensor]
+) -> list[ops.Weights]:
+    """The gradients with respect to the layers' weights: one product each over all steps."""
+    found, read = [], trace.fed
+    for layer, state, h, of_z in zip(weights.layers, states, trace.h, dz, strict=True):
+        bias = None if layer.bias is None else tf.reduce_sum(of_z, [0, 1])
+        if layer.bias is None:
+            # A scatter would add in any order.
+            read = tf.one_hot(read, layer.input_kernel.shape[0])
+        kernel, recurrent = (
+            tf.tensordot(x, of_z, [[0, 1]] * 2) for x in (read, _before(state.h, h))
+        )
+        found.append(ops.Weights(kernel, bias, recurrent))
+        read = h
+    return found

@@ -1,0 +1,84 @@
+"""The decoder compiled by XLA, on a CPU, beside the plain loop and TensorFlow's own gradient."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2aux.kernels import ops
+from t2aux.losses import decoder, decoder_xla
+from t2aux.model import heads
+from t2aux.model.lstm import LSTMState
+
+ROWS, HIDDEN, TOKENS = 3, 4, 6
+
+
+def problem(text, layers, length):
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return tf.constant(rng.normal(size=shape), tf.float32)
+
+    size = TOKENS if text else 2
+    sizes = [size, *[HIDDEN] * (layers - 1)]
+    weights = decoder.Weights(
+        tuple(
+            ops.Weights(
+                normal(inputs, 4 * HIDDEN),
+                None if text and not i else normal(4 * HIDDEN),
+                normal(HIDDEN, 4 * HIDDEN),
+            )
+            for i, inputs in enumerate(sizes)
+        ),
+        (normal(HIDDEN, 5), normal(5), normal(5, size), normal(size)),
+    )
+    states = [LSTMState(normal(ROWS, HIDDEN), normal(ROWS, HIDDEN)) for _ in range(layers)]
+    tokens = normal(length + 1, ROWS, size)
+    if text:
+        tokens = tf.constant(rng.integers(0, TOKENS, (length + 1, ROWS)), tf.int32)
+    own = rng.random((length, ROWS)) < 0.5
+    own[0] = False
+    draws = tf.constant(rng.random((length, ROWS)), tf.float32)
+    return weights, states, decoder.Segments(tokens, tf.constant(own), draws, normal(ROWS))
+
+
+def squared(predictions, targets):
+    return tf.reduce_sum((predictions - targets) ** 2, -1)
+
+
+def crossed(logits, targets):
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["values", "ids"])
+@pytest.mark.parametrize(
+    ("layers", "length", "chunk"),
+    [
+        (2, 11, 4),
+        *(pytest.param(*sizes, marks=pytest.mark.long) for sizes in [(1, 11, 11), (3, 4, 20)]),
+        *(pytest.param(*sizes, marks=pytest.mark.long) for sizes in [(2, 10, 5), (2, 3, 1)]),
+    ],
+)
+def test_the_loss_and_its_gradients_are_those_of_the_plain_loop(text, layers, length, chunk):
+    weights, states, segments = problem(text, layers, length)
+    token_losses = crossed if text else squared
+    sources = [x for x in tf.nest.flatten((weights, states)) if x is not None]
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        decode = functools.partial(decoder.run, weights)
+        given = segments.tokens[:-1]
+        hidden = decoder.in_chunks(decode, given, states, segments.own, segments.draws, chunk=chunk)
+        predictions = heads.apply(hidden, *weights.head)
+        plain = token_losses(predictions, segments.tokens[1:]) * segments.room
+        want = 3 * tf.reduce_sum(plain)
+    want_gradients = tape.gradient(want, sources)
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        found = 3 * decoder_xla.loss(
+            weights, states, segments, chunk=chunk, token_losses=token_losses
+        )
+    gradients = tape.gradient(found, sources)
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+    for a, b in zip(gradients, want_gradients, strict=True):
+        np.testing.assert_allclose(a, tf.convert_to_tensor(b), rtol=1e-4, atol=1e-4)
