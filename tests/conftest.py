@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import pathlib
+
 import gin
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +12,17 @@ settings.register_profile(
     "t2aux", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("t2aux")
+
+# Their fixtures are shared by all files of the folder.
+_SHARING = {"cli", "client", "export", "ondevice", "serving"}
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that share fixtures run in one process, so that these are made once."""
+    for item in items:
+        path = item.path.relative_to(pathlib.Path(__file__).parent)
+        group = path.parts[0] if path.parts[0] in _SHARING else str(path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@
 #include <new>
 #include <type_traits>
 
+#include "amx.h"
 #include "operands.h"
 #include "threads.h"
 #include "vectors.h"
@@ -63,6 +64,16 @@ class Buffer {
 template <class Operand, int R>
 T2AUX_INLINE void multiply(Vec (&sums)[R][4], const float* a, int64_t row, int64_t step,
                            const float* b, int depth) {
+#if defined(T2AUX_AMX)
+  if constexpr (Operand::kPerWord == 2 && R == BLOCK) {
+    if (step == 1 && amx::enabled()) {
+      const int done = amx::multiply(sums, a, row, b, depth);
+      a += done;
+      b += static_cast<int64_t>(done) * WIDE;
+      depth -= done;
+    }
+  }
+#endif
   // So few sums would wait for each other: two sets of them, added at the end.
   constexpr int kSets = R <= 2 ? 2 : 1;
   Vec more[kSets == 2 ? R : 1][4] = {};

@@ -142,3 +142,6 @@ REGISTER_KERNEL_BUILDER(Name("T2auxLstmDecode").Device(tf::DEVICE_CPU), LstmDeco
 
 // Whether products of bfloat16 are the processor's own.
 extern "C" bool t2aux_has_bfloat16() { return t2aux::Bfloat16::kNative; }
+
+// Whether they are computed by AMX.
+extern "C" bool t2aux_uses_amx() { return t2aux::amx::enabled(); }

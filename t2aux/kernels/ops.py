@@ -143,7 +143,8 @@ def _has_bfloat16(mode: str) -> bool:
     elif not _load().has_bfloat16:
         reason = "this processor has no AVX512-BF16 instructions"
     else:
-        logging.info("The LSTM kernel's products are computed in bfloat16.")
+        by = " by AMX" if _load().uses_amx else ""
+        logging.info("The LSTM kernel's products are computed in bfloat16%s.", by)
         return True
     logging.warning("Products in bfloat16 were asked for, but are computed in float32: %s.", reason)
     return False
@@ -248,6 +249,7 @@ def _mode() -> str:
 class _Library(NamedTuple):
     ops: types.ModuleType
     has_bfloat16: bool
+    uses_amx: bool
 
 
 @functools.cache
@@ -281,9 +283,11 @@ def _load() -> _Library:
         with files.for_tensorflow(path.parent) as folder:
             name = os.path.join(folder, path.name)
             library = tf.load_op_library(name)
-            has_bfloat16 = ctypes.CDLL(name).t2aux_has_bfloat16
-            has_bfloat16.restype = ctypes.c_bool
-            return _Library(library, has_bfloat16())
+            compiled = ctypes.CDLL(name)
+            asked = compiled.t2aux_has_bfloat16, compiled.t2aux_uses_amx
+            for function in asked:
+                function.restype = ctypes.c_bool
+            return _Library(library, *(function() for function in asked))
     except (tf.errors.OpError, OSError) as error:
         build.forget(path)
         raise build.BuildError(f"{path} does not load ({str(error).splitlines()[0]})") from error

@@ -15,6 +15,8 @@
 #include <sched.h>
 #endif
 
+#include "amx.h"
+
 namespace t2aux {
 
 inline void pause() {
@@ -93,10 +95,14 @@ class Apart {
 };
 
 inline void Pool::run_apart(int count, const std::function<void(int)>& work) const {
-  if (count == 1) return work(0);
+  if (count == 1) {
+    amx::Thread thread;
+    return work(0);
+  }
   Apart apart(std::min(count, threads));
   run(count, [&](int i) {
     apart.arrive();
+    amx::Thread thread;
     work(i);
   });
 }
@@ -109,6 +115,7 @@ inline void Pool::run_apart(int count, const std::function<void(int)>& work) con
 inline void in_phases(const Pool& pool, int slots, int64_t phases,
                       const std::function<void(int slot, int64_t phase)>& work) {
   if (slots == 1) {
+    amx::Thread thread;
     for (int64_t k = 0; k < phases; ++k) work(0, k);
     return;
   }

@@ -46,6 +46,21 @@ def test_other_vectors(tmp_path, processor):
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 
+def test_amx_in_emulation(tmp_path, monkeypatch):
+    cpus = pathlib.Path("/proc/cpuinfo")
+    if shutil.which("g++") is None or not cpus.exists() or "avx512f" not in cpus.read_text():
+        pytest.skip("needs g++ and AVX-512")
+    program, done = compile_with(
+        tmp_path, HERE / "driver.cc", "-DT2AUX_EMULATE_AMX", "-O2", "-Wall", "-Werror"
+    )
+    assert done.returncode == 0, done.stderr
+    for switch, products in (("on", True), ("off", False)):
+        monkeypatch.setenv("T2AUX_KERNEL_AMX", switch)
+        done = run(program)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout == ("ok, with AMX\n" if products else "ok\n")
+
+
 @pytest.mark.parametrize(
     "flag",
     [
