@@ -172,7 +172,7 @@ def _backwards(
     Returns:
         [l, N, 4H] a layer, and [N, H] each.
     """
-    steps, rows = upstream.shape[:2]
+    steps, rows = upstream.shape[0], tf.shape(upstream)[1]
     chunks = -(-steps // chunk)
 
     def side_by_side(x: tf.Tensor) -> tf.Tensor:

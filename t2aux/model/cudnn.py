@@ -34,7 +34,7 @@ def outputs(
     """An LSTM over a segment, differentiable.
 
     Args:
-        x: [T, B, D], T at least 1.
+        x: [T, B, D].
         weights: The kernel [D, 4H], the bias [4H] and the recurrent kernel [H, 4H].
         state: The state before it.
         active: When sequences are there; elsewhere they keep their state. None: always.
@@ -42,6 +42,25 @@ def outputs(
     Returns:
         The outputs [T, B, H], and the output and the cell after the last step, [B, H] each.
     """
+    h, c = state
+
+    def found() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        outputs, new_h, new_c = _outputs(x, weights, (h, c), active)
+        outputs = tf.ensure_shape(outputs, [x.shape[0], *h.shape])
+        return outputs, tf.ensure_shape(new_h, h.shape), tf.ensure_shape(new_c, c.shape)
+
+    if x.shape[0]:
+        return found()
+    # cuDNN takes no segment without a step.
+    return tf.cond(
+        tf.shape(x)[0] > 0, found, lambda: (tf.zeros([0, *tf.unstack(tf.shape(h))]), h, c)
+    )
+
+
+def _outputs(
+    x: tf.Tensor, weights: ops.Weights, state: _State, active: Active | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """As `outputs`, of one step or more."""
     kernel, bias, recurrent_kernel = map(tf.convert_to_tensor, weights)
     # Keras's layer is used without its own weights.
     layer = _keras_layer(recurrent_kernel.shape[0], kernel.shape[0])
@@ -103,19 +122,10 @@ def states_at(
     kept = [tf.TensorArray(tf.float32, count, element_shape=s.shape) for s in state]
     pieces = tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=[None, *h.shape])
 
-    def run(begin: tf.Tensor, end: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple:
-        here = None if active is None else active.since(begin)
-        found, new_h, new_c = outputs(project(tokens[begin:end]), weights, (h, c), here)
-        return found, tf.ensure_shape(new_h, h.shape), tf.ensure_shape(new_c, c.shape)
-
     def body(i: tf.Tensor, begin: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tuple) -> tuple:
         end = ends[i]
-        # cuDNN takes no segment without a step.
-        piece, h, c = tf.cond(
-            end > begin,
-            lambda: run(begin, end, h, c),
-            lambda: (tf.zeros([0, *tf.unstack(tf.shape(h))]), h, c),
-        )
+        here = None if active is None else active.since(begin)
+        piece, h, c = outputs(project(tokens[begin:end]), weights, (h, c), here)
         piece.set_shape([None, *h.shape])
         written = [array.write(i, x) for array, x in zip(arrays, (h, c, piece), strict=True)]
         return i + 1, end, h, c, *written

@@ -41,7 +41,7 @@ def values_and_gradients(layer, x, state, compute):
         outputs, final = compute(x, state)
         weights = tf.random.stateless_normal(tf.shape(outputs), [9, 9])
         value = tf.reduce_sum(weights * outputs) + tf.reduce_sum(final.h * final.c)
-    sources = [x, *state, layer.kernel, layer.recurrent_kernel, layer.bias]
+    sources = [x, *state, *(v.value for v in (layer.kernel, layer.recurrent_kernel, layer.bias))]
     # A scan over no steps at all is connected to nothing.
     return [outputs, *final], tape.gradient(value, sources, unconnected_gradients="zero")
 

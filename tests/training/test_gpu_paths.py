@@ -2,10 +2,12 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import t2aux
 from t2aux.losses import LanguageModel, Prediction, Reconstruction, SequenceAutoencoder
 from t2aux.model import cudnn
 from t2aux.model.core import Active, Scan
@@ -79,6 +81,28 @@ def test_a_step_on_the_paths_of_a_gpu_is_the_same(monkeypatch, losses, info, bpt
     for a, b in zip(got[1], want[1], strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
     np.testing.assert_allclose(got[2], want[2], atol=1e-6)
+
+
+def test_fit_on_the_paths_of_a_gpu_is_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 13, 2)).astype(np.float32), rng.integers(0, 3, 6)
+
+    def fitted(on_gpu):
+        monkeypatch.setattr(cudnn, "on_gpu", lambda: on_gpu)
+        keras.utils.set_random_seed(0)
+        model = t2aux.SequenceClassifier(
+            classes=3,
+            core=t2aux.layers.LSTM(5),
+            auxiliary=LOSSES["reconstruction"](),
+            **{"supervised_bptt": 6, "auxiliary_bptt": 6, "projection_size": 4, "head_size": 6},
+        )
+        model.compile(keras.optimizers.SGD(0.1))
+        # The last batch is smaller: Keras leaves the number of sequences open.
+        model.fit(x, y, batch_size=4, verbose=0, shuffle=False)
+        return model.get_weights()
+
+    for a, b in zip(fitted(True), fitted(False), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 @pytest.mark.parametrize("marks", [[0], [5, 0, 5, 9], [9, 3], [9]])
