@@ -13,16 +13,31 @@ settings.register_profile(
 )
 settings.load_profile("t2aux")
 
-# Their fixtures are shared by all files of the folder.
+# Folders with fixtures that all of their files share.
 _SHARING = {"cli", "client", "export", "ondevice", "serving"}
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that share fixtures run in one process, so that these are made once."""
-    for item in items:
-        path = item.path.relative_to(pathlib.Path(__file__).parent)
-        group = path.parts[0] if path.parts[0] in _SHARING else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The README's commands come first: they take longest, and one process runs them."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests that share fixtures run in one process, so that these are made once.
+
+    pytest-xdist's groups do the same, but its 3.8.0 does not see them under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            folder = pathlib.PurePosixPath(file).parent
+            return str(folder) if folder.name in _SHARING else file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

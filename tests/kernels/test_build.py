@@ -115,7 +115,13 @@ def test_without_a_home_it_is_compiled_aside(machine, monkeypatch, caplog):
     assert machine() == 1
 
 
-@pytest.mark.parametrize("name", ["a[b]*?\\", "caf\udce9 %s", "-x:$y"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "caf\udce9 %s[b]*?\\",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("a[b]*?\\", "-x:$y")),
+    ],
+)
 def test_the_cache_directory_may_have_any_name(machine, monkeypatch, tmp_path, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("T2AUX_CACHE_DIR", f"~/{name}")
@@ -171,7 +177,7 @@ def test_several_processes_at_once(machine, tmp_path):
     [
         ({"STAND_IN": "fails"}, "failed with status 4: lstm.cc:3:1: error: no such luck"),
         ({"CXX": "no-such-compiler"}, "the C++ compiler that CXX names, 'no-such-compiler'"),
-        ({"CXX": "false"}, "the C++ compiler does not work"),
+        pytest.param({"CXX": "false"}, "the C++ compiler does not work", marks=pytest.mark.long),
         ({"CXX": "", "PATH": "/nonexistent"}, "there is no C++ compiler (g++, clang++ or c++)"),
     ],
 )

@@ -50,9 +50,8 @@ def test_amx_in_emulation(tmp_path, monkeypatch):
     cpus = pathlib.Path("/proc/cpuinfo")
     if shutil.which("g++") is None or not cpus.exists() or "avx512f" not in cpus.read_text():
         pytest.skip("needs g++ and AVX-512")
-    program, done = compile_with(
-        tmp_path, HERE / "driver.cc", "-DT2AUX_EMULATE_AMX", "-O2", "-Wall", "-Werror"
-    )
+    flags = ("-DT2AUX_EMULATE_AMX", "-Wall", "-Werror")
+    program, done = compile_with(tmp_path, HERE / "driver.cc", *flags)
     assert done.returncode == 0, done.stderr
     for switch, products in (("on", True), ("off", False)):
         monkeypatch.setenv("T2AUX_KERNEL_AMX", switch)

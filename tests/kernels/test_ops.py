@@ -222,8 +222,8 @@ def test_ten_thousand_calls_leak_nothing(precision):
     before = psutil.Process().memory_info().rss
     run(tf.constant(10000))
     gc.collect()
-    # One float a call would be 40 kB, the saved activations of every call 40 MB.
-    assert psutil.Process().memory_info().rss - before < 4 << 20
+    # The saved activations of every call would be 40 MB; other tests' memory moves a little.
+    assert psutil.Process().memory_info().rss - before < 16 << 20
 
 
 @pytest.mark.parametrize(

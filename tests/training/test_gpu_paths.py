@@ -29,9 +29,6 @@ SHORT = [
     ("none", PIXELS, "full", WHOLE),
     ("none", TEXT, 6, PADDED),
     ("reconstruction", PIXELS, 12, WHOLE),
-    ("without sampling", TEXT, 6, WHOLE),
-    ("prediction", PIXELS, 6, PADDED),
-    ("language model", TEXT, 6, WHOLE),
     ("autoencoder", TEXT, "full", PADDED),
 ]
 LONG = [

@@ -99,7 +99,7 @@ def test_a_run_with_weight_zero_is_the_plain_lstms_bit_for_bit(plain_runs, tmp_p
             assert line[name] > 0
 
 
-@pytest.mark.parametrize("mode", ["windowed", "full"])
+@pytest.mark.parametrize("mode", ["windowed", pytest.param("full", marks=pytest.mark.long)])
 def test_weight_zero_measures_what_it_would_otherwise(mode):
     bptt = {"windowed": 99, "full": "full"}[mode]
     for losses in ("r many", "p many", "r and p"):
@@ -244,8 +244,15 @@ def test_pretraining_on_weights_of_zero_is_refused(tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("loss", ["LanguageModel", "SequenceAutoencoder"])
-@pytest.mark.parametrize("step", [3, 5, 8])
+@pytest.mark.parametrize(
+    ("loss", "step"),
+    [
+        ("LanguageModel", 3),
+        ("SequenceAutoencoder", 8),
+        *(pytest.param("LanguageModel", step, marks=pytest.mark.long) for step in (5, 8)),
+        *(pytest.param("SequenceAutoencoder", step, marks=pytest.mark.long) for step in (3, 5)),
+    ],
+)
 def test_a_fine_tuned_run_goes_on_as_if_never_stopped(tmp_path, loss, step):
     # In pretraining, at its end, and in fine-tuning.
     files = [{"LanguageModel": "models/lm_lstm", "SequenceAutoencoder": "models/sa_lstm"}[loss]]

@@ -213,7 +213,7 @@ def test_ids_one_hot_labels_weights_and_another_loss():
         (y, "sparse_categorical_crossentropy"),
     ):
         keras.utils.set_random_seed(0)
-        model = make(core="Keras's cell", vocabulary_size=7)
+        model = make(vocabulary_size=7)
         model.compile("sgd", loss=loss, weighted_metrics=["accuracy"])
         history = model.fit((x, lengths), labels, sample_weight=weight, verbose=0, epochs=2)
         results.append(history.history["supervised_loss"])
