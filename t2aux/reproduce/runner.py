@@ -127,22 +127,26 @@ class Runner:
             if command.is_file():
                 flags = rows.flags_of_today(_read(command)["flags"], job.row.dataset)
                 made.append((job, command, recipes.of_flags(flags)))
-        self._read_recipes([job for job, _, _ in made])
-        before = recipes.read([configuration for _, _, configuration in made])
-        for (job, path, _), recipe in zip(made, before, strict=True):
+        before = [configuration for _, _, configuration in made]
+        found = self._read_recipes([job for job, _, _ in made], before)
+        for (job, path, _), recipe in zip(made, found, strict=True):
             if recipe.in_effect != self._recipes[job].in_effect:
                 raise UserError(
                     f"{path} is of {job.row.id} with other settings than it has now: give another "
                     f"--output_dir, or remove {job.model_dir}, {job.result} and {job.part}."
                 )
 
-    def _read_recipes(self, jobs: Sequence[Job]) -> None:
+    def _read_recipes(
+        self, jobs: Sequence[Job], others: Sequence[Configuration] = ()
+    ) -> list[recipes.Recipe]:
+        """Keeps the recipes of jobs, and returns those of others: at once, as it takes seconds."""
         new = [job for job in dict.fromkeys(jobs) if job not in self._recipes]
-        found = recipes.read([job.configuration for job in new])
-        for recipe in found:
+        found = recipes.read([*(job.configuration for job in new), *others])
+        for job, recipe in zip(new, found, strict=False):
             if recipe.error:
-                raise UserError(recipe.error)
-        self._recipes |= zip(new, found, strict=True)
+                raise UserError(f"{job.name}: {recipe.error}")
+            self._recipes[job] = recipe
+        return found[len(new) :]
 
     def run(self, jobs: Sequence[Job]) -> bool:
         """Trains what is not done.
