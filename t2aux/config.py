@@ -22,14 +22,14 @@ from gin import config as gin_config
 from gin import config_parser
 
 import t2aux
-from t2aux import config_imports, config_sources, config_types
+from t2aux import config_imports, config_macros, config_sources, config_types
+from t2aux.config_macros import MACRO, Macros
 from t2aux.config_older import OlderNames
 from t2aux.config_order import Order
 from t2aux.config_scopes import PARAM, Scopes
 from t2aux.errors import UserError, nearest
 from t2aux_ondevice import files, paths
 
-_MACRO = "gin.macro"
 _UNKNOWN = object()
 _MOST_BYTES = 1 << 20
 # Of lists in lists, macros in macros, and what they hold: a few lines of macros that hold each
@@ -102,12 +102,12 @@ def parse(
                 raise UserError("--gin_param is empty: write --gin_param='NAME = VALUE'.")
             parser.parse_text(io.StringIO(text), f"{PARAM}{param!r}")
         parser.older.translate()
-        parser.check_macros()
+        parser.macros.check()
         parser.scopes.check()
         config_sources.keep_the_one(parser.places)
         _check_values()
         _check_calls()
-        drop_unused_macros()
+        config_macros.drop_unused()
     return gin.config_str()
 
 
@@ -130,8 +130,7 @@ class _Parser:
     def __init__(self, search_path: list[pathlib.Path]) -> None:
         self._search_path = search_path
         self._delegate = gin_config.ParserDelegate(skip_unknown=False)
-        self._defined: dict[str, str] = {}
-        self._used: dict[str, str] = {}
+        self.macros = Macros(bundled_gin_dir())
         self.scopes = Scopes()
         self.places: dict[config_sources.Setting, str] = {}
         self.older = OlderNames(self._bind_value)
@@ -228,16 +227,17 @@ class _Parser:
 
     def _bind(self, statement: config_parser.BindingStatement, place: str) -> None:
         for reference in gin_config.iterate_references({"": statement.value}):
-            if is_macro(reference):
-                self._used.setdefault(macro_name(reference), place)
+            if config_macros.is_macro(reference):
+                name = config_macros.name_of(reference)
+                self.macros.use(name, place, by_parameter=bool(statement.arg_name))
             else:
                 self.scopes.name(reference.scoped_selector)
         scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
         _check_depth(statement.value, place)
         if not parameter:
             name = f"{scope}/{selector}" if scope else selector
-            self._defined.setdefault(name, place)
-            gin.bind_parameter((name, _MACRO, "value"), statement.value)
+            self.macros.set(name, place)
+            gin.bind_parameter((name, MACRO, "value"), statement.value)
         elif not self.older.take(scope, selector, parameter, statement.value, place):
             self._bind_value(scope, selector, parameter, statement.value, place)
 
@@ -260,20 +260,6 @@ class _Parser:
         self.places[scope, configurable.selector, parameter] = place
         gin.bind_parameter((scope, selector, parameter), value)
 
-    def check_macros(self) -> None:
-        for name, place in self._used.items():
-            if name not in self._defined:
-                raise UserError(
-                    f"The macro %{name} is used in {place}, but nothing defines it"
-                    f"{_nearest(name, self._defined, f': set {name} = ...')}"
-                )
-        for name, place in self._defined.items():
-            if name not in self._used:
-                raise UserError(
-                    f"The macro {name} is set in {place}, but nothing uses it"
-                    f"{_nearest(name, self._used, ': remove it, or set a parameter instead')}"
-                )
-
 
 def _check_depth(value: Any, place: str, depth: int = 0) -> None:
     if depth > _MOST_NESTED:
@@ -281,16 +267,6 @@ def _check_depth(value: Any, place: str, depth: int = 0) -> None:
     if isinstance(value, (list, tuple, dict)):
         for item in value.values() if isinstance(value, dict) else value:
             _check_depth(item, place, depth + 1)
-
-
-def is_macro(reference: gin_config.ConfigurableReference) -> bool:
-    """Whether a reference is to a macro, such as %BATCH_SIZE."""
-    return reference.selector in (_MACRO, "macro")
-
-
-def macro_name(reference: gin_config.ConfigurableReference) -> str:
-    """The name of the macro that a reference is to."""
-    return reference.scoped_selector.rpartition("/")[0]
 
 
 def _nearest(name: str, names: Iterable[str], otherwise: str) -> str:
@@ -332,7 +308,7 @@ def _check_values() -> None:
     }
     for (scope, selector), bindings in gin_config._CONFIG.items():
         # The bindings of a scope count where something refers to it.
-        if selector == _MACRO or (scope and scope not in referenced):
+        if selector == MACRO or (scope and scope not in referenced):
             continue
         configurable = gin_config._REGISTRY[selector]
         hints = _hints(function_of(configurable))
@@ -374,9 +350,9 @@ def _resolve(value: Any, name: str, budget: _Budget | None = None, depth: int = 
     budget = budget or _Budget(name)
     budget.spend(depth)
     if isinstance(value, gin_config.ConfigurableReference):
-        if is_macro(value):
-            macro = macro_name(value)
-            bound = gin.query_parameter(f"{macro}/{_MACRO}.value")
+        if config_macros.is_macro(value):
+            macro = config_macros.name_of(value)
+            bound = gin.query_parameter(f"{macro}/{MACRO}.value")
             return _resolve(bound, macro, budget, depth + 1)
         if value.selector in ("gin.constant", "constant"):
             value = value.scoped_configurable_fn()
@@ -410,7 +386,7 @@ def _check_calls() -> None:
         key = (scope, selector)
         if key in callers:
             short = gin_config._REGISTRY.minimal_selector(selector)
-            name = scope if selector == _MACRO else short
+            name = scope if selector == MACRO else short
             raise UserError(f"{name} is set to what calls {name} again: break the circle.")
         if key in done:
             return
@@ -424,18 +400,3 @@ def _check_calls() -> None:
 
     for scope, selector in list(gin_config._CONFIG):
         visit(scope, selector, ())
-
-
-def drop_unused_macros() -> None:
-    """Drops the macros that nothing uses from gin's configuration."""
-    # A setting that replaced another may have left the other's macro with nothing that uses it;
-    # kept, it would be an error when the configuration is read again.
-    while True:
-        used = {
-            macro_name(r) for r in gin_config.iterate_references(gin_config._CONFIG) if is_macro(r)
-        }
-        unused = [k for k in gin_config._CONFIG if k[1] == _MACRO and k[0] not in used]
-        if not unused:
-            return
-        for key in unused:
-            del gin_config._CONFIG[key]

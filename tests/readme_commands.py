@@ -25,7 +25,7 @@ def of(text):
 def gin_files(text):
     """The bundled gin files that are named between the lines."""
     named = re.findall(
-        r"`(?:[^`]*--gin_file=)?((?:datasets|models|cores|training|paper)/\w+)", text
+        r"`(?:[^`]*--gin_file=)?((?:datasets|models|cores|training|budgets|paper)/\w+)", text
     )
     return list(dict.fromkeys(named))
 

@@ -17,6 +17,9 @@ from t2aux.training.schedule import Phase
 MISTAKES = [
     # A macro.
     (["BATCH_SZIE = 3"], ["macro BATCH_SZIE", "nothing uses it: did you mean BATCH_SIZE?"]),
+    (["SHORT_EXAMPLES = 3"], ["macro SHORT_EXAMPLES", "nothing uses it"]),
+    (["train.batch_size = 3", "BATCH_SIZE = 4"], ["BATCH_SIZE is set", "set to something else"]),
+    (["train.seed = %CHRONO_STEPS"], ["%CHRONO_STEPS", "the files of cores/ do"]),
     (["train.seed = %SEEED"], ["%SEEED", "nothing defines it: did you mean SEED?"]),
     # A configurable, a reference, a parameter.
     (["trian.seed = 3"], ["configurable 'trian'", "did you mean train?"]),
@@ -136,6 +139,9 @@ def test_what_a_replaced_setting_used_is_no_error():
     files = ["paper/stanford_dogs", "models/lstm"]
     text = config.parse(files, ["stanford_dogs.side = 64"])
     assert "SIDE" not in text
+    # Nor is what only an unused macro uses, nor what is set for a budget that is not named.
+    assert "EPOCHS" not in config.parse(["models/lstm"], ["Phase.epochs = 1", "train.phases = []"])
+    assert "SHORT_EXAMPLES" not in config.parse(["paper/mnist", "models/lstm"], [])
     # Nor is a scope that nothing refers to.
     config.parse(["base", "datasets/digits", "models/lstm"], ["JOINT_EPOCHS = 1"])
 

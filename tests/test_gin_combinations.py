@@ -24,6 +24,7 @@ def files_of(folder, *but):
 
 DATASETS = files_of("datasets")
 MODELS, CORES, TRAINING = files_of("models"), files_of("cores"), files_of("training")
+BUDGETS = files_of("budgets")
 WHOLE = ["quickstart", "quickstart_lstm", *files_of("paper", "paper/images")]
 # Two files of which the later one counts, as if the earlier were not there.
 ALTERNATIVES = [
@@ -36,14 +37,14 @@ MODEL = "models/r_lstm"
 EPOCHS = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 2"]
 
 
-def meaning(*files, settings=()):
+def meaning(*files, settings=(), epochs=EPOCHS):
     """What `train` and `dataset` are given, defaults among it, all the way down.
 
     A configuration of the paper, which has no model, is r-LSTM's where no file says otherwise.
     """
     if files[0].startswith("paper/"):
         files = (files[0], MODEL, *files[1:])
-    config.parse(files, [*EPOCHS, *settings])
+    config.parse(files, [*epochs, *settings])
     return {name: given(name, "") for name in ("train", "RunConfig", "dataset", "LSTM")}
 
 
@@ -151,6 +152,70 @@ def test_files_of_different_folders_go_in_any_order():
             assert found == swapped, (first, second)
 
 
+PAPER = [name for name in WHOLE if name.startswith("paper/")]
+
+
+@pytest.mark.parametrize("whole", PAPER)
+def test_of_two_budgets_the_later_counts(whole):
+    options = {"settings": settings_of(whole), "epochs": ()}
+    alone = {name: meaning(whole, name, **options) for name in BUDGETS}
+    for earlier, later in itertools.product(BUDGETS, BUDGETS):
+        assert meaning(whole, earlier, later, **options) == alone[later], (earlier, later)
+    assert alone["budgets/paper"] == meaning(whole, **options)
+    assert alone["budgets/short"] != alone["budgets/smoke"] != alone["budgets/paper"]
+
+
+@pytest.mark.parametrize("whole", PAPER)
+def test_a_budget_changes_the_schedule_and_the_lengths_alone(whole):
+    settings = settings_of(whole)
+    own = meaning(whole, settings=settings, epochs=())
+    for name in BUDGETS:
+        found = meaning(whole, name, settings=settings, epochs=())
+        concerns = ("batch_size", "phases", "optimizer", "auxiliary_losses")
+        concerns += ("supervised_bptt", "auxiliary_bptt")
+        assert dropped(found["train"], *concerns) == dropped(own["train"], *concerns), name
+        assert dropped(found["dataset"], "max_examples") == dropped(own["dataset"], "max_examples")
+        assert dropped(found["RunConfig"], "log_every") == dropped(own["RunConfig"], "log_every")
+        (loss,), (own_loss,) = found["train"]["auxiliary_losses"], own["train"]["auxiliary_losses"]
+        concerns = ("length", "distant_past", "final_sampling")
+        assert dropped(loss, *concerns) == dropped(own_loss, *concerns), name
+
+
+def test_a_budget_goes_before_and_after_files_of_other_folders():
+    options = {"settings": SIDE, "epochs": ()}
+    for name in (*DATASETS, *MODELS, *CORES, *TRAINING):
+        for budget in BUDGETS:
+            found = meaning("paper/stanford_dogs", name, budget, **options)
+            swapped = meaning("paper/stanford_dogs", budget, name, **options)
+            assert found == swapped, (name, budget)
+
+
+def test_every_budget_gives_every_model_the_same_epochs():
+    def epochs_of(model, budget):
+        found = meaning("paper/cifar10", model, budget, epochs=())["train"]["phases"]
+        return [phase["epochs"] for phase in found]
+
+    for model in MODELS:
+        alone = model in ("models/lstm", "models/transformer")
+        assert epochs_of(model, "budgets/short") == ([4] if alone else [1, 3])
+        assert epochs_of(model, "budgets/smoke") == ([2] if alone else [1, 1])
+        # The paper does not say that it trains any model for longer.
+        assert epochs_of(model, "budgets/paper") == ([1000] if alone else [100, 1000])
+
+
+@pytest.mark.parametrize("model", ["models/lstm", "models/r_lstm"])
+def test_the_joint_epochs_of_a_budget_are_overridden_as_ever(model):
+    found = meaning("paper/mnist", model, "budgets/short", epochs=["JOINT_EPOCHS = 7"])
+    assert found["train"]["phases"][-1]["epochs"] == 7
+
+
+@pytest.mark.parametrize("whole", ["quickstart", "base"])
+def test_a_budget_asks_for_a_file_of_the_paper(whole):
+    for name in BUDGETS:
+        with pytest.raises(UserError, match=r"nothing defines it: the files of paper/ do"):
+            config.parse([whole, name], [])
+
+
 def test_a_transformer_has_no_core_so_that_the_later_file_counts():
     for core in CORES:
         model = meaning("paper/mnist", "models/transformer", core)["train"]["model"]
@@ -245,6 +310,7 @@ def test_base_sets_everything_that_other_files_set():
     [
         (["models/lstm", "paper/mnist"], "models/lstm"),
         (["training/full", "paper/mnist"], "training/full"),
+        (["budgets/short", "paper/mnist"], "budgets/short"),
         (["cores/gru", "quickstart"], "cores/gru"),
         (["datasets/mnist", "paper/cifar10"], "datasets/mnist"),
         (["paper/mnist", "quickstart"], "paper/mnist"),

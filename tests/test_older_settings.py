@@ -4,6 +4,7 @@ Older versions had one configurable `load` for all data, and `train` had the par
 `RunConfig`'s and `BackOff`'s today.
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from t2aux import config, data
 from t2aux.errors import UserError
 from t2aux.evaluation import other_data
-from t2aux.reproduce import results, rows
+from t2aux.reproduce import recipes, results, rows
 from t2aux.reproduce.experiments import EXPERIMENTS
 from t2aux.run import load_run
 from t2aux.training import divergence, train
@@ -298,6 +299,36 @@ def test_an_older_run_is_evaluated_and_resumed(older_run, tmp_path, has_run_json
         train.train(str(run), parsed(older_run, "dataset.max_examples = 5"))
 
 
+# What `t2aux reproduce` once gave for two rows, and what it gives today.
+THEN = ["train.optimizer = @Adam", "joint/Phase.decay_factor = 0.2", "train.evaluate_every = 1"]
+THEN += ["joint/Phase.decay_epochs = 3", "BATCH_SIZE = 16"]
+ROWS = {
+    ("models/r_lstm", "short"): [
+        *("PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 4", "Reconstruction.final_sampling = 0.5"),
+        *THEN,
+    ],
+    ("models/lstm", "short"): ["JOINT_EPOCHS = 5", *THEN],
+    # What would cut an auxiliary loss was not given where there is none.
+    ("models/lstm", "smoke"): [
+        *("SUPERVISED_BPTT = 5", "JOINT_EPOCHS = 2", "BATCH_SIZE = 16"),
+        *("train.evaluate_every = 1", "dataset.max_examples = 64"),
+    ],
+}
+LITTLE = ["digits.side = 4", "SEGMENT_LENGTH = 8", "Classifier.hidden_size = 4"]
+LITTLE += ["Classifier.head_size = 4", "Reconstruction.head_size = 4", "dataset.max_examples = 64"]
+
+
+@pytest.mark.parametrize(("row", "then"), ROWS.items(), ids=map("-".join, ROWS))
+def test_a_run_of_before_there_were_budgets_is_resumed(tmp_path, row, then):
+    model, budget = row
+    whole = ["paper/stanford_dogs", "datasets/digits", model]
+    assert train.train(str(tmp_path), config.parse(whole, [*then, *LITTLE]))
+    today = [*whole, f"budgets/{budget}"]
+    assert train.train(str(tmp_path), config.parse(today, LITTLE))
+    with pytest.raises(UserError, match=r"joint/Phase\.decay_factor"):
+        train.train(str(tmp_path), config.parse(today, [*LITTLE, "joint/Phase.decay_factor = 0.9"]))
+
+
 def test_results_that_are_committed_are_those_of_todays_rows(tmp_path):
     for name in ("mnist", "cifar10", "debian_sections"):
         (tmp_path / name).mkdir()
@@ -307,6 +338,16 @@ def test_results_that_are_committed_are_those_of_todays_rows(tmp_path):
     for path in paths:
         found = results.read(path)
         row = every[found.row]
-        wanted = rows.configuration(row, found.budget, str(tmp_path), found.seed).flags()
-        assert found.flags == [f for f in wanted if not f.startswith("--data_dir=")], path.name
+        wanted = rows.configuration(row, found.budget, str(tmp_path), found.seed)
+        made = recipes.of_flags(found.flags, found.of_budget)
+        was, now = recipes.read([made, wanted])
+        assert was.error is None
+        assert was.in_effect == now.in_effect, path.name
+        # Kept in a result, what the budget sets stands for its file.
+        flags = [flag for flag in wanted.flags() if not flag.startswith("--data_dir=")]
+        kept = dataclasses.replace(found, flags=flags, of_budget=now.of_budget)
+        (again,) = recipes.read([recipes.of_flags(kept.flags, kept.of_budget)])
+        assert again.in_effect == now.in_effect, path.name
+        # And the report can have both.
+        assert results.by_row([found, dataclasses.replace(kept, seed=9)], "short")
         assert not any("load." in flag for flag in found.flags)

@@ -57,6 +57,7 @@ RESEARCH = {
         f"... {flags}": [*MNIST, *NOTHING]
         for flags in (
             "--gin_file=models/p_lstm",
+            "--gin_file=budgets/short",
             "--gin_file=training/full",
             "--gin_file=training/bfloat16",
             "--gin_file=training/validation",

@@ -31,7 +31,8 @@ _BUDGET = flags.DEFINE_enum(
     "budget",
     "short",
     ["smoke", "short", "paper"],
-    "How much is run: the paper's own schedule, about a hundredth of it, or seconds.",
+    "How much is run, a file of gin/budgets/: the paper's own schedule, a few percent of it, or "
+    "seconds.",
 )
 _ROWS = flags.DEFINE_string("rows", "", "Only rows whose name this regular expression is found in.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each row is run with each.")

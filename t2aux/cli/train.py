@@ -13,6 +13,8 @@ checkpoint is the best; it is kept in checkpoints/best, and validation.json list
 Examples:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
   t2aux train --model_dir=runs/mnist --gin_file=paper/mnist --gin_file=models/p_lstm
+  t2aux train --model_dir=runs/short --gin_file=paper/mnist --gin_file=models/p_lstm \
+      --gin_file=budgets/short                   (a few percent of the paper's updates)
   t2aux train --model_dir=runs/best --gin_file=quickstart --gin_file=training/validation
   t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder \
       --data_dir=my_images --gin_param='image_folder.side = 32'

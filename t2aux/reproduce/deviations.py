@@ -78,7 +78,7 @@ def _recipes(rows: Rows) -> list[str]:
 
 
 def _first(summary: Summary) -> dict[str, str]:
-    return wording.settings(summary.runs[0])
+    return summary.runs[0].parameters
 
 
 def _epochs(plain: Rows) -> list[str]:

@@ -133,7 +133,7 @@ def _choices(rows: Rows) -> str:
             continue
         groups = wording.grouped(
             wording.rows_of(dataset, rows),
-            lambda summary: wording.settings(summary.runs[0]).get("dataset.max_examples"),
+            lambda summary: summary.runs[0].parameters.get("dataset.max_examples"),
         )
         for count, some in groups.items():
             if count is not None:

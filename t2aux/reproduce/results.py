@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -38,6 +39,8 @@ class Result:
         seconds_per_step: The median in the last phase.
         peak_mib: Of the training process's memory, MiB; None: not known.
         flags: Of the `t2aux train` that made it.
+        of_budget: What the budget's gin file set then, other than the paper's, by name; results of
+            before there were such files have it among their flags.
         stand_in: What stood in for the paper's data set; None: nothing did.
         hardware: Where it ran.
         planned: The training steps of an unfinished row's whole schedule; None: it is finished.
@@ -52,6 +55,7 @@ class Result:
     updates: int
     seconds: float
     flags: list[str]
+    of_budget: dict[str, str] = dataclasses.field(default_factory=dict)
     pretraining: int = 0
     seconds_per_step: float | None = None
     peak_mib: float | None = None
@@ -60,6 +64,12 @@ class Result:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     finished: str | None = None
     planned: int | None = None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Its gin parameters, the budget's among them, by name."""
+        matches = (re.fullmatch(r"--gin_param=([\w./]+) = (.*)", flag) for flag in self.flags)
+        return {match[1]: match[2] for match in matches if match} | self.of_budget
 
 
 def _count(value: Any) -> bool:
@@ -103,6 +113,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "updates": _count,
     "seconds": _number,
     "flags": _texts,
+    "of_budget": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
     "pretraining": _count,
     "seconds_per_step": _or_none(_number),
     "peak_mib": _or_none(_number),
@@ -311,7 +322,7 @@ def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
         if result.budget == budget:
             runs.setdefault(result.row, []).append(result)
     for row, some in runs.items():
-        settings = [set(_without_seed(run.flags)) for run in some]
+        settings = [_compared(run) for run in some]
         for run, own in zip(some[1:], settings[1:], strict=True):
             if own != settings[0]:
                 raise UserError(
@@ -331,5 +342,12 @@ def _counted(runs: Sequence[Result]) -> list[Result]:
     return [max(runs, key=lambda run: run.updates)]
 
 
-def _without_seed(flags: Iterable[str]) -> Iterable[str]:
-    return (flag for flag in flags if not flag.startswith("--gin_param=SEED = "))
+def _compared(run: Result) -> set[str]:
+    """What the seeds of a row have in common, however the budget was given."""
+    files = {f for f in run.flags if f.startswith("--gin_file=") and "=budgets/" not in f}
+    return files | {
+        f"{name} = {value}"
+        for name, value in run.parameters.items()
+        # How often a run was logged and evaluated changes nothing that it learns.
+        if name not in ("SEED", "train.evaluate_every") and not name.startswith("RunConfig.")
+    }

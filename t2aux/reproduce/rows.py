@@ -1,7 +1,8 @@
-"""A row of a table or a point of a figure: one training run, at one of three budgets.
+"""A row of a table or a point of a figure: one training run, at one of the budgets.
 
-A row says what the paper varies; a budget says how much of the paper's schedule is run, on what
-data. Both together are a `t2aux train` command: a bundled gin file and deltas.
+A row says what the paper varies; a budget, a gin file of budgets/, says how much of the paper's
+schedule is run. Both together are a `t2aux train` command: bundled gin files, and as settings what
+is the row's own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from t2aux.errors import UserError
 
+# Files of gin/budgets/, the smallest first.
 BUDGETS = ("smoke", "short", "paper")
 
 # Data sets by the name of their gin file in gin/paper/, with their subfolders in --data_dir, where
@@ -29,9 +31,6 @@ _OF_FILES = {
     ("pmnist", "idx"): ("idx.permutation_seed = 92916",),
     ("stanford_dogs", "image_folder"): ("image_folder.side = %SIDE",),
 }
-
-# Models that pretrain, so that the others get their updates in the joint phase.
-_PRETRAINED = ("r_lstm", "p_lstm", "rp_lstm", "lm_lstm", "sa_lstm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +80,10 @@ class Row:
 
 # What turns a part of Figure 6 off.
 _OFF = {
+    "pretraining": [
+        "train.phases = [@joint/Phase()]",
+        "JOINT_EPOCHS = %EPOCHS_WITHOUT_PRETRAINING",
+    ],
     "joint training": ["joint/Phase.auxiliary = False"],
     "scheduled sampling": ["Reconstruction.scheduled_sampling = False"],
     "distant past": ["Reconstruction.distant_past = False"],
@@ -90,69 +93,27 @@ _OFF = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """How much of the paper's schedule a budget runs on a data set.
-
-    Attributes:
-        batch: Sequences a batch.
-        pretrain: Epochs; models without pretraining add them to the joint ones.
-        joint: Epochs.
-        steps: The length of everything that the paper counts in steps, as a fraction of its own.
-        settings: More gin settings, for every row.
-    """
-
-    batch: int
-    pretrain: int
-    joint: int
-    steps: float = 1.0
-    settings: tuple[str, ...] = ()
-
-
-# The recipe of a short run is what was found to learn with about a hundredth of the paper's
-# updates; docs/mnist.md says what was tried. Every row of a data set has the same updates. Adam
-# instead of RMSProp, and one drop of the rate near the end, as the paper's halvings never come.
-_SHORT = (
-    "train.optimizer = @Adam",
-    "joint/Phase.decay_factor = 0.2",
-    "Reconstruction.final_sampling = 0.5",
-)
-_LATE = ("joint/Phase.decay_epochs = 7", *_SHORT, "Reconstruction.distant_past = False")
-_EARLY = ("joint/Phase.decay_epochs = 3", *_SHORT)
-_HALF = ("dataset.max_examples = 25000", "joint/Phase.decay_epochs = 2")
-SHORT = {
-    "mnist": Schedule(32, 1, 9, settings=_LATE),
-    "pmnist": Schedule(32, 1, 9, settings=_LATE),
-    # Half of the training images: Table 6 and Figures 4 and 6 are 30 rows.
-    "cifar10": Schedule(32, 1, 3, settings=(*_HALF, *_SHORT)),
-    "stanford_dogs": Schedule(16, 1, 4, settings=_EARLY),
-    "dbpedia": Schedule(32, 1, 4, settings=_EARLY),
-}
-# A digit takes a Transformer some forty times as long as a truncated LSTM (results/reproduce): it
-# has as many updates as other rows, but of a quarter of their sequences. By data set, or by what
-# stands in for it.
-_HALF_OF_MNIST = ("dataset.max_examples = 30000", *_SHORT, "joint/Phase.decay_epochs = 3")
-_DOGS = (*_SHORT, "joint/Phase.decay_epochs = 1")
+# A digit takes a Transformer some forty times as long as a truncated LSTM (results/reproduce): in
+# the short budget it has as many updates as other rows, but of a quarter of their sequences. By
+# data set, or by what stands in for it.
+_HALF_OF_MNIST = [
+    "JOINT_EPOCHS = 5",
+    "BATCH_SIZE = 8",
+    "dataset.max_examples = 30000",
+    "joint/Phase.decay_epochs = 3",
+]
+_DOGS = ["JOINT_EPOCHS = 2", "BATCH_SIZE = 4", "joint/Phase.decay_epochs = 1"]
 _SHORT_TRANSFORMER = {
-    "mnist": Schedule(8, 0, 5, settings=_HALF_OF_MNIST),
-    "pmnist": Schedule(8, 0, 5, settings=_HALF_OF_MNIST),
-    "stanford_dogs": Schedule(4, 0, 2, settings=("dataset.max_examples = 7500", *_DOGS)),
-    "digits": Schedule(4, 0, 2, settings=("dataset.max_examples = 900", *_DOGS)),
+    "mnist": _HALF_OF_MNIST,
+    "pmnist": _HALF_OF_MNIST,
+    "stanford_dogs": [*_DOGS, "dataset.max_examples = 7500"],
+    "digits": [*_DOGS, "dataset.max_examples = 900"],
 }
-# Segments of MNIST's short rows: half of the paper's 600 tokens, a third less time.
-_SHORT_LENGTH = {"mnist": 300, "pmnist": 300}
-_SMOKE = Schedule(16, 1, 1, steps=1 / 15)
 
-# The sides of Figure 3's images in the smoke budget, in the paper's order.
+# What the smoke budget makes of everything that the paper counts in steps, and the sides of Figure
+# 3's images there, in the paper's order.
+_SMOKE_STEPS, _SMOKE_STEPS_OF_SIDES = 1 / 15, 1 / 60
 _SMOKE_SIDES = {40: 5, 48: 6, 56: 7, 72: 8, 80: 9, 96: 10, 112: 11, 128: 12}
-
-
-def _schedule(row: Row, budget: str, stand_in: str | None) -> Schedule | None:
-    # None: the paper's own, as its gin file has it.
-    short = SHORT[row.dataset]
-    if row.model == "transformer":
-        short = _SHORT_TRANSFORMER.get(stand_in or row.dataset, short)
-    return {"smoke": _SMOKE, "short": short, "paper": None}[budget]
 
 
 def data_source(row: Row, budget: str, data_dir: str | None) -> tuple[str | None, str | None]:
@@ -218,7 +179,6 @@ def configuration(
         UserError: The documents are nowhere.
     """
     folder, stand_in = data_source(row, budget, data_dir)
-    plan = _schedule(row, budget, stand_in)
     files = [f"paper/{row.dataset}"]
     settings: list[str] = []
     if stand_in == "digits":
@@ -246,19 +206,13 @@ def configuration(
         files.append("training/full")
     if row.core:
         files.append(f"cores/{row.core}")
-    settings += [f"SEED = {seed}", *_lengths(row, budget, plan), *_epochs(row, plan)]
+    files.append(f"budgets/{budget}")
+    settings += [f"SEED = {seed}", *_lengths(row, budget)]
     if row.core in ("lstm_chrono", "mingru"):
         settings.append(f"CHRONO_STEPS = {_steps(row, budget)}")
-    if plan is not None:
-        settings += [f"BATCH_SIZE = {plan.batch}", *_used(row, plan)]
-        settings += [
-            "train.evaluate_every = 1",
-            f"RunConfig.log_every = {250 if plan.joint > 1 else 2}",
-        ]
-    if row.off in _OFF:
-        settings += _OFF[row.off]
-    if budget == "smoke":
-        settings.append("dataset.max_examples = 64")
+    if row.model == "transformer" and budget == "short":
+        settings += _SHORT_TRANSFORMER.get(stand_in or row.dataset, [])
+    settings += _OFF.get(row.off, [])
     return Configuration(tuple(files), tuple(settings), folder)
 
 
@@ -310,58 +264,20 @@ def _steps(row: Row, budget: str) -> int:
     return {"mnist": 784, "pmnist": 784, "cifar10": 1024}[row.dataset]
 
 
-def _lengths(row: Row, budget: str, plan: Schedule | None) -> list[str]:
-    """Settings of all that is counted in steps; at the paper's scale only what differs from it."""
-    text = row.dataset == "dbpedia"
+def _lengths(row: Row, budget: str) -> list[str]:
+    """Settings of what is counted in steps, where a row has it other than its data set."""
     anchors, length, bptt = row.anchors, row.length, row.bptt
-    if text and row.model == "p_lstm" and anchors is None:
+    if row.dataset == "dbpedia" and row.model == "p_lstm" and anchors is None:
         anchors, length = 1, 300
-    if plan is not None and plan.steps != 1:
-        default = (20, 15) if text else (1, 600)
-        anchors, length = (anchors, length) if anchors is not None else default
-        scale = plan.steps * (0.25 if row.side is not None else 1)
-        tokens = max(1, round(anchors * length * scale))
-        length = max(1, round(length * scale))
-        anchors = max(1, tokens // length)
-        if not row.full:
-            auxiliary = max(2, round((100 if text else 300) * scale))
-            supervised = auxiliary if bptt is None else min(bptt, max(1, round(bptt * scale)))
-            return [
-                *_segments(row, anchors, length),
-                f"SUPERVISED_BPTT = {supervised}",
-                *(
-                    []
-                    if row.model in ("lstm", "transformer")
-                    else [f"AUXILIARY_BPTT = {auxiliary}"]
-                ),
-            ]
-        return _segments(row, anchors, length)
-    if budget == "short" and anchors is None:
-        length = _SHORT_LENGTH.get(row.dataset)
-    settings = _segments(row, anchors, length)
-    if bptt is not None:
-        settings.append(f"SUPERVISED_BPTT = {bptt}")
-    return settings
-
-
-def _segments(row: Row, anchors: int | None, length: int | None) -> list[str]:
-    if row.model not in ("r_lstm", "p_lstm", "rp_lstm"):
-        return []
-    settings = [] if anchors is None else [f"ANCHORS = {anchors}"]
-    return settings + ([] if length is None else [f"SEGMENT_LENGTH = {length}"])
-
-
-def _epochs(row: Row, plan: Schedule | None) -> list[str]:
-    without_pretraining = row.model not in _PRETRAINED or row.off == "pretraining"
-    settings = ["train.phases = [@joint/Phase()]"] if row.off == "pretraining" else []
-    if plan is None:
-        return settings
-    if without_pretraining:
-        return [*settings, f"JOINT_EPOCHS = {plan.pretrain + plan.joint}"]
-    return [*settings, f"PRETRAIN_EPOCHS = {plan.pretrain}", f"JOINT_EPOCHS = {plan.joint}"]
-
-
-def _used(row: Row, plan: Schedule) -> list[str]:
-    """The plan's settings that mean something to the row."""
-    reconstructs = row.model in ("r_lstm", "rp_lstm")
-    return [s for s in plan.settings if reconstructs or not s.startswith("Reconstruction.")]
+    if budget == "smoke":
+        scale = _SMOKE_STEPS if row.side is None else _SMOKE_STEPS_OF_SIDES
+        if anchors is not None:
+            tokens = max(1, round(anchors * length * scale))
+            length = max(1, round(length * scale))
+            anchors = max(1, tokens // length)
+        if bptt is not None:
+            bptt = min(bptt, max(1, round(bptt * scale)))
+    settings = []
+    if anchors is not None and row.model in ("r_lstm", "p_lstm", "rp_lstm"):
+        settings += [f"ANCHORS = {anchors}", f"SEGMENT_LENGTH = {length}"]
+    return settings + ([] if bptt is None else [f"SUPERVISED_BPTT = {bptt}"])

@@ -24,7 +24,7 @@ from absl import logging
 import t2aux
 from t2aux import exit_status, files
 from t2aux.errors import UserError
-from t2aux.reproduce import dependent, documents, results, rows
+from t2aux.reproduce import dependent, documents, recipes, results, rows
 from t2aux.reproduce.rows import Configuration, Row
 from t2aux.training import stopping
 
@@ -87,6 +87,7 @@ class Runner:
         self._root = output_dir / budget
         self._budget = budget
         self._parallel = parallel
+        self._recipes: dict[Job, recipes.Recipe] = {}
         self._stopping = threading.Event()
         self.signal: int | None = None
 
@@ -110,26 +111,42 @@ class Runner:
                     self._root / row.id / f"seed{seed}",
                     self._root / "rows" / results.file_name(row.id, seed),
                 )
-                self._check(job)
                 jobs.append(job)
+        self._check(jobs)
         return jobs
 
-    def _check(self, job: Job) -> None:
-        """Raises UserError where the row was made, or begun, with other settings."""
-        wanted = _without_place(job.configuration.flags())
-        command = job.model_dir / "command.json"
-        for path in (job.result, command):
-            if not path.is_file():
-                continue
-            if path == command:
-                flags = rows.flags_of_today(_read(path)["flags"], job.row.dataset)
-            else:
-                flags = results.read(path).flags
-            if _without_place(flags) != wanted:
+    def _check(self, jobs: Sequence[Job]) -> None:
+        """Raises UserError where a row was made, or begun, with other settings."""
+        made: list[tuple[Job, pathlib.Path, Configuration]] = []
+        for job in jobs:
+            command = job.model_dir / "command.json"
+            if job.result.is_file():
+                result = results.read(job.result)
+                settings = recipes.of_flags(result.flags, result.of_budget)
+                made.append((job, job.result, settings))
+            if command.is_file():
+                flags = rows.flags_of_today(_read(command)["flags"], job.row.dataset)
+                made.append((job, command, recipes.of_flags(flags)))
+        before = [configuration for _, _, configuration in made]
+        found = self._read_recipes([job for job, _, _ in made], before)
+        for (job, path, _), recipe in zip(made, found, strict=True):
+            if recipe.in_effect != self._recipes[job].in_effect:
                 raise UserError(
                     f"{path} is of {job.row.id} with other settings than it has now: give another "
                     f"--output_dir, or remove {job.model_dir}, {job.result} and {job.part}."
                 )
+
+    def _read_recipes(
+        self, jobs: Sequence[Job], others: Sequence[Configuration] = ()
+    ) -> list[recipes.Recipe]:
+        """Keeps the recipes of jobs, and returns those of others: at once, as it takes seconds."""
+        new = [job for job in dict.fromkeys(jobs) if job not in self._recipes]
+        found = recipes.read([*(job.configuration for job in new), *others])
+        for job, recipe in zip(new, found, strict=False):
+            if recipe.error:
+                raise UserError(f"{job.name}: {recipe.error}")
+            self._recipes[job] = recipe
+        return found[len(new) :]
 
     def run(self, jobs: Sequence[Job]) -> bool:
         """Trains what is not done.
@@ -146,6 +163,7 @@ class Runner:
         log = self._root / "workers.log" if self._budget == "smoke" else None
         if self._budget == "smoke" and any(job.row.dataset == "dbpedia" for job in todo):
             documents.write(files.ensure_directory(self._root / "documents"))
+        self._read_recipes(todo)
         places = {job: f"row {jobs.index(job) + 1} of {len(jobs)}" for job in todo}
         failed: dict[Job, str] = {}
         with (
@@ -223,6 +241,7 @@ class Runner:
             budget=self._budget,
             seed=job.seed,
             flags=_without_place(job.configuration.flags()),
+            of_budget=self._recipes[job].of_budget,
             peak_mib=peak,
             stand_in=job.stand_in,
             hardware=hardware(),

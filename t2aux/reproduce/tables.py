@@ -222,7 +222,7 @@ def _chances(datasets: Iterable[str], rows: Rows) -> list[str]:
 def from_folder(rows: Rows) -> bool:
     """Whether CIFAR10 was read from a folder of images, and not from its own lossless files."""
     return any(
-        wording.settings(run).get("train.data") == "@image_folder()"
+        run.parameters.get("train.data") == "@image_folder()"
         for run in wording.runs_of("cifar10", rows)
     )
 

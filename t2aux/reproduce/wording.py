@@ -151,12 +151,6 @@ def runs_of(dataset: str, rows: Rows) -> list[Result]:
     return [run for summary in rows_of(dataset, rows).values() for run in summary.runs]
 
 
-def settings(run: Result) -> dict[str, str]:
-    """The gin parameters of a run, by name."""
-    matches = (re.fullmatch(r"--gin_param=([\w./]+) = (.*)", flag) for flag in run.flags)
-    return {match[1]: match[2] for match in matches if match}
-
-
 def test_examples(run: Result) -> int | None:
     """The size of the test set; None: not known."""
     known = STAND_INS.get(run.stand_in) if run.stand_in else DATA_SETS[run.row.partition("/")[0]]
@@ -165,7 +159,7 @@ def test_examples(run: Result) -> int | None:
 
 def batch(run: Result) -> int:
     """Its sequences a batch."""
-    return int(settings(run).get("BATCH_SIZE", PAPER_BATCH))
+    return int(run.parameters.get("BATCH_SIZE", PAPER_BATCH))
 
 
 def sequences(run: Result) -> int:

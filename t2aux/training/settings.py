@@ -15,7 +15,7 @@ from typing import Any
 import gin
 from gin import config as gin_config
 
-from t2aux import config
+from t2aux import config, config_macros
 
 # gin's own state: the bindings, and what was called since.
 _STATE = ("_CONFIG", "_OPERATIVE_CONFIG", "_SINGLETONS", "_IMPORTS")
@@ -36,6 +36,28 @@ def bound() -> dict[str, str]:
 def called() -> list[tuple[str, str]]:
     """The configurables that were called since the configuration was parsed: scope and selector."""
     return [key for key in gin_config._OPERATIVE_CONFIG if not key[1].startswith(_GIN)]
+
+
+def reached(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The configurables that calls of some would call, by the references in the configuration.
+
+    Args:
+        names: Of configurables, such as "train".
+
+    Returns:
+        Scopes and selectors, as `called` gives them.
+    """
+    found: list[tuple[str, str]] = []
+
+    def visit(scope: str, selector: str) -> None:
+        if (scope, selector) not in found:
+            found.append((scope, selector))
+            for reference in gin_config.iterate_references(_values(scope, selector)):
+                visit(*reference.config_key)
+
+    for name in names:
+        visit("", gin_config._REGISTRY.get_match(name).selector)
+    return [key for key in found if not key[1].startswith(_GIN)]
 
 
 def in_effect(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -66,7 +88,7 @@ def defaults(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
 def macros(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The macro that gives a parameter its value, by the parameter's name, where one does."""
     return {
-        _name(scope, selector, parameter): config.macro_name(value)
+        _name(scope, selector, parameter): config_macros.name_of(value)
         for scope, selector in configurables
         for parameter, value in _values(scope, selector).items()
         if _is_macro(value)
@@ -90,7 +112,7 @@ def set_data_dir(folder: str) -> str:
     """Sets dataset.data_dir. Returns the configuration as gin text."""
     with gin.unlock_config():
         gin.bind_parameter("dataset.data_dir", folder)
-        config.drop_unused_macros()
+        config_macros.drop_unused()
     return gin.config_str()
 
 
@@ -134,12 +156,12 @@ def _name(scope: str, selector: str, parameter: str) -> str:
 
 
 def _is_macro(value: Any) -> bool:
-    return isinstance(value, gin_config.ConfigurableReference) and config.is_macro(value)
+    return isinstance(value, gin_config.ConfigurableReference) and config_macros.is_macro(value)
 
 
 def _text(value: Any) -> str:
     if _is_macro(value):
-        return _text(gin.query_parameter(f"{config.macro_name(value)}/gin.macro.value"))
+        return _text(gin.query_parameter(f"{config_macros.name_of(value)}/gin.macro.value"))
     if isinstance(value, gin_config.ConfigurableReference):
         scope, selector = value.config_key
         name = "/".join(filter(None, [scope, selector.rpartition(".")[2]]))

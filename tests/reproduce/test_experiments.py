@@ -6,9 +6,8 @@ import pytest
 
 # Imported for the configurables that gin files name.
 import t2aux.training.train  # noqa: F401
-from t2aux import config
 from t2aux.errors import UserError
-from t2aux.reproduce import documents, experiments, rows
+from t2aux.reproduce import documents, experiments, recipes, rows
 from t2aux.reproduce.rows import Row
 
 ALL = experiments.rows_of("all")
@@ -22,17 +21,18 @@ def data_dir(tmp_path_factory):
     return str(folder)
 
 
-def bindings(row, budget, data_dir):
+def in_effect(row, budget, data_dir):
     configured = rows.configuration(row, budget, data_dir, 0, "texts")
-    text = config.parse(configured.gin_files, configured.gin_params)
-    lines = text.replace("\\\n", " ").splitlines()
-    return {k.strip(): v.strip() for k, _, v in (line.partition(" = ") for line in lines)}
+    assert configured.gin_files.count(f"budgets/{budget}") == 1
+    (recipe,) = recipes.read([configured])
+    assert recipe.error is None, row.id
+    return recipe.in_effect
 
 
 @pytest.mark.parametrize("budget", rows.BUDGETS)
 def test_every_row_is_a_configuration_that_parses(budget, data_dir):
     for row in ALL:
-        assert bindings(row, budget, data_dir)["SEED"] == "0", row.id
+        assert in_effect(row, budget, data_dir)["train.seed"] == "0", row.id
 
 
 def test_names_of_rows_are_unique():
@@ -71,40 +71,93 @@ def test_short_gives_every_row_of_a_data_set_the_same_updates(dataset, examples,
     seen = set()
     for row in ALL:
         if row.dataset == dataset:
-            bound = bindings(row, "short", data_dir if folder else None)
-            phases = bound["train.phases"]
-            epochs = int(bound["JOINT_EPOCHS"])
-            if "pretrain" in phases:
-                epochs += int(bound["PRETRAIN_EPOCHS"])
-            used = int(bound.get("dataset.max_examples", examples))
+            found = in_effect(row, "short", data_dir if folder else None)
+            epochs = int(found["joint/Phase.epochs"])
+            if "pretrain" in found["train.phases"]:
+                epochs += int(found["pretrain/Phase.epochs"])
+            some = found["dataset.max_examples"]
+            used = examples if some == "None" else int(some)
             assert used <= examples
-            seen.add(epochs * math.ceil(used / int(bound["BATCH_SIZE"])))
+            seen.add(epochs * math.ceil(used / int(found["train.batch_size"])))
     assert len(seen) == 1
 
 
-def test_the_paper_budget_is_the_papers_schedule(data_dir):
-    bound = bindings(Row("mnist", "r_lstm"), "paper", data_dir)
-    assert (bound["PRETRAIN_EPOCHS"], bound["JOINT_EPOCHS"]) == ("100", "1000")
-    assert (bound["BATCH_SIZE"], bound["LEARNING_RATE"]) == ("128", "0.001")
-    assert (bound["ANCHORS"], bound["SEGMENT_LENGTH"]) == ("1", "600")
-    assert bound["SUPERVISED_BPTT"] == "300"
+# Of a row under a budget: epochs of pretraining (None: there is none) and joint ones, batch,
+# examples, when and to what the rate falls, the optimizer, segments, and both truncations.
+PLANS = {
+    ("mnist", "r_lstm", "short"): (1, 9, 32, None, 7, 0.2, "Adam", (1, 300), (300, 300)),
+    ("pmnist", "p_lstm", "short"): (1, 9, 32, None, 7, 0.2, "Adam", (1, 300), (300, 300)),
+    ("mnist", "lstm", "short"): (None, 10, 32, None, 7, 0.2, "Adam", None, (300, None)),
+    ("mnist", "transformer", "short"): (None, 5, 8, 30000, 3, 0.2, "Adam", None, (300, None)),
+    ("cifar10", "r_lstm", "short"): (1, 3, 32, 25000, 2, 0.2, "Adam", (1, 600), (300, 300)),
+    ("cifar10", "transformer", "short"): (None, 4, 32, 25000, 2, 0.2, "Adam", None, (300, None)),
+    ("stanford_dogs", "p_lstm", "short"): (1, 4, 16, None, 3, 0.2, "Adam", (1, 600), (300, 300)),
+    ("stanford_dogs", "lstm", "short"): (None, 5, 16, None, 3, 0.2, "Adam", None, (300, None)),
+    ("dbpedia", "r_lstm", "short"): (1, 4, 32, None, 3, 0.2, "Adam", (20, 15), (100, 100)),
+    ("dbpedia", "p_lstm", "short"): (1, 4, 32, None, 3, 0.2, "Adam", (1, 300), (100, 100)),
+    ("dbpedia", "sa_lstm", "short"): (1, 4, 32, None, 3, 0.2, "Adam", None, (100, 100)),
+    ("mnist", "r_lstm", "smoke"): (1, 1, 16, 64, 300, 0.5, "RMSprop", (1, 40), (20, 20)),
+    ("mnist", "lstm", "smoke"): (None, 2, 16, 64, 300, 0.5, "RMSprop", None, (20, None)),
+    ("stanford_dogs", "r_lstm", "smoke"): (1, 1, 16, 64, 300, 0.5, "RMSprop", (1, 10), (5, 5)),
+    ("dbpedia", "r_lstm", "smoke"): (1, 1, 16, 64, 300, 0.5, "RMSprop", (20, 1), (7, 7)),
+    ("dbpedia", "p_lstm", "smoke"): (1, 1, 16, 64, 300, 0.5, "RMSprop", (1, 20), (7, 7)),
+    ("mnist", "r_lstm", "paper"): (100, 1000, 128, None, 300, 0.5, "RMSprop", (1, 600), (300, 300)),
+    ("cifar10", "lstm", "paper"): (None, 1000, 128, None, 300, 0.5, "RMSprop", None, (300, None)),
+    ("stanford_dogs", "r_lstm", "paper"): (
+        20,
+        100,
+        128,
+        None,
+        300,
+        0.5,
+        "RMSprop",
+        (1, 600),
+        (300, 300),
+    ),
+    ("dbpedia", "r_lstm", "paper"): (10, 20, 128, None, 300, 0.5, "RMSprop", (20, 15), (100, 100)),
+}
+
+
+@pytest.mark.parametrize(("name", "plan"), PLANS.items(), ids=map("-".join, PLANS))
+def test_the_plan_of_a_budget(name, plan, data_dir):
+    dataset, model, budget = name
+    side = 40 if dataset == "stanford_dogs" else None
+    found = in_effect(Row(dataset, model, side=side), budget, data_dir)
+    loss = {"r_lstm": "Reconstruction", "p_lstm": "Prediction"}.get(model)
+    values = (
+        *("pretrain/Phase.epochs", "joint/Phase.epochs", "train.batch_size"),
+        *("dataset.max_examples", "joint/Phase.decay_epochs", "joint/Phase.decay_factor"),
+    )
+    *numbers, optimizer, segments, truncations = plan
+    assert [found.get(value, "None") for value in values] == list(map(str, numbers))
+    assert found["train.optimizer"] == f"@{optimizer}"
+    if segments:
+        assert (int(found[f"{loss}.anchors"]), int(found[f"{loss}.length"])) == segments
+    got = (found["train.supervised_bptt"], found.get("train.auxiliary_bptt"))
+    assert got == tuple(steps and str(steps) for steps in truncations)
+    assert found["train.evaluate_every"] == "1"
+    if model == "r_lstm":
+        short = budget == "short"
+        near = short and dataset == "mnist"
+        assert found["Reconstruction.distant_past"] == str(not near)
+        assert found["Reconstruction.final_sampling"] == ("0.5" if short else "1")
 
 
 @pytest.mark.parametrize(
     ("row", "wanted"),
     [
-        (Row("cifar10", "r_lstm", bptt=0), {"SUPERVISED_BPTT": "0"}),
-        (Row("cifar10", "p_lstm", full=True), {"AUXILIARY_BPTT": "'full'"}),
+        (Row("cifar10", "r_lstm", bptt=0), {"train.supervised_bptt": "0"}),
+        (Row("cifar10", "p_lstm", full=True), {"train.auxiliary_bptt": "'full'"}),
         (
             Row("cifar10", "r_lstm", anchors=20, length=30),
-            {"ANCHORS": "20", "SEGMENT_LENGTH": "30"},
+            {"Reconstruction.anchors": "20", "Reconstruction.length": "30"},
         ),
-        (Row("dbpedia", "p_lstm"), {"ANCHORS": "1", "SEGMENT_LENGTH": "300"}),
-        (Row("dbpedia", "r_lstm"), {"ANCHORS": "20", "SEGMENT_LENGTH": "15"}),
+        (Row("dbpedia", "p_lstm"), {"Prediction.anchors": "1", "Prediction.length": "300"}),
+        (Row("dbpedia", "r_lstm"), {"Reconstruction.anchors": "20", "Reconstruction.length": "15"}),
         (Row("mnist", "lstm", core="gru"), {"Classifier.core": "@GRU"}),
-        (Row("cifar10", "lstm", core="lstm_chrono"), {"CHRONO_STEPS": "1024"}),
-        (Row("cifar10", "lstm", core="mingru"), {"CHRONO_STEPS": "1024"}),
-        (Row("stanford_dogs", "r_lstm", side=56), {"SIDE": "56"}),
+        (Row("cifar10", "lstm", core="lstm_chrono"), {"main/LSTM.chrono_steps": "1024"}),
+        (Row("cifar10", "lstm", core="mingru"), {"MinGRU.chrono_steps": "1024"}),
+        (Row("stanford_dogs", "r_lstm", side=56), {"image_folder.side": "56"}),
         (
             Row("cifar10", "rp_lstm", off="joint training"),
             {"joint/Phase.auxiliary": "False"},
@@ -113,16 +166,16 @@ def test_the_paper_budget_is_the_papers_schedule(data_dir):
     ],
 )
 def test_what_a_row_varies_reaches_its_configuration(row, wanted, data_dir):
-    bound = bindings(row, "paper", data_dir)
-    assert {name: bound[name] for name in wanted} == wanted
+    found = in_effect(row, "paper", data_dir)
+    assert {name: found[name] for name in wanted} == wanted
 
 
 def test_smoke_keeps_the_product_of_anchors_and_length(data_dir):
     products = set()
     for row in experiments.EXPERIMENTS["table6"].rows:
-        bound = bindings(row, "smoke", data_dir)
-        products.add(int(bound["ANCHORS"]) * int(bound["SEGMENT_LENGTH"]))
-        assert bound["SUPERVISED_BPTT"] == str(row.bptt)
+        found = in_effect(row, "smoke", data_dir)
+        products.add(int(found["Reconstruction.anchors"]) * int(found["Reconstruction.length"]))
+        assert found["train.supervised_bptt"] == str(row.bptt)
     assert products == {40}
 
 

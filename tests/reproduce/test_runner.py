@@ -46,6 +46,7 @@ def test_rows_and_seeds_leave_results_and_a_report(done_once):
             assert 0 <= result.accuracy <= 1
             assert result.seconds > 0
             model_dir = root / "smoke" / row / f"seed{seed}"
+            assert result.of_budget["BATCH_SIZE"] == "16"
             assert f"SEED = {seed}" in (model_dir / "config.gin").read_text()
     report = (root / "smoke" / "report" / "results.md").read_text(encoding="utf-8")
     assert "over 2 seeds" in report
@@ -85,6 +86,73 @@ def test_other_settings_than_before_are_refused(done_once, tmp_path):
     result_file(tmp_path, LSTM).write_text(json.dumps(value))
     done = smoke(tmp_path, "--rows=/lstm_trunc", check=False)
     assert_one_sentence(done, LSTM, "other settings", "give another --output_dir")
+
+
+# What was given for a row before there were files of budgets/.
+OLDER = [
+    "JOINT_EPOCHS = 10",
+    "BATCH_SIZE = 32",
+    "joint/Phase.decay_epochs = 7",
+    "train.optimizer = @Adam",
+    "joint/Phase.decay_factor = 0.2",
+    "train.evaluate_every = 1",
+    "train.log_every = 250",
+]
+
+
+def flags_of(*settings):
+    files = ["--gin_file=paper/mnist", "--gin_file=models/lstm"]
+    return [*files, "--gin_param=SEED = 0", *(f"--gin_param={setting}" for setting in settings)]
+
+
+def done_with(job, flags, **more):
+    values = {"row": job.row.id, "budget": "short", "seed": 0, "accuracy": 0.5}
+    return results.Result(**values, test=[], train=[], updates=9, seconds=1.0, flags=flags, **more)
+
+
+def test_a_row_is_the_same_however_its_budget_was_given(tmp_path):
+    made = runner.Runner(tmp_path, "short", 1)
+    (job,) = made.jobs([Row("mnist", "lstm")], [0], None)
+    files.ensure_directory(job.result.parent)
+    files.ensure_directory(job.model_dir)
+    begun = job.model_dir / "command.json"
+    begun.write_text(json.dumps({"flags": flags_of(*OLDER)}))
+    results.write(job.result, done_with(job, flags_of(*OLDER)))
+    assert made.jobs([job.row], [0], None) == [job]
+    today = job.configuration.flags()
+    set_then = {"JOINT_EPOCHS": "10", "BATCH_SIZE": "32", "train.optimizer": "@Adam"}
+    set_then |= {"joint/Phase.decay_epochs": "7", "joint/Phase.decay_factor": "0.2"}
+    results.write(job.result, done_with(job, today, of_budget=set_then))
+    assert made.jobs([job.row], [0], None) == [job]
+    # The file has changed since, or the row had other settings.
+    results.write(job.result, done_with(job, today, of_budget={**set_then, "JOINT_EPOCHS": "9"}))
+    with pytest.raises(UserError, match=f"{job.result} is of .* with other settings"):
+        made.jobs([job.row], [0], None)
+    results.write(job.result, done_with(job, today, of_budget=set_then))
+    begun.write_text(json.dumps({"flags": flags_of(*OLDER, "train.clip_norm = 2.0")}))
+    with pytest.raises(UserError, match=f"{begun} is of .* with other settings"):
+        made.jobs([job.row], [0], None)
+
+
+def test_recipes_are_read_where_tensorflow_is_not_loaded():
+    read = (
+        "import json, sys; from t2aux.reproduce import recipes, rows;"
+        "row = rows.Row('mnist', 'r_lstm');"
+        "found = recipes.read([rows.configuration(row, 'short', None, 0)]);"
+        "assert 'tensorflow' not in sys.modules;"
+        "print(json.dumps(found[0].of_budget))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", read], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == {
+        **{"BATCH_SIZE": "32", "PRETRAIN_EPOCHS": "1", "JOINT_EPOCHS": "9"},
+        **{"SEGMENT_LENGTH": "300", "train.optimizer": "@Adam"},
+        **{"joint/Phase.decay_epochs": "7", "joint/Phase.decay_factor": "0.2"},
+        **{"Reconstruction.distant_past": "False", "Reconstruction.final_sampling": "0.5"},
+    }
 
 
 def test_a_row_that_another_process_trains_is_left_to_it(tmp_path):

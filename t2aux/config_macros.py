@@ -1,0 +1,115 @@
+"""The macros of gin settings: a misspelled one would hold for nothing, in silence."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+from gin import config as gin_config
+
+from t2aux.config_scopes import PARAM
+from t2aux.errors import UserError, nearest
+
+MACRO = "gin.macro"
+
+
+class Macros:
+    """Knows which macros are set, and which ones are used."""
+
+    def __init__(self, bundled: pathlib.Path) -> None:
+        """Nothing has been read yet.
+
+        Args:
+            bundled: The folder of the gin files that come with t2aux.
+        """
+        self._bundled = bundled
+        self._set: dict[str, str] = {}
+        self._used: dict[str, str] = {}
+        self._used_by_parameters: set[str] = set()
+
+    def set(self, name: str, place: str) -> None:
+        """Takes note of a macro that is set, and of where: the last place counts."""
+        self._set[name] = place
+
+    def use(self, name: str, place: str, *, by_parameter: bool) -> None:
+        """Takes note of a macro that the value of a parameter, or of another macro, uses."""
+        self._used.setdefault(name, place)
+        if by_parameter:
+            self._used_by_parameters.add(name)
+
+    def check(self) -> None:
+        """Checks that what is used is set, and that what is set is used.
+
+        Two kinds of macros of files are left alone. What only an unused macro uses need not be set:
+        those of models/ and base.gin name macros of budgets/. What files of budgets/ name need not
+        be used: other files set it for them, whether or not one of them is read.
+
+        Raises:
+            UserError: A macro is used and not set, or set and not used.
+        """
+        drop_unused()
+        referenced = _referenced()
+        for name, place in self._used.items():
+            if name not in self._set and name in self._used_by_parameters | referenced:
+                raise UserError(
+                    f"The macro %{name} is used in {place}, but nothing defines it"
+                    f"{self._how_to_set(name)}"
+                )
+        for_budgets = self._named_by_budgets()
+        for name, place in self._set.items():
+            is_param = place.startswith(PARAM)
+            if name not in (referenced if is_param else {*self._used, *for_budgets}):
+                raise UserError(
+                    f"The macro {name} is set in {place}, but nothing uses it: {self._why(name)}"
+                )
+
+    def _why(self, name: str) -> str:
+        if name in self._used:
+            return "what would is set to something else. Remove one of the two settings."
+        near = nearest(name, self._used)
+        return f"did you mean {near}?" if near else "remove it, or set a parameter instead."
+
+    def _how_to_set(self, name: str) -> str:
+        folders = {
+            file.parent.name
+            for file in self._bundled.glob("*/*.gin")
+            if re.search(rf"^{re.escape(name)} =", file.read_text("utf-8"), re.MULTILINE)
+        }
+        if folders:
+            listed = " or ".join(f"{folder}/" for folder in sorted(folders))
+            return f": the files of {listed} do, so name one of them, or set {name} = ..."
+        near = nearest(name, self._set)
+        return f": did you mean {near}?" if near else f": set {name} = ..."
+
+    def _named_by_budgets(self) -> set[str]:
+        lines = "\n".join(f.read_text("utf-8") for f in self._bundled.glob("budgets/*.gin"))
+        return set(re.findall(r"\b[A-Z_]+\b", re.sub(r"#.*", "", lines)))
+
+
+def is_macro(reference: gin_config.ConfigurableReference) -> bool:
+    """Whether a reference is to a macro, such as %BATCH_SIZE."""
+    return reference.selector in (MACRO, "macro")
+
+
+def name_of(reference: gin_config.ConfigurableReference) -> str:
+    """The name of the macro that a reference is to."""
+    return reference.scoped_selector.rpartition("/")[0]
+
+
+def drop_unused() -> None:
+    """Drops the macros that nothing uses from gin's configuration."""
+    # A setting that replaced another may have left the other's macro with nothing that uses it;
+    # kept, it would be an error when the configuration is read again.
+    while True:
+        used = _referenced()
+        unused = [k for k in gin_config._CONFIG if k[1] == MACRO and k[0] not in used]
+        if not unused:
+            return
+        for key in unused:
+            del gin_config._CONFIG[key]
+
+
+def _referenced() -> set[str]:
+    references: Iterator = gin_config.iterate_references(gin_config._CONFIG)
+    return {name_of(reference) for reference in references if is_macro(reference)}

@@ -1,0 +1,118 @@
+"""What the configurations of rows mean, however they are written.
+
+A row that was made by an older version, or with other gin files, is the same row where all that is
+in effect is the same. And a result keeps what its budget set, as a file of gin/budgets/ may change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from t2aux.errors import UserError
+from t2aux.reproduce.rows import Configuration
+
+# What train calls without a reference to it. How a run is saved and watched is no part of a recipe.
+_ROOTS = ("train", "dataset", "LSTM")
+_PAPER = "budgets/paper"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a configuration means.
+
+    Attributes:
+        in_effect: The parameters of all that it names, defaults among them, as texts by name.
+        of_budget: What its budget sets other than the paper's, by the macro's name where one gives
+            a parameter its value.
+        error: Why it can't be read; None: it can.
+    """
+
+    in_effect: dict[str, str]
+    of_budget: dict[str, str]
+    error: str | None = None
+
+
+def read(configurations: Sequence[Configuration]) -> list[Recipe]:
+    """Reads configurations, in a process of its own where TensorFlow is not loaded yet.
+
+    It would stay in the memory of a process that waits for those that train.
+    """
+    wanted = [(list(one.gin_files), list(one.gin_params)) for one in configurations]
+    if "tensorflow" in sys.modules:
+        return [_read(*one) for one in wanted]
+    if not wanted:
+        return []
+    done = subprocess.run(
+        [sys.executable, "-m", "t2aux.reproduce.recipes"],
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"Can't read the configurations of rows: {done.stderr}")
+    return [Recipe(**one) for one in json.loads(done.stdout.splitlines()[-1])]
+
+
+def of_flags(flags: Sequence[str], of_budget: dict[str, str] | None = None) -> Configuration:
+    """The configuration that flags of `t2aux train` give.
+
+    Args:
+        flags: With or without a file of budgets/.
+        of_budget: What to take instead of that file: what it set at the time of a run.
+    """
+    named = [re.fullmatch(r"--(gin_file|gin_param)=(.*)", flag, re.DOTALL) for flag in flags]
+    files = [match[2] for match in named if match and match[1] == "gin_file"]
+    params = [match[2] for match in named if match and match[1] == "gin_param"]
+    if of_budget is not None:
+        files = [name if not name.startswith("budgets/") else _PAPER for name in files]
+        params += [f"{name} = {value}" for name, value in of_budget.items()]
+    return Configuration(tuple(files), tuple(params), None)
+
+
+def _read(gin_files: list[str], gin_params: list[str]) -> Recipe:
+    # Imported for the configurables that gin files name.
+    import t2aux.training.train  # noqa: F401
+    from t2aux import config
+    from t2aux.training import settings
+
+    def parsed(files: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """What is in effect, and by its names what is set."""
+        config.parse(files, gin_params)
+        reached = settings.reached(_ROOTS)
+        found, macros = settings.in_effect(reached), settings.macros(reached)
+        if found["train.auxiliary_losses"] == "[]":
+            del found["train.auxiliary_bptt"]  # There is nothing that it would cut.
+        return found, {name: macros.get(name, name) for name in settings.bound()}
+
+    with settings.kept():
+        try:
+            found, names = parsed(gin_files)
+            files = [_PAPER if name.startswith("budgets/") else name for name in gin_files]
+            paper, paper_names = (found, names) if files == gin_files else parsed(files)
+        except UserError as error:
+            return Recipe({}, {}, str(error))
+    of_budget = {
+        # A macro of this budget alone, such as SHORT_EXAMPLES, is no name for what it sets.
+        (names[name] if names[name] == paper_names.get(name) else name): value
+        for name, value in found.items()
+        if name in names and value != paper.get(name)
+    }
+    return Recipe(found, of_budget)
+
+
+def main() -> None:
+    """Reads configurations from stdin and writes their recipes to stdout, as JSON."""
+    from t2aux import logs
+
+    logs.quiet_tensorflow()
+    found = [dataclasses.asdict(_read(*one)) for one in json.load(sys.stdin)]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
