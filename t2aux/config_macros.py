@@ -66,7 +66,7 @@ class Macros:
 
     def _why(self, name: str) -> str:
         if name in self._used:
-            return "what would is set to something else. Remove one of the two settings."
+            return "the setting that would use it has been replaced; remove one of the two."
         near = nearest(name, self._used)
         return f"did you mean {near}?" if near else "remove it, or set a parameter instead."
 

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items):
 def pytest_xdist_make_scheduler(config, log):
     """Tests that share fixtures run in one process, so that these are made once.
 
-    pytest-xdist's groups do the same, but its 3.8.0 does not see them under pytest 9.2.
+    pytest-xdist's marks for groups do the same, but have no effect in its 3.8.0 under pytest 9.2.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -36,6 +36,7 @@ def pytest_xdist_make_scheduler(config, log):
             folder = pathlib.PurePosixPath(file).parent
             return str(folder) if folder.name in _SHARING else file
 
+    # In the order above, not the files with the most tests first.
     config.option.loadscopereorder = False
     return Scheduling(config, log)
 

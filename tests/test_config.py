@@ -18,7 +18,7 @@ MISTAKES = [
     # A macro.
     (["BATCH_SZIE = 3"], ["macro BATCH_SZIE", "nothing uses it: did you mean BATCH_SIZE?"]),
     (["SHORT_EXAMPLES = 3"], ["macro SHORT_EXAMPLES", "nothing uses it"]),
-    (["train.batch_size = 3", "BATCH_SIZE = 4"], ["BATCH_SIZE is set", "set to something else"]),
+    (["train.batch_size = 3", "BATCH_SIZE = 4"], ["BATCH_SIZE is set", "remove one of the two"]),
     (["train.seed = %CHRONO_STEPS"], ["%CHRONO_STEPS", "the files of cores/ do"]),
     (["train.seed = %SEEED"], ["%SEEED", "nothing defines it: did you mean SEED?"]),
     # A configurable, a reference, a parameter.

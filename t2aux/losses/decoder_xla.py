@@ -1,10 +1,10 @@
 """The decoder that may be fed its own tokens, its head, loss and gradient, compiled by XLA.
 
 On a GPU a loop over steps waits for the launches of dozens of small kernels a step. So there are
-few: a loop forwards, which keeps what the gradient needs; a loop backwards, for the gradient with
+few: a forward loop, which stores what the gradient needs; a backward loop, for the gradient with
 respect to the pre-activations alone; and the weights' gradients after it, one product each over all
-steps. Between chunks no gradient passes, so that the loop backwards takes all chunks at once, as
-rows of a batch.
+steps. No gradient passes between chunks, so the backward loop computes all chunks at once, as rows
+of a batch.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ def _compiled(token_losses: TokenLosses, chunk: int) -> Callable[..., tuple]:
         weights: Weights, states: list[LSTMState], segments: Segments
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         logging.info("Compiling the decoder and its gradient with XLA for the GPU, once a run.")
-        trace = _forwards(weights, states, segments)
+        trace = _forward(weights, states, segments)
         hidden = trace.h[-1]
         with tf.GradientTape() as tape:
             tape.watch([hidden, *weights.head])
             predictions = heads.apply(hidden, *weights.head)
             value = tf.reduce_sum(token_losses(predictions, segments.tokens[1:]) * segments.room)
         upstream, *head = tape.gradient(value, [hidden, *weights.head])
-        dz, of_states = _backwards(weights, states, trace, upstream, min(chunk, hidden.shape[0]))
+        dz, of_states = _backward(weights, states, trace, upstream, min(chunk, hidden.shape[0]))
         layers = _of_layers(weights, states, trace, dz)
         return value, _tensors((Weights(tuple(layers), tuple(head)), of_states))
 
@@ -124,7 +124,7 @@ def _loop(body: Callable[[Any, Any], Any], steps: int, variables: Any) -> Any:
     return variables
 
 
-def _forwards(weights: Weights, states: list[LSTMState], segments: Segments) -> _Trace:
+def _forward(weights: Weights, states: list[LSTMState], segments: Segments) -> _Trace:
     given = segments.tokens[:-1]
     steps, kernels = given.shape[0], decoder.stacked_kernels(weights)
 
@@ -157,7 +157,7 @@ def _forwards(weights: Weights, states: list[LSTMState], segments: Segments) -> 
     return tf.nest.map_structure(lambda all_: all_.stack(), arrays)
 
 
-def _backwards(
+def _backward(
     weights: Weights, states: list[LSTMState], trace: _Trace, upstream: tf.Tensor, chunk: int
 ) -> tuple[list[tf.Tensor], list[LSTMState]]:
     """The gradients with respect to pre-activations and first states.
@@ -175,20 +175,20 @@ def _backwards(
     steps, rows = upstream.shape[0], tf.shape(upstream)[1]
     chunks = -(-steps // chunk)
 
-    def side_by_side(x: tf.Tensor) -> tf.Tensor:
+    def as_rows(x: tf.Tensor) -> tf.Tensor:
         # Steps of zeros behind the last have a gradient of zero.
         x = tf.pad(x, [[0, chunks * chunk - steps], [0, 0], [0, 0]])
         x = tf.reshape(x, [chunks, chunk, rows, x.shape[-1]])
         return tf.reshape(tf.transpose(x, [1, 0, 2, 3]), [chunk, chunks * rows, x.shape[-1]])
 
-    def after_each_other(x: tf.Tensor) -> tf.Tensor:
+    def as_steps(x: tf.Tensor) -> tf.Tensor:
         x = tf.transpose(tf.reshape(x, [chunk, chunks, rows, x.shape[-1]]), [1, 0, 2, 3])
         return tf.reshape(x, [chunks * chunk, rows, x.shape[-1]])[:steps]
 
-    z = list(map(side_by_side, trace.z))
-    cells = list(map(side_by_side, trace.c))
-    before = [side_by_side(_before(state.c, c)) for state, c in zip(states, trace.c, strict=True)]
-    upstream = side_by_side(upstream)
+    z = list(map(as_rows, trace.z))
+    cells = list(map(as_rows, trace.c))
+    before = [as_rows(_before(state.c, c)) for state, c in zip(states, trace.c, strict=True)]
+    upstream = as_rows(upstream)
     kernels = [weights.layers[0].recurrent_kernel, *decoder.stacked_kernels(weights)]
 
     def body(back: tf.Tensor | int, variables: tuple) -> tuple:
@@ -208,12 +208,12 @@ def _backwards(
     nothing = [LSTMState(tf.zeros_like(c[0]), tf.zeros_like(c[0])) for c in cells]
     arrays = [tf.TensorArray(tf.float32, chunk, element_shape=x.shape[1:]) for x in z]
     of_states, arrays = _loop(body, chunk, (nothing, arrays))
-    dz = [after_each_other(all_.stack()) for all_ in arrays]
+    dz = [as_steps(all_.stack()) for all_ in arrays]
     return dz, tf.nest.map_structure(lambda x: x[:rows], of_states)
 
 
 def _before(first: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
-    """What was there before each step, of what was there first and after each step."""
+    """The values before each step, of the first ones and those after each step."""
     return tf.concat([first[tf.newaxis], after[:-1]], 0)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from t2aux.errors import UserError
 from t2aux.reproduce.rows import Configuration
 
-# What train calls without a reference to it. How a run is saved and watched is no part of a recipe.
+# What train calls without a reference to it. How a run is saved and logged does not count.
 _ROOTS = ("train", "dataset", "LSTM")
 _PAPER = "budgets/paper"
 
@@ -85,8 +85,8 @@ def _read(gin_files: list[str], gin_params: list[str]) -> Recipe:
         config.parse(files, gin_params)
         reached = settings.reached(_ROOTS)
         found, macros = settings.in_effect(reached), settings.macros(reached)
-        if found["train.auxiliary_losses"] == "[]":
-            del found["train.auxiliary_bptt"]  # There is nothing that it would cut.
+        for name in settings.without_effect(found):
+            del found[name]
         return found, {name: macros.get(name, name) for name in settings.bound()}
 
     with settings.kept():
@@ -97,7 +97,8 @@ def _read(gin_files: list[str], gin_params: list[str]) -> Recipe:
         except UserError as error:
             return Recipe({}, {}, str(error))
     of_budget = {
-        # A macro of this budget alone, such as SHORT_EXAMPLES, is no name for what it sets.
+        # By a macro that the paper's schedule has, too, not by one of this budget alone, such as
+        # SHORT_EXAMPLES.
         (names[name] if names[name] == paper_names.get(name) else name): value
         for name, value in found.items()
         if name in names and value != paper.get(name)

@@ -37,8 +37,6 @@ _FREE = {"train.on_nan", "train.run_config"}
 _FREE_CONFIGURABLES = {"BackOff", "MirroredStrategy", "MultiWorkerMirroredStrategy", "RunConfig"}
 # With a validation set it decides which checkpoint is the best.
 _FREE_WITHOUT_VALIDATION = "train.evaluate_every"
-# It cuts the gradients of auxiliary losses.
-_FREE_WITHOUT_LOSSES = "train.auxiliary_bptt"
 # What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.
 _CHANGEABLE = {
     *("Phase.epochs", "Phase.learning_rate", "Phase.decay_factor", "Phase.decay_epochs"),
@@ -223,7 +221,7 @@ class Identity:
         configurable = plain.partition(".")[0]
         if plain == _FREE_WITHOUT_VALIDATION:
             return self._settings.get("train.validation", "None") != "None"
-        if plain == _FREE_WITHOUT_LOSSES and self._settings.get("train.auxiliary_losses") == "[]":
+        if plain in settings.without_effect(self._settings):
             return False
         if plain in _FREE or plain in _PLACE or configurable in _FREE_CONFIGURABLES:
             return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -74,6 +74,12 @@ def in_effect(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
         for scope, selector in configurables
         for parameter, value in _values(scope, selector).items()
     }
+
+
+def without_effect(found: Mapping[str, str]) -> set[str]:
+    """Names of parameters that change nothing in a configuration, as `in_effect` gives it."""
+    # It cuts the gradients of auxiliary losses.
+    return {"train.auxiliary_bptt"} if found.get("train.auxiliary_losses") == "[]" else set()
 
 
 def defaults(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
