@@ -257,13 +257,14 @@ def decoder(
 
         def predict(states: core.State, sampling: float) -> tf.Tensor:
             flat = tf.nest.map_structure(lambda s: tf.reshape(s, [-1, *s.shape[2:]]), states)
-            return loss.decode(
+            outputs = loss.decode(
                 classifier.input_layer,
                 flat,
                 segments[:-1],
                 seed=own,
                 sampling=tf.constant(sampling),
             )
+            return loss.values(outputs)
 
         others = tf.nest.map_structure(lambda s: tf.roll(s, 1, axis=1), states)
         begun = tf.roll(starts, 1, axis=0)[tf.newaxis] < anchors[:, tf.newaxis]

@@ -48,26 +48,82 @@ class TokenLoss(AuxiliaryLoss):
         bptt: Bptt | None,
         rows: float,
         head_size: int,
+        levels: int | None,
         **sizes: int,
     ) -> None:
         super().__init__(name=name, weight=weight, bptt=bptt, rows=rows)
         check_sizes(type(self).__name__, **sizes, head_size=head_size)
+        if levels is not None and (type(levels) is not int or levels < 2):
+            raise UserError(
+                f"{type(self).__name__}.levels must be a whole number of at least 2, or None, but "
+                f"is {levels!r}."
+            )
         self.head_size = head_size
+        self.levels = levels
 
     def build(self, network: Network) -> None:
-        """See `AuxiliaryLoss`."""
+        """See `AuxiliaryLoss`.
+
+        Raises:
+            UserError: `levels` is set, and the tokens are ids.
+        """
         self._is_text = network.is_text
+        self._token_size = network.token_size
+        if self._is_text and self.levels is not None:
+            raise UserError(
+                f"{type(self).__name__}.levels = {self.levels} is for real values, and "
+                f"{network.data} has ids, of which each is a class already: leave it out."
+            )
         self.head = Head(
             network.hidden_size,
             self.head_size,
-            network.token_size,
+            network.token_size * (1 + (self.levels or 0)),
             seed=network.seed,
             name=f"{self.name}/head",
         )
 
     def get_config(self) -> dict[str, Any]:
         """See `AuxiliaryLoss`."""
-        return {**super().get_config(), "rows": self.rows, "head_size": self.head_size}
+        return {
+            **super().get_config(),
+            "rows": self.rows,
+            "head_size": self.head_size,
+            "levels": self.levels,
+        }
+
+    def values(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The predicted tokens in the head's outputs.
+
+        Args:
+            outputs: [..., C (1 + levels)], or logits [..., V]; or the weights that give them.
+
+        Returns:
+            [..., C] values, or the logits.
+        """
+        return outputs[..., : self._token_size]
+
+    def output_losses(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """What every output of the head adds to the loss.
+
+        It is that of the predicted token, see `token_losses`, and, with `levels`, the cross-entropy
+        of the level in which each of the token's values lies.
+
+        Args:
+            outputs: [l, N, C (1 + levels)], or logits [l, N, V].
+            targets: [l, N, C] float32 or [l, N] int32.
+
+        Returns:
+            [l, N].
+        """
+        losses = self.token_losses(self.values(outputs), targets)
+        if self.levels is None:
+            return losses
+        logits = outputs[..., self._token_size :]
+        logits = tf.reshape(logits, tf.concat([tf.shape(targets), [self.levels]], 0))
+        # Level k has the values of [k / levels, (k + 1) / levels).
+        level = tf.clip_by_value(tf.cast(targets * self.levels, tf.int32), 0, self.levels - 1)
+        entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(level, logits)
+        return losses + tf.reduce_sum(entropies, axis=-1)
 
     def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """The loss of every predicted token.
@@ -113,6 +169,7 @@ class Anchored(TokenLoss):
         rows: float,
         layers: int,
         head_size: int,
+        levels: int | None,
     ) -> None:
         super().__init__(
             name=name,
@@ -120,6 +177,7 @@ class Anchored(TokenLoss):
             bptt=bptt,
             rows=rows,
             head_size=head_size,
+            levels=levels,
             anchors=anchors,
             length=length,
             layers=layers,

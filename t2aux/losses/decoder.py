@@ -22,7 +22,8 @@ class Weights(NamedTuple):
     Attributes:
         layers: Of the LSTM layers, bottom first. The bottom's kernel has the input layer folded
             into it: [C, 4H] with a bias, or a table [V, 4H] for ids, without one.
-        head: Of the head, see `heads.apply`.
+        head: Of the head, see `heads.apply`. Its first C outputs are the token's values; the
+            others, if any, are for the loss alone.
     """
 
     layers: tuple[ops.Weights, ...]
@@ -109,9 +110,8 @@ def step(
         new = lstm.cell(z, state.c)
         after.append(LSTMState(*map(tf.ensure_shape, new, (s.shape for s in state))))
     output = tf.stop_gradient(heads.apply(after[-1].h, *weights.head))
-    if weights.is_text:
-        output = _sample(output, draws)
-    return Step(fed, pre_activations, after, tf.ensure_shape(output, previous.shape))
+    own = _sample(output, draws) if weights.is_text else output[:, : previous.shape[-1]]
+    return Step(fed, pre_activations, after, tf.ensure_shape(own, previous.shape))
 
 
 def run(

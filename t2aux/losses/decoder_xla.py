@@ -27,7 +27,7 @@ from t2aux.model.lstm import LSTMState
 _UNROLL = 5
 
 # Gives the losses [l, N] of predictions [l, N, C] or logits [l, N, V], and targets.
-TokenLosses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+OutputLosses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class _Trace(NamedTuple):
@@ -52,7 +52,7 @@ def loss(
     segments: Segments,
     *,
     chunk: int,
-    token_losses: TokenLosses,
+    output_losses: OutputLosses,
 ) -> tf.Tensor:
     """The sum of the losses of all predicted tokens, by a function that XLA compiles.
 
@@ -64,7 +64,7 @@ def loss(
         states: Each layer's state before the first step, [N, H] each.
         segments: What is decoded; its length l must be known.
         chunk: The states pass no gradient at every so many steps.
-        token_losses: The loss of predictions.
+        output_losses: The loss of predictions.
 
     Returns:
         A scalar.
@@ -76,7 +76,7 @@ def loss(
 
     @tf.custom_gradient
     def value(*_: tf.Tensor) -> tuple[tf.Tensor, Callable[..., list[tf.Tensor]]]:
-        value, gradients = _compiled(token_losses, chunk)(*given, segments)
+        value, gradients = _compiled(output_losses, chunk)(*given, segments)
         return value, lambda upstream: [upstream * g for g in gradients]
 
     return value(*_tensors((weights, states)))
@@ -88,7 +88,7 @@ def _tensors(nest: Any) -> list[tf.Tensor]:
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(token_losses: TokenLosses, chunk: int) -> Callable[..., tuple]:
+def _compiled(output_losses: OutputLosses, chunk: int) -> Callable[..., tuple]:
     @tf.function(jit_compile=True, autograph=False)
     def value_and_gradients(
         weights: Weights, states: list[LSTMState], segments: Segments
@@ -99,7 +99,7 @@ def _compiled(token_losses: TokenLosses, chunk: int) -> Callable[..., tuple]:
         with tf.GradientTape() as tape:
             tape.watch([hidden, *weights.head])
             predictions = heads.apply(hidden, *weights.head)
-            value = tf.reduce_sum(token_losses(predictions, segments.tokens[1:]) * segments.room)
+            value = tf.reduce_sum(output_losses(predictions, segments.tokens[1:]) * segments.room)
         upstream, *head = tape.gradient(value, [hidden, *weights.head])
         dz, of_states = _backward(weights, states, trace, upstream, min(chunk, hidden.shape[0]))
         layers = _of_layers(weights, states, trace, dz)

@@ -34,6 +34,7 @@ class Prediction(Anchored):
         head_size: int = 256,
         bptt: Bptt | None = None,
         rows: float = 1.0,
+        levels: int | None = None,
         name: str | None = None,
     ) -> None:
         """Makes the auxiliary network.
@@ -46,6 +47,10 @@ class Prediction(Anchored):
             head_size: Hidden units of its head [us].
             bptt: See `AuxiliaryLoss`.
             rows: See `AuxiliaryLoss`.
+            levels: Predict, besides each value of a token, in which of so many equal intervals of
+                [0, 1] it lies, by a softmax whose cross-entropy is added to the squared distance
+                [us]. For images, whose squared distances are small beside the supervised loss.
+                None: the paper's loss.
             name: See `AuxiliaryLoss`.
         """
         super().__init__(
@@ -57,6 +62,7 @@ class Prediction(Anchored):
             rows=rows,
             layers=layers,
             head_size=head_size,
+            levels=levels,
         )
 
     def _bottom_input_size(self, network: Network) -> int:
@@ -104,5 +110,5 @@ class Prediction(Anchored):
     def call(self, given: Outputs) -> tuple[tf.Tensor, list[LSTMState]]:
         """Predicts the token after each output's."""
         hidden, carry = run_stack(self.layers, given.outputs, given.carry, given.active)
-        losses = self.token_losses(self.head(hidden), given.targets)
+        losses = self.output_losses(self.head(hidden), given.targets)
         return tf.reduce_sum(losses * given.mask), carry

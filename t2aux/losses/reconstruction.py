@@ -50,6 +50,7 @@ class Reconstruction(Anchored):
         distant_past: bool = True,
         bptt: Bptt | None = None,
         rows: float = 1.0,
+        levels: int | None = None,
         name: str | None = None,
     ) -> None:
         """Makes the decoder.
@@ -70,6 +71,10 @@ class Reconstruction(Anchored):
                 it ends at the anchor (Figure 6) [us: the law].
             bptt: See `AuxiliaryLoss`.
             rows: See `AuxiliaryLoss`.
+            levels: Predict, besides each value of a token, in which of so many equal intervals of
+                [0, 1] it lies, by a softmax whose cross-entropy is added to the squared distance
+                [us]. For images, whose squared distances are small beside the supervised loss.
+                None: the paper's loss.
             name: See `AuxiliaryLoss`.
         """
         super().__init__(
@@ -81,6 +86,7 @@ class Reconstruction(Anchored):
             rows=rows,
             layers=layers,
             head_size=head_size,
+            levels=levels,
         )
         if not 0 <= final_sampling <= 1:
             raise UserError(
@@ -191,9 +197,9 @@ class Reconstruction(Anchored):
                 self.bottom_state(given.states),
                 decoder.Segments(segments, own, draws, room),
                 chunk=given.bptt or self.length,
-                token_losses=self.token_losses,
+                output_losses=self.output_losses,
             )
-        predictions = self.decode(
+        outputs = self.decode(
             given.input_layer,
             given.states,
             segments[:-1],
@@ -202,7 +208,7 @@ class Reconstruction(Anchored):
             bptt=given.bptt,
             draw=draw,
         )
-        return tf.reduce_sum(self.token_losses(predictions, segments[1:]) * room)
+        return tf.reduce_sum(self.output_losses(outputs, segments[1:]) * room)
 
     def decode(
         self,
@@ -215,7 +221,7 @@ class Reconstruction(Anchored):
         bptt: int | None = None,
         draw: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> tf.Tensor:
-        """The decoder's predictions.
+        """Decodes segments.
 
         Args:
             input_layer: The main network's.
@@ -228,7 +234,7 @@ class Reconstruction(Anchored):
                 TensorFlow's.
 
         Returns:
-            [l, N, C] values or [l, N, V] logits.
+            The head's outputs [l, N, C (1 + levels)], see `values`, or [l, N, V] logits.
         """
         if draw is None:
             shape = [self.length, tf.shape(given)[1]]
@@ -273,12 +279,13 @@ class Reconstruction(Anchored):
         draws: tf.Tensor,
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
         weights = self._weights(input_layer)
+        *hidden, kernel, bias = weights.head
         result = ops.decode(
             given,
             previous,
             own,
             draws if self._is_text else None,
-            list(weights.head),
+            [*hidden, self.values(kernel), self.values(bias)],
             list(weights.layers),
             [state.h for state in carried],
             [state.c for state in carried],

@@ -28,6 +28,7 @@ class _WholeSequence(TokenLoss):
         head_size: int = 256,
         bptt: Bptt | None = None,
         rows: float = 1.0,
+        levels: int | None = None,
         name: str | None = None,
     ) -> None:
         """Makes the head.
@@ -38,9 +39,15 @@ class _WholeSequence(TokenLoss):
                 have; Dai and Le's is a softmax layer alone].
             bptt: See `AuxiliaryLoss`.
             rows: See `AuxiliaryLoss`.
+            levels: Predict, besides each value of a token, in which of so many equal intervals of
+                [0, 1] it lies, by a softmax whose cross-entropy is added to the squared distance
+                [us]. For images, whose squared distances are small beside the supervised loss.
+                None: the paper's loss.
             name: See `AuxiliaryLoss`.
         """
-        super().__init__(name=name, weight=weight, head_size=head_size, bptt=bptt, rows=rows)
+        super().__init__(
+            name=name, weight=weight, head_size=head_size, bptt=bptt, rows=rows, levels=levels
+        )
 
     def check_bptt(self, parameter: str, bptt: Bptt) -> None:
         """See `AuxiliaryLoss`."""
@@ -55,7 +62,7 @@ class _WholeSequence(TokenLoss):
 
     def call(self, given: Outputs) -> tf.Tensor:
         """Predicts the token after each output's."""
-        losses = self.token_losses(self.head(given.outputs), given.targets)
+        losses = self.output_losses(self.head(given.outputs), given.targets)
         return tf.reduce_sum(losses * given.mask)
 
 

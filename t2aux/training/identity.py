@@ -39,7 +39,8 @@ _FREE_CONFIGURABLES = {"BackOff", "MirroredStrategy", "MultiWorkerMirroredStrate
 _FREE_WITHOUT_VALIDATION = "train.evaluate_every"
 # What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.
 _CHANGEABLE = {
-    *("Phase.epochs", "Phase.learning_rate", "Phase.decay_factor", "Phase.decay_epochs"),
+    *("Phase.epochs", "Phase.learning_rate"),
+    *("Phase.decay_factor", "Phase.decay_epochs", "Phase.decay_schedule"),
     *("train.clip_norm", "train.patience", _FREE_WITHOUT_VALIDATION),
 }
 _CHANGEABLE_CONFIGURABLES = {"RMSprop", "Adam", "AdamW", "SGD"}

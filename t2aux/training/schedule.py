@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import gin
 import tensorflow as tf
 
 from t2aux.errors import UserError
+
+_SCHEDULES = ("steps", "cosine")
 
 
 @gin.configurable
@@ -21,6 +24,8 @@ class Phase:
         learning_rate: At the phase's beginning.
         decay_factor: The rate is multiplied by it every `decay_epochs`.
         decay_epochs: Epochs of the phase between decays; None: the rate stays.
+        decay_schedule: "steps", as the two above say; or "cosine": over the phase the rate falls to
+            0 along half a cosine (Loshchilov and Hutter 2017), and the two above have no effect.
         supervised: Whether the supervised loss is part of it; if not, it is pretraining on the
             auxiliary losses alone.
         auxiliary: Whether the auxiliary losses are part of it; if not, it is fine-tuning (Figure 6
@@ -32,6 +37,7 @@ class Phase:
     learning_rate: float = 1e-3
     decay_factor: float = 0.5
     decay_epochs: int | None = 300
+    decay_schedule: str = "steps"
     supervised: bool = True
     auxiliary: bool = True
 
@@ -56,9 +62,17 @@ class Phase:
                 f"Phase.decay_epochs of {self.name} must be at least 1 or None, but is "
                 f"{self.decay_epochs}."
             )
+        if self.decay_schedule not in _SCHEDULES:
+            raise UserError(
+                f"Phase.decay_schedule of {self.name} is {self.decay_schedule!r}: give "
+                f"{' or '.join(map(repr, _SCHEDULES))}."
+            )
 
     def rate(self, step: tf.Tensor, steps_per_epoch: int) -> tf.Tensor:
         """The learning rate at a step of the phase, a scalar."""
+        if self.decay_schedule == "cosine":
+            done = tf.cast(step / (self.epochs * steps_per_epoch), tf.float32)
+            return self.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
         if self.decay_epochs is None:
             return tf.constant(self.learning_rate)
         decays = tf.cast(step // (self.decay_epochs * steps_per_epoch), tf.float32)

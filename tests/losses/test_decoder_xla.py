@@ -14,13 +14,14 @@ from t2aux.model.lstm import LSTMState
 ROWS, HIDDEN, TOKENS = 3, 4, 6
 
 
-def problem(text, layers, length):
+def problem(text, layers, length, levels=0):
     rng = np.random.default_rng(0)
 
     def normal(*shape):
         return tf.constant(rng.normal(size=shape), tf.float32)
 
     size = TOKENS if text else 2
+    outputs = size * (1 + levels)
     sizes = [size, *[HIDDEN] * (layers - 1)]
     weights = decoder.Weights(
         tuple(
@@ -31,7 +32,7 @@ def problem(text, layers, length):
             )
             for i, inputs in enumerate(sizes)
         ),
-        (normal(HIDDEN, 5), normal(5), normal(5, size), normal(size)),
+        (normal(HIDDEN, 5), normal(5), normal(5, outputs), normal(outputs)),
     )
     states = [LSTMState(normal(ROWS, HIDDEN), normal(ROWS, HIDDEN)) for _ in range(layers)]
     tokens = normal(length + 1, ROWS, size)
@@ -47,11 +48,18 @@ def squared(predictions, targets):
     return tf.reduce_sum((predictions - targets) ** 2, -1)
 
 
+def with_others(outputs, targets):
+    size = targets.shape[-1]
+    return squared(outputs[..., :size], targets) + tf.reduce_sum(tf.sin(outputs[..., size:]), -1)
+
+
 def crossed(logits, targets):
     return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
 
 
-@pytest.mark.parametrize("text", [False, True], ids=["values", "ids"])
+@pytest.mark.parametrize(
+    ("text", "levels"), [(False, 0), (True, 0), (False, 3)], ids=["values", "ids", "levels"]
+)
 @pytest.mark.parametrize(
     ("layers", "length", "chunk"),
     [
@@ -60,9 +68,11 @@ def crossed(logits, targets):
         *(pytest.param(*sizes, marks=pytest.mark.long) for sizes in [(2, 10, 5), (2, 3, 1)]),
     ],
 )
-def test_the_loss_and_its_gradients_are_those_of_the_plain_loop(text, layers, length, chunk):
-    weights, states, segments = problem(text, layers, length)
-    token_losses = crossed if text else squared
+def test_the_loss_and_its_gradients_are_those_of_the_plain_loop(
+    text, levels, layers, length, chunk
+):
+    weights, states, segments = problem(text, layers, length, levels)
+    losses = crossed if text else with_others if levels else squared
     sources = [x for x in tf.nest.flatten((weights, states)) if x is not None]
     with tf.GradientTape() as tape:
         tape.watch(sources)
@@ -70,14 +80,12 @@ def test_the_loss_and_its_gradients_are_those_of_the_plain_loop(text, layers, le
         given = segments.tokens[:-1]
         hidden = decoder.in_chunks(decode, given, states, segments.own, segments.draws, chunk=chunk)
         predictions = heads.apply(hidden, *weights.head)
-        plain = token_losses(predictions, segments.tokens[1:]) * segments.room
+        plain = losses(predictions, segments.tokens[1:]) * segments.room
         want = 3 * tf.reduce_sum(plain)
     want_gradients = tape.gradient(want, sources)
     with tf.GradientTape() as tape:
         tape.watch(sources)
-        found = 3 * decoder_xla.loss(
-            weights, states, segments, chunk=chunk, token_losses=token_losses
-        )
+        found = 3 * decoder_xla.loss(weights, states, segments, chunk=chunk, output_losses=losses)
     gradients = tape.gradient(found, sources)
     np.testing.assert_allclose(found, want, rtol=1e-5)
     for a, b in zip(gradients, want_gradients, strict=True):
