@@ -110,8 +110,8 @@ def step(
         new = lstm.cell(z, state.c)
         after.append(LSTMState(*map(tf.ensure_shape, new, (s.shape for s in state))))
     output = tf.stop_gradient(heads.apply(after[-1].h, *weights.head))
-    own = _sample(output, draws) if weights.is_text else output[:, : previous.shape[-1]]
-    return Step(fed, pre_activations, after, tf.ensure_shape(own, previous.shape))
+    token = _sample(output, draws) if weights.is_text else output[:, : previous.shape[-1]]
+    return Step(fed, pre_activations, after, tf.ensure_shape(token, previous.shape))
 
 
 def run(
