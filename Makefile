@@ -9,14 +9,16 @@ READY := $(VENV)/.ready
 HOLES := $(VENV)-audit/holes
 ONDEVICE := export/ondevice/python
 
-.PHONY: help demo test test-gpu test-browser lint lock audit clean
+.PHONY: help demo test test-gpu test-browser lint docs docs-serve lock audit clean
 
 help:
 	@echo "make demo   train, evaluate, export and classify real digits ($(DEMO_DIR))"
 	@echo "make test   run the tests"
 	@echo "make test-gpu   run the numeric tests on a GPU; needs tensorflow[and-cuda] in $(VENV)"
 	@echo "make test-browser   run the demo page's tests; needs chromium and npm"
-	@echo "make lint   check style"
+	@echo "make lint   check style, and that the documentation builds"
+	@echo "make docs   build the documentation into site/ and check its links"
+	@echo "make docs-serve   show it at http://localhost:8000, and build it again after each change"
 	@echo "make lock   choose the versions in constraints.txt anew"
 	@echo "make audit  look for known holes in the pinned versions (needs a network)"
 	@echo "make clean  remove $(VENV) and caches"
@@ -26,7 +28,7 @@ $(READY): setup.cfg $(ONDEVICE)/setup.cfg constraints.txt
 		{ echo "t2aux needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-		-e ./$(ONDEVICE) -e '.[dev,quantization,serving]'
+		-e ./$(ONDEVICE) -e '.[dev,docs,quantization,serving]'
 	@touch $@
 
 demo: $(READY)
@@ -52,9 +54,17 @@ test-gpu: $(READY)
 test-browser: $(READY)
 	$(BIN)/python -m pytest -m browser
 
-lint: $(READY)
+lint: docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Links to pages, files and headings that do not exist are errors. The notice about MkDocs 2 is known.
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(READY)
+	$(BIN)/mkdocs serve
 
 # ai-edge-litert asks for backports.strenum on every Python, its 1.3 refuses 3.11 and later, and uv,
 # unlike pip, does not look at such upper bounds. t2aux-ondevice is on no index.
@@ -62,7 +72,7 @@ lock: $(READY)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	printf '%s\n' "backports.strenum<1.3; python_version >= '3.11'" \
 		"t2aux-ondevice @ ./$(ONDEVICE)" | $(BIN)/uv pip compile -q setup.cfg - \
-		--extra dev --extra quantization --extra serving --universal --python-version 3.10 \
+		--extra dev --extra docs --extra quantization --extra serving --universal --python-version 3.10 \
 		--no-emit-package t2aux-ondevice --no-header --no-annotate \
 		--output-file constraints.txt --upgrade
 
@@ -81,5 +91,5 @@ audit:
 		exit 1; }
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .pytest_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) $(VENV)-audit site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis \
 		$(ONDEVICE)/build $(ONDEVICE)/*.egg-info

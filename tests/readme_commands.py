@@ -1,9 +1,23 @@
-"""The commands that a README shows: fenced or indented blocks, and those between the lines."""
+"""The commands that a document shows: fenced or indented blocks, and those between the lines."""
 
 import re
 
+from tests.cli_helpers import ROOT
+
 PROGRAMS = ("t2aux", "t2aux-ondevice", "python", "pip", "make", "export", "docker", "kubectl")
 PROGRAMS += ("build/classify", "source", "curl")
+
+
+# `t2aux report` writes it, with the commands that made its results.
+GENERATED = ROOT / "docs" / "results.md"
+# The README and the pages of docs/.
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN = [page for page in PAGES if page != GENERATED]
+
+
+def documents():
+    """The text of the README and, after it, of docs/."""
+    return "\n\n".join(page.read_text(encoding="utf-8") for page in WRITTEN)
 
 
 def of(text):

@@ -1,4 +1,4 @@
-"""Every command of the README is run as it stands there, in the order of its reader.
+"""Every command of the README and of docs/ is run as it stands there, in the order of its reader.
 
 It may be cut short by flags that are added at its end, and data that would be downloaded has
 stand-ins. A command that is in no list below fails the test.
@@ -31,7 +31,7 @@ from tests.cli_helpers import ROOT, environment
 from tests.fork_server import Server
 from tests.ondevice.test_demo_page import NPM, write_npm
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = readme_commands.documents()
 
 
 def settings(*given):
@@ -71,12 +71,14 @@ RESEARCH = {
     },
     "--gin_param=\"train.on_nan = 'back_off'\"": [*MNIST, *NOTHING],
     "--gin_file=training/mirrored": [*MNIST, *NOTHING],
-    "t2aux evaluate --model_dir=D": QUICK,
-    "t2aux reconstructions --model_dir=D": [*QUICK, "--samples=2"],
+    "t2aux evaluate --model_dir=runs/quick": [],
+    "t2aux reconstructions --model_dir=runs/quick": ["--samples=2"],
     "t2aux data NAME --picture=P.png": [],
     "t2aux data convert image_folder --data_dir=photos --gin_param='image_folder.side = 64' "
     "--output_dir=shards": [],
     "t2aux data shards --data_dir=shards --verify": [],
+    "t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder "
+    "--data_dir=photos --gin_param='image_folder.side = 32'": [*SMALL, *NOTHING],
     "t2aux train --model_dir=D --gin_file=paper/images --gin_file=models/r_lstm "
     "--gin_file=datasets/shards --data_dir=shards": NOTHING,
     # tests/reproduce/test_runner.py trains some of these rows; the report is on those of results/.
@@ -117,12 +119,25 @@ WORKERS = [
     """"task": {"type": "worker", "index": 0}}'""",
     f"{TRAIN} --gin_file=training/multi_worker",
 ]
-BENCHMARKS = ("distributed", "input_pipeline", "train_step", "memory", "serving", "inference")
+BENCHMARKS = (
+    "distributed",
+    "input_pipeline",
+    "train_step",
+    "memory",
+    "rows",
+    "serving",
+    "inference",
+)
 # What is run by other tests, and by which; or by the continuous integration itself.
 ELSEWHERE = {
     "make demo": "tests/cli/test_demo.py",
     "make test": "Makefile",
+    "make docs": "Makefile",
     "pip install ./export/ondevice/python .": "tests/test_packaging.py",
+    "pip install ./export/ondevice/python '.[serving]'": "tests/test_packaging.py",
+    "pip wheel --no-deps --wheel-dir=dist ./export/ondevice/python .": "tests/test_packaging.py",
+    "pip install dist/*.whl": "tests/test_packaging.py",
+    "t2aux COMMAND --help": "tests/cli/test_main.py",
     "source .venv/bin/activate": "Makefile",
     "t2aux data mnist --prepare": "tests/data/test_data_tfds.py",
     "python -m pytest -m long tests/test_faults.py": "tests/test_faults.py",
@@ -130,6 +145,12 @@ ELSEWHERE = {
     "--gin_file=datasets/image_folder": "tests/test_gin_files.py",
     "--checkpoint=latest": "tests/training/test_validation.py",
     "--seeds=0,1,2": "tests/reproduce/test_runner.py",
+    "t2aux report results/reproduce --output_dir=docs": "tests/reproduce/test_report.py",
+    "t2aux train --model_dir=D --gin_file=quickstart --gin_param='Reconstruction.rows = 0.25'": (
+        "tests/training/test_rows.py"
+    ),
+    "--tasks=mnist": "benchmarks/rows.py",
+    "--tasks=documents": "benchmarks/rows.py",
     "--server=grpcs://HOST:8500": "tests/serving/test_serving_tls.py",
     "--figure3 --plot=FILE.png": "tests/test_benchmarks.py",
 }
@@ -141,7 +162,8 @@ def plain(command):
 
 
 def test_every_command_is_known():
-    shown = {plain(command) for command in readme_commands.of(README)}
+    shown = {plain(command) for command in readme_commands.of(DOCUMENTS)}
+    shown = {re.sub(r"^(python -m benchmarks\.\w+) .*", r"\1", command) for command in shown}
     known = {*RESEARCH, SERVE, *SHELL, INSTALL, ONDEVICE, PAGE, PAGE_FLAGS, *WORKERS, *ELSEWHERE}
     known |= {f"python -m benchmarks.{name}" for name in BENCHMARKS}
     names = {command for command in shown if re.fullmatch(r"t2aux [a-z-]+", command)}
@@ -154,7 +176,7 @@ def test_every_command_is_known():
 
 
 def test_every_gin_file_that_is_named_is_there():
-    named = readme_commands.gin_files(README)
+    named = readme_commands.gin_files(DOCUMENTS)
     assert len(named) > 12
     assert set(named) <= set(config.list_bundled())
 
@@ -170,14 +192,18 @@ def test_benchmarks_have_the_flags_that_are_named(name):
         text=True,
     )
     assert f"benchmarks/{name}.py" in done.stdout or "flags:" in done.stdout, done.stderr
-    flags = {"train_step": ("grid", "figure3", "plot"), "distributed": ("control",)}
+    flags = {
+        "train_step": ("grid", "figure3", "plot"),
+        "distributed": ("control",),
+        "rows": ("tasks", "seeds", "output"),
+    }
     for flag in flags.get(name, ()):
-        assert f"--{flag}" in README
+        assert f"--{flag}" in DOCUMENTS
         assert re.search(rf"--(\[no\])?{flag}\b", done.stdout), flag
 
 
 def write_data(place):
-    """What the README says that the reader has."""
+    """What the documents say that the reader has."""
     rng = np.random.default_rng(0)
     mnist = place / "DATA" / "mnist"
     mnist.mkdir(parents=True)
@@ -240,7 +266,7 @@ def shell(place, command, programs="", **variables):
 
 @contextlib.contextmanager
 def served(place):
-    """Runs `t2aux serve`; gives a function that puts its ports in the place of the README's."""
+    """Runs `t2aux serve`; gives a function that puts its ports in the place of the documents'."""
     ports = {}
     for port in ("8500", "8501"):
         with socket.socket() as taken:
