@@ -58,7 +58,7 @@ lint: docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Links to pages, files and headings that do not exist are errors. The notice about MkDocs 2 is known.
+# Links to pages, files and headings that do not exist are errors; with --quiet they would not be.
 docs docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs: $(READY)
 	$(BIN)/mkdocs build --strict
