@@ -133,6 +133,11 @@ ELSEWHERE = {
     "make demo": "tests/cli/test_demo.py",
     "make test": "Makefile",
     "make docs": "Makefile",
+    "python examples/own_loss.py train --model_dir=runs/own_loss --gin_file=quickstart "
+    "--gin_param='train.auxiliary_losses = [@MeanToken]'": "tests/losses/test_own_loss.py",
+    "python examples/own_loss.py evaluate --model_dir=runs/own_loss": (
+        "tests/losses/test_own_loss.py"
+    ),
     "pip install ./export/ondevice/python .": "tests/test_packaging.py",
     "pip install ./export/ondevice/python '.[serving]'": "tests/test_packaging.py",
     "pip wheel --no-deps --wheel-dir=dist ./export/ondevice/python .": "tests/test_packaging.py",
