@@ -43,6 +43,12 @@ _PREPARE = flags.DEFINE_bool(
 _PICTURE = common.define_path(
     "picture", None, "Draw a few sequences into this file (.png, .pdf or .svg)."
 )
+_BASELINE = flags.DEFINE_bool(
+    "baseline",
+    True,
+    "Say what a logistic regression on simple features reaches, which takes some seconds: a model "
+    "of yours should do better.",
+)
 _OUTPUT_DIR = common.define_path(
     "output_dir", None, "convert: the folder of the shards, new or empty."
 )
@@ -157,7 +163,7 @@ def _check_not_converting() -> None:
 
 def _show(source: Source) -> None:
     from t2aux import config
-    from t2aux.data import load
+    from t2aux.data import baselines, load
     from t2aux.data.summary import draw_sequences, notes, summarise
 
     with config.user_errors():
@@ -167,6 +173,8 @@ def _show(source: Source) -> None:
     print(summarise(splits))
     if found := notes(splits):
         print("\n" + "\n".join(f"Note: {note}" for note in found))
+    regression = baselines.logistic_regression(train, test) if _BASELINE.value else None
+    print(f"\n{baselines.table('test', test.info.classes, test.counts(), regression)}")
     if _PICTURE.value:
         draw_sequences(train, _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")
