@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from t2aux import files, logs
-from t2aux.cli import common
+from t2aux.cli import common, next_steps
 from t2aux.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def main(argv: Sequence[str]) -> None:
     if better := baselines.better(result.accuracy, counts, regression):
         print(f"Note: The {better} is better than this model.")
     print(f"\n{output / 'evaluation.json'}\n{output / 'confusion.png'}")
+    next_steps.show(*next_steps.of_evaluation(flags.FLAGS.model_dir))
 
 
 def _regression(run: Run, name: str, whole: Split, split: Split) -> Regression | None:
