@@ -12,6 +12,7 @@ from t2aux.errors import UserError, nearest
 COMMANDS = {
     "demo": "the whole way on real digits, in a few minutes and without internet",
     "data": "list the data sets, prepare one, look at it",
+    "configs": "list the gin files, and explain one or a configurable",
     "train": "train a classifier, or go on with a run",
     "evaluate": "accuracy, confusion matrix and a table by class of a run",
     "reconstructions": "what an r-LSTM remembers, measured and drawn",
