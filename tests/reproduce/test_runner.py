@@ -1,6 +1,7 @@
 """`t2aux reproduce` as it is used: done once, killed, gone on with, changed, failing."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
