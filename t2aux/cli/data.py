@@ -164,6 +164,7 @@ def _show(source: Source) -> DatasetInfo:
     print(summarise(splits))
     if found := notes(splits):
         print("\n" + "\n".join(f"Note: {note}" for note in found))
+    test = splits["test"]
     regression = baselines.logistic_regression(train, test) if _BASELINE.value else None
     print(f"\n{baselines.table('test', test.info.classes, test.counts(), regression)}")
     if _PICTURE.value:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Stands for what no command can know.
 YOUR_DATA = "YOUR_DATA"
 # The flags that say which data is read, which training on it needs, too.
-_OF_DATA = ("gin_search_path", "gin_param", "data_dir")
+_OF_DATA = ("gin_search_path", "gin_param", "data_dir", "label_column", "text_column", "encoding")
 # The whole configuration to begin with, by the kind of the data.
 _STARTS = {"image": "images", "text": "texts", "vectors": "sequences"}
 _OTHER_START = "quickstart"

@@ -35,7 +35,7 @@ for name in main.COMMANDS:
         assert os.wait()[1] == 0
         continue
     importlib.import_module("t2aux.cli." + name.replace("-", "_"))
-    for flag in common._own_flags():
+    for flag in common.own_flags():
         is_path, refused = isinstance(flag.parser, common.PathParser), []
         for value in json.loads(sys.argv[1]) if is_path else ():
             try:
