@@ -111,6 +111,30 @@ def parse(
     return gin.config_str()
 
 
+def read(
+    gin_files: Sequence[str], search_path: Sequence[str] = ()
+) -> tuple[list[pathlib.Path], dict[config_sources.Setting, str], dict[str, str]]:
+    """Parses files that may be a part of a configuration: nothing that is missing is an error.
+
+    Args:
+        gin_files: As for `parse`.
+        search_path: As for `parse`.
+
+    Returns:
+        The files, each before those that it includes; where settings stand; where macros are set.
+
+    Raises:
+        UserError: As `parse`, but for what only a whole configuration must have.
+    """
+    gin.clear_config()
+    found: list[pathlib.Path] = []
+    with gin.unlock_config():
+        parser = _Parser([pathlib.Path(paths.local(p, "--gin_search_path")) for p in search_path])
+        for name in gin_files:
+            found += parser.parse_file(name, None)
+    return found, parser.places, parser.macros.places
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Turns gin's complaint about a required parameter, made at the call, into a UserError."""
@@ -311,7 +335,7 @@ def _check_values() -> None:
         if selector == MACRO or (scope and scope not in referenced):
             continue
         configurable = gin_config._REGISTRY[selector]
-        hints = _hints(function_of(configurable))
+        hints = hints_of(function_of(configurable))
         short = gin_config._REGISTRY.minimal_selector(selector)
         for parameter, bound in bindings.items():
             name = f"{scope}/{short}.{parameter}" if scope else f"{short}.{parameter}"
@@ -322,7 +346,8 @@ def _check_values() -> None:
                     config_types.check(name, value, hints[parameter])
 
 
-def _hints(function: Any) -> dict[str, Any]:
+def hints_of(function: Any) -> dict[str, Any]:
+    """The annotations of a function's parameters."""
     try:
         return typing.get_type_hints(function)
     except NameError:  # A user's module may import names for type checkers alone.

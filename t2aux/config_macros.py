@@ -32,6 +32,11 @@ class Macros:
         """Takes note of a macro that is set, and of where: the last place counts."""
         self._set[name] = place
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each macro is set, by its name."""
+        return self._set
+
     def use(self, name: str, place: str, *, by_parameter: bool) -> None:
         """Takes note of a macro that the value of a parameter, or of another macro, uses."""
         self._used.setdefault(name, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import types
 import typing
@@ -61,15 +62,15 @@ def check(name: str, value: Any, hint: Any) -> None:
     Raises:
         UserError: The value is of another type.
     """
-    members = typing.get_args(hint) if _is_union(hint) else (hint,)
-    wrong = isinstance(value, bool) and bool not in members and typing.Any not in members
+    allowed = members(hint)
+    wrong = isinstance(value, bool) and bool not in allowed and typing.Any not in allowed
     if not wrong:
         try:
             typeguard.check_type(value, hint)
             return
         except typeguard.TypeCheckError:
             pass
-    wanted = " or ".join(_describe(member) for member in members)
+    wanted = " or ".join(describe(member) for member in allowed)
     shown = f"@{value.__name__}" if isinstance(value, type) else repr(value)
     raise UserError(f"{name} must be {wanted}, but is {shown} ({type(value).__name__}).")
 
@@ -78,7 +79,13 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
-def _describe(hint: Any) -> str:
+def members(hint: Any) -> tuple[Any, ...]:
+    """The annotations that a union is of; another one alone."""
+    return typing.get_args(hint) if _is_union(hint) else (hint,)
+
+
+def describe(hint: Any) -> str:
+    """A type in words, "a whole number"; of a union, each of its `members` is described apart."""
     plain = {
         int: "a whole number",
         float: "a number",
@@ -90,11 +97,12 @@ def _describe(hint: Any) -> str:
         return plain[hint]
     if typing.get_origin(hint) is typing.Literal:
         return " or ".join(repr(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) in (list, tuple) or "Sequence" in str(hint):
+    origin = typing.get_origin(hint) or hint
+    if origin in (list, tuple, collections.abc.Sequence):
         inner = [a for a in typing.get_args(hint) if a is not Ellipsis]
-        what = f" of {_describe(inner[0])} each" if inner else ""
-        return f"a list{what}" if typing.get_origin(hint) is not tuple else f"a tuple{what}"
-    if "Callable" in str(hint):
+        what = f" of {describe(inner[0])} each" if inner else ""
+        return f"a list{what}" if origin is not tuple else f"a tuple{what}"
+    if origin is collections.abc.Callable:
         return "a reference such as @name"
     if isinstance(hint, type):
         return f"a reference to a {hint.__name__}, such as @name()"
@@ -112,15 +120,14 @@ def _returned(function: Any) -> type | None:
 
 def _wanted(hint: Any) -> tuple[tuple[type, ...], bool]:
     """The classes that a parameter takes references to, and whether objects of them; or none."""
-    members = typing.get_args(hint) if _is_union(hint) else (hint,)
-    members = [member for member in members if member is not type(None)]
-    if len(members) == 1 and typing.get_args(members[0]):
-        origin, args = str(typing.get_origin(members[0])), typing.get_args(members[0])
+    allowed = [member for member in members(hint) if member is not type(None)]
+    if len(allowed) == 1 and typing.get_args(allowed[0]):
+        origin, args = str(typing.get_origin(allowed[0])), typing.get_args(allowed[0])
         if "Sequence" in origin:
             return _wanted(args[0])
         if "Callable" in origin:
             return _wanted(args[1])[0], False
-    return (tuple(members) if all(map(_is_class, members)) else ()), True
+    return (tuple(allowed) if all(map(_is_class, allowed)) else ()), True
 
 
 def _is_class(hint: Any) -> bool:

@@ -96,7 +96,7 @@ LAYERS = (
     ("t2aux.training", "t2aux.run", "t2aux.export", "t2aux.serving", "t2aux.client"),
     ("t2aux.layers", "t2aux.losses", "t2aux.model"),
     ("t2aux.kernels",),
-    ("t2aux.config", "t2aux.config_older", "t2aux.config_sources"),
+    ("t2aux.config", "t2aux.config_older", "t2aux.config_sources", "t2aux.config_reference"),
     ("t2aux.data",),
     ("t2aux", "t2aux_ondevice"),
 )

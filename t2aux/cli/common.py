@@ -140,7 +140,10 @@ def logged_to(path: pathlib.Path) -> Iterator[None]:
 def help_text(name: str, description: str) -> str:
     """A command's help: what it does, and its own flags."""
     lines = [description.strip(), "", "Flags:"]
-    for flag in _own_flags():
+    own = own_flags()
+    if not own:
+        lines.append("  None.")
+    for flag in own:
         lines.append(f"  --{flag.name}" + ("" if flag.boolean else "=..."))
         # absl adds this to what it is told; the help of these flags says "Repeatable."
         described = flag.help.strip().split(";\n    repeat this option")[0]
@@ -153,7 +156,8 @@ def help_text(name: str, description: str) -> str:
     return "\n".join(lines)
 
 
-def _own_flags() -> list[flags.Flag]:
+def own_flags() -> list[flags.Flag]:
+    """The flags of the command that was imported, without the libraries'."""
     # A command that is run as a module has its flags under the program's name.
     ours = [
         flag
@@ -283,7 +287,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         message = "The file that --flagfile names is not UTF-8 text: save it as UTF-8."
         raise UserError(message) from error
     except flags.UnrecognizedFlagError as error:
-        near = nearest(error.flagname, [flag.name for flag in _own_flags()])
+        near = nearest(error.flagname, [flag.name for flag in own_flags()])
         hint = f"did you mean --{near}?" if near else "--help lists the flags."
         raise UserError(f"There is no flag --{error.flagname}: {hint}") from error
     except (flags.Error, ValueError) as error:

@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 from absl import flags, logging
 
 from t2aux import logs
-from t2aux.cli import common
+from t2aux.cli import common, next_steps
 from t2aux.errors import UserError
 
 if TYPE_CHECKING:
-    from t2aux.data import Source
+    from t2aux.data import DatasetInfo, Source
 
 common.define_gin_flags()
 common.define_data_dir()
@@ -42,6 +42,12 @@ _PREPARE = flags.DEFINE_bool(
 )
 _PICTURE = common.define_path(
     "picture", None, "Draw a few sequences into this file (.png, .pdf or .svg)."
+)
+_BASELINE = flags.DEFINE_bool(
+    "baseline",
+    True,
+    "Say what a logistic regression on simple features reaches, which takes some seconds: a model "
+    "of yours should do better.",
 )
 _OUTPUT_DIR = common.define_path(
     "output_dir", None, "convert: the folder of the shards, new or empty."
@@ -94,7 +100,7 @@ def main(argv: Sequence[str]) -> int | None:
     if converts:
         _convert(source, bindings)
     else:
-        _show(source)
+        next_steps.show(*next_steps.of_data(names[0] if names else None, _show(source)))
     return None
 
 
@@ -122,22 +128,12 @@ def _configured(name: str | None) -> tuple[Source, dict[str, Any]]:
             with contextlib.suppress(UserError):
                 config.parse(flags.FLAGS.gin_file, [], flags.FLAGS.gin_search_path)
         # The data needs no model. What settings of older versions mean depends on the source.
-        params = ["train.auxiliary_losses = []", *_naming(name), *params]
+        naming = [] if name is None else next_steps.naming(name)
+        params = ["train.auxiliary_losses = []", *naming, *params]
     config.parse(flags.FLAGS.gin_file, params, flags.FLAGS.gin_search_path)
     with config.user_errors():
         source = configured() if name is None else named(name)
     return source, gin.get_bindings("dataset")
-
-
-def _naming(name: str | None) -> list[str]:
-    """The settings that name a data source."""
-    from t2aux.data.source import sources
-
-    if name is None:
-        return []
-    if name in sources():
-        return [f"train.data = @{name}()"]
-    return ["train.data = @tfds()", f"tfds.name = {name!r}"]
 
 
 def _is_of_data(param: str) -> bool:
@@ -155,9 +151,10 @@ def _check_not_converting() -> None:
             )
 
 
-def _show(source: Source) -> None:
+def _show(source: Source) -> DatasetInfo:
+    """Prints the summary. Returns what the data is."""
     from t2aux import config
-    from t2aux.data import load
+    from t2aux.data import baselines, load
     from t2aux.data.summary import draw_sequences, notes, summarise
 
     with config.user_errors():
@@ -167,9 +164,13 @@ def _show(source: Source) -> None:
     print(summarise(splits))
     if found := notes(splits):
         print("\n" + "\n".join(f"Note: {note}" for note in found))
+    test = splits["test"]
+    regression = baselines.logistic_regression(train, test) if _BASELINE.value else None
+    print(f"\n{baselines.table('test', test.info.classes, test.counts(), regression)}")
     if _PICTURE.value:
         draw_sequences(train, _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")
+    return train.info
 
 
 def _verify(source: Source, data_dir: str | None) -> None:
@@ -221,10 +222,8 @@ def _convert(source: Source, arguments: dict[str, Any]) -> None:
         )
         written[split] = ShardSplit(info, shards)
     print("\n".join(summary.brief(written)))
-    print(
-        f"{total:,} sequences of {info.name} are in {_OUTPUT_DIR.value}. Train on them with "
-        f"--gin_file=datasets/shards --data_dir={_OUTPUT_DIR.value}"
-    )
+    print(f"{total:,} sequences of {info.name} are in {_OUTPUT_DIR.value}.")
+    next_steps.show(*next_steps.of_shards(_OUTPUT_DIR.value, info))
 
 
 if __name__ == "__main__":

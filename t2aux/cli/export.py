@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from t2aux import logs, tf_serving
-from t2aux.cli import common
+from t2aux.cli import common, next_steps
 from t2aux.errors import UserError
 
 common.define_model_dir("Folder of the run to export.")
@@ -140,6 +140,7 @@ def main(argv: Sequence[str]) -> None:
     )
     print(measured.table())
     print(f"\nExported to {directory}; {directory / 'README.md'} tells how to use it.")
+    next_steps.show(*next_steps.of_export(directory))
     if measured.failed:
         raise UserError(f"{'; '.join(measured.failures())}. All else was exported.")
 

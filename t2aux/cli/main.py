@@ -12,6 +12,7 @@ from t2aux.errors import UserError, nearest
 COMMANDS = {
     "demo": "the whole way on real digits, in a few minutes and without internet",
     "data": "list the data sets, prepare one, look at it",
+    "configs": "list the gin files, and explain one or a configurable",
     "train": "train a classifier, or go on with a run",
     "evaluate": "accuracy, confusion matrix and a table by class of a run",
     "reconstructions": "what an r-LSTM remembers, measured and drawn",
@@ -22,6 +23,7 @@ COMMANDS = {
     "demo-page": "a page that classifies drawings or texts in the browser",
     "reproduce": "train the rows of the paper's tables and figures",
     "report": "the paper's numbers beside the measured ones, as HTML and Markdown",
+    "completion": "a script that completes commands and flags in bash or zsh",
 }
 
 _HELP = """t2aux: recurrent networks that classify very long sequences, with auxiliary losses.
@@ -42,6 +44,11 @@ def help_text() -> str:
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
     return _HELP.format(commands=commands)
+
+
+def module_of(command: str) -> str:
+    """The name of the module that has a command."""
+    return f"t2aux.cli.{command.replace('-', '_')}"
 
 
 def main() -> None:
@@ -65,7 +72,7 @@ def _main() -> int:
         hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}."
         raise UserError(f"There is no command {name!r}: {hint}")
     # Only the command that runs is imported: classifying on a device must not load TensorFlow.
-    module = importlib.import_module(f"t2aux.cli.{name.replace('-', '_')}")
+    module = importlib.import_module(module_of(name))
     common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])
     return 0
 

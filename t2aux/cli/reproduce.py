@@ -18,19 +18,24 @@ import pathlib
 import re
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
 from t2aux import exit_status, files
-from t2aux.cli import common
+from t2aux.cli import common, next_steps
 from t2aux.errors import UserError, nearest
 from t2aux_ondevice import paths
 
+if TYPE_CHECKING:
+    from t2aux.reproduce.runner import Job
+
+_BUDGETS = ["smoke", "short", "paper"]
 _OUTPUT_DIR = common.define_path("output_dir", None, "Folder of all runs and results.")
 _BUDGET = flags.DEFINE_enum(
     "budget",
     "short",
-    ["smoke", "short", "paper"],
+    _BUDGETS,
     "How much is run, a file of gin/budgets/: the paper's own schedule, a few percent of it, or "
     "seconds.",
 )
@@ -79,7 +84,26 @@ def main(argv: Sequence[str]) -> int:
         name = stopping.name(running.signal)
         logging.info("Stopped by %s; start the same command again to go on.", name)
         return exit_status.INTERRUPTED if running.signal == signal.SIGINT else exit_status.STOPPED
+    next_steps.show(*_next(argv[1], jobs[0]))
     return 0
+
+
+def _next(experiment: str, job: Job) -> list[str]:
+    """A look at one of the rows, and more updates where that was not the paper's own schedule."""
+    commands = [next_steps.command("evaluate", model_dir=job.model_dir)]
+    larger = _BUDGETS[_BUDGETS.index(_BUDGET.value) + 1 :]
+    if larger:
+        given = {"rows": _ROWS.value or None, "seeds": ",".join(_SEEDS.value)}
+        given |= {"data_dir": flags.FLAGS.data_dir, "jobs": _JOBS.value}
+        commands.append(
+            next_steps.command(
+                f"reproduce {experiment}",
+                budget=larger[0],
+                output_dir=_OUTPUT_DIR.value,
+                **given,
+            )
+        )
+    return commands
 
 
 def _experiment(arguments: Sequence[str], known: Sequence[str]) -> str:

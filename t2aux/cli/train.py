@@ -32,9 +32,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from t2aux import exit_status, logs
-from t2aux.cli import common
+from t2aux.cli import common, next_steps
 from t2aux.errors import UserError
-from t2aux.training import stopping
+from t2aux.training import cluster, stopping
 
 common.define_model_dir("Folder of the run: made, or gone on with.")
 common.define_gin_flags()
@@ -83,7 +83,12 @@ def _main(argv: Sequence[str]) -> int:
         )
     with config.user_errors():
         done = train.train(model_dir, text, allow_changes=_ALLOW_CHANGES.value)
-    return 0 if done else exit_status.STOPPED
+    if not done:
+        return exit_status.STOPPED
+    nodes = cluster.read()
+    if nodes is None or nodes.number == 0:  # The others have no folder of the run.
+        next_steps.show(*next_steps.of_training(model_dir))
+    return 0
 
 
 if __name__ == "__main__":

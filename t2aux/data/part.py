@@ -110,7 +110,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         UserError: Nothing would be held out.
     """
     labels = np.asarray(split.labels)
-    counts = np.bincount(labels, minlength=split.info.num_classes)
+    counts = split.counts()
     generator = np.random.Generator(np.random.PCG64([seed, _STREAM]))
     taken = _shares(counts, fraction, generator)
     if not taken.any():

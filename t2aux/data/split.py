@@ -129,6 +129,10 @@ class Split:
         """The steps of all sequences, one after the other, as they are stored (see `Table`)."""
         return self._table.values
 
+    def counts(self) -> np.ndarray:
+        """The examples of each class, int64 [K]."""
+        return np.bincount(self.labels, minlength=self.info.num_classes)
+
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the steps of some sequences as `values`, and their lengths, until all were given.
 

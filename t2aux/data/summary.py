@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
-from t2aux.data import checks
+from t2aux.data import baselines, checks
 from t2aux.data.split import Split
-from t2aux.errors import UserError, listing
+from t2aux.errors import UserError, listing, shorten
 from t2aux.files import atomic_write
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -42,7 +42,7 @@ def summarise(splits: Mapping[str, Split]) -> str:
         and the examples of each class in each split.
     """
     info = next(iter(splits.values())).info
-    counts = [np.bincount(s.labels, minlength=info.num_classes) for s in splits.values()]
+    counts = [split.counts() for split in splits.values()]
     rows = [
         ("examples", *(f"{len(split):,}" for split in splits.values())),
         *(
@@ -80,7 +80,7 @@ def brief(splits: Mapping[str, Split]) -> list[str]:
         if (span := split.value_range()) is not None:
             line += f", values {span[0]:.4g} to {span[1]:.4g}"
         lines.append(line)
-    counts = [np.bincount(s.labels, minlength=info.num_classes) for s in splits.values()]
+    counts = [split.counts() for split in splits.values()]
     classes = (
         f"{name} ({', '.join(f'{count[label]:,}' for count in counts)})"
         for label, name in enumerate(info.classes)
@@ -88,6 +88,11 @@ def brief(splits: Mapping[str, Split]) -> list[str]:
     listed = (" and " if len(splits) < 3 else ", ").join(splits)
     lines.append(
         f"{info.num_classes:,} classes ({listed} examples): {listing(classes, _SHOWN_CLASSES)}"
+    )
+    label, share = baselines.majority(counts[-1])
+    lines.append(
+        f"majority class of {list(splits)[-1]}: {shorten(info.classes[label])!r}, "
+        f"{100 * share:.2f} % of the examples"
     )
     return lines + [f"Note: {note}" for note in notes(splits)]
 

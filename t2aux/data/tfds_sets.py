@@ -164,9 +164,16 @@ class Tfds(TfdsSource):
     """Any other image or text classification data set of tensorflow-datasets, by its name.
 
     Attributes:
-        name: As `TfdsSource.builder`.
-        side: Of images, as for `ImageSource`; so are `border`, `grey` and `permutation_seed`.
-        tokens: Of texts, as for `TextSource`; so are `max_length` and `vocabulary_size`.
+        name: What tensorflow-datasets calls it, such as "svhn_cropped".
+        side: Of images: height and width that they are resized to (bilinear, antialiased). None
+            keeps square images of one size as they are.
+        border: Of images: black pixels that are put around them, on each side.
+        grey: Of images: whether to turn colour into grey.
+        permutation_seed: Of images: seed of a fixed permutation of the pixels; None for raster
+            order.
+        tokens: Of texts: what a step is, "characters" (Unicode code points) or "bytes" (of UTF-8).
+        max_length: Of texts: where they are cut, in tokens; None for nowhere.
+        vocabulary_size: Of texts: the largest number of different characters, as for `TextSource`.
     """
 
     name: str = ""

@@ -102,9 +102,18 @@ def test_the_command_writes_and_prints_the_same(tmp_path):
     assert np.trace(report["confusion"]) / 24 == report["accuracy"]
     assert f"accuracy {100 * report['accuracy']:.2f} %   loss {report['loss']:.4f}" in done.stdout
     assert Image.open(folder / "confusion.png").format == "PNG"
+    baselines = report["baselines"]
+    most = max(row["examples"] for row in report["by_class"].values())
+    assert baselines["majority_class"]["accuracy"] == most / 24
+    assert baselines["logistic_regression"]["examples"] == 24
+    for name, found in baselines.items():
+        assert f"  {name.replace('_', ' '):19}  {100 * found['accuracy']:6.2f} %" in done.stdout
+    if max(found["accuracy"] for found in baselines.values()) > report["accuracy"]:
+        assert "The logistic regression is better than this model." in done.stdout
     # The true lengths do not depend on the batch, and neither does the outcome.
     t2aux("evaluate", f"--model_dir={model_dir}", "--checkpoint=ckpt-3", "--batch_size=24")
     again = json.loads((folder / "evaluation.json").read_text())
+    assert again["baselines"] == baselines
     assert again["confusion"] == report["confusion"]
     assert again["loss"] == pytest.approx(report["loss"], rel=1e-5)
 

@@ -1,0 +1,135 @@
+"""The flags and arguments of all commands, for completion."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import multiprocessing
+import re
+from multiprocessing.connection import Connection
+
+from absl import flags
+
+from t2aux.cli import common, main
+
+# What an argument or a flag's value is, where it is not one of a list.
+FILE, FOLDER = "file", "folder"
+_FOLDERS = re.compile(r"(?!data_dir)\w+_(?:dir|path)")  # Data may be one file.
+_SHELLS = ("bash", "zsh")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of a command.
+
+    Attributes:
+        name: Without the dashes.
+        about: The beginning of its help.
+        is_boolean: Whether it has no value, and a form with "no" before its name.
+        is_repeatable: Whether it may be given several times.
+        values: What it may be, or the names among what it may be.
+        kind: FILE or FOLDER where it is a path.
+    """
+
+    name: str
+    about: str
+    is_boolean: bool
+    is_repeatable: bool
+    values: tuple[str, ...] = ()
+    kind: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        name: As it is called.
+        about: A line on it.
+        flags: By name.
+        values: What its arguments may be; empty: nothing is known.
+        kind: FILE or FOLDER where they are paths.
+    """
+
+    name: str
+    about: str
+    flags: tuple[Flag, ...]
+    values: tuple[str, ...] = ()
+    kind: str | None = None
+
+
+def read() -> list[Command]:
+    """Imports every command, to see its flags."""
+    from t2aux import config
+
+    bundled = tuple(config.list_bundled())
+    names = list(main.COMMANDS)
+    values, kinds = _arguments(bundled)
+    made = [
+        Command(
+            name,
+            main.COMMANDS[name],
+            tuple(_with_names(flag, bundled) for flag in _flags_of(name)),
+            values.get(name, ()),
+            kinds.get(name),
+        )
+        for name in names
+    ]
+    return [*made, Command("help", "tell more of a command", (), tuple(names))]
+
+
+def _flags_of(name: str) -> list[Flag]:
+    """Imports a command in a process of its own, as several define flags of the same name."""
+    # Forked, it has imported what they share.
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_flags, args=(name, sender))
+    process.start()
+    sender.close()
+    found = receiver.recv()
+    process.join()
+    return found
+
+
+def _send_flags(name: str, sender: Connection) -> None:
+    importlib.import_module(main.module_of(name))
+    sender.send([_described(flag) for flag in common.own_flags()])
+
+
+def _described(flag: flags.Flag) -> Flag:
+    kind = None
+    if isinstance(flag.parser, common.PathParser):
+        kind = FOLDER if _FOLDERS.fullmatch(flag.name) else FILE
+    # absl puts the values of an enumeration before its help, and a note on repetition after it.
+    about = re.sub(r"^<[^>]*>: ", "", flag.help).partition("\n")[0]
+    about = re.split(r"[.;](?:\s|$)", about, maxsplit=1)[0]
+    return Flag(
+        flag.name,
+        " ".join(about.split()),
+        flag.boolean,
+        isinstance(flag, flags.MultiFlag),
+        tuple(getattr(flag.parser, "enum_values", None) or ()),
+        kind,
+    )
+
+
+def _with_names(flag: Flag, bundled: tuple[str, ...]) -> Flag:
+    """Adds the names that a path may be instead."""
+    names = {"gin_file": bundled, "checkpoint": ("best", "latest")}
+    return dataclasses.replace(flag, values=flag.values or names.get(flag.name, ()))
+
+
+def _arguments(bundled: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """What the arguments of commands may be: their values and their kinds."""
+    import t2aux.data  # noqa: F401  (for its sources)
+    from t2aux.data.source import sources
+    from t2aux.reproduce.experiments import EXPERIMENTS
+
+    data = tuple(sorted(sources()))
+    values = {
+        "data": ("convert", *data),
+        "configs": (*bundled, *data),
+        "reproduce": (*EXPERIMENTS, "all"),
+        "completion": _SHELLS,
+    }
+    return values, {"classify": FILE, "client": FILE, "report": FOLDER}

@@ -1,0 +1,161 @@
+"""The commands that may come next, which a command shows at its end, ready to paste."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pathlib
+import re
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from t2aux_ondevice.preprocessing import DatasetInfo
+
+# Stands for what no command can know.
+YOUR_DATA = "YOUR_DATA"
+# The flags that say which data is read, which training on it needs, too.
+_OF_DATA = ("gin_search_path", "gin_param", "data_dir", "label_column", "text_column", "encoding")
+# The whole configuration to begin with, by the kind of the data.
+_STARTS = {"image": "images", "text": "texts", "vectors": "sequences"}
+_OTHER_START = "quickstart"
+
+
+def command(name: str, **given: object) -> str:
+    """A command line.
+
+    Args:
+        name: Of the command.
+        **given: Its flags and their values; a list for one that is repeated, and None or an empty
+            list for one that is left out.
+
+    Returns:
+        "t2aux NAME --FLAG=VALUE ...", with quotes where a shell needs them.
+    """
+    words = ["t2aux", name]
+    for flag, value in given.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        words += [f"--{flag}={_quoted(str(v))}" for v in values if v is not None]
+    return " ".join(words)
+
+
+def show(*commands: str) -> None:
+    """Prints the commands that may come next, on standard output."""
+    print(text(*commands), flush=True)
+
+
+def text(*commands: str) -> str:
+    """What `show` prints."""
+    heading = "Next:"
+    if any(YOUR_DATA in line for line in commands):
+        heading = f"Next ({YOUR_DATA} is a file or a folder of yours):"
+    return "\n".join(["", heading, *(f"  {line}" for line in commands)])
+
+
+def of_training(model_dir: str) -> list[str]:
+    """What comes after training."""
+    return [command("evaluate", model_dir=model_dir), *of_evaluation(model_dir)]
+
+
+def of_evaluation(model_dir: str) -> list[str]:
+    """What comes after an evaluation."""
+    name = pathlib.Path(model_dir).resolve().name
+    return [
+        predict(model_dir),
+        command("export", model_dir=model_dir, export_dir=os.path.join("exports", name)),
+    ]
+
+
+def of_export(version: pathlib.Path) -> list[str]:
+    """What comes after an export: what its files are for.
+
+    Args:
+        version: The folder of the version that was made.
+    """
+    tflite = sorted(version.glob("classifier*.tflite"), key=lambda path: len(path.name))
+    commands = [predict(str(tflite[0] if tflite else version.parent))]
+    if (version / "saved_model.pb").exists():
+        commands.append(command("serve", model_base_path=version.parent))
+    return commands
+
+
+def predict(model: str) -> str:
+    """How a model is used."""
+    return command("predict", model=model, data=YOUR_DATA, output="predictions.csv")
+
+
+def of_data(source: str | None, info: DatasetInfo) -> list[str]:
+    """How to train on the data that the command line names, with its flags.
+
+    Args:
+        source: The name of the data source; None: --gin_file names it.
+        info: What the data is.
+    """
+    given = {name: flags.FLAGS[name].value for name in _OF_DATA if name in flags.FLAGS}
+    return [_training(info.name, flags.FLAGS.gin_file, source, info, given)]
+
+
+def of_shards(folder: str, info: DatasetInfo) -> list[str]:
+    """How to train on shards that were made.
+
+    Args:
+        folder: Of the shards.
+        info: What the data is.
+    """
+    return [_training(info.name, [], "shards", info, {"data_dir": folder})]
+
+
+def _training(
+    name: str,
+    gin_files: Sequence[str],
+    source: str | None,
+    info: DatasetInfo,
+    given: dict[str, object],
+) -> str:
+    # Here, since most commands need no gin.
+    from t2aux import config
+
+    bundled = config.list_bundled()
+    start = _STARTS.get(info.kind)
+    configured = list(gin_files) or [start if start in bundled else _OTHER_START]
+    settings = []
+    if source is not None and f"datasets/{source}" in bundled:
+        configured.append(f"datasets/{source}")
+    elif source is not None:
+        settings = naming(source)
+    own = given.pop("gin_param", None) or []
+    return command(
+        "train",
+        model_dir=_free(os.path.join("runs", re.sub(r"[^\w.-]+", "_", name))),
+        gin_file=configured,
+        gin_param=[*settings, *own],
+        **given,
+    )
+
+
+def naming(source: str) -> list[str]:
+    """The settings that name a data source, also one that has no gin file."""
+    from t2aux.data.source import sources
+
+    if source in sources():
+        return [f"train.data = @{source}()"]
+    return ["train.data = @tfds()", f"tfds.name = {source!r}"]
+
+
+def _free(folder: str) -> str:
+    """The folder or, where it is there already, one beside it that is not."""
+    numbered = (f"{folder}-{number}" for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # Control characters, and bytes that are not UTF-8, as bash and zsh read them.
+    escaped = (
+        chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in os.fsencode(word)
+    )
+    return f"$'{''.join(escaped)}'"
