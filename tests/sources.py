@@ -1,4 +1,8 @@
-"""Reads data sources by the names that gin files call them."""
+"""Reads data sources by the names that gin files call them.
+
+Most tests write the training data alone, and want to read all of it: without a test set, it is not
+divided unless `test_fraction` is given.
+"""
 
 import inspect
 
@@ -31,7 +35,8 @@ def made(name, arguments):
     mine = {key: value for key, value in arguments.items() if key in own}
     if source is data.Tfds:
         mine["name"] = name.removeprefix("tfds:")
-    return source(**mine), {key: value for key, value in arguments.items() if key not in own}
+    others = {key: value for key, value in arguments.items() if key not in own}
+    return source(**mine), {"test_fraction": 0, **others}
 
 
 def configured(split, info=None, **arguments):

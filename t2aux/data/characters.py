@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from t2aux.data.places import Division
 from t2aux.data.table import Options, Progress, Table
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo, code_points
@@ -69,7 +70,7 @@ class Texts:
         labels: int32 [N].
         lengths: int64 [N]: the tokens of each, see `count_tokens`.
         make: Gives an iterator over the N texts, none of them empty.
-        notes: As for `Examples`; so are `counts` and `found`.
+        notes: As for `Examples`; so are `counts`, `found` and `division`.
     """
 
     what: str
@@ -80,6 +81,7 @@ class Texts:
     notes: tuple[str, ...] = ()
     counts: np.ndarray | None = None
     found: str = ""
+    division: Division | None = None
 
     @property
     def dtype(self) -> np.dtype:

@@ -46,7 +46,7 @@ _TRANSPOSED = 10  # So many times more channels than steps look like exchanged a
 # What to do where the class was taken from the wrong place.
 _WHERE_CLASSES_ARE = {
     "idx": ", so take the file of labels of these images",
-    "csv": ", so put the column of the class first",
+    "csv": ", so name the column of the class with --label_column, or put it first",
     "image_folder": ", so put the images into a folder for each class",
     "npz": ", so save the numbers of the classes as `labels`",
 }

@@ -1,13 +1,15 @@
 """`image_folder`: a user's own images, as the trees train/<class>/ and test/<class>/.
 
 Instead of a folder, a tree may be an archive, read without extracting it: train.tar, train.tar.gz,
-train.tgz, train.tar.xz or train.zip, and so for test.
+train.tgz, train.tar.xz or train.zip, and so for test. A single tree of <class>/ is divided.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
+import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -16,32 +18,30 @@ import gin
 import numpy as np
 from PIL import Image
 
-from t2aux.data import image_tree
+from t2aux.data import image_tree, places
 from t2aux.data.archives import ARCHIVE_DAMAGE, ARCHIVE_SUFFIXES, read_members
 from t2aux.data.listing import shown
 from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.source import ImageSource
-from t2aux.data.table import (
-    Options,
-    Rows,
-    class_key,
-    damaged,
-    find_file,
-    require_data_dir,
-    subset,
-    unread,
-)
+from t2aux.data.table import Options, Rows, class_key, damaged
 from t2aux.errors import UserError
-from t2aux_ondevice.images import read_image
+from t2aux_ondevice.images import has_image_suffix, read_image
 from t2aux_ondevice.preprocessing import DatasetInfo
+
+_SUFFIXES = ("", *ARCHIVE_SUFFIXES)
+_WANTED = "{0}, {0}.tar, {0}.zip or another archive"
+# How deep in a folder the classes' images may be that is not divided in splits.
+_DEPTHS = ("*/*", "*/*/*", "*/*/*/*")
+_LOOKED_AT = 10_000
 
 
 @gin.configurable("image_folder")
 @dataclasses.dataclass(frozen=True)
 class ImageFolder(ImageSource):
-    """Your images: train/<class>/*.png (or train.tar.gz, train.zip), test/<class>/*.png."""
+    """Your images: <class>/*.jpg; or train/<class>/*.jpg and test/<class>/*.jpg; or archives."""
 
     has_other_splits: ClassVar[bool] = True
+    split_suffixes: ClassVar[tuple[str, ...]] = _SUFFIXES
 
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Rows]:
         """Reads the images of a split, RGB unless `options.grey`.
@@ -49,23 +49,28 @@ class ImageFolder(ImageSource):
         The classes are the names of the folders in the training tree, sorted; names that differ
         only in Unicode's normal form are one class. Files of all formats that can be read are
         images, those with another suffix or none by their content. System files and hidden ones are
-        ignored. The notes of the rows say what was skipped.
+        ignored. The notes of the rows say what was skipped. A tree without a test set, train/ or
+        the data's folder or archive itself, is divided.
 
         Raises:
             UserError: A tree is missing or empty, an archive or an image is damaged, sizes differ
                 and no side is given, the test tree has a class that the training tree lacks, or the
                 tree does not hold classes (see `image_tree.read_tree`).
         """
-        folder = require_data_dir("image_folder", options)
-        path = _find(folder, split)
+        find = functools.partial(
+            places.find, options, suffixes=_SUFFIXES, single=_single, wanted=_WANTED
+        )
+        place = find(split=split)
         size = (0, 0)
         if options.info is not None:
             classes = options.info.classes
-            tree = image_tree.read_tree(path, tuple(map(class_key, classes)))
+            tree = image_tree.read_tree(place.path, tuple(map(class_key, classes)))
         else:
-            train = image_tree.read_tree(_find(folder, "train"))
-            classes = train.classes
-            tree = train if split == "train" else image_tree.read_tree(path, classes)
+            train_place = find(split="train")
+            train = image_tree.read_tree(train_place.path)
+            classes, tree = train.classes, train
+            if train_place.path != place.path:
+                tree = image_tree.read_tree(place.path, classes)
             for _, image in _read(train.path, train.images[:1]):
                 size = (image.height, image.width)
         # A classifier's own names may be of any form.
@@ -73,25 +78,37 @@ class ImageFolder(ImageSource):
         for image in tree.images:
             if image.class_name not in label_of:
                 raise UserError(
-                    f"{path} has the class {image.class_name!r}, which the training images lack: "
-                    "remove it, or name it as they do."
+                    f"{place.path} has the class {image.class_name!r}, which the training images "
+                    "lack: remove it, or name it as they do."
                 )
         info = image_info("image_folder", classes, 3, size, options)
         labels = np.array([label_of[image.class_name] for image in tree.images], np.int32)
-        chosen = subset(len(labels), options.max_examples)
-        images = _read(path, [tree.images[index] for index in chosen])
-        rows = image_rows(images, labels[chosen], info, options)
-        counts = np.bincount(labels, minlength=len(classes))
-        notes = (*unread(path, _names(split)), *tree.notes)
-        return info, dataclasses.replace(rows, notes=notes, counts=counts, found=tree.found)
+        chosen = place.choose(labels, options, [image.file for image in tree.images])
+        images = _read(place.path, [tree.images[index] for index in chosen.indices])
+        rows = image_rows(images, labels[chosen.indices], info, options)
+        return info, dataclasses.replace(
+            rows,
+            notes=(*place.notes, *chosen.notes, *tree.notes),
+            counts=np.bincount(labels[chosen.part], minlength=len(classes)),
+            found=tree.found,
+            division=chosen.division,
+        )
 
 
-def _names(split: str) -> list[str]:
-    return [split, *(split + suffix for suffix in ARCHIVE_SUFFIXES)]
+def _single(folder: pathlib.Path) -> pathlib.Path | None:
+    """The folder itself, if it holds folders with images."""
+    # Splits that are incomplete, or one folder further in, are not classes.
+    if any(places.splits_in(inside, _SUFFIXES) for inside in (folder, *_folders(folder))):
+        return None
+    for depth in _DEPTHS:
+        for path in itertools.islice(folder.glob(depth), _LOOKED_AT):
+            if has_image_suffix(path.name) and path.is_file():
+                return folder
+    return None
 
 
-def _find(folder: pathlib.Path, split: str) -> pathlib.Path:
-    return find_file(folder, _names(split), "image_folder")
+def _folders(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    return (path for path in folder.iterdir() if path.is_dir())
 
 
 def _read(

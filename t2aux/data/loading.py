@@ -23,12 +23,12 @@ from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 SPLITS = ("train", "test")
+TEST_FRACTION = 0.2
+# What `load` is given.
+_OF_ANY = {"source", "data_dir", "resize", "max_examples", "splits", "test_fraction", "split_seed"}
+_OF_ANY |= {"allow", "info"}
 # How a source prepares its examples: parameters that several sources have.
-_PREPARATION = [
-    field
-    for field in dataclasses.fields(Options)
-    if field.name not in ("source", "data_dir", "resize", "max_examples", "splits", "allow", "info")
-]
+_PREPARATION = [field for field in dataclasses.fields(Options) if field.name not in _OF_ANY]
 _TFDS_PREFIX = "tfds:"
 
 
@@ -41,6 +41,8 @@ def load(
     data_dir: str | None = None,
     max_examples: int | None = None,
     splits: tuple[str, str] | None = None,
+    test_fraction: float = TEST_FRACTION,
+    split_seed: int = 0,
     bucket_batches: int = 16,
     allow: Sequence[str] = (),
 ) -> Split:
@@ -56,13 +58,18 @@ def load(
             prepared as it says (side, border, grey, permutation, tokens, vocabulary, classes)
             rather than by the source's parameters, and must agree with it; images of another size
             are resized only if the source is given a `side`, too.
-        data_dir: The folder of the files; for tensorflow-datasets, that of its prepared data. If
-            None, the environment variable T2AUX_DATA_DIR, and then tensorflow-datasets' own
-            default.
-        max_examples: Take only so many examples, a fixed random choice; None for all.
+        data_dir: The folder of the files, or for some sources one file; for tensorflow-datasets,
+            that of its prepared data. If None, the environment variable T2AUX_DATA_DIR, and then
+            tensorflow-datasets' own default.
+        max_examples: Take only so many examples of the split, a fixed random choice; None for all.
         splits: For tensorflow-datasets, what it reads as "train" and as "test", such as
             ("train[:90%]", "train[90%:]"). None for its splits of these names, with "validation"
             in place of a missing "test".
+        test_fraction: Of a user's own data that has no test set, the share that is kept apart as
+            one, with the same share of each class; "train" is the rest. 0: "train" is all of it,
+            and there is no "test".
+        split_seed: Of the choice of these examples, which is a function of the data's classes, the
+            fraction and the seed alone.
         bucket_batches: Where lengths vary, sequences are sorted by length in pools of this many
             batches before the batches are shuffled, which saves padding; 1 to turn it off.
         allow: What is right although it looks like a mistake, and would be an error: "one_class"
@@ -87,13 +94,17 @@ def load(
         data_dir=data_dir,
         max_examples=max_examples,
         splits=splits,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
         allow=allow,
     )
     if isinstance(examples, Shards):
         return ShardSplit(found, examples, bucket_batches)
     table = examples.table()
     notes = (*examples.notes, *checks.of_values(split, found, table))
-    return Split(found, table, bucket_batches, notes)
+    made = Split(found, table, bucket_batches, notes)
+    made.division = examples.division
+    return made
 
 
 def read(
@@ -104,6 +115,8 @@ def read(
     data_dir: str | None = None,
     max_examples: int | None = None,
     splits: tuple[str, str] | None = None,
+    test_fraction: float = TEST_FRACTION,
+    split_seed: int = 0,
     allow: Sequence[str] = (),
 ) -> tuple[DatasetInfo, Examples]:
     """Reads the examples of a split, images and texts one at a time where the source can.
@@ -119,6 +132,13 @@ def read(
     if split not in SPLITS:
         _check_other_split(split, source)
     check_whole_number("dataset.max_examples", max_examples, least=1, optional=True)
+    is_share = type(test_fraction) in (int, float) and 0 <= test_fraction < 1
+    if not is_share:
+        raise UserError(
+            f"dataset.test_fraction is {test_fraction!r}: give a fraction of at least 0 and less "
+            "than 1."
+        )
+    check_whole_number("dataset.split_seed", split_seed, least=0)
     own = {f.name: getattr(source, f.name) for f in _PREPARATION if hasattr(source, f.name)}
     options = Options(
         source=source.gin_name,
@@ -126,6 +146,8 @@ def read(
         resize=own.get("side") is not None,
         max_examples=max_examples,
         splits=_checked_splits(splits, source),
+        test_fraction=test_fraction,
+        split_seed=split_seed,
         allow=checks.allowed(allow),
         **own,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from t2aux.data import checks
+from t2aux.data.places import held_out
 from t2aux.data.split import Batch, Split
 from t2aux.errors import UserError
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 # Keeps the choice apart from the order of the batches, which other numbers make of the same seed.
 _STREAM = 0x76616C69
-# 100 * 0.29 is less than 29 by so little.
-_ROUNDING = 1e-9
 
 
 class PartSplit(Split):
@@ -109,38 +108,14 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     Raises:
         UserError: Nothing would be held out.
     """
-    labels = np.asarray(split.labels)
-    counts = split.counts()
-    generator = np.random.Generator(np.random.PCG64([seed, _STREAM]))
-    taken = _shares(counts, fraction, generator)
-    if not taken.any():
+    is_out = held_out(np.asarray(split.labels), split.info.num_classes, fraction, seed, _STREAM)
+    if not is_out.any():
         raise UserError(
             f"A fraction of {fraction:g} holds out none of the {len(split):,} examples of "
             f"{split.info.name}, as at least one of each class stays: give a larger fraction, or "
             "more examples."
         )
-    is_out = np.zeros(len(split), bool)
-    for label in np.flatnonzero(counts):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        is_out[members[: taken[label]]] = True
     stays, out = np.flatnonzero(~is_out), np.flatnonzero(is_out)
-    notes = checks.absent("validation", split.info, taken)
+    counts = np.bincount(split.labels[out], minlength=split.info.num_classes)
+    notes = checks.absent("validation", split.info, counts)
     return PartSplit(split, stays, split.notes), PartSplit(split, out, tuple(notes))
-
-
-def _shares(counts: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
-    """How many examples of each class are held out, int64 [K]: by the largest remainders.
-
-    Of equal remainders the generator chooses. At least one example of each class stays.
-    """
-    wanted = counts * fraction
-    shares = np.minimum(np.floor(wanted + _ROUNDING).astype(np.int64), np.maximum(counts - 1, 0))
-    remainders = wanted - shares
-    missing = round(counts.sum() * fraction) - int(shares.sum())
-    for label in np.lexsort((generator.random(len(counts)), -remainders.round(9))):
-        if missing <= 0 or remainders[label] < _ROUNDING:
-            break
-        if shares[label] + 1 < counts[label]:
-            shares[label] += 1
-            missing -= 1
-    return shares

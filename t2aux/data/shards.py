@@ -14,6 +14,7 @@ import gin
 import numpy as np
 
 from t2aux.data import manifest, records
+from t2aux.data.places import Division
 from t2aux.data.source import Source
 from t2aux.data.split import Batch, Split
 from t2aux.data.table import Options, Table, require_data_dir, subset
@@ -35,6 +36,7 @@ class Shards:
         notes: What was skipped, guessed or odd when they were written, a sentence each.
         counts: As for `Examples`.
         found: As for `Examples`: nothing.
+        division: As for `Examples`: none.
         value_range: The smallest and the largest value, as the model sees them; None for ids, and
             where it was not written.
     """
@@ -42,6 +44,7 @@ class Shards:
     notes: tuple[str, ...] = ()
     counts: np.ndarray | None = None
     found: str = ""
+    division: Division | None = None
     value_range: tuple[float, float] | None = None
 
     def __init__(

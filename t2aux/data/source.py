@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from gin import config as gin_config
 
+from t2aux.data import places
 from t2aux.data.table import Examples, Options
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
@@ -43,11 +44,14 @@ class Source(abc.ABC):
         has_named_splits: Whether `read` uses `Options.splits`.
         has_other_splits: Whether `read` may be asked for other splits than "train" and "test", such
             as "validation".
+        split_suffixes: What the names of the splits' files or folders end in, where they are called
+            as in `places.NAMES`.
     """
 
     in_folder: ClassVar[bool] = True
     has_named_splits: ClassVar[bool] = False
     has_other_splits: ClassVar[bool] = False
+    split_suffixes: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Examples]:
@@ -65,6 +69,14 @@ class Source(abc.ABC):
         Raises:
             UserError: The data is missing or damaged.
         """
+
+    def has_validation(self, data_dir: pathlib.Path | None) -> bool:
+        """Whether a user's own data has a split "validation", by the names of its files.
+
+        Args:
+            data_dir: The data's folder.
+        """
+        return "validation" in places.splits_in(data_dir, self.split_suffixes)
 
     def prepare(self, data_dir: pathlib.Path | None) -> bool:
         """Downloads the data, if it is that kind of source.

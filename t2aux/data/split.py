@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from t2aux.data.places import Division
 from t2aux.data.table import Table
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
@@ -75,9 +76,11 @@ class Split:
         labels: int32 [N].
         lengths: int32 [N]: the number of steps of each sequence.
         notes: What the reader skipped, guessed or found odd, a sentence each.
+        division: How the data was divided of which it is a part; None: it was not.
     """
 
     notes: tuple[str, ...] = ()
+    division: Division | None = None
 
     def __init__(
         self,

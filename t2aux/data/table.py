@@ -12,7 +12,7 @@ import time
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from absl import logging
@@ -21,6 +21,9 @@ from t2aux.errors import UserError, listing
 from t2aux_ondevice import kinds, limits
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
+
+if TYPE_CHECKING:
+    from t2aux.data.places import Division
 
 # Everything that reading a damaged compressed file may raise.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -62,6 +65,8 @@ class Options:
     vocabulary_size: int = 256
     max_examples: int | None = None
     splits: tuple[str, str] | None = None
+    test_fraction: float = 0.0
+    split_seed: int = 0
     allow: tuple[str, ...] = ()
     info: DatasetInfo | None = None
 
@@ -77,12 +82,14 @@ class Examples(Protocol):
         counts: The examples of each class of the whole split, from which `max_examples` took these,
             int64 [K]; None if they are those of `labels`.
         found: Where the reader found the examples, for an error about their classes.
+        division: How the data was divided that has no test set; None: it was not.
     """
 
     labels: np.ndarray
     notes: tuple[str, ...]
     counts: np.ndarray | None
     found: str
+    division: Division | None
 
     @property
     def dtype(self) -> np.dtype:
@@ -108,7 +115,7 @@ class Table:
             unsigned integer ids.
         offsets: int64 [N + 1]: sequence i is values[offsets[i]:offsets[i + 1]].
         labels: int32 [N].
-        notes: As for `Examples`; so are `counts` and `found`.
+        notes: As for `Examples`; so are `counts`, `found` and `division`.
     """
 
     values: np.ndarray
@@ -117,6 +124,7 @@ class Table:
     notes: tuple[str, ...] = ()
     counts: np.ndarray | None = None
     found: str = ""
+    division: Division | None = None
 
     @classmethod
     def of_rows(cls, rows: np.ndarray, labels: np.ndarray) -> Table:
@@ -162,7 +170,8 @@ class Table:
         is_taken[indices] = True
         values = self.values[np.repeat(is_taken, lengths)]
         taken = Table.of_lengths(values, lengths[indices], self.labels[indices])
-        return dataclasses.replace(taken, notes=self.notes, counts=self.counts, found=self.found)
+        same = {name: getattr(self, name) for name in ("notes", "counts", "found", "division")}
+        return dataclasses.replace(taken, **same)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,7 +183,7 @@ class Rows:
         labels: int32 [N].
         shape: T and C.
         make: Gives an iterator over N arrays uint8 [T, C]; called once.
-        notes: As for `Examples`; so are `counts` and `found`.
+        notes: As for `Examples`; so are `counts`, `found` and `division`.
     """
 
     what: str
@@ -184,6 +193,7 @@ class Rows:
     notes: tuple[str, ...] = ()
     counts: np.ndarray | None = None
     found: str = ""
+    division: Division | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -270,12 +280,15 @@ def require_data_dir(source: str, options: Options) -> pathlib.Path:
     return options.data_dir
 
 
-def find_file(folder: pathlib.Path, names: Sequence[str], source: str) -> pathlib.Path:
-    """Returns the first of `names` that is in `folder`; UserError if none is."""
+def find_file(
+    folder: pathlib.Path, names: Sequence[str], source: str, wanted: str | None = None
+) -> pathlib.Path:
+    """Returns the first of `names` that is in `folder`; UserError, with `wanted`, if none is."""
     for name in names:
         if (folder / name).exists():
             return folder / name
-    wanted = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    if wanted is None:
+        wanted = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
     raise UserError(
         f"There is no {wanted} in {folder} ({_what_is_in(folder, names)}): give --data_dir=FOLDER, "
         f"the folder of the {source} data, or put the file there."

@@ -1,90 +1,113 @@
-"""`csv`: a user's own texts by class, as train.csv and test.csv, DBpedia's layout among them.
+"""`csv`: a user's own texts by class, as tables of any format; DBpedia's files among them.
 
-A file is read twice, first for classes, lengths and vocabulary, then for the ids, so that its texts
-need not fit in memory.
+A table is read twice, first for classes and lengths, then for the ids, so that its texts need not
+fit in memory.
 """
 
 from __future__ import annotations
 
 import array
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+import re
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import gin
 import numpy as np
 
-from t2aux.data import checks, csv_rows
+from t2aux.data import checks, places, tables
 from t2aux.data.characters import CharacterCounts, Texts, count_tokens, needs_counts, text_info
 from t2aux.data.source import TextSource
-from t2aux.data.table import (
-    Options,
-    Progress,
-    choose,
-    class_key,
-    find_file,
-    read_class_names,
-    require_data_dir,
-    subset,
-    unread,
-)
-from t2aux.errors import UserError
+from t2aux.data.table import Options, Progress, choose, class_key, read_class_names
+from t2aux.data.tables.columns import is_class_name, is_index_name
+from t2aux.data.tables.delimited import DelimitedReader
+from t2aux.errors import UserError, listing
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _SHOWN_CLASSES = 10
-
-
-class _Scan(NamedTuple):
-    """What a first reading of a file tells.
-
-    `lines` has the names of the classes in the order of their first rows, and these rows' lines;
-    `names` has, for each row, which of them is its own.
-    """
-
-    path: pathlib.Path
-    lines: dict[str, int]
-    names: np.ndarray
-    lengths: np.ndarray
-    counts: CharacterCounts
-    layout: csv_rows.Layout
+_WANTED = "{}.csv (or .tsv, .jsonl, .parquet, ..., also .gz)"
+_NUMBERS = re.compile(r"[-+\d.eE,; ]+")
 
 
 @gin.configurable("csv")
 @dataclasses.dataclass(frozen=True)
 class Csv(TextSource):
-    """Your texts: train.csv[.gz] of class,text or class,title,content, test.csv[.gz]."""
+    """Your texts: a table with a header, or train.csv and test.csv; TSV, JSON lines, Parquet, .gz.
+
+    Attributes:
+        tokens: As for `TextSource`; so are `max_length` and `vocabulary_size`.
+        label_column: The column of the class: its name; or its position, counted from 0, where
+            there is no header. None: it is found by the usual names, or is the first.
+        text_columns: Likewise the column of the text, or several, which are joined by a space.
+        encoding: Of a text file: any of Python's codecs, such as "cp1252". None: UTF-8, or what a
+            byte order mark says.
+        separator: Of a text file's columns. None: comma, semicolon, tab or bar, as it is found.
+    """
 
     has_other_splits: ClassVar[bool] = True
+    split_suffixes: ClassVar[tuple[str, ...]] = tables.SUFFIXES
+
+    label_column: str | int | None = None
+    text_columns: str | int | Sequence[str | int] = ()
+    encoding: str | None = None
+    separator: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a parameter is out of its range."""
+        super().__post_init__()
+        names = self.text_columns
+        names = (names,) if isinstance(names, (str, int)) else names
+        if not isinstance(names, (tuple, list)) or not all(map(_is_column, names)):
+            raise UserError(
+                f"{self.gin_name}.text_columns is {self.text_columns!r}: give the name of a "
+                "column, or a list of names."
+            )
+        if self.label_column is not None and not _is_column(self.label_column):
+            raise UserError(
+                f"{self.gin_name}.label_column is {self.label_column!r}: give the name of a column."
+            )
+        object.__setattr__(self, "text_columns", tuple(names))
 
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Texts]:
         """Reads the texts and classes of a split.
 
-        Each row of train.csv and test.csv (possibly with .gz; UTF-8) is a class and one or more
-        texts, such as "class","title","content", which are joined by a space. A classes.txt beside
-        them names the classes, one a line; a row then gives its class by number, counted from 1, or
-        by name. Without it the classes are what the first column of train.csv holds. A first row
-        that begins with "class", "label" or "category", or whose first two columns have usual names
-        of a class and a text, such as "sentiment","review", is taken for a header (unless
-        `options.allow` has "first_row").
+        The data is a table; or a folder with train.csv and test.csv, or with train.csv alone, or
+        with one table of another name. CSV may also be TSV, JSON lines or Parquet, see
+        `tables.open_table`. A row is a class and one or more texts, which are joined by a space.
+        Without a header the class comes first. A classes.txt in the folder names the classes, one a
+        line; a row then gives its class by number, counted from 1, or by name. Without it the
+        classes are what the training data has. A first row that names columns as is usual is taken
+        for a header (unless `options.allow` has "first_row").
 
         Raises:
-            UserError: A file is missing or damaged, or not separated by commas; a row lacks a
-                column, has an empty text, or a missing or unknown class; the class of the first row
-                occurs nowhere else. The message names file and line.
+            UserError: A file is missing or damaged, or has no such columns; a row lacks a column,
+                has an empty text, or a missing or unknown class; the class of a first row without a
+                header occurs nowhere else. The message names file and line.
         """
-        folder = require_data_dir("csv", options)
-        names = read_class_names(folder / "classes.txt")
+        find = functools.partial(
+            places.find, options, suffixes=tables.SUFFIXES, single=_single, wanted=_WANTED
+        )
+        place = find(split=split)
+        names = None
+        if options.data_dir.is_dir():
+            names = read_class_names(options.data_dir / "classes.txt")
         trained = options.info.classes if options.info else ()
         known = frozenset(map(class_key, (*(names or ()), *trained)))
-        scan = _scan(_find(folder, split), options, known, count=split == "train")
-        train: _Scan | None = scan if split == "train" else None
 
-        def training_scan() -> _Scan:
-            nonlocal train
-            train = train or _scan(_find(folder, "train"), options, known, count=True)
-            return train
+        def scanned(place: places.Place, split: str) -> _Scan:
+            table = self._open(place.path, options, known)
+            # Of data that is divided, the training examples alone count, which are not known yet.
+            is_whole = not (place.part and options.test_fraction)
+            counts = needs_counts(options) and split == "train" and is_whole
+            return _Scan(table, self, options, known, counts=counts)
 
+        scan = scanned(place, split)
+        train, train_scan = place, scan
+        if split != "train" and options.info is None and (names is None or needs_counts(options)):
+            train = find(split="train")
+            train_scan = scan if train.path == place.path else scanned(train, "train")
         _check_header(scan, options)
         if names is None and options.info is None and split == "train":
             _check_first_row(scan, options)
@@ -93,71 +116,217 @@ class Csv(TextSource):
         elif options.info is not None:
             classes = options.info.classes
         else:
-            classes = _sorted_names(training_scan().lines)
+            classes = _sorted_names(train_scan.lines)
         # Where the names themselves are numbers, a number can only be meant as a name.
         numbered = names is not None and not any(_is_number(name) for name in names)
         labels = _labels(scan, classes, numbered=numbered)
-        info = text_info("csv", classes, options, lambda: training_scan().counts)
-        chosen = subset(len(labels), options.max_examples)
 
-        def make() -> Iterator[str]:
-            rows = csv_rows.rows(scan.path, options, known)
-            return (row.text for _, row in choose(rows, chosen))
+        def counts() -> CharacterCounts:
+            if train_scan.counts is not None:
+                return train_scan.counts
+            own = _labels(train_scan, classes, numbered=numbered)
+            return train_scan.counted(train.choose(own, options).part)
 
+        info = text_info("csv", classes, options, counts)
+        chosen = place.choose(labels, options)
         texts = Texts(
             str(scan.path),
             info,
-            labels[chosen],
-            scan.lengths[chosen],
-            make,
-            notes=(*unread(scan.path, _names(split)), *scan.layout.notes()),
-            counts=np.bincount(labels, minlength=len(classes)),
+            labels[chosen.indices],
+            scan.lengths[chosen.indices],
+            lambda: (text for _, text in choose(scan.texts(), chosen.indices)),
+            notes=(*place.notes, *chosen.notes, *scan.notes()),
+            counts=np.bincount(labels[chosen.part], minlength=len(classes)),
+            division=chosen.division,
         )
         return info, texts
 
+    def _open(
+        self, path: pathlib.Path, options: Options, known: frozenset[str]
+    ) -> tables.TableReader:
+        given = () if self.label_column is None else (self.label_column,)
+        return tables.open_table(
+            path,
+            encoding=self.encoding,
+            separator=self.separator,
+            columns=(*given, *self.text_columns),
+            known=known,
+            allow=options.allow,
+        )
 
-def _find(folder: pathlib.Path, split: str) -> pathlib.Path:
-    return find_file(folder, _names(split), "csv")
+
+class _Scan:
+    """What a first reading of a table tells.
+
+    Attributes:
+        path: The table's.
+        lines: The names of the classes in the order of their first rows, and these rows' lines.
+        names: For each row, which of them is its own, int32 [N].
+        lengths: The tokens of each row's text, int64 [N].
+        counts: The characters of all texts, if they were asked for.
+    """
+
+    def __init__(
+        self,
+        table: tables.TableReader,
+        source: Csv,
+        options: Options,
+        known: frozenset[str],
+        *,
+        counts: bool,
+    ) -> None:
+        """Reads the table. Raises UserError: see `Csv.read`."""
+        self._table = table
+        self._options = options
+        self.path = pathlib.Path(table.name)
+        if len(table.columns) < 2:
+            what = "has no rows" if not table.columns else "has one column"
+            raise UserError(f"{self.path} {what}: write a class and a text, separated by a comma.")
+        self._chosen = tables.choose_columns(table, source.label_column, source.text_columns)
+        if self._chosen.label is None:
+            raise UserError(
+                f"{self.path} has no column with the usual name of a class: give "
+                f"--label_column=NAME (its columns are {listing(map(repr, table.columns), 12)}); "
+                "t2aux predict classifies texts without a class."
+            )
+        self._guessed = source.label_column is None and not source.text_columns
+        table.joins_rest = table.columns[-1] in self._chosen.texts
+        self.lines: dict[str, int] = {}
+        self._are_numbers = True
+        numbers: dict[str, int] = {}
+        names, lengths = array.array("i"), array.array("q")
+        self.counts = CharacterCounts(options.max_length) if counts else None
+        progress = Progress(f"Reading {self.path}", None)
+        for lines, labels, texts in self._rows():
+            self._check(lines, labels, texts, known)
+            for line, label in zip(lines, labels, strict=True):
+                self.lines.setdefault(label, line)
+                names.append(numbers.setdefault(label, len(numbers)))
+            lengths.extend(count_tokens(text, options) for text in texts)
+            if self.counts is not None:
+                for text in texts:
+                    self.counts.add(text)
+            self._are_numbers = self._are_numbers and all(map(_NUMBERS.fullmatch, texts))
+            progress.update(len(names))
+        if not names:
+            raise UserError(f"{self.path} has no rows: write a class and a text on each line.")
+        self.names, self.lengths = np.array(names, np.int32), np.array(lengths, np.int64)
+
+    @property
+    def table(self) -> tables.TableReader:
+        """The table, which has counted what it skipped."""
+        return self._table
+
+    @property
+    def header(self) -> str | None:
+        """What the header calls the class's column, where it was found by the table's names."""
+        if isinstance(self._table, DelimitedReader) and self._table.has_header and self._guessed:
+            return self._table.header[self._table.columns.index(self._chosen.label)]
+        return None
+
+    def texts(self) -> Iterator[str]:
+        """Yields the texts."""
+        for batch in self._table.batches():
+            yield from tables.joined(batch, self._chosen.texts).to_pylist()
+
+    def counted(self, rows: np.ndarray) -> CharacterCounts:
+        """Counts the characters of some rows, int64 [N], ascending."""
+        found = CharacterCounts(self._options.max_length)
+        progress = Progress(f"Counting the characters of {self.path}", len(rows))
+        for number, (_, text) in enumerate(choose(self.texts(), rows), start=1):
+            found.add(text)
+            progress.update(number)
+        return found
+
+    def notes(self) -> tuple[str, ...]:
+        """Returns what was skipped or guessed, a sentence each."""
+        table, short = self._table, self.path.name
+        notes = [*table.notes, *self._chosen.notes]
+        is_first = self._guessed and self._chosen.label == table.columns[0]
+        if isinstance(table, DelimitedReader) and table.filled > 2 and is_first:
+            least, most = table.least_columns, table.most_columns
+            varying = f"{least} to {most}" if least != most else f"{most}"
+            lost = "; commas of texts without quotes are lost" if least != most else ""
+            notes.append(
+                f"{short}: the rows have {varying} columns, and all but the first are joined by a "
+                f"space to one text{lost}: put a text that has commas of its own in quotes."
+            )
+        if self._are_numbers:
+            notes.append(
+                f"{short}: the texts hold nothing but numbers, and are read as characters: "
+                "sequences of numbers belong in .npz files (--gin_file=datasets/npz)."
+            )
+        if self._guessed and table.has_header:
+            others = [c for c in self._chosen.texts if is_class_name(c) or is_index_name(c)]
+            if others:
+                notes.append(
+                    f"{short}: the texts hold what these columns hold, too: "
+                    f"{listing(map(repr, others))}; delete those that are not texts, or name the "
+                    "right ones with --text_column."
+                )
+        return tuple(notes)
+
+    def _rows(self) -> Iterator[tuple[Sequence[int], list[str], list[str]]]:
+        """Yields some rows at a time: their lines, classes and texts."""
+        keys: dict[str, str] = {}
+        for lines, batch in self._table.numbered():
+            labels = tables.strings(batch, self._chosen.label).to_pylist()
+            for label in set(labels) - keys.keys():
+                keys[label] = class_key(label)
+            texts = tables.joined(batch, self._chosen.texts).to_pylist()
+            yield lines, [keys[label] for label in labels], texts
+
+    def _check(
+        self,
+        lines: Sequence[int],
+        labels: Sequence[str],
+        texts: Sequence[str],
+        known: frozenset[str],
+    ) -> None:
+        """Raises UserError for the first of some rows with a missing class or an empty text."""
+        missing = {label for label in set(labels) if checks.is_missing(label)} - known
+        if not missing and all(texts):
+            return
+        for line, label, text in zip(lines, labels, texts, strict=True):
+            where = f"{self.path}, {self._table.unit} {line}"
+            if label in missing:
+                what = f"{label!r}, a missing value" if label else "empty"
+                if line == 1 and not label:
+                    what += " (is it a header, with the column of pandas' index first?)"
+                checks.refuse(
+                    self._options,
+                    checks.MISSING_LABELS,
+                    f"{where}: the class is {what}: correct or delete the row",
+                )
+            if not text:
+                raise UserError(f"{where}: the text is empty: correct or delete the row.")
 
 
-def _names(split: str) -> list[str]:
-    return [f"{split}.csv", f"{split}.csv.gz"]
-
-
-def _scan(path: pathlib.Path, options: Options, known: frozenset[str], *, count: bool) -> _Scan:
-    """Reads a file once; `count`: for the vocabulary, too, if one is to be made."""
-    csv_rows.check_start(path, options)
-    layout = csv_rows.Layout(path)
-    lines: dict[str, int] = {}
-    numbers: dict[str, int] = {}
-    names, lengths = array.array("i"), array.array("q")
-    counts = CharacterCounts(options.max_length)
-    count = count and needs_counts(options)
-    progress = Progress(f"Reading {path}", None)
-    for row in csv_rows.rows(path, options, known, layout):
-        lines.setdefault(row.name, row.line)
-        names.append(numbers.setdefault(row.name, len(numbers)))
-        lengths.append(count_tokens(row.text, options))
-        if count:
-            counts.add(row.text)
-        progress.update(len(names))
-    if not names:
-        raise UserError(f"{path} has no rows: write a class and a text on each line.")
-    return _Scan(
-        path, lines, np.array(names, np.int32), np.array(lengths, np.int64), counts, layout
-    )
+def _single(folder: pathlib.Path) -> pathlib.Path | None:
+    """The only table of a folder. Raises UserError: there are several."""
+    splits = {name for names in places.NAMES.values() for name in names}
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if tables.is_table(path) and path.is_file() and path.name.split(".")[0] not in splits
+    ]
+    if len(found) > 1:
+        raise UserError(
+            f"{folder} has several tables ({listing(path.name for path in found)}): give one as "
+            "--data_dir, or call them train.csv and test.csv."
+        )
+    return found[0] if found else None
 
 
 def _check_header(scan: _Scan, options: Options) -> None:
-    """Raises UserError if what was skipped as a header begins with the name of a class."""
-    name = (scan.layout.header or [None])[0]
-    if name in scan.lines:
+    """Raises UserError if what was skipped as a header has the name of a class in its place."""
+    if scan.header in scan.lines:
         checks.refuse(
             options,
             checks.FIRST_ROW,
-            f"{scan.path}: the first row looks like a header, but its first column, {name!r}, is "
-            f"also the class of line {scan.lines[name]}: if it is a header, name that column "
-            '"label"',
+            f"{scan.path}: the first row looks like a header, but its column of the class, "
+            f"{scan.header!r}, is also the class of line {scan.lines[scan.header]}: if it is a "
+            'header, name that column "label", or give --label_column and --text_column',
         )
 
 
@@ -166,21 +335,20 @@ def _check_first_row(scan: _Scan, options: Options) -> None:
 
     In files that were joined, the header is there again.
     """
+    if scan.table.has_header:
+        return
     counts = np.bincount(scan.names)
+    repeated = scan.table.repeated_first_rows
     # Where most classes have a single example, it is not the first row that is odd.
-    if (
-        counts[0] == 1 + scan.layout.repeated_first_rows
-        and counts.max() > 1
-        and not checks.nearly_one_each(counts)
-    ):
+    if counts[0] == 1 + repeated and counts.max() > 1 and not checks.nearly_one_each(counts):
         name, line = next(iter(scan.lines.items()))
-        other = "no other row" + (" but its copies" if scan.layout.repeated_first_rows else "")
+        other = "no other row" + (" but its copies" if repeated else "")
         checks.refuse(
             options,
             checks.FIRST_ROW,
             f"{scan.path}, line {line}: the class of the first row, {name!r}, occurs in {other}: "
-            "if the row is a header, and the first column holds the classes, name that column "
-            '"label", and the row is skipped',
+            "if the row is a header, give --label_column and --text_column, or name the columns "
+            '"label" and "text", and the row is skipped',
         )
 
 
@@ -208,11 +376,11 @@ def _labels(scan: _Scan, classes: tuple[str, ...], *, numbered: bool) -> np.ndar
                 known = f"a number from 1 to {len(classes)}, or a name in classes.txt"
             alike = [c for c in classes if checks.look_alike_key(c) == checks.look_alike_key(name)]
             hint = f", or write {alike[0]!r}" if alike else ""
-            if name == next(iter(scan.lines)):
+            if name == next(iter(scan.lines)) and not scan.table.has_header:
                 hint += ', or, if it is a header, name its first column "label"'
             raise UserError(
-                f"{scan.path}, line {line}: the class is {name!r}, which is not {known}: correct "
-                f"the row{hint}."
+                f"{scan.path}, {scan.table.unit} {line}: the class is {name!r}, which is not "
+                f"{known}: correct the row{hint}."
             )
         labels.append(label_of[key])
     return np.array(labels, np.int32)[scan.names]
@@ -220,6 +388,10 @@ def _labels(scan: _Scan, classes: tuple[str, ...], *, numbered: bool) -> np.ndar
 
 def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit()
+
+
+def _is_column(name: object) -> bool:
+    return type(name) in (str, int)
 
 
 @gin.configurable("dbpedia")

@@ -191,6 +191,8 @@ class DelimitedReader(TableReader):
     def _fitted(self, line: int, cells: list[str]) -> list[str]:
         """Returns the cells of a row, as many as the table has columns. Raises UserError."""
         width, count = len(self.columns), len(cells)
+        if count == width == self.filled == self.least_columns:
+            return cells  # As almost all rows are.
         filled = count if cells[-1].strip() else _filled(_stripped(cells))
         self.least_columns = min(self.least_columns, count)
         self.most_columns = max(self.most_columns, count)

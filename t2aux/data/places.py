@@ -1,0 +1,269 @@
+"""Where a split lies: in files of its own, or in data without a test set, which is then divided."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from t2aux.data.table import Options, find_file, subset, unread
+from t2aux.errors import UserError, nearest
+
+# What a split's files and folders are called; the first name is the split's own.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("validation", "valid", "val", "dev"),
+}
+# Keeps the choice apart from that of a validation set, of the same seed.
+_STREAM = 0x74657374
+# 100 * 0.29 is less than 29 by so little.
+_ROUNDING = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Division:
+    """How data without a test set was divided in training and test examples.
+
+    Attributes:
+        path: The data.
+        examples: How many there are in all.
+        test: Those of the test set, in the data's order, counted from 0; int64 [N], ascending.
+        test_fraction: The parameter.
+        split_seed: The parameter.
+        names: What all examples are called, where they have names.
+    """
+
+    path: pathlib.Path
+    examples: int
+    test: np.ndarray
+    test_fraction: float
+    split_seed: int
+    names: Sequence[str] | None = None
+
+    @property
+    def note(self) -> str:
+        """What is to be said of it."""
+        return (
+            f"{self.path.name} has no test set beside it: {len(self.test):,} of its "
+            f"{self.examples:,} examples, about the same share of each class, are kept apart as "
+            f"the test set (dataset.test_fraction = {self.test_fraction:g}, dataset.split_seed = "
+            f"{self.split_seed})."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What is stored of it: the test examples by name, or by number, counted from 0."""
+        test = self.test.tolist()
+        return {
+            "format": "t2aux-split",
+            "version": 1,
+            "data": str(self.path),
+            "examples": self.examples,
+            "test_fraction": self.test_fraction,
+            "split_seed": self.split_seed,
+            "test": test if self.names is None else [self.names[index] for index in test],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the examples of a split lie.
+
+    Attributes:
+        path: The file or folder that has them.
+        part: Which part of it they are: "train" or "test"; None: all of it.
+        notes: What else is there and not read, a sentence each.
+    """
+
+    path: pathlib.Path
+    part: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def choose(
+        self, labels: np.ndarray, options: Options, names: Sequence[str] | None = None
+    ) -> Chosen:
+        """Chooses the examples of the split, and of these `options.max_examples`.
+
+        Args:
+            labels: Of all examples, int [N].
+            options: `max_examples`, `test_fraction` and `split_seed` are read.
+            names: What the examples are called, where they have names.
+
+        Raises:
+            UserError: There are too few examples for a test set.
+        """
+        part, division = np.arange(len(labels)), None
+        if self.part is not None and options.test_fraction:
+            classes = int(labels.max(initial=0)) + 1
+            is_test = held_out(labels, classes, options.test_fraction, options.split_seed, _STREAM)
+            if not is_test.any():
+                raise UserError(
+                    f"{self.path} has no test set beside it, and too few examples to keep some of "
+                    f"them apart: {len(labels):,}, of which dataset.test_fraction = "
+                    f"{options.test_fraction:g} takes none, as at least one of each class stays. "
+                    "Give more examples or a larger fraction."
+                )
+            part = np.flatnonzero(is_test == (self.part == "test"))
+            division = Division(
+                self.path,
+                len(labels),
+                np.flatnonzero(is_test),
+                options.test_fraction,
+                options.split_seed,
+                names,
+            )
+        return Chosen(part, part[subset(len(part), options.max_examples)], division)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chosen:
+    """The examples of a split.
+
+    Attributes:
+        part: All of them, int64 [N], ascending.
+        indices: Those that `max_examples` leaves, int64 [M], ascending.
+        division: How the data was divided; None: it was not.
+    """
+
+    part: np.ndarray
+    indices: np.ndarray
+    division: Division | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the division."""
+        return () if self.division is None else (self.division.note,)
+
+
+def find(
+    options: Options,
+    split: str,
+    suffixes: Sequence[str],
+    *,
+    single: Callable[[pathlib.Path], pathlib.Path | None],
+    wanted: str,
+) -> Place:
+    """Finds a split's data in `options.data_dir`.
+
+    That is a file, or a folder: of a file or folder for each split; of the training data alone; or
+    of data that is none of a split's, as `single` finds it. Without a test set the data is divided
+    unless `options.test_fraction` is 0.
+
+    Args:
+        options: `source`, `data_dir` and `test_fraction` are read.
+        split: "train", "test" or another.
+        suffixes: What the names of the splits' files may end in; "" for folders.
+        single: Finds in a folder the data that is not in splits; None: there is none.
+        wanted: What a split's data is called, with "{}" for its name, for messages.
+
+    Raises:
+        UserError: There is nothing there, or no such split.
+    """
+    place, source = options.data_dir, options.source
+    if place is None:
+        raise UserError(
+            f"The data set {source} needs a folder or a file: give --data_dir=PATH, or set the "
+            "environment variable T2AUX_DATA_DIR."
+        )
+    if not place.exists():
+        near = None
+        if place.parent.is_dir():
+            near = nearest(place.name, [entry.name for entry in place.parent.iterdir()])
+        hint = f" (did you mean {place.parent / near}?)" if near else ""
+        raise UserError(
+            f"There is no folder or file {place}{hint}: give --data_dir=PATH, where the {source} "
+            "data is."
+        )
+    if place.is_file():
+        whole, name = place, None
+    else:
+        name = _first(place, split, suffixes)
+        whole = None
+        if split in ("train", "test") and _first(place, "test", suffixes) is None:
+            whole = _first(place, "train", suffixes) or single(place)
+    if whole is not None and split in ("train", "test"):
+        if options.test_fraction or split == "train":
+            return Place(whole, split)
+        if place.is_file():
+            raise UserError(
+                f"{place} has no test set beside it, and dataset.test_fraction is 0: give a "
+                "fraction, or a folder with both."
+            )
+    if name is not None:
+        return Place(name, None, unread(name, _names(split, suffixes)))
+    if place.is_file():
+        raise UserError(
+            f"{place} is one file, without a split {split!r}: give a folder with a file for each "
+            "split, or a fraction."
+        )
+    return Place(find_file(place, _names(split, suffixes), source, wanted.format(split)))
+
+
+def splits_in(folder: pathlib.Path | None, suffixes: Sequence[str]) -> tuple[str, ...]:
+    """Returns which of the splits of `NAMES` have files of their own in a folder.
+
+    Args:
+        folder: None, or what is no folder, has none.
+        suffixes: As for `find`.
+    """
+    if folder is None or not folder.is_dir():
+        return ()
+    return tuple(split for split in NAMES if _first(folder, split, suffixes) is not None)
+
+
+def held_out(
+    labels: np.ndarray, classes: int, fraction: float, seed: int, stream: int
+) -> np.ndarray:
+    """Chooses examples to be held out, about the same share of each class.
+
+    A function of its arguments alone. Of each class at least one example stays; of one with few
+    examples none may be held out.
+
+    Args:
+        labels: int [N].
+        classes: K, more than the largest label.
+        fraction: The share that is held out, in (0, 1).
+        seed: Non-negative.
+        stream: What tells apart choices by the same seed.
+
+    Returns:
+        Whether each is held out, bool [N].
+    """
+    counts = np.bincount(labels, minlength=classes)
+    generator = np.random.Generator(np.random.PCG64([seed, stream]))
+    taken = _shares(counts, fraction, generator)
+    is_out = np.zeros(len(labels), bool)
+    for label in np.flatnonzero(counts):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        is_out[members[: taken[label]]] = True
+    return is_out
+
+
+def _shares(counts: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
+    """How many examples of each class are held out, int64 [K]: by the largest remainders.
+
+    Of equal remainders the generator chooses. At least one example of each class stays.
+    """
+    wanted = counts * fraction
+    shares = np.minimum(np.floor(wanted + _ROUNDING).astype(np.int64), np.maximum(counts - 1, 0))
+    remainders = wanted - shares
+    missing = round(counts.sum() * fraction) - int(shares.sum())
+    for label in np.lexsort((generator.random(len(counts)), -remainders.round(9))):
+        if missing <= 0 or remainders[label] < _ROUNDING:
+            break
+        if shares[label] + 1 < counts[label]:
+            shares[label] += 1
+            missing -= 1
+    return shares
+
+
+def _names(split: str, suffixes: Sequence[str]) -> list[str]:
+    return [name + suffix for name in NAMES.get(split, (split,)) for suffix in suffixes]
+
+
+def _first(folder: pathlib.Path, split: str, suffixes: Sequence[str]) -> pathlib.Path | None:
+    paths = (folder / name for name in _names(split, suffixes))
+    return next((path for path in paths if path.exists()), None)
