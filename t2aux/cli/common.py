@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
@@ -19,6 +20,15 @@ from t2aux.errors import StartAgainError, UserError, nearest
 from t2aux_ondevice import paths, streams
 from t2aux_ondevice.errors import printable
 
+if TYPE_CHECKING:
+    from t2aux.data import Source
+
+# Flags that set parameters of csv.
+_COLUMN_FLAGS = {
+    "label_column": "label_column",
+    "text_column": "text_columns",
+    "encoding": "encoding",
+}
 # What gin adds to the message of any error that passes through a configurable.
 _GIN_SUFFIX = "\n  In call to configurable"
 
@@ -86,16 +96,53 @@ def define_gin_flags() -> None:
 def define_data_dir() -> None:
     """Defines --data_dir, which sets dataset.data_dir."""
     define_path(
-        "data_dir", None, "Folder of the data; T2AUX_DATA_DIR by default. Sets dataset.data_dir."
+        "data_dir",
+        None,
+        "Folder of the data, or one file of it; T2AUX_DATA_DIR by default. Sets dataset.data_dir.",
     )
 
 
+def define_columns() -> None:
+    """Defines --label_column, --text_column and --encoding, which set those of csv."""
+    flags.DEFINE_string(
+        "label_column",
+        None,
+        "Of a table: the column of the class, by its name; or by its position, from 0, where there "
+        "is no header. By default it is found by the usual names. Sets csv.label_column.",
+    )
+    flags.DEFINE_multi_string(
+        "text_column",
+        [],
+        "Likewise the column of the text. Repeatable: several are joined by a space. Sets "
+        "csv.text_columns.",
+    )
+    flags.DEFINE_string(
+        "encoding",
+        None,
+        "Of a table: the encoding of its text, such as cp1252; UTF-8 and UTF-16 with a byte order "
+        "mark are recognised. Sets csv.encoding.",
+    )
+
+
+def check_columns(source: Source) -> None:
+    """Raises UserError where flags of `define_columns` are given and the data is no table."""
+    for name in _COLUMN_FLAGS:
+        if flags.FLAGS[name].value and source.gin_name != "csv":
+            raise UserError(
+                f"--{name} is for tables (--gin_file=texts or datasets/csv), not for "
+                f"{source.gin_name}: leave it out."
+            )
+
+
 def gin_params() -> list[str]:
-    """The settings given on the command line, --data_dir among them."""
+    """The settings given on the command line, --data_dir and --label_column among them."""
     values = flags.FLAGS.flag_values_dict()
     params = list(values.get("gin_param", []))
     if values.get("data_dir") is not None:
         params.append(f"dataset.data_dir = {values['data_dir']!r}")
+    for flag, parameter in _COLUMN_FLAGS.items():
+        if values.get(flag):
+            params.append(f"csv.{parameter} = {values[flag]!r}")
     return params
 
 

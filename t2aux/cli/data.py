@@ -14,6 +14,7 @@ Examples:
   t2aux data mnist --prepare
   t2aux data idx --data_dir=mnist --gin_param='idx.permutation_seed = 92916' --picture=pmnist.png
   t2aux data csv --data_dir=dbpedia --gin_param='csv.tokens = "bytes"'
+  t2aux data csv --data_dir=reviews.csv --label_column=stars --text_column=review
   t2aux data --gin_file=quickstart
   t2aux data convert image_folder --data_dir=photos --gin_param='image_folder.side = 64' \
       --output_dir=shards
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 common.define_gin_flags()
 common.define_data_dir()
+common.define_columns()
 _PREPARE = flags.DEFINE_bool(
     "prepare", False, "Download and prepare the data set with tensorflow-datasets first."
 )
@@ -91,6 +93,7 @@ def main(argv: Sequence[str]) -> int | None:
     from t2aux.data.tfds_sets import TfdsSource
 
     source, bindings = _configured(names[0] if names else None)
+    common.check_columns(source)
     if converts or isinstance(source, TfdsSource):
         logs.quiet_tensorflow()
     if _PREPARE.value and not prepare(source, bindings.get("data_dir")):
@@ -159,8 +162,8 @@ def _show(source: Source) -> DatasetInfo:
 
     with config.user_errors():
         train = load(source, "train")
-        test = load(source, "test", train.info)
-    splits = {"train": train, "test": test}
+        others = {name: load(source, name, train.info) for name in _others(source)}
+    splits = {"train": train, **others}
     print(summarise(splits))
     if found := notes(splits):
         print("\n" + "\n".join(f"Note: {note}" for note in found))
@@ -171,6 +174,16 @@ def _show(source: Source) -> DatasetInfo:
         draw_sequences(train, _PICTURE.value)
         print(f"\nA picture of some training sequences: {_PICTURE.value}")
     return train.info
+
+
+def _others(source: Source) -> list[str]:
+    """The splits besides the training data: "validation", where it has files, and "test"."""
+    import gin
+
+    from t2aux.data.loading import folder_of
+
+    folder = folder_of(gin.get_bindings("dataset").get("data_dir"))
+    return [*(["validation"] if source.has_validation(folder) else []), "test"]
 
 
 def _verify(source: Source, data_dir: str | None) -> None:
@@ -194,15 +207,16 @@ def _convert(source: Source, arguments: dict[str, Any]) -> None:
     # How batches are made is none of the data's.
     arguments.pop("bucket_batches", None)
     info, train = loading.read(source, "train", **arguments)
-    _, test = loading.read(source, "test", info, **arguments)
-    splits = {"train": train, "test": test}
+    others = {name: loading.read(source, name, info, **arguments)[1] for name in _others(source)}
+    splits = {"train": train, **others}
     total = sum(len(examples.labels) for examples in splits.values())
     logging.info(
-        "Converting %s: %d training and %d test sequences, %.1f MB.",
+        "Converting %s: %d training%s and %d test sequences, %.1f MB.",
         info.name,
         len(train.labels),
-        len(test.labels),
-        (train.nbytes + test.nbytes) / 1e6,
+        f", {len(others['validation'].labels)} validation" if "validation" in others else "",
+        len(others["test"].labels),
+        sum(examples.nbytes for examples in splits.values()) / 1e6,
     )
     convert.convert(
         info,

@@ -12,6 +12,7 @@ Examples:
   t2aux evaluate --model_dir=runs/quick
   t2aux evaluate --model_dir=runs/mnist --split=train --output_dir=report
   t2aux evaluate --model_dir=runs/news --data_dir=other_news
+  t2aux evaluate --model_dir=runs/reviews --data_dir=newer.csv --label_column=rating
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 common.define_model_dir("Folder of the run.")
 common.define_data_dir()
+common.define_columns()
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting that overrides the run's configuration. Repeatable."
 )
@@ -71,9 +73,9 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.training.progress import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
-    name, whole = validation.load_whole(_SPLIT.value, run.source, run.info)
-    other = other_data.of(run, common.gin_params(), name, whole)
-    split = validation.part_of(_SPLIT.value, whole, is_own=other is None)
+    common.check_columns(run.source)
+    _, whole, other = other_data.read(run, common.gin_params(), _SPLIT.value)
+    split = validation.part_of(_SPLIT.value, whole, is_own=other is None, directory=run.model_dir)
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)
     data.log_summary({_SPLIT.value: split})

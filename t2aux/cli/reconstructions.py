@@ -56,13 +56,12 @@ def main(argv: Sequence[str]) -> None:
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
     loss = decoding.reconstruction_of(run)
-    name, whole = validation.load_whole(_SPLIT.value, run.source, run.info)
-    other = other_data.of(run, common.gin_params(), name, whole)
-    split = validation.part_of(_SPLIT.value, whole, is_own=other is None)
+    name, whole, other = other_data.read(run, common.gin_params(), _SPLIT.value)
+    split = validation.part_of(_SPLIT.value, whole, is_own=other is None, directory=run.model_dir)
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "reconstructions", _SPLIT.value, other)
     train = whole if name == "train" else data.load(run.source, "train", run.info)
-    train = validation.part_of("train", train, is_own=other is None)
+    train = validation.part_of("train", train, is_own=other is None, directory=run.model_dir)
     known = decoding.statistics(train, reverse=loss.reverse)
     decode = decoding.decoder(run, loss, known, _SEED.value)
     measured = decoding.measure(

@@ -18,6 +18,9 @@ Examples:
   t2aux train --model_dir=runs/best --gin_file=quickstart --gin_file=training/validation
   t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder \
       --data_dir=my_images --gin_param='image_folder.side = 32'
+  t2aux train --model_dir=runs/reviews --gin_file=texts --data_dir=reviews.csv \
+      --label_column=stars --text_column=review
+  t2aux train --model_dir=runs/photos --gin_file=images --data_dir=photos
   t2aux train --model_dir=runs/quick            (resumes it, as it was configured)
   t2aux train --model_dir=runs/quick --gin_param='JOINT_EPOCHS = 60' --allow_changes
 """
@@ -39,6 +42,7 @@ from t2aux.training import cluster, stopping
 common.define_model_dir("Folder of the run: made, or gone on with.")
 common.define_gin_flags()
 common.define_data_dir()
+common.define_columns()
 _ALLOW_CHANGES = flags.DEFINE_bool(
     "allow_changes",
     False,
@@ -67,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
 def _main(argv: Sequence[str]) -> int:
     logs.quiet_tensorflow()
     from t2aux import config
+    from t2aux.data import configured
     from t2aux.training import train
 
     common.no_arguments(argv)
@@ -82,6 +87,7 @@ def _main(argv: Sequence[str]) -> int:
             "example --gin_file=quickstart."
         )
     with config.user_errors():
+        common.check_columns(configured())
         done = train.train(model_dir, text, allow_changes=_ALLOW_CHANGES.value)
     if not done:
         return exit_status.STOPPED

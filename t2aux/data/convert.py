@@ -45,7 +45,7 @@ def convert(
 
     Args:
         info: The data set.
-        splits: "train" and "test".
+        splits: "train" and "test", and "validation" where there is one.
         output_dir: The folder, which must be new or empty.
         shards: The number of files of each split; at most one an example. By default as
             `shard_mebibytes` says.

@@ -97,8 +97,9 @@ class ImageFolder(ImageSource):
 
 def _single(folder: pathlib.Path) -> pathlib.Path | None:
     """The folder itself, if it holds folders with images."""
-    # Splits that are incomplete, or one folder further in, are not classes.
-    if any(places.splits_in(inside, _SUFFIXES) for inside in (folder, *_folders(folder))):
+    # Splits that are incomplete, in capitals, or one folder further in are not classes.
+    is_split = any(path.name.lower() in image_tree.SPLIT_NAMES for path in folder.iterdir())
+    if is_split or any(places.splits_in(inside, _SUFFIXES) for inside in _folders(folder)):
         return None
     for depth in _DEPTHS:
         for path in itertools.islice(folder.glob(depth), _LOOKED_AT):

@@ -13,7 +13,7 @@ from t2aux.data.listing import Listing, plural, several, shown
 from t2aux.data.table import class_key
 from t2aux.errors import UserError
 
-_SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"}) | {
+SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"}) | {
     "dev",
     "eval",
     "evaluation",
@@ -150,7 +150,7 @@ class _Arranged:
             )
         folders = {self._folder_of(file.name) for file in self._images}
         is_deeper = all(file.name.count("/") > depth + 1 for file in self._images)
-        if len(folders) > 1 and is_deeper and {f.lower() for f in folders} <= _SPLIT_NAMES:
+        if len(folders) > 1 and is_deeper and {f.lower() for f in folders} <= SPLIT_NAMES:
             raise UserError(
                 f"{self._path} holds the folders {several(sorted(folders))}, which are splits "
                 "rather than classes: put train/ and test/ (or train.zip and test.zip) into "
@@ -225,7 +225,7 @@ class _Arranged:
                 f"The classes' folders hold folders, whose {plural(len(deep), 'image')} count for "
                 f"the class around them: {several(inside)}."
             )
-        if len(names) > 1 and {name.lower() for name in names} <= _SPLIT_NAMES:
+        if len(names) > 1 and {name.lower() for name in names} <= SPLIT_NAMES:
             self._notes.append(
                 f"The classes have the names of splits: {several(sorted(names))}. Splits belong "
                 "in --data_dir, and the classes' folders into them."

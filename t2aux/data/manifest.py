@@ -163,7 +163,7 @@ def read(folder: pathlib.Path) -> Manifest:
     dtype, splits = np.dtype(found["dtype"]), found["splits"]
     if dtype.itemsize * (info.channels or 1) > records.LARGEST:
         raise _wrong(path, f"its steps have {info.channels:,} channels, more than a record holds")
-    if not isinstance(splits, dict) or splits.keys() != {"train", "test"}:
+    if not isinstance(splits, dict) or splits.keys() - {"validation"} != {"train", "test"}:
         raise _wrong(path, "its splits are not train and test")
     for split, entries in splits.items():
         if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):

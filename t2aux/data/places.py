@@ -186,7 +186,7 @@ def find(
             whole = _first(place, "train", suffixes) or single(place)
     if whole is not None and split in ("train", "test"):
         if options.test_fraction or split == "train":
-            return Place(whole, split)
+            return Place(whole, split, unread(whole, _names("train", suffixes)))
         if place.is_file():
             raise UserError(
                 f"{place} has no test set beside it, and dataset.test_fraction is 0: give a "

@@ -7,8 +7,9 @@ example.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import gin
 import numpy as np
@@ -18,6 +19,7 @@ from t2aux.data.places import Division
 from t2aux.data.source import Source
 from t2aux.data.split import Batch, Split
 from t2aux.data.table import Options, Table, require_data_dir, subset
+from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 if TYPE_CHECKING:
@@ -230,6 +232,14 @@ class ShardSplit(Split):
 class ShardFolder(Source):
     """Any data set as `t2aux data convert` writes it, for data larger than memory."""
 
+    has_other_splits: ClassVar[bool] = True
+
+    def has_validation(self, data_dir: pathlib.Path | None) -> bool:
+        """Whether the data that was converted had a validation set of its own."""
+        if data_dir is None or not (data_dir / manifest.DESCRIPTION).exists():
+            return False
+        return "validation" in manifest.read(data_dir).splits
+
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Shards]:
         """Opens a split.
 
@@ -242,6 +252,11 @@ class ShardFolder(Source):
         """
         folder = require_data_dir("shards", options)
         found = manifest.read(folder)
+        if split not in found.splits:
+            raise UserError(
+                f"The shards in {folder} have no split {split!r}: they have "
+                f"{' and '.join(found.splits)}."
+            )
         entries = found.splits[split]
         keys, parts = [], []
         for number, (entry, names) in enumerate(

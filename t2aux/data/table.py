@@ -297,6 +297,8 @@ def find_file(
 
 def unread(read: pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
     """Returns a note if others of the names that `find_file` was given are there, too."""
+    if read.name not in names:
+        return ()
     others = [name for name in names if name != read.name and (read.parent / name).exists()]
     return (f"{read.name} is read, and not {' or '.join(others)} beside it.",) if others else ()
 

@@ -16,10 +16,10 @@ from t2aux import config, data, files
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
 from t2aux.run import Run
-from t2aux.training import identity, settings
+from t2aux.training import identity, settings, validation
 
 # Of what `load` is given, what says which data it is; its name and its folder aside.
-_DATA = ("max_examples", "splits")
+_DATA = ("max_examples", "splits", "test_fraction", "split_seed")
 _LONGEST_SLUG = 60
 
 
@@ -59,6 +59,53 @@ class OtherData:
     def to_json(self) -> dict[str, Any]:
         """What a result says of it."""
         return {"dataset": self.name, "data_dir": self.data_dir, "settings": self.settings}
+
+
+def read(
+    run: Run, gin_params: Sequence[str], name: str
+) -> tuple[str, data.Split, OtherData | None]:
+    """Reads the data to evaluate a run on, whose configuration is gin's at present.
+
+    Other data that has no test set is read whole: nothing of it was trained on.
+
+    Args:
+        run: Loaded with these settings.
+        gin_params: The settings, --data_dir among them.
+        name: "train", "validation" or "test".
+
+    Returns:
+        See `validation.load_whole`, and `of`.
+
+    Raises:
+        UserError: The data can't be read; or it changed since the training and has no test set, so
+            that what was trained on can't be told.
+    """
+    is_elsewhere = any(re.match(r"\s*dataset\.data_dir\s*=", param) for param in gin_params)
+    try:
+        read_name, whole = validation.load_whole(name, run.source, run.info, run.model_dir)
+    except UserError:
+        # It may be too small to be divided.
+        if not is_elsewhere or name != "test":
+            raise
+        return "train", *_whole(run, gin_params)
+    other = of(run, gin_params, read_name, whole)
+    if other is None or whole.division is None:
+        return read_name, whole, other
+    if "data_dir" in other.settings:
+        return "train", *_whole(run, gin_params)
+    if other.settings.keys() & {"content", "test_fraction", "split_seed"}:
+        raise UserError(
+            f"{whole.division.path} has changed since the training, or would be divided in another "
+            f"way, and has no test set beside it: what the run in {run.model_dir} was trained on "
+            "can't be told. Restore it, or give other data with --data_dir."
+        )
+    return read_name, whole, other
+
+
+def _whole(run: Run, gin_params: Sequence[str]) -> tuple[data.Split, OtherData | None]:
+    """Reads other data that has no test set."""
+    split = data.load(run.source, "train", run.info, test_fraction=0)
+    return split, of(run, gin_params, "train", split)
 
 
 def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> OtherData | None:

@@ -12,9 +12,11 @@ from t2aux import files
 from t2aux.training import best, divergence, identity, integrity
 
 # What a run writes, but for its checkpoints and not_finite.json, which are reasons to keep it.
+DIVISION = "split.json"  # The test examples, where the data has no test set.
 FILES = (
     *("config.gin", "operative_config.gin", "dataset.json", identity.FILE, "metrics.jsonl"),
     best.FILE,
+    DIVISION,
 )
 _MADE = (*FILES, "train.log", "tensorboard", "checkpoints", ".lock")
 

@@ -273,6 +273,22 @@ def differs_from_trained(
     return bool(Fingerprint(split, name, folder).differences(stored["data"][name]))
 
 
+def splits_of(directory: pathlib.Path) -> tuple[str, ...] | None:
+    """The splits that a run has read, "validation" where that is a split of its own.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        None where it is not known: there is no run.json.
+
+    Raises:
+        UserError: run.json is damaged.
+    """
+    stored = _read(directory / FILE)
+    return None if stored is None else tuple(stored["data"])
+
+
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """Reads run.json; None: there is none. Raises UserError if it is damaged."""
     if not path.exists():

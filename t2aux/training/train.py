@@ -70,10 +70,10 @@ def train(
     """Trains a classifier in a run directory, or resumes the run that is there.
 
     The directory gets config.gin (as parsed), operative_config.gin (as used), dataset.json,
-    run.json, metrics.jsonl, train.log, tensorboard/ and checkpoints/. A run that was killed and is
-    started again ends with the same weights as one that was not. SIGTERM, SIGHUP and Ctrl-C save a
-    checkpoint after the step at hand and stop. A checkpoint that is damaged is passed over for the
-    one before it.
+    run.json, split.json (the test examples, where the data has no test set), metrics.jsonl,
+    train.log, tensorboard/ and checkpoints/. A run that was killed and is started again ends with
+    the same weights as one that was not. SIGTERM, SIGHUP and Ctrl-C save a checkpoint after the
+    step at hand and stop. A checkpoint that is damaged is passed over for the one before it.
 
     The data and the settings are part of a run: one that has a checkpoint is resumed with the same
     ones only, wherever the data lies and however the configuration is written. What decides nothing
@@ -106,7 +106,8 @@ def train(
         clip_norm: The gradient's global norm is clipped there; None: not [us].
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
         validation: What decides which checkpoint is the best: a fraction of the training data, in
-            (0, 1), chosen by `seed` with the same share of each class; or the name of a split of
+            (0, 1), chosen by `seed` with the same share of each class, unless the data has
+            validation/ or val.csv, for example, which is used instead; or the name of a split of
             its own, where the source has one, such as "validation"; None: nothing, and the newest
             checkpoint is the result. The best one (highest accuracy on the validation set; of equal
             ones the lowest loss, then the earliest) is kept in checkpoints/best/, validation.json
@@ -167,7 +168,7 @@ def train(
             stack.enter_context(folder.claimed(directory, lambda: run is not None and run.step > 0))
         source = Digits() if data is None else data
         data_dir, config_text = _with_absolute_data_dir(source, config_text)
-        splits = load_splits(source, validation, seed)
+        splits = load_splits(source, validation, seed, directory)
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
         replicas.check_same("\n".join(bound), splits.read["train"])
         # For a core or a loss of one's own, whose initial weights are by Keras's initializers.
@@ -216,6 +217,8 @@ def train(
             identity.write(config_text)
             with files.atomic_write(directory / "operative_config.gin") as file:
                 file.write(gin.operative_config_str())
+            if (division := splits.read["test"].division) is not None:
+                files.write_json(directory / folder.DIVISION, division.to_json())
         return run.run(changes)
 
 

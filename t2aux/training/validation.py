@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import gin
 import numpy as np
+from absl import logging
 
 from t2aux import data
-from t2aux.data.loading import SPLITS
+from t2aux.data.loading import SPLITS, folder_of
 from t2aux.data.part import hold_out
 from t2aux.errors import UserError
+from t2aux.training import identity
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 NAME = "validation"
@@ -74,7 +77,12 @@ class Splits:
         return f"{len(self.train)} training{validation} and {len(self.test)} test"
 
 
-def load(source: data.Source, validation: float | str | None, seed: int) -> Splits:
+def load(
+    source: data.Source,
+    validation: float | str | None,
+    seed: int,
+    directory: pathlib.Path | None = None,
+) -> Splits:
     """Reads the data that the configuration names.
 
     `dataset.max_examples` comes first: the fraction is one of the examples that it leaves, and it
@@ -84,6 +92,7 @@ def load(source: data.Source, validation: float | str | None, seed: int) -> Spli
         source: Where the data set is read from.
         validation: As for `train`.
         seed: As for `train`: of the choice of a fraction's examples.
+        directory: That of the run, which may have begun; None: it has not.
 
     Raises:
         UserError: See `data.load`; or the fraction is too small, or the source has no such split,
@@ -94,30 +103,42 @@ def load(source: data.Source, validation: float | str | None, seed: int) -> Spli
     read = {"train": train, "test": test}
     if validation is None:
         return Splits(train, test, None, read)
-    if not isinstance(validation, str):
+    name = _own_split(source, validation, directory)
+    if name is None:
         trained, held_out = _hold_out(train, validation, seed)
         return Splits(trained, test, held_out, read)
-    own = _load_own(source, validation, train.info)
-    for name, what in (("train", "training"), ("test", "test")):
-        other = read[name]
+    if not isinstance(validation, str):
+        logging.info(
+            "The data has a validation set of its own, which is used instead of a share of the "
+            "training data."
+        )
+    own = _load_own(source, name, train.info)
+    for split, what in (("train", "training"), ("test", "test")):
+        other = read[split]
         if np.array_equal(own.labels, other.labels) and np.array_equal(
             own.fingerprints(), other.fingerprints()
         ):
             raise UserError(
-                f"train.validation is {validation!r}, but that split has the same examples as the "
+                f"train.validation is {name!r}, but that split has the same examples as the "
                 f"{what} split of {own.info.name}: name another, set dataset.splits, or give a "
                 "fraction."
             )
     return Splits(train, test, own, {**read, NAME: own})
 
 
-def load_whole(name: str, source: data.Source, info: DatasetInfo) -> tuple[str, data.Split]:
+def load_whole(
+    name: str,
+    source: data.Source,
+    info: DatasetInfo,
+    directory: pathlib.Path | None = None,
+) -> tuple[str, data.Split]:
     """Reads what a split of a run is in, whose configuration is gin's at present.
 
     Args:
         name: "train", "validation" or "test".
         source: Where the run's data set is read from.
         info: The run's.
+        directory: That of the run.
 
     Returns:
         The name of what was read ("train" for a held-out fraction), and it.
@@ -130,19 +151,26 @@ def load_whole(name: str, source: data.Source, info: DatasetInfo) -> tuple[str, 
         raise UserError(
             "The run has no validation set, as its train.validation is None: give another --split."
         )
-    if name == NAME and isinstance(validation, str):
-        return NAME, _load_own(source, validation, info)
+    if name == NAME and (own := _own_split(source, validation, directory)) is not None:
+        return NAME, _load_own(source, own, info)
     read = "train" if name == NAME else name
     return read, data.load(source, read, info)
 
 
-def part_of(name: str, whole: data.Split, *, is_own: bool) -> data.Split:
+def part_of(
+    name: str,
+    whole: data.Split,
+    *,
+    is_own: bool,
+    directory: pathlib.Path | None = None,
+) -> data.Split:
     """The part of what `load_whole` gave that the run used as a split.
 
     Args:
         name: As for `load_whole`.
         whole: What it gave.
         is_own: Whether that is the run's own data. Other data has no part that was held out.
+        directory: That of the run.
 
     Returns:
         All of it, or what was held out, or what was not.
@@ -152,7 +180,9 @@ def part_of(name: str, whole: data.Split, *, is_own: bool) -> data.Split:
     """
     bound = gin.get_bindings("train")
     validation = bound.get("validation")
-    if name == "test" or validation is None or isinstance(validation, str):
+    if name == "test" or validation is None:
+        return whole
+    if _own_split(data.configured(), validation, directory) is not None:
         return whole
     if not is_own:
         if name == NAME:
@@ -163,6 +193,22 @@ def part_of(name: str, whole: data.Split, *, is_own: bool) -> data.Split:
         return whole
     trained, held_out = _hold_out(whole, validation, bound.get("seed", 0))
     return held_out if name == NAME else trained
+
+
+def _own_split(
+    source: data.Source, validation: float | str, directory: pathlib.Path | None
+) -> str | None:
+    """The name of the split that is the validation set; None: a share of the training data is.
+
+    A run that has begun goes on with what it began with.
+    """
+    if isinstance(validation, str):
+        return validation
+    began = None if directory is None else identity.splits_of(directory)
+    if began is not None:
+        return NAME if NAME in began else None
+    folder = folder_of(gin.get_bindings("dataset").get("data_dir"))
+    return NAME if source.has_validation(folder) else None
 
 
 def _hold_out(train: data.Split, fraction: float, seed: int) -> tuple[data.Split, data.Split]:

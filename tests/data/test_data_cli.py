@@ -37,7 +37,7 @@ def test_preparing_what_needs_none():
     ("arguments", "message"),
     [
         (["mnst"], "did you mean mnist"),
-        (["csv", "--data_dir=none"], "no folder none"),
+        (["csv", "--data_dir=none"], "no folder or file none"),
         (["digits", "mnist"], "Give one name"),
         (["--picture=a.png"], "Name the data set"),
         (["digits", "--picture=a.doc"], ".png or .pdf or .svg"),

@@ -656,7 +656,7 @@ def test_files_of_the_split_s_name(tmp_path):
 
 
 def test_sources_without_such_a_split():
-    for source in (data.Digits(), data.Idx(), data.ShardFolder()):
+    for source in (data.Digits(), data.Idx()):
         name = source.gin_name
         with pytest.raises(UserError, match=rf"'validation': {name} has train and test only"):
             data.load(source, "validation")
