@@ -31,9 +31,14 @@ SMALL = [
 ]
 EPOCHS = ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1"]
 
+# With one to hold out, and batches of those that stay.
+HELD_OUT = ["dataset.max_examples = 20", "train.validation = 0.5", "BATCH_SIZE = 1"]
+
 # What each shipped file is tested in: the files, with it, and the settings it needs.
 WHOLE = {
     "quickstart": (["quickstart"], []),
+    "texts": (["texts"], HELD_OUT),
+    "images": (["images"], HELD_OUT),
     "quickstart_lstm": (["quickstart_lstm"], []),
     "paper/images": (["paper/images", "datasets/mnist", "models/r_lstm"], []),
     "paper/mnist": (["paper/mnist", "models/r_lstm"], []),
@@ -88,7 +93,7 @@ def write_stand_ins(folder):
     rng = np.random.default_rng(0)
     text = "words of a document about nothing in particular, " * 8
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        rows = [f'"{label}","title","{text}"\n' for label in (1, 2)]
+        rows = [f'"{label}","title","{text}"\n' for label in (1, 2, 1, 2)]
         (folder / f"{split}.csv").write_text("".join(rows))
         inputs = rng.random((4, 5, 2)).astype(np.float32)
         np.savez(folder / f"{split}.npz", inputs=inputs, labels=np.array([0, 1, 0, 1]))
@@ -96,7 +101,8 @@ def write_stand_ins(folder):
             place = folder / split / label
             place.mkdir(parents=True)
             pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(place / "0.png")
+            for number in range(2):
+                Image.fromarray(pixels).save(place / f"{number}.png")
         images = rng.integers(0, 256, (20, 4, 4), dtype=np.uint8)
         header = np.array([0x803, *images.shape], ">u4").tobytes()
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
@@ -139,7 +145,7 @@ def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
     text = config.parse(files, settings)
     assert train_module.train(str(tmp_path / "run"), text)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    plain = name in ("models/lstm", "models/transformer", "quickstart_lstm")
+    plain = name in ("models/lstm", "models/transformer", "quickstart_lstm", "texts", "images")
     phases = ["joint"] if plain else ["pretrain", "joint"]
     assert [line["phase"] for line in lines if line["split"] == "train"] == phases
     assert np.isfinite([line["loss"] for line in lines]).all()

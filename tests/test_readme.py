@@ -79,6 +79,9 @@ RESEARCH = {
     "t2aux data shards --data_dir=shards --verify": [],
     "t2aux train --model_dir=runs/mine --gin_file=quickstart --gin_file=datasets/image_folder "
     "--data_dir=photos --gin_param='image_folder.side = 32'": [*SMALL, *NOTHING],
+    "t2aux train --model_dir=runs/photos --gin_file=images --data_dir=photos": [*SMALL, *NOTHING],
+    "t2aux train --model_dir=runs/reviews --gin_file=texts --data_dir=reviews.csv "
+    "--label_column=stars --text_column=review": [*SMALL, *NOTHING],
     "t2aux train --model_dir=D --gin_file=paper/images --gin_file=models/r_lstm "
     "--gin_file=datasets/shards --data_dir=shards": NOTHING,
     # tests/reproduce/test_runner.py trains some of these rows; the report is on those of results/.
@@ -148,6 +151,9 @@ ELSEWHERE = {
     "t2aux data mnist --prepare": "tests/data/test_data_tfds.py",
     "python -m pytest -m long tests/test_faults.py": "tests/test_faults.py",
     "--data_dir=FOLDER": "tests/test_gin_files.py",
+    "--gin_file=texts": "tests/training/test_divided_data.py",
+    "--gin_file=images": "tests/training/test_divided_data.py",
+    "--encoding=cp1252": "tests/data/test_data_csv_layout.py",
     "--gin_file=datasets/image_folder": "tests/test_gin_files.py",
     "--checkpoint=latest": "tests/training/test_validation.py",
     "--seeds=0,1,2": "tests/reproduce/test_runner.py",
@@ -223,6 +229,8 @@ def write_data(place):
         path = place / "photos" / ("train", "test")[split] / ("cat", "dog")[name] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8)).save(path)
+    rows = [f"{number},review {number},{number % 2 + 4}\n" for number in range(40)]
+    (place / "reviews.csv").write_text(",review,stars\n" + "".join(rows))
     (place / "runs" / "demo").mkdir(parents=True)
     demo._save_example(place / "runs" / "demo")
     shutil.copytree(ROOT / "export/ondevice/python", place / "export/ondevice/python")

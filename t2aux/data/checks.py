@@ -229,16 +229,19 @@ def all_equal(split: str, count: int) -> str:
     return f"All {count:,} {_name(split)} sequences are the same: nothing can be learnt from them."
 
 
-def repeated(train: np.ndarray, test: np.ndarray, split: str = "test") -> list[str]:
+def repeated(
+    train: np.ndarray, test: np.ndarray, split: str = "test", *, divided: bool = False
+) -> list[str]:
     """Returns a note if many of the test sequences are training sequences, too.
 
     Args:
         train: A number for each training sequence that is the same for the same sequence.
         test: Likewise.
         split: What the test sequences are: "test" or "validation".
+        divided: Whether both were one table, which has duplicates then: any of them are told.
     """
     count = int(np.isin(test, train).sum())
-    if 10 * count <= len(test):
+    if 10 * count <= len(test) and not (divided and count):
         return []
     return [
         f"{count:,} of the {len(test):,} {split} sequences ({100 * count / len(test):.0f} %) are "

@@ -38,6 +38,7 @@ class PartSplit(Split):
             UserError: There are no examples.
         """
         self.notes = notes
+        self.division = whole.division
         self._whole = whole
         self._indices = indices
         self._describe(

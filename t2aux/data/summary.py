@@ -117,7 +117,9 @@ def notes(splits: Mapping[str, Split]) -> list[str]:
         found += checks.contradictory(sequences, train.labels)
         for name in ("validation", "test"):
             if name in splits:
-                found += checks.repeated(sequences, splits[name].fingerprints(), name)
+                other = splits[name]
+                divided = train.division is not None and other.division is not None
+                found += checks.repeated(sequences, other.fingerprints(), name, divided=divided)
     return list(dict.fromkeys(found))
 
 

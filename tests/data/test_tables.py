@@ -347,6 +347,14 @@ def test_a_declared_separator():
         opened(text, separator="::")
 
 
+@pytest.mark.parametrize(("separator", "said"), [("\t", "tabs"), (";", "semicolons")])
+def test_a_comma_in_every_text(separator, said):
+    rows = [[str(n), f"Two sentences, joined ({n})"] for n in range(9)]
+    table = opened(csv_text(rows, delimiter=separator))
+    assert rows_of(table) == rows
+    assert any(said in note for note in table.notes)
+
+
 def test_commas_in_texts_of_a_table_with_semicolons():
     text = "review;verdict\nGood, really;a\nBad;b\nMediocre, at best, and dear;c\n"
     table = opened(text, columns=["verdict"])

@@ -26,6 +26,8 @@ _FIRST_FIELD = re.compile(r' *(?:"(?:[^"]|"")*" *|[^,;|\t"][^,;|\t]*|)([,;|\t])'
 # Single and typographic quotes. Of these only the single ones can be read.
 _SINGLE_QUOTES = re.compile(r"\s*'(?:[^']|'')*'\s*[,;|\t]")
 _OTHER_QUOTES = re.compile(r"\s*(?:‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*,")
+# A row all of whose commas are followed by a space.
+_IN_SENTENCES = re.compile(r"(?:[^,]|, )*")
 _FASTTEXT = "__label__"
 # What Excel needs as a first line to open a file with another separator than its own.
 _SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.)"?\r?\n?', re.IGNORECASE)
@@ -239,7 +241,11 @@ def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> 
             return max(regular, key=lambda s: (s == first, regular[s]))
         return first if first is not None and ends_most else ","
     if first in regular and ends_most:
-        # Each row has commas and others alike. A header tells.
+        # Each row has commas and others alike. Nobody types tabs, commas of sentences have a space
+        # behind them, and a header tells.
+        in_sentences = sum(map(bool, map(_IN_SENTENCES.fullmatch, rows)))
+        if first == "\t" or in_sentences >= _MOST * len(rows):
+            return first
         header = cells_of(rows[:1], Dialect(first, quote))
         if header and all(columns.is_class_name(c) or columns.is_text_name(c) for c in header[0]):
             return first
