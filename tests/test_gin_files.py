@@ -93,7 +93,7 @@ def write_stand_ins(folder):
     rng = np.random.default_rng(0)
     text = "words of a document about nothing in particular, " * 8
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        rows = [f'"{label}","title","{text}"\n' for label in (1, 2, 1, 2)]
+        rows = [f'"{n % 2 + 1}","title {n}","{text}"\n' for n in range(4)]
         (folder / f"{split}.csv").write_text("".join(rows))
         inputs = rng.random((4, 5, 2)).astype(np.float32)
         np.savez(folder / f"{split}.npz", inputs=inputs, labels=np.array([0, 1, 0, 1]))
