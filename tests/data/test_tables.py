@@ -232,10 +232,10 @@ def test_columns_are_chosen(header, given, texts, found):
 
 
 def test_texts_are_joined_without_empty_ones():
-    table = opened("a,b,c\n x ,,z\n,y,\n", columns=["a"])
+    table = opened("a,b,c,d\n x ,,z,1\n,y,,2\n,,,3\nu,v,w,4\n", columns=["a"])
     (batch,) = table.batches()
-    assert tables.joined(batch, ["a", "b", "c"]).to_pylist() == ["x z", "y"]
-    assert tables.joined(batch, ["a"]).to_pylist() == ["x", ""]
+    assert tables.joined(batch, ["a", "b", "c"]).to_pylist() == ["x z", "y", "", "u v w"]
+    assert tables.joined(batch, ["a"]).to_pylist() == ["x", "", "", "u"]
 
 
 def test_types_of_parquet_become_texts():

@@ -61,8 +61,8 @@ def _table(draw):
     stream = io.StringIO()
     csv.writer(stream, delimiter=separator, quoting=quoting, lineterminator=end).writerows(rows)
     content = stream.getvalue().encode(encoding, "replace")
-    if separator != "," or encoding.startswith("utf-16"):
-        return content, False
+    if encoding == "utf-16-le":
+        return content, False  # Nothing marks it.
     return content, rows if is_plain and encoding != "latin-1" else None
 
 
@@ -82,7 +82,7 @@ def make(folder: pathlib.Path):
 
     def read_csv(content, expected):
         split = split_of("csv", content)
-        assert expected is not False, "other separators or encodings were read as if they were ours"
+        assert expected is not False, "another encoding was read as if it were UTF-8"
         if expected is None or any("header" in note for note in split.notes):
             return
         for index, (name, text) in enumerate(expected):

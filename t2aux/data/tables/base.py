@@ -114,12 +114,12 @@ def joined(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.StringArray:
     Raises:
         UserError: As for `strings`.
     """
-    import pyarrow as pa
     from pyarrow import compute
 
-    parts = [strings(batch, column) for column in columns]
-    if len(parts) == 1:
-        return parts[0]
-    empty = pa.scalar(None, pa.string())
-    parts = [compute.if_else(compute.equal(part, ""), empty, part) for part in parts]
-    return compute.binary_join_element_wise(*parts, " ", null_handling="skip")
+    text, *parts = (strings(batch, column) for column in columns)
+    for part in parts:
+        # Not by null_handling="skip", which leaves out rows that have nothing but nulls.
+        one_is_empty = compute.or_(compute.equal(text, ""), compute.equal(part, ""))
+        space = compute.if_else(one_is_empty, "", " ")
+        text = compute.binary_join_element_wise(text, part, space)
+    return text
