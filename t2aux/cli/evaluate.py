@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     common.check_columns(run.source)
-    _, whole, other = other_data.read(run, common.gin_params(), _SPLIT.value)
+    name, whole, other = other_data.read(run, common.gin_params(), _SPLIT.value)
     split = validation.part_of(_SPLIT.value, whole, is_own=other is None, directory=run.model_dir)
     # Before the work: a folder that can't be written is refused at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)
@@ -122,7 +122,7 @@ def _regression(run: Run, name: str, whole: Split, split: Split) -> Regression |
     from t2aux.training import validation
 
     if name == "train":
-        train = validation.part_of("train", whole, is_own=True)
+        train = validation.part_of("train", whole, is_own=True, directory=run.model_dir)
     else:
         most = gin.get_bindings("dataset").get("max_examples") or baselines.MOST_EXAMPLES
         try:
