@@ -10,23 +10,26 @@ from typing import ClassVar
 import gin
 import numpy as np
 
+from t2aux.data import places
 from t2aux.data.source import Source
-from t2aux.data.table import Options, Table, class_key, find_file, require_data_dir, subset
+from t2aux.data.table import Options, Table, class_key
 from t2aux.errors import UserError, listing
 from t2aux_ondevice.arrays import read_npz
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _REAL_KINDS = "fiub"
 _INTEGER_KINDS = "iu"
+_SUFFIX = ".npz"
 _ARRAYS = ("inputs", "labels", "lengths", "classes")
 
 
 @gin.configurable("npz")
 @dataclasses.dataclass(frozen=True)
 class Npz(Source):
-    """Your sequences: train.npz and test.npz with inputs [N, T, C], labels, lengths."""
+    """Your sequences: an .npz, or train.npz and test.npz, of inputs [N, T, C], labels, lengths."""
 
     has_other_splits: ClassVar[bool] = True
+    split_suffixes: ClassVar[tuple[str, ...]] = (_SUFFIX,)
 
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
         """Reads a split of sequences.
@@ -43,22 +46,23 @@ class Npz(Source):
                 type, a value is NaN or infinite, a label or a length is out of range, or the files
                 name different classes.
         """
-        folder = require_data_dir("npz", options)
-        path = find_file(folder, [f"{split}.npz"], "npz")
+        place = self._find(options, split)
+        path = place.path
         arrays = _read_arrays(path)
         inputs = arrays["inputs"]
         if options.info is not None:
             channels, length = options.info.channels, options.info.length
             classes = options.info.classes
-            train = arrays
-            if "classes" not in arrays and (folder / "train.npz").is_file():
-                train = read_npz(folder / "train.npz", ("classes",))
-            _check_same_classes(train, path if train is arrays else folder / "train.npz", classes)
+            train, train_path = arrays, path
+            if "classes" not in arrays and (path.parent / "train.npz").is_file():
+                train_path = path.parent / "train.npz"
+                train = read_npz(train_path, ("classes",))
+            _check_same_classes(train, train_path, classes)
         else:
-            train = arrays
-            if split != "train":
-                train = _read_arrays(find_file(folder, ["train.npz"], "npz"))
-            classes, channels = _classes(train, folder / "train.npz"), train["inputs"].shape[2]
+            train, train_path = arrays, path
+            if split != "train" and (found := self._find(options, "train").path) != path:
+                train, train_path = _read_arrays(found), found
+            classes, channels = _classes(train, train_path), train["inputs"].shape[2]
             length = None if "lengths" in train else train["inputs"].shape[1]
             _check_same_classes(arrays, path, classes)
         labels, lengths = _check_labels(arrays["labels"], classes, path), arrays.get("lengths")
@@ -70,7 +74,8 @@ class Npz(Source):
         if lengths is None:
             lengths = np.full(len(inputs), inputs.shape[1])
         _check_lengths(lengths, inputs.shape[1], length, path)
-        chosen = subset(len(inputs), options.max_examples)
+        choice = place.choose(labels, options)
+        chosen = choice.indices
         inputs, lengths = inputs[chosen], lengths[chosen]
         # Row by row, the true steps: what lies behind them is dropped here, whatever it holds.
         is_true = np.arange(inputs.shape[1]) < lengths[:, np.newaxis]
@@ -86,8 +91,22 @@ class Npz(Source):
             )
         info = DatasetInfo("npz", "vectors", classes, channels=channels, length=length)
         table = Table.of_lengths(values, lengths, labels[chosen])
-        counts = np.bincount(labels, minlength=len(classes))
-        return info, dataclasses.replace(table, counts=counts, notes=_notes(path))
+        return info, dataclasses.replace(
+            table,
+            counts=np.bincount(labels[choice.part], minlength=len(classes)),
+            notes=(*place.notes, *choice.notes, *_notes(path)),
+            division=choice.division,
+        )
+
+    def _find(self, options: Options, split: str) -> places.Place:
+        return places.find(options, split, (_SUFFIX,), single=_single, wanted="{}.npz")
+
+
+def _single(folder: pathlib.Path) -> pathlib.Path | None:
+    """The only .npz file of a folder, which is called otherwise than a split's; None: none is."""
+    splits = {name for names in places.NAMES.values() for name in names}
+    found = [path for path in folder.glob(f"*{_SUFFIX}") if path.stem not in splits]
+    return found[0] if len(found) == 1 else None
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

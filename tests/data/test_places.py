@@ -246,3 +246,17 @@ def test_training_validation_and_test_are_disjoint(tmp_path):
 def test_tables_are_known_by_their_names():
     assert all(map(tables.is_table, ("a.csv", "B.TSV", "c.jsonl.gz", "d.parquet")))
     assert not any(map(tables.is_table, ("a.txt", "csv", "a.csv.zip", "a.json")))
+
+
+def test_an_array_is_divided(tmp_path):
+    inputs = np.arange(40, dtype=np.float32).reshape(20, 2, 1)
+    path = tmp_path / "waves.npz"
+    np.savez(path, inputs=inputs, labels=np.arange(20) % 2)
+    for place in (path, tmp_path):
+        arguments = {"name": "npz", "data_dir": str(place), **FRACTION}
+        train, test = load("train", **arguments), load("test", **arguments)
+        assert train.info == test.info
+        assert np.bincount(test.labels).tolist() == [2, 2]
+        both = np.concatenate([train.values, test.values])
+        assert sorted(both.ravel().tolist()) == inputs.ravel().tolist()
+        np.testing.assert_array_equal(test.values.reshape(-1, 2, 1), inputs[test.division.test])
