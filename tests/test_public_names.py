@@ -14,7 +14,7 @@ from t2aux.errors import UserError
 from t2aux.training.model import SequenceClassifier
 
 NAMES = {
-    "": ["SequenceClassifier", "load", "export_model", "callbacks", "layers", "losses"],
+    "": ["SequenceClassifier", "load", "predict", "export_model", "callbacks", "layers", "losses"],
     "layers": ["LSTM", "GRU", "MinGRU", "get"],
     "losses": ["Reconstruction", "Prediction", "LanguageModel", "SequenceAutoencoder"],
     "callbacks": ["Pretrain"],
