@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from t2aux import files
+from t2aux.data.listing import plural
 from t2aux.data.table import class_key
 from t2aux.errors import listing
 from t2aux.evaluation import classification_report
@@ -67,7 +68,7 @@ class Summary:
         lines = []
         if self.evaluation is not None:
             lines += [classification_report.table(self.evaluation), ""]
-        lines.append(f"{self.rows:,} rows: {listing(there, 10) or 'none classified'}")
+        lines.append(f"{plural(self.rows, 'row')}: {listing(there, 10) or 'none classified'}")
         if self.skipped:
             first = printable(self.first_error or "")
             lines.append(f"{self.skipped:,} could not be classified, and have no class: {first}")

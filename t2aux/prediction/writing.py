@@ -152,8 +152,17 @@ def open_output(
     """
     if output == STANDARD:
         sys.stdout.flush()
-        with _writer(output_format, sys.stdout.buffer, schema) as write:
-            yield write
+        with contextlib.ExitStack() as stack:
+            started: list[Callable[[pa.RecordBatch], None]] = []
+
+            def write_first(batch: pa.RecordBatch) -> None:
+                # Not before: where the first rows can't be classified, nothing is written.
+                if not started:
+                    opened = _writer(output_format, sys.stdout.buffer, schema)
+                    started.append(stack.enter_context(opened))
+                started[0](batch)
+
+            yield write_first
         sys.stdout.flush()
         return
     # Of a process that was killed.
