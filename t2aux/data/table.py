@@ -309,16 +309,32 @@ def open_compressed(path: pathlib.Path) -> IO[bytes]:
     opener = _UNPACKERS.get(path.suffix.lower())
     if opener is None:
         return path.open("rb")
-    most = limits.most_unpacked(path.stat().st_size)
-    return io.BufferedReader(_Unpacked(opener(path, "rb"), path, most))
+    return unpack(opener, path, path, limits.most_unpacked(path.stat().st_size))
+
+
+def unpack(
+    opener: Callable[..., IO[bytes]], source: pathlib.Path | IO[bytes], name: object, most: int
+) -> IO[bytes]:
+    """Opens what is compressed.
+
+    Args:
+        opener: Such as `gzip.open`.
+        source: The file; one that is open is closed with what is returned.
+        name: For messages.
+        most: The bytes after which reading raises UserError.
+    """
+    return io.BufferedReader(_Unpacked(opener(source, "rb"), source, name, most))
 
 
 class _Unpacked(io.RawIOBase):
     """What a compressed file holds, up to a limit."""
 
-    def __init__(self, file: IO[bytes], path: pathlib.Path, most: int) -> None:
+    def __init__(
+        self, file: IO[bytes], packed: pathlib.Path | IO[bytes], name: object, most: int
+    ) -> None:
         self._file = file
-        self._path = path
+        self._packed = packed
+        self._name = name
         self._most = most
         self._read = 0
 
@@ -329,11 +345,13 @@ class _Unpacked(io.RawIOBase):
         size = self._file.readinto(buffer)
         self._read += size
         if self._read > self._most:
-            raise limits.too_much(self._path, self._most)
+            raise limits.too_much(self._name, self._most)
         return size
 
     def close(self) -> None:
         self._file.close()
+        if not isinstance(self._packed, pathlib.Path):
+            self._packed.close()
         super().close()
 
 

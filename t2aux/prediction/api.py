@@ -103,7 +103,8 @@ def predict(
             found by its name.
         text_columns: Of a table: the columns of the text; likewise.
         encoding: Of a table or of lines; by default UTF-8, or what a byte order mark says.
-        keep_columns: Whether the columns of a table are written, too.
+        keep_columns: Whether the columns of a table are written, in place of `input` and `label`.
+            One that has the name of a column of the answers is called `input_NAME`.
         data_format: "table", "lines" (a text a line), "text" (the file is one text) or "npz"; by
             default what the name says.
         split: Of shards or a `t2aux.data.Source`.

@@ -49,7 +49,7 @@ def table(
         what=name,
         rows=lambda: read.rows(itertools.chain([first], batches)),
         labelled=chosen.label is not None,
-        columns=schema if reading.keep_columns else pa.schema([]),
+        columns=schema if reading.keep_columns else None,
         name_type=pa.int64() if opened.index is None else schema.field(opened.index).type,
         total=_parquet_rows(source) if isinstance(opened, ParquetReader) else None,
         about=read.about,

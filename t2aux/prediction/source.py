@@ -33,7 +33,7 @@ class Reading:
         text_columns: Of a table: the columns of the text, joined by a space; empty: found by their
             names.
         encoding: Of a table or of lines; None: UTF-8, or what a byte order mark says.
-        keep_columns: Whether the columns of a table are written, too.
+        keep_columns: Whether the columns of a table are written, in place of `input` and `label`.
         split: Of a folder of shards or a data set.
     """
 
@@ -53,7 +53,7 @@ class Source:
         what: What messages call it.
         rows: Gives an iterator over the rows; called once.
         labelled: Whether rows have labels.
-        columns: The names and types of `Row.columns`.
+        columns: The names and types of `Row.columns`, where they are kept; else None.
         name_type: The type of `Row.name`.
         total: How many rows there are; None where it is not known.
         about: Guesses how many there are from how many were read; None where it can't.
@@ -63,7 +63,7 @@ class Source:
     what: str
     rows: Callable[[], Iterator[Row]]
     labelled: bool
-    columns: pa.Schema = dataclasses.field(default_factory=lambda: pa.schema([]))
+    columns: pa.Schema | None = None
     name_type: pa.DataType = dataclasses.field(default_factory=pa.string)
     total: int | None = None
     about: Callable[[], int | None] = lambda: None

@@ -32,14 +32,14 @@ _KEPT = "input_"
 class Layout:
     """The columns of the output.
 
-    In this order: the columns of the input that are kept; `input`, its name or number; `label`, the
-    true class, where there are labels; `class` and `probability`; with `top`, the next classes as
+    In this order: `input`, a row's name or number, and `label`, the true class, where there are
+    labels; or, in place of both, the columns of the input, where they are kept; `class` and `probability`; with `top`, the next classes as
     `class_2`, `probability_2`, ...; with `all_classes`, `probability_NAME` for each class; `error`,
     why a row has no class, where rows are skipped.
 
     Attributes:
         classes: The names of the classes.
-        kept: The columns of the input that are kept.
+        kept: The columns of the input that are kept; None: none are.
         name_type: The type of the column `input`.
         labelled: Whether there are labels.
         top: How many classes are told.
@@ -48,7 +48,7 @@ class Layout:
     """
 
     classes: tuple[str, ...]
-    kept: pa.Schema
+    kept: pa.Schema | None
     name_type: pa.DataType
     labelled: bool = False
     top: int = 1
@@ -58,9 +58,11 @@ class Layout:
     @property
     def schema(self) -> pa.Schema:
         """The names and types of the columns."""
-        own = [pa.field(INPUT, self.name_type)]
-        if self.labelled:
-            own.append(pa.field(LABEL, pa.string()))
+        own: list[pa.Field] = []
+        if self.kept is None:
+            own.append(pa.field(INPUT, self.name_type))
+            if self.labelled:
+                own.append(pa.field(LABEL, pa.string()))
         own += [pa.field(CLASS, pa.string()), pa.field(PROBABILITY, pa.float32())]
         for rank in range(2, min(self.top, len(self.classes)) + 1):
             own.append(pa.field(f"{CLASS}_{rank}", pa.string()))
@@ -71,7 +73,7 @@ class Layout:
             own.append(pa.field(ERROR, pa.string()))
         taken = {field.name for field in own}
         kept = []
-        for field in self.kept:
+        for field in self.kept or ():
             name = field.name
             while name in taken:
                 name = _KEPT + name
@@ -85,11 +87,12 @@ class Layout:
         schema = self.schema
         columns: list[Any] = [
             pa.array([row.columns[i] for row in rows], field.type)
-            for i, field in enumerate(self.kept)
+            for i, field in enumerate(self.kept or ())
         ]
-        columns.append(pa.array([row.name for row in rows], self.name_type))
-        if self.labelled:
-            columns.append(pa.array([self._label(row.label) for row in rows], pa.string()))
+        if self.kept is None:
+            columns.append(pa.array([row.name for row in rows], self.name_type))
+            if self.labelled:
+                columns.append(pa.array([self._label(row.label) for row in rows], pa.string()))
         missing = ~answers.answered
         names = np.array([*self.classes, None], object)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(self.top, 1)]

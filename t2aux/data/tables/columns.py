@@ -1,0 +1,193 @@
+"""What the columns of a table are, by their names: the class, the texts, a number of the row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from t2aux.data.tables.base import TableReader
+from t2aux.errors import UserError, listing, nearest
+
+# Headers of the class that need no other evidence.
+HEADERS = frozenset({"class", "label", "category"})
+# Names that data sets give the columns, lower case, with spaces for "_" and "-".
+CLASS_COLUMNS = HEADERS.union(
+    ("classes", "labels", "categories", "target", "targets", "sentiment", "polarity", "topic"),
+    (
+        "genre",
+        "intent",
+        "emotion",
+        "rating",
+        "stars",
+        "y",
+        "tag",
+        "classindex",
+        "airline sentiment",
+    ),
+    (f"{name} {end}" for name in HEADERS for end in ("index", "id", "name", "idx", "text")),
+)
+TEXT_COLUMNS = frozenset().union(
+    ("text", "texts", "title", "content", "contents", "sentence", "sentences", "description"),
+    ("review", "reviews", "message", "messages", "comment", "comments", "document", "documents"),
+    ("tweet", "tweets", "headline", "abstract", "question", "utterance", "summary", "article"),
+    ("body", "news", "email", "sms", "post", "x", "input", "inputs", "query", "review text"),
+    ("comment text", "full text", "tweet text", "short description"),
+)
+_INDEX_COLUMNS = frozenset({"", "id", "ids", "index", "idx", "row", "no", "#", "uid"})
+# What pandas calls a column without a name.
+_UNNAMED = re.compile(r"unnamed: \d+|index level \d+")
+_POSITION = re.compile(r"-?\d+")
+
+
+class Chosen(NamedTuple):
+    """Which columns of a table are what.
+
+    Attributes:
+        label: The column of the classes; None: there is none.
+        texts: Those of the text, which are to be joined.
+        notes: What was guessed, a sentence each.
+    """
+
+    label: str | None
+    texts: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def choose_columns(
+    table: TableReader, label: str | int | None = None, texts: Sequence[str | int] = ()
+) -> Chosen:
+    """Chooses the columns of the class and of the text.
+
+    What is not given is found by the usual names. A table without a header has the class first and
+    then the text. So has one whose header names a class first and no text columns are given: all
+    other columns are its text.
+
+    Args:
+        table: The table.
+        label: The column of the classes: its name, or its position, counted from 0, or from -1 for
+            the last one backwards.
+        texts: Likewise those of the text.
+
+    Raises:
+        UserError: A column does not exist, is given twice, or it can't be told which one is the
+            text. That there is no class is no error.
+    """
+    texts = tuple(_find(table, text) for text in texts)
+    given = label is not None
+    if given:
+        found = _find(table, label)
+        if found in texts:
+            raise UserError(
+                f"{table.name}: the column {found!r} can't be the label and a text: choose "
+                f"another one ({_listed(table)})."
+            )
+        label = found
+    elif table.has_header:
+        label = _guess_label(table.columns, texts)
+    elif len(table.columns) > 1 and table.columns[0] not in texts:
+        label = table.columns[0]
+    if not texts:
+        texts = _guess_texts(table, label, label_is_given=given)
+    return Chosen(label, texts, tuple(_notes(table, label, texts)))
+
+
+def is_class_name(name: str) -> bool:
+    """Whether a column is called as the class usually is."""
+    return normalised(name) in CLASS_COLUMNS
+
+
+def is_text_name(name: str) -> bool:
+    """Whether a column is called as texts usually are."""
+    return normalised(name) in TEXT_COLUMNS
+
+
+def is_index_name(name: str) -> bool:
+    """Whether a column is called as the number of a row usually is."""
+    name = normalised(name)
+    return name in _INDEX_COLUMNS or name.endswith(" id") or bool(_UNNAMED.fullmatch(name))
+
+
+def is_position(name: str | int) -> bool:
+    """Whether what names a column may be its position."""
+    return isinstance(name, int) or bool(_POSITION.fullmatch(name))
+
+
+def normalised(name: str) -> str:
+    """Returns a column's name as the lists above have it."""
+    return " ".join(re.split(r"[\s_-]+", name.lower())).strip()
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns names that are all different, as pandas makes them: "x.1", and "Unnamed: 3"."""
+    found: dict[str, None] = {}
+    for position, name in enumerate(names):
+        name = name or f"Unnamed: {position}"
+        number, first = 1, name
+        while name in found:
+            name, number = f"{first}.{number}", number + 1
+        found[name] = None
+    return tuple(found)
+
+
+def _find(table: TableReader, wanted: str | int) -> str:
+    """The column that is meant. Raises UserError: there is none."""
+    columns = table.columns
+    if str(wanted) in columns and not (isinstance(wanted, int) and table.has_header):
+        return str(wanted)
+    if is_position(wanted):
+        position = int(wanted)
+        if -len(columns) <= position < len(columns):
+            return columns[position]
+        raise UserError(
+            f"{table.name} has no column {wanted}: it has {len(columns)} ({_listed(table)}), and "
+            "the first one is 0."
+        )
+    same = [column for column in columns if normalised(column) == normalised(wanted)]
+    near = same[0] if len(same) == 1 else nearest(str(wanted), columns)
+    hint = f"; did you mean {near!r}?" if near else "."
+    what = f"its columns are {_listed(table)}"
+    if not table.has_header:
+        what = f"it has no header, and its columns are {_listed(table)}"
+    raise UserError(f"{table.name} has no column {wanted!r}: {what}{hint}")
+
+
+def _listed(table: TableReader) -> str:
+    return listing(map(repr, table.columns), 12)
+
+
+def _guess_label(columns: Sequence[str], texts: Sequence[str]) -> str | None:
+    free = [column for column in columns if column not in texts]
+    certain = [column for column in free if normalised(column) in HEADERS]
+    return next(iter([*certain, *filter(is_class_name, free)]), None)
+
+
+def _guess_texts(table: TableReader, label: str | None, *, label_is_given: bool) -> tuple[str, ...]:
+    others = tuple(column for column in table.columns if column != label)
+    if not table.has_header or (label == table.columns[0] and not label_is_given):
+        found = others
+    else:
+        found = tuple(column for column in others if is_text_name(column))
+        rest = tuple(c for c in others if not is_index_name(c) and c != table.index)
+        if not found and len(rest) == 1:
+            found = rest
+    if not found:
+        flag = "--text_column=NAME"
+        if label is None:
+            flag = f"--label_column=NAME and {flag}"
+        raise UserError(
+            f"{table.name}: none of its columns has the usual name of a text: give {flag} "
+            f"(its columns are {_listed(table)})."
+        )
+    return found
+
+
+def _notes(table: TableReader, label: str | None, texts: Sequence[str]) -> list[str]:
+    if not table.has_header:
+        return []
+    what = f"the text is {' + '.join(map(repr, texts))}"
+    if label is not None:
+        what = f"the class is the column {label!r}, and {what}"
+    unread = [c for c in table.columns if c not in (label, *texts)]
+    not_read = f"; not read: {listing(map(repr, unread))}" if unread else ""
+    return [f"{table.name.rpartition('/')[2]}: {what}{not_read}."]

@@ -1,0 +1,238 @@
+"""CSV and its relatives, by the standard library's csv.
+
+pyarrow's reader is faster, but reading is a tenth of what it takes to make ids of texts. And it
+takes all that follows a quote that is not closed for one value and says nothing, reads `"a"b` as
+ab, has no lines for errors, no spaces before quotes, and no rows with fewer columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+from t2aux.data.table import DAMAGE, Options, damaged
+from t2aux.data.tables import dialect as dialects
+from t2aux.data.tables.base import CHARACTERS, ROWS, Numbered, TableReader
+from t2aux.data.tables.columns import distinct, is_index_name
+from t2aux.data.tables.json_lines import not_of_encoding
+from t2aux.errors import UserError, listing
+
+_field_limit_lock = threading.Lock()
+
+
+class DelimitedReader(TableReader):
+    """A text table.
+
+    Columns that a row lacks are empty, and empty ones that it has too many are dropped. Rows of
+    empty columns and rows that repeat the header are skipped.
+
+    Attributes:
+        header: The cells of the first row, if it is a header.
+        blank_rows: The number of rows of empty columns so far.
+        repeated_headers: The number of later rows so far that are the header again.
+        repeated_first_rows: The number of later rows so far that are the same as a first row that
+            is not a header.
+        least_columns: The smallest number of columns of a row so far; and `most_columns`.
+        filled: The largest number of columns of a row so far, without empty ones at its end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        opened: Callable[[], IO[bytes]],
+        encoding: str,
+        rows: Sequence[str],
+        *,
+        separator: str | None,
+        wanted: Sequence[str | int],
+        known: frozenset[str],
+        options: Options,
+        notes: Sequence[str],
+    ) -> None:
+        """Tells how the table is written.
+
+        Args:
+            name: For messages.
+            opened: Opens the file.
+            encoding: The file's.
+            rows: See `dialect.sample_rows`.
+            separator: See `dialect.detect`.
+            wanted: See `dialect.is_header`.
+            known: Likewise.
+            options: `allow` is read.
+            notes: What is already to be said.
+
+        Raises:
+            UserError: See `dialect.detect`.
+        """
+        short = name.rpartition("/")[2]
+        self._opened = opened
+        self._encoding = encoding
+        self._dialect = dialects.detect(name, short, rows, separator, options)
+        cells = dialects.cells_of(rows, self._dialect)
+        self.header: list[str] | None = None
+        if dialects.is_header(cells, wanted, known, options):
+            self.header = cells[0]
+            columns = distinct(cells[0])
+        else:
+            filled = max(map(_filled, cells), default=0)
+            width = max(filled, min(2, max(map(len, cells), default=0)))
+            columns = tuple(map(str, range(width)))
+        notes = [*notes, *self._dialect.notes]
+        if self._dialect.separator_line:
+            notes.append(f"{short}: the first line, {rows[0].strip()!r}, was skipped.")
+        index = None
+        if self.header is not None:
+            notes.append(
+                f"{short}: the first row is a header and was skipped "
+                f"({listing(map(repr, self.header))})."
+            )
+            if is_index_name(columns[0]) and dialects.numbers_rows(cells, first=1):
+                index = columns[0]
+                notes.append(f"{short}: the column {index!r} numbers the rows.")
+        has_header = self.header is not None
+        super().__init__(name, columns, has_header=has_header, index=index, notes=notes)
+        # Where the last column is a text, these are commas of texts that are not in quotes.
+        self.joins_rest = not has_header
+        self._begin()
+
+    def _begin(self) -> None:
+        self.blank_rows = self.repeated_headers = self.repeated_first_rows = 0
+        self.least_columns, self.most_columns, self.filled = sys.maxsize, 0, 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `TableReader`."""
+        short, found = self.name.rpartition("/")[2], list(super().notes)
+        if self.repeated_headers:
+            found.append(
+                f"{short}: rows that repeat the header: {self.repeated_headers:,}, skipped."
+            )
+        if self.blank_rows:
+            found.append(f"{short}: rows of empty columns: {self.blank_rows:,}, skipped.")
+        return tuple(found)
+
+    def numbered(self) -> Iterator[Numbered]:
+        """Yields the rows; see `TableReader`."""
+        import pyarrow as pa
+
+        self._begin()
+        first: list[str] | None = None
+        for block in self._blocks():
+            lines, rows = [], []
+            for line, cells in block:
+                if cells and cells[0] and cells[0][0] in dialects.INVISIBLE:
+                    cells[0] = cells[0].strip(dialects.INVISIBLE)
+                if not any(map(str.strip, cells)):
+                    self.blank_rows += len(cells) > 1
+                elif first is None:
+                    first = _stripped(cells)
+                    if first != self.header:
+                        self._add(line, cells, lines, rows)
+                elif not (cells[0].strip() == first[0] and _stripped(cells) == first):
+                    self._add(line, cells, lines, rows)
+                elif self.header is not None:
+                    self.repeated_headers += 1
+                else:
+                    self.repeated_first_rows += 1
+                    self._add(line, cells, lines, rows)
+            if rows:
+                columns = list(zip(*rows, strict=True))
+                self._check_characters(lines, columns)
+                arrays = [pa.array(column, pa.string()) for column in columns]
+                yield Numbered(lines, pa.RecordBatch.from_arrays(arrays, list(self.columns)))
+
+    def _blocks(self) -> Iterator[list[tuple[int, list[str]]]]:
+        """Yields some rows at a time, with their lines."""
+        line = 1
+        try:
+            with (
+                self._opened() as file,
+                io.TextIOWrapper(file, self._encoding, newline="") as text,
+            ):
+                if self._dialect.separator_line:
+                    text.readline()
+                    line = 2
+                reader = self._dialect.reader(text)
+                before = line - 1
+                while True:
+                    block: list[tuple[int, list[str]]] = []
+                    size = 0
+                    with _no_field_limit():
+                        for cells in reader:
+                            block.append((line, cells))
+                            line = before + reader.line_num + 1
+                            size += sum(map(len, cells))
+                            if len(block) == ROWS or size >= CHARACTERS:
+                                break
+                    if not block:
+                        return
+                    yield block
+        except csv.Error as error:
+            escaped = " or with a backslash before it" if self._dialect.escape else ""
+            raise UserError(
+                f"{self.name}, line {line}: the row is not valid CSV ({error}): correct its "
+                f"quotes (within quotes, a quote is written twice{escaped})."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise not_of_encoding(self.name, line, self._encoding) from error
+        except DAMAGE as error:
+            raise damaged(self.name, error) from error
+
+    def _add(self, line: int, cells: list[str], lines: list[int], rows: list[list[str]]) -> None:
+        lines.append(line)
+        rows.append(self._fitted(line, cells))
+
+    def _fitted(self, line: int, cells: list[str]) -> list[str]:
+        """Returns the cells of a row, as many as the table has columns. Raises UserError."""
+        width, count = len(self.columns), len(cells)
+        filled = count if cells[-1].strip() else _filled(_stripped(cells))
+        self.least_columns = min(self.least_columns, count)
+        self.most_columns = max(self.most_columns, count)
+        self.filled = max(self.filled, filled)
+        if count == width:
+            return cells
+        if count == 1:
+            raise UserError(
+                f"{self.name}, line {line}: the row has one column where the table has {width}: "
+                "write a class and a text, separated by a comma, or delete the row."
+            )
+        if filled > width and not self.joins_rest:
+            raise UserError(
+                f"{self.name}, line {line}: the row has {count} columns where the header has "
+                f"{width}: put a text that has commas of its own in quotes."
+            )
+        if filled > width:
+            rest = " ".join(filter(None, map(str.strip, cells[width - 1 :])))
+            return [*cells[: width - 1], rest]
+        return [*cells[:width], *[""] * (width - count)]
+
+    def _check_characters(self, lines: Sequence[int], columns: Sequence[Sequence[str]]) -> None:
+        for column in columns:
+            if "\0" in "".join(column):
+                line = next(n for n, c in zip(lines, column, strict=True) if "\0" in c)
+                raise UserError(f"{self.name}, line {line}: the row holds a NUL byte: delete it.")
+
+
+@contextlib.contextmanager
+def _no_field_limit() -> Iterator[None]:
+    # The limit for the size of a field (128 KiB) is a global of the csv module.
+    with _field_limit_lock:
+        limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(limit)
+
+
+def _stripped(cells: Sequence[str]) -> list[str]:
+    return [cell.strip() for cell in cells]
+
+
+def _filled(cells: Sequence[str]) -> int:
+    return max((place for place, cell in enumerate(cells, start=1) if cell), default=0)

@@ -1,0 +1,261 @@
+"""What separates the columns of a text table, what its quotes are, and whether it has a header.
+
+The standard library's csv.Sniffer takes letters for separators; this asks which of four separators
+gives rows of equally many columns.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from t2aux.data import checks
+from t2aux.data.table import Options, class_key
+from t2aux.data.tables import columns
+from t2aux.errors import UserError
+
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars (|)"}
+_SUFFIXES = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
+_MOST = 0.9  # Of the first rows.
+# The first field of a row, in quotes or not, and what ends it.
+_FIRST_FIELD = re.compile(r' *(?:"(?:[^"]|"")*" *|[^,;|\t"][^,;|\t]*|)([,;|\t])')
+# Single and typographic quotes. Of these only the single ones can be read.
+_SINGLE_QUOTES = re.compile(r"\s*'(?:[^']|'')*'\s*[,;|\t]")
+_OTHER_QUOTES = re.compile(r"\s*(?:‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*,")
+_FASTTEXT = "__label__"
+# What Excel needs as a first line to open a file with another separator than its own.
+_SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.)"?\r?\n?', re.IGNORECASE)
+# A byte order mark within concatenated files, and other marks that nobody sees.
+INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
+
+
+class Dialect(NamedTuple):
+    """How a text table is written.
+
+    Attributes:
+        separator: One character.
+        quote: Likewise; within quotes it is written twice.
+        escape: The character before a quote within quotes, where it is not written twice.
+        separator_line: Whether Excel's line `sep=;` comes first.
+        notes: What was guessed, a sentence each.
+    """
+
+    separator: str
+    quote: str = '"'
+    escape: str | None = None
+    separator_line: bool = False
+    notes: tuple[str, ...] = ()
+
+    def reader(self, lines: io.TextIOBase) -> csv.reader:
+        """Reads rows, strictly."""
+        return csv.reader(
+            lines,
+            strict=True,
+            skipinitialspace=True,
+            delimiter=self.separator,
+            quotechar=self.quote,
+            escapechar=self.escape,
+        )
+
+
+def sample_rows(text: str, *, whole: bool) -> list[str]:
+    """Returns the rows of the beginning of a file that are not blank: a quote may hold lines.
+
+    Args:
+        text: The beginning.
+        whole: Whether that is the whole file; otherwise the end of the last row is missing.
+    """
+    found, row = [], ""
+    for line in text.splitlines(keepends=True):
+        row += line
+        if row.count('"') % 2 == 0:
+            found.append(row)
+            row = ""
+    rows = [row for row in (*found, row) if row.strip()]
+    return rows if whole or len(rows) < 2 else rows[:-1]
+
+
+def detect(
+    path: str, short: str, rows: Sequence[str], separator: str | None, options: Options
+) -> Dialect:
+    """Tells how a table is written by its first rows.
+
+    Args:
+        path: The file's name, for errors.
+        short: Likewise, for notes.
+        rows: See `sample_rows`.
+        separator: What the user says of it; None: nothing.
+        options: `allow` is read.
+
+    Raises:
+        UserError: The rows are in another format, or in quotes that can't be read; it can't be told
+            which of two separators is meant (unless `options.allow` has "separator", which means
+            commas).
+    """
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+        raise UserError(
+            f"The separator is {separator!r}: give one character, such as ';' or '\\t' for tabs."
+        )
+    line = _SEPARATOR_LINE.fullmatch(rows[0]) if rows else None
+    if line is not None:
+        rows = rows[1:]
+        separator = separator or line[1]
+    if len(rows) > 1 and all(row.startswith(_FASTTEXT) for row in rows):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path} is in fastText's format: save the file with the class and a comma before each "
+            f"text, without {_FASTTEXT}",
+        )
+    notes = []
+    quote = _quote(path, rows, options)
+    if quote != '"':
+        notes.append(f"{short}: the fields are in single quotes.")
+    if separator is None:
+        separator = _separator(path, rows, quote, options)
+        if separator != ",":
+            notes.append(f"{short}: the columns are separated by {SEPARATORS[separator]}.")
+    dialect = Dialect(separator, quote)
+    if '\\"' in "".join(rows) and _widths(rows, dialect) is None:
+        escaped = dialect._replace(escape="\\")
+        if _widths(rows, escaped) is not None:
+            dialect = escaped
+            notes.append(f'{short}: quotes within quotes are written as \\".')
+    return dialect._replace(notes=tuple(notes), separator_line=line is not None)
+
+
+def cells_of(rows: Sequence[str], dialect: Dialect) -> list[list[str]]:
+    """Returns the cells of the first rows, without white space around them, up to an error."""
+    found = []
+    lines = io.StringIO("".join(rows), newline="")
+    if dialect.separator_line:
+        next(lines, None)
+    try:
+        for row in dialect.reader(lines):
+            cells = [cell.strip() for cell in row]
+            if cells:
+                cells[0] = cells[0].strip(INVISIBLE).strip()
+            if any(cells):
+                found.append(cells)
+    except csv.Error:
+        pass  # Reading comes there again, and tells the line.
+    return found
+
+
+def is_header(
+    cells: Sequence[Sequence[str]],
+    wanted: Sequence[str | int],
+    known: frozenset[str],
+    options: Options,
+) -> bool:
+    """Whether the first row is certainly a header.
+
+    Args:
+        cells: Those of the first rows; see `cells_of`.
+        wanted: What the user calls columns. Where these are names, there is a header.
+        known: Names of classes.
+        options: `allow` is read.
+    """
+    if checks.FIRST_ROW in options.allow or not cells:
+        return False
+    first = cells[0]
+    if any(str(name) in first or not columns.is_position(name) for name in wanted):
+        return True
+    if columns.normalised(first[0]) in columns.HEADERS:
+        return True
+    if len(first) == 1:
+        return columns.is_text_name(first[0]) and len(cells) > 1
+    if class_key(first[0]) in known:
+        return False
+    if columns.is_class_name(first[0]) and columns.is_text_name(first[1]):
+        return True
+    names_others = [columns.is_text_name(cell) or columns.is_index_name(cell) for cell in first]
+    if names_others[0] and (all(names_others) or any(map(columns.is_class_name, first))):
+        return True
+    return numbers_rows(cells, first=1) and not first[0] and all(first[1:])
+
+
+def numbers_rows(cells: Sequence[Sequence[str]], first: int) -> bool:
+    """Whether the first column has a number for each row from `first` on, each another one."""
+    numbers = [row[0] for row in cells[first:]]
+    return (
+        len(numbers) > 0
+        and len(set(numbers)) == len(numbers)
+        and all(number.isascii() and number.isdigit() for number in numbers)
+    )
+
+
+def _quote(path: str, rows: Sequence[str], options: Options) -> str:
+    """The quotes. Raises UserError for some that can't be read.
+
+    They are other characters, or white space other than spaces stands between them and the comma.
+    """
+
+    def most(found: int) -> bool:
+        return len(rows) > 1 and found >= _MOST * len(rows)
+
+    if most(sum(map(bool, map(_SINGLE_QUOTES.match, rows)))):
+        return "'"
+    if most(sum(map(bool, map(_OTHER_QUOTES.match, rows)))):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path}: the fields are in other quotes than CSV's, which are \": replace them",
+        )
+    matches = [match for match in map(_FIRST_FIELD.match, rows) if match]
+    odd = [m for m in matches if re.match(r'[^\S ]\s*"', m.string[m.end() :])]
+    if odd and len(odd) >= _MOST * len(rows):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path}: there is white space between the commas and the quotes that follow, which "
+            "are then not read as quotes: delete it",
+        )
+    return '"'
+
+
+def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> str:
+    regular = {}
+    for separator in SEPARATORS:
+        widths = _widths(rows, Dialect(separator, quote))
+        if widths:
+            width, count = collections.Counter(widths).most_common(1)[0]
+            if width > 1 and count >= _MOST * len(widths):
+                regular[separator] = width
+    stem = path.removesuffix(".gz").lower()
+    named = next((s for suffix, s in _SUFFIXES.items() if stem.endswith(suffix)), None)
+    if named in regular:
+        return named
+    ends = [match[1] for match in map(_FIRST_FIELD.match, rows) if match]
+    others = collections.Counter(end for end in ends if end != ",")
+    first = others.most_common(1)[0][0] if others else None
+    ends_most = sum(others.values()) >= _MOST * len(rows)
+    if "," not in regular:
+        if regular:
+            return max(regular, key=lambda s: (s == first, regular[s]))
+        return first if first is not None and ends_most else ","
+    if first in regular and ends_most:
+        # Each row has commas and others alike. A header tells.
+        header = cells_of(rows[:1], Dialect(first, quote))
+        if header and all(columns.is_class_name(c) or columns.is_text_name(c) for c in header[0]):
+            return first
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path}: the columns may be separated by {SEPARATORS[first]} or by commas: say which "
+            f'with --gin_param="csv.separator = {first!r}"',
+        )
+    return ","
+
+
+def _widths(rows: Sequence[str], dialect: Dialect) -> list[int] | None:
+    """The number of columns of each of the first rows; None where they can't be read so."""
+    try:
+        lines = io.StringIO("".join(rows), newline="")
+        return [len(cells) for cells in dialect.reader(lines) if cells]
+    except csv.Error:
+        return None

@@ -1,0 +1,150 @@
+"""JSON lines: an object a line.
+
+By the standard library's json. pyarrow's streaming reader settles the types by the first block: a
+class that is 1 here and "1" there, a field that comes later, a text that looks like a date at first
+and a line longer than a block are errors in it, and it does not tell their lines.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any
+
+from t2aux.data.table import DAMAGE, damaged
+from t2aux.data.tables.base import CHARACTERS, ROWS, Numbered, TableReader
+from t2aux.errors import UserError, listing, shorten
+
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+class JsonLinesReader(TableReader):
+    """A file of JSON objects, one a line; the values as strings, null as null."""
+
+    def __init__(
+        self,
+        name: str,
+        opened: Callable[[], IO[bytes]],
+        encoding: str,
+        start: str,
+        notes: Sequence[str],
+    ) -> None:
+        """Finds the columns: the fields of the objects in the beginning.
+
+        Args:
+            name: For messages.
+            opened: Opens the file.
+            encoding: The file's.
+            start: Its beginning, of whole lines.
+            notes: What is already to be said.
+
+        Raises:
+            UserError: A line of the beginning is not a JSON object.
+        """
+        self._opened = opened
+        self._encoding = encoding
+        self._later: dict[str, None] = {}
+        columns: dict[str, None] = {}
+        for number, line in enumerate(start.split("\n"), start=1):
+            columns.update(dict.fromkeys(_object(name, number, line) or {}))
+        if not columns:
+            raise UserError(f"{name} has no rows: write a JSON object on each line.")
+        super().__init__(name, list(columns), notes=notes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `TableReader`."""
+        if not self._later:
+            return super().notes
+        later = listing(map(repr, self._later))
+        return (
+            *super().notes,
+            f"{self.name.rpartition('/')[2]}: fields that the first lines lack are not read: "
+            f"{later}.",
+        )
+
+    def numbered(self) -> Iterator[Numbered]:
+        """Yields the rows; see `TableReader`."""
+        import pyarrow as pa
+
+        lines: list[int] = []
+        rows: list[Mapping[str, Any]] = []
+        size = 0
+
+        def take() -> Numbered:
+            arrays = [pa.array([_text(r.get(c)) for r in rows], pa.string()) for c in self.columns]
+            made = Numbered(list(lines), pa.RecordBatch.from_arrays(arrays, list(self.columns)))
+            lines.clear()
+            rows.clear()
+            return made
+
+        for number, line in self._lines():
+            found = _object(self.name, number, line)
+            if found is None:
+                continue
+            lines.append(number)
+            rows.append(found)
+            size += len(line)
+            for field in found.keys() - set(self.columns):
+                self._later.setdefault(field)
+            if len(rows) == ROWS or size >= CHARACTERS:
+                yield take()
+                size = 0
+        if rows:
+            yield take()
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        number = 0
+        try:
+            with (
+                self._opened() as file,
+                io.TextIOWrapper(file, self._encoding, newline="\n") as text,
+            ):
+                for number, line in enumerate(text, start=1):
+                    yield number, line
+        except UnicodeDecodeError as error:
+            raise not_of_encoding(self.name, number + 1, self._encoding) from error
+        except DAMAGE as error:
+            raise damaged(self.name, error) from error
+
+
+def not_of_encoding(name: str, line: int, encoding: str) -> UserError:
+    """The error for a file whose bytes are not of its encoding."""
+    called = "UTF-8" if encoding == "utf-8-sig" else encoding
+    return UserError(
+        f"{name} is not {called} text near line {line}: save it as UTF-8, or say what it is, such "
+        "as --encoding=cp1252."
+    )
+
+
+def _object(name: str, number: int, line: str) -> dict[str, Any] | None:
+    """Reads a line; None: it is blank. Raises UserError."""
+    line = line.strip().lstrip(_BYTE_ORDER_MARK)
+    if not line:
+        return None
+    try:
+        found = json.loads(line)
+        # A half of a pair of surrogates has no UTF-8.
+        if "\\ud" in line or "\\uD" in line:
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or getattr(error, "reason", None) or error
+        raise UserError(
+            f"{name}, line {number}: the line is not valid JSON ({reason}): write an object on "
+            "each line."
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{name}, line {number}: the line is not a JSON object, but {shorten(line, 40)}: write "
+            'an object on each line, such as {"label": "good", "text": "..."}.'
+        )
+    return found
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,260 @@
+"""`open_table`: what a file or a stream is, by how it begins, and its reader."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import IO
+
+from t2aux.data import table as files
+from t2aux.data.table import DAMAGE, Options, damaged
+from t2aux.data.tables.base import TableReader
+from t2aux.data.tables.delimited import DelimitedReader
+from t2aux.data.tables.dialect import sample_rows
+from t2aux.data.tables.json_lines import JsonLinesReader
+from t2aux.data.tables.parquet import ParquetReader
+from t2aux.errors import UserError, nearest
+from t2aux_ondevice import kinds, limits
+
+# What tables are called, without and with compression.
+STEMS = (".csv", ".tsv", ".tab", ".psv", ".jsonl", ".ndjson", ".jsonlines", ".parquet")
+_PACKED = (".gz", ".xz", ".bz2")
+SUFFIXES = tuple(stem + packed for packed in ("", *_PACKED) for stem in STEMS)
+_SAMPLE_BYTES = 1 << 16
+_UNPACKERS = {
+    b"\x1f\x8b": (gzip.open, "gzip", (".gz", ".tgz")),
+    b"\xfd7zXZ": (lzma.open, "xz", (".xz",)),
+    b"BZh": (bz2.open, "bzip2", (".bz2",)),
+}
+_PARQUET = b"PAR1"
+# Longer ones first.
+_MARKS = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_OTHERS = (
+    (b"PK\x03\x04", "is a zip archive or a workbook: save the table as CSV in UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "is a workbook: save the table as CSV in UTF-8"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with Zstandard: unpack it, or use gzip"),
+    (b"ARROW1", "is an Arrow file: save the table as Parquet"),
+    (b"ORC", "is an ORC file: save the table as Parquet"),
+)
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name says that it is a table."""
+    return os.fspath(path).lower().endswith(SUFFIXES)
+
+
+def open_table(
+    source: str | os.PathLike[str] | IO[bytes],
+    *,
+    name: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
+    columns: Sequence[str | int] = (),
+    known: frozenset[str] = frozenset(),
+    allow: Sequence[str] = (),
+) -> TableReader:
+    """Opens a table and reads its beginning, which tells what it is; its name does not matter.
+
+    It is CSV, with commas, tabs, semicolons or vertical bars, JSON lines or Parquet, possibly
+    compressed with gzip, xz or bzip2.
+
+    Args:
+        source: A file's path; or a binary stream such as `sys.stdin.buffer`, which need not be
+            seekable, and whose rows can be read once.
+        name: What messages call a stream.
+        encoding: Of texts; any of Python's codecs. None: UTF-8, or what a byte order mark says.
+        separator: Of the columns of a text table; None: it is found out.
+        columns: What the user calls columns. Where these are names, the first row is a header.
+        known: Names of classes, in NFC: a first row that begins with one is not a header.
+        allow: As `dataset.allow`: "first_row" means that there is no header, "separator" that
+            commas separate the columns.
+
+    Raises:
+        UserError: The file can't be read, is in another format or damaged, or the encoding is
+            unknown.
+    """
+    options = Options(allow=tuple(allow))
+    encoding = _codec(encoding)
+    opened, name, start = _unpacked(source, name)
+    if not isinstance(source, (str, os.PathLike)):
+        opened = _once(opened(), name, start)
+    if start.startswith(_PARQUET):
+        return ParquetReader(name, _seekable(opened))
+    notes = []
+    mark = next((codec for signature, codec in _MARKS if start.startswith(signature)), None)
+    if mark not in (None, "utf-8-sig"):
+        notes.append(f"{_short(name)}: the text is {mark.upper()}.")
+    encoding = mark or encoding or "utf-8-sig"
+    _check_content(name, start, encoding)
+    whole = len(start) < _SAMPLE_BYTES
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(bytes(start), whole)
+    beginning = text.lstrip()
+    if beginning.startswith(("[{", "[\n", "[\r", "[ ")) and '"' in beginning:
+        raise UserError(
+            f"{name} is a JSON array: save the table as JSON lines, an object a line (with pandas: "
+            "DataFrame.to_json(FILE, orient='records', lines=True)), or as CSV."
+        )
+    if beginning.startswith("{") and beginning[1:].lstrip().startswith(('"', "}")):
+        sample = text if whole else text[: text.rfind("\n") + 1] or text
+        return JsonLinesReader(name, opened, encoding, sample, notes)
+    return DelimitedReader(
+        name,
+        opened,
+        encoding,
+        sample_rows(text, whole=whole),
+        separator=separator,
+        wanted=columns,
+        known=known,
+        options=options,
+        notes=notes,
+    )
+
+
+def _codec(encoding: str | None) -> str | None:
+    """An encoding's name as Python has it. Raises UserError: it has none."""
+    if encoding is None:
+        return None
+    try:
+        found = codecs.lookup(encoding)
+        if not found._is_text_encoding:
+            raise LookupError
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        known = ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "ascii", "latin-1"]
+        known += ["cp1250", "cp1251", "cp1252", "cp437", "iso8859-1", "iso8859-15", "koi8-r"]
+        known += ["shift_jis", "gbk", "gb18030", "big5", "euc-jp", "euc-kr", "mac-roman"]
+        near = nearest(str(encoding), known)
+        raise UserError(
+            f"There is no encoding {encoding!r}: give one of Python's codecs, such as "
+            f"{near or 'utf-8, utf-16 or cp1252'}."
+        ) from error
+    return "utf-8-sig" if found.name == "utf-8" else found.name
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _unpacked(
+    source: str | os.PathLike[str] | IO[bytes], name: str | None
+) -> tuple[Callable[[], IO[bytes]], str, bytes]:
+    """What opens a source, its name, and how its unpacked content begins."""
+    if isinstance(source, (str, os.PathLike)):
+        path = pathlib.Path(source)
+        name = name or str(path)
+        opened: Callable[[], IO[bytes]] = lambda: path.open("rb")  # noqa: E731
+        packed_bytes = 0
+        with contextlib.suppress(OSError):
+            packed_bytes = path.stat().st_size
+    else:
+        name, packed_bytes = name or str(getattr(source, "name", "the stream")), 0
+        path, opened = None, lambda: source
+    try:
+        if path is not None:
+            with opened() as file:
+                start = bytes(limits.read_most(file, _SAMPLE_BYTES))
+        else:
+            start = bytes(limits.read_most(source, _SAMPLE_BYTES))
+            opened = _once(source, name, start)
+        packing = next((p for s, p in _UNPACKERS.items() if start.startswith(s)), None)
+        if packing is None:
+            _check_packed_name(name, start)
+            return (opened if path is not None else lambda: source), name, start
+        opener, most, before = packing[0], limits.most_unpacked(packed_bytes), opened
+        unpacked = lambda: files.unpack(opener, before(), name, most)  # noqa: E731
+        if path is None:
+            stream = unpacked()
+            return lambda: stream, name, bytes(limits.read_most(stream, _SAMPLE_BYTES))
+        with unpacked() as file:
+            return unpacked, name, bytes(limits.read_most(file, _SAMPLE_BYTES))
+    except DAMAGE as error:
+        raise damaged(name, error) from error
+
+
+def _check_packed_name(name: str, start: bytes) -> None:
+    """Raises UserError for a file that is called compressed, and is not."""
+    suffix = os.path.splitext(name)[1].lower()
+    packing = next((what for _, what, suffixes in _UNPACKERS.values() if suffix in suffixes), None)
+    if packing is not None and start:
+        raise UserError(
+            f"{name} is not compressed with {packing}, as its name says: rename it, or restore it."
+        )
+
+
+class _Begun(io.RawIOBase):
+    """A stream whose beginning was read already."""
+
+    def __init__(self, start: bytes, rest: IO[bytes]) -> None:
+        self._start = memoryview(start)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        part = self._start[: len(buffer)]
+        if not len(part):
+            part = self._rest.read(len(buffer))
+            buffer[: len(part)] = part
+            return len(part)
+        self._start = self._start[len(part) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def _once(stream: IO[bytes], name: str, start: bytes) -> Callable[[], IO[bytes]]:
+    """What opens a stream whose beginning was read, once."""
+    begun = [io.BufferedReader(_Begun(start, stream))]
+
+    def opened() -> IO[bytes]:
+        if not begun:
+            raise UserError(f"{name} can be read only once: save it as a file first.")
+        return begun.pop()
+
+    return opened
+
+
+def _seekable(opened: Callable[[], IO[bytes]]) -> Callable[[], IO[bytes]]:
+    """What opens a file in which one can seek: itself, or a temporary copy of it."""
+    with opened() as file:
+        if file.seekable():
+            return opened
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+
+    def again() -> IO[bytes]:
+        file = os.fdopen(os.dup(copy.fileno()), "rb")
+        file.seek(0)
+        return file
+
+    return again
+
+
+def _check_content(name: str, start: bytes, encoding: str) -> None:
+    """Raises UserError for what is no text table."""
+    for signature, what in _OTHERS:
+        if start.startswith(signature):
+            raise UserError(f"{name} {what}.")
+    if start and (what := kinds.placeholder(start)) is not None:
+        raise UserError(f"{name} {what}.")
+    if b"\0" in start and not encoding.startswith(("utf-16", "utf-32")):
+        called = "UTF-8" if encoding == "utf-8-sig" else encoding
+        raise UserError(
+            f"{name} holds NUL bytes, so it is not {called} text: save it as UTF-8, or say what it "
+            "is, such as --encoding=utf-16-le."
+        )
