@@ -67,7 +67,9 @@ _TEXT_COLUMNS = flags.DEFINE_multi_string(
     "text_column", [], "Of a table: a column of the text, by name or position. Repeatable."
 )
 _ENCODING = flags.DEFINE_string("encoding", None, "Of a table or of lines, such as cp1252.")
-_KEEP_COLUMNS = flags.DEFINE_bool("keep_columns", False, "Write the columns of a table in place of `input` and `label`.")
+_KEEP_COLUMNS = flags.DEFINE_bool(
+    "keep_columns", False, "Write a table's columns, not `input` and `label`."
+)
 common.define_gin_flags()
 common.define_data_dir()
 _SPLIT = flags.DEFINE_string("split", "test", "Of shards or a data set of --gin_file.")

@@ -33,9 +33,10 @@ class Layout:
     """The columns of the output.
 
     In this order: `input`, a row's name or number, and `label`, the true class, where there are
-    labels; or, in place of both, the columns of the input, where they are kept; `class` and `probability`; with `top`, the next classes as
-    `class_2`, `probability_2`, ...; with `all_classes`, `probability_NAME` for each class; `error`,
-    why a row has no class, where rows are skipped.
+    labels; or, in place of both, the columns of the input, where they are kept; `class` and
+    `probability`; with `top`, the next classes as `class_2`, `probability_2`, ...; with
+    `all_classes`, `probability_NAME` for each class; `error`, why a row has no class, where rows
+    are skipped.
 
     Attributes:
         classes: The names of the classes.
