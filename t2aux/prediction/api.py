@@ -52,8 +52,8 @@ class Writing:
                 f"The format of the output is {self.output_format!r}: give "
                 f"{', '.join(writing.FORMATS)}."
             )
-        writing.format_of(self.output, self.output_format)
         writing.check_output(self.output, overwrite=self.overwrite)
+        writing.format_of(self.output, self.output_format)
         if self.report is not None:
             files.ensure_directory(self.report)
 

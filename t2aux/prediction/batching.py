@@ -19,7 +19,7 @@ _MOST_STEPS = 1 << 18
 
 def rows_of(length: int, batch_size: int = BATCH_SIZE) -> int:
     """How many rows a batch has whose longest sequence has so many steps."""
-    rounded = 1 << max(length - 1, 0).bit_length()
+    rounded = 1 << max(int(length) - 1, 0).bit_length()
     return max(1, min(batch_size, _MOST_STEPS // rounded))
 
 

@@ -16,6 +16,7 @@ from t2aux.data.archives import ARCHIVE_DAMAGE, list_archive, read_members
 from t2aux.data.folders import list_folder
 from t2aux.data.listing import File, Listing, plural, shown
 from t2aux.data.table import class_key, damaged
+from t2aux.data.tables.json_lines import not_of_encoding
 from t2aux.errors import UserError
 from t2aux.prediction.rows import ImageFile, Row, TextFile
 from t2aux.prediction.source import Source
@@ -123,14 +124,15 @@ def lines(source: pathlib.Path | IO[bytes], name: str, encoding: str | None) -> 
         UserError: The encoding is unknown; while rows are read: it is not this encoding.
     """
     try:
-        codec = codecs.lookup(encoding or "utf-8-sig").name
+        codec = codecs.lookup(encoding or "utf-8").name
+        codec = "utf-8-sig" if codec == "utf-8" else codec
     except LookupError as error:
         raise UserError(f"There is no encoding {encoding!r}: give one of Python's.") from error
     position = [0, 0]  # Bytes and lines.
     size = source.stat().st_size if isinstance(source, pathlib.Path) else 0
 
     def rows() -> Iterator[Row]:
-        number = 0
+        number = -1
         try:
             file = source.open("rb") if isinstance(source, pathlib.Path) else source
             with file, io.BufferedReader(file) as buffered:
@@ -142,10 +144,7 @@ def lines(source: pathlib.Path | IO[bytes], name: str, encoding: str | None) -> 
                     position[1] = number + 1
                     yield Row(number, f"{name}, line {number + 1}", line.removesuffix("\n"))
         except UnicodeError as error:
-            raise UserError(
-                f"{name} is not {chosen} text near line {number + 2}: save it as UTF-8, or say "
-                "what it is, such as --encoding=cp1252."
-            ) from error
+            raise not_of_encoding(name, number + 2, chosen) from error
         except OSError as error:
             raise damaged(name, error) from error
 

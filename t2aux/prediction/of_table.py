@@ -12,7 +12,7 @@ import pyarrow as pa
 from t2aux.data import tables
 from t2aux.data.table import class_key, read_class_names
 from t2aux.data.tables.parquet import ParquetReader
-from t2aux.errors import UserError
+from t2aux.errors import UserError, shorten
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Reading, Source
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -44,7 +44,15 @@ def table(
     if first is None:
         raise UserError(f"{name} holds no rows: there is nothing to classify.")
     schema = first.batch.schema
-    read = _Rows(opened, chosen, schema, source, reading.keep_columns)
+    names = _class_names(source)
+    if reading.label_column is None and chosen.label is not None and not opened.has_header:
+        found = {_label(v, names) for v in tables.strings(first.batch, chosen.label).to_pylist()}
+        classes = set(map(class_key, info.classes))
+        if not any(label is not None and class_key(label) in classes for label in found):
+            if not reading.text_columns:
+                raise _no_header(opened, first.batch, chosen.label)
+            chosen = chosen._replace(label=None)
+    read = _Rows(opened, chosen, names, source, schema.names if reading.keep_columns else [])
     return Source(
         what=name,
         rows=lambda: read.rows(itertools.chain([first], batches)),
@@ -64,17 +72,14 @@ class _Rows:
         self,
         opened: tables.TableReader,
         chosen: tables.Chosen,
-        schema: pa.Schema,
+        names: tuple[str, ...] | None,
         source: pathlib.Path | IO[bytes],
-        keep: bool,
+        kept: list[str],
     ) -> None:
         self._opened = opened
         self._chosen = chosen
-        self._schema = schema
-        self._kept = schema.names if keep else []
-        self._numbered = chosen.label is not None and isinstance(source, pathlib.Path)
-        self._numbered = self._numbered and (source.parent / "classes.txt").exists()
-        self._names = read_class_names(source.parent / "classes.txt") if self._numbered else None
+        self._names = names
+        self._kept = kept
         self._size = 0
         if isinstance(source, pathlib.Path) and not isinstance(opened, ParquetReader):
             packed = source.name.lower().endswith((".gz", ".xz", ".bz2"))
@@ -95,7 +100,9 @@ class _Rows:
             texts = tables.joined(batch, chosen.texts).to_pylist()
             labels = [None] * len(batch)
             if chosen.label is not None:
-                labels = [self._label(v) for v in tables.strings(batch, chosen.label).to_pylist()]
+                labels = [
+                    _label(v, self._names) for v in tables.strings(batch, chosen.label).to_pylist()
+                ]
             names = range(number, number + len(batch))
             if opened.index is not None:
                 names = batch.column(opened.index).to_pylist()
@@ -111,14 +118,31 @@ class _Rows:
             # A separator or a line's end for each value.
             self._bytes += batch.nbytes - 3 * batch.num_columns * len(batch)
 
-    def _label(self, label: str) -> str | None:
-        if not label:
-            return None
-        if self._names is not None and label.isascii() and label.isdigit():
-            number = int(label)
-            if label not in self._names and 1 <= number <= len(self._names):
-                return self._names[number - 1]
-        return label
+
+def _class_names(source: pathlib.Path | IO[bytes]) -> tuple[str, ...] | None:
+    """What a classes.txt beside a file holds."""
+    is_path = isinstance(source, pathlib.Path)
+    return read_class_names(source.parent / "classes.txt") if is_path else None
+
+
+def _label(label: str, names: tuple[str, ...] | None) -> str | None:
+    """The name of a class, where a number counts the names of classes.txt from 1."""
+    if not label:
+        return None
+    is_number = names is not None and label.isascii() and label.isdigit() and label not in names
+    if is_number and 1 <= int(label) <= len(names):
+        return names[int(label) - 1]
+    return label
+
+
+def _no_header(opened: tables.TableReader, batch: pa.RecordBatch, label: str) -> UserError:
+    value = shorten(tables.strings(batch, label)[0].as_py())
+    return UserError(
+        f"It can't be told which columns of {opened.name} are what: its first row is no header "
+        f"that is known, and its first column, which begins with {value!r}, holds none of the "
+        f"classifier's classes: give --text_column=NAME, or a position such as --text_column=1 "
+        "(the first column is 0)."
+    )
 
 
 def _parquet_rows(source: pathlib.Path | IO[bytes]) -> int | None:

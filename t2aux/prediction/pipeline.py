@@ -60,21 +60,36 @@ def answers(
 
     pools = _pools(predictor, source)
     with contextlib.ExitStack() as stack:
-        reader = futures.ThreadPoolExecutor(1, "t2aux-reader")
         model = futures.ThreadPoolExecutor(len(callers), "t2aux-model")
         # What waits is given up at an error; what runs is waited for.
         stack.callback(model.shutdown, cancel_futures=True)
-        stack.callback(reader.shutdown, cancel_futures=True)
-        coming = reader.submit(next, pools, None)
+        coming = _next_of(pools)
         running: tuple[Pool, list[futures.Future]] | None = None
         while (pool := coming.result()) is not None:
-            coming = reader.submit(next, pools, None)
+            coming = _next_of(pools)
             started = [model.submit(run, pool, *batch) for batch in predictor.plan(pool)]
             if running is not None:
                 yield _joined(predictor, *running)
             running = (pool, started)
         if running is not None:
             yield _joined(predictor, *running)
+
+
+def _next_of(pools: Iterator[Pool]) -> futures.Future:
+    """Takes the next pool in a thread; None after the last.
+
+    Nothing waits for the thread when the program ends: it may wait for standard input.
+    """
+    future: futures.Future = futures.Future()
+
+    def take() -> None:
+        try:
+            future.set_result(next(pools, None))
+        except BaseException as error:  # Raised where the result is asked for.
+            future.set_exception(error)
+
+    threading.Thread(target=take, name="t2aux-reader", daemon=True).start()
+    return future
 
 
 def _joined(predictor: Predictor, pool: Pool, started: list[futures.Future]) -> Answers:

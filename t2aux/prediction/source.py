@@ -192,7 +192,7 @@ def is_shards(path: pathlib.Path) -> bool:
 
 
 def _of_standard_input(info: DatasetInfo, reading: Reading) -> Source:
-    stream = sys.stdin.buffer
+    stream = _standard_input()
     name = "standard input"
     if info.is_text and reading.data_format != NPZ:
         return _of_text(stream, name, reading.data_format or TABLE, info, reading)
@@ -208,6 +208,15 @@ def _of_standard_input(info: DatasetInfo, reading: Reading) -> Source:
         f"Standard input is {reading.data_format}, and the classifier reads {info.kind}: give an "
         ".npz file there."
     )
+
+
+def _standard_input() -> IO[bytes]:
+    try:
+        # A stream of its own: Python's is locked while a thread waits for it, and ending the
+        # program would wait for the lock.
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    except OSError:  # It is not a file.
+        return sys.stdin.buffer
 
 
 def _refuse_table_flags(path: pathlib.Path, reading: Reading, what: str) -> None:

@@ -198,20 +198,16 @@ def _writer(
         yield lambda batch: file.write(_json_lines(batch))
         return
     make = pa.parquet.ParquetWriter if output_format == "parquet" else pa.csv.CSVWriter
-    # Neither closes the file, which it did not open.
-    with make(file, schema) as writer:
-
-        def write(batch: pa.RecordBatch) -> None:
-            try:
-                writer.write_batch(batch)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                reason = str(error).splitlines()[0].rstrip(".")
-                raise UserError(
-                    f"A column that is kept can't be written as {output_format} ({reason}): write "
-                    "JSON lines (--output=FILE.jsonl), or leave out --keep_columns."
-                ) from error
-
-        yield write
+    try:
+        # Neither closes the file, which it did not open.
+        with make(file, schema) as writer:
+            yield writer.write_batch
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"A column that is kept can't be written as {output_format} ({reason}): write JSON "
+            "lines (--output=FILE.jsonl), or leave out --keep_columns."
+        ) from error
 
 
 def _json_lines(batch: pa.RecordBatch) -> bytes:
