@@ -147,6 +147,9 @@ ELSEWHERE = {
     "source .venv/bin/activate": "Makefile",
     "t2aux data mnist --prepare": "tests/data/test_data_tfds.py",
     "python -m pytest -m long tests/test_faults.py": "tests/test_faults.py",
+    "t2aux predict --model=D --data=FILE_OR_FOLDER --output=predictions.csv": (
+        "tests/prediction/test_predict_cli.py"
+    ),
     "--data_dir=FOLDER": "tests/test_gin_files.py",
     "--gin_file=datasets/image_folder": "tests/test_gin_files.py",
     "--checkpoint=latest": "tests/training/test_validation.py",

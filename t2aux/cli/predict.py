@@ -170,8 +170,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _data() -> object:
     """What is classified: what --data names, or a data set that gin's flags configure."""
-    gin_params = common.gin_params()
-    if not flags.FLAGS.gin_file and not gin_params:
+    given = (flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)
+    if not any(given):
         if _DATA.value is None:
             raise UserError("--data must be given; --help tells what it is.")
         return _DATA.value

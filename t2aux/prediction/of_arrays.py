@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator
 
 import gin
@@ -20,6 +21,7 @@ from t2aux_ondevice import reading
 from t2aux_ondevice.arrays import read_npz
 from t2aux_ondevice.preprocessing import DatasetInfo
 
+_NUMBER = re.compile(r"-?\d+")
 # What `load` is given by gin besides the source.
 _SETTINGS = ("data_dir", "max_examples", "splits", "allow")
 
@@ -28,8 +30,8 @@ def npz(path: pathlib.Path, info: DatasetInfo, name: str | None = None) -> Sourc
     """The sequences of an `.npz` file, which is read into memory.
 
     Its array `labels` [N], where it is there, has the names of the classes; or numbers: of the
-    names in its array `classes`, or of classes that are called so, or else of the classifier's
-    classes, counted from 0.
+    names in its array `classes`; or of the classifier's classes, which are called so where their
+    names are numbers, and else are counted from 0.
 
     Args:
         path: The file; see `reading.read_npz`.
@@ -69,7 +71,7 @@ def _npz_labels(path: pathlib.Path, info: DatasetInfo, count: int) -> list[str |
     if "classes" in arrays:
         names = _texts(arrays["classes"], path)
         return [names[n] if 0 <= n < len(names) else str(n) for n in labels.tolist()]
-    if {str(label) for label in np.unique(labels).tolist()} <= set(info.classes):
+    if all(_NUMBER.fullmatch(name) for name in info.classes):
         return [str(label) for label in labels.tolist()]
     return labels.tolist()
 

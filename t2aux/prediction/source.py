@@ -211,6 +211,8 @@ def _of_standard_input(info: DatasetInfo, reading: Reading) -> Source:
 
 
 def _standard_input() -> IO[bytes]:
+    if sys.stdin is None:
+        raise UserError("Standard input is closed: give a file.")
     try:
         # A stream of its own: Python's is locked while a thread waits for it, and ending the
         # program would wait for the lock.

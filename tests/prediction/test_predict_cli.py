@@ -35,9 +35,9 @@ def test_a_table_is_answered_counted_and_scored(models, tmp_path):
     place = models("texts").place["tflite"]
     table = write_table(tmp_path)
     flags = [f"--model={place}", f"--data={table}", f"--report={tmp_path / 'report'}"]
+    flags += [f"--output={tmp_path / 'o.csv'}", "--probabilities"]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TENSORFLOW, "predict", *flags]
-        + [f"--output={tmp_path / 'o.csv'}", "--probabilities"],
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, "predict", *flags],
         capture_output=True,
         text=True,
         env=environment(),
