@@ -243,9 +243,9 @@ def main(argv: list[str]) -> None:
                 f"{made['model_mib']:.0f} MiB of the loaded model",
                 flush=True,
             )
-    if _OUTPUT.value:
-        about = {"length": _LENGTH.value, "hidden": _HIDDEN.value, "cores": os.cpu_count()}
-        files.write_json(_OUTPUT.value, {**about, "forms": found})
+            if _OUTPUT.value:
+                about = {"length": _LENGTH.value, "hidden": _HIDDEN.value, "cores": os.cpu_count()}
+                files.write_json(_OUTPUT.value, {**about, "forms": found})
 
 
 def _given() -> list[flags.Flag]:
