@@ -150,6 +150,8 @@ ELSEWHERE = {
     "t2aux predict --model=D --data=FILE_OR_FOLDER --output=predictions.csv": (
         "tests/prediction/test_predict_cli.py"
     ),
+    "--on_error=skip": "tests/prediction/test_predict.py",
+    "--report=FOLDER": "tests/prediction/test_predict_cli.py",
     "--data_dir=FOLDER": "tests/test_gin_files.py",
     "--gin_file=datasets/image_folder": "tests/test_gin_files.py",
     "--checkpoint=latest": "tests/training/test_validation.py",

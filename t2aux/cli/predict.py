@@ -35,6 +35,7 @@ Examples:
 
 from __future__ import annotations
 
+import os
 import pathlib
 import signal
 import sys
@@ -43,7 +44,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from t2aux import logs
-from t2aux.cli import common, connecting
+from t2aux.cli import common, connecting, next_steps
 from t2aux.errors import UserError
 
 _MODEL = flags.DEFINE_string(
@@ -97,6 +98,11 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "Rows that are computed at once (256 if not set) or, by a server, sent at once (64).",
     lower_bound=1,
 )
+# What the command that also writes a report needs to be the same.
+_AGAIN = ("model", "checkpoint", "data", "data_format", "label_column", "text_column", "encoding")
+_AGAIN += ("gin_file", "gin_param", "gin_search_path", "data_dir", "split", "on_error", "top")
+_AGAIN += ("keep_columns", "probabilities", "output", "output_format", "batch_size", "version")
+_AGAIN += ("metadata", "timeout", "retries", "ca_file", "cert_file", "key_file")
 _READ_WITH = {
     ".csv": "pandas.read_csv({!r})",
     ".jsonl": "pandas.read_json({!r}, lines=True)",
@@ -165,7 +171,7 @@ def main(argv: Sequence[str]) -> None:
         folder = pathlib.Path(_REPORT.value)
         print(f"\n{folder / 'evaluation.json'}\n{folder / 'confusion.png'}", file=to_terminal)
     if _OUTPUT.value != "-":
-        print(_next(summary.evaluation is not None))
+        _show_next(summary.evaluation is not None)
 
 
 def _data() -> object:
@@ -185,14 +191,17 @@ def _data() -> object:
     return data.configured()
 
 
-def _next(is_evaluated: bool) -> str:
+def _show_next(is_evaluated: bool) -> None:
+    """Says where the predictions are, how they are read, and how to draw the confusion matrix."""
     path = pathlib.Path(_OUTPUT.value)
     how = _READ_WITH.get(path.suffix.lower())
-    read = f"Read it with {how.format(str(path))}." if how else ""
-    report = ""
-    if is_evaluated and _REPORT.value is None:
-        report = " For the confusion matrix as a picture, add --report=FOLDER."
-    return f"\nThe predictions are in {path}. {read}{report}".rstrip()
+    read = f" Read it with {how.format(str(path))}." if how else ""
+    print(f"\nThe predictions are in {path}.{read}")
+    if not is_evaluated or _REPORT.value is not None:
+        return
+    given = {name: flags.FLAGS[name].value for name in _AGAIN if flags.FLAGS[name].present}
+    report = os.path.splitext(path)[0] + "_report"
+    next_steps.show(next_steps.command("predict", **given, overwrite="true", report=report))
 
 
 def _end(number: int, frame: object) -> None:

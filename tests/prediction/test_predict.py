@@ -1,5 +1,6 @@
 """`t2aux.predict`: the output, its order, rows that can't be classified, and the summary."""
 
+import doctest
 import json
 import os
 import re
@@ -44,6 +45,15 @@ def write_lines(folder, count):
     lines = ["abcdef"[i % 6] * n for i, n in enumerate(rng.integers(1, 80, count))]
     (folder / "lines.txt").write_text("\n".join(lines) + "\n")
     return folder / "lines.txt", lines
+
+
+def test_the_example_of_the_docstring_runs(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(models("vectors").place["export"], "exports/digits")
+    np.savez("digits.npz", inputs=np.ones((48, 5, 2)), labels=np.arange(48) % 3)
+    (example,) = doctest.DocTestFinder(recurse=False).find(t2aux.predict, globs={"t2aux": t2aux})
+    assert example.examples
+    assert not doctest.DocTestRunner().run(example).failed
 
 
 # The output.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,6 +70,19 @@ def test_a_run_over_a_data_set_that_gin_names(models, tmp_path):
     assert "accuracy" in done.stdout
     done = t2aux("predict", *given, "--data=x.csv", "--output=o.csv", check=False)
     assert_one_sentence(done, "--data", "not both")
+
+
+def test_the_next_command_draws_the_report(models, tmp_path):
+    place = models("texts").place["tflite"]
+    flags = [f"--model={place}", f"--data={write_table(tmp_path)}", "--text_column=text"]
+    done = t2aux("predict", *flags, "--keep_columns", f"--output={tmp_path / 'o.csv'}")
+    line = done.stdout.split("Next:")[1].strip()
+    program, *words = shlex.split(line)
+    assert program == "t2aux"
+    assert {*flags, "--keep_columns=True"} < set(words)
+    done = t2aux(*words)
+    assert (tmp_path / "o_report" / "confusion.png").is_file()
+    assert "Next:" not in done.stdout
 
 
 def test_standard_input_to_standard_output(models):
