@@ -41,8 +41,8 @@ def names():
     return {"keras": keras, "np": np, "tf": tf, "t2aux": t2aux, "x": x, "y": y}
 
 
-# The first makes the model that others use. `load`, `predict`, `export_model` and `LSTM` are in tests
-# of their own, with what they need.
+# The first makes the model that others use. `load`, `predict`, `export_model` and `LSTM` are in
+# tests of their own, with what they need.
 @pytest.mark.parametrize(
     "name",
     [

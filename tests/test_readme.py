@@ -120,6 +120,7 @@ WORKERS = [
     f"{TRAIN} --gin_file=training/multi_worker",
 ]
 BENCHMARKS = (
+    "predict",
     "distributed",
     "input_pipeline",
     "train_step",

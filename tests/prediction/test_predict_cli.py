@@ -24,6 +24,13 @@ except SystemExit as end:
     assert not end.code, end.code
 assert "tensorflow" not in sys.modules
 """
+# A shell's background processes, such as these tests may be, ignore Ctrl-C.
+WITH_SIGINT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from t2aux.cli import main
+main.main()
+"""
 
 
 def write_table(folder, rows=9):
@@ -115,14 +122,13 @@ def wait_for(condition, process):
 def test_an_end_in_the_middle_leaves_no_output(models, tmp_path, number, status):
     place = models("texts").place["tflite"]
     output = tmp_path / "o.csv"
+    flags = [f"--model={place}", "--data=-", "--data_format=lines", f"--output={output}"]
     process = subprocess.Popen(
-        [*COMMAND, f"--model={place}", "--data=-", "--data_format=lines", f"--output={output}"],
+        [sys.executable, "-c", WITH_SIGINT, "predict", *flags],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
-        # A shell's background processes ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with process:
         process.stdin.write("abc\n" * 3000)
