@@ -21,7 +21,7 @@ from t2aux.export.comparison import Comparison, Failure, Parity, Tolerance
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.model.classifier import BaseClassifier
-from t2aux.training.progress import Rate
+from t2aux.training.rate import Rate
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 

@@ -19,6 +19,7 @@ _NAMES = {
     "SequenceClassifier": "training.model",
     "export_model": "export.keras_export",
     "load": "evaluation.loaded",
+    "predict": "prediction.api",
 }
 
 # In a checkout `export/` and `gin/` are beside this package, in a wheel inside it. An installation,

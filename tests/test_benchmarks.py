@@ -124,3 +124,15 @@ def test_memory_and_several_workers_are_measured_of_every_loss():
         assert re.search(rf"^{name} +[\d.]+ s +[\d.]+ s +[\d.]+ +\S+$", output, re.MULTILINE), (
             output
         )
+
+
+@pytest.mark.long
+def test_predictions_are_measured_beside_the_bare_model(tmp_path):
+    sizes = ["--rows=600", "--round_rows=300", "--rounds=1", "--length=20", "--hidden=8"]
+    printed("predict", *sizes, f"--output={tmp_path / 'predict.json'}")
+    forms = json.loads((tmp_path / "predict.json").read_text())["forms"]
+    assert list(forms) == ["keras", "saved_model", "litert"]
+    for form, measured in forms.items():
+        assert measured["rows"] == 600
+        assert measured["share_of_bare"] > 0
+        assert (measured["bare_batch_size"] == 1) == (form == "litert")

@@ -14,7 +14,7 @@ from t2aux.errors import UserError
 from t2aux.training.model import SequenceClassifier
 
 NAMES = {
-    "": ["SequenceClassifier", "load", "export_model", "callbacks", "layers", "losses"],
+    "": ["SequenceClassifier", "load", "predict", "export_model", "callbacks", "layers", "losses"],
     "layers": ["LSTM", "GRU", "MinGRU", "get"],
     "losses": ["Reconstruction", "Prediction", "LanguageModel", "SequenceAutoencoder"],
     "callbacks": ["Pretrain"],
@@ -41,8 +41,8 @@ def names():
     return {"keras": keras, "np": np, "tf": tf, "t2aux": t2aux, "x": x, "y": y}
 
 
-# The first makes the model that others use. `load`, `export_model` and `LSTM` are in tests of their
-# own, with what they need.
+# The first makes the model that others use. `load`, `predict`, `export_model` and `LSTM` are in
+# tests of their own, with what they need.
 @pytest.mark.parametrize(
     "name",
     [

@@ -123,6 +123,7 @@ WORKERS = [
     f"{TRAIN} --gin_file=training/multi_worker",
 ]
 BENCHMARKS = (
+    "predict",
     "distributed",
     "input_pipeline",
     "train_step",
@@ -150,6 +151,11 @@ ELSEWHERE = {
     "source .venv/bin/activate": "Makefile",
     "t2aux data mnist --prepare": "tests/data/test_data_tfds.py",
     "python -m pytest -m long tests/test_faults.py": "tests/test_faults.py",
+    "t2aux predict --model=D --data=FILE_OR_FOLDER --output=predictions.csv": (
+        "tests/prediction/test_predict_cli.py"
+    ),
+    "--on_error=skip": "tests/prediction/test_predict.py",
+    "--report=FOLDER": "tests/prediction/test_predict_cli.py",
     "--data_dir=FOLDER": "tests/test_gin_files.py",
     "--gin_file=texts": "tests/training/test_divided_data.py",
     "--gin_file=images": "tests/training/test_divided_data.py",

@@ -116,7 +116,7 @@ def test_a_table_on_the_command_line_is_not_one_text(model, tmp_path):
         arguments = [f"--model={model}", "--json", tmp_path / given]
         done = cli_helpers.t2aux("classify", *arguments, check=False)
         assert done.stdout == ""
-        cli_helpers.assert_one_sentence(done, part, "t2aux evaluate")
+        cli_helpers.assert_one_sentence(done, part, "t2aux predict --data=")
 
 
 def test_a_text_of_many_lines_is_told(model, tmp_path, capsys):

@@ -5,7 +5,8 @@ Usage: t2aux classify --model=MODEL INPUT...
 MODEL is a .tflite file (which runs in LiteRT, without TensorFlow), a directory that `t2aux export`
 made, the model_dir of a run, or the .keras file of a t2aux.SequenceClassifier. INPUTs are images,
 .txt files, or .npz files of sequences as the classifier reads them: `inputs` [N, T, C] or [N, T]
-and, where they differ, `lengths` [N].
+and, where they differ, `lengths` [N]. For a table, a folder or many files, use `t2aux predict`,
+which writes a file of predictions.
 
 Examples:
   t2aux classify --model=exports/quick/1/classifier.tflite digit.png

@@ -5,7 +5,8 @@ Usage: t2aux client --server=grpc://HOST:PORT --model=NAME INPUT...
 The answers look as those of `t2aux classify`, and so do the INPUTs: images, .txt files, or .npz
 files of sequences. What the model reads, the client asks the server. With --stream, a sequence is
 sent segment by segment, and its state is kept here. A server that is busy or not there yet is asked
-again, with pauses that grow. TensorFlow is not imported.
+again, with pauses that grow. TensorFlow is not imported. For a table, a folder or many files, use
+`t2aux predict --model=grpc://HOST:PORT/NAME`.
 
 Examples:
   t2aux client --server=grpc://localhost:8500 --model=digits digit.png
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from t2aux.cli import answering, common
+from t2aux.cli import answering, common, connecting
 
 _SERVER = flags.DEFINE_string(
     "server",
@@ -31,31 +32,14 @@ _SERVER = flags.DEFINE_string(
 )
 _MODEL = flags.DEFINE_string("model", None, "The model's name on the server.")
 flags.mark_flags_as_required(["server", "model"])
-_VERSION = flags.DEFINE_integer(
-    "version", None, "The model's version; the newest that is ready if not set.", lower_bound=1
-)
 _SIGNATURE = flags.DEFINE_string(
     "signature",
     "serving_default",
     "The signature for whole sequences, with inputs and outputs as this one has.",
 )
-_METADATA = common.define_path(
-    "metadata",
-    None,
-    "The metadata.json of the export, or its folder: for a server that does not tell it.",
-)
 _BATCH = flags.DEFINE_integer(
     "batch", 1, "Inputs that are sent in one request; not with --stream.", lower_bound=1
 )
-_TIMEOUT = flags.DEFINE_float(
-    "timeout", 60.0, "Seconds that a request may take, with all its retries.", lower_bound=0.001
-)
-_CA = common.define_path(
-    "ca_file", None, "PEM file of what the server's certificate must be signed by, for TLS."
-)
-_CERT = common.define_path("cert_file", None, "PEM file of the certificate to show, for TLS.")
-_KEY = common.define_path("key_file", None, "PEM file of its private key.")
-_RETRIES = flags.DEFINE_integer("retries", 5, "How often to try again.", lower_bound=0)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -65,22 +49,22 @@ def main(argv: Sequence[str]) -> None:
 
     answering.check_inputs(argv[1:])
     described = None
-    if _METADATA.value is not None:
-        described = remote.read_description(_METADATA.value)
+    if connecting.METADATA.value is not None:
+        described = remote.read_description(connecting.METADATA.value)
     tls = None
-    if any(flag.value is not None for flag in (_CA, _CERT, _KEY)):
+    if any(flag.value is not None for flag in (connecting.CA, connecting.CERT, connecting.KEY)):
         from t2aux.client.client_tls import ClientTls
 
-        tls = ClientTls(_CA.value, _CERT.value, _KEY.value)
+        tls = ClientTls(connecting.CA.value, connecting.CERT.value, connecting.KEY.value)
     way = transport.connect(_SERVER.value, tls)
     try:
         classifier = remote.RemoteClassifier(
             way,
             _MODEL.value,
-            version=_VERSION.value,
+            version=connecting.VERSION.value,
             signature=_SIGNATURE.value,
             described=described,
-            attempts=Retries(timeout=_TIMEOUT.value, most=_RETRIES.value),
+            attempts=Retries(timeout=connecting.TIMEOUT.value, most=connecting.RETRIES.value),
         )
         answering.show(classifier, argv[1:], _BATCH.value)
     finally:

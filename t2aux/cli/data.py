@@ -202,7 +202,7 @@ def _convert(source: Source, arguments: dict[str, Any]) -> None:
     """Converts a data set, read with these arguments of `load`."""
     from t2aux.data import ShardFolder, convert, loading, summary
     from t2aux.data.shards import ShardSplit
-    from t2aux.training.progress import of_sequences
+    from t2aux.training.rate import of_sequences
 
     # How batches are made is none of the data's.
     arguments.pop("bucket_batches", None)

@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.evaluation import classification_report, other_data
     from t2aux.run import load_run
     from t2aux.training import evaluation, validation
-    from t2aux.training.progress import of_sequences
+    from t2aux.training.rate import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     common.check_columns(run.source)

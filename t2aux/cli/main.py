@@ -18,6 +18,7 @@ COMMANDS = {
     "reconstructions": "what an r-LSTM remembers, measured and drawn",
     "export": "make a SavedModel and TensorFlow Lite files of a run",
     "serve": "serve exports over TensorFlow Serving's gRPC and REST protocols",
+    "predict": "predictions for a table, a folder or a file of arrays, as a table",
     "classify": "classify images, texts or arrays with any of these",
     "client": "classify them on a server: TensorFlow Serving, or t2aux serve",
     "demo-page": "a page that classifies drawings or texts in the browser",

@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.evaluation import decoding, decoding_report, other_data
     from t2aux.run import load_run
     from t2aux.training import validation
-    from t2aux.training.progress import of_sequences
+    from t2aux.training.rate import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
     loss = decoding.reconstruction_of(run)

@@ -166,6 +166,23 @@ def _header(file: IO[bytes], path: pathlib.Path, dimensions: int) -> tuple[int, 
     return shape
 
 
+def is_images(path: pathlib.Path) -> bool:
+    """Whether a file's name says that it holds the images of an IDX data set."""
+    match = _FILE_NAME.fullmatch(path.name)
+    return match is not None and match[3].lower() == "images" and match[4] == "3"
+
+
+def labels_of(images: pathlib.Path) -> pathlib.Path | None:
+    """The file of labels beside a file of images, compressed or not; None where there is none."""
+    match = _FILE_NAME.fullmatch(images.name)
+    for path in sorted(images.parent.iterdir()):
+        other = _FILE_NAME.fullmatch(path.name)
+        is_same = other is not None and (other[1], other[2]) == (match[1], match[2])
+        if is_same and (other[3].lower(), other[4]) == ("labels", "1") and path.is_file():
+            return path
+    return None
+
+
 class _Found(NamedTuple):
     data_set: str  # What stands before "train" or "test".
     is_plain: bool  # Not compressed.

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from t2aux import files
-from t2aux.training.evaluation import Evaluation
+from t2aux.training.scores import Evaluation
 
 # With more classes than these the table shows the worst, and the picture no numbers.
 _TABLE_CLASSES = 30

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,62 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import data, tf32
+from t2aux.training.scores import Evaluation
 
 if TYPE_CHECKING:
     from t2aux.training import distribution
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """The outcome of an evaluation.
-
-    Attributes:
-        classes: The classes' names, K of them.
-        confusion: [K, K] int64: row the true class, column the predicted one.
-        loss: Mean cross-entropy, in nats.
-    """
-
-    classes: tuple[str, ...]
-    confusion: np.ndarray
-    loss: float
-
-    @property
-    def examples(self) -> int:
-        """How many sequences were classified."""
-        return int(self.confusion.sum())
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right answers, in [0, 1]."""
-        return float(np.trace(self.confusion) / self.examples)
-
-    def by_class(self) -> dict[str, dict[str, float | int]]:
-        """Precision, recall and F1 in [0, 1] (0 where undefined) and the examples of each class."""
-        right = np.diag(self.confusion)
-        true, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
-        precision = right / np.maximum(predicted, 1)
-        recall = right / np.maximum(true, 1)
-        f1 = 2 * right / np.maximum(true + predicted, 1)
-        return {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "examples": int(true[i]),
-            }
-            for i, name in enumerate(self.classes)
-        }
-
-    def to_json(self) -> dict[str, object]:
-        """Everything, as JSON can hold it."""
-        return {
-            "accuracy": self.accuracy,
-            "loss": self.loss,
-            "examples": self.examples,
-            "by_class": self.by_class(),
-            "classes": list(self.classes),
-            "confusion": self.confusion.tolist(),
-        }
 
 
 @data.user_errors()

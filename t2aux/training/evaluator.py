@@ -12,7 +12,8 @@ from t2aux import data
 from t2aux.training import distribution, evaluation, stopping
 from t2aux.training.best import Best, Evaluated
 from t2aux.training.position import Position
-from t2aux.training.progress import NoLog, RunLog, of_sequences
+from t2aux.training.progress import NoLog, RunLog
+from t2aux.training.rate import of_sequences
 from t2aux.training.schedule import Phase
 from t2aux.training.validation import Splits
 

@@ -18,7 +18,8 @@ from t2aux.model import weights
 from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
 from t2aux.training.evaluator import Evaluator
 from t2aux.training.position import Position, Sums
-from t2aux.training.progress import NoLog, Rate, RunLog, tell
+from t2aux.training.progress import NoLog, RunLog, tell
+from t2aux.training.rate import Rate
 from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import Phase
 from t2aux.training.trainer import Trainer

@@ -13,7 +13,8 @@ from sklearn import metrics
 from t2aux import data
 from t2aux.data.table import subset
 from t2aux.evaluation import classification_report
-from t2aux.training.evaluation import Evaluation, evaluate
+from t2aux.training.evaluation import evaluate
+from t2aux.training.scores import Evaluation
 from tests.cli_helpers import assert_one_sentence, t2aux
 from tests.export.conftest import make_run
 from tests.fork_server import Server

@@ -150,8 +150,8 @@ def decode_text(info: DatasetInfo, content: bytes, path: pathlib.Path) -> str:
 def _table(info: DatasetInfo, name: str, otherwise: str = "") -> UserError:
     return UserError(
         f"{name} a table of many inputs, which are classified one by one: give "
-        f"{_ONE_BY_ONE[info.kind]}{otherwise} (for the accuracy on a table with labels, `t2aux "
-        "evaluate --data_dir`)."
+        f"{_ONE_BY_ONE[info.kind]}{otherwise} (`t2aux predict --data=FILE` classifies a whole "
+        "table)."
     )
 
 

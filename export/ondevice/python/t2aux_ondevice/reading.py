@@ -10,7 +10,7 @@ import dataclasses
 import mimetypes
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -77,8 +77,8 @@ def read_inputs(
         # Not Path's methods, which raise OSError for a name that is too long, such as a text.
         if os.path.isdir(path):
             raise UserError(
-                f"{path} is a directory: give the files in it (for the accuracy on a folder with "
-                "labels, `t2aux evaluate --data_dir`)."
+                f"{path} is a directory: give the files in it (`t2aux predict --data=FOLDER` "
+                "classifies them all)."
             )
         if not os.path.exists(path):
             hint = ", or give a text as --text" if info.is_text else ""
@@ -117,6 +117,19 @@ def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
         UserError: The file or an array in it is missing or damaged, has another shape or type than
             the classifier reads, or holds NaN; the message names the file.
     """
+    for index, true in enumerate(npz_sequences(info, path)):
+        yield read_array(info, true, f"{path}[{index}]")
+
+
+def npz_sequences(info: DatasetInfo, path: pathlib.Path) -> NpzSequences:
+    """Reads the arrays of an `.npz` file, see `read_npz`.
+
+    Returns:
+        The sequences as `read_array` takes them, without what pads them.
+
+    Raises:
+        UserError: As `read_npz`, but for what is wrong with a single sequence.
+    """
     inputs, lengths = _read_arrays(path)
     if inputs.ndim == 2 and not info.reads_ids:
         inputs = inputs[:, :, np.newaxis]
@@ -126,10 +139,23 @@ def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
         raise UserError(
             f"{path}: inputs has the shape {list(inputs.shape)}, and the classifier reads {wanted}."
         )
-    for index, array in enumerate(inputs):
-        is_padded = lengths is not None and not is_images
-        true = array[: lengths[index]] if is_padded else array
-        yield read_array(info, true, f"{path}[{index}]")
+    return NpzSequences(inputs, None if is_images else lengths)
+
+
+class NpzSequences(Sequence[np.ndarray]):
+    """The sequences of an `.npz` file, each a view of its array."""
+
+    def __init__(self, inputs: np.ndarray, lengths: np.ndarray | None) -> None:
+        """Wraps inputs [N, T, ...] and lengths [N]."""
+        self._inputs = inputs
+        self._lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        array = self._inputs[index]
+        return array if self._lengths is None else array[: self._lengths[index]]
 
 
 def read_array(info: DatasetInfo, array: np.ndarray, name: str) -> Input:

@@ -1,0 +1,213 @@
+r"""Writes predictions for all rows of a table, a folder or a file, and measures the accuracy.
+
+Usage: t2aux predict --model=MODEL --data=DATA --output=predictions.csv|.jsonl|.parquet
+
+MODEL is the model_dir of a run, a directory that `t2aux export` made, a .tflite or .keras file, or
+a model on a server: grpc://HOST:PORT/NAME or http://HOST:PORT/NAME (grpcs:, https: with TLS).
+
+DATA is
+  a table of texts: CSV, TSV, with semicolons or bars, JSON lines, Parquet, also compressed (.gz);
+  a .txt file of one text a line (with --data_format=text the whole file is one text);
+  a folder of .txt files, one text each;
+  a folder of images, or an archive of them (.zip, .tar, .tar.gz, ...), or one image;
+  an .npz file with `inputs` [N, T, C] and, where they are there, `lengths` and `labels`;
+  an IDX file of images, such as t10k-images-idx3-ubyte.gz, with its labels beside it;
+  a folder of shards (--split); or - for standard input, a table by default.
+Instead of --data, --gin_file=datasets/NAME (and --data_dir) names a data set, of which --split is
+read.
+
+The output has one row an example, in the order of the data: `input` (the file, the value of an
+index column, or the number of the row, counted from 0), `label` where there are labels, `class` and
+`probability`. Labels are a table's --label_column, or the folders' names where they are classes, or
+what the file of arrays says. Where there are labels, the accuracy and a table by class are shown.
+
+A row that can't be classified (an empty text, a damaged image, NaN) is an error, and nothing is
+written. With --on_error=skip it has an empty class, and the column `error` says why; the exit
+status is then 0, unless no row can be classified.
+
+Examples:
+  t2aux predict --model=runs/reviews --data=new_reviews.csv --output=predictions.csv
+  t2aux predict --model=exports/pets --data=photos --output=pets.parquet --top=3 --report=report
+  t2aux predict --model=exports/pets/1/classifier.tflite --data=photos.zip --output=pets.csv
+  t2aux predict --model=grpc://localhost:8500/news --data=texts.jsonl --output=news.jsonl
+  zcat log.csv.gz | t2aux predict --model=runs/log --data=- --output=- > predictions.csv
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from t2aux import logs
+from t2aux.cli import common, connecting, next_steps
+from t2aux.errors import UserError
+
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "A run, an export, a .tflite or .keras file, or grpc://HOST:PORT/NAME.",
+    required=True,
+)
+_CHECKPOINT = common.define_checkpoint()
+_DATA = common.define_path("data", None, "What to classify: a file, a folder, or - (see above).")
+_DATA_FORMAT = flags.DEFINE_enum(
+    "data_format",
+    None,
+    ["table", "lines", "text", "npz"],
+    "What a file or standard input is; as its name says if not set.",
+)
+_LABEL_COLUMN = flags.DEFINE_string(
+    "label_column", None, "Of a table: the column of the true classes, by name or position."
+)
+_TEXT_COLUMNS = flags.DEFINE_multi_string(
+    "text_column", [], "Of a table: a column of the text, by name or position. Repeatable."
+)
+_ENCODING = flags.DEFINE_string("encoding", None, "Of a table or of lines, such as cp1252.")
+_KEEP_COLUMNS = flags.DEFINE_bool(
+    "keep_columns", False, "Write a table's columns, not `input` and `label`."
+)
+common.define_gin_flags()
+common.define_data_dir()
+_SPLIT = flags.DEFINE_string("split", "test", "Of shards or a data set of --gin_file.")
+_OUTPUT = common.define_path(
+    "output", None, "Where to: a .csv, .jsonl or .parquet file, or - for standard output."
+)
+flags.mark_flag_as_required("output")
+_OUTPUT_FORMAT = flags.DEFINE_enum(
+    "output_format", None, ["csv", "jsonl", "parquet"], "If the output's name does not say it."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an output that exists.")
+_TOP = flags.DEFINE_integer("top", 1, "How many of the best classes to write.", lower_bound=1)
+_PROBABILITIES = flags.DEFINE_bool(
+    "probabilities", False, "Write the probabilities of all classes, a column each."
+)
+_ON_ERROR = flags.DEFINE_enum(
+    "on_error", "stop", ["stop", "skip"], "What becomes of a row that can't be classified."
+)
+_REPORT = common.define_path(
+    "report", None, "A folder for evaluation.json and confusion.png, where there are labels."
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "Rows that are computed at once (256 if not set) or, by a server, sent at once (64).",
+    lower_bound=1,
+)
+# What the command that also writes a report needs to be the same.
+_AGAIN = ("model", "checkpoint", "data", "data_format", "label_column", "text_column", "encoding")
+_AGAIN += ("gin_file", "gin_param", "gin_search_path", "data_dir", "split", "on_error", "top")
+_AGAIN += ("keep_columns", "probabilities", "output", "output_format", "batch_size", "version")
+_AGAIN += ("metadata", "timeout", "retries", "ca_file", "cert_file", "key_file")
+_READ_WITH = {
+    ".csv": "pandas.read_csv({!r})",
+    ".jsonl": "pandas.read_json({!r}, lines=True)",
+    ".parquet": "pandas.read_parquet({!r})",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    common.no_arguments(argv)
+    # So that what was begun of the output is removed.
+    signal.signal(signal.SIGTERM, _end)
+    from t2aux.prediction.api import Writing, predict_with
+    from t2aux.prediction.model import Connection, Model
+    from t2aux.prediction.predictor import Predictor
+    from t2aux.prediction.source import Reading
+    from t2aux_ondevice.answers import without_notes
+
+    writes = Writing(
+        _OUTPUT.value,
+        _OUTPUT_FORMAT.value,
+        _OVERWRITE.value,
+        _TOP.value,
+        _PROBABILITIES.value,
+        _REPORT.value,
+    )
+    writes.check()
+    model = Model(
+        _MODEL.value,
+        _CHECKPOINT.value,
+        Connection(
+            connecting.VERSION.value,
+            connecting.METADATA.value,
+            connecting.TIMEOUT.value,
+            connecting.RETRIES.value,
+            connecting.CA.value,
+            connecting.CERT.value,
+            connecting.KEY.value,
+        ),
+    )
+    reads = Reading(
+        _DATA_FORMAT.value,
+        _LABEL_COLUMN.value,
+        tuple(_TEXT_COLUMNS.value),
+        _ENCODING.value,
+        _KEEP_COLUMNS.value,
+        _SPLIT.value,
+    )
+    is_remote, needs_tensorflow = model.is_remote, model.needs_tensorflow
+    data = _data()
+    predictor = Predictor(model, on_error=_ON_ERROR.value, batch_size=_BATCH_SIZE.value)
+    try:
+        if needs_tensorflow:
+            logs.quiet_tensorflow()
+        if is_remote or needs_tensorflow:
+            predictor.info  # noqa: B018  Loads the model.
+        else:
+            with without_notes():
+                predictor.info  # noqa: B018
+        summary = predict_with(predictor, data, reads, writes)
+    finally:
+        predictor.close()
+    to_terminal = sys.stderr if _OUTPUT.value == "-" else sys.stdout
+    print(summary.text(), file=to_terminal)
+    if _REPORT.value is not None:
+        folder = pathlib.Path(_REPORT.value)
+        print(f"\n{folder / 'evaluation.json'}\n{folder / 'confusion.png'}", file=to_terminal)
+    if _OUTPUT.value != "-":
+        _show_next(summary.evaluation is not None)
+
+
+def _data() -> object:
+    """What is classified: what --data names, or a data set that gin's flags configure."""
+    given = (flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)
+    if not any(given):
+        if _DATA.value is None:
+            raise UserError("--data must be given; --help tells what it is.")
+        return _DATA.value
+    if _DATA.value is not None:
+        raise UserError(
+            "Give --data, or a data set by --gin_file, --gin_param and --data_dir, not both."
+        )
+    from t2aux import data
+
+    common.parse_gin()
+    return data.configured()
+
+
+def _show_next(is_evaluated: bool) -> None:
+    """Says where the predictions are, how they are read, and how to draw the confusion matrix."""
+    path = pathlib.Path(_OUTPUT.value)
+    how = _READ_WITH.get(path.suffix.lower())
+    read = f" Read it with {how.format(str(path))}." if how else ""
+    print(f"\nThe predictions are in {path}.{read}")
+    if not is_evaluated or _REPORT.value is not None:
+        return
+    given = {name: flags.FLAGS[name].value for name in _AGAIN if flags.FLAGS[name].present}
+    report = os.path.splitext(path)[0] + "_report"
+    next_steps.show(next_steps.command("predict", **given, overwrite="true", report=report))
+
+
+def _end(number: int, frame: object) -> None:
+    del frame
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,232 @@
+"""`t2aux.predict`: predictions for all rows of data, written to a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+
+from t2aux import files
+from t2aux.errors import UserError
+from t2aux.prediction import pipeline, predictor, report, source, writing
+from t2aux.prediction.model import Connection, Model
+from t2aux.prediction.predictor import Predictor
+from t2aux.prediction.report import Summary
+from t2aux.prediction.source import Reading
+
+if TYPE_CHECKING:
+    from t2aux import data as data_sets
+
+
+@dataclasses.dataclass(frozen=True)
+class Writing:
+    """What is written, and where.
+
+    Attributes:
+        output: A file whose name ends in .csv, .jsonl or .parquet; or "-" for standard output.
+        output_format: One of `writing.FORMATS`; None: as the name says, CSV for "-".
+        overwrite: Whether a file of that name is replaced.
+        top: How many classes are told, best first.
+        all_classes: Whether the probabilities of all classes are.
+        report: A folder for evaluation.json and confusion.png; None for none.
+    """
+
+    output: str
+    output_format: str | None = None
+    overwrite: bool = False
+    top: int = 1
+    all_classes: bool = False
+    report: str | None = None
+
+    def check(self) -> None:
+        """Raises UserError where something is out of its range, or can't be written."""
+        if self.top < 1:
+            raise UserError(f"top is {self.top}: give at least 1.")
+        if self.top > 1 and self.all_classes:
+            raise UserError("Give --top or --probabilities, not both.")
+        if self.output_format not in (None, *writing.FORMATS):
+            raise UserError(
+                f"The format of the output is {self.output_format!r}: give "
+                f"{', '.join(writing.FORMATS)}."
+            )
+        writing.check_output(self.output, overwrite=self.overwrite)
+        writing.format_of(self.output, self.output_format)
+        if self.report is not None:
+            files.ensure_directory(self.report)
+
+
+def predict(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str] | data_sets.Source,
+    output: str | os.PathLike[str],
+    *,
+    top: int = 1,
+    all_classes: bool = False,
+    label_column: str | None = None,
+    text_columns: Sequence[str] = (),
+    encoding: str | None = None,
+    keep_columns: bool = False,
+    data_format: str | None = None,
+    split: str = "test",
+    output_format: str | None = None,
+    overwrite: bool = False,
+    on_error: str = predictor.STOP,
+    report: str | os.PathLike[str] | None = None,
+    checkpoint: str | None = None,
+    connection: Connection | None = None,
+    batch_size: int | None = None,
+) -> Summary:
+    """Classifies all rows of a file, a folder or a data set, and writes a table of the answers.
+
+    The memory that it takes does not grow with the number of rows, but for an `.npz` or IDX file,
+    which is read whole.
+
+    >>> summary = t2aux.predict("exports/digits", "digits.npz", "predictions.csv")
+    >>> summary.rows, summary.evaluation.examples
+    (48, 48)
+
+    Args:
+        model: A `.tflite` or `.keras` file, an export's directory, the model_dir of a run, or
+            grpc://HOST:PORT/NAME or http://HOST:PORT/NAME of a server.
+        data: A table (CSV and its relatives, JSON lines, Parquet), a `.txt` file of a text a line,
+            an `.npz` file, a folder or an archive of images, a folder of `.txt` files, an IDX file,
+            a folder of shards, "-" for standard input, or a `t2aux.data.Source`.
+        output: A file whose name ends in .csv, .jsonl or .parquet; or "-" for standard output. It
+            has the columns `input`, `label` where there are labels, `class` and `probability`; see
+            `writing.Layout`.
+        top: How many classes are told, best first.
+        all_classes: Whether the probabilities of all classes are told.
+        label_column: Of a table: the column of the true classes, by name or position; by default
+            found by its name.
+        text_columns: Of a table: the columns of the text; likewise.
+        encoding: Of a table or of lines; by default UTF-8, or what a byte order mark says.
+        keep_columns: Whether the columns of a table are written, in place of `input` and `label`.
+            One that has the name of a column of the answers is called `input_NAME`.
+        data_format: "table", "lines" (a text a line), "text" (the file is one text) or "npz"; by
+            default what the name says.
+        split: Of shards or a `t2aux.data.Source`.
+        output_format: "csv", "jsonl" or "parquet"; by default what the name says.
+        overwrite: Whether a file of that name is replaced.
+        on_error: What becomes of a row that can't be classified (an empty text, a damaged image,
+            NaN): "stop" raises UserError and writes nothing; "skip" writes it without a class, and
+            why in a column `error`.
+        report: A folder for evaluation.json and confusion.png.
+        checkpoint: Of a run: "best", "latest" or the name of one; by default the best or, where
+            the run has no validation set, the latest.
+        connection: How a server is asked.
+        batch_size: The most rows that are computed at once or, by a server, sent at once; by
+            default 256 and 64.
+
+    Returns:
+        What came out: counts and, where there are labels, accuracy and confusion matrix.
+
+    Raises:
+        UserError: An argument is out of its range; the model or the data is missing or damaged; a
+            row can't be classified; or the output exists or can't be written.
+    """
+    place = Model(os.fspath(model), checkpoint, connection or Connection())
+    writes = Writing(
+        output=os.fspath(output),
+        output_format=output_format,
+        overwrite=overwrite,
+        top=top,
+        all_classes=all_classes,
+        report=None if report is None else os.fspath(report),
+    )
+    if isinstance(text_columns, str):
+        text_columns = (text_columns,)
+    reads = Reading(data_format, label_column, tuple(text_columns), encoding, keep_columns, split)
+    classifier = Predictor(place, on_error=on_error, batch_size=batch_size)
+    try:
+        return predict_with(classifier, data, reads, writes)
+    finally:
+        classifier.close()
+
+
+def predict_with(
+    classifier: Predictor,
+    data: str | os.PathLike[str] | data_sets.Source,
+    reads: Reading,
+    writes: Writing,
+) -> Summary:
+    """Does what `predict` does, with a predictor. Raises UserError as it does."""
+    writes.check()
+    info = classifier.info
+    opened = _open(data, info, reads)
+    if writes.report is not None and not opened.labelled:
+        raise UserError(
+            f"{opened.what} has no labels, so that there is no accuracy to report: leave out "
+            "--report, or say where the labels are (--label_column of a table)."
+        )
+    _refuse_same_file(data, writes)
+    told = _tell(opened.notes(), ())
+    layout = writing.Layout(
+        classes=info.classes,
+        kept=opened.columns,
+        name_type=opened.name_type,
+        labelled=opened.labelled,
+        top=writes.top,
+        all_classes=writes.all_classes,
+        with_errors=classifier.on_error == predictor.SKIP,
+    )
+    tally = report.Tally(info.classes, labelled=opened.labelled)
+    progress = pipeline.Progress(opened)
+    output_format = writing.format_of(writes.output, writes.output_format)
+    with writing.open_output(writes.output, output_format, layout.schema) as write:
+        for answers in pipeline.answers(classifier, opened, progress.add):
+            tally.add(answers)
+            write(layout.table(answers))
+        summary = tally.summary(writes.output)
+        _check(opened, summary, writes)
+    _tell(opened.notes(), told)
+    if writes.report is not None:
+        about = {"model": classifier.model.place, "data": opened.what, "output": writes.output}
+        report.write(writes.report, summary, about, opened.what)
+    return summary
+
+
+def _open(
+    data: str | os.PathLike[str] | data_sets.Source, info: Any, reads: Reading
+) -> source.Source:
+    if isinstance(data, (str, os.PathLike)):
+        return source.open_source(os.fspath(data), info, reads)
+    from t2aux.prediction import of_arrays
+
+    return of_arrays.data_set(data, reads.split, info)
+
+
+def _refuse_same_file(data: Any, writes: Writing) -> None:
+    is_path = isinstance(data, (str, os.PathLike)) and writing.STANDARD not in (data, writes.output)
+    if is_path and os.path.exists(writes.output) and os.path.samefile(data, writes.output):
+        raise UserError(f"{writes.output} is the data itself: give another --output.")
+
+
+def _tell(notes: Sequence[str], told: Sequence[str]) -> tuple[str, ...]:
+    """Says what was not said before."""
+    for note in notes:
+        if note not in told:
+            logging.info("Note: %s", note)
+    return tuple(notes)
+
+
+def _check(opened: source.Source, summary: Summary, writes: Writing) -> None:
+    """Raises UserError where there is nothing to write."""
+    if not summary.rows:
+        raise UserError(f"{opened.what} holds no rows: there is nothing to classify.")
+    if summary.rows == summary.skipped:
+        raise UserError(
+            f"None of the {summary.rows:,} rows of {opened.what} could be classified; the first: "
+            f"{summary.first_error}"
+        )
+    if writes.report is not None and summary.evaluation is None:
+        unknown = next(iter(summary.unknown), None)
+        found = "no row that was classified has a label"
+        if unknown is not None:
+            found = f"none of its labels is a class of the classifier; the commonest is {unknown!r}"
+        raise UserError(
+            f"There is no accuracy of {opened.what} to report: {found}. Correct --label_column, or "
+            "leave out --report."
+        )

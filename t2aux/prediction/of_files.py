@@ -1,0 +1,212 @@
+"""Rows that are files: folders and archives of images, folders of texts; and texts of lines."""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import io
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+import pyarrow as pa
+
+from t2aux.data.archives import ARCHIVE_DAMAGE, list_archive, read_members
+from t2aux.data.folders import list_folder
+from t2aux.data.listing import File, Listing, plural, shown
+from t2aux.data.table import class_key, damaged
+from t2aux.data.tables.json_lines import not_of_encoding
+from t2aux.errors import UserError
+from t2aux.prediction.rows import ImageFile, Row, TextFile
+from t2aux.prediction.source import Source
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+_TEXT_SUFFIX = ".txt"
+
+
+def image_folder(path: pathlib.Path, info: DatasetInfo) -> Source:
+    """The images in a folder and the folders in it, sorted by name.
+
+    An image's label is the name of the folder that it is in, at the depth at which most images are
+    in folders that have the names of classes. Where none are, there are no labels.
+
+    Raises:
+        UserError: The folder can't be read, or holds no images.
+    """
+    listing = list_folder(path)
+    files = [file for file in _files(listing) if file.is_image]
+    if not files:
+        raise UserError(f"{path} holds no images: give a folder of images.")
+    return _of_files(path, files, listing, info, lambda file: ImageFile(str(file.place)))
+
+
+def text_folder(path: pathlib.Path, info: DatasetInfo) -> Source:
+    """The .txt files in a folder, one text each; see `image_folder`.
+
+    Raises:
+        UserError: The folder can't be read, or holds no .txt files.
+    """
+    listing = list_folder(path)
+    files = [file for file in _files(listing) if file.name.lower().endswith(_TEXT_SUFFIX)]
+    if not files:
+        raise UserError(
+            f"{path} holds no {_TEXT_SUFFIX} files: give a folder of {_TEXT_SUFFIX} files of one "
+            "text each, or a table."
+        )
+    return _of_files(path, files, listing, info, lambda file: TextFile(str(file.place)))
+
+
+def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
+    """The images in an archive, in the order of its members; see `image_folder`.
+
+    Raises:
+        UserError: The archive is damaged, or holds no images; or the classifier does not read
+            images.
+    """
+    _check_images(path, info)
+    listing = list_archive(path)
+    files = sorted((f for f in _files(listing) if f.is_image), key=lambda file: file.place)
+    if not files:
+        raise UserError(f"{path} holds no images: give an archive of images.")
+
+    def rows() -> Iterator[Row]:
+        contents = read_members(path, [file.place for file in files])
+        for file, label in zip(files, labels, strict=True):
+            name = f"{shown(file.name)} in {path}"
+            try:
+                content = next(contents, None)
+            except ARCHIVE_DAMAGE as error:
+                raise damaged(name, error) from error
+            if content is None:
+                raise UserError(f"{path} lacks {shown(file.name)}: it changed while being read.")
+            yield Row(shown(file.name), name, ImageFile(name, content), label)
+
+    labels = _labels([file.name for file in files], info)
+    return Source(
+        what=str(path),
+        rows=rows,
+        labelled=any(label is not None for label in labels),
+        total=len(files),
+        notes=lambda: _notes(path, files, listing),
+    )
+
+
+def image(path: pathlib.Path, info: DatasetInfo) -> Source:
+    """One image. Raises UserError where the classifier does not read images."""
+    _check_images(path, info)
+    row = Row(path.name, str(path), ImageFile(str(path)))
+    return Source(what=str(path), rows=lambda: iter([row]), labelled=False, total=1)
+
+
+def one_text(source: pathlib.Path | IO[bytes], name: str) -> Source:
+    """A file that is one text."""
+    if isinstance(source, pathlib.Path):
+        row = Row(source.name, name, TextFile(name))
+    else:
+        try:
+            text = source.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name} is not a text in UTF-8: convert it.") from error
+        row = Row(name, name, text.removesuffix("\n").removesuffix("\r"))
+    return Source(what=name, rows=lambda: iter([row]), labelled=False, total=1)
+
+
+def lines(source: pathlib.Path | IO[bytes], name: str, encoding: str | None) -> Source:
+    """A text a line; lines without a visible character are rows that can't be classified.
+
+    Args:
+        source: A file or a stream.
+        name: What messages call it.
+        encoding: By default UTF-8, or UTF-16 where the file begins with its byte order mark.
+
+    Raises:
+        UserError: The encoding is unknown; while rows are read: it is not this encoding.
+    """
+    try:
+        codec = codecs.lookup(encoding or "utf-8").name
+        codec = "utf-8-sig" if codec == "utf-8" else codec
+    except LookupError as error:
+        raise UserError(f"There is no encoding {encoding!r}: give one of Python's.") from error
+    position = [0, 0]  # Bytes and lines.
+    size = source.stat().st_size if isinstance(source, pathlib.Path) else 0
+
+    def rows() -> Iterator[Row]:
+        number = -1
+        try:
+            file = source.open("rb") if isinstance(source, pathlib.Path) else source
+            with file, io.BufferedReader(file) as buffered:
+                beginning = buffered.peek(2)[:2]
+                marked = encoding is None and beginning in (b"\xff\xfe", b"\xfe\xff")
+                chosen = "utf-16" if marked else codec
+                for number, line in enumerate(io.TextIOWrapper(buffered, chosen, newline=None)):
+                    position[0] += len(line.encode("utf-8", "surrogatepass"))
+                    position[1] = number + 1
+                    yield Row(number, f"{name}, line {number + 1}", line.removesuffix("\n"))
+        except UnicodeError as error:
+            raise not_of_encoding(name, number + 2, chosen) from error
+        except OSError as error:
+            raise damaged(name, error) from error
+
+    def about() -> int | None:
+        return int(size / position[0] * position[1]) if size and position[0] else None
+
+    return Source(what=name, rows=rows, labelled=False, name_type=pa.int64(), about=about)
+
+
+def _check_images(path: pathlib.Path, info: DatasetInfo) -> None:
+    if info.kind != "image":
+        raise UserError(f"{path} holds images, and the classifier reads {info.kind}: give those.")
+
+
+def _files(listing: Listing) -> list[File]:
+    linked = (link.file for link in listing.links if link.file is not None)
+    return sorted([*listing.files, *linked], key=lambda file: file.name)
+
+
+def _of_files(
+    path: pathlib.Path,
+    files: Sequence[File],
+    listing: Listing,
+    info: DatasetInfo,
+    content: Callable[[File], ImageFile | TextFile],
+) -> Source:
+    labels = _labels([file.name for file in files], info)
+
+    def rows() -> Iterator[Row]:
+        for file, label in zip(files, labels, strict=True):
+            yield Row(shown(file.name), os.fspath(file.place), content(file), label)
+
+    return Source(
+        what=str(path),
+        rows=rows,
+        labelled=any(label is not None for label in labels),
+        total=len(files),
+        notes=lambda: _notes(path, files, listing),
+    )
+
+
+def _labels(names: Sequence[str], info: DatasetInfo) -> list[str | None]:
+    """The folder of each file at the depth at which most folders have the names of classes."""
+    classes = set(map(class_key, info.classes))
+    folders = [[class_key(part) for part in name.split("/")[:-1]] for name in names]
+    depths = collections.Counter(
+        depth for parts in folders for depth, part in enumerate(parts) if part in classes
+    )
+    if not depths:
+        return [None] * len(names)
+    # Of equally many the outermost.
+    depth = min(depths, key=lambda d: (-depths[d], d))
+    return [parts[depth] if len(parts) > depth else None for parts in folders]
+
+
+def _notes(path: pathlib.Path, files: Sequence[File], listing: Listing) -> tuple[str, ...]:
+    others = len(listing.files) - len(files) + sum(link.file is not None for link in listing.links)
+    skipped = []
+    if others > 0:
+        skipped.append(f"{path.name}: skipped {plural(others, 'other file')}.")
+    if listing.hidden:
+        skipped.append(f"{path.name}: skipped {plural(len(listing.hidden), 'hidden image')}.")
+    if listing.broken:
+        skipped.append(f"{path.name}: skipped {plural(len(listing.broken), 'broken link')}.")
+    return tuple(skipped)

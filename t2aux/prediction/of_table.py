@@ -1,0 +1,156 @@
+"""The rows of a table: CSV and its relatives, JSON lines and Parquet."""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+import pyarrow as pa
+
+from t2aux.data import tables
+from t2aux.data.table import class_key, read_class_names
+from t2aux.data.tables.parquet import ParquetReader
+from t2aux.errors import UserError, shorten
+from t2aux.prediction.rows import Row
+from t2aux.prediction.source import Reading, Source
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+
+def table(
+    source: pathlib.Path | IO[bytes], name: str, info: DatasetInfo, reading: Reading
+) -> Source:
+    """The rows of a table of texts.
+
+    The columns of the text, and of the class where there is one, are those that are given, or are
+    found by their names. A class that is a number counts from 1 where a classes.txt beside the file
+    names the classes, as in training.
+
+    Raises:
+        UserError: See `tables.open_table` and `tables.choose_columns`.
+    """
+    wanted = [reading.label_column, *reading.text_columns]
+    opened = tables.open_table(
+        source,
+        name=name,
+        encoding=reading.encoding,
+        columns=[column for column in wanted if column is not None],
+        known=frozenset(map(class_key, info.classes)),
+    )
+    chosen = tables.choose_columns(opened, reading.label_column, reading.text_columns)
+    batches = opened.numbered()
+    first = next(batches, None)
+    if first is None:
+        raise UserError(f"{name} holds no rows: there is nothing to classify.")
+    schema = first.batch.schema
+    names = _class_names(source)
+    if reading.label_column is None and chosen.label is not None and not opened.has_header:
+        found = {_label(v, names) for v in tables.strings(first.batch, chosen.label).to_pylist()}
+        classes = set(map(class_key, info.classes))
+        if not any(label is not None and class_key(label) in classes for label in found):
+            if not reading.text_columns:
+                raise _no_header(opened, first.batch, chosen.label)
+            chosen = chosen._replace(label=None)
+    read = _Rows(opened, chosen, names, source, schema.names if reading.keep_columns else [])
+    return Source(
+        what=name,
+        rows=lambda: read.rows(itertools.chain([first], batches)),
+        labelled=chosen.label is not None,
+        columns=schema if reading.keep_columns else None,
+        name_type=pa.int64() if opened.index is None else schema.field(opened.index).type,
+        total=_parquet_rows(source) if isinstance(opened, ParquetReader) else None,
+        about=read.about,
+        notes=lambda: (*opened.notes, *chosen.notes),
+    )
+
+
+class _Rows:
+    """Reads a table, and counts what was read."""
+
+    def __init__(
+        self,
+        opened: tables.TableReader,
+        chosen: tables.Chosen,
+        names: tuple[str, ...] | None,
+        source: pathlib.Path | IO[bytes],
+        kept: list[str],
+    ) -> None:
+        self._opened = opened
+        self._chosen = chosen
+        self._names = names
+        self._kept = kept
+        self._size = 0
+        if isinstance(source, pathlib.Path) and not isinstance(opened, ParquetReader):
+            packed = source.name.lower().endswith((".gz", ".xz", ".bz2"))
+            self._size = 0 if packed else source.stat().st_size
+        self._read = self._bytes = 0
+
+    def about(self) -> int | None:
+        """Guesses how many rows there are, from the bytes of those that were read."""
+        if not self._size or not self._bytes:
+            return None
+        return int(self._size / self._bytes * self._read)
+
+    def rows(self, batches: Iterator[Any]) -> Iterator[Row]:
+        """Yields the rows, in which null is an empty text, and no label."""
+        opened, chosen = self._opened, self._chosen
+        number = 0
+        for lines, batch in batches:
+            texts = tables.joined(batch, chosen.texts).to_pylist()
+            labels = [None] * len(batch)
+            if chosen.label is not None:
+                labels = [
+                    _label(v, self._names) for v in tables.strings(batch, chosen.label).to_pylist()
+                ]
+            names = range(number, number + len(batch))
+            if opened.index is not None:
+                names = batch.column(opened.index).to_pylist()
+            kept = [batch.column(column).to_pylist() for column in self._kept]
+            columns = zip(*kept, strict=True) if kept else itertools.repeat((), len(batch))
+            for line, name, text, label, values in zip(
+                lines, names, texts, labels, columns, strict=True
+            ):
+                where = f"{opened.name}, {opened.unit} {line}"
+                yield Row(name, where, text, label, values)
+            number += len(batch)
+            self._read = number
+            # A separator or a line's end for each value.
+            self._bytes += batch.nbytes - 3 * batch.num_columns * len(batch)
+
+
+def _class_names(source: pathlib.Path | IO[bytes]) -> tuple[str, ...] | None:
+    """What a classes.txt beside a file holds."""
+    is_path = isinstance(source, pathlib.Path)
+    return read_class_names(source.parent / "classes.txt") if is_path else None
+
+
+def _label(label: str, names: tuple[str, ...] | None) -> str | None:
+    """The name of a class, where a number counts the names of classes.txt from 1."""
+    if not label:
+        return None
+    is_number = names is not None and label.isascii() and label.isdigit() and label not in names
+    if is_number and 1 <= int(label) <= len(names):
+        return names[int(label) - 1]
+    return label
+
+
+def _no_header(opened: tables.TableReader, batch: pa.RecordBatch, label: str) -> UserError:
+    value = shorten(tables.strings(batch, label)[0].as_py())
+    return UserError(
+        f"It can't be told which columns of {opened.name} are what: its first row is no header "
+        f"that is known, and its first column, which begins with {value!r}, holds none of the "
+        f"classifier's classes: give --text_column=NAME, or a position such as --text_column=1 "
+        "(the first column is 0)."
+    )
+
+
+def _parquet_rows(source: pathlib.Path | IO[bytes]) -> int | None:
+    import pyarrow.parquet
+
+    if not isinstance(source, pathlib.Path):
+        return None
+    try:
+        return pyarrow.parquet.read_metadata(source).num_rows
+    except (pa.ArrowException, OSError):  # It is compressed as a whole.
+        return None

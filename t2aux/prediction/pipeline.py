@@ -1,0 +1,157 @@
+"""Reads, prepares, classifies and writes at the same time, in constant memory."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+
+from absl import logging
+
+from t2aux.prediction import batching
+from t2aux.prediction.predictor import Answers, Pool, Predictor
+from t2aux.prediction.rows import Row
+from t2aux.prediction.source import Source
+from t2aux.training.rate import Rate
+
+# Of a pool: rows are sorted by length in it, and its rows are written together.
+_POOL_BATCHES = 16
+_POOL_BYTES = 1 << 24
+_POOL_ROWS_AT_ONCE = 64
+_SECONDS_BETWEEN_REPORTS = 5.0
+
+
+def answers(
+    predictor: Predictor, source: Source, progress: Callable[[int], None] | None = None
+) -> Iterator[Answers]:
+    """Classifies all rows of a source.
+
+    A thread reads and prepares the next rows while the model computes. At most three pools of rows
+    are in memory at once.
+
+    Args:
+        predictor: With the model loaded.
+        source: The rows.
+        progress: Called, by any thread, with the number of rows that were just classified.
+
+    Yields:
+        The answers to some rows at a time, in the order of the rows.
+
+    Raises:
+        UserError: A row can't be read, or can't be classified and `predictor.on_error` is "stop";
+            or the model does not answer.
+    """
+    callers = predictor.callers
+    idle: collections.deque = collections.deque(callers)
+
+    def run(pool: Pool, chosen: object, rows: int) -> object:
+        # There are as many threads as callers.
+        caller = idle.popleft()
+        try:
+            found = predictor.run(caller, pool, chosen, rows)
+        finally:
+            idle.append(caller)
+        if progress is not None:
+            progress(len(chosen))
+        return found
+
+    pools = _pools(predictor, source)
+    with contextlib.ExitStack() as stack:
+        model = futures.ThreadPoolExecutor(len(callers), "t2aux-model")
+        # What waits is given up at an error; what runs is waited for.
+        stack.callback(model.shutdown, cancel_futures=True)
+        coming = _next_of(pools)
+        running: tuple[Pool, list[futures.Future]] | None = None
+        while (pool := coming.result()) is not None:
+            coming = _next_of(pools)
+            started = [model.submit(run, pool, *batch) for batch in predictor.plan(pool)]
+            if running is not None:
+                yield _joined(predictor, *running)
+            running = (pool, started)
+        if running is not None:
+            yield _joined(predictor, *running)
+
+
+def _next_of(pools: Iterator[Pool]) -> futures.Future:
+    """Takes the next pool in a thread; None after the last.
+
+    Nothing waits for the thread when the program ends: it may wait for standard input.
+    """
+    future: futures.Future = futures.Future()
+
+    def take() -> None:
+        try:
+            future.set_result(next(pools, None))
+        except BaseException as error:  # Raised where the result is asked for.
+            future.set_exception(error)
+
+    threading.Thread(target=take, name="t2aux-reader", daemon=True).start()
+    return future
+
+
+def _joined(predictor: Predictor, pool: Pool, started: list[futures.Future]) -> Answers:
+    return predictor.join(pool, [future.result() for future in started])
+
+
+def _pools(predictor: Predictor, source: Source) -> Iterator[Pool]:
+    """Prepared rows, about `_POOL_BYTES` of them or `_POOL_BATCHES` batches."""
+    most_rows = _POOL_BATCHES * predictor.batch_size
+    # Where all have one length there is nothing to sort.
+    if predictor.info.length is not None:
+        most_rows = batching.rows_of(predictor.info.length, predictor.batch_size)
+        most_rows *= len(predictor.callers)
+    rows = iter(source.rows())
+    waiting: list[Pool] = []
+    size = count = 0
+    while part := list(itertools.islice(rows, min(_POOL_ROWS_AT_ONCE, most_rows - count))):
+        pool = predictor.prepare(part)
+        waiting.append(pool)
+        count += len(part)
+        size += sum(item.sequence.nbytes for item in pool.prepared if item is not None)
+        if count >= most_rows or size >= _POOL_BYTES:
+            yield _one(waiting)
+            waiting, size, count = [], 0, 0
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(pools: list[Pool]) -> Pool:
+    rows: list[Row] = []
+    prepared = []
+    errors = {}
+    for pool in pools:
+        errors |= {len(rows) + index: error for index, error in pool.errors.items()}
+        rows += pool.rows
+        prepared += pool.prepared
+    return Pool(rows, prepared, errors)
+
+
+class Progress:
+    """Says every few seconds how many rows are done, how fast, and how long the rest will take."""
+
+    def __init__(self, source: Source) -> None:
+        """Begins with no row."""
+        self._source = source
+        self._lock = threading.Lock()
+        self._done = 0
+        self._rate = Rate(_SECONDS_BETWEEN_REPORTS)
+        self._rate.update(0)
+
+    def add(self, rows: int) -> None:
+        """Adds rows, and says it if the last report is long enough ago. By any thread."""
+        with self._lock:
+            self._done += rows
+            done, speed = self._done, self._rate.update(self._done)
+        if not speed:
+            return
+        total = self._source.expected(done)
+        of = left = ""
+        if total is not None:
+            about = "" if self._source.total is not None else "about "
+            of = f" of {about}{total:,}"
+            left = f"  {self._rate.left(max(total - done, 0))} left"
+        per_second = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
+        logging.info("%s%s rows  %s a second%s", f"{done:,}", of, per_second, left)

@@ -1,0 +1,192 @@
+"""`Predictor`: rows in, answers out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from t2aux.errors import UserError
+from t2aux.prediction import batching
+from t2aux.prediction.model import Caller, Model
+from t2aux.prediction.rows import ImageFile, Prepared, Row, prepare
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+STOP, SKIP = ON_ERROR = ("stop", "skip")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pool:
+    """Rows that are classified together, prepared.
+
+    Attributes:
+        rows: As they were read.
+        prepared: The rows as the classifier reads them; None for those that it can't read.
+        errors: Why it can't, by the rows' indices.
+    """
+
+    rows: Sequence[Row]
+    prepared: Sequence[Prepared | None]
+    errors: dict[int, str]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+    """What the classifier answers to rows, in their order.
+
+    Attributes:
+        rows: The rows.
+        probabilities: float32 [N, K]; zeros for rows that were skipped.
+        errors: Why rows were skipped, by their indices.
+        cut: How many were longer than the classifier reads, and were cut.
+    """
+
+    rows: Sequence[Row]
+    probabilities: np.ndarray
+    errors: dict[int, str]
+    cut: int
+
+    @property
+    def answered(self) -> np.ndarray:
+        """Which rows were classified, bool [N]."""
+        found = np.ones(len(self.rows), bool)
+        found[list(self.errors)] = False
+        return found
+
+
+class Predictor:
+    """Classifies rows. Can be pickled: each process loads the model when it is first used.
+
+    The answer to a row does not depend on which rows are given with it.
+    """
+
+    def __init__(
+        self, model: Model, *, on_error: str = STOP, batch_size: int | None = None
+    ) -> None:
+        """Keeps what it is told; nothing is loaded.
+
+        Args:
+            model: The model.
+            on_error: What becomes of a row that can't be classified: "stop" raises UserError,
+                "skip" leaves it without an answer.
+            batch_size: The most rows that the model computes at once; `model.batch_size` by
+                default.
+
+        Raises:
+            UserError: An argument is out of its range.
+        """
+        if on_error not in ON_ERROR:
+            raise UserError(f"on_error is {on_error!r}: give {' or '.join(ON_ERROR)}.")
+        if batch_size is None:
+            batch_size = model.batch_size
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}: give at least 1.")
+        self.model = model
+        self.on_error = on_error
+        self.batch_size = batch_size
+        self._callers: list[Caller] | None = None
+        self._threads: futures.ThreadPoolExecutor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_callers": None, "_threads": None}
+
+    @property
+    def callers(self) -> list[Caller]:
+        """The loaded model, once for each thread that may call it. Raises UserError."""
+        if self._callers is None:
+            self._callers = self.model.load(_cores())
+        return self._callers
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What the classifier reads, and its classes. Raises UserError as `Model.load`."""
+        return self.callers[0].info
+
+    def __call__(self, rows: Sequence[Row]) -> Answers:
+        """Classifies rows in this thread.
+
+        Raises:
+            UserError: A row can't be classified and `on_error` is "stop"; or the model does not
+                answer.
+        """
+        pool = self.prepare(rows)
+        found = [self.run(self.callers[0], pool, *batch) for batch in self.plan(pool)]
+        return self.join(pool, found)
+
+    def prepare(self, rows: Sequence[Row]) -> Pool:
+        """Prepares rows; files of images in several threads. Raises UserError as `__call__`."""
+        if rows and isinstance(rows[0].content, ImageFile):
+            if self._threads is None:
+                self._threads = futures.ThreadPoolExecutor(_cores(), "t2aux-images")
+            made = list(self._threads.map(self._try, rows))
+        else:
+            made = list(map(self._try, rows))
+        errors = {i: str(found) for i, found in enumerate(made) if isinstance(found, UserError)}
+        if errors and self.on_error == STOP:
+            raise UserError(
+                f"{next(iter(errors.values()))} (With --on_error=skip such rows are written "
+                "without a class.)"
+            )
+        prepared = [None if isinstance(found, UserError) else found for found in made]
+        return Pool(rows, prepared, errors)
+
+    def plan(self, pool: Pool) -> list[tuple[np.ndarray, int]]:
+        """Divides a pool into batches; see `batching.plan`, with indices of the pool's rows."""
+        there = np.array([i for i, item in enumerate(pool.prepared) if item is not None], np.int64)
+        lengths = [len(pool.prepared[i].sequence) for i in there]
+        return [(there[chosen], rows) for chosen, rows in batching.plan(lengths, self.batch_size)]
+
+    def run(
+        self, caller: Caller, pool: Pool, chosen: np.ndarray, rows: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Classifies a batch.
+
+        Args:
+            caller: One of `callers`.
+            pool: The rows.
+            chosen: Which ones, int64 [B].
+            rows: The size that the batch is filled up to.
+
+        Returns:
+            `chosen`, and the probabilities, float32 [B, K].
+
+        Raises:
+            UserError: The model does not answer, or with NaN.
+        """
+        probabilities = caller([pool.prepared[i].sequence for i in chosen], rows)
+        if not np.isfinite(probabilities).all():
+            raise UserError(
+                "The classifier answers with NaN: its weights are damaged, or diverged."
+            )
+        return chosen, probabilities
+
+    def join(self, pool: Pool, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Answers:
+        """Puts what `run` returned for the batches of a pool in the order of its rows."""
+        probabilities = np.zeros([len(pool.rows), self.info.num_classes], np.float32)
+        for chosen, answers in found:
+            probabilities[chosen] = answers
+        cut = sum(item is not None and item.cut for item in pool.prepared)
+        return Answers(pool.rows, probabilities, pool.errors, cut)
+
+    def close(self) -> None:
+        """Ends threads and connections. The model is loaded again if it is used again."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        for caller in self._callers or ():
+            caller.close()
+        self._threads = self._callers = None
+
+    def _try(self, row: Row) -> Prepared | UserError:
+        try:
+            return prepare(self.info, row)
+        except UserError as error:
+            return error
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,116 @@
+"""`Row`: what is classified, before it is prepared; and its preparation."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from t2aux.errors import UserError
+from t2aux_ondevice import kinds
+from t2aux_ondevice.preprocessing import DatasetInfo, with_pillow
+from t2aux_ondevice.reading import named, read_array
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFile:
+    """A file of one text, in UTF-8.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """An image.
+
+    Attributes:
+        path: The file; or, where `content` is given, what to call it.
+        content: The bytes of the file, where it lies in an archive.
+    """
+
+    path: str
+    content: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """One example.
+
+    Attributes:
+        name: What the output calls it: its file, the value of an index column, or its number.
+        where: What messages call it.
+        content: A text; an array as `reading.read_array` takes it; or a file. None: no text, as
+            in a table's empty cell.
+        label: The name of its true class, or its number in the classifier; None where it has none.
+        columns: The values of the columns that are kept, in the order of `Source.columns`.
+    """
+
+    name: str | int
+    where: str
+    content: str | np.ndarray | TextFile | ImageFile | None
+    label: str | int | None = None
+    columns: tuple[Any, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A row as the classifier reads it.
+
+    Attributes:
+        sequence: float32 [T, C] or int32 [T].
+        cut: Whether there was more than the classifier's `max_length`, which is left out.
+    """
+
+    sequence: np.ndarray
+    cut: bool = False
+
+
+def prepare(info: DatasetInfo, row: Row) -> Prepared:
+    """Prepares a row, as `t2aux classify` does.
+
+    Args:
+        info: What the classifier reads.
+        row: The row.
+
+    Raises:
+        UserError: The classifier can't read it: the text is empty, the image is damaged, a value is
+            NaN, ... The message names the row.
+    """
+    content = row.content
+    if isinstance(content, np.ndarray):
+        item = read_array(info, content, row.where)
+        return Prepared(item.sequence, item.cut)
+    if isinstance(content, ImageFile):
+        return Prepared(_image(info, content))
+    if isinstance(content, TextFile):
+        path = pathlib.Path(content.path)
+        content = kinds.decode_text(info, _read(path), path)
+    with named(row.where):
+        text = content or ""
+        return Prepared(info.text_ids(text), info.cuts(text))
+
+
+def _image(info: DatasetInfo, image: ImageFile) -> np.ndarray:
+    images = with_pillow()
+    if image.content is None:
+        read = images.read_image(image.path)
+    else:
+        suffix = os.path.splitext(image.path)[1]
+        read = images.read_image(io.BytesIO(image.content), image.path, suffix)
+    with named(image.path):
+        return info.image_sequence(read)
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
