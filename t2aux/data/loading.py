@@ -29,6 +29,8 @@ _PREPARATION = [
     for field in dataclasses.fields(Options)
     if field.name not in ("source", "data_dir", "resize", "max_examples", "splits", "allow", "info")
 ]
+# What a description says of a classifier, and not of data that it reads.
+_OF_THE_CLASSIFIER = ("name", "mean", "deviation")
 _TFDS_PREFIX = "tfds:"
 
 
@@ -264,7 +266,7 @@ def _check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
         ours, theirs = getattr(found, field.name), getattr(info, field.name)
         if field.name == "classes":
             ours, theirs = (tuple(map(class_key, names)) for names in (ours, theirs))
-        if field.name != "name" and ours != theirs:
+        if field.name not in _OF_THE_CLASSIFIER and ours != theirs:
             raise UserError(
                 f"The data of {found.name} does not fit the classifier, which was trained on "
                 f"{info.name}: its {field.name} is {shorten(repr(ours))} where the classifier has "

@@ -127,7 +127,7 @@ def test_bad_arrays_are_user_errors(tmp_path, arrays, message):
         ({"inputs": INPUTS[:, :, :1]}, "1 channels where the training data has 2"),
         ({"inputs": INPUTS[:, :4]}, "4 steps where all training sequences have 5"),
         ({"lengths": LENGTHS}, "1 steps where all training sequences have 5"),
-        ({"labels": LABELS + 1}, r"is 3, but there are 3 classes"),
+        ({"labels": LABELS + 1}, r"is 3, but the classes are 0, 1, 2"),
     ],
 )
 def test_a_test_split_unlike_the_training_split(tmp_path, arrays, message):
