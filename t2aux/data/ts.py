@@ -309,7 +309,7 @@ class _TsFile:
                     "example, or remove the sequence."
                 )
             try:
-                is_finite = bool(np.isfinite(np.float32(float(value))))
+                is_finite = abs(float(value)) <= np.finfo(np.float32).max
             except ValueError:
                 is_finite = False
             if not is_finite:

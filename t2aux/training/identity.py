@@ -41,6 +41,7 @@ _NORMALIZE = "train.normalize"
 # What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.
 _CHANGEABLE = {
     *("Phase.epochs", "Phase.learning_rate", "Phase.decay_factor", "Phase.decay_epochs"),
+    *("Phase.min_updates", "Phase.decays"),
     *("train.clip_norm", "train.patience", _FREE_WITHOUT_VALIDATION),
 }
 _CHANGEABLE_CONFIGURABLES = {"RMSprop", "Adam", "AdamW", "SGD"}

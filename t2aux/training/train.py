@@ -178,6 +178,7 @@ def train(
         splits.set_info(_with_normalization(directory, splits.train, normalize=normalize))
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
         replicas.check_same("\n".join(bound), splits.read["train"])
+        phases = [phase.resolved(splits.train.num_batches(batch_size)) for phase in phases]
         # For a core or a loss of one's own, whose initial weights are by Keras's initializers.
         keras.utils.set_random_seed(seed % 2**32)
         with replicas.scope():
@@ -204,7 +205,7 @@ def train(
             clip_norm=clip_norm,
             position=Position(seed, batch_size, len(splits.train)),
             splits=splits,
-            phases=list(phases),
+            phases=phases,
             evaluate_every=evaluate_every,
             patience=patience,
             config=run_config,

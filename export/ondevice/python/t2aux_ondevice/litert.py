@@ -7,7 +7,6 @@ Needs numpy and ai-edge-litert. Everything else that a client has to know
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import pathlib
@@ -94,7 +93,7 @@ def description(
         "format_version": FORMAT_VERSION,
         "kind": info.kind,
         "classes": list(info.classes),
-        "preprocessing": dataclasses.replace(info, mean=None, deviation=None).to_json(),
+        "preprocessing": info.without_normalization().to_json(),
         **named,
     }
 

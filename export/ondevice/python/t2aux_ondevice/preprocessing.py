@@ -210,6 +210,10 @@ class DatasetInfo:
             )
         return array
 
+    def without_normalization(self) -> DatasetInfo:
+        """What whoever gives sequences has to know: the network itself normalises them."""
+        return dataclasses.replace(self, mean=None, deviation=None)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the description as a dictionary that `json` can write."""
         return {
