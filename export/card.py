@@ -230,7 +230,8 @@ def _input(info: DatasetInfo) -> str:
             f"{steps} steps of an id from 0 to {info.ids - 1}; the export can't turn text into "
             "ids, and has no signature for text"
         )
-    return f"{steps} steps of {_values(info)}, used as they are"
+    how = "used as they are" if info.mean is None else "as they are: the artefacts normalise them"
+    return f"{steps} steps of {_values(info)}, {how}"
 
 
 def _values(info: DatasetInfo) -> str:

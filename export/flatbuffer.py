@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
+import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -145,6 +148,67 @@ def without_cell_clip(content: bytes) -> bytes:
         if offset:  # Where it is not stored, it is 0.
             struct.pack_into("<f", patched, options._tab.Pos + offset, np.float32(0.0))
     return bytes(patched)
+
+
+def with_normalization(
+    content: bytes, name: str, mean: Sequence[float], deviation: Sequence[float]
+) -> bytes:
+    """Has a file subtract and divide, in float32, before anything else.
+
+    Of a network that does so itself, the converter would store the numbers in fewer bits, as it
+    does with weights: a large mean would no longer be the values' mean.
+
+    Args:
+        content: A file with one signature.
+        name: An input of it, float32 [..., C].
+        mean: Is subtracted from the input, C numbers.
+        deviation: The difference is divided by it, C numbers.
+
+    Returns:
+        The file, whose input has the same name and shape.
+    """
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    graph, (signature,) = model.subgraphs[0], model.signatureDefs
+    (entry,) = (found for found in signature.inputs if found.name in (name, name.encode()))
+    normalized = graph.tensors[entry.tensorIndex]
+
+    def tensor(what: str, like: Any = None, values: Sequence[float] = ()) -> int:
+        made = schema.TensorT()
+        made.name, made.buffer = f"normalization/{what}", 0
+        if like is None:
+            stored = schema.BufferT()
+            stored.data = np.frombuffer(np.array(values, "<f4").tobytes(), np.uint8)
+            made.shape, made.buffer = [len(values)], len(model.buffers)
+            model.buffers.append(stored)
+        else:
+            made.shape, made.shapeSignature = like.shape, like.shapeSignature
+        graph.tensors.append(made)
+        return len(graph.tensors) - 1
+
+    def operator(kind: str, inputs: list[int], output: int) -> Any:
+        code, made = schema.OperatorCodeT(), schema.OperatorT()
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(
+            schema.BuiltinOperator, kind.upper()
+        )
+        code.version = 1
+        made.opcodeIndex, made.inputs, made.outputs = len(model.operatorCodes), inputs, [output]
+        made.builtinOptionsType = getattr(schema.BuiltinOptions, f"{kind}Options")
+        made.builtinOptions = getattr(schema, f"{kind}OptionsT")()
+        model.operatorCodes.append(code)
+        return made
+
+    given, centred = tensor("given", like=normalized), tensor("centred", like=normalized)
+    graph.operators[:0] = [
+        operator("Sub", [given, tensor("mean", values=mean)], centred),
+        operator("Div", [centred, tensor("deviation", values=deviation)], entry.tensorIndex),
+    ]
+    # The input keeps its name, which runtimes without signatures show.
+    graph.tensors[given].name, normalized.name = normalized.name, "normalization/normalized"
+    graph.inputs = [given if index == entry.tensorIndex else index for index in graph.inputs]
+    entry.tensorIndex = given
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def with_steps(content: bytes, steps: int) -> bytes:

@@ -18,6 +18,7 @@ from t2aux.export.model import Model
 from t2aux.export.variants import VARIANTS
 from t2aux.model import inference
 from t2aux_ondevice import litert
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 _PACKAGES = (
     "tensorflow",
@@ -47,7 +48,8 @@ def describe(model: Model, directory: pathlib.Path, name: str = "classifier") ->
         preprocessing: `DatasetInfo.to_json()`.
         state: The shapes of the core's state, without the batch, by the names that the streaming
             signatures give its tensors.
-        model: The input layer, the core's class and the sizes.
+        model: The input layer, the core's class and the sizes; and `normalization`, the mean and
+            the deviation of each channel, where the artefacts normalise what they are given.
         artefacts: By name, the tensors of each signature with shapes (null: any size) and types (of
             a SavedModel with TF Serving's method, and where its warm-up requests are). A TensorFlow
             Lite file's form and variant (`t2aux.export.tflite`), the steps that one of the stateful
@@ -71,6 +73,7 @@ def describe(model: Model, directory: pathlib.Path, name: str = "classifier") ->
             "head_size": int(model.head.hidden_bias.shape[0]),
             "classes": model.info.num_classes,
             "weights": int(sum(np.prod(w.shape) for part in model.parts for w in part.weights)),
+            **_normalization(model.info),
         },
         "artefacts": _artefacts(directory),
         "files": {
@@ -85,6 +88,12 @@ def describe(model: Model, directory: pathlib.Path, name: str = "classifier") ->
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
+
+
+def _normalization(info: DatasetInfo) -> dict[str, Any]:
+    if info.mean is None:
+        return {}
+    return {"normalization": {"mean": list(info.mean), "deviation": list(info.deviation)}}
 
 
 def _artefacts(directory: pathlib.Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The TensorFlow Lite files: three forms of a classifier, in variants.
 
-All take one sequence at a time and have one signature, `serving_default`:
+All take one sequence at a time, real values as the data has them (a normalisation of them comes
+first, in float32), and have one signature, `serving_default`:
 
 | form | inputs | outputs | the recurrence |
 |---|---|---|---|
@@ -38,6 +39,7 @@ from t2aux.model import inference, lstm
 from t2aux.model.classifier import BaseClassifier
 from t2aux.model.inputs import reader
 from t2aux.model.lstm import LSTMState
+from t2aux.model.normalization import normalized
 from t2aux_ondevice import litert
 from t2aux_ondevice.sequences import segments
 
@@ -115,7 +117,10 @@ def convert(
         content = variants.quantise_head(content, f".*{_HEAD}/.*")
     if not variant.is_exact:
         flatbuffer.check_weights(content, set(variant.types), name)
-    return content
+    info = classifier.info
+    if info.mean is None:
+        return content
+    return flatbuffer.with_normalization(content, litert.INPUTS[form], info.mean, info.deviation)
 
 
 def stateful_segment(length: int | None, longest: int) -> int:
@@ -183,7 +188,7 @@ def _stateful(
         # The converter does not reset the state between sequences: the ranges that it finds are
         # those of the first steps after another sequence, too.
         for sequence in calibration:
-            for _, part in segments(sequence, segment):
+            for _, part in segments(normalized(classifier.info, sequence), segment):
                 yield {"segment": part[np.newaxis]}
 
     specs = [twin.tokens_spec(1, segment, "segment")]

@@ -17,6 +17,7 @@ from t2aux.export import lstm
 from t2aux.model import inference
 from t2aux.model.classifier import BaseClassifier, time_major
 from t2aux.model.core import State
+from t2aux.model.normalization import normalized
 
 if TYPE_CHECKING:
     from t2aux.export.model import Model
@@ -84,13 +85,14 @@ class Twin(tf.Module):
         """The state after a segment.
 
         Args:
-            tokens: [B, T, C] float32 or [B, T] int32.
+            tokens: [B, T, C] float32, as the data has them, or [B, T] int32.
             state: The state before it, [B, ...] each.
             lengths: [B] int32, at most T: each sequence keeps its state from its end on.
 
         Returns:
             The state after each sequence's true end.
         """
+        tokens = normalized(self.info, tokens)
         batch = tf.shape(tokens)[0]
         second = tf.where(batch < _LEAST, 0, batch // 2)
         first = batch - second

@@ -10,7 +10,8 @@
 
 Matrices of less than 1,024 values (the kernel of a few input channels) and biases stay in float32,
 but for `int8`. `int8` is for processors without floating point: it is calibrated on training data,
-and slow on others. Only an LSTM has the stateful form, and with it `int8`; see `tflite.forms`.
+and slow on others. Only an LSTM has the stateful form, and with it `int8`; see `tflite.forms`. A
+normalisation of real values comes before the network, in float32 in every variant.
 """
 
 from __future__ import annotations

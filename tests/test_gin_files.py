@@ -40,6 +40,7 @@ WHOLE = {
     "texts": (["texts"], HELD_OUT),
     "images": (["images"], HELD_OUT),
     "quickstart_lstm": (["quickstart_lstm"], []),
+    "sequences": (["sequences"], ["UPDATES = 1", "SEGMENT_LENGTH = 2"]),
     "paper/images": (["paper/images", "datasets/mnist", "models/r_lstm"], []),
     "paper/mnist": (["paper/mnist", "models/r_lstm"], []),
     "paper/pmnist": (["paper/pmnist", "models/p_lstm"], []),
@@ -81,6 +82,8 @@ DATASETS = {
     "csv": ((None,), 2),
     "image_folder": ((36, 3), 2),
     "npz": ((5, 2), 2),
+    "series": ((5, 2), 2),
+    "ts": ((5, 2), 2),
     "idx": ((16, 1), 10),
     "shards": ((16, 1), 10),
 }
@@ -97,6 +100,11 @@ def write_stand_ins(folder):
         (folder / f"{split}.csv").write_text("".join(rows))
         inputs = rng.random((4, 5, 2)).astype(np.float32)
         np.savez(folder / f"{split}.npz", inputs=inputs, labels=np.array([0, 1, 0, 1]))
+        rows = [",".join(map(str, range(5)))] * 2
+        (folder / "ts").mkdir(exist_ok=True)
+        (folder / "ts" / f"{split}.ts").write_text(
+            "@classLabel true a b\n@data\n" + "".join(":".join([*rows, c]) + "\n" for c in "ab")
+        )
         for label in ("cat", "dog"):
             place = folder / split / label
             place.mkdir(parents=True)
@@ -146,7 +154,7 @@ def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
     assert train_module.train(str(tmp_path / "run"), text)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     plain = name in ("models/lstm", "models/transformer", "quickstart_lstm", "texts", "images")
-    phases = ["joint"] if plain else ["pretrain", "joint"]
+    phases = ["joint"] if plain or name == "sequences" else ["pretrain", "joint"]
     assert [line["phase"] for line in lines if line["split"] == "train"] == phases
     assert np.isfinite([line["loss"] for line in lines]).all()
     # LM-LSTM and SA-LSTM are fine-tuned; the others' joint phase has their losses, too.
@@ -200,7 +208,8 @@ def test_a_core_is_the_main_networks_alone(core, kind):
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_data_set_has_its_shape(name, stand_ins):
     (shape, classes) = DATASETS[name]
-    settings = [*SMALL, *EPOCHS, f"dataset.data_dir = {str(stand_ins)!r}"]
+    folder = stand_ins / "ts" if name == "ts" else stand_ins
+    settings = [*SMALL, *EPOCHS, f"dataset.data_dir = {str(folder)!r}"]
     if name == "stanford_dogs":
         settings.append("SIDE = 40")
     config.parse(["base", f"datasets/{name}", "models/lstm"], settings)

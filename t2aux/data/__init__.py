@@ -1,7 +1,8 @@
 """Data sources, all giving the same: `load(source, split)` gives a `Split` of batches.
 
 The sources, a class and a gin configurable each: the embedded `Digits`; the data sets of
-tensorflow-datasets, such as `Mnist`; a user's own `ImageFolder`, `Csv`, `Npz` and `Idx` files;
+tensorflow-datasets, such as `Mnist`; a user's own `ImageFolder`, `Csv`, `Npz`, `Ts` and `Idx`
+files;
 `ShardFolder`, which `convert.convert` writes of any of these; and a user's own subclasses of
 `Source`.
 """
@@ -11,6 +12,7 @@ from t2aux.data.idx import Idx
 from t2aux.data.image_folder import ImageFolder
 from t2aux.data.loading import configured, load, named, prepare
 from t2aux.data.npz import Npz
+from t2aux.data.series import Series
 from t2aux.data.shards import ShardFolder
 from t2aux.data.source import GreyImageSource, ImageSource, Source, TextSource
 from t2aux.data.split import Batch, Split, user_errors
@@ -18,6 +20,7 @@ from t2aux.data.summary import log_summary
 from t2aux.data.table import Options, Table
 from t2aux.data.text_csv import Csv, DBpedia
 from t2aux.data.tfds_sets import Cifar10, Mnist, PMnist, StanfordDogs, Tfds
+from t2aux.data.ts import Ts
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "Npz",
     "Options",
     "PMnist",
+    "Series",
     "ShardFolder",
     "Source",
     "Split",
@@ -42,6 +46,7 @@ __all__ = [
     "Table",
     "TextSource",
     "Tfds",
+    "Ts",
     "configured",
     "load",
     "log_summary",

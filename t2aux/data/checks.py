@@ -39,8 +39,9 @@ _PLACEHOLDERS = frozenset(
 )
 _FEWEST_CLASSES = 4  # Data smaller than this tells nothing: two classes of one example are a trial.
 _LONGEST_NAME = 40
-# Real values are best about [0, 1]; standardised ones have outliers.
-_FAR, _NARROW = 10.0, 0.01
+_NARROW = 0.01
+# So many times the range of the training values beyond it, others are scaled differently.
+_FAR = 10
 _SIDE_BY_SIDE = 256  # Steps.
 _TRANSPOSED = 10  # So many times more channels than steps look like exchanged axes.
 # What to do where the class was taken from the wrong place.
@@ -48,7 +49,8 @@ _WHERE_CLASSES_ARE = {
     "idx": ", so take the file of labels of these images",
     "csv": ", so name the column of the class with --label_column, or put it first",
     "image_folder": ", so put the images into a folder for each class",
-    "npz": ", so save the numbers of the classes as `labels`",
+    "npz": ", so save the classes as `labels`",
+    "ts": ", so write the class at the end of each line",
 }
 _EXAMPLES = TypeVar("_EXAMPLES", bound=Examples)
 
@@ -162,28 +164,24 @@ class ValueRange:
             self.least = np.minimum(self.least, least)
             self.largest = np.maximum(self.largest, largest)
 
-    def notes(self, split: str) -> list[str]:
-        """Returns what is odd about the range, a sentence each."""
+    def notes(self, split: str, info: DatasetInfo) -> list[str]:
+        """Returns what is odd about the range, a sentence each.
+
+        Args:
+            split: "train", "test" or another.
+            info: What the values are.
+        """
         if self.least is None or self.largest is None:
             return []
         least, largest = self.least, self.largest
         spread = largest - least
         notes = []
-        far = np.flatnonzero((least < -_FAR) | (largest > _FAR))
-        if len(far):
-            low, high = least[far[0]], largest[far[0]]
-            how = f", for example (inputs - {low:.4g}) / {(high - low) or 1:.4g}"
-            if split != "train":
-                how = " as the training values are scaled"
-            notes.append(
-                f"The {_name(split)} values are far outside [0, 1] ({self._show(far)}): scale them "
-                f"before saving{how}."
-            )
         narrow = np.flatnonzero((spread > 0) & (spread < _NARROW))
-        if len(narrow):
+        # The network normalises what is no image.
+        if len(narrow) and info.kind == "image":
             notes.append(
-                f"The {_name(split)} values hardly vary ({self._show(narrow)}): scale them to "
-                "about [0, 1]."
+                f"The {_name(split)} values hardly vary ({self._show(narrow)}): pixels should use "
+                "all of 0 to 255."
             )
         constant = np.flatnonzero(spread == 0)
         if len(constant):
@@ -216,7 +214,7 @@ def of_values(split: str, info: DatasetInfo, table: Table) -> list[str]:
     if not info.is_text and len(table.values):
         values = ValueRange()
         values.add(table.values)
-        notes += values.notes(split)
+        notes += values.notes(split, info)
     sequences = table.sequences()
     first = next(sequences, None)
     if len(table.labels) > 1 and all(np.array_equal(first, other) for other in sequences):
@@ -227,6 +225,25 @@ def of_values(split: str, info: DatasetInfo, table: Table) -> list[str]:
 def all_equal(split: str, count: int) -> str:
     """The note for a split whose sequences are all the same."""
     return f"All {count:,} {_name(split)} sequences are the same: nothing can be learnt from them."
+
+
+def beyond(
+    train: tuple[float, float], other: tuple[float, float], split: str = "test"
+) -> list[str]:
+    """Returns a note if the values of other sequences are far outside those of the training.
+
+    Args:
+        train: The smallest and the largest training value.
+        other: Likewise of the others.
+        split: What the others are: "test" or "validation".
+    """
+    spread = train[1] - train[0]
+    if not spread or train[0] - _FAR * spread <= other[0] <= other[1] <= train[1] + _FAR * spread:
+        return []
+    return [
+        f"The {split} values ({other[0]:.4g} to {other[1]:.4g}) are far outside the training "
+        f"values ({train[0]:.4g} to {train[1]:.4g}): save both in the same unit."
+    ]
 
 
 def repeated(

@@ -90,7 +90,7 @@ def convert(
             entries[split], sequences = _write(
                 split, examples, folder, count, compression, dtype, add, values
             )
-            found[split] = _found(split, examples, sequences, values)
+            found[split] = _found(split, info, examples, sequences, values)
         described = manifest.Manifest(folder, info, dtype, compression, entries, found)
         write_json(folder / manifest.DESCRIPTION, described.to_json())
         files = [entry for split in entries.values() for entry in split]
@@ -159,12 +159,16 @@ def _write(
 
 
 def _found(
-    split: str, examples: Examples, different: int, values: checks.ValueRange | None
+    split: str,
+    info: DatasetInfo,
+    examples: Examples,
+    different: int,
+    values: checks.ValueRange | None,
 ) -> dict[str, Any]:
     """Returns what the manifest says of the data of a split that was written."""
     notes = [*examples.notes]
     if values is not None:
-        notes += values.notes(split)
+        notes += values.notes(split, info)
     if different == 1 and len(examples.labels) > 1:
         notes.append(checks.all_equal(split, len(examples.labels)))
     is_real = values is not None and values.least is not None and values.largest is not None

@@ -29,6 +29,8 @@ _OF_ANY = {"source", "data_dir", "resize", "max_examples", "splits", "test_fract
 _OF_ANY |= {"allow", "info"}
 # How a source prepares its examples: parameters that several sources have.
 _PREPARATION = [field for field in dataclasses.fields(Options) if field.name not in _OF_ANY]
+# What a description says of a classifier, and not of data that it reads.
+_OF_THE_CLASSIFIER = ("name", "mean", "deviation")
 _TFDS_PREFIX = "tfds:"
 
 
@@ -286,7 +288,7 @@ def _check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
         ours, theirs = getattr(found, field.name), getattr(info, field.name)
         if field.name == "classes":
             ours, theirs = (tuple(map(class_key, names)) for names in (ours, theirs))
-        if field.name != "name" and ours != theirs:
+        if field.name not in _OF_THE_CLASSIFIER and ours != theirs:
             raise UserError(
                 f"The data of {found.name} does not fit the classifier, which was trained on "
                 f"{info.name}: its {field.name} is {shorten(repr(ours))} where the classifier has "

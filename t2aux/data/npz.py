@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import zipfile
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 _REAL_KINDS = "fiub"
 _INTEGER_KINDS = "iu"
 _SUFFIX = ".npz"
+_NAME_KINDS = "US"
 _ARRAYS = ("inputs", "labels", "lengths", "classes")
 
 
@@ -34,12 +36,17 @@ class Npz(Source):
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
         """Reads a split of sequences.
 
-        Arrays of the file: `inputs` [N, T, C] or [N, T], real or integer, used as they are (scale
-        them to about [0, 1] yourself); `labels` int [N]; optionally `lengths` int [N], the number
+        Arrays of the file: `inputs` [N, T, C] or [N, T], real or integer, as they are: the network
+        normalises them (`train.normalize`); `labels` [N]; optionally `lengths` int [N], the number
         of true steps of each sequence (what follows them is ignored); optionally, in train.npz,
-        `classes`, the names of the classes. Without it they are "0", "1", ... up to the largest
-        training label. A `classes` in test.npz must be the same. Other arrays are not read; the
-        notes name them.
+        `classes`, the names of the classes. A `classes` in test.npz must be the same. Other arrays
+        are not read; the notes name them.
+
+        Labels are names (strings, or bytes in UTF-8) or integers. With `classes`, integers are
+        numbers of them, from 0 on. Without it, the classes of names are those of the training
+        data, sorted; those of integers that begin at 0 are "0", "1", ... up to the largest training
+        label; and those of integers that begin at 1 or more, or are -1 and 1, are the numbers that
+        occur, such as "1", "2", "3".
 
         Raises:
             UserError: A file is missing or damaged, an array is missing or of a wrong shape or
@@ -50,22 +57,23 @@ class Npz(Source):
         path = place.path
         arrays = _read_arrays(path)
         inputs = arrays["inputs"]
+        train, train_path = arrays, path
+        if split != "train" and options.info is None:
+            if (found := self._find(options, "train").path) != path:
+                train, train_path = _read_arrays(found), found
+        elif split != "train" and (found := path.parent / "train.npz").is_file() and found != path:
+            train, train_path = _read_classes(found), found
         if options.info is not None:
             channels, length = options.info.channels, options.info.length
             classes = options.info.classes
-            train, train_path = arrays, path
-            if "classes" not in arrays and (path.parent / "train.npz").is_file():
-                train_path = path.parent / "train.npz"
-                train = read_npz(train_path, ("classes",))
             _check_same_classes(train, train_path, classes)
         else:
-            train, train_path = arrays, path
-            if split != "train" and (found := self._find(options, "train").path) != path:
-                train, train_path = _read_arrays(found), found
             classes, channels = _classes(train, train_path), train["inputs"].shape[2]
             length = None if "lengths" in train else train["inputs"].shape[1]
-            _check_same_classes(arrays, path, classes)
-        labels, lengths = _check_labels(arrays["labels"], classes, path), arrays.get("lengths")
+        _check_same_classes(arrays, path, classes)
+        numbered = "classes" in train or "classes" in arrays
+        labels, notes = _class_numbers(arrays["labels"], classes, path, numbered=numbered)
+        lengths = arrays.get("lengths")
         if inputs.shape[2] != channels:
             raise UserError(
                 f"{path}: inputs has {inputs.shape[2]} channels where the training data has "
@@ -94,7 +102,7 @@ class Npz(Source):
         return info, dataclasses.replace(
             table,
             counts=np.bincount(labels[choice.part], minlength=len(classes)),
-            notes=(*place.notes, *choice.notes, *_notes(path)),
+            notes=(*place.notes, *choice.notes, *notes, *_notes(path)),
             division=choice.division,
         )
 
@@ -128,16 +136,23 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path}: inputs is {inputs.dtype} of the shape {list(inputs.shape)}: give real "
             "numbers [N, T, C] or [N, T], at least one sequence of one step and one channel."
         )
-    for name in ("labels", "lengths"):
+    for name, kinds, what in (
+        ("labels", _INTEGER_KINDS + _NAME_KINDS, "integers or names"),
+        ("lengths", _INTEGER_KINDS, "integers"),
+    ):
         array = arrays.get(name)
-        if array is not None and (
-            array.dtype.kind not in _INTEGER_KINDS or array.shape != (len(inputs),)
-        ):
+        if array is not None and (array.dtype.kind not in kinds or array.shape != (len(inputs),)):
             raise UserError(
-                f"{path}: {name} is {array.dtype} of the shape {list(array.shape)}: give integers "
+                f"{path}: {name} is {array.dtype} of the shape {list(array.shape)}: give {what} "
                 f"[{len(inputs)}], one for each of the inputs{_how(name, array, len(inputs))}."
             )
+    if arrays["labels"].dtype.kind in _NAME_KINDS:
+        arrays["labels"] = _decoded(arrays["labels"], "labels", path)
     return arrays
+
+
+def _read_classes(path: pathlib.Path) -> dict[str, np.ndarray]:
+    return read_npz(path, ("classes",))
 
 
 def _array_names(path: pathlib.Path) -> list[str]:
@@ -159,11 +174,6 @@ def _notes(path: pathlib.Path) -> tuple[str, ...]:
 def _how(name: str, array: np.ndarray, count: int) -> str:
     """Returns how to make integers [N] of labels or lengths of another shape or type."""
     kind = array.dtype.kind
-    if kind in "US":
-        return (
-            f": for example, classes, {name} = numpy.unique({name}, return_inverse=True), with the "
-            "names saved as `classes`"
-        )
     if array.ndim == 2 and len(array) == count and array.shape[1] > 1 and kind in "iufb":
         if ((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all():
             return f", not one-hot vectors: {name}.argmax(axis=1)"
@@ -178,17 +188,26 @@ def _how(name: str, array: np.ndarray, count: int) -> str:
 
 
 def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...]:
-    names = train.get("classes")
-    if names is None:
-        largest = int(train["labels"].max())
-        # Else a stray label would make a classifier of a billion classes.
-        if largest >= len(train["labels"]):
-            raise UserError(
-                f"{path}: the label {largest} is larger than the number of sequences: correct "
-                "the labels, or save the names of all classes as `classes`."
-            )
-        return tuple(str(label) for label in range(largest + 1))
-    return _names(names, path)
+    """The names of the classes of the training data, see `Npz.read`."""
+    if "classes" in train:
+        return _names(train["classes"], path)
+    labels = train["labels"]
+    found = np.unique(labels)
+    if labels.dtype.kind in _NAME_KINDS or found[0] > 0 or found.tolist() == [-1, 1]:
+        return tuple(map(str, found.tolist()))
+    if found[0] < 0:
+        index = int(labels.argmin())
+        raise UserError(
+            f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}: number "
+            "the classes from 0 or from 1, or save their names as `labels`."
+        )
+    # Else a stray label would make a classifier of a billion classes.
+    if found[-1] >= len(labels):
+        raise UserError(
+            f"{path}: the label {found[-1]} is larger than the number of sequences: correct the "
+            "labels, or save the names of all classes as `classes`."
+        )
+    return tuple(map(str, range(found[-1] + 1)))
 
 
 def _check_same_classes(
@@ -207,13 +226,8 @@ def _check_same_classes(
 
 
 def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
-    if names.dtype.kind == "S":
-        try:
-            names = np.char.decode(names, "utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}: classes holds bytes that are not UTF-8: save them with dtype=str."
-            ) from error
+    if names.dtype.kind in _NAME_KINDS:
+        names = _decoded(names, "classes", path)
     if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) != len(names):
         raise UserError(
             f"{path}: classes is {names.dtype} of the shape {list(names.shape)}: give a list of "
@@ -222,16 +236,62 @@ def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
     return tuple(names.tolist())
 
 
-def _check_labels(labels: np.ndarray, classes: tuple[str, ...], path: pathlib.Path) -> np.ndarray:
-    wrong = (labels < 0) | (labels >= len(classes))
+def _decoded(names: np.ndarray, what: str, path: pathlib.Path) -> np.ndarray:
+    """Strings, of strings or of bytes in UTF-8."""
+    if names.dtype.kind == "U":
+        return names
+    try:
+        return np.char.decode(names, "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: {what} holds bytes that are not UTF-8: save them with dtype=str."
+        ) from error
+
+
+def _class_numbers(
+    labels: np.ndarray, classes: tuple[str, ...], path: pathlib.Path, *, numbered: bool
+) -> tuple[np.ndarray, list[str]]:
+    """The number of each sequence's class.
+
+    Args:
+        labels: As saved, names or integers [N].
+        classes: The names of the classes.
+        path: The file, for messages.
+        numbered: Whether integers are numbers of the classes, and not their names.
+
+    Returns:
+        int32 [N], and the notes.
+
+    Raises:
+        UserError: A label is none of the classes.
+    """
+    by_name = labels.dtype.kind in _NAME_KINDS
+    if not by_name and not numbered:
+        # Those of a run may have names, whose numbers the labels are.
+        numbered = not all(re.fullmatch(r"-?\d+", name) for name in classes)
+    if not by_name and numbered:
+        wrong = (labels < 0) | (labels >= len(classes))
+        meant = f"there are {len(classes)} classes: labels run from 0 to {len(classes) - 1}"
+        numbers = labels.astype(np.int32)
+    else:
+        known = {class_key(name): number for number, name in enumerate(classes)}
+        values, places = np.unique(labels, return_inverse=True)
+        of_value = np.array([known.get(class_key(str(v)), -1) for v in values.tolist()], np.int32)
+        numbers = of_value[places]
+        wrong = numbers < 0
+        meant = f"the classes are {listing(map(repr, classes) if by_name else classes)}"
     if wrong.any():
         index = int(wrong.argmax())
         raise UserError(
-            f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}, but there "
-            f"are {len(classes)} classes: labels run from 0 to {len(classes) - 1}; number "
-            "them so (where they count from 1, subtract 1)."
+            f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}, but "
+            f"{meant}: correct it."
         )
-    return labels.astype(np.int32)
+    if by_name or numbered or classes[0] == "0":
+        return numbers, []
+    return numbers, [
+        f"{path.name}: the labels do not begin at 0, so they are read as the names of the classes: "
+        f"{listing(classes)}."
+    ]
 
 
 def _check_lengths(lengths: np.ndarray, steps: int, fixed: int | None, path: pathlib.Path) -> None:

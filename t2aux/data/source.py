@@ -37,7 +37,8 @@ class Source(abc.ABC):
                 )
                 return info, data.Table.of_rows(inputs, labels)
 
-    Two lines of gin train on it, `import my_package.waves` and `train.data = @Waves()`.
+    Two lines of gin train on it, `import my_package.waves` and `train.data = @Waves()`. Vectors are
+    given as they are: the network normalises them (`train.normalize`).
 
     Attributes:
         in_folder: Whether it reads files, which lie in the `data_dir`.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 _SHOWN_CHARACTERS = 40
 _SHOWN_CLASSES = 10
-_SHOWN_VECTOR_CHANNELS = 8
+_SHOWN_VECTOR_CHANNELS = 20
 _TEXT_COLUMNS, _TEXT_LINES = 120, 4
 _GREY_CURVE = ("#3b4a6b",)
 _COLOUR_CURVES = ("#c0392b", "#27864a", "#2b62b0")
@@ -120,6 +120,9 @@ def notes(splits: Mapping[str, Split]) -> list[str]:
                 other = splits[name]
                 divided = train.division is not None and other.division is not None
                 found += checks.repeated(sequences, other.fingerprints(), name, divided=divided)
+                spans = train.value_range(), other.value_range()
+                if None not in spans:
+                    found += checks.beyond(*spans, name)
     return list(dict.fromkeys(found))
 
 
@@ -127,7 +130,7 @@ def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -
     """Draws a few sequences, each of another class, as the classifier reads them.
 
     Images are drawn with the strip and the curve of their pixels in the order of the steps; texts
-    as their first characters; vectors as curves.
+    as their first characters; vectors, as they are stored, with a line for each channel.
 
     Args:
         split: Where the sequences come from.
@@ -159,6 +162,10 @@ def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -
             axis.tick_params(labelsize=7, colors="#555555")
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_xlabel("step", fontsize=8, color="#555555")
+    if info.kind == "vectors":
+        lines, names = axis.get_legend_handles_labels()
+        title = "channel" if len(lines) == info.channels else f"channel\n(of {info.channels})"
+        figure.legend(lines, names, title=title, loc="outside right upper", fontsize=7)
     with atomic_write(path, "wb") as file, warnings.catch_warnings():
         # Characters that the font lacks are drawn as boxes, which tells enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -186,6 +193,10 @@ def _describe(info: DatasetInfo) -> list[str]:
     else:
         plural = "s" if info.channels != 1 else ""
         lines = [f"{info.name}: sequences of real vectors of {info.channels} channel{plural}"]
+        if info.mean is not None:
+            numbers = zip(info.mean, info.deviation, strict=True)
+            shown = listing(f"{mean:.4g} \N{PLUS-MINUS SIGN} {s:.4g}" for mean, s in numbers)
+            lines.append(f"normalised in the network; mean and standard deviation: {shown}")
     return lines
 
 
@@ -288,9 +299,17 @@ def _draw_text(part: SubFigure, split: Split, index: int) -> None:
 
 
 def _draw_vectors(part: SubFigure, split: Split, index: int) -> Axes:
+    import matplotlib
+
     axis = part.add_subplot()
-    axis.plot(split.example(index)[:, :_SHOWN_VECTOR_CHANNELS], linewidth=0.9)
-    axis.set_title(_class_name(split, index), fontsize=9, loc="left", color=_ACCENT)
+    colours = matplotlib.colormaps["tab10" if split.info.channels <= 10 else "tab20"]
+    # A curve of one step would not be seen.
+    style = {"linewidth": 0.9, "marker": "." if split.lengths[index] == 1 else None}
+    for channel, values in enumerate(split.example(index).T[:_SHOWN_VECTOR_CHANNELS]):
+        axis.plot(values, color=colours(channel), label=str(channel), **style)
+    axis.set_ylabel("value", fontsize=8, color="#555555")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_title(f"class {_class_name(split, index)}", fontsize=9, loc="left", color=_ACCENT)
     axis.margins(x=0)
     return axis
 

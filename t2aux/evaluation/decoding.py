@@ -205,6 +205,10 @@ def statistics(train: data.Split, *, reverse: bool) -> Statistics:
     mean, by_position = total / counts.sum(), sums / counts[:, np.newaxis]
     if is_pixels:
         mean, by_position = scale_pixels(mean), scale_pixels(by_position)
+    if train.info.mean is not None:
+        mean, by_position = (
+            (values - train.info.mean) / train.info.deviation for values in (mean, by_position)
+        )
     return Statistics(mean.astype(np.float32), by_position.astype(np.float32))
 
 
@@ -245,7 +249,8 @@ def decoder(
     @tf.function(reduce_retracing=True)
     def decode(batch: data.Batch, number: tf.Tensor) -> Decoded:
         own = tf.stack([seed, number])
-        tokens = truncation.align_ends(batch.inputs, batch.lengths) if padded else batch.inputs
+        tokens = classifier.normalized(batch.inputs)
+        tokens = truncation.align_ends(tokens, batch.lengths) if padded else tokens
         tokens = time_major(tokens)
         steps = tf.shape(tokens)[0]
         starts = steps - batch.lengths

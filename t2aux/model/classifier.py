@@ -11,6 +11,8 @@ from t2aux.losses.base import Network
 from t2aux.model import inputs, weights
 from t2aux.model.core import Active, Core, Scan, State, active_until, check_sizes, only
 from t2aux.model.heads import Head
+from t2aux.model.normalization import normalized
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 class BaseClassifier(Configurable, keras.Model):
@@ -24,7 +26,12 @@ class BaseClassifier(Configurable, keras.Model):
         num_classes: K.
         padded: Whether the lengths of sequences differ.
         network: What an auxiliary loss is built for.
+        info: The data set that it was made for; None: not known. `step`, `scan` and `logits_of`
+            take tokens as the data has them, and normalise them first; what else takes tokens takes
+            those that `normalized` gives.
     """
+
+    info: DatasetInfo | None = None
 
     def _assemble(
         self,
@@ -57,13 +64,17 @@ class BaseClassifier(Configurable, keras.Model):
         """The variables of the input layer and the core: those that truncation is about."""
         return [*weights.in_order(self.input_layer), *weights.in_order(self.core)]
 
+    def normalized(self, tokens: tf.Tensor) -> tf.Tensor:
+        """Tokens as the network sees them, see `t2aux.model.normalization`."""
+        return normalized(self.info, tokens)
+
     def init_state(self, batch: tf.Tensor | int) -> State:
         """Zeros: [batch, H] each."""
         return self.core.init_state(batch)
 
     def step(self, tokens: tf.Tensor, state: State) -> State:
         """The state after one more token a sequence ([B, C] float32 or [B] int32)."""
-        return self.core.step(self.input_layer(tokens), state)[1]
+        return self.core.step(self.input_layer(self.normalized(tokens)), state)[1]
 
     def scan(
         self, tokens: tf.Tensor, state: State | None = None, lengths: tf.Tensor | None = None
@@ -78,7 +89,7 @@ class BaseClassifier(Configurable, keras.Model):
         Returns:
             The state after each sequence's true end.
         """
-        tokens = time_major(tokens)
+        tokens = time_major(self.normalized(tokens))
         state = self.init_state(tf.shape(tokens)[1]) if state is None else state
         scan = Scan(state, tf.shape(tokens)[:1], active_until(lengths), gradient=False)
         return only(self.states_at(tokens, scan)[0])
@@ -123,7 +134,8 @@ class BaseClassifier(Configurable, keras.Model):
         if not gradient:
             return self.logits(self.scan(tokens, lengths=lengths).h)
         state = self.init_state(tf.shape(tokens)[0])
-        return self.logits(self.final(time_major(tokens), state, active_until(lengths)).h)
+        tokens = time_major(self.normalized(tokens))
+        return self.logits(self.final(tokens, state, active_until(lengths)).h)
 
 
 def check_parameters(

@@ -26,6 +26,7 @@ from t2aux.errors import UserError
 from t2aux.losses.base import Objective
 from t2aux.model import initializers, inputs
 from t2aux.model.core import check_sizes
+from t2aux.model.normalization import normalized
 from t2aux.model.share import Share
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -138,7 +139,7 @@ class Transformer(Configurable, keras.Model):
         if lengths is not None and self.info.length is None:
             there = tf.sequence_mask(lengths, tf.shape(tokens)[1])
         # Vaswani et al. 2017, section 3.4.
-        x = self.input_layer(tokens) * self.model_size**0.5
+        x = self.input_layer(normalized(self.info, tokens)) * self.model_size**0.5
         x = self._drop(x + positions(tf.shape(x)[1], self.model_size), seed, 0, share)
         for i, layer in enumerate(self.blocks):
             x += self._drop(layer.attend(x, there), seed, 2 * i + 1, share)

@@ -37,9 +37,10 @@ _FREE = {"train.on_nan", "train.run_config"}
 _FREE_CONFIGURABLES = {"BackOff", "MirroredStrategy", "MultiWorkerMirroredStrategy", "RunConfig"}
 # With a validation set it decides which checkpoint is the best.
 _FREE_WITHOUT_VALIDATION = "train.evaluate_every"
+_NORMALIZE = "train.normalize"
 # What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.
 _CHANGEABLE = {
-    *("Phase.epochs", "Phase.learning_rate"),
+    *("Phase.epochs", "Phase.min_updates", "Phase.learning_rate", "Phase.decays"),
     *("Phase.decay_factor", "Phase.decay_epochs", "Phase.decay_schedule"),
     *("train.clip_norm", "train.patience", _FREE_WITHOUT_VALIDATION),
 }
@@ -224,6 +225,8 @@ class Identity:
             return self._settings.get("train.validation", "None") != "None"
         if plain in settings.without_effect(self._settings):
             return False
+        if plain == _NORMALIZE and self._stored is not None and plain not in old:
+            return False  # A run of a version that never normalised, and is resumed so.
         if plain in _FREE or plain in _PLACE or configurable in _FREE_CONFIGURABLES:
             return False
         if plain == _ORDER or not (configurable == "dataset" or configurable in sources()):

@@ -21,11 +21,16 @@ class Phase:
     Attributes:
         name: Shown in logs and metrics.
         epochs: Passes over the training set.
+        min_updates: There are more epochs than `epochs`, where it takes more to make so many
+            updates: a small training set gives few in each.
         learning_rate: At the phase's beginning.
         decay_factor: The rate is multiplied by it every `decay_epochs`.
         decay_epochs: Epochs of the phase between decays; None: the rate stays.
-        decay_schedule: "steps", as the two above say; or "cosine": over the phase the rate falls to
-            0 along half a cosine (Loshchilov and Hutter 2017), and the two above have no effect.
+        decay_schedule: "steps", as the parameters beside it say; or "cosine": over the phase the
+            rate falls to 0 along half a cosine (Loshchilov and Hutter 2017), and they have no
+            effect.
+        decays: How often the rate decays, at equal distances over the phase, however long that is;
+            `decay_epochs` is then without effect. None: as `decay_epochs` says.
         supervised: Whether the supervised loss is part of it; if not, it is pretraining on the
             auxiliary losses alone.
         auxiliary: Whether the auxiliary losses are part of it; if not, it is fine-tuning (Figure 6
@@ -40,6 +45,8 @@ class Phase:
     decay_schedule: str = "steps"
     supervised: bool = True
     auxiliary: bool = True
+    min_updates: int = 0
+    decays: int | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError where a value is out of range."""
@@ -47,6 +54,12 @@ class Phase:
             raise UserError(
                 f"Phase.epochs of {self.name} must be at least 0, but is {self.epochs}."
             )
+        for name, value in (("min_updates", self.min_updates), ("decays", self.decays or 0)):
+            if type(value) is not int or value < 0:
+                raise UserError(
+                    f"Phase.{name} of {self.name} must be a whole number of at least 0, but is "
+                    f"{value!r}."
+                )
         if self.learning_rate <= 0 or self.decay_factor <= 0:
             raise UserError(
                 f"Phase.learning_rate and Phase.decay_factor of {self.name} must be above 0, but "
@@ -68,11 +81,20 @@ class Phase:
                 f"{' or '.join(map(repr, _SCHEDULES))}."
             )
 
+    def resolved(self, steps_per_epoch: int) -> Phase:
+        """With the epochs that `min_updates` need; 0 epochs stay 0."""
+        needed = -(-self.min_updates // steps_per_epoch)
+        return dataclasses.replace(self, epochs=max(self.epochs, needed) if self.epochs else 0)
+
     def rate(self, step: tf.Tensor, steps_per_epoch: int) -> tf.Tensor:
-        """The learning rate at a step of the phase, a scalar."""
+        """The learning rate at a step of a phase that was resolved, a scalar."""
         if self.decay_schedule == "cosine":
             done = tf.cast(step / (self.epochs * steps_per_epoch), tf.float32)
             return self.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
+        if self.decays is not None:
+            steps = max(self.epochs * steps_per_epoch, 1)
+            done = tf.cast(step, tf.int64) * (self.decays + 1) // steps
+            return self.learning_rate * tf.pow(self.decay_factor, tf.cast(done, tf.float32))
         if self.decay_epochs is None:
             return tf.constant(self.learning_rate)
         decays = tf.cast(step // (self.decay_epochs * steps_per_epoch), tf.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,14 +17,14 @@ from t2aux import files
 from t2aux import tf32 as tensor_float
 
 # Imported for their configurables, too: a configuration names them.
-from t2aux.data import Digits, Source, Split
+from t2aux.data import Digits, Source, Split, normalization
 from t2aux.data.loading import folder_of
 from t2aux.errors import UserError
 from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import gru, mingru  # noqa: F401
 from t2aux.model.transformer import Transformer
-from t2aux.training import distribution, divergence, folder, settings, truncation
+from t2aux.training import distribution, divergence, folder, integrity, settings, truncation
 from t2aux.training.classifier import make_classifier
 from t2aux.training.identity import Identity
 from t2aux.training.model import SequenceClassifier
@@ -35,6 +36,7 @@ from t2aux.training.truncation import Bptt
 from t2aux.training.validation import check as check_validation
 from t2aux.training.validation import load as load_splits
 from t2aux.training.whole import WholeTrainer
+from t2aux_ondevice.preprocessing import DatasetInfo
 
 for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
     gin.external_configurable(getattr(keras.optimizers, _optimizer), module="keras.optimizers")
@@ -59,6 +61,7 @@ def train(
     precision: ops.Precision = "float32",
     optimizer: Callable[..., keras.optimizers.Optimizer] = keras.optimizers.RMSprop,
     clip_norm: float | None = 1.0,
+    normalize: bool = True,
     seed: int = 0,
     validation: float | str | None = None,
     patience: int | None = None,
@@ -104,6 +107,10 @@ def train(
             log says so. Sums, states, weights and the optimizer are float32, and evaluations too.
         optimizer: Makes the Keras optimizer; called with the learning rate.
         clip_norm: The gradient's global norm is clipped there; None: not [us].
+        normalize: Whether the network normalises real-valued sequences that are not images: from
+            each channel it subtracts the mean of the training data, and divides by the standard
+            deviation. Both stand in dataset.json, and every export has them. A run of a version
+            that did not do so is resumed without.
         seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
         validation: What decides which checkpoint is the best: a fraction of the training data, in
             (0, 1), chosen by `seed` with the same share of each class, unless the data has
@@ -169,8 +176,10 @@ def train(
         source = Digits() if data is None else data
         data_dir, config_text = _with_absolute_data_dir(source, config_text)
         splits = load_splits(source, validation, seed, directory)
+        splits.set_info(_with_normalization(directory, splits.train, normalize=normalize))
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
         replicas.check_same("\n".join(bound), splits.read["train"])
+        phases = [phase.resolved(splits.train.num_batches(batch_size)) for phase in phases]
         # For a core or a loss of one's own, whose initial weights are by Keras's initializers.
         keras.utils.set_random_seed(seed % 2**32)
         with replicas.scope():
@@ -197,7 +206,7 @@ def train(
             clip_norm=clip_norm,
             position=Position(seed, batch_size, len(splits.train)),
             splits=splits,
-            phases=list(phases),
+            phases=phases,
             evaluate_every=evaluate_every,
             patience=patience,
             config=run_config,
@@ -254,6 +263,15 @@ def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.P
         return absolute, config_text
     text = settings.set_data_dir(str(absolute))
     return absolute, text if config_text else ""
+
+
+def _with_normalization(directory: pathlib.Path, train: Split, *, normalize: bool) -> DatasetInfo:
+    """What the training data is, with the normalisation of the run that is resumed, if one is."""
+    path = directory / "dataset.json"
+    if path.is_file() and integrity.newest(directory / "checkpoints").path is not None:
+        stored = DatasetInfo.from_json(files.read_json(path))
+        return dataclasses.replace(train.info, mean=stored.mean, deviation=stored.deviation)
+    return normalization.fitted(train) if normalize else train.info
 
 
 def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:

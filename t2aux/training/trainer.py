@@ -162,7 +162,8 @@ class Trainer:
             The step.
         """
         padded = self.classifier.padded if padded is None else padded
-        tokens = truncation.align_ends(batch.inputs, batch.lengths) if padded else batch.inputs
+        tokens = self.classifier.normalized(batch.inputs)
+        tokens = truncation.align_ends(tokens, batch.lengths) if padded else tokens
         tokens = time_major(tokens)
         starts = tf.shape(tokens)[0] - batch.lengths if padded else tf.zeros_like(batch.lengths)
         sequences = Sequences(tokens, starts, batch.labels, padded, share)

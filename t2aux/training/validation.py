@@ -71,6 +71,11 @@ class Splits:
         validation = {} if self.validation is None else {NAME: self.validation}
         return {"train": self.train, **validation, "test": self.test}
 
+    def set_info(self, info: DatasetInfo) -> None:
+        """Sets what all splits say that the data is."""
+        for split in [*self.read.values(), *self.by_name.values()]:
+            split.info = info
+
     def describe(self) -> str:
         """How many sequences each has: "129 training, 14 validation and 36 test"."""
         validation = "" if self.validation is None else f", {len(self.validation)} {NAME}"

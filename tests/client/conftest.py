@@ -36,7 +36,7 @@ def started(tmp_path_factory):
             return types.SimpleNamespace(
                 model=model,
                 directory=directory,
-                info=KINDS[kind],
+                info=KINDS[kind].without_normalization(),
                 local=SavedModelClassifier(directory),
                 addresses=stack.enter_context(servers.serving(model)),
             )

@@ -114,9 +114,9 @@ def test_classes_that_the_test_data_lacks_are_told(source):
 
 
 def test_empty_classes_are_told(tmp_path):
-    npz(tmp_path, "train", [1, 2, 1, 2])
+    npz(tmp_path, "train", [0, 2, 0, 2])
     (note,) = load("train", name="npz", data_dir=str(tmp_path)).notes
-    assert "no training example: '0' (do the labels count from 1?)" in note
+    assert "no training example: '1'" in note
     csv(tmp_path, "train", [0, 1, 0, 1])
     (tmp_path / "classes.txt").write_text("c0\nc1\nnever\n")
     (note,) = load("train", name="csv", data_dir=str(tmp_path)).notes
@@ -148,20 +148,22 @@ def vectors(folder, values, split="train"):
     return load(split, name="npz", data_dir=str(folder)).notes
 
 
-def test_values_far_from_the_unit_interval_are_told(tmp_path):
+def test_values_of_any_size_are_right_for_the_network_normalises_them(tmp_path):
     inputs = CHANCE.uniform(size=(8, 5, 3))
-    assert not vectors(tmp_path, inputs)
-    assert not vectors(tmp_path, 8 * inputs - 4)  # As standardised values.
-    assert not vectors(tmp_path, inputs > 0.5)
-    (note,) = vectors(tmp_path, 1e4 * inputs + 5e4)
-    low, high = (1e4 * inputs[:, :, 0] + 5e4).min(), (1e4 * inputs[:, :, 0] + 5e4).max()
-    assert "far outside [0, 1]" in note
-    assert f"channel 0: {low:.4g} to {high:.4g}" in note
-    (note,) = vectors(tmp_path, inputs * [1, 1, 300])
-    assert "channel 2" in note
-    assert "channel 0" not in note
-    (note,) = vectors(tmp_path, (inputs * 1e-4))
-    assert "hardly vary" in note
+    for values in (inputs, 8 * inputs - 4, inputs > 0.5, 1e4 * inputs + 5e4, inputs * 1e-4):
+        assert not vectors(tmp_path, values)
+
+
+def test_test_values_in_another_unit_are_told(tmp_path):
+    inputs = CHANCE.uniform(size=(8, 5, 3))
+    vectors(tmp_path, inputs)
+    for test, is_told in ((inputs + 0.5, False), (5 * inputs, False), (1000 * inputs, True)):
+        vectors(tmp_path, test, "test")
+        splits = {s: load(s, name="npz", data_dir=str(tmp_path)) for s in ("train", "test")}
+        found = [note for note in summary.notes(splits) if "same unit" in note]
+        assert len(found) == is_told
+    assert "The test values (" in found[0]
+    assert not checks.beyond((1.0, 1.0), (5.0, 6.0))
 
 
 @pytest.mark.parametrize("steps", [1, 255, 256, 257, 1000])
@@ -260,7 +262,6 @@ def test_shards_keep_what_was_found(tmp_path):
     done = shards_of("npz", tmp_path, tmp_path / "shards", "--compression=zlib")
     for part in (
         "train: 12 examples",
-        "far outside [0, 1]",
         "never vary",
         "no training example: 'd'",
     ):

@@ -41,6 +41,7 @@ _INSTEAD_OF_OBJECTS = {
     "inputs": "pad sequences of various lengths to one array [N, T, C] of numbers, and save their "
     "lengths as `lengths` [N]",
     "classes": "save it with dtype=str",
+    "labels": "save names with dtype=str, and numbers with dtype=int",
 }
 _OTHER_INSTEAD = "save it with a dtype of whole numbers"
 

@@ -44,7 +44,7 @@ _IDENTIFIER = b"TFL3"
 _VARIANT = re.compile(r"[a-z0-9_]{1,40}")
 _MENDING = "copy it again from the export, or export again."
 # The input that holds a sequence or a segment; the streaming form's others are the state.
-_INPUTS = {WHOLE_FORM: "inputs", STREAM_FORM: "segment", STATEFUL_FORM: "segment"}
+INPUTS = {WHOLE_FORM: "inputs", STREAM_FORM: "segment", STATEFUL_FORM: "segment"}
 # Exports that do not name the tensors of the state are of LSTMs.
 _STATE = ("h", "c")
 
@@ -81,6 +81,8 @@ def description(
 ) -> dict[str, Any]:
     """The part of metadata.json that says what a classifier reads and what it answers.
 
+    A normalisation is no part of it: the exported network computes it, of values as they are.
+
     Args:
         info: The classes and the preprocessing.
         state: The shapes of the state's tensors by name, without the batch; None for an LSTM's.
@@ -91,7 +93,7 @@ def description(
         "format_version": FORMAT_VERSION,
         "kind": info.kind,
         "classes": list(info.classes),
-        "preprocessing": info.to_json(),
+        "preprocessing": info.without_normalization().to_json(),
         **named,
     }
 
@@ -384,10 +386,10 @@ class LiteRTClassifier:
             raise UserError(f"{METADATA} in {self._directory} does not describe {path}: {_MENDING}")
         model = LiteRTModel(path, self.metadata["files"][name])
         form, _, _ = self._described(name)
-        state = set(model.inputs) - {_INPUTS[form]}
+        state = set(model.inputs) - {INPUTS[form]}
         answers = {"probabilities", *state}
         if (
-            _INPUTS[form] not in model.inputs
+            INPUTS[form] not in model.inputs
             or bool(state) != (form == STREAM_FORM)
             or not answers <= set(model.outputs)
         ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 KINDS = ("image", "text", "vectors", "ids")
+# Entries of a description that not every kind of data has.
+_OPTIONAL = ("ids", "mean", "deviation")
 TOKENS = ("characters", "bytes")
 UNKNOWN = "\ufffd"  # Stands at id 0 of every character vocabulary.
 
@@ -41,6 +44,10 @@ class DatasetInfo:
         vocabulary: The characters by id, with U+FFFD, the unknown character, at id 0; None for
             bytes, whose ids are their values, and for other kinds.
         ids: How many ids there are, for the kind "ids"; None for others.
+        mean: For vectors, what the network subtracts from the values of each channel, C numbers;
+            None: nothing. Sequences are stored and given as they are: the network itself, and every
+            export of it, computes (value - mean) / deviation.
+        deviation: For vectors, what it then divides them by, C numbers above 0; None with `mean`.
     """
 
     name: str
@@ -55,6 +62,8 @@ class DatasetInfo:
     tokens: str | None = None
     vocabulary: tuple[str, ...] | None = None
     ids: int | None = None
+    mean: tuple[float, ...] | None = None
+    deviation: tuple[float, ...] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -170,8 +179,8 @@ class DatasetInfo:
         """Checks one sequence of real vectors.
 
         Args:
-            array: [T, C], or [T] where C is 1, of any real or integer type; used as it is, not
-                scaled. Any T >= 1 is accepted.
+            array: [T, C], or [T] where C is 1, of any real or integer type, as the data is stored:
+                the network normalises it (see `mean`). Any T >= 1 is accepted.
 
         Returns:
             float32 [T, C].
@@ -201,14 +210,18 @@ class DatasetInfo:
             )
         return array
 
+    def without_normalization(self) -> DatasetInfo:
+        """What whoever gives sequences has to know: the network itself normalises them."""
+        return dataclasses.replace(self, mean=None, deviation=None)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the description as a dictionary that `json` can write."""
         return {
             field.name: list(value) if isinstance(value, tuple) else value
             for field in dataclasses.fields(self)
             for value in [getattr(self, field.name)]
-            # Other kinds are described as they were before there were ids.
-            if field.name != "ids" or value is not None
+            # Left out where there are none, as in descriptions of older versions.
+            if field.name not in _OPTIONAL or value is not None
         }
 
     @classmethod
@@ -220,12 +233,12 @@ class DatasetInfo:
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if isinstance(value, dict):
-            value = {"ids": None, **value}
+            value = {**dict.fromkeys(_OPTIONAL), **value}
         if not isinstance(value, dict) or sorted(value) != sorted(names):
             found = sorted(value) if isinstance(value, dict) else type(value).__name__
             raise _damaged(f"it has {found} where {sorted(names)} belong")
         entries = dict(value)
-        for name in ("classes", "vocabulary"):
+        for name in ("classes", "vocabulary", "mean", "deviation"):
             if isinstance(entries[name], list):
                 entries[name] = tuple(entries[name])
         info = cls(**entries)
@@ -269,6 +282,20 @@ class DatasetInfo:
             raise _damaged(f"its images have {self.length:,} pixels, more than there may be")
         if self.permutation_seed is not None and self.kind != "image":
             raise _damaged("it permutes what is no image")
+        self._check_normalisation()
+
+    def _check_normalisation(self) -> None:
+        if self.mean is None and self.deviation is None:
+            return
+        for name, values in (("mean", self.mean), ("deviation", self.deviation)):
+            if not (
+                self.kind == "vectors"
+                and isinstance(values, tuple)
+                and len(values) == self.channels
+                and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+                and (name == "mean" or min(values) > 0)
+            ):
+                raise _damaged(f"its {name} is not a list of {self.channels} numbers that fit it")
 
 
 def code_points(text: str) -> np.ndarray:

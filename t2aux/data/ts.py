@@ -1,0 +1,372 @@
+"""`ts`: the time series of the UCR and UEA archives, in their `.ts` files.
+
+aeon has a reader, `load_from_ts_file`, which needs numba and pandas, some 200 MB; the format is
+header lines and, after `@data`, a line for each sequence, so that it is read here:
+
+    # a comment
+    @problemName Vowels
+    @univariate false
+    @dimensions 2
+    @equalLength false
+    @classLabel true a b
+    @data
+    0.1,0.2,0.3:5,6,7:a
+    0.4,0.5:8,9:b
+
+The channels of a sequence are separated by colons, and its class is the last of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+import gin
+import numpy as np
+
+from t2aux.data import places
+from t2aux.data.source import Source
+from t2aux.data.table import (
+    DAMAGE,
+    Options,
+    Progress,
+    Table,
+    class_key,
+    damaged,
+    require_data_dir,
+)
+from t2aux.errors import UserError, listing, shorten
+from t2aux_ondevice.errors import printable
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+SUFFIX = ".ts"
+# What the names of files end in that are a part of a problem.
+_PARTS = ("train", "test", "validation", "val")
+_PART = re.compile(rf"(?:(?P<problem>.*)_)?(?P<part>{'|'.join(_PARTS)})", re.IGNORECASE)
+_MISSING = ("?", "nan", "")
+_KNOWN = ("problemname", "timestamps", "missing", "univariate", "dimensions", "dimension")
+_KNOWN += ("equallength", "serieslength", "classlabel", "targetlabel", "data")
+_SHOWN_BYTES = 60
+
+
+@gin.configurable("ts")
+@dataclasses.dataclass(frozen=True)
+class Ts(Source):
+    """Your time series in .ts files, as in the UCR and UEA archives: NAME_TRAIN.ts, NAME_TEST.ts.
+
+    Attributes:
+        problem: NAME, where the folder has the files of several; None: the only one, or the one
+            that has the folder's name.
+    """
+
+    has_other_splits: ClassVar[bool] = True
+
+    problem: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a parameter is of another type."""
+        if self.problem is not None and not isinstance(self.problem, str):
+            raise UserError(f"ts.problem is {self.problem!r}: give a name, such as 'GunPoint'.")
+
+    def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
+        """Reads a split.
+
+        The files are NAME_TRAIN.ts and NAME_TEST.ts, or train.ts and test.ts, in letters of any
+        case. One file, and a folder with the training file alone, is divided in both splits (see
+        `t2aux.data.load`). The names of the classes are those of
+        `@classLabel` in the training file, in its order. Where the header contradicts the data in
+        lengths and channels, the data counts, and a note says so.
+
+        Raises:
+            UserError: A file is missing or damaged; a value is missing or no number; the values
+                have time stamps; a sequence has other channels or another length than it should,
+                or a class that is not known.
+        """
+        place = self._find(options, split)
+        file = _TsFile(place.path)
+        info = options.info
+        train = file
+        if info is None and split != "train" and place.part is None:
+            train = _TsFile(self._find(options, "train").path)
+        if info is None:
+            info = DatasetInfo(
+                "ts", "vectors", train.classes, channels=train.channels, length=train.length
+            )
+        return info, file.table(info, place, options)
+
+    def _find(self, options: Options, split: str) -> places.Place:
+        """Where a split is, and what is to be said of other files."""
+        if options.data_dir is not None and options.data_dir.is_file():
+            return places.find(options, split, (), single=lambda _: None, wanted=f"{{}}{SUFFIX}")
+        folder = require_data_dir("ts", options)
+        there = ts_files(folder)
+        wanted = f"NAME_{split.upper()}{SUFFIX} or {split}{SUFFIX}"
+        if not there:
+            raise UserError(
+                f"There is no {wanted} in {folder}: give --data_dir=FOLDER, the folder of the .ts "
+                "files."
+            )
+        found = {problem: path for (problem, part), path in there.items() if part == split}
+        problems = {problem for problem, _ in there}
+        problem = self.problem
+        if problem is None:
+            own = folder.resolve().name
+            problem = own if own in problems else next(iter(sorted(problems)))
+            if len(problems) > 1 and problem != own:
+                raise UserError(
+                    f"{folder} has the .ts files of {len(problems)} problems "
+                    f"({listing(map(printable, sorted(problems)))}): name one, such as "
+                    f"--gin_param='ts.problem = {problem!r}'."
+                )
+        part = None
+        if split in ("train", "test") and (problem, "test") not in there and options.test_fraction:
+            found = {name: path for (name, of), path in there.items() if of == "train"}
+            part = split
+        if problem not in found:
+            raise UserError(
+                f"There is no {wanted.replace('NAME', problem) if problem else wanted} in {folder} "
+                f"(it holds {listing(printable(path.name) for path in there.values())}): put the "
+                "file there."
+            )
+        others = sorted(problems - {problem})
+        note = f"{found[problem].name} is read; the folder has the files of {listing(others)}, too."
+        return places.Place(found[problem], part, (note,) if others else ())
+
+
+def ts_files(folder: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
+    """The .ts files of a folder, by the problem ("" for train.ts) and the part: "train", "test".
+
+    Raises UserError where two files are the same part.
+    """
+    found: dict[tuple[str, str], pathlib.Path] = {}
+    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == SUFFIX)
+    paths = [path for path in files if not path.name.startswith(".")]
+    if len(paths) == 1 and _PART.fullmatch(paths[0].stem) is None:
+        return {(paths[0].stem, "train"): paths[0]}
+    for path in paths:
+        match = _PART.fullmatch(path.stem)
+        if match is None:
+            continue
+        part = match["part"].lower()
+        key = (match["problem"] or "", "validation" if part == "val" else part)
+        if key in found:
+            raise UserError(
+                f"{folder} has both {found[key].name} and {path.name}: remove one of them."
+            )
+        found[key] = path
+    return found
+
+
+class _TsFile:
+    """A .ts file, whose header was read.
+
+    Attributes:
+        classes: The names of the classes: those of the header or, where it names none, those that
+            occur, sorted.
+        channels: C.
+        length: T, where all sequences have as many steps and the header does not say otherwise.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._notes: list[str] = []
+        self._header: dict[str, str] = {}
+        self._values: list[np.ndarray] = []
+        self._labels: list[str] = []
+        self._places: list[int] = []
+        self._read()
+        lengths = {len(sequence) for sequence in self._values}
+        self.channels = self._values[0].shape[1]
+        varies = len(lengths) > 1 or self._header.get("equallength", "").lower() == "false"
+        self.length = None if varies else lengths.pop()
+        named = self._header.get("classlabel", "").split()[1:]
+        self.classes = tuple(map(class_key, named)) or tuple(sorted(set(self._labels)))
+        self._check_header()
+
+    def table(self, info: DatasetInfo, place: places.Place, options: Options) -> Table:
+        """The sequences of a split, checked against what a classifier reads.
+
+        Raises:
+            UserError: Channels, a length or a class are others.
+        """
+        if self.channels != info.channels:
+            raise UserError(
+                f"{self._path}: the sequences have {self.channels} channels where the training "
+                f"data has {info.channels}: make them agree."
+            )
+        known = {class_key(name): number for number, name in enumerate(info.classes)}
+        labels = np.array([known.get(name, -1) for name in self._labels], np.int32)
+        if (labels < 0).any():
+            index = int(labels.argmin())
+            raise UserError(
+                f"{self._at(index)}: the class is {self._labels[index]!r}, but the classes are "
+                f"{listing(map(repr, info.classes))}: correct it, or @classLabel in the header of "
+                "the training file."
+            )
+        lengths = np.array([len(sequence) for sequence in self._values])
+        if info.length is not None and (lengths != info.length).any():
+            index = int((lengths != info.length).argmax())
+            raise UserError(
+                f"{self._at(index)}: the sequence has {lengths[index]} steps where all training "
+                f"sequences have {info.length}: write `@equalLength false` in the header of the "
+                "training file if lengths vary."
+            )
+        choice = place.choose(labels, options)
+        chosen = choice.indices
+        values = np.concatenate([self._values[index] for index in chosen])
+        table = Table.of_lengths(values, lengths[chosen], labels[chosen])
+        return dataclasses.replace(
+            table,
+            counts=np.bincount(labels[choice.part], minlength=info.num_classes),
+            notes=(*place.notes, *choice.notes, *self._notes),
+            division=choice.division,
+        )
+
+    def _at(self, index: int) -> str:
+        return f"{self._path}, line {self._places[index]}"
+
+    def _read(self) -> None:
+        progress = Progress(f"Reading {self._path.name}: sequences", None)
+        with contextlib.closing(_lines(self._path)) as lines:
+            self._read_header(lines)
+            for place, line in lines:
+                self._labels.append(self._add(place, line))
+                self._places.append(place)
+                progress.update(len(self._labels))
+        if not self._labels:
+            raise UserError(f"{self._path} has no sequence after @data: restore the file.")
+
+    def _read_header(self, lines: Iterator[tuple[int, str]]) -> None:
+        for place, line in lines:
+            if not line.startswith("@"):
+                raise UserError(
+                    f"{self._path}, line {place} is {shorten(line, _SHOWN_BYTES)!r}, where a .ts "
+                    "file has its header, lines that begin with @ and end with @data: give a file "
+                    "of the UCR or UEA archive, or write a header."
+                )
+            name, value = (*line[1:].split(maxsplit=1), "", "")[:2]
+            name = name.lower()
+            if name not in _KNOWN:
+                self._notes.append(f"{self._path.name}: @{printable(name)} is not read.")
+            self._header[name] = value
+            if name == "data":
+                break
+        else:
+            raise UserError(
+                f"{self._path} has no line @data, after which the sequences stand: it is no file "
+                "of time series, or cut off."
+            )
+        if self._header.get("timestamps", "").lower() == "true":
+            raise UserError(
+                f"{self._path}: the values have time stamps (@timeStamps true), which are not read "
+                "yet: save them at equal steps, without time stamps."
+            )
+        if not self._header.get("classlabel", "").lower().startswith("true"):
+            targets = "targetlabel" in self._header
+            raise UserError(
+                f"{self._path}: the sequences have no classes "
+                f"({'@targetLabel' if targets else 'no @classLabel true'} in the header), which a "
+                "classifier is trained on: give a file for classification, with `@classLabel true` "
+                "and the names of the classes."
+            )
+
+    def _add(self, place: int, line: str) -> str:
+        """Takes in a sequence. Returns its class."""
+        *channels, label = line.split(":")
+        if not channels or not label.strip():
+            raise UserError(
+                f"{self._path}, line {place}: there is no class at the end, after a colon: restore "
+                "the file."
+            )
+        rows = [self._numbers(place, number, text) for number, text in enumerate(channels)]
+        lengths = [len(row) for row in rows]
+        if len(set(lengths)) > 1:
+            raise UserError(
+                f"{self._path}, line {place}: the channels of the sequence have "
+                f"{min(lengths)} to {max(lengths)} steps: give all as many."
+            )
+        if self._values and len(rows) != self._values[0].shape[1]:
+            raise UserError(
+                f"{self._path}, line {place}: the sequence has {len(rows)} channels where the one "
+                f"before has {self._values[0].shape[1]}: give all as many."
+            )
+        self._values.append(np.stack(rows, axis=1))
+        return class_key(label.strip())
+
+    def _numbers(self, place: int, channel: int, text: str) -> np.ndarray:
+        """The values of a channel, float32 [T]."""
+        texts = text.split(",")
+        try:
+            with np.errstate(over="ignore"):  # A value beyond float32 becomes inf.
+                values = np.array(texts, np.float64).astype(np.float32)
+        except ValueError:
+            values = None
+        if values is not None and np.isfinite(values).all():
+            return values
+        for step, value in enumerate(texts):
+            where = (
+                f"{self._path}, line {place}: the value of channel {channel} at step {step} "
+                "(both counted from 0)"
+            )
+            if value.strip().lower() in _MISSING:
+                raise UserError(
+                    f"{where} is missing ({value.strip()!r}): fill it in, by interpolation for "
+                    "example, or remove the sequence."
+                )
+            try:
+                is_finite = abs(float(value)) <= np.finfo(np.float32).max
+            except ValueError:
+                is_finite = False
+            if not is_finite:
+                raise UserError(
+                    f"{where} is {shorten(value, _SHOWN_BYTES)!r}, not a finite number of float32: "
+                    "correct it."
+                )
+        raise damaged(self._path, ValueError(f"line {place} can't be read"))
+
+    def _check_header(self) -> None:
+        """Notes what the header says and the data does not bear out."""
+        says = self._header
+        one = self.channels == 1
+        wrong = []
+        if "univariate" in says and (says["univariate"].lower() == "true") != one:
+            wrong.append(f"@univariate {says['univariate']}")
+        for name in ("dimensions", "dimension"):
+            if says.get(name, "").isdigit() and int(says[name]) != self.channels:
+                wrong.append(f"@{name} {says[name]}")
+        lengths = sorted({len(sequence) for sequence in self._values})
+        if says.get("equallength", "").lower() == "true" and len(lengths) > 1:
+            wrong.append(f"@equalLength {says['equallength']}")
+        if says.get("serieslength", "").isdigit() and [int(says["serieslength"])] != lengths:
+            wrong.append(f"@seriesLength {says['serieslength']}")
+        if wrong:
+            plural = "" if one else "s"
+            steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
+            self._notes.append(
+                f"{self._path.name}: the header says {listing(wrong)}, but the sequences have "
+                f"{self.channels} channel{plural} and {steps} steps, which counts."
+            )
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    """Yields the lines with their numbers, from 1, without empty ones and comments."""
+    try:
+        with path.open("rb") as file:
+            for number, content in enumerate(file, 1):
+                # Comments are in any encoding.
+                if content.lstrip().startswith((b"#", b"%")):
+                    continue
+                line = content.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if line:
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not a text in UTF-8: it is no .ts file of time series, or is to be saved "
+            "as UTF-8."
+        ) from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
