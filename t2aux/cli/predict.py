@@ -11,6 +11,7 @@ DATA is
   a folder of .txt files, one text each;
   a folder of images, or an archive of them (.zip, .tar, .tar.gz, ...), or one image;
   an .npz file with `inputs` [N, T, C] and, where they are there, `lengths` and `labels`;
+  a .ts file of series, as in the UCR and UEA archives, with classes or without;
   an IDX file of images, such as t10k-images-idx3-ubyte.gz, with its labels beside it;
   a folder of shards (--split); or - for standard input, a table by default.
 Instead of --data, --gin_file=datasets/NAME (and --data_dir) names a data set, of which --split is

@@ -87,11 +87,11 @@ class Ts(Source):
                 or a class that is not known.
         """
         place = self._find(options, split)
-        file = _TsFile(place.path)
+        file = TsFile(place.path)
         info = options.info
         train = file
         if info is None and split != "train" and place.part is None:
-            train = _TsFile(self._find(options, "train").path)
+            train = TsFile(self._find(options, "train").path)
         if info is None:
             info = DatasetInfo(
                 "ts", "vectors", train.classes, channels=train.channels, length=train.length
@@ -161,30 +161,33 @@ def ts_files(folder: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
     return found
 
 
-class _TsFile:
-    """A .ts file, whose header was read.
+class TsFile:
+    """What a .ts file holds.
 
     Attributes:
         classes: The names of the classes: those of the header or, where it names none, those that
             occur, sorted.
         channels: C.
         length: T, where all sequences have as many steps and the header does not say otherwise.
+        sequences: float32 [T, C] each.
+        labels: The class of each; empty where the file has no classes.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, path: pathlib.Path, *, needs_classes: bool = True) -> None:
         self._path = path
+        self._needs_classes = needs_classes
         self._notes: list[str] = []
         self._header: dict[str, str] = {}
-        self._values: list[np.ndarray] = []
-        self._labels: list[str] = []
+        self.sequences: list[np.ndarray] = []
+        self.labels: list[str] = []
         self._places: list[int] = []
         self._read()
-        lengths = {len(sequence) for sequence in self._values}
-        self.channels = self._values[0].shape[1]
+        lengths = {len(sequence) for sequence in self.sequences}
+        self.channels = self.sequences[0].shape[1]
         varies = len(lengths) > 1 or self._header.get("equallength", "").lower() == "false"
         self.length = None if varies else lengths.pop()
         named = self._header.get("classlabel", "").split()[1:]
-        self.classes = tuple(map(class_key, named)) or tuple(sorted(set(self._labels)))
+        self.classes = tuple(map(class_key, named)) or tuple(sorted(set(self.labels)))
         self._check_header()
 
     def table(self, info: DatasetInfo, place: places.Place, options: Options) -> Table:
@@ -199,15 +202,15 @@ class _TsFile:
                 f"data has {info.channels}: make them agree."
             )
         known = {class_key(name): number for number, name in enumerate(info.classes)}
-        labels = np.array([known.get(name, -1) for name in self._labels], np.int32)
+        labels = np.array([known.get(name, -1) for name in self.labels], np.int32)
         if (labels < 0).any():
             index = int(labels.argmin())
             raise UserError(
-                f"{self._at(index)}: the class is {self._labels[index]!r}, but the classes are "
+                f"{self._at(index)}: the class is {self.labels[index]!r}, but the classes are "
                 f"{listing(map(repr, info.classes))}: correct it, or @classLabel in the header of "
                 "the training file."
             )
-        lengths = np.array([len(sequence) for sequence in self._values])
+        lengths = np.array([len(sequence) for sequence in self.sequences])
         if info.length is not None and (lengths != info.length).any():
             index = int((lengths != info.length).argmax())
             raise UserError(
@@ -217,7 +220,7 @@ class _TsFile:
             )
         choice = place.choose(labels, options)
         chosen = choice.indices
-        values = np.concatenate([self._values[index] for index in chosen])
+        values = np.concatenate([self.sequences[index] for index in chosen])
         table = Table.of_lengths(values, lengths[chosen], labels[chosen])
         return dataclasses.replace(
             table,
@@ -225,6 +228,10 @@ class _TsFile:
             notes=(*place.notes, *choice.notes, *self._notes),
             division=choice.division,
         )
+
+    @property
+    def _has_classes(self) -> bool:
+        return self._header.get("classlabel", "").lower().startswith("true")
 
     def _at(self, index: int) -> str:
         return f"{self._path}, line {self._places[index]}"
@@ -234,10 +241,10 @@ class _TsFile:
         with contextlib.closing(_lines(self._path)) as lines:
             self._read_header(lines)
             for place, line in lines:
-                self._labels.append(self._add(place, line))
+                self._add(place, line)
                 self._places.append(place)
-                progress.update(len(self._labels))
-        if not self._labels:
+                progress.update(len(self._places))
+        if not self._places:
             raise UserError(f"{self._path} has no sequence after @data: restore the file.")
 
     def _read_header(self, lines: Iterator[tuple[int, str]]) -> None:
@@ -265,7 +272,7 @@ class _TsFile:
                 f"{self._path}: the values have time stamps (@timeStamps true), which are not read "
                 "yet: save them at equal steps, without time stamps."
             )
-        if not self._header.get("classlabel", "").lower().startswith("true"):
+        if self._needs_classes and not self._has_classes:
             targets = "targetlabel" in self._header
             raise UserError(
                 f"{self._path}: the sequences have no classes "
@@ -274,14 +281,17 @@ class _TsFile:
                 "and the names of the classes."
             )
 
-    def _add(self, place: int, line: str) -> str:
-        """Takes in a sequence. Returns its class."""
-        *channels, label = line.split(":")
-        if not channels or not label.strip():
-            raise UserError(
-                f"{self._path}, line {place}: there is no class at the end, after a colon: restore "
-                "the file."
-            )
+    def _add(self, place: int, line: str) -> None:
+        """Takes in a sequence and its class."""
+        channels = line.split(":")
+        if self._has_classes:
+            *channels, label = channels
+            if not channels or not label.strip():
+                raise UserError(
+                    f"{self._path}, line {place}: there is no class at the end, after a colon: "
+                    "restore the file."
+                )
+            self.labels.append(class_key(label.strip()))
         rows = [self._numbers(place, number, text) for number, text in enumerate(channels)]
         lengths = [len(row) for row in rows]
         if len(set(lengths)) > 1:
@@ -289,13 +299,12 @@ class _TsFile:
                 f"{self._path}, line {place}: the channels of the sequence have "
                 f"{min(lengths)} to {max(lengths)} steps: give all as many."
             )
-        if self._values and len(rows) != self._values[0].shape[1]:
+        if self.sequences and len(rows) != self.sequences[0].shape[1]:
             raise UserError(
                 f"{self._path}, line {place}: the sequence has {len(rows)} channels where the one "
-                f"before has {self._values[0].shape[1]}: give all as many."
+                f"before has {self.sequences[0].shape[1]}: give all as many."
             )
-        self._values.append(np.stack(rows, axis=1))
-        return class_key(label.strip())
+        self.sequences.append(np.stack(rows, axis=1))
 
     def _numbers(self, place: int, channel: int, text: str) -> np.ndarray:
         """The values of a channel, float32 [T]."""
@@ -318,7 +327,7 @@ class _TsFile:
                     "example, or remove the sequence."
                 )
             try:
-                is_finite = abs(float(value)) <= np.finfo(np.float32).max
+                is_finite = abs(float(value)) <= float(np.finfo(np.float32).max)
             except ValueError:
                 is_finite = False
             if not is_finite:
@@ -338,7 +347,7 @@ class _TsFile:
         for name in ("dimensions", "dimension"):
             if says.get(name, "").isdigit() and int(says[name]) != self.channels:
                 wrong.append(f"@{name} {says[name]}")
-        lengths = sorted({len(sequence) for sequence in self._values})
+        lengths = sorted({len(sequence) for sequence in self.sequences})
         if says.get("equallength", "").lower() == "true" and len(lengths) > 1:
             wrong.append(f"@equalLength {says['equallength']}")
         if says.get("serieslength", "").isdigit() and [int(says["serieslength"])] != lengths:

@@ -23,7 +23,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 _NUMBER = re.compile(r"-?\d+")
 # What `load` is given by gin besides the source.
-_SETTINGS = ("data_dir", "max_examples", "splits", "allow")
+_SETTINGS = ("data_dir", "max_examples", "splits", "test_fraction", "split_seed", "allow")
 
 
 def npz(path: pathlib.Path, info: DatasetInfo, name: str | None = None) -> Source:
@@ -54,6 +54,28 @@ def npz(path: pathlib.Path, info: DatasetInfo, name: str | None = None) -> Sourc
             yield Row(index, f"{name}[{index}]", sequence, label)
 
     return _source(name, rows, labels is not None, len(sequences))
+
+
+def ts(path: pathlib.Path) -> Source:
+    """The sequences of a `.ts` file of the UCR and UEA archives, which is read into memory.
+
+    Args:
+        path: The file, with classes or without.
+
+    Raises:
+        UserError: The file is damaged, or has missing values or time stamps.
+    """
+    from t2aux.data.ts import TsFile
+
+    file = TsFile(path, needs_classes=False)
+
+    def rows() -> Iterator[Row]:
+        for index, sequence in enumerate(file.sequences):
+            yield Row(
+                index, f"{path}[{index}]", sequence, file.labels[index] if file.labels else None
+            )
+
+    return _source(str(path), rows, bool(file.labels), len(file.sequences))
 
 
 def _npz_labels(path: pathlib.Path, info: DatasetInfo, count: int) -> list[str | int] | None:

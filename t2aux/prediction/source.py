@@ -80,8 +80,8 @@ def open_source(data: str, info: DatasetInfo, reading: Reading) -> Source:
 
     Args:
         data: A table; a `.txt` file of a text a line; an `.npz` file; a folder or an archive of
-            images, or a folder of `.txt` files; an IDX file of images; a folder of shards; or "-"
-            for standard input, a table by default.
+            images, or a folder of `.txt` files; an IDX file of images; a `.ts` file of series; a
+            folder of shards; or "-" for standard input, a table by default.
         info: What the classifier reads.
         reading: How it is read.
 
@@ -108,10 +108,10 @@ def open_source(data: str, info: DatasetInfo, reading: Reading) -> Source:
         from t2aux.prediction import of_arrays
 
         return of_arrays.npz(path, info)
-    if kind == "idx":
+    if kind in ("idx", "ts"):
         from t2aux.prediction import of_arrays
 
-        return of_arrays.idx(path, info)
+        return of_arrays.ts(path) if kind == "ts" else of_arrays.idx(path, info)
     from t2aux.prediction import of_files
 
     return (of_files.archive if kind == "archive" else of_files.image)(path, info)
@@ -124,6 +124,8 @@ def _format_of(path: pathlib.Path, info: DatasetInfo) -> str:
     name = path.name.lower()
     if name.endswith(".npz"):
         return NPZ
+    if name.endswith(".ts") and info.kind == "vectors":
+        return "ts"
     if is_images(path):
         return "idx"
     if name.endswith(ARCHIVE_SUFFIXES):
@@ -138,8 +140,8 @@ def _format_of(path: pathlib.Path, info: DatasetInfo) -> str:
             "of images, or an .npz or IDX file."
         )
     raise UserError(
-        f"{path} is not an .npz file, and the classifier reads {info.kind}: give an .npz file with "
-        "`inputs` [N, T, C] and, where they differ, `lengths` [N]."
+        f"{path} is not an .npz or .ts file, and the classifier reads {info.kind}: give an .npz "
+        "file with `inputs` [N, T, C] and, where they differ, `lengths` [N], or a .ts file."
     )
 
 

@@ -236,7 +236,7 @@ def test_series_are_read_in_either_format(tmp_path):
     def series(split="train"):
         return load(split, name="series", data_dir=str(tmp_path))
 
-    with pytest.raises(UserError, match=r"neither \.npz nor \.ts files"):
+    with pytest.raises(UserError, match=r"no \.npz or \.ts files"):
         series()
     path = write(tmp_path)
     assert series().info == read(tmp_path).info
@@ -245,3 +245,29 @@ def test_series_are_read_in_either_format(tmp_path):
         series()
     path.unlink()
     assert (series().info.name, series().info.classes) == ("npz", ("x", "y"))
+
+
+@pytest.mark.parametrize("source", ["ts", "series"])
+@pytest.mark.parametrize("name", ["waves.ts", "waves_TRAIN.ts"])
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_one_file_is_divided(tmp_path, source, name, as_folder):
+    rows = "".join(f"{index},2,3:{'ab'[index % 2]}\n" for index in range(20))
+    path = tmp_path / name
+    path.write_text(f"@univariate true\n@classLabel true a b\n@data\n{rows}")
+    place = str(tmp_path if as_folder else path)
+    train, test = (
+        load(split, name=source, data_dir=place, test_fraction=0.2) for split in ("train", "test")
+    )
+    firsts = [{float(part.example(i)[0, 0]) for i in range(len(part))} for part in (train, test)]
+    assert [len(part) for part in firsts] == [16, 4]
+    assert not firsts[0] & firsts[1]
+    assert np.bincount(test.labels).tolist() == [2, 2]
+    with pytest.raises(UserError, match="test_fraction"):
+        load("test", name=source, data_dir=str(path), test_fraction=0)
+
+
+def test_a_file_of_neither_format(tmp_path):
+    path = tmp_path / "waves.csv"
+    path.write_text("1,2\n")
+    with pytest.raises(UserError, match=r"waves\.csv is neither an \.npz nor a \.ts file"):
+        load("train", name="series", data_dir=str(path))

@@ -318,3 +318,16 @@ def test_what_is_no_data_for_the_classifier(tmp_path, photos):
     (tmp_path / "a.txt").write_text("abc\n")
     with pytest.raises(UserError, match="read as lines, without columns"):
         read(tmp_path / "a.txt", keep_columns=True)
+
+
+def test_ts_files_with_classes_and_without(tmp_path):
+    path = tmp_path / "waves.ts"
+    path.write_text("@classLabel true a b\n@data\n1,2:3,4:b\n5:6:a\n")
+    source, rows = read(path, VECTORS)
+    assert source.labelled
+    assert [(row.name, row.label) for row in rows] == [(0, "b"), (1, "a")]
+    assert [row.content.tolist() for row in rows] == [[[1, 3], [2, 4]], [[5, 6]]]
+    path.write_text("@classLabel false\n@data\n1,2:3,4\n5:6\n")
+    source, rows = read(path, VECTORS)
+    assert not source.labelled
+    assert [row.content.tolist() for row in rows] == [[[1, 3], [2, 4]], [[5, 6]]]
