@@ -301,7 +301,7 @@ def test_what_is_no_data_for_the_classifier(tmp_path, photos):
     for path, info, message in (
         (tmp_path / "none.csv", TEXTS, r"There is no file or folder .*none.csv"),
         (tmp_path / "a.csv", IMAGES, r"a.csv is not an image"),
-        (tmp_path / "a.csv", VECTORS, r"a.csv is not an \.npz file"),
+        (tmp_path / "a.csv", VECTORS, r"a.csv is not an \.npz or \.ts file"),
         (photos / "cat" / "0.png", TEXTS, r"0.png holds images, and the classifier reads text"),
         (photos, TEXTS, r"holds no \.txt files"),
         (photos, VECTORS, r"is a folder, and the classifier reads vectors"),
