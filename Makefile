@@ -28,7 +28,7 @@ $(READY): setup.cfg $(ONDEVICE)/setup.cfg constraints.txt
 		{ echo "t2aux needs Python 3.10 to 3.13; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-		-e ./$(ONDEVICE) -e '.[dev,docs,quantization,serving]'
+		-e ./$(ONDEVICE) -e '.[beam,dev,docs,quantization,serving]'
 	@touch $@
 
 demo: $(READY)
@@ -72,7 +72,8 @@ lock: $(READY)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	printf '%s\n' "backports.strenum<1.3; python_version >= '3.11'" \
 		"t2aux-ondevice @ ./$(ONDEVICE)" | $(BIN)/uv pip compile -q setup.cfg - \
-		--extra dev --extra docs --extra quantization --extra serving --universal --python-version 3.10 \
+		--extra beam --extra dev --extra docs --extra quantization --extra serving \
+		--universal --python-version 3.10 \
 		--no-emit-package t2aux-ondevice --no-header --no-annotate \
 		--output-file constraints.txt --upgrade
 
