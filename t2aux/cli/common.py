@@ -134,6 +134,38 @@ def check_columns(source: Source) -> None:
             )
 
 
+def define_runner() -> flags.FlagHolder:
+    """Defines --runner, which makes the command a pipeline."""
+    return flags.DEFINE_string(
+        "runner",
+        None,
+        "Run it as a pipeline of Apache Beam: DirectRunner, FlinkRunner, SparkRunner, "
+        "DataflowRunner, PrismRunner, ... Beam's own options follow --.",
+    )
+
+
+def runner_options(argv: Sequence[str]) -> list[str]:
+    """The arguments besides flags, which are Beam's options where there is --runner."""
+    if flags.FLAGS.runner is None and any(option.startswith("--") for option in argv[1:]):
+        raise UserError(f"{argv[1]} is an option of Beam's: it needs --runner, before --.")
+    if flags.FLAGS.runner is None:
+        no_arguments(argv)
+    return list(argv[1:])
+
+
+def check_beam() -> None:
+    """Raises UserError where Apache Beam is not installed."""
+    try:
+        # Beam says which of its own parts are not there.
+        with logs.quiet_libraries():
+            import apache_beam  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"--runner needs Apache Beam, which can't be imported ({error}): "
+            "`pip install 't2aux[beam]'`."
+        ) from error
+
+
 def gin_params() -> list[str]:
     """The settings given on the command line, --data_dir and --label_column among them."""
     values = flags.FLAGS.flag_values_dict()

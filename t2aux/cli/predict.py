@@ -26,11 +26,17 @@ A row that can't be classified (an empty text, a damaged image, NaN) is an error
 written. With --on_error=skip it has an empty class, and the column `error` says why; the exit
 status is then 0, unless no row can be classified.
 
+With --runner it is a pipeline of Apache Beam, on many machines: --data, --model and --output may
+then be on any of Beam's file systems (gs://, s3://, hdfs://), and --data may name many files by a
+pattern. A `*` in --output makes a file for each of them. Beam's own options follow --.
+
 Examples:
   t2aux predict --model=runs/reviews --data=new_reviews.csv --output=predictions.csv
   t2aux predict --model=exports/pets --data=photos --output=pets.parquet --top=3 --report=report
   t2aux predict --model=exports/pets/1/classifier.tflite --data=photos.zip --output=pets.csv
   t2aux predict --model=grpc://localhost:8500/news --data=texts.jsonl --output=news.jsonl
+  t2aux predict --model=exports/news --data=news.csv --output=news.parquet --runner=DirectRunner \
+      -- --direct_num_workers=8 --direct_running_mode=multi_processing
   zcat log.csv.gz | t2aux predict --model=runs/log --data=- --output=- > predictions.csv
 """
 
@@ -41,12 +47,19 @@ import pathlib
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from t2aux import logs
 from t2aux.cli import common, connecting, next_steps
 from t2aux.errors import UserError
+
+if TYPE_CHECKING:
+    from t2aux.prediction.api import Writing
+    from t2aux.prediction.model import Model
+    from t2aux.prediction.report import Summary
+    from t2aux.prediction.source import Reading
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -55,7 +68,7 @@ _MODEL = flags.DEFINE_string(
     required=True,
 )
 _CHECKPOINT = common.define_checkpoint()
-_DATA = common.define_path("data", None, "What to classify: a file, a folder, or - (see above).")
+_DATA = flags.DEFINE_string("data", None, "What to classify: a file, a folder, or - (see above).")
 _DATA_FORMAT = flags.DEFINE_enum(
     "data_format",
     None,
@@ -75,10 +88,12 @@ _KEEP_COLUMNS = flags.DEFINE_bool(
 common.define_gin_flags()
 common.define_data_dir()
 _SPLIT = flags.DEFINE_string("split", "test", "Of shards or a data set of --gin_file.")
-_OUTPUT = common.define_path(
-    "output", None, "Where to: a .csv, .jsonl or .parquet file, or - for standard output."
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Where to: a .csv, .jsonl or .parquet file, or - for standard output.",
+    required=True,
 )
-flags.mark_flag_as_required("output")
 _OUTPUT_FORMAT = flags.DEFINE_enum(
     "output_format", None, ["csv", "jsonl", "parquet"], "If the output's name does not say it."
 )
@@ -104,6 +119,7 @@ _AGAIN = ("model", "checkpoint", "data", "data_format", "label_column", "text_co
 _AGAIN += ("gin_file", "gin_param", "gin_search_path", "data_dir", "split", "on_error", "top")
 _AGAIN += ("keep_columns", "probabilities", "output", "output_format", "batch_size", "version")
 _AGAIN += ("metadata", "timeout", "retries", "ca_file", "cert_file", "key_file")
+_RUNNER = common.define_runner()
 _READ_WITH = {
     ".csv": "pandas.read_csv({!r})",
     ".jsonl": "pandas.read_json({!r}, lines=True)",
@@ -113,24 +129,25 @@ _READ_WITH = {
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    common.no_arguments(argv)
+    runner_options = common.runner_options(argv)
     # So that what was begun of the output is removed.
     signal.signal(signal.SIGTERM, _end)
-    from t2aux.prediction.api import Writing, predict_with
+    from t2aux.prediction.api import Writing
     from t2aux.prediction.model import Connection, Model
-    from t2aux.prediction.predictor import Predictor
     from t2aux.prediction.source import Reading
-    from t2aux_ondevice.answers import without_notes
+    from t2aux_ondevice import paths
 
+    output = _OUTPUT.value if _RUNNER.value else paths.local(_OUTPUT.value, "--output")
     writes = Writing(
-        _OUTPUT.value,
+        output,
         _OUTPUT_FORMAT.value,
         _OVERWRITE.value,
         _TOP.value,
         _PROBABILITIES.value,
         _REPORT.value,
     )
-    writes.check()
+    if not _RUNNER.value:
+        writes.check()
     model = Model(
         _MODEL.value,
         _CHECKPOINT.value,
@@ -152,6 +169,25 @@ def main(argv: Sequence[str]) -> None:
         _KEEP_COLUMNS.value,
         _SPLIT.value,
     )
+    if _RUNNER.value:
+        summary = _by_pipeline(runner_options, model, reads, writes)
+    else:
+        summary = _here(model, reads, writes)
+    to_terminal = sys.stderr if _OUTPUT.value == "-" else sys.stdout
+    print(summary.text(), file=to_terminal)
+    if _REPORT.value is not None:
+        folder = pathlib.Path(_REPORT.value)
+        print(f"\n{folder / 'evaluation.json'}\n{folder / 'confusion.png'}", file=to_terminal)
+    if _OUTPUT.value != "-":
+        _show_next(summary.evaluation is not None)
+
+
+def _here(model: Model, reads: Reading, writes: Writing) -> Summary:
+    """Predicts in this process."""
+    from t2aux.prediction.api import predict_with
+    from t2aux.prediction.predictor import Predictor
+    from t2aux_ondevice.answers import without_notes
+
     is_remote, needs_tensorflow = model.is_remote, model.needs_tensorflow
     data = _data()
     predictor = Predictor(model, on_error=_ON_ERROR.value, batch_size=_BATCH_SIZE.value)
@@ -163,16 +199,27 @@ def main(argv: Sequence[str]) -> None:
         else:
             with without_notes():
                 predictor.info  # noqa: B018
-        summary = predict_with(predictor, data, reads, writes)
+        return predict_with(predictor, data, reads, writes)
     finally:
         predictor.close()
-    to_terminal = sys.stderr if _OUTPUT.value == "-" else sys.stdout
-    print(summary.text(), file=to_terminal)
-    if _REPORT.value is not None:
-        folder = pathlib.Path(_REPORT.value)
-        print(f"\n{folder / 'evaluation.json'}\n{folder / 'confusion.png'}", file=to_terminal)
-    if _OUTPUT.value != "-":
-        _show_next(summary.evaluation is not None)
+
+
+def _by_pipeline(options: Sequence[str], model: Model, reads: Reading, writes: Writing) -> Summary:
+    """Predicts by a pipeline of Beam."""
+    common.check_beam()
+    logs.quiet_tensorflow()
+    from t2aux.pipelines import predict, runners
+
+    if any((flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)):
+        raise UserError(
+            "With --runner, give --data: workers don't read a data set of gin's flags. `t2aux data "
+            "convert` makes shards of it."
+        )
+    if _DATA.value is None:
+        raise UserError("--data must be given; --help tells what it is.")
+    spec = predict.Spec(model, _ON_ERROR.value, _BATCH_SIZE.value)
+    runner = runners.Runner(_RUNNER.value, tuple(options))
+    return predict.predict(runner, spec, _DATA.value, reads, writes)
 
 
 def _data() -> object:

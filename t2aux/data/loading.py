@@ -164,7 +164,7 @@ def read(
         chosen = examples.take(subset(len(examples.labels), max_examples))
         examples = dataclasses.replace(chosen, counts=counts)
     if info is not None:
-        _check_agreement(found, info)
+        check_agreement(found, info)
         found = info
     return found, checks.with_notes(examples, checks.check(split, found, examples, options))
 
@@ -282,7 +282,7 @@ def _check_labels(options: Options, found: DatasetInfo, examples: Examples) -> N
         )
 
 
-def _check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
+def check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
     """Raises UserError if data is not of the kind that a classifier was trained on."""
     for field in dataclasses.fields(info):
         ours, theirs = getattr(found, field.name), getattr(info, field.name)

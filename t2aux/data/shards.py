@@ -257,19 +257,11 @@ class ShardFolder(Source):
                 f"The shards in {folder} have no split {split!r}: they have "
                 f"{' and '.join(found.splits)}."
             )
-        entries = found.splits[split]
         keys, parts = [], []
-        for number, (entry, names) in enumerate(
-            zip(entries, manifest.file_names(split, len(entries)), strict=True)
-        ):
-            keys.append(manifest.check_file(folder / names[0], entry))
-            index = manifest.read_index(folder / names[1], entry, found)
-            part = np.empty(len(index), records.PLACES)
-            for name in records.INDEX.names:
-                part[name] = index[name]
+        for number in range(len(found.splits[split])):
+            key, part = _open(found, split, number)
             part["shard"] = number
-            # A shard of another conversion, say.
-            records.read_values(keys, part[-1:], found.step_bytes, found.compression)
+            keys.append(key)
             parts.append(part)
         places = np.concatenate(parts)
         counts = np.bincount(places["label"], minlength=found.info.num_classes)
@@ -281,3 +273,29 @@ class ShardFolder(Source):
             shards.notes = tuple(stored["notes"])
             shards.value_range = tuple(stored["values"]) if stored["values"] else None
         return found.info, shards
+
+
+def open_shard(found: manifest.Manifest, split: str, number: int) -> Shards:
+    """Opens one file of a split alone: the others need not be there.
+
+    Raises:
+        UserError: It is missing or damaged, or of another conversion.
+    """
+    key, places = _open(found, split, number)
+    return Shards([key], places, found.dtype, found.info.channels, found.compression)
+
+
+def _open(found: manifest.Manifest, split: str, number: int) -> tuple[bytes, np.ndarray]:
+    """Checks a file, its index and its last sequence; returns its key, and PLACES [N] of it."""
+    entries = found.splits[split]
+    path, index_path = (
+        found.folder / name for name in manifest.file_names(split, len(entries))[number]
+    )
+    key = manifest.check_file(path, entries[number])
+    index = manifest.read_index(index_path, entries[number], found)
+    places = np.zeros(len(index), records.PLACES)
+    for name in records.INDEX.names:
+        places[name] = index[name]
+    # A shard of another conversion, say.
+    records.read_values([key], places[-1:], found.step_bytes, found.compression)
+    return key, places

@@ -43,6 +43,11 @@ class Writing:
 
     def check(self) -> None:
         """Raises UserError where something is out of its range, or can't be written."""
+        self.check_settings()
+        writing.check_output(self.output, overwrite=self.overwrite)
+
+    def check_settings(self) -> None:
+        """Does what `check` does, but does not look at the output: it is on another system."""
         if self.top < 1:
             raise UserError(f"top is {self.top}: give at least 1.")
         if self.top > 1 and self.all_classes:
@@ -52,7 +57,6 @@ class Writing:
                 f"The format of the output is {self.output_format!r}: give "
                 f"{', '.join(writing.FORMATS)}."
             )
-        writing.check_output(self.output, overwrite=self.overwrite)
         writing.format_of(self.output, self.output_format)
         if self.report is not None:
             files.ensure_directory(self.report)
@@ -156,13 +160,9 @@ def predict_with(
     writes.check()
     info = classifier.info
     opened = _open(data, info, reads)
-    if writes.report is not None and not opened.labelled:
-        raise UserError(
-            f"{opened.what} has no labels, so that there is no accuracy to report: leave out "
-            "--report, or say where the labels are (--label_column of a table)."
-        )
+    check_labelled(opened.what, opened.labelled, writes)
     _refuse_same_file(data, writes)
-    told = _tell(opened.notes(), ())
+    told = tell(opened.notes(), ())
     layout = writing.Layout(
         classes=info.classes,
         kept=opened.columns,
@@ -180,8 +180,8 @@ def predict_with(
             tally.add(answers)
             write(layout.table(answers))
         summary = tally.summary(writes.output)
-        _check(opened, summary, writes)
-    _tell(opened.notes(), told)
+        check_summary(opened.what, summary, writes)
+    tell(opened.notes(), told)
     if writes.report is not None:
         about = {"model": classifier.model.place, "data": opened.what, "output": writes.output}
         report.write(writes.report, summary, about, opened.what)
@@ -204,7 +204,7 @@ def _refuse_same_file(data: Any, writes: Writing) -> None:
         raise UserError(f"{writes.output} is the data itself: give another --output.")
 
 
-def _tell(notes: Sequence[str], told: Sequence[str]) -> tuple[str, ...]:
+def tell(notes: Sequence[str], told: Sequence[str]) -> tuple[str, ...]:
     """Says what was not said before."""
     for note in notes:
         if note not in told:
@@ -212,13 +212,22 @@ def _tell(notes: Sequence[str], told: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check(opened: source.Source, summary: Summary, writes: Writing) -> None:
+def check_labelled(what: str, labelled: bool, writes: Writing) -> None:
+    """Raises UserError where a report is asked for of data that has no labels."""
+    if writes.report is not None and not labelled:
+        raise UserError(
+            f"{what} has no labels, so that there is no accuracy to report: leave out "
+            "--report, or say where the labels are (--label_column of a table)."
+        )
+
+
+def check_summary(what: str, summary: Summary, writes: Writing) -> None:
     """Raises UserError where there is nothing to write."""
     if not summary.rows:
-        raise UserError(f"{opened.what} holds no rows: there is nothing to classify.")
+        raise UserError(f"{what} holds no rows: there is nothing to classify.")
     if summary.rows == summary.skipped:
         raise UserError(
-            f"None of the {summary.rows:,} rows of {opened.what} could be classified; the first: "
+            f"None of the {summary.rows:,} rows of {what} could be classified; the first: "
             f"{summary.first_error}"
         )
     if writes.report is not None and summary.evaluation is None:
@@ -227,6 +236,6 @@ def _check(opened: source.Source, summary: Summary, writes: Writing) -> None:
         if unknown is not None:
             found = f"none of its labels is a class of the classifier; the commonest is {unknown!r}"
         raise UserError(
-            f"There is no accuracy of {opened.what} to report: {found}. Correct --label_column, or "
+            f"There is no accuracy of {what} to report: {found}. Correct --label_column, or "
             "leave out --report."
         )

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from t2aux import data
 from t2aux.data import idx as idx_files
-from t2aux.data import loading
+from t2aux.data import loading, manifest
+from t2aux.data.shards import open_shard
 from t2aux.data.table import read_class_names
 from t2aux.errors import UserError
 from t2aux.prediction.rows import Row
@@ -172,6 +173,45 @@ def data_set(
 
     what = f"{found.name}, {split}"
     return _source(what, rows, True, len(examples.labels), tuple(examples.notes))
+
+
+def shards(folder: pathlib.Path, split: str, info: DatasetInfo) -> tuple[int, Source]:
+    """What dataset.json says of a split in shards; they themselves need not be there.
+
+    Args:
+        folder: Where it is.
+        split: "train" or "test".
+        info: What the classifier reads.
+
+    Returns:
+        The number of the shards, and the split, whose rows can't be read: `shard` reads them.
+
+    Raises:
+        UserError: There is no such split, or its data does not fit the classifier.
+    """
+    found = manifest.read(folder)
+    loading.check_agreement(found.info, info)
+    if split not in found.splits:
+        raise UserError(f"The split is {split!r}: shards have {' and '.join(found.splits)} only.")
+    entries = found.splits[split]
+    total = sum(entry["examples"] for entry in entries)
+    notes = tuple(found.found.get(split, {}).get("notes", ()))
+    return len(entries), _source(f"{info.name}, {split}", lambda: iter(()), True, total, notes)
+
+
+def shard(folder: pathlib.Path, split: str, number: int, info: DatasetInfo) -> Source:
+    """The rows of one shard, numbered as in the whole split. Raises UserError at damage."""
+    found = manifest.read(folder)
+    examples = open_shard(found, split, number)
+    start = sum(entry["examples"] for entry in found.splits[split][:number])
+
+    def rows() -> Iterator[Row]:
+        labels = examples.labels.tolist()
+        pairs = zip(examples.sequences(), labels, strict=True)
+        for index, (sequence, label) in enumerate(pairs, start=start):
+            yield Row(index, f"{info.name}, {split}[{index}]", sequence, label)
+
+    return _source(f"{info.name}, {split}", rows, True, len(examples.labels))
 
 
 def _source(

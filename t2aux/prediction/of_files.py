@@ -25,40 +25,50 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 _TEXT_SUFFIX = ".txt"
 
 
-def image_folder(path: pathlib.Path, info: DatasetInfo) -> Source:
-    """The images in a folder and the folders in it, sorted by name.
-
-    An image's label is the name of the folder that it is in, at the depth at which most images are
-    in folders that have the names of classes. Where none are, there are no labels.
+def folder(path: pathlib.Path, info: DatasetInfo) -> Source:
+    """The images or the .txt files in a folder and the folders in it; see `listed`.
 
     Raises:
-        UserError: The folder can't be read, or holds no images.
+        UserError: The folder can't be read, or `listed` raises it.
     """
-    listing = list_folder(path)
-    files = [file for file in _files(listing) if file.is_image]
-    if not files:
-        raise UserError(f"{path} holds no images: give a folder of images.")
-    return _of_files(path, files, listing, info, lambda file: ImageFile(str(file.place)))
+    return listed(str(path), list_folder(path), info)
 
 
-def text_folder(path: pathlib.Path, info: DatasetInfo) -> Source:
-    """The .txt files in a folder, one text each; see `image_folder`.
+def listed(name: str, listing: Listing, info: DatasetInfo) -> Source:
+    """The images or the .txt files, of one text each, of a folder, sorted by name.
+
+    A file's label is the name of the folder that it is in, at the depth at which most are in
+    folders that have the names of classes. Where none are, there are no labels.
+
+    Args:
+        name: What messages call the folder.
+        listing: Its files; their places are paths, or URLs that their reader opens.
+        info: What the classifier reads: images or texts.
 
     Raises:
-        UserError: The folder can't be read, or holds no .txt files.
+        UserError: The folder holds none.
     """
-    listing = list_folder(path)
+    if info.kind == "image":
+        files = [file for file in _files(listing) if file.is_image]
+        if not files:
+            raise UserError(f"{name} holds no images: give a folder of images.")
+        return _of_files(name, files, listing, info, lambda file: ImageFile(str(file.place)))
+    if not info.is_text:
+        raise UserError(
+            f"{name} is a folder, and the classifier reads {info.kind}: give an .npz file, or a "
+            "folder of shards."
+        )
     files = [file for file in _files(listing) if file.name.lower().endswith(_TEXT_SUFFIX)]
     if not files:
         raise UserError(
-            f"{path} holds no {_TEXT_SUFFIX} files: give a folder of {_TEXT_SUFFIX} files of one "
+            f"{name} holds no {_TEXT_SUFFIX} files: give a folder of {_TEXT_SUFFIX} files of one "
             "text each, or a table."
         )
-    return _of_files(path, files, listing, info, lambda file: TextFile(str(file.place)))
+    return _of_files(name, files, listing, info, lambda file: TextFile(str(file.place)))
 
 
 def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
-    """The images in an archive, in the order of its members; see `image_folder`.
+    """The images in an archive, in the order of its members; see `listed`.
 
     Raises:
         UserError: The archive is damaged, or holds no images; or the classifier does not read
@@ -88,7 +98,7 @@ def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
         rows=rows,
         labelled=any(label is not None for label in labels),
         total=len(files),
-        notes=lambda: _notes(path, files, listing),
+        notes=lambda: _notes(str(path), files, listing),
     )
 
 
@@ -165,7 +175,7 @@ def _files(listing: Listing) -> list[File]:
 
 
 def _of_files(
-    path: pathlib.Path,
+    name: str,
     files: Sequence[File],
     listing: Listing,
     info: DatasetInfo,
@@ -178,11 +188,11 @@ def _of_files(
             yield Row(shown(file.name), os.fspath(file.place), content(file), label)
 
     return Source(
-        what=str(path),
+        what=name,
         rows=rows,
         labelled=any(label is not None for label in labels),
         total=len(files),
-        notes=lambda: _notes(path, files, listing),
+        notes=lambda: _notes(name, files, listing),
     )
 
 
@@ -200,13 +210,14 @@ def _labels(names: Sequence[str], info: DatasetInfo) -> list[str | None]:
     return [parts[depth] if len(parts) > depth else None for parts in folders]
 
 
-def _notes(path: pathlib.Path, files: Sequence[File], listing: Listing) -> tuple[str, ...]:
+def _notes(path: str, files: Sequence[File], listing: Listing) -> tuple[str, ...]:
+    name = path.rstrip("/").rpartition("/")[2]
     others = len(listing.files) - len(files) + sum(link.file is not None for link in listing.links)
     skipped = []
     if others > 0:
-        skipped.append(f"{path.name}: skipped {plural(others, 'other file')}.")
+        skipped.append(f"{name}: skipped {plural(others, 'other file')}.")
     if listing.hidden:
-        skipped.append(f"{path.name}: skipped {plural(len(listing.hidden), 'hidden image')}.")
+        skipped.append(f"{name}: skipped {plural(len(listing.hidden), 'hidden image')}.")
     if listing.broken:
-        skipped.append(f"{path.name}: skipped {plural(len(listing.broken), 'broken link')}.")
+        skipped.append(f"{name}: skipped {plural(len(listing.broken), 'broken link')}.")
     return tuple(skipped)

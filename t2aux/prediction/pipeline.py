@@ -6,7 +6,7 @@ import collections
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
 from absl import logging
@@ -20,7 +20,8 @@ from t2aux.training.rate import Rate
 # Of a pool: rows are sorted by length in it, and its rows are written together.
 _POOL_BATCHES = 16
 _POOL_BYTES = 1 << 24
-_POOL_ROWS_AT_ONCE = 64
+# Rows that are prepared at once.
+ROWS_AT_ONCE = 64
 _SECONDS_BETWEEN_REPORTS = 5.0
 
 
@@ -106,19 +107,20 @@ def _pools(predictor: Predictor, source: Source) -> Iterator[Pool]:
     rows = iter(source.rows())
     waiting: list[Pool] = []
     size = count = 0
-    while part := list(itertools.islice(rows, min(_POOL_ROWS_AT_ONCE, most_rows - count))):
+    while part := list(itertools.islice(rows, min(ROWS_AT_ONCE, most_rows - count))):
         pool = predictor.prepare(part)
         waiting.append(pool)
         count += len(part)
         size += sum(item.sequence.nbytes for item in pool.prepared if item is not None)
         if count >= most_rows or size >= _POOL_BYTES:
-            yield _one(waiting)
+            yield one_of(waiting)
             waiting, size, count = [], 0, 0
     if waiting:
-        yield _one(waiting)
+        yield one_of(waiting)
 
 
-def _one(pools: list[Pool]) -> Pool:
+def one_of(pools: Sequence[Pool]) -> Pool:
+    """Several pools as one, in their order."""
     rows: list[Row] = []
     prepared = []
     errors = {}

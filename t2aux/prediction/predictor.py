@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 from t2aux.errors import UserError
 from t2aux.prediction import batching
 from t2aux.prediction.model import Caller, Model
-from t2aux.prediction.rows import ImageFile, Prepared, Row, prepare
+from t2aux.prediction.rows import ImageFile, Prepared, Row, TextFile, prepare
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 STOP, SKIP = ON_ERROR = ("stop", "skip")
+_FETCHED_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +66,12 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Model, *, on_error: str = STOP, batch_size: int | None = None
+        self,
+        model: Model,
+        *,
+        on_error: str = STOP,
+        batch_size: int | None = None,
+        fetch: Callable[[str], bytes] | None = None,
     ) -> None:
         """Keeps what it is told; nothing is loaded.
 
@@ -75,6 +81,7 @@ class Predictor:
                 "skip" leaves it without an answer.
             batch_size: The most rows that the model computes at once; `model.batch_size` by
                 default.
+            fetch: As for `rows.prepare`: a function of a module, so that it can be pickled.
 
         Raises:
             UserError: An argument is out of its range.
@@ -88,6 +95,7 @@ class Predictor:
         self.model = model
         self.on_error = on_error
         self.batch_size = batch_size
+        self._fetch = fetch
         self._callers: list[Caller] | None = None
         self._threads: futures.ThreadPoolExecutor | None = None
 
@@ -119,9 +127,12 @@ class Predictor:
 
     def prepare(self, rows: Sequence[Row]) -> Pool:
         """Prepares rows; files of images in several threads. Raises UserError as `__call__`."""
-        if rows and isinstance(rows[0].content, ImageFile):
+        threaded = ImageFile if self._fetch is None else (ImageFile, TextFile)
+        if rows and isinstance(rows[0].content, threaded):
             if self._threads is None:
-                self._threads = futures.ThreadPoolExecutor(_cores(), "t2aux-images")
+                # What is fetched is waited for.
+                threads = _cores() if self._fetch is None else _FETCHED_AT_ONCE
+                self._threads = futures.ThreadPoolExecutor(threads, "t2aux-images")
             made = list(self._threads.map(self._try, rows))
         else:
             made = list(map(self._try, rows))
@@ -182,7 +193,7 @@ class Predictor:
 
     def _try(self, row: Row) -> Prepared | UserError:
         try:
-            return prepare(self.info, row)
+            return prepare(self.info, row, self._fetch)
         except UserError as error:
             return error
 

@@ -111,6 +111,11 @@ class Tally:
         """How many rows there were."""
         return self._rows
 
+    @property
+    def skipped(self) -> int:
+        """How many of them have no class."""
+        return self._skipped
+
     def add(self, answers: Answers) -> None:
         """Adds the answers to some rows."""
         answered = answers.answered
@@ -125,6 +130,19 @@ class Tally:
             labels = np.array([self._label(row.label) for row in answers.rows], np.int64)
             chosen = answered & (labels >= 0)
             self._scores.add(labels[chosen], answers.probabilities[chosen])
+
+    def merge(self, other: Tally) -> None:
+        """Adds the answers to the rows that follow, as another tally of the same data has them."""
+        self._scores.merge(other._scores)
+        self._counts += other._counts
+        for name, count in other._unknown.items():
+            self._count_unknown(name, count)
+        self._rows += other._rows
+        self._skipped += other._skipped
+        self._cut += other._cut
+        self._unlabelled += other._unlabelled
+        if self._first_error is None:
+            self._first_error = other._first_error
 
     def summary(self, output: str) -> Summary:
         """The outcome so far."""
@@ -153,11 +171,13 @@ class Tally:
         else:
             found = self._label_of.get(class_key(label))
         if found is None:
-            name = str(label)
-            others = len(self._unknown) >= _MOST_UNKNOWN and name not in self._unknown
-            self._unknown["(others)" if others else name] += 1
+            self._count_unknown(str(label), 1)
             return -1
         return found
+
+    def _count_unknown(self, name: str, count: int) -> None:
+        others = len(self._unknown) >= _MOST_UNKNOWN and name not in self._unknown
+        self._unknown["(others)" if others else name] += count
 
 
 def write(

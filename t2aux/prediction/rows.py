@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,12 +74,13 @@ class Prepared:
     cut: bool = False
 
 
-def prepare(info: DatasetInfo, row: Row) -> Prepared:
+def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = None) -> Prepared:
     """Prepares a row, as `t2aux classify` does.
 
     Args:
         info: What the classifier reads.
         row: The row.
+        fetch: Reads a file that is not this machine's, and raises UserError; None: there are none.
 
     Raises:
         UserError: The classifier can't read it: the text is empty, the image is damaged, a value is
@@ -89,28 +91,31 @@ def prepare(info: DatasetInfo, row: Row) -> Prepared:
         item = read_array(info, content, row.where)
         return Prepared(item.sequence, item.cut)
     if isinstance(content, ImageFile):
-        return Prepared(_image(info, content))
+        return Prepared(_image(info, content, fetch))
     if isinstance(content, TextFile):
-        path = pathlib.Path(content.path)
-        content = kinds.decode_text(info, _read(path), path)
+        read = _read if fetch is None else fetch
+        content = kinds.decode_text(info, read(content.path), content.path)
     with named(row.where):
         text = content or ""
         return Prepared(info.text_ids(text), info.cuts(text))
 
 
-def _image(info: DatasetInfo, image: ImageFile) -> np.ndarray:
+def _image(info: DatasetInfo, image: ImageFile, fetch: Callable[[str], bytes] | None) -> np.ndarray:
     images = with_pillow()
-    if image.content is None:
+    content = image.content
+    if content is None and fetch is not None:
+        content = fetch(image.path)
+    if content is None:
         read = images.read_image(image.path)
     else:
         suffix = os.path.splitext(image.path)[1]
-        read = images.read_image(io.BytesIO(image.content), image.path, suffix)
+        read = images.read_image(io.BytesIO(content), image.path, suffix)
     with named(image.path):
         return info.image_sequence(read)
 
 
-def _read(path: pathlib.Path) -> bytes:
+def _read(path: str) -> bytes:
     try:
-        return path.read_bytes()
+        return pathlib.Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"Can't read {path}: {error.strerror or error}.") from error

@@ -176,14 +176,7 @@ def _of_folder(path: pathlib.Path, info: DatasetInfo, reading: Reading) -> Sourc
         from t2aux.prediction import of_arrays
 
         return of_arrays.data_set(ShardFolder(), reading.split, info, path)
-    if info.kind == "image":
-        return of_files.image_folder(path, info)
-    if info.is_text:
-        return of_files.text_folder(path, info)
-    raise UserError(
-        f"{path} is a folder, and the classifier reads {info.kind}: give an .npz file, or a folder "
-        "of shards."
-    )
+    return of_files.folder(path, info)
 
 
 def is_shards(path: pathlib.Path) -> bool:

@@ -162,7 +162,7 @@ def open_output(
             def write_first(batch: pa.RecordBatch) -> None:
                 # Not before: where the first rows can't be classified, nothing is written.
                 if not started:
-                    opened = _writer(output_format, sys.stdout.buffer, schema)
+                    opened = open_writer(output_format, sys.stdout.buffer, schema)
                     started.append(stack.enter_context(opened))
                 started[0](batch)
 
@@ -173,7 +173,7 @@ def open_output(
     files.clear_temporary(output)
     with (
         files.atomic_write(output, "wb") as file,
-        _writer(output_format, file, schema) as write,
+        open_writer(output_format, file, schema) as write,
     ):
         yield write
 
@@ -191,9 +191,22 @@ def check_output(output: str, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _writer(
+def open_writer(
     output_format: str, file: IO[bytes], schema: pa.Schema
 ) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Writes a table into an open file.
+
+    Args:
+        output_format: One of FORMATS.
+        file: Stays open.
+        schema: The columns.
+
+    Yields:
+        What writes some rows.
+
+    Raises:
+        UserError: A column has a type that the format does not have.
+    """
     if output_format == "jsonl":
         yield lambda batch: file.write(_json_lines(batch))
         return

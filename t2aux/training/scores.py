@@ -85,6 +85,11 @@ class Scores:
         self._loss -= float(np.log(np.maximum(right, np.finfo(np.float32).tiny)).sum())
         np.add.at(self._confusion, (labels, probabilities.argmax(axis=1)), 1)
 
+    def merge(self, other: Scores) -> None:
+        """Adds the examples of other scores of the same classes."""
+        self._loss += other._loss
+        self._confusion += other._confusion
+
     @property
     def evaluation(self) -> Evaluation | None:
         """The outcome so far; None where there was no example."""

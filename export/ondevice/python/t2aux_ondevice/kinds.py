@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import pathlib
 
 from t2aux_ondevice.errors import UserError
@@ -118,7 +119,7 @@ def check_kind(info: DatasetInfo, kind: str, name: str) -> None:
         raise UserError(f"{name} is {found}, and the classifier reads {_WANTED[info.kind]}.")
 
 
-def decode_text(info: DatasetInfo, content: bytes, path: pathlib.Path) -> str:
+def decode_text(info: DatasetInfo, content: bytes, path: str | os.PathLike[str]) -> str:
     """Decodes the content of a file that should be one text in UTF-8.
 
     Args:

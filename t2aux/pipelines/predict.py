@@ -1,0 +1,379 @@
+"""Predictions by many machines: the same table as `t2aux.predict` writes, row for row.
+
+    parts -> read -> blocks of rows -> classify -> a temporary file each -> join -> finish
+
+A worker's step may be run again, after a failure or beside another attempt that is slow. Each
+attempt writes files of names of its own; `join` takes those of the attempts that the runner counts,
+in the order of the data, and checks that no block is missing. The output takes its name when it is
+complete.
+
+`apache_beam.ml.inference.RunInference` is not used: it chooses the size of a batch by how long the
+last ones took, and the last digits of a probability depend on that size. `Predictor` computes a row
+in a batch whose size depends on the row's length alone, so that the answers are those of one
+machine. What else it has, one model a process, is Beam's `Shared`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import pickle
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
+
+import apache_beam as beam
+import pyarrow as pa
+from absl import logging
+from apache_beam.utils import shared
+
+from t2aux.errors import UserError
+from t2aux.pipelines import inputs, runners, storage
+from t2aux.prediction import api, pipeline, predictor, report, writing
+from t2aux.prediction.model import Model
+from t2aux.prediction.predictor import Answers, Predictor
+from t2aux.prediction.rows import Row
+from t2aux.prediction.source import Reading
+from t2aux_ondevice import paths
+from t2aux_ondevice.answers import without_notes
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+_BLOCKS, _JOINED = "blocks", "joined"
+_SUMMARY = "summary.pickle"
+# Files that are read ahead while blocks are joined.
+_READS = 8
+_SERVERS = ("grpc", "grpcs", "http", "https")
+_TALLY = b"t2aux.tally"
+# Errors of the output are of no part of the data: after those.
+_OF_OUTPUT = 99_999_999
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Which classifier, in a form that can be sent to workers.
+
+    Attributes:
+        model: The model; its place may be on any of Beam's file systems.
+        on_error: As for `Predictor`.
+        batch_size: As for `Predictor`.
+        fetches: Whether the files that rows name are on another file system.
+    """
+
+    model: Model
+    on_error: str = predictor.STOP
+    batch_size: int | None = None
+    fetches: bool = False
+
+
+class Loaded:
+    """A predictor with its model loaded, for the threads of a process. Kept by `Shared`."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Loads it. Raises UserError as `Model.load`."""
+        self._staged = storage.Staged()
+        self._lock = threading.Lock()
+        model = spec.model
+        if storage.is_url(model.place) and model.place.partition("://")[0] not in _SERVERS:
+            model = dataclasses.replace(model, place=str(self._staged.tree(model.place)))
+        self.predictor = Predictor(
+            model,
+            on_error=spec.on_error,
+            batch_size=spec.batch_size,
+            fetch=storage.read if spec.fetches else None,
+        )
+        with without_notes():
+            self.info = self.predictor.info
+
+    def answers(self, rows: Sequence[Row]) -> Answers:
+        """Classifies rows; one thread at a time. Raises UserError as `Predictor`."""
+        with self._lock:
+            # A few at a time, so that files of images are not all in memory.
+            starts = range(0, len(rows), pipeline.ROWS_AT_ONCE)
+            pool = pipeline.one_of(
+                [self.predictor.prepare(rows[i : i + pipeline.ROWS_AT_ONCE]) for i in starts]
+            )
+            caller, batches = self.predictor.callers[0], self.predictor.plan(pool)
+            found = [self.predictor.run(caller, pool, *batch) for batch in batches]
+            return self.predictor.join(pool, found)
+
+    def close(self) -> None:
+        """Ends threads and connections, and removes copies of files."""
+        self.predictor.close()
+        self._staged.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """A block that was classified.
+
+    Attributes:
+        part: The number of its part.
+        number: Its place in the part.
+        is_last: Whether it is the last one of its part.
+        path: The file of its answers; None where it has no rows.
+    """
+
+    part: int
+    number: int
+    is_last: bool
+    path: str | None
+
+
+class _Read(beam.DoFn):
+    def __init__(
+        self, info: DatasetInfo, reading: Reading, columns: inputs.Columns, folder: str
+    ) -> None:
+        self._arguments = (info, reading, columns)
+        self._folder = folder
+
+    def process(self, part: inputs.Part) -> Iterator[inputs.Block]:
+        with runners.failing(self._folder, part.number):
+            yield from inputs.blocks(part, *self._arguments)
+
+
+class _Classify(beam.DoFn):
+    def __init__(
+        self, spec: Spec, layout: writing.Layout, folder: str, handle: shared.Shared
+    ) -> None:
+        self._spec = spec
+        self._layout = layout
+        self._folder = folder
+        self._handle = handle
+        self._rows = beam.metrics.Metrics.counter("t2aux", "rows")
+
+    def process(self, block: inputs.Block) -> Iterator[_Done]:
+        path = None
+        with runners.failing(self._folder, block.part, block.number):
+            # Not in setup: an error has a place in the data.
+            loaded = self._handle.acquire(lambda: Loaded(self._spec))
+            if block.rows:
+                answers = loaded.answers(block.rows)
+                tally = report.Tally(self._layout.classes, labelled=self._layout.labelled)
+                tally.add(answers)
+                name = runners.file_name(block.part, block.number, len(block.rows))
+                path = storage.join(self._folder, _BLOCKS, name)
+                _write_block(path, self._layout.table(answers), tally)
+                self._rows.inc(len(block.rows))
+        yield _Done(block.part, block.number, block.is_last, path)
+
+
+class _Join(beam.DoFn):
+    """Makes one file of the blocks of an output, in their order."""
+
+    def __init__(
+        self, layout: writing.Layout, output_format: str, folder: str, parts: Sequence[range]
+    ) -> None:
+        self._layout = layout
+        self._format = output_format
+        self._folder = folder
+        self._parts = parts
+
+    def process(self, item: tuple[int, Iterable[_Done]]) -> Iterator[tuple[int, str, bytes]]:
+        number, found = item
+        done = sorted(found, key=lambda block: (block.part, block.number))
+        _check_complete(done, self._parts[number])
+        tally = report.Tally(self._layout.classes, labelled=self._layout.labelled)
+        path = storage.join(self._folder, _JOINED, runners.file_name(number, 0, 0))
+        files = [block.path for block in done if block.path is not None]
+        with (
+            runners.failing(self._folder, _OF_OUTPUT),
+            storage.errors(path),
+            storage.create(path) as file,
+            writing.open_writer(self._format, file, self._layout.schema) as write,
+        ):
+            for batch, counted in _read_ahead(files):
+                tally.merge(counted)
+                write(batch)
+        yield number, path, zlib.compress(pickle.dumps(tally))
+
+
+class _Finish(beam.DoFn):
+    """Gives the outputs their names, and leaves the summary for the process that waits for it."""
+
+    def __init__(self, outputs: Sequence[str], layout: writing.Layout, folder: str) -> None:
+        self._outputs = outputs
+        self._layout = layout
+        self._folder = folder
+
+    def process(self, item: tuple[None, Iterable[tuple[int, str, bytes]]]) -> None:
+        tally = report.Tally(self._layout.classes, labelled=self._layout.labelled)
+        joined = sorted(item[1])
+        for _, _, counted in joined:
+            tally.merge(pickle.loads(zlib.decompress(counted)))
+        summary = storage.join(self._folder, _SUMMARY)
+        with runners.failing(self._folder, _OF_OUTPUT):
+            storage.write(summary, pickle.dumps(tally))
+            if tally.rows == tally.skipped:
+                return  # The process that waits says why there is no output.
+            for number, path, _ in joined:
+                # At a second attempt some have their names already.
+                if storage.exists(path):
+                    storage.move(path, self._outputs[number])
+
+
+def predict(
+    runner: runners.Runner,
+    spec: Spec,
+    data: str,
+    reads: Reading,
+    writes: api.Writing,
+) -> report.Summary:
+    """Does what `t2aux.predict` does, by a pipeline.
+
+    Args:
+        runner: Where it runs.
+        spec: The classifier. Its model, a path or a URL, must be readable by the workers.
+        data: As for `t2aux.predict`; or on any of Beam's file systems; or a pattern with `*` that
+            names several files, of which the rows are called FILE:NUMBER.
+        reads: How it is read.
+        writes: What is written, and where; on any of Beam's file systems. With a `*` in the name
+            there is a file for each part of the data, NAME-00000-of-00017.csv for NAME-*.csv.
+
+    Raises:
+        UserError: As for `t2aux.predict`; or the runner can't be used.
+    """
+    runner.pipeline_options()
+    output = _checked_output(writes)
+    output_format = writing.format_of(output, writes.output_format)
+    if not storage.is_url(spec.model.place):
+        place = str(pathlib.Path(paths.local(spec.model.place, "--model")).absolute())
+        spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, place=place))
+    spec = dataclasses.replace(spec, fetches=storage.is_url(data))
+    loaded = Loaded(spec)
+    try:
+        info = loaded.info
+        with storage.temporary_folder(output) as folder:
+            divided = inputs.divide(data, info, reads, folder)
+            api.check_labelled(divided.what, divided.columns.labelled, writes)
+            api.tell(divided.source.notes(), ())
+            layout = writing.Layout(
+                classes=info.classes,
+                kept=divided.columns.kept,
+                name_type=divided.columns.name_type,
+                labelled=divided.columns.labelled,
+                top=writes.top,
+                all_classes=writes.all_classes,
+                with_errors=spec.on_error == predictor.SKIP,
+            )
+            outputs = _outputs(output, len(divided.parts), overwrite=writes.overwrite)
+            for name in (_BLOCKS, _JOINED):
+                storage.make_folder(storage.join(folder, name))
+            logging.info(
+                "%s: %d parts, on %s. Temporary files: %s",
+                *(divided.what, len(divided.parts), runner.name, folder),
+            )
+
+            def build(started: beam.Pipeline) -> None:
+                _steps(started, spec, info, divided, reads, layout, output_format, outputs, folder)
+
+            progress = runners.Progress(
+                storage.join(folder, _BLOCKS, "*"), "rows", divided.expected
+            )
+            runners.run(runner, build, folder, progress)
+            tally = pickle.loads(storage.read(storage.join(folder, _SUMMARY)))
+            summary = tally.summary(output)
+            api.check_summary(divided.what, summary, writes)
+    finally:
+        loaded.close()
+    if writes.report is not None:
+        about = {"model": spec.model.place, "data": divided.what, "output": output}
+        report.write(writes.report, summary, about, divided.what)
+    return summary
+
+
+def _steps(
+    started: beam.Pipeline,
+    spec: Spec,
+    info: DatasetInfo,
+    divided: inputs.Division,
+    reads: Reading,
+    layout: writing.Layout,
+    output_format: str,
+    outputs: Sequence[str],
+    folder: str,
+) -> None:
+    count = len(divided.parts)
+    of_output = [range(n, n + 1) for n in range(count)] if len(outputs) > 1 else [range(count)]
+    single = len(outputs) == 1
+    _ = (
+        started
+        | "Parts" >> beam.Create(divided.parts, reshuffle=True)
+        | "Read" >> beam.ParDo(_Read(info, reads, divided.columns, folder))
+        # So that many workers classify what one of them reads.
+        | "Distribute" >> beam.Reshuffle()
+        | "Classify" >> beam.ParDo(_Classify(spec, layout, folder, shared.Shared()))
+        | "By output" >> beam.Map(lambda done: (0 if single else done.part, done))
+        | "Collect" >> beam.GroupByKey()
+        | "Join" >> beam.ParDo(_Join(layout, output_format, folder, of_output))
+        | "All outputs" >> beam.WithKeys(None)
+        | "Collect outputs" >> beam.GroupByKey()
+        | "Finish" >> beam.ParDo(_Finish(outputs, layout, folder))
+    )
+
+
+def _checked_output(writes: api.Writing) -> str:
+    """The output as workers find it. Raises UserError where it can't be one."""
+    output = writes.output
+    if output == writing.STANDARD:
+        raise UserError("Workers can't write to standard output: give --output=FILE.")
+    if storage.is_url(output):
+        writes.check_settings()
+        storage.check_scheme(output)
+    else:
+        output = str(pathlib.Path(paths.local(output, "--output")).absolute())
+        dataclasses.replace(writes, output=output).check()
+    return output
+
+
+def _outputs(output: str, parts: int, *, overwrite: bool) -> list[str]:
+    """The names of the outputs. Raises UserError where one is there already."""
+    if "*" not in output:
+        names = [output]
+    else:
+        names = [output.replace("*", f"{n:05}-of-{parts:05}") for n in range(parts)]
+    if not overwrite:
+        for name in names:
+            if storage.exists(name):
+                raise UserError(f"{name} exists: give another --output, or --overwrite.")
+    return names
+
+
+def _write_block(path: str, batch: pa.RecordBatch, tally: report.Tally) -> None:
+    """Writes the answers to a block, and what they add to the summary."""
+    counted = zlib.compress(pickle.dumps(tally))
+    schema = batch.schema.with_metadata({_TALLY: counted})
+    with (
+        storage.errors(path),
+        storage.create(path) as file,
+        pa.ipc.new_stream(file, schema) as writer,
+    ):
+        writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+
+
+def _read_block(path: str) -> tuple[pa.RecordBatch, report.Tally]:
+    with pa.ipc.open_stream(storage.read(path)) as reader:
+        counted = reader.schema.metadata[_TALLY]
+        batch = reader.read_next_batch()
+    return batch.replace_schema_metadata(None), pickle.loads(zlib.decompress(counted))
+
+
+def _read_ahead(files: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, report.Tally]]:
+    """Reads blocks in order, several at once: each costs a request on an object store."""
+    with futures.ThreadPoolExecutor(_READS, "t2aux-blocks") as pool:
+        coming = [pool.submit(_read_block, path) for path in files[:_READS]]
+        for path in [*files[_READS:], *[None] * len(coming)]:
+            yield coming.pop(0).result()
+            if path is not None:
+                coming.append(pool.submit(_read_block, path))
+
+
+def _check_complete(done: Sequence[_Done], parts: range) -> None:
+    """Raises RuntimeError where the runner lost a block, or counts two attempts."""
+    expected = (parts.start, 0)
+    for block in done:
+        if (block.part, block.number) != expected:
+            raise RuntimeError(f"Block {expected} is missing, or another one doubled.")
+        expected = (block.part + 1, 0) if block.is_last else (block.part, block.number + 1)
+    if expected != (parts.stop, 0):
+        raise RuntimeError(f"Block {expected} is missing.")

@@ -1,0 +1,243 @@
+"""Which runner a pipeline runs on, Beam's own options, and how errors of workers reach the user."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging as logging_library
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+
+import apache_beam as beam
+from absl import logging
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners import runner as beam_runners
+
+from t2aux.errors import UserError, listing, nearest
+from t2aux.pipelines import storage
+from t2aux.training.rate import Rate
+
+_SECONDS_BETWEEN_REPORTS = 10.0
+_ERRORS = "errors"
+# These know all of their options; the others learn some from their cluster.
+_CLOSED = ("direct", "fnapi", "dataflow")
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """Where a pipeline runs.
+
+    Attributes:
+        name: Beam's name of the runner, such as "DirectRunner".
+        options: Beam's own options, such as "--direct_num_workers=2".
+    """
+
+    name: str
+    options: tuple[str, ...] = ()
+
+    def pipeline_options(self) -> PipelineOptions:
+        """The options for Beam.
+
+        Raises:
+            UserError: There is no such runner, or what it needs is not installed; or an option is
+                unknown or has a value that it can't have.
+        """
+        names = [path.rpartition(".")[2] for path in StandardOptions.ALL_KNOWN_RUNNERS]
+        if _short(self.name) not in map(_short, names):
+            near = nearest(self.name, names)
+            hint = f"did you mean {near}?" if near else f"give {listing(sorted(names), 20)}."
+            raise UserError(f"Beam has no runner {self.name!r}: {hint}")
+        try:
+            beam_runners.create_runner(self.name)
+        except ImportError as error:
+            raise UserError(
+                f"The runner {self.name} can't be loaded ({error}): install what it needs."
+            ) from error
+        self._check()
+        given = [f"--runner={self.name}", *self.options]
+        if _short(self.name) == "direct" and not logging.level_debug():
+            # What its processes log would come on this terminal.
+            given.insert(0, "--default_sdk_harness_log_level=CRITICAL")
+        return PipelineOptions(given)
+
+    def _check(self) -> None:
+        """Raises UserError for what is none of Beam's options."""
+        for option in self.options:
+            if not option.startswith("--"):
+                raise UserError(
+                    f"{option!r} is not an option of Beam's: write --name=value after --."
+                )
+            if option.partition("=")[0] == "--runner":
+                raise UserError("Give --runner before --, with the flags of t2aux.")
+        parser = beam.options.pipeline_options._BeamArgumentParser(allow_abbrev=False)
+        parser.exit_on_error = False
+        for kind in PipelineOptions.__subclasses__():
+            kind._add_argparse_args(parser)
+        try:
+            with contextlib.redirect_stderr(None):
+                _, unknown = parser.parse_known_args(list(self.options))
+        except (SystemExit, argparse.ArgumentError, ValueError) as error:
+            why = "" if isinstance(error, SystemExit) else f" ({error})"
+            raise UserError(
+                f"Beam can't read its options {' '.join(self.options)}{why}: correct what follows "
+                "--."
+            ) from error
+        if unknown and _short(self.name) in _CLOSED:
+            known = [flag for action in parser._actions for flag in action.option_strings]
+            given = unknown[0].partition("=")[0]
+            near = nearest(given, known)
+            hint = f"did you mean {near}?" if near else "correct what follows --."
+            raise UserError(f"Beam has no option {given}: {hint}")
+
+
+def _short(name: str) -> str:
+    """A runner's name without what may be left out."""
+    return name.lower().removesuffix("runner")
+
+
+def run(
+    runner: Runner,
+    build: Callable[[beam.Pipeline], None],
+    folder: str,
+    progress: Callable[[], None] | None = None,
+) -> None:
+    """Builds a pipeline, runs it and waits for its end.
+
+    Args:
+        runner: Where it runs.
+        build: Adds the steps.
+        folder: The folder for temporary files, in which `failing` leaves errors.
+        progress: Called every few seconds meanwhile.
+
+    Raises:
+        UserError: The pipeline failed. Of errors of workers the one of the first part of the data
+            is told, as by a run on one machine.
+    """
+    options = runner.pipeline_options()
+    storage.make_folder(storage.join(folder, _ERRORS))
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    ended = threading.Event()
+    reporter = None
+    if progress is not None:
+
+        def report() -> None:
+            while not ended.wait(_SECONDS_BETWEEN_REPORTS):
+                progress()
+
+        reporter = threading.Thread(target=report, name="t2aux-progress", daemon=True)
+        reporter.start()
+    try:
+        with _quiet():
+            result = pipeline.run()
+            state = result.wait_until_finish()
+    except Exception as error:
+        raise _reported(folder) or UserError(
+            f"The pipeline failed on {runner.name}: {_last_line(error)} Give the same command "
+            "again, or look at the runner's logs."
+        ) from error
+    finally:
+        ended.set()
+        if reporter is not None:
+            reporter.join()
+    if state not in (None, beam.runners.runner.PipelineState.DONE):
+        raise _reported(folder) or UserError(
+            f"The pipeline ended as {state} on {runner.name}: look at the runner's logs, and give "
+            "the same command again."
+        )
+
+
+@contextlib.contextmanager
+def failing(folder: str, part: int, number: int = 0) -> Iterator[None]:
+    """Keeps a user's error for `run`, by its place in the data, before the worker fails with it.
+
+    The runner tries again, as its own options say: a server may be back by then.
+    """
+    try:
+        yield
+    except UserError as error:
+        name = f"{part:08}-{number:010}-{uuid.uuid4().hex[:8]}.json"
+        # What failed is told by the error itself where this can't be written.
+        with contextlib.suppress(UserError):
+            storage.write(storage.join(folder, _ERRORS, name), json.dumps(str(error)).encode())
+        raise
+
+
+def _reported(folder: str) -> UserError | None:
+    """The error of the first part of the data, of those that workers left."""
+    found = storage.matching(storage.join(folder, _ERRORS, "*"))
+    if not found:
+        return None
+    return UserError(json.loads(storage.read(found[0][0])))
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return last if last.endswith((".", "!")) else f"{last}."
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what workers log of an error off the terminal: it is reported once, as a sentence."""
+    if logging.level_debug():
+        yield
+        return
+    logger = logging_library.getLogger("apache_beam")
+    before = logger.level
+    logger.setLevel(logging_library.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class Progress:
+    """Says how much of the work is done, from the names of the temporary files that are there.
+
+    Any runner's workers write these, so that it needs none of its metrics.
+    """
+
+    def __init__(self, pattern: str, unit: str, total: Callable[[int], int | None]) -> None:
+        """Begins with nothing.
+
+        Args:
+            pattern: Of the files; `count_of` reads their names.
+            unit: What is counted.
+            total: How many there are, or about how many, from how many are done; None: unknown.
+        """
+        self._pattern = pattern
+        self._unit = unit
+        self._total = total
+        self._rate = Rate()
+        self._rate.update(0)
+
+    def __call__(self) -> None:
+        """Logs it. What can't be listed now is listed the next time."""
+        with contextlib.suppress(UserError):
+            counts = {}
+            for path, _ in storage.matching(self._pattern):
+                key, count = count_of(path)
+                counts[key] = count
+            done = sum(counts.values())
+            speed = self._rate.update(done)
+            total = self._total(done)
+            of = left = ""
+            if total is not None:
+                of = f" of {max(total, done):,}"
+                left = f"  {self._rate.left(max(total - done, 0))} left"
+            logging.info("%s%s %s  %.0f a second%s", f"{done:,}", of, self._unit, speed or 0, left)
+
+
+def file_name(part: int, number: int, count: int) -> str:
+    """A new name for a temporary file: of a part of the data, its block and how much is in it."""
+    return f"{part:08}-{number:010}-{count}-{uuid.uuid4().hex[:12]}"
+
+
+def count_of(path: str) -> tuple[str, int]:
+    """What a file of `file_name` holds: its part and block, and how much is in it."""
+    part, number, count, _ = path.replace("\\", "/").rpartition("/")[2].split("-")
+    return f"{part}-{number}", int(count)

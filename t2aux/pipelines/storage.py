@@ -1,0 +1,231 @@
+"""Files on any of Beam's file systems: this machine's, gs://, s3://, hdfs://, ..."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import pathlib
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from t2aux.errors import UserError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_COPIED_AT_ONCE = 1 << 22
+# Beside the output, so that a file takes its name by being renamed on the same file system.
+_TEMPORARY = ".t2aux-temporary-"
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is not one of this machine's."""
+    return _URL.match(path) is not None
+
+
+def join(folder: str, *names: str) -> str:
+    """A path in a folder."""
+    return (
+        "/".join([folder.rstrip("/"), *names])
+        if is_url(folder)
+        else str(pathlib.Path(folder, *names))
+    )
+
+
+def parent(path: str) -> str:
+    """The folder that a file is in."""
+    return path.rpartition("/")[0] if is_url(path) else str(pathlib.Path(path).parent)
+
+
+@contextlib.contextmanager
+def errors(path: str) -> Iterator[None]:
+    """Turns what Beam's file systems raise into a UserError that names the path."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        if "Unable to get filesystem" not in str(error):
+            raise
+        scheme = path.partition("://")[0]
+        extra = {"gs": "gcp", "s3": "aws", "hdfs": "hadoop", "azfs": "azure"}.get(scheme)
+        how = f"install apache-beam[{extra}]" if extra else "give gs://, s3://, hdfs:// or a path"
+        raise UserError(f"Beam can't read or write {scheme}://, for {path}: {how}.") from error
+    except (BeamIOError, OSError) as error:
+        raise UserError(f"Can't read or write {path}: {str(error).splitlines()[0]}") from error
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Opens a file for reading, as it is: what is compressed is not unpacked."""
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def read(path: str) -> bytes:
+    """The content of a file. Raises UserError: it can't be read."""
+    with errors(path), open_file(path) as file:
+        return file.read()
+
+
+def write(path: str, content: bytes) -> None:
+    """Writes a new file, see `create`. Raises UserError: it can't be written."""
+    with errors(path), create(path) as file:
+        file.write(content)
+
+
+def check_scheme(path: str) -> None:
+    """Raises UserError where Beam has no file system for a URL, or can't use it."""
+    exists(path)
+
+
+def create(path: str) -> IO[bytes]:
+    """Opens a new file for writing. Its folder must be there where the file system has folders."""
+    return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder, and those that it is in, where the file system has any."""
+    with contextlib.suppress(BeamIOError, OSError):  # It is there; else the first write says so.
+        FileSystems.mkdirs(path)
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file, or a folder where the file system has folders."""
+    with errors(path):
+        return FileSystems.exists(path)
+
+
+def matching(pattern: str) -> list[tuple[str, int]]:
+    """The files that a pattern matches, and their sizes in bytes, sorted by name.
+
+    Args:
+        pattern: With `*` for any characters but "/", `**` for any, `?` and `[...]`.
+
+    Raises:
+        UserError: The file system can't be read.
+    """
+    with errors(pattern):
+        (found,) = FileSystems.match([pattern])
+    return sorted((item.path, item.size_in_bytes) for item in found.metadata_list)
+
+
+def files_in(folder: str) -> list[tuple[str, int]]:
+    """The paths of all files in a folder and the folders in it, and their sizes, sorted."""
+    return matching(join(folder, "**"))
+
+
+def copy(source: str, target: str) -> None:
+    """Copies a file, over another one of that name."""
+    with errors(source), open_file(source) as read, create(target) as write:
+        shutil.copyfileobj(read, write, _COPIED_AT_ONCE)
+
+
+def move(source: str, target: str) -> None:
+    """Gives a file another name on the same file system, in place of another file of that name.
+
+    On an object store this is a copy; the target appears when it is complete.
+    """
+    with errors(target):
+        try:
+            FileSystems.rename([source], [target])
+        except (BeamIOError, OSError):
+            if not FileSystems.exists(target):
+                raise
+            # HDFS does not replace a file.
+            FileSystems.delete([target])
+            FileSystems.rename([source], [target])
+
+
+def remove(path: str) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    if not is_url(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(BeamIOError, OSError, UserError):
+        FileSystems.delete([path])
+
+
+class Staged:
+    """Copies of files of another file system on this machine, as long as the object lives."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="t2aux-")
+        self._count = 0
+
+    def files(self, paths: Sequence[str]) -> pathlib.Path:
+        """Copies files of one folder; returns the folder that they are in."""
+        self._count += 1
+        folder = pathlib.Path(self._folder.name, str(self._count))
+        folder.mkdir()
+        for path in paths:
+            copy(path, str(folder / path.rpartition("/")[2]))
+        return folder
+
+    def tree(self, path: str) -> pathlib.Path:
+        """Copies a file, or a folder with all that is in it. Raises UserError: it is not there."""
+        found = matching(path)
+        if [name for name, _ in found] == [path]:
+            return self.files([path]) / path.rpartition("/")[2]
+        found = files_in(path)
+        if not found:
+            raise UserError(f"There is no file or folder {path}: check its name.")
+        self._count += 1
+        root = pathlib.Path(
+            self._folder.name, str(self._count), path.rstrip("/").rpartition("/")[2]
+        )
+        for name, _ in found:
+            target = root / name[len(path) + 1 :]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy(name, str(target))
+        return root
+
+    def close(self) -> None:
+        """Removes the copies."""
+        self._folder.cleanup()
+
+
+def temporary_prefix(output: str) -> str:
+    """What the names of the temporary folders of an output begin with."""
+    folder, _, name = output.rstrip("/").rpartition("/")
+    named = f"{_hidden(name)}{_TEMPORARY}"
+    return f"{folder}/{named}" if folder or output.startswith("/") else named
+
+
+def _hidden(name: str) -> str:
+    return f".{name.replace('*', '_')}"
+
+
+@contextlib.contextmanager
+def temporary_folder(output: str) -> Iterator[str]:
+    """Makes a folder beside an output, and removes it with all that is in it afterwards.
+
+    What earlier runs for the same output that were killed left behind is removed first.
+    """
+    prefix = temporary_prefix(output)
+    clear(prefix)
+    folder = f"{prefix}{uuid.uuid4().hex[:12]}"
+    make_folder(folder)
+    try:
+        yield folder
+    finally:
+        remove(folder)
+        clear(folder)
+
+
+def clear(prefix: str) -> None:
+    """Removes all files and folders whose paths begin so."""
+    if not is_url(prefix):
+        place = pathlib.Path(prefix)
+        for left in (
+            place.parent.glob(f"{glob.escape(place.name)}*") if place.parent.is_dir() else ()
+        ):
+            remove(str(left))
+        return
+    found = [path for path, _ in matching(f"{prefix}**")]
+    if found:
+        with errors(prefix):
+            FileSystems.delete(found)
