@@ -31,6 +31,11 @@ def is_ours(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.pathname.startswith(_FOLDERS)
 
 
+def is_only_ours(record: logging.LogRecord) -> bool:
+    """A logging filter: lets t2aux's records pass alone."""
+    return record.pathname.startswith(_FOLDERS)
+
+
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keeps off the terminal what libraries print in the block, in Python or in C++.

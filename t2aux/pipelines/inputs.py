@@ -23,7 +23,6 @@ from t2aux.prediction import of_arrays, of_files
 from t2aux.prediction import source as sources
 from t2aux.prediction.rows import ImageFile, Row, TextFile
 from t2aux.prediction.source import Reading, Source
-from t2aux_ondevice import paths
 from t2aux_ondevice.images import has_image_suffix
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -111,8 +110,8 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
     """Divides data into parts, and reads the beginning of the first.
 
     Args:
-        data: As for `t2aux.predict`, on any of Beam's file systems; or a pattern with `*` that
-            names several files.
+        data: As for `t2aux.predict`, on any of Beam's file systems, a path as workers find it; or
+            a pattern with `*` that names several files.
         info: What the classifier reads.
         reading: How it is read.
         folder: For temporary files.
@@ -120,19 +119,16 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
     Raises:
         UserError: As `source.open_source`; or the data is something that workers can't read.
     """
-    if data == sources.STANDARD:
+    if pathlib.PurePath(data).name == sources.STANDARD:
         raise UserError(
             "Standard input can't be read by other machines: save it as a file first, or leave out "
             "--runner."
         )
-    if not storage.is_url(data):
-        data = paths.local(data, "--data")
-        if pathlib.Path(data).exists():
-            data = str(pathlib.Path(data).absolute())
-            if pathlib.Path(data).is_dir():
-                return _folder_here(data, info, reading, folder)
-            return _files([data], data, info, reading)
-    found = [path for path, _ in storage.matching(data)]
+    if not storage.is_url(data) and pathlib.Path(data).exists():
+        if pathlib.Path(data).is_dir():
+            return _folder_here(data, info, reading, folder)
+        return _files([data], data, info, reading)
+    found = storage.matching(data)
     if data in found:
         return _files([data], data, info, reading)
     if found and _PATTERN.intersection(data):
@@ -140,7 +136,7 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
             root = data[: min(data.find(c) for c in _PATTERN if c in data)].rpartition("/")[0]
             return _listed(root, found, info, folder)
         return _files(found, data, info, reading)
-    found = [path for path, _ in storage.files_in(data)]
+    found = storage.files_in(data)
     if not found:
         raise UserError(
             f"There is no file or folder {data}, or none that it matches: check --data."
@@ -247,12 +243,12 @@ class opened_part:
         if self._part.shard is not None:
             split, number = self._part.shard
             names = f"{split}-{number:05}-of-*"
-            beside = [name for name, _ in storage.matching(storage.join(path, names))]
+            beside = storage.matching(storage.join(path, names))
             return [storage.join(path, DESCRIPTION), *beside]
         folder = storage.parent(path)
         beside = [storage.join(folder, "classes.txt")]
         if "images" in path.rpartition("/")[2].lower():
-            beside += [name for name, _ in storage.matching(storage.join(folder, "*labels*"))]
+            beside += storage.matching(storage.join(folder, "*labels*"))
         return [path, *(name for name in beside if storage.exists(name))]
 
     def _named(self, opened: Source) -> Source:

@@ -234,12 +234,11 @@ def predict(
         UserError: As for `t2aux.predict`; or the runner can't be used.
     """
     runner.pipeline_options()
+    data = runner.place(data, "--data")
     output = _checked_output(writes)
     output_format = writing.format_of(output, writes.output_format)
-    if not storage.is_url(spec.model.place):
-        place = str(pathlib.Path(paths.local(spec.model.place, "--model")).absolute())
-        spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, place=place))
-    spec = dataclasses.replace(spec, fetches=storage.is_url(data))
+    model = dataclasses.replace(spec.model, place=runner.place(spec.model.place, "--model"))
+    spec = dataclasses.replace(spec, model=model, fetches=storage.is_url(data))
     loaded = Loaded(spec)
     try:
         info = loaded.info

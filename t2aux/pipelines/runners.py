@@ -7,6 +7,9 @@ import contextlib
 import dataclasses
 import json
 import logging as logging_library
+import os
+import pathlib
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,14 +19,17 @@ from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners import runner as beam_runners
 
+from t2aux import logs
 from t2aux.errors import UserError, listing, nearest
 from t2aux.pipelines import storage
 from t2aux.training.rate import Rate
+from t2aux_ondevice import paths
 
 _SECONDS_BETWEEN_REPORTS = 10.0
 _ERRORS = "errors"
 # These know all of their options; the others learn some from their cluster.
 _CLOSED = ("direct", "fnapi", "dataflow")
+_HERE = ("direct", "fnapi", "bundlebaseddirect")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +43,22 @@ class Runner:
 
     name: str
     options: tuple[str, ...] = ()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of its processes are on this machine, in the same working directory."""
+        return _short(self.name) in _HERE
+
+    def place(self, path: str, what: str) -> str:
+        """A path or URL as workers find it: paths are absolute where these are elsewhere.
+
+        Raises:
+            UserError: It can't be a path; see `paths.local`.
+        """
+        if storage.is_url(path):
+            return path
+        path = paths.local(path, what)
+        return path if self.is_here else str(pathlib.Path(path).absolute())
 
     def pipeline_options(self) -> PipelineOptions:
         """The options for Beam.
@@ -58,10 +80,19 @@ class Runner:
             ) from error
         self._check()
         given = [f"--runner={self.name}", *self.options]
-        if _short(self.name) == "direct" and not logging.level_debug():
+        if self.is_here and not logging.level_debug():
             # What its processes log would come on this terminal.
             given.insert(0, "--default_sdk_harness_log_level=CRITICAL")
-        return PipelineOptions(given)
+        options = PipelineOptions(given)
+        try:
+            # Says which options the runner needs.
+            beam.Pipeline(options=options)
+        except ValueError as error:
+            missing = [line.strip(" .") for line in str(error).splitlines()[1:]] or [str(error)]
+            raise UserError(
+                f"{self.name} needs more of Beam's options, after --: {', '.join(missing)}."
+            ) from error
+        return options
 
     def _check(self) -> None:
         """Raises UserError for what is none of Beam's options."""
@@ -131,7 +162,7 @@ def run(
         reporter = threading.Thread(target=report, name="t2aux-progress", daemon=True)
         reporter.start()
     try:
-        with _quiet():
+        with _quiet(runner):
             result = pipeline.run()
             state = result.wait_until_finish()
     except Exception as error:
@@ -171,7 +202,7 @@ def _reported(folder: str) -> UserError | None:
     found = storage.matching(storage.join(folder, _ERRORS, "*"))
     if not found:
         return None
-    return UserError(json.loads(storage.read(found[0][0])))
+    return UserError(json.loads(storage.read(found[0])))
 
 
 def _last_line(error: BaseException) -> str:
@@ -181,18 +212,36 @@ def _last_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what workers log of an error off the terminal: it is reported once, as a sentence."""
-    if logging.level_debug():
+def _quiet(runner: Runner) -> Iterator[None]:
+    """Keeps off the terminal what Beam and its processes on this machine print.
+
+    An error of a worker is reported once, as a sentence. Not with --verbosity=1.
+    """
+    if not runner.is_here or logging.level_debug():
         yield
         return
+    handler = logging.get_absl_handler()
     logger = logging_library.getLogger("apache_beam")
-    before = logger.level
-    logger.setLevel(logging_library.CRITICAL)
-    try:
+    level = logger.level
+    with contextlib.ExitStack() as stack:
+        try:
+            saved = os.dup(2)
+        except OSError:  # Standard error is closed.
+            saved = None
+        if saved is not None:
+            stack.callback(os.close, saved)
+            # What this program itself logs still comes there.
+            own = stack.enter_context(os.fdopen(os.dup(saved), "w", errors="backslashreplace"))
+            nowhere = stack.enter_context(open(os.devnull, "wb"))
+            os.dup2(nowhere.fileno(), 2)
+            stack.callback(os.dup2, saved, 2)
+            handler.python_handler.setStream(own)
+            stack.callback(lambda: handler.python_handler.setStream(sys.stderr))
+        handler.addFilter(logs.is_only_ours)
+        stack.callback(handler.removeFilter, logs.is_only_ours)
+        logger.setLevel(logging_library.CRITICAL)
+        stack.callback(logger.setLevel, level)
         yield
-    finally:
-        logger.setLevel(before)
 
 
 class Progress:
@@ -219,7 +268,7 @@ class Progress:
         """Logs it. What can't be listed now is listed the next time."""
         with contextlib.suppress(UserError):
             counts = {}
-            for path, _ in storage.matching(self._pattern):
+            for path in storage.matching(self._pattern):
                 key, count = count_of(path)
                 counts[key] = count
             done = sum(counts.values())

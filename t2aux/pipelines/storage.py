@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
 import pathlib
 import re
 import shutil
@@ -99,22 +100,25 @@ def exists(path: str) -> bool:
         return FileSystems.exists(path)
 
 
-def matching(pattern: str) -> list[tuple[str, int]]:
-    """The files that a pattern matches, and their sizes in bytes, sorted by name.
+def matching(pattern: str) -> list[str]:
+    """The files that a pattern matches, sorted by name.
 
     Args:
-        pattern: With `*` for any characters but "/", `**` for any, `?` and `[...]`.
+        pattern: With `*` for any characters but "/", `?` and `[...]`; at its end `**` for all files
+            in a folder and the folders in it.
 
     Raises:
         UserError: The file system can't be read.
     """
+    if not is_url(pattern):  # Beam takes no relative paths.
+        return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     with errors(pattern):
         (found,) = FileSystems.match([pattern])
-    return sorted((item.path, item.size_in_bytes) for item in found.metadata_list)
+    return sorted(item.path for item in found.metadata_list)
 
 
-def files_in(folder: str) -> list[tuple[str, int]]:
-    """The paths of all files in a folder and the folders in it, and their sizes, sorted."""
+def files_in(folder: str) -> list[str]:
+    """The paths of all files in a folder and the folders in it, sorted."""
     return matching(join(folder, "**"))
 
 
@@ -168,7 +172,7 @@ class Staged:
     def tree(self, path: str) -> pathlib.Path:
         """Copies a file, or a folder with all that is in it. Raises UserError: it is not there."""
         found = matching(path)
-        if [name for name, _ in found] == [path]:
+        if found == [path]:
             return self.files([path]) / path.rpartition("/")[2]
         found = files_in(path)
         if not found:
@@ -177,7 +181,7 @@ class Staged:
         root = pathlib.Path(
             self._folder.name, str(self._count), path.rstrip("/").rpartition("/")[2]
         )
-        for name, _ in found:
+        for name in found:
             target = root / name[len(path) + 1 :]
             target.parent.mkdir(parents=True, exist_ok=True)
             copy(name, str(target))
@@ -225,7 +229,7 @@ def clear(prefix: str) -> None:
         ):
             remove(str(left))
         return
-    found = [path for path, _ in matching(f"{prefix}**")]
+    found = matching(f"{prefix}**")
     if found:
         with errors(prefix):
             FileSystems.delete(found)
