@@ -36,22 +36,39 @@ _GIN_SUFFIX = "\n  In call to configurable"
 class PathParser(flags.ArgumentParser):
     """Reads a flag's value as a path of this machine's; see `t2aux_ondevice.paths.local`."""
 
-    def __init__(self, name: str) -> None:
-        """Keeps the flag's name, for messages."""
+    def __init__(self, name: str, *, urls: bool = False) -> None:
+        """Keeps the flag's name, for messages, and whether it may be a URL."""
         super().__init__()
         self._name = name
+        self._urls = urls
 
     def parse(self, argument: str) -> str:
         """Returns the path, "~" expanded. Raises UserError: it can't be a path here."""
+        # Without --runner, `here` refuses it.
+        if self._urls and "://" in argument:
+            return argument
         return paths.local(argument, f"--{self._name}")
 
 
 def define_path(
-    name: str, default: str | None, description: str, *, required: bool = False
+    name: str,
+    default: str | None,
+    description: str,
+    *,
+    required: bool = False,
+    urls: bool = False,
 ) -> flags.FlagHolder:
-    """Defines a flag that is a path. Every flag that is one is defined by this function."""
+    """Defines a flag that is a path. Every flag that is one is defined by this function.
+
+    Args:
+        name: The flag's.
+        default: Its value where it is not given.
+        description: Its help.
+        required: Whether it must be given.
+        urls: Whether it may be a URL where there is --runner; `here` checks it where there is none.
+    """
     return flags.DEFINE(
-        PathParser(name),
+        PathParser(name, urls=urls),
         name,
         default,
         description,
@@ -93,12 +110,13 @@ def define_gin_flags() -> None:
     define_paths("gin_search_path", "Another folder to look for gin files in. Repeatable.")
 
 
-def define_data_dir() -> None:
-    """Defines --data_dir, which sets dataset.data_dir."""
+def define_data_dir(*, urls: bool = False) -> None:
+    """Defines --data_dir, which sets dataset.data_dir; for `urls` see `define_path`."""
     define_path(
         "data_dir",
         None,
         "Folder of the data, or one file of it; T2AUX_DATA_DIR by default. Sets dataset.data_dir.",
+        urls=urls,
     )
 
 
@@ -151,6 +169,16 @@ def runner_options(argv: Sequence[str]) -> list[str]:
     if flags.FLAGS.runner is None:
         no_arguments(argv)
     return list(argv[1:])
+
+
+def here(holder: flags.FlagHolder) -> None:
+    """Raises UserError where a flag of a path names another file system, and there is no --runner.
+
+    Args:
+        holder: The flag, which `urls` lets be a URL.
+    """
+    if holder.value is not None and flags.FLAGS.runner is None:
+        paths.local(holder.value, f"--{holder.name}")
 
 
 def check_beam() -> None:

@@ -6,7 +6,8 @@ Usage:
   t2aux data NAME --prepare     downloads a data set of tensorflow-datasets first
   t2aux data convert [NAME] --output_dir=D [flags]
                                 writes a data set as TFRecord shards, which need not fit in memory:
-                                --data_dir=D --gin_file=datasets/shards trains on them
+                                --data_dir=D --gin_file=datasets/shards trains on them. With
+                                --runner by Apache Beam, on many machines and file systems
 
 Examples:
   t2aux data digits
@@ -24,6 +25,7 @@ Examples:
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from t2aux.data import DatasetInfo, Source
 
 common.define_gin_flags()
-common.define_data_dir()
+common.define_data_dir(urls=True)
 common.define_columns()
 _PREPARE = flags.DEFINE_bool(
     "prepare", False, "Download and prepare the data set with tensorflow-datasets first."
@@ -52,8 +54,9 @@ _BASELINE = flags.DEFINE_bool(
     "of yours should do better.",
 )
 _OUTPUT_DIR = common.define_path(
-    "output_dir", None, "convert: the folder of the shards, new or empty."
+    "output_dir", None, "convert: the folder of the shards, new or empty.", urls=True
 )
+_RUNNER = common.define_runner()
 _SHARDS = flags.DEFINE_integer(
     "shards", None, "convert: the number of files of each split; by default --shard_mebibytes says."
 )
@@ -73,11 +76,18 @@ def main(argv: Sequence[str]) -> int | None:
     # Here, since `t2aux data --help` needs none of it.
     from t2aux.data import catalogue
 
-    arguments = list(argv[1:])
+    # Beam's options follow "--".
+    arguments = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv[1:]))
+    runner_options = argv[1 + len(arguments) :]
     converts = arguments[:1] == ["convert"]
     names = arguments[1:] if converts else arguments
     if len(names) > 1:
         raise UserError(f"Give one name of a data set, not {len(names)}: {' '.join(names)}.")
+    if runner_options and not _RUNNER.value:
+        raise UserError(
+            f"{runner_options[0]} is an option of Beam's: it needs --runner, before --."
+        )
+    common.here(_OUTPUT_DIR)
     if converts and not _OUTPUT_DIR.value:
         raise UserError("Give --output_dir, the new folder of the shards.")
     if not converts:
@@ -100,7 +110,9 @@ def main(argv: Sequence[str]) -> int | None:
         print(f"{source.title} needs no preparation.")
     if _VERIFY.value:
         _verify(source, bindings.get("data_dir"))
-    if converts:
+    if converts and _RUNNER.value:
+        _convert_by_pipeline(source, bindings, runner_options)
+    elif converts:
         _convert(source, bindings)
     else:
         next_steps.show(*next_steps.of_data(names[0] if names else None, _show(source)))
@@ -147,7 +159,7 @@ def _is_of_data(param: str) -> bool:
 
 
 def _check_not_converting() -> None:
-    for flag in (_OUTPUT_DIR, _SHARDS, _SHARD_MEBIBYTES, _COMPRESSION):
+    for flag in (_OUTPUT_DIR, _SHARDS, _SHARD_MEBIBYTES, _COMPRESSION, _RUNNER):
         if flag.value != flag.default:
             raise UserError(
                 f"--{flag.name} is for converting: t2aux data convert NAME --output_dir=FOLDER."
@@ -200,8 +212,7 @@ def _verify(source: Source, data_dir: str | None) -> None:
 
 def _convert(source: Source, arguments: dict[str, Any]) -> None:
     """Converts a data set, read with these arguments of `load`."""
-    from t2aux.data import ShardFolder, convert, loading, summary
-    from t2aux.data.shards import ShardSplit
+    from t2aux.data import convert, loading
     from t2aux.training.rate import of_sequences
 
     # How batches are made is none of the data's.
@@ -228,16 +239,42 @@ def _convert(source: Source, arguments: dict[str, Any]) -> None:
         progress=of_sequences(total),
         logged_to=common.logged_to,
     )
-    # Read back, as the training reads them, for the summary.
-    written = {}
-    for split in splits:
-        info, shards = loading.read(
-            ShardFolder(), split, data_dir=_OUTPUT_DIR.value, allow=arguments.get("allow", ())
-        )
-        written[split] = ShardSplit(info, shards)
-    print("\n".join(summary.brief(written)))
-    print(f"{total:,} sequences of {info.name} are in {_OUTPUT_DIR.value}.")
-    next_steps.show(*next_steps.of_shards(_OUTPUT_DIR.value, info))
+    _show_shards(total, info, arguments.get("allow", ()))
+
+
+def _convert_by_pipeline(source: Source, arguments: dict[str, Any], options: Sequence[str]) -> None:
+    """Converts a data set by a pipeline of Beam."""
+    common.check_beam()
+    from t2aux.pipelines import convert, runners
+
+    arguments.pop("bucket_batches", None)
+    info, total = convert.convert(
+        runners.Runner(_RUNNER.value, tuple(options)),
+        source,
+        arguments,
+        _OUTPUT_DIR.value,
+        shards=_SHARDS.value,
+        shard_mebibytes=_SHARD_MEBIBYTES.value,
+        compression=_COMPRESSION.value,
+    )
+    _show_shards(total, info, arguments.get("allow", ()))
+
+
+def _show_shards(total: int, info: DatasetInfo, allow: Sequence[str]) -> None:
+    """Prints what was written and what comes next."""
+    from t2aux.data import ShardFolder, loading, summary
+    from t2aux.data.shards import ShardSplit
+
+    folder = _OUTPUT_DIR.value
+    if "://" not in folder:
+        # Read back, as the training reads them, for the summary.
+        written = {}
+        for split in loading.SPLITS:
+            info, shards = loading.read(ShardFolder(), split, data_dir=folder, allow=allow)
+            written[split] = ShardSplit(info, shards)
+        print("\n".join(summary.brief(written)))
+    print(f"{total:,} sequences of {info.name} are in {folder}.")
+    next_steps.show(*next_steps.of_shards(folder, info))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,9 @@ _MODEL = flags.DEFINE_string(
     required=True,
 )
 _CHECKPOINT = common.define_checkpoint()
-_DATA = flags.DEFINE_string("data", None, "What to classify: a file, a folder, or - (see above).")
+_DATA = common.define_path(
+    "data", None, "What to classify: a file, a folder, or - (see above).", urls=True
+)
 _DATA_FORMAT = flags.DEFINE_enum(
     "data_format",
     None,
@@ -88,11 +90,12 @@ _KEEP_COLUMNS = flags.DEFINE_bool(
 common.define_gin_flags()
 common.define_data_dir()
 _SPLIT = flags.DEFINE_string("split", "test", "Of shards or a data set of --gin_file.")
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = common.define_path(
     "output",
     None,
     "Where to: a .csv, .jsonl or .parquet file, or - for standard output.",
     required=True,
+    urls=True,
 )
 _OUTPUT_FORMAT = flags.DEFINE_enum(
     "output_format", None, ["csv", "jsonl", "parquet"], "If the output's name does not say it."
@@ -135,11 +138,11 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.prediction.api import Writing
     from t2aux.prediction.model import Connection, Model
     from t2aux.prediction.source import Reading
-    from t2aux_ondevice import paths
 
-    output = _OUTPUT.value if _RUNNER.value else paths.local(_OUTPUT.value, "--output")
+    common.here(_DATA)
+    common.here(_OUTPUT)
     writes = Writing(
-        output,
+        _OUTPUT.value,
         _OUTPUT_FORMAT.value,
         _OVERWRITE.value,
         _TOP.value,

@@ -164,6 +164,14 @@ class ValueRange:
             self.least = np.minimum(self.least, least)
             self.largest = np.maximum(self.largest, largest)
 
+    def merge(self, other: ValueRange) -> None:
+        """Takes in the values that another one has seen."""
+        if self.least is None or self.largest is None:
+            self.least, self.largest = other.least, other.largest
+        elif other.least is not None and other.largest is not None:
+            self.least = np.minimum(self.least, other.least)
+            self.largest = np.maximum(self.largest, other.largest)
+
     def notes(self, split: str, info: DatasetInfo) -> list[str]:
         """Returns what is odd about the range, a sentence each.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -58,12 +59,7 @@ def convert(
         UserError: The folder holds something or can't be written (no permission, disk full); the
             source is damaged; or a value is out of range.
     """
-    if compression not in records.COMPRESSIONS:
-        known = " or ".join(records.COMPRESSIONS)
-        raise UserError(f"The compression is {compression!r}: give {known}.")
-    for name, value in (("shards", shards), ("shard_mebibytes", shard_mebibytes)):
-        if value is not None and not 1 <= value < 100_000:
-            raise UserError(f"--{name} is {value}: give a number from 1 to 99999.")
+    counts = count_shards(info, splits, shards, shard_mebibytes, compression)
     dtype = splits["train"].dtype
     entries: dict[str, list[dict[str, Any]]] = {}
     found: dict[str, dict[str, Any]] = {}
@@ -80,17 +76,11 @@ def convert(
         if logged_to is not None:
             stack.enter_context(logged_to(folder / "convert.log"))
         for split, examples in splits.items():
-            if not len(examples.labels):
-                raise UserError(
-                    f"The split {split} of {info.name} has no examples: check its files."
-                )
-            wanted = shards or -(-examples.nbytes // (shard_mebibytes * _MEBIBYTE))
-            count = max(1, min(wanted, len(examples.labels)))
-            values = None if info.is_text else checks.ValueRange()
-            entries[split], sequences = _write(
-                split, examples, folder, count, compression, dtype, add, values
+            seen = Seen(info)
+            entries[split] = _write(
+                split, examples, folder, counts[split], compression, dtype, add, seen
             )
-            found[split] = _found(split, info, examples, sequences, values)
+            found[split] = seen.found(split, examples.notes, len(examples.labels))
         described = manifest.Manifest(folder, info, dtype, compression, entries, found)
         write_json(folder / manifest.DESCRIPTION, described.to_json())
         files = [entry for split in entries.values() for entry in split]
@@ -103,6 +93,131 @@ def convert(
         )
 
 
+def count_shards(
+    info: DatasetInfo,
+    splits: Mapping[str, Examples],
+    shards: int | None,
+    shard_mebibytes: int,
+    compression: str,
+) -> dict[str, int]:
+    """The number of files of each split, see `convert`. Raises UserError as it does."""
+    if compression not in records.COMPRESSIONS:
+        known = " or ".join(records.COMPRESSIONS)
+        raise UserError(f"The compression is {compression!r}: give {known}.")
+    for name, value in (("shards", shards), ("shard_mebibytes", shard_mebibytes)):
+        if value is not None and not 1 <= value < 100_000:
+            raise UserError(f"--{name} is {value}: give a number from 1 to 99999.")
+    counts = {}
+    for split, examples in splits.items():
+        if not len(examples.labels):
+            raise UserError(f"The split {split} of {info.name} has no examples: check its files.")
+        wanted = shards or -(-examples.nbytes // (shard_mebibytes * _MEBIBYTE))
+        counts[split] = max(1, min(wanted, len(examples.labels)))
+    return counts
+
+
+def bounds(examples: int, count: int) -> list[tuple[int, int]]:
+    """Where each of `count` files begins and ends in the examples of its split."""
+    ends = [examples * number // count for number in range(count + 1)]
+    return list(itertools.pairwise(ends))
+
+
+class Seen:
+    """What is told of the data of a split besides the data itself."""
+
+    def __init__(self, info: DatasetInfo) -> None:
+        """Begins with no sequence."""
+        self._info = info
+        self._values = None if info.is_text else checks.ValueRange()
+        self._different: set[tuple[int, int]] = set()
+
+    def add(self, sequence: np.ndarray) -> None:
+        """Takes in a sequence."""
+        if self._values is not None:
+            self._values.add(sequence)
+
+    def add_index(self, index: np.ndarray) -> None:
+        """Takes in the index of a file."""
+        if len(self._different) < 2:
+            pairs = zip(index["crc32"].tolist(), index["steps"].tolist(), strict=True)
+            self._different.update(itertools.islice(dict.fromkeys(pairs), 2))
+
+    def merge(self, other: Seen) -> None:
+        """Takes in what others have seen of the same split."""
+        self._different |= other._different
+        if self._values is not None:
+            self._values.merge(other._values)
+
+    def found(self, split: str, notes: Sequence[str], examples: int) -> dict[str, Any]:
+        """What the manifest says of it.
+
+        Args:
+            split: Its name.
+            notes: Those of its reader.
+            examples: How many there are.
+        """
+        values = self._values
+        notes = [*notes]
+        if values is not None:
+            notes += values.notes(split, self._info)
+        if len(self._different) == 1 and examples > 1:
+            notes.append(checks.all_equal(split, examples))
+        is_real = values is not None and values.least is not None and values.largest is not None
+        span = [float(values.least.min()), float(values.largest.max())] if is_real else None
+        return {"notes": notes, "values": span}
+
+
+def write_shard(
+    paths: tuple[pathlib.Path, pathlib.Path],
+    sequences: Iterator[np.ndarray],
+    labels: np.ndarray,
+    compression: str,
+    dtype: np.dtype,
+    seen: Seen,
+    add: Callable[[int], None],
+) -> dict[str, Any]:
+    """Writes one file and its index.
+
+    Args:
+        paths: Where to.
+        sequences: As many are taken as there are labels.
+        labels: int [N].
+        compression: As for `convert`.
+        dtype: That of the steps' values.
+        seen: Takes in the sequences.
+        add: Called with 1 after each.
+
+    Returns:
+        What the manifest says of the file.
+
+    Raises:
+        UserError: It can't be written, or a sequence can't be read.
+    """
+    path, index_path = paths
+    with _tensorflow_errors(path), records.ShardWriter(path, compression) as writer:
+        for label in labels.tolist():
+            # The ids of a small test split may need fewer bits than those of the training data.
+            sequence = next(sequences).astype(dtype, copy=False)
+            writer.write(sequence, label)
+            seen.add(sequence)
+            add(1)
+            del sequence
+    index = writer.index()
+    seen.add_index(index)
+    with index_path.open("wb") as file:
+        np.save(file, index, allow_pickle=False)
+    for written in paths:
+        with written.open("rb") as file:
+            os.fsync(file.fileno())
+    return {
+        "examples": len(index),
+        "steps": int(index["steps"].sum(dtype=np.int64)),
+        "bytes": path.stat().st_size,
+        "sha256": manifest.sha256(path),
+        "index_sha256": manifest.sha256(index_path),
+    }
+
+
 def _write(
     split: str,
     examples: Examples,
@@ -111,69 +226,19 @@ def _write(
     compression: str,
     dtype: np.dtype,
     add: Callable[[int], None],
-    values: checks.ValueRange | None,
-) -> tuple[list[dict[str, Any]], int]:
-    """Writes the files of a split.
-
-    Returns:
-        What the manifest says of them, and the number of different sequences: 1, or more.
-    """
-    labels = examples.labels
-    different: set[tuple[int, int]] = set()
+    seen: Seen,
+) -> list[dict[str, Any]]:
+    """Writes the files of a split. Returns what the manifest says of them."""
     sequences = examples.sequences()
     entries = []
-    ends = [len(labels) * (number + 1) // count for number in range(count)]
-    start = 0
-    for end, names in zip(ends, manifest.file_names(split, count), strict=True):
-        path, index_path = (folder / name for name in names)
-        with _tensorflow_errors(path), records.ShardWriter(path, compression) as writer:
-            for label in labels[start:end].tolist():
-                # The ids of a small test split may need fewer bits than those of the training data.
-                sequence = next(sequences).astype(dtype, copy=False)
-                writer.write(sequence, label)
-                if values is not None:
-                    values.add(sequence)
-                add(1)
-                del sequence
-        index = writer.index()
-        if len(different) < 2:
-            different.update(zip(index["crc32"].tolist(), index["steps"].tolist(), strict=True))
-        with index_path.open("wb") as file:
-            np.save(file, index, allow_pickle=False)
-        for written in (path, index_path):
-            with written.open("rb") as file:
-                os.fsync(file.fileno())
-        entries.append(
-            {
-                "examples": len(index),
-                "steps": int(index["steps"].sum(dtype=np.int64)),
-                "bytes": path.stat().st_size,
-                "sha256": manifest.sha256(path),
-                "index_sha256": manifest.sha256(index_path),
-            }
-        )
-        start = end
+    parts = bounds(len(examples.labels), count)
+    for (start, end), names in zip(parts, manifest.file_names(split, count), strict=True):
+        paths = (folder / names[0], folder / names[1])
+        labels = examples.labels[start:end]
+        entries.append(write_shard(paths, sequences, labels, compression, dtype, seen, add))
     # To its end, where a source has its last checks.
     next(sequences, None)
-    return entries, len(different)
-
-
-def _found(
-    split: str,
-    info: DatasetInfo,
-    examples: Examples,
-    different: int,
-    values: checks.ValueRange | None,
-) -> dict[str, Any]:
-    """Returns what the manifest says of the data of a split that was written."""
-    notes = [*examples.notes]
-    if values is not None:
-        notes += values.notes(split, info)
-    if different == 1 and len(examples.labels) > 1:
-        notes.append(checks.all_equal(split, len(examples.labels)))
-    is_real = values is not None and values.least is not None and values.largest is not None
-    span = [float(values.least.min()), float(values.largest.max())] if is_real else None
-    return {"notes": notes, "values": span}
+    return entries
 
 
 @contextlib.contextmanager

@@ -84,10 +84,16 @@ class ImageFolder(ImageSource):
         info = image_info("image_folder", classes, 3, size, options)
         labels = np.array([label_of[image.class_name] for image in tree.images], np.int32)
         chosen = place.choose(labels, options, [image.file for image in tree.images])
-        images = _read(place.path, [tree.images[index] for index in chosen.indices])
-        rows = image_rows(images, labels[chosen.indices], info, options)
+        images = [tree.images[index] for index in chosen.indices]
+        labels_of = labels[chosen.indices]
+
+        def rows_of(first: int, end: int) -> Rows:
+            some = _read(place.path, images[first:end])
+            return image_rows(some, labels_of[first:end], info, options)
+
         return info, dataclasses.replace(
-            rows,
+            rows_of(0, len(images)),
+            make_some=lambda first, end: rows_of(first, end).make(),
             notes=(*place.notes, *chosen.notes, *tree.notes),
             counts=np.bincount(labels[chosen.part], minlength=len(classes)),
             found=tree.found,

@@ -95,17 +95,24 @@ class Shards:
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields all examples in order, some megabytes at a time: their steps, and the lengths."""
-        ends = np.cumsum(self.lengths, dtype=np.int64) * self._step_bytes
+        return self._chunks(self.places)
+
+    def _chunks(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        ends = np.cumsum(places["steps"], dtype=np.int64) * self._step_bytes
         start = 0
         while start < len(ends):
             limit = (ends[start - 1] if start else 0) + _CHUNK_BYTES
             end = max(int(np.searchsorted(ends, limit, "right")), start + 1)
-            yield self.read(self.places[start:end]), self.lengths[start:end]
+            yield self.read(places[start:end]), places["steps"][start:end]
             start = end
 
     def sequences(self) -> Iterator[np.ndarray]:
         """Yields each sequence."""
-        for values, lengths in self.chunks():
+        return self.some(0, len(self.places))
+
+    def some(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Yields the sequences from one to before another."""
+        for values, lengths in self._chunks(self.places[first:end]):
             yield from np.split(values, np.cumsum(lengths)[:-1])
 
     def table(self) -> Table:

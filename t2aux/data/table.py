@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import io
+import itertools
 import lzma
 import os
 import pathlib
@@ -152,8 +153,12 @@ class Table:
 
     def sequences(self) -> Iterator[np.ndarray]:
         """Yields each sequence, a view."""
-        for start, end in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
-            yield self.values[start:end]
+        return self.some(0, len(self.labels))
+
+    def some(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Yields the sequences from one to before another, views."""
+        for start, stop in itertools.pairwise(self.offsets[first : end + 1].tolist()):
+            yield self.values[start:stop]
 
     def table(self) -> Table:
         """Returns itself."""
@@ -184,6 +189,8 @@ class Rows:
         shape: T and C.
         make: Gives an iterator over N arrays uint8 [T, C]; called once.
         notes: As for `Examples`; so are `counts`, `found` and `division`.
+        make_some: Gives an iterator over those from one to before another, and makes no others;
+            None: it can't.
     """
 
     what: str
@@ -194,6 +201,7 @@ class Rows:
     counts: np.ndarray | None = None
     found: str = ""
     division: Division | None = None
+    make_some: Callable[[int, int], Iterator[np.ndarray]] | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -209,6 +217,13 @@ class Rows:
         """Yields each row as soon as it is made."""
         return self.make()
 
+    def some(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Yields the rows from one to before another as soon as they are made."""
+        if self.make_some is not None:
+            return self.make_some(first, end)
+        # To its end, where there are the last checks.
+        return itertools.islice(self.make(), first, end if end < len(self.labels) else None)
+
     def table(self) -> Table:
         """Makes all rows."""
         try:
@@ -223,6 +238,18 @@ class Rows:
             values[index] = row
             progress.update(index + 1)
         return Table.of_rows(values, self.labels)
+
+
+def some(examples: Examples, first: int, end: int) -> Iterator[np.ndarray]:
+    """Yields the sequences of examples from one to before another.
+
+    Those before are read, too, where the source can't do without.
+    """
+    own = getattr(examples, "some", None)
+    if own is not None:
+        return own(first, end)
+    stop = end if end < len(examples.labels) else None
+    return itertools.islice(examples.sequences(), first, stop)
 
 
 class Progress:

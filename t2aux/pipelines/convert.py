@@ -1,0 +1,308 @@
+"""Shards written by many machines: the same files as `t2aux data convert` writes.
+
+Each worker reads the data set and writes some of the shards. Which examples are in a shard, and so
+its content, does not depend on who writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+from absl import logging
+from apache_beam.utils import shared
+
+from t2aux.data import convert as here
+from t2aux.data import loading, manifest
+from t2aux.data.source import Source
+from t2aux.data.table import Examples, some
+from t2aux.errors import UserError
+from t2aux.pipelines import runners, storage
+from t2aux_ondevice.preprocessing import DatasetInfo
+
+_FILES, _WHOLE = "files", "whole"
+_OF_OUTPUT = 99_999_999
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A data set that workers read.
+
+    Attributes:
+        source: Its source.
+        arguments: Those of `loading.read` besides; `data_dir` may be on any of Beam's file systems.
+    """
+
+    source: Source
+    arguments: Mapping[str, Any]
+
+
+class Opened:
+    """A data set that was read in this process, split by split. Kept by `Shared`."""
+
+    def __init__(self, data_set: DataSet) -> None:
+        """Copies its folder to this machine, where it is on another file system."""
+        self._source = data_set.source
+        self._arguments = dict(data_set.arguments)
+        self._staged = storage.Staged()
+        self._splits: dict[str, Examples] = {}
+        self._info: DatasetInfo | None = None
+        folder = self._arguments.get("data_dir")
+        if folder is not None and storage.is_url(folder):
+            self._arguments["data_dir"] = str(self._staged.tree(folder))
+
+    def examples(self, split: str) -> tuple[DatasetInfo, Examples]:
+        """Reads a split, as on one machine. Raises UserError as `loading.read`."""
+        for name in loading.SPLITS:
+            if name not in self._splits:
+                info, examples = loading.read(self._source, name, self._info, **self._arguments)
+                self._info = self._info or info
+                self._splits[name] = examples
+            if name == split:
+                break
+        return self._info, self._splits[split]
+
+    def close(self) -> None:
+        """Removes copies of files."""
+        self._staged.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """A file to write.
+
+    Attributes:
+        place: Its place among all files.
+        split: Of which split.
+        number: Its number in the split.
+        start: The first of its examples in the split.
+        end: The one after the last.
+    """
+
+    place: int
+    split: str
+    number: int
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """A file that was written: where, what the manifest says of it, and what it held."""
+
+    shard: _Shard
+    paths: tuple[str, str]
+    entry: dict[str, Any]
+    seen: here.Seen
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What all steps know: the data, its description, the files and where they go."""
+
+    data_set: DataSet
+    info: DatasetInfo
+    dtype: Any
+    compression: str
+    counts: Mapping[str, int]
+    examples: Mapping[str, int]
+    notes: Mapping[str, tuple[str, ...]]
+    folder: str
+    output: str
+
+    def shards(self) -> list[_Shard]:
+        """All files."""
+        found: list[_Shard] = []
+        for split, count in self.counts.items():
+            for number, (start, end) in enumerate(here.bounds(self.examples[split], count)):
+                found.append(_Shard(len(found), split, number, start, end))
+        return found
+
+
+class _Write(beam.DoFn):
+    def __init__(self, plan: _Plan, handle: shared.Shared) -> None:
+        self._plan = plan
+        self._handle = handle
+        self._sequences = beam.metrics.Metrics.counter("t2aux", "sequences")
+
+    def process(self, shard: _Shard) -> Iterator[_Written]:
+        plan = self._plan
+        with (
+            runners.failing(plan.folder, shard.place),
+            tempfile.TemporaryDirectory(prefix="t2aux-") as place,
+        ):
+            opened = self._handle.acquire(lambda: Opened(plan.data_set))
+            info, examples = opened.examples(shard.split)
+            if info != plan.info or len(examples.labels) != plan.examples[shard.split]:
+                raise UserError(
+                    f"{info.name} is not the same for all workers: it changed, or some read "
+                    "another folder of that name. Start again when it is complete."
+                )
+            seen = here.Seen(info)
+            name = runners.file_name(shard.place, 0, shard.end - shard.start)
+            local = tuple(pathlib.Path(place, name + suffix) for suffix in ("", ".index"))
+            labels = examples.labels[shard.start : shard.end]
+            sequences = some(examples, shard.start, shard.end)
+            entry = here.write_shard(
+                local, sequences, labels, plan.compression, plan.dtype, seen, self._sequences.inc
+            )
+            # To its end, where a source has its last checks.
+            next(sequences, None)
+            index = storage.join(plan.folder, _FILES, "index", name)
+            targets = (storage.join(plan.folder, _FILES, name), index)
+            for written, target in reversed(list(zip(local, targets, strict=True))):
+                storage.copy(str(written), target)
+        yield _Written(shard, targets, entry, seen)
+
+
+class _Finish(beam.DoFn):
+    """Gives the files their names, and describes them: dataset.json comes last."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+
+    def process(self, item: tuple[None, Iterable[_Written]]) -> None:
+        plan = self._plan
+        written = sorted(item[1], key=lambda found: found.shard.place)
+        if [found.shard for found in written] != plan.shards():
+            raise RuntimeError("Shards are missing or doubled.")
+        seen = {split: here.Seen(plan.info) for split in plan.counts}
+        entries: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.counts}
+        for found in written:
+            entries[found.shard.split].append(found.entry)
+            seen[found.shard.split].merge(found.seen)
+        told = {
+            split: seen[split].found(split, plan.notes[split], plan.examples[split])
+            for split in plan.counts
+        }
+        described = manifest.Manifest(
+            pathlib.Path(), plan.info, plan.dtype, plan.compression, entries, told
+        )
+        content = json.dumps(described.to_json(), indent=2, ensure_ascii=False) + "\n"
+        # A folder of this machine takes its name as a whole; elsewhere there are no folders.
+        whole = storage.is_url(plan.output)
+        folder = plan.output if whole else storage.join(plan.folder, _WHOLE)
+        with runners.failing(plan.folder, _OF_OUTPUT):
+            for found in written:
+                count = plan.counts[found.shard.split]
+                names = manifest.file_names(found.shard.split, count)[found.shard.number]
+                for path, name in zip(found.paths, names, strict=True):
+                    # At a second attempt some have their names already.
+                    if storage.exists(path):
+                        storage.move(path, storage.join(folder, name))
+            described_in = storage.join(plan.folder, manifest.DESCRIPTION)
+            storage.write(described_in, content.encode("utf-8", "backslashreplace"))
+            storage.move(described_in, storage.join(folder, manifest.DESCRIPTION))
+            if not whole:
+                _rename(folder, plan.output)
+
+
+def _rename(folder: str, output: str) -> None:
+    try:
+        os.rename(folder, output)
+    except FileNotFoundError:
+        # A second attempt.
+        if not pathlib.Path(output, manifest.DESCRIPTION).exists():
+            raise
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _taken(output) from error
+        raise UserError(f"Can't write {output}: {error.strerror or error}.") from error
+
+
+def convert(
+    runner: runners.Runner,
+    source: Source,
+    arguments: Mapping[str, Any],
+    output_dir: str,
+    *,
+    shards: int | None = None,
+    shard_mebibytes: int = 64,
+    compression: str = "none",
+) -> tuple[DatasetInfo, int]:
+    """Does what `t2aux.data.convert.convert` does, by a pipeline.
+
+    Each process of a worker reads the data set: images and shards only those that it writes, tables
+    and arrays whole. A folder of another file system is copied to each process first.
+
+    Args:
+        runner: Where it runs.
+        source: The data set.
+        arguments: Those of `loading.read` besides; `data_dir`, a path or a URL, must be readable by
+            the workers.
+        output_dir: The folder, on any of Beam's file systems, which must be new or empty. On an
+            object store dataset.json is written last; without it there are no shards.
+        shards: As for `t2aux.data.convert.convert`; so are the others.
+        shard_mebibytes: Likewise.
+        compression: Likewise.
+
+    Returns:
+        What the data is, and the number of sequences.
+
+    Raises:
+        UserError: As for `t2aux.data.convert.convert`; or the runner can't be used.
+    """
+    runner.pipeline_options()
+    output = runner.place(output_dir, "--output_dir").rstrip("/")
+    _check_new(output)
+    given = dict(arguments)
+    if given.get("data_dir") is not None:
+        given["data_dir"] = runner.place(given["data_dir"], "--data_dir")
+    data_set = DataSet(source, given)
+    opened = Opened(data_set)
+    try:
+        info, train = opened.examples("train")
+        splits = {"train": train, "test": opened.examples("test")[1]}
+        counts = here.count_shards(info, splits, shards, shard_mebibytes, compression)
+        sizes = {split: len(examples.labels) for split, examples in splits.items()}
+        notes = {split: tuple(examples.notes) for split, examples in splits.items()}
+        dtype = train.dtype
+    finally:
+        opened.close()
+    total = sum(sizes.values())
+    logging.info(
+        "Converting %s: %d sequences into %d files, on %s.",
+        *(info.name, total, sum(counts.values()), runner.name),
+    )
+    if not storage.is_url(output):
+        pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
+    with storage.temporary_folder(output) as folder:
+        for name in (_FILES, f"{_FILES}/index", _WHOLE):
+            storage.make_folder(storage.join(folder, name))
+        plan = _Plan(data_set, info, dtype, compression, counts, sizes, notes, folder, output)
+
+        def build(started: beam.Pipeline) -> None:
+            _ = (
+                started
+                | "Shards" >> beam.Create(plan.shards(), reshuffle=True)
+                | "Write" >> beam.ParDo(_Write(plan, shared.Shared()))
+                | "All" >> beam.WithKeys(None)
+                | "Collect" >> beam.GroupByKey()
+                | "Finish" >> beam.ParDo(_Finish(plan))
+            )
+
+        pattern = storage.join(folder, _FILES, "*")
+        runners.run(runner, build, folder, runners.Progress(pattern, "sequences", lambda _: total))
+    return info, total
+
+
+def _check_new(output: str) -> None:
+    """Raises UserError where there is something already."""
+    if storage.is_url(output):
+        taken = bool(storage.files_in(output))
+    else:
+        place = pathlib.Path(output)
+        taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
+    if taken:
+        raise _taken(output)
+
+
+def _taken(output: str) -> UserError:
+    return UserError(f"{output} is there already: delete it, or give another --output_dir.")
