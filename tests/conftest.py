@@ -14,7 +14,7 @@ settings.register_profile(
 settings.load_profile("t2aux")
 
 # Folders with fixtures that all of their files share.
-_SHARING = {"cli", "client", "export", "ondevice", "prediction", "serving"}
+_SHARING = {"cli", "client", "export", "ondevice", "pipelines", "prediction", "serving"}
 
 
 def pytest_collection_modifyitems(items):

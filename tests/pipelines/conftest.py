@@ -1,0 +1,137 @@
+"""Small exports, tables for them, and a file system that is not this machine's."""
+
+import io
+import types
+from typing import ClassVar
+
+import pytest
+
+pytest.importorskip("apache_beam", reason="needs the extra beam")
+
+from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
+
+from tests import small_exports
+
+FORMATS = {
+    "texts": (small_exports.TEXT, ("tflite",)),
+    "images": (small_exports.IMAGES, ("tflite",)),
+    "vectors": (small_exports.VECTORS, ("saved_model",)),
+}
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """Gives the directory of an export by the kind of its data."""
+    made = {}
+
+    def export(kind):
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind) / "export"
+            small_exports.write(folder / "1", *FORMATS[kind])
+            made[kind] = folder
+        return made[kind]
+
+    return export
+
+
+class Buckets(FileSystem):
+    """An object store in memory: bucket://NAME/...; no folders, files appear when they are closed.
+
+    Beam finds it by its scheme, in this process alone.
+    """
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    @classmethod
+    def scheme(cls):
+        return "bucket"
+
+    def join(self, basepath, *paths):
+        return "/".join([basepath.rstrip("/"), *paths])
+
+    def split(self, path):
+        folder, _, name = path.rpartition("/")
+        return folder, name
+
+    def mkdirs(self, path):
+        raise BeamIOError(f"{path}: there are no folders")
+
+    def has_dirs(self):
+        return False
+
+    def _list(self, dir_or_prefix):
+        for path, content in sorted(self.files.items()):
+            if path.startswith(dir_or_prefix):
+                yield FileMetadata(path, len(content))
+
+    def create(self, path, mime_type="", compression_type=None):
+        files = self.files
+
+        class File(io.BytesIO):
+            def close(self):
+                if not self.closed:
+                    files[path] = self.getvalue()
+                super().close()
+
+        return File()
+
+    def open(self, path, mime_type="", compression_type=None):
+        if path not in self.files:
+            raise BeamIOError(f"{path} is not there")
+        return io.BytesIO(self.files[path])
+
+    def copy(self, source_file_names, destination_file_names):
+        for source, target in zip(source_file_names, destination_file_names, strict=True):
+            self.files[target] = self.files[source]
+
+    def rename(self, source_file_names, destination_file_names):
+        self.copy(source_file_names, destination_file_names)
+        for source in source_file_names:
+            del self.files[source]
+
+    def exists(self, path):
+        return path in self.files
+
+    def size(self, path):
+        return len(self.files[path])
+
+    def last_updated(self, path):
+        return 0.0
+
+    def checksum(self, path):
+        return str(hash(self.files[path]))
+
+    def metadata(self, path):
+        return FileMetadata(path, len(self.files[path]))
+
+    def delete(self, paths):
+        for path in paths:
+            if path not in self.files:
+                raise BeamIOError(f"{path} is not there")
+            del self.files[path]
+
+
+@pytest.fixture
+def bucket():
+    """An empty bucket: `files` by their URLs, and `add` to copy a file or a folder into it."""
+    Buckets.files.clear()
+
+    def add(path, name):
+        found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        for file in found:
+            inside = "" if path.is_file() else f"/{file.relative_to(path).as_posix()}"
+            Buckets.files[f"bucket://b/{name}{inside}"] = file.read_bytes()
+        return f"bucket://b/{name}"
+
+    yield types.SimpleNamespace(files=Buckets.files, add=add)
+    Buckets.files.clear()
+
+
+def write_table(path, rows, start=0):
+    """A table of texts of many lengths and their classes."""
+    lines = [
+        f'{i},"{"abcd, "[i % 4 :] * (i % 17 + 1)}{"f" * (i % 23)}",class {i % 3}\n'
+        for i in range(start, start + rows)
+    ]
+    path.write_text("id,text,label\n" + "".join(lines))
+    return path
