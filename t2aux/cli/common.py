@@ -31,6 +31,7 @@ _COLUMN_FLAGS = {
 }
 # What gin adds to the message of any error that passes through a configurable.
 _GIN_SUFFIX = "\n  In call to configurable"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class PathParser(flags.ArgumentParser):
@@ -40,12 +41,12 @@ class PathParser(flags.ArgumentParser):
         """Keeps the flag's name, for messages, and whether it may be a URL."""
         super().__init__()
         self._name = name
-        self._urls = urls
+        self.urls = urls
 
     def parse(self, argument: str) -> str:
         """Returns the path, "~" expanded. Raises UserError: it can't be a path here."""
         # Without --runner, `here` refuses it.
-        if self._urls and "://" in argument:
+        if self.urls and _URL.match(argument):
             return argument
         return paths.local(argument, f"--{self._name}")
 
@@ -110,9 +111,9 @@ def define_gin_flags() -> None:
     define_paths("gin_search_path", "Another folder to look for gin files in. Repeatable.")
 
 
-def define_data_dir(*, urls: bool = False) -> None:
+def define_data_dir(*, urls: bool = False) -> flags.FlagHolder:
     """Defines --data_dir, which sets dataset.data_dir; for `urls` see `define_path`."""
-    define_path(
+    return define_path(
         "data_dir",
         None,
         "Folder of the data, or one file of it; T2AUX_DATA_DIR by default. Sets dataset.data_dir.",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from t2aux.data import DatasetInfo, Source
 
 common.define_gin_flags()
-common.define_data_dir(urls=True)
+_DATA_DIR = common.define_data_dir(urls=True)
 common.define_columns()
 _PREPARE = flags.DEFINE_bool(
     "prepare", False, "Download and prepare the data set with tensorflow-datasets first."
@@ -87,6 +87,7 @@ def main(argv: Sequence[str]) -> int | None:
         raise UserError(
             f"{runner_options[0]} is an option of Beam's: it needs --runner, before --."
         )
+    common.here(_DATA_DIR)
     common.here(_OUTPUT_DIR)
     if converts and not _OUTPUT_DIR.value:
         raise UserError("Give --output_dir, the new folder of the shards.")

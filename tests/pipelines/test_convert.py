@@ -81,3 +81,7 @@ def test_the_command(photos, tmp_path):
     assert_one_sentence(done, "0.png")
     assert not (tmp_path / "other").exists()
     assert_one_sentence(t2aux("data", "image_folder", *given[::2], check=False), "--runner")
+    for flag in ("data_dir", "output_dir"):
+        flags = [*given[:2], f"--{flag}=gs://b/x"]
+        done = t2aux("data", "convert", "image_folder", *flags, check=False)
+        assert_one_sentence(done, f"--{flag} is gs://b/x", "local path")
