@@ -1,10 +1,9 @@
 """`t2aux predict` without and with Beam's DirectRunner: seconds of a core for a text.
 
-Each command classifies a smaller and a larger table of texts; the difference of the processor's time
-divided by that of the rows leaves out the start of the program. TensorFlow has one thread.
+Each command classifies a smaller and a larger table; the difference of the processor's time divided
+by that of the rows leaves out the start of the program. TensorFlow has one thread.
 
-  python -m benchmarks.beam
-  python -m benchmarks.beam --beam_rows=100000
+  python -m benchmarks.beam --rows=20000
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from absl import app, flags
 
 from benchmarks import predict
 
-_ROWS = flags.DEFINE_integer("beam_rows", 20_000, "Texts that the tables differ by.", lower_bound=1)
+# `benchmarks.predict` defines --rows, by which the tables differ, --length and --hidden.
+_FLAGS = flags.FLAGS
 _FEWER = 5_000
 _RUNNERS = {"without Beam": [], "DirectRunner": ["--runner=DirectRunner"]}
 
@@ -43,13 +43,13 @@ def main(argv: list[str]) -> None:
     del argv
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
-        predict.write_models(folder, 128)
-        sizes = (_FEWER, _FEWER + _ROWS.value)
+        predict.write_models(folder, _FLAGS.hidden)
+        sizes = (_FEWER, _FEWER + _FLAGS.rows)
         for rows in sizes:
-            predict.write_texts(folder / f"{rows}.csv", rows, 400)
+            predict.write_texts(folder / f"{rows}.csv", rows, _FLAGS.length)
         for name, arguments in _RUNNERS.items():
             few, many = (_seconds(folder, rows, arguments) for rows in sizes)
-            each = (many - few) / _ROWS.value
+            each = (many - few) / _FLAGS.rows
             print(
                 f"{name:14} {1000 * each:.2f} ms a text, {1 / each:,.0f} texts a second on a core, "
                 f"{each * 1e8 / 3600:.0f} core-hours for 100 million"

@@ -123,6 +123,7 @@ WORKERS = [
     f"{TRAIN} --gin_file=training/multi_worker",
 ]
 BENCHMARKS = (
+    "beam",
     "predict",
     "distributed",
     "input_pipeline",
@@ -174,6 +175,11 @@ ELSEWHERE = {
 }
 
 
+# tests/pipelines/test_documents.py has those of docs/beam.md.
+BEAM = readme_commands.of((ROOT / "docs" / "beam.md").read_text(encoding="utf-8"))
+BEAM = {re.sub(r"^(python -m benchmarks\.\w+) .*", r"\1", command) for command in BEAM}
+
+
 def plain(command):
     """Without its comment."""
     return re.sub(r"\s+# .*", "", command)
@@ -183,10 +189,10 @@ def test_every_command_is_known():
     shown = {plain(command) for command in readme_commands.of(DOCUMENTS)}
     shown = {re.sub(r"^(python -m benchmarks\.\w+) .*", r"\1", command) for command in shown}
     known = {*RESEARCH, SERVE, *SHELL, INSTALL, ONDEVICE, PAGE, PAGE_FLAGS, *WORKERS, *ELSEWHERE}
-    known |= {f"python -m benchmarks.{name}" for name in BENCHMARKS}
+    known |= {f"python -m benchmarks.{name}" for name in BENCHMARKS} | BEAM
     names = {command for command in shown if re.fullmatch(r"t2aux [a-z-]+", command)}
     assert {name.split()[1] for name in names} <= COMMANDS.keys()
-    assert shown - names == known - {"t2aux data"}
+    assert shown - names == known - {"t2aux data"} - names
     for place in ELSEWHERE.values():
         assert (ROOT / place).is_file()
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

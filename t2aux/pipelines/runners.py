@@ -12,10 +12,11 @@ import pathlib
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
 from absl import logging
+from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners import runner as beam_runners
 
@@ -103,25 +104,33 @@ class Runner:
                 )
             if option.partition("=")[0] == "--runner":
                 raise UserError("Give --runner before --, with the flags of t2aux.")
-        parser = beam.options.pipeline_options._BeamArgumentParser(allow_abbrev=False)
-        parser.exit_on_error = False
-        for kind in PipelineOptions.__subclasses__():
-            kind._add_argparse_args(parser)
-        try:
-            with contextlib.redirect_stderr(None):
-                _, unknown = parser.parse_known_args(list(self.options))
-        except (SystemExit, argparse.ArgumentError, ValueError) as error:
-            why = "" if isinstance(error, SystemExit) else f" ({error})"
-            raise UserError(
-                f"Beam can't read its options {' '.join(self.options)}{why}: correct what follows "
-                "--."
-            ) from error
+        unknown, known = unknown_options(self.options)
         if unknown and _short(self.name) in _CLOSED:
-            known = [flag for action in parser._actions for flag in action.option_strings]
-            given = unknown[0].partition("=")[0]
-            near = nearest(given, known)
+            near = nearest(unknown[0], known)
             hint = f"did you mean {near}?" if near else "correct what follows --."
-            raise UserError(f"Beam has no option {given}: {hint}")
+            raise UserError(f"Beam has no option {unknown[0]}: {hint}")
+
+
+def unknown_options(options: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of options that Beam does not know, and of those that it knows.
+
+    Raises:
+        UserError: An option has a value that it can't have.
+    """
+    parser = pipeline_options._BeamArgumentParser(allow_abbrev=False)
+    parser.exit_on_error = False
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)
+    try:
+        with contextlib.redirect_stderr(None):
+            _, unknown = parser.parse_known_args(list(options))
+    except (SystemExit, argparse.ArgumentError, ValueError) as error:
+        why = "" if isinstance(error, SystemExit) else f" ({error})"
+        raise UserError(
+            f"Beam can't read its options {' '.join(options)}{why}: correct what follows --."
+        ) from error
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    return [option.partition("=")[0] for option in unknown], known
 
 
 def _short(name: str) -> str:
