@@ -210,7 +210,6 @@ def _here(model: Model, reads: Reading, writes: Writing) -> Summary:
 def _by_pipeline(options: Sequence[str], model: Model, reads: Reading, writes: Writing) -> Summary:
     """Predicts by a pipeline of Beam."""
     common.check_beam()
-    logs.quiet_tensorflow()
     from t2aux.pipelines import predict, runners
 
     if any((flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)):
