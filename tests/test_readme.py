@@ -148,7 +148,6 @@ ELSEWHERE = {
     "pip wheel --no-deps --wheel-dir=dist ./export/ondevice/python .": "tests/test_packaging.py",
     "pip install dist/*.whl": "tests/test_packaging.py",
     "t2aux COMMAND --help": "tests/cli/test_main.py",
-    "t2aux predict --help": "tests/cli/test_main.py",
     "t2aux completion bash": "tests/cli/test_completion.py",
     "source .venv/bin/activate": "Makefile",
     "t2aux data mnist --prepare": "tests/data/test_data_tfds.py",
