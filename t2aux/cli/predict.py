@@ -210,7 +210,6 @@ def _here(model: Model, reads: Reading, writes: Writing) -> Summary:
 def _by_pipeline(options: Sequence[str], model: Model, reads: Reading, writes: Writing) -> Summary:
     """Predicts by a pipeline of Beam."""
     common.check_beam()
-    logs.quiet_tensorflow()
     from t2aux.pipelines import predict, runners
 
     if any((flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)):
@@ -244,14 +243,17 @@ def _data() -> object:
 
 def _show_next(is_evaluated: bool) -> None:
     """Says where the predictions are, how they are read, and how to draw the confusion matrix."""
-    path = pathlib.Path(_OUTPUT.value)
-    how = _READ_WITH.get(path.suffix.lower())
-    read = f" Read it with {how.format(str(path))}." if how else ""
-    print(f"\nThe predictions are in {path}.{read}")
+    output = _OUTPUT.value
+    how = None if "*" in output else _READ_WITH.get(pathlib.PurePath(output).suffix.lower())
+    read = f" Read it with {how.format(output)}." if how else ""
+    print(f"\nThe predictions are in {output}.{read}")
     if not is_evaluated or _REPORT.value is not None:
         return
+    if _RUNNER.value:
+        print("With --report=FOLDER there is a picture of the confusion matrix, too.")
+        return
     given = {name: flags.FLAGS[name].value for name in _AGAIN if flags.FLAGS[name].present}
-    report = os.path.splitext(path)[0] + "_report"
+    report = os.path.splitext(output)[0] + "_report"
     next_steps.show(next_steps.command("predict", **given, overwrite="true", report=report))
 
 

@@ -187,9 +187,11 @@ class _Finish(beam.DoFn):
         )
         content = json.dumps(described.to_json(), indent=2, ensure_ascii=False) + "\n"
         # A folder of this machine takes its name as a whole; elsewhere there are no folders.
-        whole = storage.is_url(plan.output)
-        folder = plan.output if whole else storage.join(plan.folder, _WHOLE)
+        is_elsewhere = storage.is_url(plan.output)
+        folder = plan.output if is_elsewhere else storage.join(plan.folder, _WHOLE)
         with runners.failing(plan.folder, _OF_OUTPUT):
+            if is_elsewhere:
+                storage.make_folder(folder)
             for found in written:
                 count = plan.counts[found.shard.split]
                 names = manifest.file_names(found.shard.split, count)[found.shard.number]
@@ -200,7 +202,7 @@ class _Finish(beam.DoFn):
             described_in = storage.join(plan.folder, manifest.DESCRIPTION)
             storage.write(described_in, content.encode("utf-8", "backslashreplace"))
             storage.move(described_in, storage.join(folder, manifest.DESCRIPTION))
-            if not whole:
+            if not is_elsewhere:
                 _rename(folder, plan.output)
 
 

@@ -28,6 +28,7 @@ import pyarrow as pa
 from absl import logging
 from apache_beam.utils import shared
 
+from t2aux import logs
 from t2aux.errors import UserError
 from t2aux.pipelines import inputs, runners, storage
 from t2aux.prediction import api, pipeline, predictor, report, writing
@@ -76,6 +77,8 @@ class Loaded:
         model = spec.model
         if storage.is_url(model.place) and model.place.partition("://")[0] not in _SERVERS:
             model = dataclasses.replace(model, place=str(self._staged.tree(model.place)))
+        if model.needs_tensorflow:
+            logs.quiet_tensorflow()
         self.predictor = Predictor(
             model,
             on_error=spec.on_error,

@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from t2aux.errors import UserError
 
+_NO_PATTERN = re.compile(r"[^[*?]*")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _COPIED_AT_ONCE = 1 << 22
 # Beside the output, so that a file takes its name by being renamed on the same file system.
@@ -73,9 +74,13 @@ def read(path: str) -> bytes:
 
 
 def write(path: str, content: bytes) -> None:
-    """Writes a new file, see `create`. Raises UserError: it can't be written."""
-    with errors(path), create(path) as file:
-        file.write(content)
+    """Writes a file, in place of an earlier one. Raises UserError: it can't be written."""
+    with errors(path):
+        # HDFS does not replace a file, which an earlier attempt may have written.
+        if FileSystems.exists(path):
+            FileSystems.delete([path])
+        with create(path) as file:
+            file.write(content)
 
 
 def check_scheme(path: str) -> None:
@@ -112,14 +117,45 @@ def matching(pattern: str) -> list[str]:
     """
     if not is_url(pattern):  # Beam takes no relative paths.
         return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
-    with errors(pattern):
-        (found,) = FileSystems.match([pattern])
-    return sorted(item.path for item in found.metadata_list)
+    return [path for path, size in _entries(pattern) if size or not _is_folder(path)]
 
 
 def files_in(folder: str) -> list[str]:
-    """The paths of all files in a folder and the folders in it, sorted."""
-    return matching(join(folder, "**"))
+    """The paths of all files in a folder and the folders in it, sorted. No folder: no files."""
+    with errors(folder):
+        has_folders = is_url(folder) and FileSystems.get_filesystem(folder).has_dirs()
+    if not has_folders:
+        return matching(join(folder, "**"))
+    found = []
+    for path, size in _entries(join(folder, "*")):
+        found += files_in(path) if not size and _is_folder(path) else [path]
+    return sorted(found)
+
+
+def _entries(pattern: str) -> list[tuple[str, int]]:
+    """What matches on another file system, and the bytes of each; of a folder none.
+
+    HDFS lists one folder, and can't list one that is not there.
+    """
+    with errors(pattern):
+        system = FileSystems.get_filesystem(pattern)
+        folder = _NO_PATTERN.match(pattern)[0].rpartition("/")[0]
+        if system.has_dirs() and not system.exists(folder):
+            return []
+        (found,) = system.match([pattern])
+    return sorted((item.path, item.size_in_bytes) for item in found.metadata_list)
+
+
+def _is_folder(path: str) -> bool:
+    """Whether what has no bytes is a folder: a file can't be listed."""
+    system = FileSystems.get_filesystem(path)
+    if not system.has_dirs():
+        return False
+    try:
+        system.match([join(path, "*")])
+    except BeamIOError:
+        return False
+    return True
 
 
 def copy(source: str, target: str) -> None:
@@ -229,7 +265,7 @@ def clear(prefix: str) -> None:
         ):
             remove(str(left))
         return
-    found = matching(f"{prefix}**")
+    found = [path for path, _ in _entries(f"{prefix}**")]
     if found:
         with errors(prefix):
             FileSystems.delete(found)

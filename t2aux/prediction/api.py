@@ -45,6 +45,7 @@ class Writing:
         """Raises UserError where something is out of its range, or can't be written."""
         self.check_settings()
         writing.check_output(self.output, overwrite=self.overwrite)
+        writing.format_of(self.output, self.output_format)
 
     def check_settings(self) -> None:
         """Does what `check` does, but does not look at the output: it is on another system."""
@@ -57,7 +58,6 @@ class Writing:
                 f"The format of the output is {self.output_format!r}: give "
                 f"{', '.join(writing.FORMATS)}."
             )
-        writing.format_of(self.output, self.output_format)
         if self.report is not None:
             files.ensure_directory(self.report)
 

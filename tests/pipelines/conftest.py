@@ -12,10 +12,10 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 from tests import small_exports
 
-FORMATS = {
-    "texts": (small_exports.TEXT, ("tflite",)),
-    "images": (small_exports.IMAGES, ("tflite",)),
-    "vectors": (small_exports.VECTORS, ("saved_model",)),
+KINDS = {
+    "texts": small_exports.TEXT,
+    "images": small_exports.IMAGES,
+    "vectors": small_exports.VECTORS,
 }
 
 
@@ -27,7 +27,7 @@ def exports(tmp_path_factory):
     def export(kind):
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind) / "export"
-            small_exports.write(folder / "1", *FORMATS[kind])
+            small_exports.write(folder / "1", KINDS[kind])
             made[kind] = folder
         return made[kind]
 
@@ -111,20 +111,84 @@ class Buckets(FileSystem):
             del self.files[path]
 
 
-@pytest.fixture
-def bucket():
-    """An empty bucket: `files` by their URLs, and `add` to copy a file or a folder into it."""
-    Buckets.files.clear()
+class Folders(Buckets):
+    """As HDFS is to Beam, in memory: lists one folder, replaces no file."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    folders: ClassVar[set[str]] = {"folders://b"}
+
+    @classmethod
+    def scheme(cls):
+        return "folders"
+
+    def mkdirs(self, path):
+        if path in self.folders:
+            raise BeamIOError(f"{path} is there")
+        while path not in self.folders and path != "folders:/":
+            self.folders.add(path)
+            path = path.rpartition("/")[0]
+
+    def has_dirs(self):
+        return True
+
+    def _url_dirname(self, url_or_path):
+        return url_or_path.rpartition("/")[0]
+
+    def _list(self, dir_or_prefix):
+        if dir_or_prefix not in self.folders:
+            raise BeamIOError(f"{dir_or_prefix} is no folder")
+        for path in sorted({*self.files, *self.folders}):
+            if path.rpartition("/")[0] == dir_or_prefix:
+                yield FileMetadata(path, len(self.files.get(path, b"")))
+
+    def create(self, path, mime_type="", compression_type=None):
+        if path in self.files or path.rpartition("/")[0] not in self.folders:
+            raise BeamIOError(f"{path} is there, or its folder is not")
+        return super().create(path)
+
+    def rename(self, source_file_names, destination_file_names):
+        for target in destination_file_names:
+            if target in self.files or target.rpartition("/")[0] not in self.folders:
+                raise BeamIOError(f"{target} is there, or its folder is not")
+        super().rename(source_file_names, destination_file_names)
+
+    def exists(self, path):
+        return path in self.files or path in self.folders
+
+    def metadata(self, path):
+        return FileMetadata(path, len(self.files.get(path, b"")))
+
+    def delete(self, paths):
+        for path in paths:
+            for inner in [p for p in self.files if p == path or p.startswith(f"{path}/")]:
+                del self.files[inner]
+            self.folders -= {p for p in self.folders if p == path or p.startswith(f"{path}/")}
+
+
+@pytest.fixture(params=[Buckets, Folders], ids=["objects", "folders"])
+def bucket(request):
+    """An empty one: `root`, `files` by their URLs, and `add` to copy a file or a folder into it."""
+    system = request.param
+    root = f"{system.scheme()}://b"
+
+    def clear():
+        system.files.clear()
+        if system is Folders:
+            system.folders.intersection_update({root})
 
     def add(path, name):
         found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         for file in found:
             inside = "" if path.is_file() else f"/{file.relative_to(path).as_posix()}"
-            Buckets.files[f"bucket://b/{name}{inside}"] = file.read_bytes()
-        return f"bucket://b/{name}"
+            url = f"{root}/{name}{inside}"
+            if system is Folders and url.rpartition("/")[0] not in system.folders:
+                system(None).mkdirs(url.rpartition("/")[0])
+            system.files[url] = file.read_bytes()
+        return f"{root}/{name}"
 
-    yield types.SimpleNamespace(files=Buckets.files, add=add)
-    Buckets.files.clear()
+    clear()
+    yield types.SimpleNamespace(root=root, files=system.files, add=add)
+    clear()
 
 
 def write_table(path, rows, start=0):

@@ -49,11 +49,11 @@ def test_images_only_those_of_a_shard_are_made(photos, tmp_path, bucket):
     # From a bucket into a bucket.
     folder = bucket.add(photos, "photos")
     before = set(bucket.files)
-    convert.convert(RUNNER, source, {"data_dir": folder}, "bucket://b/shards", **given)
+    convert.convert(RUNNER, source, {"data_dir": folder}, f"{bucket.root}/shards", **given)
     made = {name.rpartition("/")[2]: bucket.files[name] for name in set(bucket.files) - before}
     assert made == contents(tmp_path / "here")
-    with pytest.raises(UserError, match="bucket://b/shards is there already"):
-        convert.convert(RUNNER, source, {"data_dir": folder}, "bucket://b/shards")
+    with pytest.raises(UserError, match="/b/shards is there already"):
+        convert.convert(RUNNER, source, {"data_dir": folder}, f"{bucket.root}/shards")
 
 
 def test_texts_and_their_notes(tmp_path):

@@ -1,6 +1,7 @@
 """`t2aux predict --runner`: the rows of one machine, whole or absent, from and to anywhere."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -92,8 +93,14 @@ def test_a_bundle_that_fails_is_retried_and_no_row_is_doubled(exports, tmp_path,
     monkeypatch.setattr(predict, "_check_complete", check_complete)
     # Of Beam's runners without a cluster the one that tries again.
     summary = by_pipeline(
-        exports("texts"), table, tmp_path / "there.csv", "BundleBasedDirectRunner"
+        exports("texts"),
+        table,
+        tmp_path / "there.csv",
+        "BundleBasedDirectRunner",
+        report=str(tmp_path / "report"),
     )
+    report = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert report["accuracy"] == summary.evaluation.accuracy
     assert len(failed) == 3
     assert summary.rows == 300
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
@@ -123,7 +130,7 @@ def test_buckets_hold_the_model_the_data_and_the_predictions(exports, tmp_path, 
     table = write_table(tmp_path / "t.csv", 40)
     summary = t2aux.predict(exports("texts"), table, tmp_path / "here.jsonl", top=2)
     model = bucket.add(exports("texts"), "models/news")
-    data, output = bucket.add(table, "t.csv"), "bucket://b/out/there.jsonl"
+    data, output = bucket.add(table, "t.csv"), f"{bucket.root}/out/there.jsonl"
     before = set(bucket.files)
     found = by_pipeline(model, data, output, top=2)
     assert bucket.files[output] == (tmp_path / "here.jsonl").read_bytes()
@@ -132,8 +139,8 @@ def test_buckets_hold_the_model_the_data_and_the_predictions(exports, tmp_path, 
     with pytest.raises(UserError, match=r"there\.jsonl exists"):
         by_pipeline(model, data, output)
     by_pipeline(model, data, output, overwrite=True)
-    with pytest.raises(UserError, match=r"bucket://b/no\.csv"):
-        by_pipeline(model, "bucket://b/no.csv", "bucket://b/x.csv")
+    with pytest.raises(UserError, match=r"/b/no\.csv"):
+        by_pipeline(model, f"{bucket.root}/no.csv", f"{bucket.root}/x.csv")
     assert set(bucket.files) == {*before, output}
 
 
@@ -174,7 +181,7 @@ def test_a_folder_of_images_here_and_in_a_bucket(exports, tmp_path, bucket):
     assert there == (tmp_path / "o.csv").read_text()
 
 
-def test_shards_by_a_saved_model(exports, tmp_path, bucket):
+def test_shards_here_and_in_a_bucket(exports, tmp_path, bucket):
     rng = np.random.default_rng(0)
     info = small_exports.VECTORS
     splits = {}

@@ -135,7 +135,7 @@ def test_standard_output(place, table, capfdbinary):
 @pytest.mark.parametrize("form", ["keras", "tflite", "grpc"])
 def test_the_order_is_that_of_the_rows(texts, tmp_path, monkeypatch, form):
     monkeypatch.setattr(pipeline, "_POOL_BYTES", 4000)
-    monkeypatch.setattr(pipeline, "_POOL_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", 7)
     path, lines = write_lines(tmp_path, 150)
     t2aux.predict(texts.place[form], path, tmp_path / "o.csv", batch_size=4)
     found = read_csv(tmp_path / "o.csv")
@@ -146,7 +146,7 @@ def test_the_order_is_that_of_the_rows(texts, tmp_path, monkeypatch, form):
 
 def test_few_rows_are_read_ahead_of_what_is_written(place, texts, monkeypatch):
     monkeypatch.setattr(pipeline, "_POOL_BYTES", 1)
-    monkeypatch.setattr(pipeline, "_POOL_ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(pipeline, "ROWS_AT_ONCE", 10)
     read = 0
 
     def rows():
