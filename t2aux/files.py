@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
@@ -55,13 +56,15 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     path = pathlib.Path(path)
     temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # Named before it is made: a signal's handler may raise right after that.
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
         with os.fdopen(descriptor, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner can read.
+        # Until then only its owner can read it.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -74,7 +77,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
         ) from error
     finally:
         if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
+            # It may not have been made.
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
 
 

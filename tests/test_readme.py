@@ -82,6 +82,12 @@ RESEARCH = {
     "t2aux train --model_dir=runs/photos --gin_file=images --data_dir=photos": [*SMALL, *NOTHING],
     "t2aux train --model_dir=runs/reviews --gin_file=texts --data_dir=reviews.csv "
     "--label_column=stars --text_column=review": [*SMALL, *NOTHING],
+    "t2aux train --model_dir=runs/series --gin_file=sequences --data_dir=FOLDER": [
+        "--data_dir=series",
+        *SMALL,
+        *NOTHING,
+    ],
+    "t2aux data ts --data_dir=FOLDER --picture=P.png": ["--data_dir=series"],
     "t2aux train --model_dir=D --gin_file=paper/images --gin_file=models/r_lstm "
     "--gin_file=datasets/shards --data_dir=shards": NOTHING,
     # tests/reproduce/test_runner.py trains some of these rows; the report is on those of results/.
@@ -158,6 +164,7 @@ ELSEWHERE = {
     "--on_error=skip": "tests/prediction/test_predict.py",
     "--report=FOLDER": "tests/prediction/test_predict_cli.py",
     "--data_dir=FOLDER": "tests/test_gin_files.py",
+    "--gin_file=sequences": "tests/test_gin_files.py",
     "--gin_file=texts": "tests/training/test_divided_data.py",
     "--gin_file=images": "tests/training/test_divided_data.py",
     "--encoding=cp1252": "tests/data/test_data_csv_layout.py",
@@ -243,6 +250,10 @@ def write_data(place):
         Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8)).save(path)
     rows = [f"{number},review {number},{number % 2 + 4}\n" for number in range(40)]
     (place / "reviews.csv").write_text(",review,stars\n" + "".join(rows))
+    (place / "series").mkdir()
+    for split in ("TRAIN", "TEST"):
+        rows = "".join(f"{n},2,3,4,5,6,7,{n}:{'ab'[n % 2]}\n" for n in range(8))
+        (place / "series" / f"w_{split}.ts").write_text(f"@classLabel true a b\n@data\n{rows}")
     (place / "runs" / "demo").mkdir(parents=True)
     demo._save_example(place / "runs" / "demo")
     shutil.copytree(ROOT / "export/ondevice/python", place / "export/ondevice/python")
