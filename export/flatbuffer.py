@@ -174,7 +174,8 @@ def with_normalization(
 
     def tensor(what: str, like: Any = None, values: Sequence[float] = ()) -> int:
         made = schema.TensorT()
-        made.name, made.buffer = f"normalization/{what}", 0
+        # Without a rank LiteRT's C interface takes the shape as fixed.
+        made.name, made.buffer, made.hasRank = f"normalization/{what}", 0, True
         if like is None:
             stored = schema.BufferT()
             stored.data = np.frombuffer(np.array(values, "<f4").tobytes(), np.uint8)

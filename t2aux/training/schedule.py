@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from t2aux.errors import UserError
@@ -29,8 +30,8 @@ class Phase:
         decay_schedule: "steps", as the parameters beside it say; or "cosine": over the phase the
             rate falls to 0 along half a cosine (Loshchilov and Hutter 2017), and they have no
             effect.
-        decays: How often the rate decays, at equal distances over the phase, however long that is;
-            `decay_epochs` is then without effect. None: as `decay_epochs` says.
+        final_rate: The rate falls to it along half a cosine over the phase, however long that is;
+            `decay_factor` and `decay_epochs` are then without effect. None: it falls as they say.
         supervised: Whether the supervised loss is part of it; if not, it is pretraining on the
             auxiliary losses alone.
         auxiliary: Whether the auxiliary losses are part of it; if not, it is fine-tuning (Figure 6
@@ -46,7 +47,7 @@ class Phase:
     supervised: bool = True
     auxiliary: bool = True
     min_updates: int = 0
-    decays: int | None = None
+    final_rate: float | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError where a value is out of range."""
@@ -54,12 +55,16 @@ class Phase:
             raise UserError(
                 f"Phase.epochs of {self.name} must be at least 0, but is {self.epochs}."
             )
-        for name, value in (("min_updates", self.min_updates), ("decays", self.decays or 0)):
-            if type(value) is not int or value < 0:
-                raise UserError(
-                    f"Phase.{name} of {self.name} must be a whole number of at least 0, but is "
-                    f"{value!r}."
-                )
+        if type(self.min_updates) is not int or self.min_updates < 0:
+            raise UserError(
+                f"Phase.min_updates of {self.name} must be a whole number of at least 0, but is "
+                f"{self.min_updates!r}."
+            )
+        if self.final_rate is not None and not 0 <= self.final_rate <= self.learning_rate:
+            raise UserError(
+                f"Phase.final_rate of {self.name} must be from 0 to Phase.learning_rate = "
+                f"{self.learning_rate:g}, or None, but is {self.final_rate!r}."
+            )
         if self.learning_rate <= 0 or self.decay_factor <= 0:
             raise UserError(
                 f"Phase.learning_rate and Phase.decay_factor of {self.name} must be above 0, but "
@@ -91,10 +96,10 @@ class Phase:
         if self.decay_schedule == "cosine":
             done = tf.cast(step / (self.epochs * steps_per_epoch), tf.float32)
             return self.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
-        if self.decays is not None:
-            steps = max(self.epochs * steps_per_epoch, 1)
-            done = tf.cast(step, tf.int64) * (self.decays + 1) // steps
-            return self.learning_rate * tf.pow(self.decay_factor, tf.cast(done, tf.float32))
+        if self.final_rate is not None:
+            progress = tf.cast(step, tf.float32) / max(self.epochs * steps_per_epoch, 1)
+            share = (1 + tf.cos(np.pi * progress)) / 2
+            return self.final_rate + (self.learning_rate - self.final_rate) * share
         if self.decay_epochs is None:
             return tf.constant(self.learning_rate)
         decays = tf.cast(step // (self.decay_epochs * steps_per_epoch), tf.float32)

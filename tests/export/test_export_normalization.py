@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from t2aux.export import flatbuffer, saved_model, tflite, variants
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
@@ -82,3 +83,25 @@ def test_tensorflow_lite_files(normalised, tmp_path, variant, form):
     found = np.stack([answer(tmp_path, content, info, form, variant, s) for s in raw])
     tolerance = {"float32": 1e-6, "float16": 2e-4}.get(variant, 1e-2)
     np.testing.assert_allclose(found, wanted, atol=tolerance)
+
+
+@pytest.mark.parametrize("form", litert.FORMS)
+@pytest.mark.parametrize("length", [None, STEPS])
+def test_a_file_has_the_inputs_of_one_that_does_not_normalise(form, length):
+    def inputs(info):
+        content = tflite.convert(networks.classifier(info), form)
+        graph = schema.Model.GetRootAsModel(content, 0).Subgraphs(0)
+        tensors = [graph.Tensors(graph.Inputs(i)) for i in range(graph.InputsLength())]
+        return {
+            t.Name(): (
+                t.ShapeAsNumpy().tolist(),
+                np.atleast_1d(t.ShapeSignatureAsNumpy()).tolist(),
+                t.HasRank(),
+                t.Type(),
+            )
+            for t in tensors
+        }
+
+    info = networks.vectors_info(2, length)
+    wanted = inputs(info)
+    assert inputs(dataclasses.replace(info, mean=MEAN, deviation=DEVIATION)) == wanted
