@@ -40,7 +40,7 @@ _FREE_WITHOUT_VALIDATION = "train.evaluate_every"
 _NORMALIZE = "train.normalize"
 # What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.
 _CHANGEABLE = {
-    *("Phase.epochs", "Phase.min_updates", "Phase.learning_rate", "Phase.final_rate"),
+    *("Phase.epochs", "Phase.min_updates", "Phase.learning_rate"),
     *("Phase.decay_factor", "Phase.decay_epochs", "Phase.decay_schedule"),
     *("train.clip_norm", "train.patience", _FREE_WITHOUT_VALIDATION),
 }

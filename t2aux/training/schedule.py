@@ -6,7 +6,6 @@ import dataclasses
 import math
 
 import gin
-import numpy as np
 import tensorflow as tf
 
 from t2aux.errors import UserError
@@ -27,11 +26,8 @@ class Phase:
         learning_rate: At the phase's beginning.
         decay_factor: The rate is multiplied by it every `decay_epochs`.
         decay_epochs: Epochs of the phase between decays; None: the rate stays.
-        decay_schedule: "steps", as the parameters beside it say; or "cosine": over the phase the
-            rate falls to 0 along half a cosine (Loshchilov and Hutter 2017), and they have no
-            effect.
-        final_rate: The rate falls to it along half a cosine over the phase, however long that is;
-            `decay_factor` and `decay_epochs` are then without effect. None: it falls as they say.
+        decay_schedule: "steps", as the two above say; or "cosine": over the phase the rate falls to
+            0 along half a cosine (Loshchilov and Hutter 2017), and the two above have no effect.
         supervised: Whether the supervised loss is part of it; if not, it is pretraining on the
             auxiliary losses alone.
         auxiliary: Whether the auxiliary losses are part of it; if not, it is fine-tuning (Figure 6
@@ -47,7 +43,6 @@ class Phase:
     supervised: bool = True
     auxiliary: bool = True
     min_updates: int = 0
-    final_rate: float | None = None
 
     def __post_init__(self) -> None:
         """Raises UserError where a value is out of range."""
@@ -59,11 +54,6 @@ class Phase:
             raise UserError(
                 f"Phase.min_updates of {self.name} must be a whole number of at least 0, but is "
                 f"{self.min_updates!r}."
-            )
-        if self.final_rate is not None and not 0 <= self.final_rate <= self.learning_rate:
-            raise UserError(
-                f"Phase.final_rate of {self.name} must be from 0 to Phase.learning_rate = "
-                f"{self.learning_rate:g}, or None, but is {self.final_rate!r}."
             )
         if self.learning_rate <= 0 or self.decay_factor <= 0:
             raise UserError(
@@ -94,12 +84,8 @@ class Phase:
     def rate(self, step: tf.Tensor, steps_per_epoch: int) -> tf.Tensor:
         """The learning rate at a step of a phase that was resolved, a scalar."""
         if self.decay_schedule == "cosine":
-            done = tf.cast(step / (self.epochs * steps_per_epoch), tf.float32)
+            done = tf.cast(step / max(self.epochs * steps_per_epoch, 1), tf.float32)
             return self.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))
-        if self.final_rate is not None:
-            progress = tf.cast(step, tf.float32) / max(self.epochs * steps_per_epoch, 1)
-            share = (1 + tf.cos(np.pi * progress)) / 2
-            return self.final_rate + (self.learning_rate - self.final_rate) * share
         if self.decay_epochs is None:
             return tf.constant(self.learning_rate)
         decays = tf.cast(step // (self.decay_epochs * steps_per_epoch), tf.float32)

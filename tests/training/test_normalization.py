@@ -180,7 +180,8 @@ def test_a_keras_model_keeps_them_in_its_file(tmp_path):
 def test_phases_of_at_least_so_many_updates(done, tmp_path):
     run = tmp_path / "run"
     # Three updates an epoch.
-    settings = ["joint/Phase.min_updates = 7", "joint/Phase.final_rate = 1e-4", "JOINT_EPOCHS = 1"]
+    cosine = "joint/Phase.decay_schedule = 'cosine'"
+    settings = ["joint/Phase.min_updates = 7", cosine, "JOINT_EPOCHS = 1"]
     assert train(run, done / "data", *settings)
     assert integrity.steps(run / "checkpoints")[-1] == 9
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
