@@ -18,7 +18,7 @@ from t2aux.prediction.source import Source
 from t2aux.training.rate import Rate
 
 # Of a pool: rows are sorted by length in it, and its rows are written together.
-_POOL_BATCHES = 16
+_POOL_BATCHES = 8
 _POOL_BYTES = 1 << 24
 # Rows that are prepared at once.
 ROWS_AT_ONCE = 64
