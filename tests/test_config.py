@@ -51,7 +51,7 @@ MISTAKES = [
     ([" "], ["--gin_param is empty"]),
     (["import os"], ["imports os", "nothing that a configuration can name"]),
     # A data source.
-    (["csv.side = 3"], ["csv has no parameter 'side'", "max_length, tokens"]),
+    (["csv.side = 3"], ["csv has no parameter 'side'", "max_length, separator"]),
     (["digits.sied = 3"], ["digits has no parameter 'sied'", "did you mean side?"]),
     (["mnist.side = 3"], ["mnist.side", "the data is @digits()", "train.data = @mnist()"]),
     (["train.data = @minst()"], ["did you mean mnist?"]),

@@ -301,7 +301,8 @@ def test_base_sets_everything_that_other_files_set():
         }
 
     reset = bound("base", "datasets/digits", "models/lstm")
-    for name in WHOLE:
+    # A whole configuration that no other is meant to follow, with sizes of its own.
+    for name in set(WHOLE) - {"sequences"}:
         assert bound(name, "models/lstm") <= reset, name
 
 
