@@ -149,7 +149,7 @@ ALIKE |= {"cores/lstm_chrono", "cores/lstm_plain", "training/truncated", "traini
 )
 def test_it_is_built_and_run_for_a_batch(name, stand_ins, tmp_path):
     files, settings = WHOLE[name]
-    if name in ("sequences", "texts", "images"):
+    if name in ("texts", "images"):
         settings = ["joint/Phase.min_updates = 0", *settings]
     settings = [*SMALL, *EPOCHS, f"dataset.data_dir = {str(stand_ins)!r}", *settings]
     text = config.parse(files, settings)
