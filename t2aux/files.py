@@ -56,8 +56,9 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     path = pathlib.Path(path)
     temporary = None
     try:
-        # Named before it is made: a signal's handler may raise right after that.
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        # Named before it is made: a signal's handler may raise right after that. With 8 characters,
+        # as `clear_temporary` expects.
+        temporary = path.parent / f".{path.name}.{secrets.token_urlsafe(6)}"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
         with os.fdopen(descriptor, mode, **text) as file:
