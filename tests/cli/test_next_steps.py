@@ -79,7 +79,7 @@ def test_from_data_to_an_export_by_the_commands_that_are_shown(tmp_path, monkeyp
     ((*train,),) = commands(shown.stdout)
     assert "--data_dir=my series" in train
     assert "--gin_param=dataset.max_examples = 6" in train
-    nothing = ["--gin_param=PRETRAIN_EPOCHS = 0", "--gin_param=JOINT_EPOCHS = 1"]
+    nothing = ["--gin_param=UPDATES = 1", "--gin_param=JOINT_EPOCHS = 1"]
     trained = t2aux(*train, *nothing, "--gin_param=BATCH_SIZE = 6")
     evaluate, predict, export = commands(trained.stdout)
     assert evaluate == ["evaluate", "--model_dir=runs/npz"]

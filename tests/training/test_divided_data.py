@@ -182,7 +182,7 @@ def test_a_table_as_pandas_writes_it_on_the_command_line(tmp_path):
     path = write(tmp_path / "reviews.csv")
     columns = ["--label_column=stars", "--text_column=review"]
     small = [f"--gin_param={setting}" for setting in SETTINGS[3:]]
-    once = ["--gin_param=JOINT_EPOCHS = 1", "--gin_param=PRETRAIN_EPOCHS = 0"]
+    once = ["--gin_param=JOINT_EPOCHS = 1", "--gin_param=joint/Phase.min_updates = 0"]
     run = ["--gin_file=texts", f"--model_dir={tmp_path / 'run'}", f"--data_dir={path}", *columns]
     done = t2aux("train", *run, *small, *once)
     assert "the class is the column 'stars', and the text is 'review'" in done.stderr
@@ -212,7 +212,7 @@ def test_a_folder_of_photos_on_the_command_line(tmp_path):
             pixels = np.full((30 + n, 40, 3), 100 * label + n, np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{n}.jpg")
     small = [f"--gin_param={setting}" for setting in SETTINGS[3:]]
-    once = ["--gin_param=JOINT_EPOCHS = 1", "--gin_param=PRETRAIN_EPOCHS = 0"]
+    once = ["--gin_param=JOINT_EPOCHS = 1", "--gin_param=joint/Phase.min_updates = 0"]
     run = ["--gin_file=images", f"--model_dir={tmp_path / 'run'}"]
     done = t2aux("train", *run, f"--data_dir={tmp_path / 'photos'}", *small, *once)
     assert "4 of its 20 examples" in done.stderr
