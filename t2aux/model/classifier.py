@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -29,9 +31,11 @@ class BaseClassifier(Configurable, keras.Model):
         info: The data set that it was made for; None: not known. `step`, `scan` and `logits_of`
             take tokens as the data has them, and normalise them first; what else takes tokens takes
             those that `normalized` gives.
+        noise: The standard deviation of what is added to normalised real values in training.
     """
 
     info: DatasetInfo | None = None
+    noise: float = 0.0
 
     def _assemble(
         self,
@@ -143,6 +147,7 @@ def check_parameters(
     *,
     is_text: bool,
     dropconnect: float,
+    noise: float,
     projection_size: int | None,
     **sizes: int | None,
 ) -> None:
@@ -151,6 +156,10 @@ def check_parameters(
     check_sizes(classifier, **{name: size for name, size in sizes.items() if size is not None})
     if not 0 <= dropconnect < 1:
         raise UserError(f"{classifier}.dropconnect must be in [0, 1), but is {dropconnect}.")
+    if not 0 <= noise < math.inf:
+        raise UserError(f"{classifier}.noise must be a number of at least 0, but is {noise}.")
+    if noise and is_text:
+        raise UserError(f"{classifier}.noise = {noise} is for real values: leave it out for ids.")
     if projection_size is None and is_text:
         raise UserError(
             f"{classifier}.projection_size = None works for real-valued sequences only; give text "

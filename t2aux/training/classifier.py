@@ -27,6 +27,7 @@ def make_classifier(
     hidden_size: int = 128,
     head_size: int = 256,
     dropconnect: float = 0.5,
+    noise: float = 0.0,
     seed: int = 0,
     objective: Objective | None = None,
 ) -> SequenceClassifier:
@@ -41,6 +42,8 @@ def make_classifier(
         hidden_size: H, the LSTM's cells, or the size of another core's output.
         head_size: Hidden units of the head.
         dropconnect: The probability to drop a weight of the head's second layer in training.
+        noise: The standard deviation of the Gaussian noise that is added to real values in
+            training, once they are normalised (`train.normalize`).
         seed: Of the initial weights.
         objective: The auxiliary losses and the truncation; None: no auxiliary losses.
 
@@ -55,6 +58,7 @@ def make_classifier(
         "Classifier",
         is_text=info.reads_ids,
         dropconnect=dropconnect,
+        noise=noise,
         projection_size=projection_size,
         hidden_size=hidden_size,
         head_size=head_size,
@@ -72,6 +76,7 @@ def make_classifier(
         projection_size=projection_size,
         head_size=head_size,
         dropconnect=dropconnect,
+        noise=noise,
         **(objective or Objective())._asdict(),
         seed=seed,
         name="classifier",

@@ -68,6 +68,7 @@ class SequenceClassifier(BaseClassifier):
         projection_size: int | None = 128,
         head_size: int = 256,
         dropconnect: float = 0.5,
+        noise: float = 0.0,
         auxiliary: Sequence[AuxiliaryLoss] = (),
         supervised_bptt: Bptt = 300,
         auxiliary_bptt: Bptt = 300,
@@ -88,6 +89,8 @@ class SequenceClassifier(BaseClassifier):
                 feeds real values to the core as they are.
             head_size: Hidden units of the head.
             dropconnect: The probability to drop a weight of the head's second layer in training.
+            noise: The standard deviation of the Gaussian noise that is added to real values in
+                training, once they are normalised.
             auxiliary: Auxiliary losses, see `t2aux.losses`.
             supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
             auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
@@ -110,6 +113,7 @@ class SequenceClassifier(BaseClassifier):
             "projection_size": projection_size,
             "head_size": head_size,
             "dropconnect": dropconnect,
+            "noise": noise,
         }
         check_parameters("SequenceClassifier", is_text=vocabulary_size is not None, **self._sizes)
         self.auxiliary = as_list(auxiliary)
@@ -124,6 +128,7 @@ class SequenceClassifier(BaseClassifier):
         self._clip_norm = clip_norm
         self._seed = seed
         self.info: DatasetInfo | None = None
+        self.noise = noise
         self.trainer: trainer.Trainer | None = None
         # XLA has no op of ours.
         self.supports_jit = False

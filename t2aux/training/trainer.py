@@ -19,8 +19,9 @@ from t2aux.training import truncation, windows
 from t2aux.training.plan import Context, Plan
 from t2aux.training.truncation import gradients_of
 
-# Streams of random numbers of one batch: DropConnect or dropout, and one an auxiliary loss.
+# Streams of random numbers of one batch: DropConnect or dropout, one an auxiliary loss, and noise.
 DROPOUT, _FIRST_AUXILIARY = 0, 1
+_NOISE = 2**31 - 1
 # In metrics, as the names of auxiliary losses are.
 _SUPERVISED = "supervised"
 
@@ -162,7 +163,7 @@ class Trainer:
             The step.
         """
         padded = self.classifier.padded if padded is None else padded
-        tokens = self.classifier.normalized(batch.inputs)
+        tokens = self._with_noise(self.classifier.normalized(batch.inputs), seed, share)
         tokens = truncation.align_ends(tokens, batch.lengths) if padded else tokens
         tokens = time_major(tokens)
         starts = tf.shape(tokens)[0] - batch.lengths if padded else tf.zeros_like(batch.lengths)
@@ -206,6 +207,17 @@ class Trainer:
         variables = self.trained_variables(auxiliary=auxiliary)
         gradients = [by_variable[v.ref()] for v in variables]
         return Step(gradients, {"loss": total, **metrics}, logits[0] if logits else None)
+
+    def _with_noise(self, tokens: tf.Tensor, seed: tf.Tensor, share: Share | None) -> tf.Tensor:
+        """Adds the classifier's noise, which is drawn for the whole batch that a share is of."""
+        if not self.classifier.noise:
+            return tokens
+        shape = tf.shape(tokens)
+        if share is not None:
+            shape = tf.concat([share.size[tf.newaxis], shape[1:]], 0)
+        drawn = tf.random.stateless_normal(shape, stream(seed, _NOISE))
+        drawn = drawn if share is None else share.rows(drawn, axis=0)
+        return tokens + self.classifier.noise * drawn
 
     def _one_pass(
         self, context: Context, plans: list[Plan], classify: Classify | None

@@ -189,3 +189,30 @@ def test_phases_of_at_least_so_many_updates(done, tmp_path):
     # That of the last of nine steps.
     assert min(rates) == pytest.approx(0.002 * (1 + np.cos(np.pi * 8 / 9)) / 2)
     assert train(run, done / "data", *settings)
+
+
+def test_noise_is_of_training_alone_and_a_function_of_the_seed():
+    info = normalising(networks.vectors_info(channels=2))
+    raw, _ = raw_and_by_hand(info)
+
+    def step(noise, seed=0):
+        trainer = networks.classifier(info, noise=noise).trainer
+        progress = tf.constant(0.5)
+        made = trainer.step(raw, seed=tf.constant([seed, 1]), progress=progress, supervised=True)
+        return made.logits.numpy()
+
+    np.testing.assert_array_equal(step(0.5), step(0.5))
+    assert np.abs(step(0.5) - step(0.0)).max() > 1e-3
+    assert np.abs(step(0.5) - step(0.5, seed=1)).max() > 1e-3
+    np.testing.assert_array_equal(step(0.0), step(0.0, seed=1))
+    answers = [networks.classifier(info, noise=n).logits_of(*raw[:2]) for n in (0.0, 0.5)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_noise_that_can_not_be(tmp_path):
+    with pytest.raises(UserError, match="noise must be a number of at least 0, but is -1"):
+        networks.classifier(networks.vectors_info(), noise=-1)
+    with pytest.raises(UserError, match=r"noise = 0\.1 is for real values"):
+        networks.classifier(networks.text_info(), noise=0.1)
+    model = t2aux.SequenceClassifier(2, noise=0.25)
+    assert t2aux.SequenceClassifier.from_config(model.get_config()).noise == 0.25

@@ -92,6 +92,12 @@ def test_the_shares_of_a_step_add_up_to_it(kind, losses, bptt):
     assert_shares_add_up(trainer, networks.batch(info, lengths), 2 if bptt == "cut" else 3)
 
 
+def test_the_shares_of_a_step_with_noise_add_up_to_it():
+    info, lengths = KINDS["ragged"]
+    classifier = networks.classifier(info, noise=0.5)
+    assert_shares_add_up(classifier.trainer, networks.batch(info, lengths), 2)
+
+
 @pytest.mark.parametrize("kind", ["text", pytest.param("vectors", marks=pytest.mark.long)])
 def test_the_shares_of_a_transformers_step_add_up_to_it(kind):
     info, lengths = KINDS[kind]
