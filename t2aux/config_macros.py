@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from gin import config as gin_config
 
 from t2aux.config_scopes import PARAM
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 MACRO = "gin.macro"
 
@@ -72,8 +72,7 @@ class Macros:
     def _why(self, name: str) -> str:
         if name in self._used:
             return "the setting that would use it has been replaced; remove one of the two."
-        near = nearest(name, self._used)
-        return f"did you mean {near}?" if near else "remove it, or set a parameter instead."
+        return did_you_mean(name, self._used, "remove it, or set a parameter instead.")
 
     def _how_to_set(self, name: str) -> str:
         folders = {
@@ -84,8 +83,7 @@ class Macros:
         if folders:
             listed = " or ".join(f"{folder}/" for folder in sorted(folders))
             return f": the files of {listed} do, so name one of them, or set {name} = ..."
-        near = nearest(name, self._set)
-        return f": did you mean {near}?" if near else f": set {name} = ..."
+        return ": " + did_you_mean(name, self._set, f"set {name} = ...")
 
     def _named_by_budgets(self) -> set[str]:
         lines = "\n".join(f.read_text("utf-8") for f in self._bundled.glob("budgets/*.gin"))

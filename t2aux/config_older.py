@@ -19,7 +19,7 @@ from absl import logging
 from gin import config as gin_config
 
 from t2aux import config_sources
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 CONFIGURABLE = "load"
 # What holds for any source. Likewise called today.
@@ -82,8 +82,7 @@ class OlderNames:
             return False
         known = ("name", *_COMMON, *_PREPARATION)
         if parameter not in known:
-            near = nearest(parameter, known)
-            hint = f"did you mean {near}?" if near else f"it has {', '.join(sorted(known))}."
+            hint = did_you_mean(parameter, known, f"it has {', '.join(sorted(known))}.")
             raise UserError(f"{CONFIGURABLE} has no parameter {parameter!r} ({place}): {hint}")
         self._taken[parameter] = value, place
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 PARAM = "--gin_param="
 
@@ -35,8 +35,8 @@ class Scopes:
             UserError: Nothing names the scope of a --gin_param; or one like it is named.
         """
         for scope, place in self._set.items():
-            near = nearest(scope, self._named)
-            if scope in self._named or not (near or place.startswith(PARAM)):
+            hint = did_you_mean(scope, self._named, "")
+            if scope in self._named or not (hint or place.startswith(PARAM)):
                 continue
-            hint = f"did you mean {near}?" if near else "remove the setting."
+            hint = hint or "remove the setting."
             raise UserError(f"Nothing uses the scope {scope!r} ({place}): {hint}")

@@ -15,7 +15,7 @@ from t2aux.cli import common, main
 # What an argument or a flag's value is, where it is not one of a list.
 FILE, FOLDER = "file", "folder"
 _FOLDERS = re.compile(r"(?!data_dir)\w+_(?:dir|path)")  # Data may be one file.
-_SHELLS = ("bash", "zsh")
+SHELLS = ("bash", "zsh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +130,6 @@ def _arguments(bundled: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], di
         "data": ("convert", *data),
         "configs": (*bundled, *data),
         "reproduce": (*EXPERIMENTS, "all"),
-        "completion": _SHELLS,
+        "completion": SHELLS,
     }
     return values, {"classify": FILE, "client": FILE, "report": FOLDER}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from t2aux import exit_status, logs
-from t2aux.errors import StartAgainError, UserError, nearest
+from t2aux.errors import StartAgainError, UserError, did_you_mean
 from t2aux_ondevice import paths, streams
 from t2aux_ondevice.errors import printable
 
@@ -395,8 +395,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
         message = "The file that --flagfile names is not UTF-8 text: save it as UTF-8."
         raise UserError(message) from error
     except flags.UnrecognizedFlagError as error:
-        near = nearest(error.flagname, [flag.name for flag in own_flags()])
-        hint = f"did you mean --{near}?" if near else "--help lists the flags."
+        names = [f"--{flag.name}" for flag in own_flags()]
+        hint = did_you_mean(f"--{error.flagname}", names, "--help lists the flags.")
         raise UserError(f"There is no flag --{error.flagname}: {hint}") from error
     except (flags.Error, ValueError) as error:
         if "must have a value other than None" in str(error):

@@ -31,7 +31,7 @@ from absl import flags
 
 from t2aux import logs
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from t2aux.config_reference import Configuration, Parameter, Setting
@@ -102,15 +102,13 @@ def _of_name(name: str) -> str:
     known = config_reference.configurables()
     if configurable not in known:
         everything = [*config.list_bundled(), *known, *macros]
-        near = nearest(name, everything)
-        hint = f"did you mean {near}?" if near else "`t2aux configs` lists the files."
+        hint = did_you_mean(name, everything, "`t2aux configs` lists the files.")
         raise UserError(f"There is no gin file, configurable or macro {name!r}: {hint}")
     found = config_reference.parameters(configurable)
     if parameter:
         names = {p.name.partition(".")[2]: p for p in found}
         if parameter not in names:
-            near = nearest(parameter, names)
-            hint = f"did you mean {near}?" if near else f"it has {', '.join(names)}."
+            hint = did_you_mean(parameter, names, f"it has {', '.join(names)}.")
             raise UserError(f"{configurable} has no parameter {parameter!r}: {hint}")
         found = [names[parameter]]
     blocks = [line for p in found for line in _parameter(p, ())]

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from t2aux import exit_status, files
+from t2aux import exit_status, files, text_tables
 from t2aux.cli import common
 from t2aux.errors import UserError
 from t2aux.reproduce import dependent
@@ -133,7 +133,7 @@ def _summary(
     print(f"  {accuracy(lstm):6.2f} %  plain LSTM, same truncation")
     print(f"  {100 * artefacts['classifier.tflite']['accuracy']:6.2f} %  r-LSTM as a TFLite file")
     print("\nWhere everything lies:")
-    for what, path in (
+    places = [
         ("runs (checkpoints, metrics, TensorBoard)", f"{r_lstm}, {lstm}"),
         ("confusion matrix", r_lstm / "evaluation" / "test" / "confusion.png"),
         ("SavedModel for TF Serving", version),
@@ -141,8 +141,8 @@ def _summary(
         ("TensorFlow Lite, streaming", version / "classifier_stream.tflite"),
         ("accuracy of every artefact", version / "parity.json"),
         ("the image", image),
-    ):
-        print(f"  {what:42}{path}")
+    ]
+    print(text_tables.table(places, left=(0, 1), indent="  "))
     print(f"\nTook {seconds / 60:.1f} minutes. Next: tensorboard --logdir={root}")
 
 

@@ -6,8 +6,9 @@ import importlib
 import sys
 
 import t2aux
+from t2aux import text_tables
 from t2aux.cli import common
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 COMMANDS = {
     "demo": "the whole way on real digits, in a few minutes and without internet",
@@ -42,8 +43,7 @@ Commands:
 
 def help_text() -> str:
     """What `t2aux --help` prints."""
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    commands = text_tables.table(list(COMMANDS.items()), left=(0, 1), indent="  ")
     return _HELP.format(commands=commands)
 
 
@@ -69,8 +69,7 @@ def _main() -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        near = nearest(name, COMMANDS)
-        hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}."
+        hint = did_you_mean(name, COMMANDS, f"there are {', '.join(COMMANDS)}.")
         raise UserError(f"There is no command {name!r}: {hint}")
     # Only the command that runs is imported: classifying on a device must not load TensorFlow.
     module = importlib.import_module(module_of(name))

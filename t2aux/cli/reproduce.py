@@ -24,7 +24,7 @@ from absl import flags, logging
 
 from t2aux import exit_status, files
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 from t2aux_ondevice import paths
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ def _experiment(arguments: Sequence[str], known: Sequence[str]) -> str:
     if len(arguments) != 1:
         raise UserError(f"Name one experiment: {', '.join(names)}.")
     if arguments[0] not in names:
-        near = nearest(arguments[0], names)
-        hint = f"did you mean {near}?" if near else f"there are {', '.join(names)}."
+        hint = did_you_mean(arguments[0], names, f"there are {', '.join(names)}.")
         raise UserError(f"There is no experiment {arguments[0]!r}: {hint}")
     return arguments[0]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from t2aux import files
+from t2aux import files, text_tables
 from t2aux.evaluation.decoding import ABOUT, Measured, Sample
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -25,14 +25,15 @@ _SHOWN_CHANNELS = 8
 def table(measured: Measured) -> str:
     """What each predictor's loss is, and what it knows; at most 100 columns wide."""
     unit = "nats" if measured.info.is_text else "squared"
-    right = f"{'right':>8}" if measured.accuracy else ""
-    width = max(map(len, measured.loss))
-    lines = [f"{'per token':{width}}  {unit:>10}{right}  from"]
-    for name, loss in measured.loss.items():
-        share = f"{100 * measured.accuracy[name]:7.1f}%" if measured.accuracy else ""
-        lines.append(f"{name:{width}}  {loss:10.5f}{share}  {ABOUT[name]}")
-    lines.append(f"\n{measured.tokens:,} tokens predicted")
-    return "\n".join(lines)
+    rows = [
+        [name, f"{loss:.5f}", f"{100 * measured.accuracy.get(name, 0):.1f}%", ABOUT[name]]
+        for name, loss in measured.loss.items()
+    ]
+    header = ["per token", unit, "right", "from"]
+    if not measured.accuracy:
+        header, rows = header[:2] + header[3:], [row[:2] + row[3:] for row in rows]
+    shown = text_tables.table(rows, header, left=(0, len(header) - 1))
+    return f"{shown}\n\n{measured.tokens:,} tokens predicted"
 
 
 def draw_samples(
