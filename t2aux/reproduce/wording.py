@@ -182,12 +182,25 @@ def grouped(rows: Rows, key: Callable[[Summary], Hashable]) -> dict[Hashable, li
     return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
 
+def merged(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of pairs of a title and a text, each text with its titles, listed."""
+    titles: dict[str, list[str]] = {}
+    for title, text in pairs:
+        titles.setdefault(text, []).append(title)
+    return [(text, listed(some)) for text, some in titles.items()]
+
+
+def batch_sizes(dataset: str, rows: Rows) -> str:
+    """The numbers of sequences a batch: "8 or 32"."""
+    return listed(sorted({str(batch(run)) for run in runs_of(dataset, rows)}), "or")
+
+
 def batches(dataset: str, rows: Rows) -> tuple[int, str]:
     """Sequences a batch: most rows', and in brackets others': " (8 in the Transformer's rows)"."""
     own = rows_of(dataset, rows)
-    (most, _), *others = grouped(own, lambda summary: batch(summary.runs[0])).items()
-    told = listed([f"{size} in {whose(some)}" for size, some in others]) if others else ""
-    return most, f" ({told})" if told else ""
+    (size, _), *others = grouped(own, lambda summary: batch(summary.runs[0])).items()
+    others = [f"{other} in {whose(some)}" for other, some in others]
+    return size, f" ({listed(others)})" if others else ""
 
 
 def title(experiment: Experiment) -> str:
