@@ -147,10 +147,8 @@ def test_gradients_of_a_run_are_compared(tmp_path):
         f"--model_dir={tmp_path / 'run'}",
         *(f"--gin_param={setting}" for setting in settings),
     )
-    output = tmp_path / "norms.json"
-    printed(
-        "gradient_norms", f"--model_dir={tmp_path / 'run'}", "--batches=2", f"--output={output}"
-    )
+    run, output = tmp_path / "run", tmp_path / "norms.json"
+    printed("gradient_norms", f"--model_dir={run}", "--batches=2", f"--output={output}")
     found = json.loads(output.read_text())
     assert found["batches"] == 2
     assert found["equal_weight"] == pytest.approx(found["supervised"] / found["auxiliary"])
