@@ -69,8 +69,10 @@ class Progress:
         """
         self._what = what
         self._total = total
-        self._rate = Rate(every_seconds)
+        self._rate = Rate()
         self._rate.update(0)
+        self._every = every_seconds
+        self._next = time.monotonic() + every_seconds
         self._done = 0
         self._lock = threading.Lock()
 
@@ -82,9 +84,11 @@ class Progress:
     def update(self, done: int) -> None:
         """Takes note of how much is done, and logs it if the last line is long enough ago."""
         self._done = done
-        speed = self._rate.update(done)
-        if not speed:
+        now = time.monotonic()
+        if now < self._next:
             return
+        self._next = now + self._every
+        speed = self._rate.update(done) or 0.0
         total = self._total(done) if callable(self._total) else self._total
         of = left = ""
         if total is not None:

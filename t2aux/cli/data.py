@@ -214,7 +214,7 @@ def _verify(source: Source, data_dir: str | None) -> None:
 def _convert(source: Source, arguments: dict[str, Any]) -> None:
     """Converts a data set, read with these arguments of `load`."""
     from t2aux.data import convert, loading
-    from t2aux.training.rate import of_sequences
+    from t2aux.progress import Progress
 
     # How batches are made is none of the data's.
     arguments.pop("bucket_batches", None)
@@ -237,7 +237,7 @@ def _convert(source: Source, arguments: dict[str, Any]) -> None:
         shards=_SHARDS.value,
         shard_mebibytes=_SHARD_MEBIBYTES.value,
         compression=_COMPRESSION.value,
-        progress=of_sequences(total),
+        progress=Progress("Sequences", total).update,
         logged_to=common.logged_to,
     )
     _show_shards(total, info, arguments.get("allow", ()))

@@ -68,9 +68,9 @@ def main(argv: Sequence[str]) -> None:
     from t2aux import data
     from t2aux.data import baselines
     from t2aux.evaluation import classification_report, other_data
+    from t2aux.progress import Progress
     from t2aux.run import load_run
     from t2aux.training import evaluation, validation
-    from t2aux.training.rate import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     common.check_columns(run.source)
@@ -82,7 +82,9 @@ def main(argv: Sequence[str]) -> None:
     predict = tf.function(
         lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths), reduce_retracing=True
     )
-    result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, of_sequences(len(split)))
+    result = evaluation.evaluate(
+        predict, split, _BATCH_SIZE.value, Progress("Sequences", len(split)).update
+    )
     counts = result.confusion.sum(axis=1)
     regression = None
     if _BASELINE.value and other is None:

@@ -50,9 +50,9 @@ def main(argv: Sequence[str]) -> None:
     logs.quiet_tensorflow()
     from t2aux import data
     from t2aux.evaluation import decoding, decoding_report, other_data
+    from t2aux.progress import Progress
     from t2aux.run import load_run
     from t2aux.training import validation
-    from t2aux.training.rate import of_sequences
 
     run = load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params(), auxiliary=True)
     loss = decoding.reconstruction_of(run)
@@ -65,7 +65,11 @@ def main(argv: Sequence[str]) -> None:
     known = decoding.statistics(train, reverse=loss.reverse)
     decode = decoding.decoder(run, loss, known, _SEED.value)
     measured = decoding.measure(
-        decode, loss, split, batch_size=_BATCH_SIZE.value, progress=of_sequences(len(split))
+        decode,
+        loss,
+        split,
+        batch_size=_BATCH_SIZE.value,
+        progress=Progress("Sequences", len(split)).update,
     )
     samples = decoding.samples(decode, loss, split, _SAMPLES.value)
 

@@ -173,7 +173,7 @@ def predict_with(
         with_errors=classifier.on_error == predictor.SKIP,
     )
     tally = report.Tally(info.classes, labelled=opened.labelled)
-    progress = pipeline.Progress(opened)
+    progress = Progress("Rows", opened.expected if opened.total is None else opened.total)
     output_format = writing.format_of(writes.output, writes.output_format)
     with writing.open_output(writes.output, output_format, layout.schema) as write:
         for answers in pipeline.answers(classifier, opened, progress.add):

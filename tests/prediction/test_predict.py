@@ -3,7 +3,6 @@
 import doctest
 import json
 import os
-import re
 import shutil
 import threading
 
@@ -369,15 +368,6 @@ def test_cut_texts_are_counted(place, tmp_path):
     assert summary.cut == 1
     assert "1 were longer than the classifier reads, and were cut" in summary.text()
     assert summary.evaluation is None
-
-
-def test_progress_tells_the_time_left(monkeypatch):
-    source = Source("x", lambda: iter(()), labelled=False, about=lambda: 1000)
-    monkeypatch.setattr(pipeline, "_SECONDS_BETWEEN_REPORTS", 0.0)
-    said = []
-    monkeypatch.setattr(pipeline.logging, "info", lambda text, *given: said.append(text % given))
-    pipeline.Progress(source).add(10)
-    assert re.fullmatch(r"10 of about 1,000 rows  [\d.e+]+ a second  \d+:\d\d:\d\d left", said[0])
 
 
 def test_what_a_killed_process_left_is_removed(place, table, tmp_path):
