@@ -82,9 +82,8 @@ def main(argv: Sequence[str]) -> None:
     predict = tf.function(
         lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths), reduce_retracing=True
     )
-    result = evaluation.evaluate(
-        predict, split, _BATCH_SIZE.value, Progress("Sequences", len(split)).update
-    )
+    progress = Progress("Sequences", len(split)).update
+    result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, progress)
     counts = result.confusion.sum(axis=1)
     regression = None
     if _BASELINE.value and other is None:

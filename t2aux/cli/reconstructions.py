@@ -64,12 +64,9 @@ def main(argv: Sequence[str]) -> None:
     train = validation.part_of("train", train, is_own=other is None, directory=run.model_dir)
     known = decoding.statistics(train, reverse=loss.reverse)
     decode = decoding.decoder(run, loss, known, _SEED.value)
+    progress = Progress("Sequences", len(split)).update
     measured = decoding.measure(
-        decode,
-        loss,
-        split,
-        batch_size=_BATCH_SIZE.value,
-        progress=Progress("Sequences", len(split)).update,
+        decode, loss, split, batch_size=_BATCH_SIZE.value, progress=progress
     )
     samples = decoding.samples(decode, loss, split, _SAMPLES.value)
 

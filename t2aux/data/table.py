@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 from t2aux.errors import UserError, listing
+from t2aux.progress import Progress
 from t2aux_ondevice import kinds, limits
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo

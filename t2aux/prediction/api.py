@@ -16,6 +16,7 @@ from t2aux.prediction.model import Connection, Model
 from t2aux.prediction.predictor import Predictor
 from t2aux.prediction.report import Summary
 from t2aux.prediction.source import Reading
+from t2aux.progress import Progress
 
 if TYPE_CHECKING:
     from t2aux import data as data_sets
