@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import pathlib
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -42,11 +41,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _main()
     except stopping.Stopped as stopped:
-        print(
-            f"Stopped by {stopped}; start the same command again to go on.",
-            file=sys.stderr,
-        )
-        return exit_status.INTERRUPTED if stopped.signal == signal.SIGINT else exit_status.STOPPED
+        print(f"Stopped by {stopped}; the same command continues.", file=sys.stderr)
+        return exit_status.of_signal(stopped.signal)
 
 
 def _main() -> int:

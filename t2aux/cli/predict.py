@@ -117,11 +117,6 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "Rows that are computed at once (512 if not set) or, by a server, sent at once (64).",
     lower_bound=1,
 )
-# What the command that also writes a report needs to be the same.
-_AGAIN = ("model", "checkpoint", "data", "data_format", "label_column", "text_column", "encoding")
-_AGAIN += ("gin_file", "gin_param", "gin_search_path", "data_dir", "split", "on_error", "top")
-_AGAIN += ("keep_columns", "probabilities", "output", "output_format", "batch_size", "version")
-_AGAIN += ("metadata", "timeout", "retries", "ca_file", "cert_file", "key_file")
 _RUNNER = common.define_runner()
 _READ_WITH = {
     ".csv": "pandas.read_csv({!r})",
@@ -136,7 +131,7 @@ def main(argv: Sequence[str]) -> None:
     # So that what was begun of the output is removed.
     signal.signal(signal.SIGTERM, _end)
     from t2aux.prediction.api import Writing
-    from t2aux.prediction.model import Connection, Model
+    from t2aux.prediction.model import Model
     from t2aux.prediction.source import Reading
 
     common.here(_DATA)
@@ -154,15 +149,7 @@ def main(argv: Sequence[str]) -> None:
     model = Model(
         _MODEL.value,
         _CHECKPOINT.value,
-        Connection(
-            connecting.VERSION.value,
-            connecting.METADATA.value,
-            connecting.TIMEOUT.value,
-            connecting.RETRIES.value,
-            connecting.CA.value,
-            connecting.CERT.value,
-            connecting.KEY.value,
-        ),
+        connecting.connection(),
     )
     reads = Reading(
         _DATA_FORMAT.value,
@@ -252,9 +239,11 @@ def _show_next(is_evaluated: bool) -> None:
     if _RUNNER.value:
         print("With --report=FOLDER there is a picture of the confusion matrix, too.")
         return
-    given = {name: flags.FLAGS[name].value for name in _AGAIN if flags.FLAGS[name].present}
+    given = {flag.name: flag.value for flag in common.own_flags() if flag.present}
     report = os.path.splitext(output)[0] + "_report"
-    next_steps.show(next_steps.command("predict", **given, overwrite="true", report=report))
+    next_steps.show(
+        next_steps.command("predict", **{**given, "overwrite": "true", "report": report})
+    )
 
 
 def _end(number: int, frame: object) -> None:

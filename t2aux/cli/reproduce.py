@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -81,9 +80,8 @@ def main(argv: Sequence[str]) -> int:
                 made = report.write(results.read_all(folder / "rows"), folder / "report")
                 logging.info("The report: %s", ", ".join(map(str, made)))
     if not done:
-        name = stopping.name(running.signal)
-        logging.info("Stopped by %s; start the same command again to go on.", name)
-        return exit_status.INTERRUPTED if running.signal == signal.SIGINT else exit_status.STOPPED
+        logging.info("Stopped by %s; the same command continues.", stopping.name(running.signal))
+        return exit_status.of_signal(running.signal)
     next_steps.show(*_next(argv[1], jobs[0]))
     return 0
 

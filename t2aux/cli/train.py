@@ -57,11 +57,8 @@ def main(argv: Sequence[str]) -> int:
         with stopping.raised():
             return _main(argv)
     except stopping.Stopped as stopped:
-        name, status = stopping.name(stopped.signal), exit_status.STOPPED
-        if stopped.signal == signal.SIGINT:
-            status = exit_status.INTERRUPTED
-        print(f"Stopped by {name} with nothing to save; start it again.", file=sys.stderr)
-        return status
+        print(f"Stopped by {stopped} with nothing to save; start it again.", file=sys.stderr)
+        return exit_status.of_signal(stopped.signal)
     except KeyboardInterrupt:
         # The run is saved, and has said so; a second one must not make a traceback of the exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
