@@ -332,7 +332,7 @@ def hints_of(function: Any) -> dict[str, Any]:
 
 
 def _resolve(value: Any, name: str, depth: int = 0) -> Any:
-    """A bound value with its macros replaced; _UNKNOWN where only a call would tell."""
+    """A bound value with its macros replaced; _UNKNOWN where only a call gives it."""
     if depth > _MAX_DEPTH:
         raise UserError(f"{name} holds itself, or is nested too deep: write it flat.")
     if isinstance(value, gin_config.ConfigurableReference):

@@ -21,7 +21,7 @@ def process(statement: config_parser.ImportStatement, place: str) -> None:
         place: Where it stands, for messages.
 
     Raises:
-        UserError: There is no such module, it is one of Python's own, which has no configurables,
+        UserError: The module does not exist, it is one of Python's own, which has no configurables,
             importing it fails, or a configurable of it has the name of one of t2aux's.
     """
     name = statement.module

@@ -92,7 +92,7 @@ class Configuration:
 
 
 def header(path: pathlib.Path) -> str:
-    """The comment at the beginning of a gin file, without its marks. Raises UserError."""
+    """The comment at the beginning of a gin file, without the #. Raises UserError."""
     lines = []
     for line in files.read_text(path, "The gin file").splitlines():
         if not line.startswith("#"):

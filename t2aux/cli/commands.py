@@ -75,11 +75,11 @@ def read() -> list[Command]:
         )
         for name in names
     ]
-    return [*made, Command("help", "tell more of a command", (), tuple(names))]
+    return [*made, Command("help", "describe a command", (), tuple(names))]
 
 
 def _flags_of(name: str) -> list[Flag]:
-    """Imports a command in a process of its own, as several define flags of the same name."""
+    """Imports a command in a separate process, as several define flags of the same name."""
     # Forked, it has imported what they share.
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)

@@ -144,7 +144,7 @@ def define_columns() -> None:
 
 
 def check_columns(source: Source) -> None:
-    """Raises UserError where flags of `define_columns` are given and the data is no table."""
+    """Raises UserError where flags of `define_columns` are given and the data is not a table."""
     for name in _COLUMN_FLAGS:
         if flags.FLAGS[name].value and source.gin_name != "csv":
             raise UserError(
@@ -185,7 +185,7 @@ def here(holder: flags.FlagHolder) -> None:
 def check_beam() -> None:
     """Raises UserError where Apache Beam is not installed."""
     try:
-        # Beam says which of its own parts are not there.
+        # Beam says which of its own parts are missing.
         with logs.quiet_libraries():
             import apache_beam  # noqa: F401
     except ImportError as error:
@@ -253,7 +253,7 @@ def help_text(name: str, description: str) -> str:
         lines.append("  None.")
     for flag in own:
         lines.append(f"  --{flag.name}" + ("" if flag.boolean else "=..."))
-        # absl adds this to what it is told; the help of these flags says "Repeatable."
+        # absl adds this to the help text; the help of these flags says "Repeatable."
         described = flag.help.strip().split(";\n    repeat this option")[0]
         if flag.default not in (None, [], "", False):
             described += f" Default: {flag.default_as_str}."
@@ -322,7 +322,7 @@ def _run(
 def entry(program: Callable[[], int | None]) -> None:
     """Runs a program and exits with its status.
 
-    A mistake of the user's is one line on stderr and status 1. Standard streams that are closed are
+    A user's error is one line on stderr and status 1. Standard streams that are closed are
     no error; one that can't be written is.
 
     Args:
@@ -338,8 +338,7 @@ def entry(program: Callable[[], int | None]) -> None:
     except UserError as error:
         status = _fail(str(error).split(_GIN_SUFFIX)[0])
         if isinstance(error, StartAgainError):
-            # All is saved and told; taking TensorFlow apart whose workers are gone might hang, or
-            # complain of what is not there any more.
+            # All is saved and logged; TensorFlow might hang or fail as it ends without its workers.
             sys.stderr.flush()
             os._exit(exit_status.STOPPED)
     except KeyboardInterrupt:
@@ -401,7 +400,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError) as error:
         if "must have a value other than None" in str(error):
             name = re.split(r"[\s:=]", str(error).split("--")[1])[0]
-            raise UserError(f"--{name} must be given; --help tells what it is.") from error
+            raise UserError(f"--{name} must be given; --help describes it.") from error
         raise UserError(_of_flag(str(error))) from error
 
 

@@ -71,7 +71,7 @@ def _listing(files: dict[str, str]) -> str:
 
 
 def _is_file(name: str, bundled: Sequence[str]) -> bool:
-    """Whether a name is one of a gin file, wherever it lies."""
+    """Whether a name is one of a gin file, wherever it is."""
     folders = ["", *flags.FLAGS.gin_search_path]
     own = (pathlib.Path(folder) / f"{name}{end}" for folder in folders for end in ("", ".gin"))
     return name.removesuffix(".gin") in bundled or any(path.is_file() for path in own)
@@ -88,7 +88,7 @@ def _import_all() -> None:
 
 
 def _of_name(name: str) -> str:
-    """Explains a configurable, a parameter or a macro. Raises UserError: there is none."""
+    """Explains a configurable, a parameter or a macro. Raises UserError: it does not exist."""
     import t2aux.data  # noqa: F401  (for its sources, which need no TensorFlow)
     from t2aux import config, config_reference
     from t2aux.data.source import sources

@@ -18,7 +18,7 @@ VERSION = flags.DEFINE_integer(
 METADATA = common.define_path(
     "metadata",
     None,
-    "The metadata.json of the export, or its folder: for a server that does not tell it.",
+    "The metadata.json of the export, or its folder: for a server that does not give it.",
 )
 TIMEOUT = flags.DEFINE_float(
     "timeout", 60.0, "Seconds that a request may take, with all its retries.", lower_bound=0.001

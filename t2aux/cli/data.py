@@ -216,7 +216,7 @@ def _convert(source: Source, arguments: dict[str, Any]) -> None:
     from t2aux.data import convert, loading
     from t2aux.progress import Progress
 
-    # How batches are made is none of the data's.
+    # How batches are made is not a property of the data.
     arguments.pop("bucket_batches", None)
     info, train = loading.read(source, "train", **arguments)
     others = {name: loading.read(source, name, info, **arguments)[1] for name in _others(source)}

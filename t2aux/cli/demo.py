@@ -1,4 +1,4 @@
-"""The whole way on real digits, in a few minutes and without internet.
+"""Trains, exports and classifies real digits, in a few minutes and without internet.
 
 Trains r-LSTM, and a plain LSTM at the same truncation and with as many updates; evaluates both;
 exports r-LSTM; and classifies a real image with the exported TensorFlow Lite file through LiteRT.
@@ -77,7 +77,7 @@ def _run(*arguments: str | pathlib.Path) -> None:
             process.send_signal(number)
 
     with stopping.handled(stop):
-        # In a session of its own a terminal's Ctrl-C reaches it through this process alone, which
+        # In a separate session a terminal's Ctrl-C reaches it through this process alone, which
         # waits until it has saved itself.
         process = subprocess.Popen(dependent.command(*words), start_new_session=True)
         started.append(process)
@@ -87,7 +87,7 @@ def _run(*arguments: str | pathlib.Path) -> None:
     if came:
         raise stopping.Stopped(came[0])
     if status:
-        raise UserError(f"t2aux {words[0]} ended with status {status}: what it said is above.")
+        raise UserError(f"t2aux {words[0]} ended with status {status}: its message is above.")
 
 
 def _next_version(export_dir: pathlib.Path) -> pathlib.Path:
@@ -128,7 +128,7 @@ def _summary(
     print(f"  {accuracy(r_lstm):6.2f} %  r-LSTM")
     print(f"  {accuracy(lstm):6.2f} %  plain LSTM, same truncation")
     print(f"  {100 * artefacts['classifier.tflite']['accuracy']:6.2f} %  r-LSTM as a TFLite file")
-    print("\nWhere everything lies:")
+    print("\nThe files:")
     places = [
         ("runs (checkpoints, metrics, TensorBoard)", f"{r_lstm}, {lstm}"),
         ("confusion matrix", r_lstm / "evaluation" / "test" / "confusion.png"),

@@ -11,10 +11,10 @@ from t2aux.cli import common
 from t2aux.errors import UserError, did_you_mean
 
 COMMANDS = {
-    "demo": "the whole way on real digits, in a few minutes and without internet",
+    "demo": "train, export and classify real digits, in a few minutes and without internet",
     "data": "list the data sets, prepare one, look at it",
     "configs": "list the gin files, and explain one or a configurable",
-    "train": "train a classifier, or go on with a run",
+    "train": "train a classifier, or resume a run",
     "evaluate": "accuracy, confusion matrix and a table by class of a run",
     "reconstructions": "what an r-LSTM remembers, measured and drawn",
     "export": "make a SavedModel and TensorFlow Lite files of a run",
@@ -35,7 +35,7 @@ Usage: t2aux COMMAND [flags]
 Commands:
 {commands}
 
-`t2aux COMMAND --help` tells more of each. To begin:
+`t2aux COMMAND --help` describes each. To begin:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
   t2aux export --model_dir=runs/quick --export_dir=exports/quick
 """

@@ -10,7 +10,7 @@ DATA is
   a .txt file of one text a line (with --data_format=text the whole file is one text);
   a folder of .txt files, one text each;
   a folder of images, or an archive of them (.zip, .tar, .tar.gz, ...), or one image;
-  an .npz file with `inputs` [N, T, C] and, where they are there, `lengths` and `labels`;
+  an .npz file with `inputs` [N, T, C] and, where they exist, `lengths` and `labels`;
   a .ts file of series, as in the UCR and UEA archives, with classes or without;
   an IDX file of images, such as t10k-images-idx3-ubyte.gz, with its labels beside it;
   a folder of shards (--split); or - for standard input, a table by default.
@@ -128,7 +128,7 @@ _READ_WITH = {
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     runner_options = common.runner_options(argv)
-    # So that what was begun of the output is removed.
+    # So that a partial output is removed.
     signal.signal(signal.SIGTERM, _end)
     from t2aux.prediction.api import Writing
     from t2aux.prediction.model import Model
@@ -205,7 +205,7 @@ def _by_pipeline(options: Sequence[str], model: Model, reads: Reading, writes: W
             "convert` makes shards of it."
         )
     if _DATA.value is None:
-        raise UserError("--data must be given; --help tells what it is.")
+        raise UserError("--data must be given; --help describes it.")
     spec = predict.Spec(model, _ON_ERROR.value, _BATCH_SIZE.value)
     runner = runners.Runner(_RUNNER.value, tuple(options))
     return predict.predict(runner, spec, _DATA.value, reads, writes)
@@ -216,7 +216,7 @@ def _data() -> object:
     given = (flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)
     if not any(given):
         if _DATA.value is None:
-            raise UserError("--data must be given; --help tells what it is.")
+            raise UserError("--data must be given; --help describes it.")
         return _DATA.value
     if _DATA.value is not None:
         raise UserError(

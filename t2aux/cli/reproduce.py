@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         chosen = [row for row in experiments.rows_of(name) if re.search(_ROWS.value, row.id)]
     except re.error as error:
-        raise UserError(f"--rows={_ROWS.value} is no regular expression: {error}.") from error
+        raise UserError(f"--rows={_ROWS.value} is not a regular expression: {error}.") from error
     if not chosen:
         raise UserError(f"No row of {name} matches --rows={_ROWS.value}; --list shows their names.")
     seeds = [_whole(seed) for seed in _SEEDS.value]

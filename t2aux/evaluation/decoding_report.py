@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Where an image has no pixel of a segment.
-_NOWHERE = (0.80, 0.86, 0.93)
+# The colour where an image has no pixel of a segment.
+_NO_SEGMENT = (0.80, 0.86, 0.93)
 _SHOWN_CHANNELS = 8
 
 
 def table(measured: Measured) -> str:
-    """What each predictor's loss is, and what it knows; at most 100 columns wide."""
+    """What each predictor's loss is, and what it uses; at most 100 columns wide."""
     unit = "nats" if measured.info.is_text else "squared"
     rows = [
         [name, f"{loss:.5f}", f"{100 * measured.accuracy.get(name, 0):.1f}%", ABOUT[name]]
@@ -129,7 +129,7 @@ def _draw_image(info: DatasetInfo, sample: Sample, axes: Sequence[Axes]) -> None
     place = np.arange(side * side) if info.permutation is None else info.permutation
     whole = np.empty((side * side, 3))
     whole[place] = sample.sequence
-    original, reconstruction = np.tile(np.array(_NOWHERE), (2, side * side, 1))
+    original, reconstruction = np.tile(np.array(_NO_SEGMENT), (2, side * side, 1))
     for positions, predicted in zip(sample.positions, sample.reconstruction, strict=True):
         given = sample.sequence[positions[:1]]
         original[place[positions]] = sample.sequence[positions]

@@ -8,7 +8,7 @@ from t2aux.reproduce import wording
 from t2aux.reproduce.results import Summary
 from t2aux.reproduce.wording import DATA_SETS, PAPER_BATCH, Rows
 
-# Rows that vary what others share, and settings that are no part of a recipe.
+# Rows that vary what others share, and settings that are not part of a recipe.
 _VARIED = r"_without_|_\d+x\d+|_bptt\d+"
 _NOT_THE_RECIPE = (
     r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"

@@ -298,7 +298,7 @@ def test_segments_are_drawn_in_their_places(tmp_path):
     assert changed.min() > picture.shape[0] * 0.6
     lone = image_sample(raster)
     lone = decoding.Sample(0, lone.sequence, lone.positions[:1], lone.reconstruction[:1], 0)
-    nowhere = np.round(255 * np.array(decoding_report._NOWHERE))
+    nowhere = np.round(255 * np.array(decoding_report._NO_SEGMENT))
     cut = drawn(raster, lone, tmp_path / "d.png")
     assert (np.abs(cut - nowhere).max(axis=-1) <= 1).mean() > 0.1
     assert (np.abs(picture - nowhere).max(axis=-1) <= 1).mean() < 0.01
