@@ -15,19 +15,6 @@ from t2aux.text_tables import escaped, table
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-_FORMS = {
-    litert.WHOLE_FORM: "whole sequences",
-    litert.STREAM_FORM: "segments, with the state as input and output",
-    litert.STATEFUL_FORM: "segments, with a state that the file keeps",
-}
-_VARIANTS = {
-    "float32": "",
-    "float16": "; weights in float16",
-    "dynamic_int8": "; weights in int8, computed with int8 products",
-    "dynamic_int8_int4_head": "; weights in int8, the head's in int4",
-    "int8": "; integers alone",
-}
-
 
 def text(exported: Model, metadata: dict[str, Any], parity: Parity) -> str:
     """Writes the card. What is not known of the model, such as its data set, is left out.
@@ -41,18 +28,8 @@ def text(exported: Model, metadata: dict[str, Any], parity: Parity) -> str:
         Markdown.
     """
     forms = {n: e for n, e in metadata["artefacts"].items() if "form" in e}
-    first = {
-        form: next((n for n, e in forms.items() if e["form"] == form), None) for form in _FORMS
-    }
+    first = {entry["form"]: name for name, entry in reversed(forms.items())}
     header, *rows = parity.rows()
-    about = {
-        "saved_model.pb": "with `variables/`: the SavedModel",
-        tf_serving.WARM_UP: "requests that TF Serving replays when it loads the SavedModel",
-        **{
-            name: f"TensorFlow Lite, {_FORMS[entry['form']]}{_VARIANTS[entry['variant']]}"
-            for name, entry in forms.items()
-        },
-    }
     return render(
         pathlib.Path(__file__).with_name("card.md.jinja"),
         metadata=metadata,
@@ -67,12 +44,12 @@ def text(exported: Model, metadata: dict[str, Any], parity: Parity) -> str:
         parity_table=table(rows, header, markdown=True) if rows else "",
         remarks=[*parity.remarks(), *(f"{failure}." for failure in parity.failures())],
         signatures=_signatures(exported.info, metadata),
-        files_of=list(forms),
+        files_of=forms,
         whole=first.get(litert.WHOLE_FORM),
         stream=first.get(litert.STREAM_FORM),
         stateful=first.get(litert.STATEFUL_FORM),
         no_stateful=None if lstm.is_lstm(exported.core) else tflite.NO_STATEFUL_FORM,
-        about=about.items(),
+        warm_up=tf_serving.WARM_UP,
     )
 
 

@@ -3,10 +3,10 @@ r"""Classifies images, texts and arrays on a server: TensorFlow Serving, or `t2a
 Usage: t2aux client --server=grpc://HOST:PORT --model=NAME INPUT...
 
 INPUTs and output are those of `t2aux classify`: images, .txt files, or .npz files of sequences. The
-server says what the model reads. With --stream, a sequence is sent segment by segment, and its state
-is kept here. A request to a server that is busy or not running yet is repeated, with growing pauses.
-TensorFlow is not imported. For a table, a folder or many files, use
-`t2aux predict --model=grpc://HOST:PORT/NAME`.
+server says what the model reads. With --stream, a sequence is sent segment by segment, and its
+state is kept here. A request to a server that is busy or not running yet is repeated, with growing
+pauses. TensorFlow is not imported. For a table, a folder or many files, use `t2aux predict
+--model=grpc://HOST:PORT/NAME`.
 
 Examples:
   t2aux client --server=grpc://localhost:8500 --model=digits digit.png

@@ -165,9 +165,9 @@ def define_runner() -> flags.FlagHolder:
 
 def runner_options(argv: Sequence[str]) -> list[str]:
     """The arguments besides flags, which are Beam's options where there is --runner."""
-    if flags.FLAGS.runner is None and any(option.startswith("--") for option in argv[1:]):
-        raise UserError(f"{argv[1]} is an option of Beam's: it needs --runner, before --.")
     if flags.FLAGS.runner is None:
+        if any(option.startswith("--") for option in argv[1:]):
+            raise UserError(f"{argv[1]} is an option of Beam's: it needs --runner, before --.")
         no_arguments(argv)
     return list(argv[1:])
 

@@ -78,15 +78,11 @@ def main(argv: Sequence[str]) -> int | None:
 
     # Beam's options follow "--".
     arguments = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv[1:]))
-    runner_options = argv[1 + len(arguments) :]
+    runner_options = common.runner_options(argv[len(arguments) :])
     converts = arguments[:1] == ["convert"]
     names = arguments[1:] if converts else arguments
     if len(names) > 1:
         raise UserError(f"Give one name of a data set, not {len(names)}: {' '.join(names)}.")
-    if runner_options and not _RUNNER.value:
-        raise UserError(
-            f"{runner_options[0]} is an option of Beam's: it needs --runner, before --."
-        )
     common.here(_DATA_DIR)
     common.here(_OUTPUT_DIR)
     if converts and not _OUTPUT_DIR.value:

@@ -3,11 +3,11 @@ r"""Serves exported classifiers over TensorFlow Serving's gRPC and REST protocol
 For development, tests and small deployments. The configuration files, most flags and the clients
 are those of TensorFlow Serving, so that they can move there with you. --host, the values of a batch
 (--max_batch_size to --num_batch_threads), --max_request_mb, --max_pending_mb, --max_connections and
---grace_seconds are flags of this server alone, which batches unless --noenable_batching is given. Of
-TensorFlow Serving's, --tensorflow_inter_op_parallelism, --enable_model_warmup (here it always does)
-and --grpc_channel_arguments, among others, are missing. New versions in a model's base path are
-loaded while serving, when all of their files exist. After SIGTERM the server completes the requests
-in flight and ends. It needs `pip install 't2aux[serving]'`.
+--grace_seconds are flags of this server alone, which batches unless --noenable_batching is given.
+Of TensorFlow Serving's, --tensorflow_inter_op_parallelism, --enable_model_warmup (here it always
+does) and --grpc_channel_arguments, among others, are missing. New versions in a model's base path
+are loaded while serving, when all of their files exist. After SIGTERM the server completes the
+requests in flight and ends. It needs `pip install 't2aux[serving]'`.
 
 Examples:
   t2aux serve --model_base_path=exports/digits

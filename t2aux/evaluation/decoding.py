@@ -2,11 +2,11 @@
 
 Anchors and segments are sampled as in the run's training, for every batch. The decoder starts from
 the state at the anchor and reads the segment's first token in the order of emission; then it reads
-its own predictions instead of the true tokens. It is compared with guesses that use the data but not
-the sequence, and with the same decoder started from the state of another sequence of the batch at
-the same anchor: how much worse that is shows what the state holds. Where segments come from all of
-the past (`Reconstruction.distant_past`), only the first token says which segment to reconstruct: a
-decoder that reads its own predictions may guess wrong however good the memory is, while one that
+its own predictions instead of the true tokens. It is compared with guesses that use the data but
+not the sequence, and with the same decoder started from the state of another sequence of the batch
+at the same anchor: how much worse that is shows what the state holds. Where segments come from all
+of the past (`Reconstruction.distant_past`), only the first token says which segment to reconstruct:
+a decoder that reads its own predictions may guess wrong however good the memory is, while one that
 reads the true tokens can find out on the way.
 """
 
