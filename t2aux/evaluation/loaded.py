@@ -186,5 +186,7 @@ class LoadedClassifier:
                 [sequences[i] for i in chosen]
             )
         if not np.isfinite(probabilities).all():
-            raise UserError("The classifier predicts NaN: its weights are damaged, or diverged.")
+            raise UserError(
+                "The classifier answers with NaN: its weights are damaged, or diverged."
+            )
         return probabilities

@@ -281,7 +281,7 @@ def test_an_output_that_exists_is_refused_or_replaced(place, table, tmp_path):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"output_format": "xls"}, "The format of the output is 'xls'"),
         ({"data_format": "xls"}, "The format of the data is 'xls'"),
-        ({"checkpoint": "best"}, "would be one of a run's"),
+        ({"checkpoint": "best"}, "The checkpoint best is one of a run"),
         ({"model": "ftp://host/x"}, "give grpc://HOST:PORT/NAME"),
         ({"model": "grpc://host:1"}, "give grpc://HOST:PORT/NAME"),
         ({"model": "no/such"}, "does not exist"),
@@ -359,7 +359,7 @@ def test_a_tally_is_bounded_and_in_normal_form():
     assert found.unlabelled == 1
     assert len(found.unknown) == 1001
     assert sum(found.unknown.values()) == 1501
-    assert "1,501 have a label that is no class" in found.text()
+    assert "1,501 have a label that is not a class" in found.text()
 
 
 def test_cut_texts_are_counted(place, tmp_path):

@@ -159,7 +159,7 @@ def test_other_data_has_no_difference(tmp_path):
 
 
 def verdicts(*found):
-    """Of the claims that were told, by claim."""
+    """Of the claims whose rows were run, by claim."""
     rows = results.by_row(found, "short")
     return {
         finding.claim: finding.verdict
@@ -226,8 +226,8 @@ def test_claims_of_series_and_of_the_best():
     falling[2] = result(Row("cifar10", "r_lstm", bptt=100), 0.65)
     assert list(verdicts(*falling).values()) == ["not seen"]
     best = Row("cifar10", "r_lstm", bptt=1, anchors=20, length=30)
-    told = verdicts(falling[4], result(best, 0.45))
-    assert told == {
+    found = verdicts(falling[4], result(best, 0.45))
+    assert found == {
         "CIFAR10, supervised BPTT 1 step: 20x30 beats every other n x l (1 of 5 run)": "seen"
     }
 
@@ -282,7 +282,7 @@ def flags(*settings):
     return ["--gin_file=paper/mnist", *(f"--gin_param={setting}" for setting in settings)]
 
 
-def test_the_recipe_is_told_from_the_runs_own_flags(tmp_path):
+def test_the_recipe_is_read_from_the_runs_own_flags(tmp_path):
     common = ("BATCH_SIZE = 24", "LSTM.forget_bias = 0.25", "train.data = @idx()")
     pretrained = ("PRETRAIN_EPOCHS = 2", "JOINT_EPOCHS = 5", "ANCHORS = 3")
     varied = Row("mnist", "r_lstm", anchors=2, length=7)
@@ -300,7 +300,7 @@ def test_the_recipe_is_told_from_the_runs_own_flags(tmp_path):
     assert "CIFAR10: batches" not in markdown
 
 
-def test_the_rates_drop_is_told_with_the_epochs_after_it(tmp_path):
+def test_the_rates_drop_is_listed_with_the_epochs_after_it(tmp_path):
     common = ("joint/Phase.decay_factor = 0.25", "joint/Phase.decay_epochs = 3")
     markdown, _ = write(
         tmp_path,
@@ -313,7 +313,7 @@ def test_the_rates_drop_is_told_with_the_epochs_after_it(tmp_path):
     assert "as many as pretraining has" in markdown
 
 
-def test_a_transformers_own_schedule_is_told_beside_the_others(tmp_path):
+def test_a_transformers_own_schedule_is_listed_beside_the_others(tmp_path):
     drop = ("joint/Phase.decay_factor = 0.25", "joint/Phase.decay_epochs = 3")
     lstm = flags("BATCH_SIZE = 32", "JOINT_EPOCHS = 10", *drop)
     own = (*drop[:1], "joint/Phase.decay_epochs = 4", "dataset.max_examples = 30000")
@@ -535,9 +535,9 @@ def test_the_mean_reach_of_several_anchors(anchors, reach):
     assert np.mean(reaches) == pytest.approx(reach, abs=5)
 
 
-def test_reconstructions_are_told_where_there_are_some(tmp_path):
+def test_reconstructions_are_in_the_report_if_there_are_some(tmp_path):
     (tmp_path / "rows").mkdir()
-    told = {
+    measured = {
         "command": "t2aux reconstructions --model_dir=D",
         "split": "test",
         "unit": "squared distance per token",
@@ -546,7 +546,7 @@ def test_reconstructions_are_told_where_there_are_some(tmp_path):
         "about": {"mean": "the mean token", "teacher_forced": "the state"},
     }
     path = tmp_path / "reconstructions_x.json"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(measured))
     # Beside the folder of results, or in it.
     for folder in (tmp_path / "rows", tmp_path):
         found = decoding_table.read_all(folder)
@@ -554,6 +554,6 @@ def test_reconstructions_are_told_where_there_are_some(tmp_path):
         assert "| the state | 0.2500 |\n| the mean token | 0.5000 |" in markdown
         assert "The decoder beats every guess." in markdown
     assert "Is the memory real?" not in write(tmp_path / "report", result(R_LSTM, 0.9))[0]
-    path.write_text(json.dumps({**told, "loss": {"mean": "low"}}))
+    path.write_text(json.dumps({**measured, "loss": {"mean": "low"}}))
     with pytest.raises(UserError, match="not what `t2aux reconstructions` writes"):
         decoding_table.read_all(tmp_path)
