@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from t2aux.cli import answering, common, connecting
+from t2aux.cli import answering, connecting
 
 _SERVER = flags.DEFINE_string(
     "server",
@@ -69,7 +69,3 @@ def main(argv: Sequence[str]) -> None:
         answering.show(classifier, argv[1:], _BATCH.value)
     finally:
         connection.close()
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -266,40 +266,31 @@ def help_text(name: str, description: str) -> str:
 
 def own_flags() -> list[flags.Flag]:
     """The flags of the command that was imported, without the libraries'."""
-    # A command that is run as a module has its flags under the program's name.
     ours = [
         flag
         for module, defined in flags.FLAGS.flags_by_module_dict().items()
-        if module.startswith("t2aux.cli") or module == sys.argv[0]
+        if module.startswith("t2aux.cli")
         for flag in defined
     ]
     return sorted(ours, key=lambda flag: flag.name)
 
 
 def run(
-    main: Callable[[Sequence[str]], int | None],
-    description: str | None = None,
-    argv: Sequence[str] | None = None,
-) -> None:
-    """Runs a command and exits with its status. See `entry`.
-
-    Args:
-        main: The command; takes what is left of the arguments after the flags.
-        description: Its help; its module's docstring by default.
-        argv: The program's name and arguments; the process's by default.
-    """
-    argv = list(sys.argv if argv is None else argv)
-    entry(lambda: _run(main, description or main.__globals__["__doc__"], argv))
-
-
-def _run(
     main: Callable[[Sequence[str]], int | None], description: str, argv: list[str]
 ) -> int | None:
-    # A class or module run by its path has a path for a name.
-    name = argv[0] if argv[0].startswith("t2aux") else f"python -m t2aux.cli.{_stem(argv[0])}"
+    """Runs a command.
+
+    Args:
+        main: The command. It gets the program's name and the arguments that are not flags.
+        description: Its help.
+        argv: The program's name, such as "t2aux train", and its arguments.
+
+    Returns:
+        The exit status; None is 0.
+    """
     before_end = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
     if any(a in ("--help", "-help", "-h", "-?") for a in before_end):
-        print(help_text(name, description))
+        print(help_text(argv[0], description))
         return 0
     if "--helpfull" in before_end:
         print(description.strip() + "\n\nFlags:\n" + flags.FLAGS.get_help())
@@ -374,10 +365,6 @@ def _of_system(error: OSError) -> str | None:
         return None
     place = error.filename or "standard output"
     return f"Can't read or write {place}: {error.strerror}. Free some space or choose another."
-
-
-def _stem(path: str) -> str:
-    return os.path.splitext(os.path.basename(path))[0]
 
 
 def _fail(message: str) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from t2aux.cli import commands, common, completion_scripts
+from t2aux.cli import commands, completion_scripts
 from t2aux.errors import UserError, did_you_mean
 
 
@@ -28,7 +28,3 @@ def main(argv: Sequence[str]) -> None:
         hint = did_you_mean(argv[1], commands.SHELLS, f"there are {shells}.")
         raise UserError(f"There is no completion for the shell {argv[1]!r}: {hint}")
     print(completion_scripts.script(argv[1], commands.read()), end="")
-
-
-if __name__ == "__main__":
-    common.run(main)

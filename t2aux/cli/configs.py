@@ -196,7 +196,3 @@ def _wrapped(text: str, first: str = "", others: str = "") -> list[str]:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"  {line}".rstrip() for line in lines]
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -272,7 +272,3 @@ def _show_shards(total: int, info: DatasetInfo, allow: Sequence[str]) -> None:
         print("\n".join(summary.brief(written)))
     print(f"{total:,} sequences of {info.name} are in {folder}.")
     next_steps.show(*next_steps.of_shards(folder, info))
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -140,7 +140,3 @@ def _summary(
     ]
     print(text_tables.table(places, left=(0, 1), indent="  "))
     print(f"\nTook {seconds / 60:.1f} minutes. Next: tensorboard --logdir={root}")
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -72,7 +72,3 @@ def _serve(page: pathlib.Path) -> None:
         print(f"The page is at {server.url} (Ctrl-C ends it).", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-
-
-if __name__ == "__main__":
-    common.run(main)

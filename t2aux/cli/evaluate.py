@@ -92,7 +92,3 @@ def _regression(opened: Opened) -> Regression | None:
             logging.warning("No logistic regression for comparison: %s", error)
             return None
     return baselines.logistic_regression(train, opened.split)
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -150,7 +150,3 @@ def _whole_numbers(flag: str, texts: list[str]) -> list[int]:
         return [int(text) for text in texts]
     except ValueError as error:
         raise UserError(f"--{flag} must be whole numbers, such as 1,2,4, not {texts}.") from error
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -57,7 +57,7 @@ def main() -> None:
     common.entry(_main)
 
 
-def _main() -> int:
+def _main() -> int | None:
     arguments = sys.argv[1:]
     if arguments and arguments[0] == "help":
         arguments = [*arguments[1:2], "--help"]
@@ -73,8 +73,7 @@ def _main() -> int:
         raise UserError(f"There is no command {name!r}: {hint}")
     # Only the command that runs is imported: classifying on a device must not load TensorFlow.
     module = importlib.import_module(module_of(name))
-    common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])
-    return 0
+    return common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])
 
 
 if __name__ == "__main__":

@@ -249,7 +249,3 @@ def _show_next(is_evaluated: bool) -> None:
 def _end(number: int, frame: object) -> None:
     del frame
     raise SystemExit(128 + number)
-
-
-if __name__ == "__main__":
-    common.run(main)

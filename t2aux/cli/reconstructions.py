@@ -68,7 +68,3 @@ def main(argv: Sequence[str]) -> None:
         decoding_report.draw_samples(run.info, samples, paths[2], title)
     print(f"{decoding_report.table(measured)}\n\n{measured.verdict()}\n")
     print(*paths, sep="\n")
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -34,7 +34,3 @@ def main(argv: Sequence[str]) -> int:
     for path in report.write(found, output, decoding_table.read_all(folder)):
         print(path)
     return 0
-
-
-if __name__ == "__main__":
-    common.run(main)

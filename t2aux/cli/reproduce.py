@@ -121,7 +121,3 @@ def _whole(text: str) -> int:
         raise UserError(
             f"--seeds must be whole numbers, such as --seeds=0,1,2, but has {text!r}."
         ) from error
-
-
-if __name__ == "__main__":
-    common.run(main)

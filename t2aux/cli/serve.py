@@ -194,7 +194,3 @@ def _started(server: object) -> None:
     rest = with_port(_HOST.value, server.rest_api_port)  # type: ignore[attr-defined]
     urls = [f"{scheme}://{rest}/v1/models/{urllib.parse.quote(n, safe='')}" for n in models.names]
     print(f"gRPC at {grpc}, REST at {', '.join(urls)}", flush=True)
-
-
-if __name__ == "__main__":
-    common.run(main)

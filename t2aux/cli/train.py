@@ -92,7 +92,3 @@ def _main(argv: Sequence[str]) -> int:
     if nodes is None or nodes.number == 0:  # The others have no folder of the run.
         next_steps.show(*next_steps.of_training(model_dir))
     return 0
-
-
-if __name__ == "__main__":
-    common.run(main)
