@@ -211,7 +211,7 @@ class _Parser:
         scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
         if not parameter:
             name = f"{scope}/{selector}" if scope else selector
-            self.macros.set(name, place)
+            self.macros.places[name] = place
             gin.bind_parameter((name, MACRO, "value"), statement.value)
         elif not self.older.take(scope, selector, parameter, statement.value, place):
             self._bind_value(scope, selector, parameter, statement.value, place)

@@ -15,7 +15,11 @@ MACRO = "gin.macro"
 
 
 class Macros:
-    """Knows which macros are set, and which ones are used."""
+    """Knows which macros are set, and which ones are used.
+
+    Attributes:
+        places: Where each macro is set, by its name: the last place counts.
+    """
 
     def __init__(self, bundled: pathlib.Path) -> None:
         """Nothing has been read yet.
@@ -24,18 +28,9 @@ class Macros:
             bundled: The folder of the gin files that come with t2aux.
         """
         self._bundled = bundled
-        self._set: dict[str, str] = {}
+        self.places: dict[str, str] = {}
         self._used: dict[str, str] = {}
         self._used_by_parameters: set[str] = set()
-
-    def set(self, name: str, place: str) -> None:
-        """Takes note of a macro that is set, and of where: the last place counts."""
-        self._set[name] = place
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Where each macro is set, by its name."""
-        return self._set
 
     def use(self, name: str, place: str, *, by_parameter: bool) -> None:
         """Takes note of a macro that the value of a parameter, or of another macro, uses."""
@@ -56,13 +51,13 @@ class Macros:
         drop_unused()
         referenced = _referenced()
         for name, place in self._used.items():
-            if name not in self._set and name in self._used_by_parameters | referenced:
+            if name not in self.places and name in self._used_by_parameters | referenced:
                 raise UserError(
                     f"The macro %{name} is used in {place}, but nothing defines it"
                     f"{self._how_to_set(name)}"
                 )
         for_budgets = self._named_by_budgets()
-        for name, place in self._set.items():
+        for name, place in self.places.items():
             is_param = place.startswith(PARAM)
             if name not in (referenced if is_param else {*self._used, *for_budgets}):
                 raise UserError(
@@ -83,7 +78,7 @@ class Macros:
         if folders:
             listed = " or ".join(f"{folder}/" for folder in sorted(folders))
             return f": the files of {listed} do, so name one of them, or set {name} = ..."
-        return ": " + did_you_mean(name, self._set, f"set {name} = ...")
+        return ": " + did_you_mean(name, self.places, f"set {name} = ...")
 
     def _named_by_budgets(self) -> set[str]:
         lines = "\n".join(f.read_text("utf-8") for f in self._bundled.glob("budgets/*.gin"))

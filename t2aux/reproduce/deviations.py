@@ -23,10 +23,8 @@ _WORDS = {
     "dataset.max_examples": "a fixed choice of {value} training examples",
     "dbpedia.max_length": "texts are cut at {value} characters",
     "Reconstruction.final_sampling": "scheduled sampling grows to {value} instead of 1",
-}
-_OFF = {
-    "Reconstruction.distant_past": "the reconstructed segment ends at the anchor instead of lying "
-    "anywhere before it",
+    "Reconstruction.distant_past = False": "the reconstructed segment ends at the anchor instead "
+    "of lying anywhere before it",
 }
 
 # Anchors that lie within AUXILIARY_BPTT steps of a later one share its window
@@ -119,10 +117,9 @@ def _shared(plain: Rows) -> list[str]:
 
 
 def _in_words(name: str, setting: str) -> str:
-    if name in _OFF and setting == "False":
-        return f"{_OFF[name]} (`{name} = {setting}`)"
+    written = f"{name} = {setting}"
     if name not in _WORDS:
-        return f"`{name} = {setting}`"
+        return f"{_WORDS[written]} (`{written}`)" if written in _WORDS else f"`{written}`"
     value = f"{int(setting):,}" if setting.isdigit() else setting.lstrip("@")
     return f"{_WORDS[name].format(value=value)} (`{name}`)"
 
