@@ -118,7 +118,7 @@ def read(
         search_path: As for `parse`.
 
     Returns:
-        The files, each before those that it includes; where settings stand; where macros are set.
+        The files, each before those that it includes; the places of settings; the places of macros.
 
     Raises:
         UserError: As `parse`, but for what only a whole configuration must have.
@@ -146,7 +146,7 @@ def user_errors() -> Iterator[None]:
 
 
 class _Parser:
-    """Reads statements and binds them; keeps track of macros and where they stand."""
+    """Reads statements and binds them; keeps track of macros and places."""
 
     def __init__(self, search_path: list[pathlib.Path]) -> None:
         self._search_path = search_path
@@ -237,7 +237,7 @@ class _Parser:
 def _statements(
     file: IO[str], where: str, delegate: gin_config.ParserDelegate, *, is_file: bool
 ) -> Iterator[tuple[Any, str]]:
-    """Yields gin's statements, each with the place where it stands."""
+    """Yields gin's statements, each with its file and line."""
     statements, line = None, 0
 
     def place(at: str) -> str:
@@ -260,7 +260,7 @@ def _statements(
             why, at = error.args[0], error.args[1][0]
             if isinstance(error, SyntaxError):
                 why, at = error.msg, error.lineno
-            # gin puts Python's own words first, which name an object of the parser's.
+            # gin puts Python's words first, which name an object of the parser's.
             why = re.sub(r".*(?=Failed to parse token)", "", " ".join(why.split()))
             raise UserError(
                 f"Can't read the setting in {place(f'line {at}')}: {why.rstrip('.')}. "
@@ -365,7 +365,7 @@ def _not_set(name: str) -> str:
 
 
 def _check_calls() -> None:
-    """Raises UserError for `f.x = @f()`, which would be called for ever."""
+    """Raises UserError for `f.x = @f()`, which would call itself without end."""
     done: set[tuple[str, str]] = set()
 
     def visit(scope: str, selector: str, callers: tuple[tuple[str, str], ...]) -> None:
@@ -373,7 +373,7 @@ def _check_calls() -> None:
         if key in callers:
             short = gin_config._REGISTRY.minimal_selector(selector)
             name = scope if selector == MACRO else short
-            raise UserError(f"{name} is set to what calls {name} again: break the circle.")
+            raise UserError(f"{name} is set to what calls {name} again: remove one.")
         if key in done:
             return
         parts = scope.split("/") if scope else []

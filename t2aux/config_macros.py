@@ -1,4 +1,4 @@
-"""The macros of gin settings: a misspelled one would hold for nothing, in silence."""
+"""The macros of gin settings: a misspelled one would have no effect, and no message."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Macros:
 
         Two kinds of macros of files are left alone. What only an unused macro uses need not be set:
         those of models/ and base.gin name macros of budgets/. What files of budgets/ name need not
-        be used: other files set it for them, whether or not one of them is read.
+        be used: other files set it for them, also where none of them is read.
 
         Raises:
             UserError: A macro is used and not set, or set and not used.

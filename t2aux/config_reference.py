@@ -17,7 +17,7 @@ from t2aux import config, config_macros, config_types
 from t2aux.config_macros import MACRO
 from t2aux_ondevice import files
 
-# What training takes whether or not something in a configuration refers to it.
+# What training takes even where nothing in a configuration refers to it.
 _ALWAYS_USED = ("train", "dataset", "RunConfig", "BackOff")
 REQUIRED = "%gin.REQUIRED"  # How gin writes what must be set.
 _SAME_AS = re.compile(r"(?:As for|See) `")
@@ -30,7 +30,7 @@ class Parameter:
     Attributes:
         name: With the configurable's, "train.batch_size".
         meaning: From the docstring; "" where there is none.
-        allowed: Its type in words; "" where it has none.
+        allowed: A description of its type; "" where it has none.
         default: As Python writes it; None where it must be set.
     """
 

@@ -1,4 +1,4 @@
-"""The scopes of gin settings: a misspelled one would hold for nothing, in silence."""
+"""The scopes of gin settings: a misspelled one would have no effect, and no message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Scopes:
         self._named.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
 
     def set(self, scope: str, place: str) -> None:
-        """Takes note of a setting for a scope, and of where it stands."""
+        """Takes note of a setting for a scope, and of its place."""
         if scope:
             self._set.setdefault(scope, place)
 

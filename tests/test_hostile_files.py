@@ -24,7 +24,10 @@ from tests import small_exports
         (["train.seed = " + "[" * 3000 + "]" * 3000], "nested too deep"),
         (["train.seed = " + "[" * 60 + "]" * 60], "nested too deep"),
         (["Adam.learning_rate = @Adam()"], "calls Adam again"),
-        (["A = @x/Adam()", "x/Adam.learning_rate = [%A]", "train.seed = %A"], "break the circle"),
+        (
+            ["A = @x/Adam()", "x/Adam.learning_rate = [%A]", "train.seed = %A"],
+            "remove one",
+        ),
         (["dataset.data_dir = {[1]: 2}"], "can't be read"),
         (["import os"], "nothing that a configuration can name"),
         (["train.seed = __import__('os').getpid()"], "Can't read the setting"),

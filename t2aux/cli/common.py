@@ -8,6 +8,7 @@ import logging as logging_library
 import os
 import pathlib
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -233,6 +234,20 @@ def no_arguments(argv: Sequence[str]) -> None:
         )
 
 
+def whole_numbers(flag: str, texts: Sequence[str]) -> list[int]:
+    """The numbers that a flag lists. Raises UserError where a text is not a whole number."""
+    try:
+        return [int(text) for text in texts]
+    except ValueError as error:
+        shown = ",".join(texts)
+        raise UserError(f"--{flag} must be whole numbers, such as 0,1,2, not {shown!r}.") from error
+
+
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM unwind the program as Ctrl-C does, so that partial outputs are removed."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 @contextlib.contextmanager
 def logged_to(path: pathlib.Path) -> Iterator[None]:
     """Adds what the program logs to a file, too. Raises UserError if it can't be opened."""
@@ -248,10 +263,10 @@ def logged_to(path: pathlib.Path) -> Iterator[None]:
 def help_text(name: str, description: str) -> str:
     """A command's help: what it does, and its own flags."""
     lines = [description.strip(), "", "Flags:"]
-    own = own_flags()
-    if not own:
+    found = own_flags()
+    if not found:
         lines.append("  None.")
-    for flag in own:
+    for flag in found:
         lines.append(f"  --{flag.name}" + ("" if flag.boolean else "=..."))
         # absl adds this to the help text; the help of these flags says "Repeatable."
         described = flag.help.strip().split(";\n    repeat this option")[0]
@@ -392,7 +407,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _of_flag(message: str) -> str:
-    """Absl's message on a wrong flag, as a sentence of ours."""
+    """Absl's message on a wrong flag, as a sentence."""
     message = message.partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
     wrong = re.fullmatch(r"flag (--\w+=.*?): (.*)", message)
     if not wrong:

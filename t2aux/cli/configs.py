@@ -73,8 +73,8 @@ def _listing(files: dict[str, str]) -> str:
 def _is_file(name: str, bundled: Sequence[str]) -> bool:
     """Whether a name is one of a gin file, wherever it is."""
     folders = ["", *flags.FLAGS.gin_search_path]
-    own = (pathlib.Path(folder) / f"{name}{end}" for folder in folders for end in ("", ".gin"))
-    return name.removesuffix(".gin") in bundled or any(path.is_file() for path in own)
+    places = (pathlib.Path(folder) / f"{name}{end}" for folder in folders for end in ("", ".gin"))
+    return name.removesuffix(".gin") in bundled or any(path.is_file() for path in places)
 
 
 def _import_all() -> None:

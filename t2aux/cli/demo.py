@@ -68,11 +68,11 @@ def _run(*arguments: str | pathlib.Path) -> None:
     """Runs a command. Raises UserError if it fails, and `Stopped` after a signal, which it gets."""
     words = [str(a) for a in arguments]
     print(f"\n$ t2aux {shlex.join(words)}", flush=True)
-    came: list[int] = []
+    signals: list[int] = []
     started: list[subprocess.Popen[bytes]] = []
 
     def stop(number: int, *_: object) -> None:
-        came.append(number)
+        signals.append(number)
         for process in started:
             process.send_signal(number)
 
@@ -81,11 +81,11 @@ def _run(*arguments: str | pathlib.Path) -> None:
         # waits until it has saved itself.
         process = subprocess.Popen(dependent.command(*words), start_new_session=True)
         started.append(process)
-        if came:
-            process.send_signal(came[0])
+        if signals:
+            process.send_signal(signals[0])
         status = process.wait()
-    if came:
-        raise stopping.Stopped(came[0])
+    if signals:
+        raise stopping.Stopped(signals[0])
     if status:
         raise UserError(f"t2aux {words[0]} ended with status {status}: its message is above.")
 

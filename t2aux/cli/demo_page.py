@@ -51,8 +51,7 @@ def main(argv: Sequence[str]) -> None:
 
     if demo_page.has_examples(_EXPORT_DIR.value, _VERSION.value):
         logs.quiet_tensorflow()
-    # Unwinds, so that nothing partial is left.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    common.exit_on_sigterm()
     with contextlib.ExitStack() as stack:
         place = _OUTPUT_DIR.value
         if place is None:

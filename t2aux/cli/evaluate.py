@@ -4,7 +4,7 @@ Prints the table, and writes evaluation.json and confusion.png into the run's ev
 folder. A run with a validation set (train.validation) is evaluated at its best checkpoint, another
 one at the newest, and the result says so. The data set is the one that the run was trained on, read
 as its configuration says, unless --data_dir or --gin_param name other data: the result then says
-which, and goes to a folder of its own, evaluation/SPLIT-NAME. Beside the accuracy stand those of
+which, and goes to a separate folder, evaluation/SPLIT-NAME. The accuracy is compared with those of
 baselines: of always giving the most frequent class and, on the run's own data, of a logistic
 regression on simple features.
 

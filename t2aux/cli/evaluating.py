@@ -59,7 +59,7 @@ class Opened:
 
     @property
     def title(self) -> str:
-        """For people: the data, the split and the checkpoint."""
+        """For the terminal: the data, the split and the checkpoint."""
         from t2aux.evaluation import other_data
 
         return other_data.title(self.run, self.split_name, self.other)

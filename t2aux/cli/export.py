@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
 
     batch_sizes = tf_serving.BATCH_SIZES
     if _SERVING_BATCH_SIZES.value is not None:
-        batch_sizes = _whole_numbers("serving_batch_sizes", _SERVING_BATCH_SIZES.value)
+        batch_sizes = common.whole_numbers("serving_batch_sizes", _SERVING_BATCH_SIZES.value)
     signal.signal(signal.SIGTERM, stop)
     loaded = run.load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     directory, measured = export(
@@ -143,10 +143,3 @@ def main(argv: Sequence[str]) -> None:
     next_steps.show(*next_steps.of_export(directory))
     if measured.failed:
         raise UserError(f"{'; '.join(measured.failures())}. All else was exported.")
-
-
-def _whole_numbers(flag: str, texts: list[str]) -> list[int]:
-    try:
-        return [int(text) for text in texts]
-    except ValueError as error:
-        raise UserError(f"--{flag} must be whole numbers, such as 1,2,4, not {texts}.") from error

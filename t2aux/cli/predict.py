@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -128,8 +127,7 @@ _READ_WITH = {
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     runner_options = common.runner_options(argv)
-    # So that a partial output is removed.
-    signal.signal(signal.SIGTERM, _end)
+    common.exit_on_sigterm()
     from t2aux.prediction.api import Writing
     from t2aux.prediction.model import Model
     from t2aux.prediction.source import Reading
@@ -244,8 +242,3 @@ def _show_next(is_evaluated: bool) -> None:
     next_steps.show(
         next_steps.command("predict", **{**given, "overwrite": "true", "report": report})
     )
-
-
-def _end(number: int, frame: object) -> None:
-    del frame
-    raise SystemExit(128 + number)

@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--rows={_ROWS.value} is not a regular expression: {error}.") from error
     if not chosen:
         raise UserError(f"No row of {name} matches --rows={_ROWS.value}; --list shows their names.")
-    seeds = [_whole(seed) for seed in _SEEDS.value]
+    seeds = common.whole_numbers("seeds", _SEEDS.value)
     data_dir = flags.FLAGS.data_dir
     if data_dir is None and os.environ.get("T2AUX_DATA_DIR"):
         data_dir = paths.local(os.environ["T2AUX_DATA_DIR"], "T2AUX_DATA_DIR")
@@ -112,12 +112,3 @@ def _experiment(arguments: Sequence[str], known: Sequence[str]) -> str:
         hint = did_you_mean(arguments[0], names, f"there are {', '.join(names)}.")
         raise UserError(f"There is no experiment {arguments[0]!r}: {hint}")
     return arguments[0]
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UserError(
-            f"--seeds must be whole numbers, such as --seeds=0,1,2, but has {text!r}."
-        ) from error

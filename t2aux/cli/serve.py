@@ -76,7 +76,7 @@ _RETRY_INTERVAL = flags.DEFINE_integer(
 _RETRIES = flags.DEFINE_integer(
     "max_num_load_retries",
     None,
-    "How often it is tried again unless its files change; by default as long as it is there.",
+    "How often it is tried again unless its files change; by default as long as it exists.",
     lower_bound=0,
 )
 _REST_TIMEOUT = flags.DEFINE_integer(

@@ -2,7 +2,7 @@ r"""Trains a classifier of long sequences, or resumes a run that was stopped.
 
 The run directory gets checkpoints, metrics.jsonl, train.log, TensorBoard's events and the
 configuration. The same command, given again, continues from the last checkpoint that is whole, and
-ends with the same weights. SIGTERM and SIGHUP save one after the step at hand and exit with status
+ends with the same weights. SIGTERM and SIGHUP save one after the current step and exit with status
 75, and Ctrl-C with 130: start it again. A run is resumed with the data and the settings that it was
 trained with; --allow_changes accepts other learning rates, epochs, decays, clip_norm, parameters of
 the optimizer and weights of losses. NaN and Inf stop a run before they reach the weights;

@@ -1,4 +1,4 @@
-"""Reconstructions for people: a table, pictures of segments beside their originals, texts."""
+"""Reconstructions as a table, pictures of segments beside their originals, texts."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class OtherData:
 
     @property
     def title(self) -> str:
-        """For people: "csv in /data/news, max_examples = 100"."""
+        """For the terminal: "csv in /data/news, max_examples = 100"."""
         more = [f"{k} = {v}" for k, v in self.settings.items() if k not in ("name", "data_dir")]
         place = f" in {self.data_dir}" if self.data_dir else ""
         return ", ".join([f"{self.name}{place}", *more])
@@ -66,7 +66,7 @@ def read(
 ) -> tuple[str, data.Split, OtherData | None]:
     """Reads the data to evaluate a run on, whose configuration is gin's at present.
 
-    Other data that has no test set is read whole: nothing of it was trained on.
+    Other data that has no test set is read whole, as none of it was trained on.
 
     Args:
         run: Loaded with these settings.
@@ -129,9 +129,9 @@ def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> Oth
     file = str(run.model_dir / "config.gin")
     with settings.kept():
         config.parse([file], [])
-        own, own_defaults = _settings()
-    own = {**defaults, **own_defaults, **own}
-    different = {k: v for k, v in used.items() if k not in own or v != own[k]}
+        trained, trained_defaults = _settings()
+    trained = {**defaults, **trained_defaults, **trained}
+    different = {k: v for k, v in used.items() if k not in trained or v != trained[k]}
     if is_other and not different:
         different = {"content": "changed since the training"}
     return OtherData(used["name"], used["data_dir"], different) if different else None
@@ -178,7 +178,7 @@ def about(run: Run, other: OtherData | None) -> dict[str, Any]:
 
 
 def title(run: Run, split: str, other: OtherData | None) -> str:
-    """What a result is of, for people."""
+    """A result's title."""
     if other is None:
         return f"{run.info.name}, {split}, {run.described}"
     return f"{other.title}, {split} (trained on {run.info.name}, {run.described})"

@@ -1,4 +1,4 @@
-"""What came out: counts, and the accuracy where rows have labels."""
+"""The outcome of predictions: counts, and the accuracy where rows have labels."""
 
 from __future__ import annotations
 
@@ -117,18 +117,18 @@ class Tally:
         """How many of them have no class."""
         return self._totals["skipped"]
 
-    def add(self, answers: Answers) -> None:
+    def add(self, predictions: Answers) -> None:
         """Adds the predictions of some rows."""
-        answered = answers.answered
-        skipped = len(answers.errors)
-        self._totals.update(rows=len(answers.rows), skipped=skipped, cut=answers.cut)
-        self._first_error = self._first_error or next(iter(answers.errors.values()), None)
-        best = answers.probabilities[answered].argmax(axis=1)
+        is_predicted = predictions.answered
+        skipped = len(predictions.errors)
+        self._totals.update(rows=len(predictions.rows), skipped=skipped, cut=predictions.cut)
+        self._first_error = self._first_error or next(iter(predictions.errors.values()), None)
+        best = predictions.probabilities[is_predicted].argmax(axis=1)
         self._counts += np.bincount(best, minlength=len(self._classes))
         if self._labelled:
-            labels = np.array([self._label(row.label) for row in answers.rows], np.int64)
-            chosen = answered & (labels >= 0)
-            self._scores.add(labels[chosen], answers.probabilities[chosen])
+            labels = np.array([self._label(row.label) for row in predictions.rows], np.int64)
+            chosen = is_predicted & (labels >= 0)
+            self._scores.add(labels[chosen], predictions.probabilities[chosen])
 
     def merge(self, other: Tally) -> None:
         """Adds another tally, of the rows of the same data that follow."""

@@ -1,4 +1,4 @@
-"""What the runs' own settings have other than the paper."""
+"""The settings in which the runs differ from the paper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_THE_RECIPE = (
     r"dataset\.(?!max_examples)|(dbpedia|digits|idx|image_folder)\.(?!max_length)|"
     r"RunConfig\.|train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
 )
-# Settings in words; others are given as they are.
+# Settings as sentences; others are given as they are.
 _WORDS = {
     "train.optimizer": "{value} instead of RMSProp",
     "SEGMENT_LENGTH": "segments of {value} tokens instead of 600",
@@ -34,19 +34,19 @@ REACH = {(10, 60): 184, (20, 30): 169, (50, 12): 153, (100, 6): 146, (200, 3): 1
 
 
 def recipes(rows: Rows) -> list[str]:
-    """What the runs set, by data set, as their own flags say: epochs, and what rows agree on."""
+    """What the runs set, by data set, by their flags: epochs, and what rows agree on."""
     found = []
     for dataset, paper in DATA_SETS.items():
-        own = wording.rows_of(dataset, rows)
-        if not own:
+        some = wording.rows_of(dataset, rows)
+        if not some:
             continue
         # Rows that vary a setting or turn a part off don't show what the others share.
-        plain = {row: s for row, s in own.items() if not re.search(_VARIED, row)} or own
+        plain = {row: s for row, s in some.items() if not re.search(_VARIED, row)} or some
         size, others = wording.batches(dataset, rows)
         parts = [f"batches of {size}{others} instead of {PAPER_BATCH}"]
         parts += [*_epochs(plain), *_drops(plain), *_shared(plain)]
         if dataset == "dbpedia" and not any(
-            "dbpedia.max_length" in _first(s) for s in own.values()
+            "dbpedia.max_length" in _first(s) for s in some.values()
         ):
             parts.append("texts are cut at 1,024 characters (`dbpedia.max_length`)")
         found.append((paper.title, "; ".join(parts)))

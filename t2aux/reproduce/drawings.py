@@ -37,7 +37,7 @@ class Panel:
         x: The abscissa's name.
         y: The ordinate's, with its unit.
         curves: In it, colored by their order.
-        x_scale: "categories": the points stand side by side, in descending order.
+        x_scale: "categories": the points are evenly spaced, in descending order.
         y_scale: Of the ordinate.
     """
 

@@ -1,4 +1,4 @@
-"""The experiments: for each table and figure, which rows it needs and where they stand in it."""
+"""The experiments: for each table and figure, its rows and their places in it."""
 
 from __future__ import annotations
 

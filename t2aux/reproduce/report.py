@@ -156,7 +156,11 @@ def _command(experiment: Experiment, budget: str, rows: Rows) -> str:
 
 def _runs_table(dataset: str, rows: Rows) -> Table:
     """Every run on a data set, a line each."""
-    own, names, is_error = wording.rows_of(dataset, rows), wording.names(), dataset == "dbpedia"
+    summaries, names, is_error = (
+        wording.rows_of(dataset, rows),
+        wording.names(),
+        dataset == "dbpedia",
+    )
     order = list(names)
     return Table(
         [
@@ -173,7 +177,7 @@ def _runs_table(dataset: str, rows: Rows) -> Table:
                 f"{run.seconds_per_step:.3f}" if run.seconds_per_step else MISSING,
                 f"{run.peak_mib:,.0f}" if run.peak_mib else MISSING,
             ]
-            for row in sorted(own, key=lambda row: order.index(row) if row in names else 0)
-            for run in own[row].runs
+            for row in sorted(summaries, key=lambda row: order.index(row) if row in names else 0)
+            for run in summaries[row].runs
         ],
     )

@@ -299,12 +299,12 @@ def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
             runs.setdefault(result.row, []).append(result)
     for row, some in runs.items():
         settings = [_compared(run) for run in some]
-        for run, own in zip(some[1:], settings[1:], strict=True):
-            if own != settings[0]:
+        for run, other in zip(some[1:], settings[1:], strict=True):
+            if other != settings[0]:
                 raise UserError(
                     f"{row} was trained with other settings for seed {run.seed} than for seed "
-                    f"{some[0].seed} ({', '.join(sorted(own ^ settings[0]))}): report on them "
-                    "apart, or train one again."
+                    f"{some[0].seed} ({', '.join(sorted(other ^ settings[0]))}): report on them "
+                    "separately, or train one again."
                 )
     return {row: Summary(_counted(some)) for row, some in runs.items()}
 

@@ -341,12 +341,12 @@ class _Worker:
         try:
             self._process.stdin.write(json.dumps(wanted) + "\n")
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            reply = self._process.stdout.readline()
         except BrokenPipeError:
-            answer = ""
-        if not answer:
+            reply = ""
+        if not reply:
             return f"its process died with status {self._process.wait()}; see {self._log}."
-        return json.loads(answer)["error"]
+        return json.loads(reply)["error"]
 
     def close(self) -> None:
         """Ends the process."""

@@ -11,7 +11,7 @@ from t2aux.reproduce.experiments import EXPERIMENTS, Cell, Experiment
 from t2aux.reproduce.results import Summary
 from t2aux.reproduce.wording import DATA_SETS, MISSING, PAPER_BATCH, Rows
 
-# Tables whose conditions stand side by side, so that the many values of what varies are lines.
+# Tables whose conditions are columns, so that the many values of what varies are lines.
 _TURNED = ("table6", "figure3", "figure4")
 _VARIES = {"table6": "n x l", "figure3": "length", "figure4": "steps"}
 _DIGITS = {"table4": 2, "figure3": 2, "figure6": 2}
@@ -60,14 +60,14 @@ def _in_measure(summary: Summary, measure: str) -> float:
 
 
 def shown(cell: Cell, measure: str, rows: Rows) -> bool:
-    """Whether a cell has a number of ours, be it of an unfinished row."""
+    """Whether a cell has a measured number, even of an unfinished row."""
     if measure == "lost" and cell.column == "lost":
         return value(cell, measure, rows) is not None
     return bool(cell.row) and cell.row.id in rows
 
 
 def here(cell: Cell, experiment: Experiment, rows: Rows) -> str:
-    """A cell's measured number, in words."""
+    """A cell's measured number as text."""
     measure = experiment.measure
     if not shown(cell, measure, rows):
         return MISSING
@@ -122,7 +122,7 @@ def _group(column: str | int) -> str:
 
 def is_timed(experiment: Experiment) -> bool:
     """Whether the table has a column of minutes."""
-    # Figure 3's columns are many, and its times have a table of their own.
+    # Figure 3's columns are many, and its times have a separate table.
     return experiment.name != "figure3"
 
 

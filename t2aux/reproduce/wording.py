@@ -1,4 +1,4 @@
-"""How the report says things: names, numbers, and what a data set is."""
+"""Names and numbers in the report, and its data sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DataSet:
 
     Attributes:
         title: Its name.
-        chance: What guessing gets, in words.
+        chance: A clause on what guessing gets.
         epochs: The paper's, pretraining and joint; None: not known.
         examples: Its training set's.
         test: The test set's, of StanfordDogs the public one's.
@@ -197,9 +197,9 @@ def batch_sizes(dataset: str, rows: Rows) -> str:
 
 def batches(dataset: str, rows: Rows) -> tuple[int, str]:
     """Sequences a batch: most rows', and in brackets others': " (8 in the Transformer's rows)"."""
-    own = rows_of(dataset, rows)
-    (size, _), *others = grouped(own, lambda summary: batch(summary.runs[0])).items()
-    others = [f"{other} in {whose(some)}" for other, some in others]
+    some = rows_of(dataset, rows)
+    (size, _), *others = grouped(some, lambda summary: batch(summary.runs[0])).items()
+    others = [f"{other} in {whose(whom)}" for other, whom in others]
     return size, f" ({listed(others)})" if others else ""
 
 
@@ -210,7 +210,7 @@ def title(experiment: Experiment) -> str:
 
 
 def label(cell: Cell) -> str:
-    """A row's name, in the words of the tables in which it stands."""
+    """A row's name, as in its tables."""
     if cell.column in DATA_SETS or cell.column in ("lost", "accuracy"):
         return cell.line
     if isinstance(cell.column, str):
