@@ -4,8 +4,8 @@ The decoder starts from the state at an anchor and reads its own predictions. It
 is compared with those of guesses that have no memory (the training data's mean, the first token
 again, the true token before again; for text, unigrams and bigrams), and of the same decoder started
 from another sequence's state. Writes reconstructions.json, by_step.png and reconstructions.png
-(text: reconstructions.md) into the run's reconstructions/SPLIT folder; on other data than the run's, which
---data_dir or --gin_param name, into reconstructions/SPLIT-NAME.
+(text: reconstructions.md) into the run's reconstructions/SPLIT folder; on other data than the
+run's, which --data_dir or --gin_param name, into reconstructions/SPLIT-NAME.
 
 Examples:
   t2aux reconstructions --model_dir=runs/quick
