@@ -115,12 +115,24 @@ def _known(
     return {x: y for x, y in every.items() if y is not None}
 
 
+_STEPS = "supervised BPTT, steps (not to scale)"
+
+
 def figure4(experiment: Experiment, rows: Rows) -> str:
     """Accuracy against the steps of supervised BPTT."""
-    steps = "supervised BPTT, steps (not to scale)"
     curves = _curves(experiment, rows)
-    panel = drawings.Panel("CIFAR10", steps, "test accuracy, %", curves, x_scale="categories")
+    panel = drawings.Panel("CIFAR10", _STEPS, "test accuracy, %", curves, x_scale="categories")
     return drawings.draw([panel])
+
+
+def truncation(experiment: Experiment, rows: Rows) -> str:
+    """Accuracy against the supervised BPTT, with an auxiliary loss and without."""
+    panels = []
+    for title, is_chrono in (("forget bias 1", False), ("chrono initialisation", True)):
+        curves = [c for c in _curves(experiment, rows) if ("chrono" in c.name) == is_chrono]
+        title, y = f"MNIST, {title}", "test accuracy, %"
+        panels.append(drawings.Panel(title, _STEPS, y, curves, x_scale="categories"))
+    return drawings.draw(panels)
 
 
 def figure5(experiment: Experiment, rows: Rows) -> str:
