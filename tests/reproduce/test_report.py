@@ -242,7 +242,7 @@ def every_row(**more):
 def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     markdown, page = write(tmp_path, *every_row())
     tree = xml.etree.ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>"))
-    assert len(tree.findall(".//{http://www.w3.org/2000/svg}svg")) == 4
+    assert len(tree.findall(".//{http://www.w3.org/2000/svg}svg")) == 5
     assert len(tree.findall(".//table")) == len(re.findall(r"\n\|:-+\|", markdown))
     assert not re.search(r'(src|href)="(?!#)', page)
     for name in ("Table 2", "Table 3", "Table 4", "Table 6", "Figure 3", "Figure 5", "Figure 6"):
@@ -372,7 +372,7 @@ def test_figure_5_counts_joint_updates_of_all_seeds(tmp_path):
 def test_the_markdowns_drawings_lie_beside_it(tmp_path):
     markdown, _ = write(tmp_path, *every_row())
     drawings = re.findall(r"\]\((\S+\.svg)\)", markdown)
-    assert len(drawings) == 4
+    assert len(drawings) == 5
     for name in drawings:
         assert (tmp_path / name).read_text(encoding="utf-8").startswith("<svg")
 
