@@ -126,9 +126,16 @@ def is_timed(experiment: Experiment) -> bool:
     return experiment.name != "figure3"
 
 
+def _is_published(experiment: Experiment) -> bool:
+    """Whether the paper has it, too."""
+    return any(cell.published is not None for cell in experiment.cells)
+
+
 def _names(experiment: Experiment, rows: Rows, dataset: str, *, alone: bool) -> list[str]:
     other = wording.stand_in(dataset, rows)
-    if other is None:
+    if not _is_published(experiment):
+        names = ["here"]
+    elif other is None:
         names = ["paper", "here", "difference"]
     else:
         # Numbers of different data have no difference.
@@ -138,15 +145,13 @@ def _names(experiment: Experiment, rows: Rows, dataset: str, *, alone: bool) -> 
 
 
 def _texts(cell: Cell | None, experiment: Experiment, rows: Rows, dataset: str) -> list[str]:
-    compared = wording.stand_in(dataset, rows) is None
     if cell is None:
-        return [MISSING] * (2 + compared + is_timed(experiment))
+        return [MISSING] * len(_names(experiment, rows, dataset, alone=True))
     many, paper = digits(experiment), cell.published
-    texts = [
-        MISSING if paper is None else wording.number(paper, many),
-        here(cell, experiment, rows),
-    ]
-    if compared:
+    texts = [here(cell, experiment, rows)]
+    if _is_published(experiment):
+        texts.insert(0, MISSING if paper is None else wording.number(paper, many))
+    if _is_published(experiment) and wording.stand_in(dataset, rows) is None:
         ours = value(cell, experiment.measure, rows)
         known = ours is not None and paper is not None
         texts.append(wording.signed(ours - paper, many) if known else MISSING)
