@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -21,14 +22,13 @@ from t2aux.export.comparison import Comparison, Failure, Parity, Tolerance
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.model.classifier import BaseClassifier
-from t2aux.training.rate import Rate
+from t2aux.training import rate
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _BATCH = 128
 # Sequences whose time is taken.
 _TIMED = 30
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def measure(
@@ -59,52 +59,49 @@ def measure(
     Raises:
         UserError: The SavedModel or a file in float32 is further off than the tolerance.
     """
-    progress = _Progress(len(split))
     known = CheckpointClassifier(classifier, split.info)
-    wanted = _in_batches(known.batch, split, progress.of(f"the {reference}"))
+    logging.info("Measuring the %s ...", reference)
+    wanted = _in_batches(known.batch, split)
     accuracy = _accuracy(wanted, split.labels)
-    comparisons: dict[str, Comparison] = {}
-    variant_of: dict[str, str | None] = {}
+    # By variant; None for the SavedModel.
+    comparisons: dict[str | None, dict[str, Comparison]] = collections.defaultdict(dict)
     faults: dict[str, str] = {}
     for artefact in _artefacts(directory, split, segment):
         if artefact.variant in faults:
             continue
+        logging.info("Measuring %s ...", artefact.name)
         try:
-            probabilities = artefact.predict(progress.of(artefact.name))
+            probabilities = artefact.predict()
         except UserError as error:
             if artefact.exact:
                 raise
             faults[artefact.variant] = str(error).rstrip(".")
             continue
+        difference = np.abs(probabilities - wanted)
         comparison = Comparison(
             accuracy=_accuracy(probabilities, split.labels),
-            agreement=float(np.mean(probabilities.argmax(1) == wanted.argmax(1))),
+            agreement=_accuracy(probabilities, wanted.argmax(1)),
             # NaN in either is a difference, too.
-            largest_difference=float(np.max(np.abs(probabilities - wanted))),
-            mean_difference=float(np.mean(np.abs(probabilities - wanted).max(1))),
+            largest_difference=float(np.max(difference)),
+            mean_difference=float(np.mean(difference.max(1))),
             bytes=artefact.bytes,
             milliseconds=artefact.milliseconds(),
         )
+        comparisons[artefact.variant][artefact.name] = comparison
         fault = comparison.fault(artefact.name, accuracy, tolerance, artefact.exact, reference)
         if fault and artefact.exact:
             raise UserError(f"{fault}; nothing was exported.")
         if fault:
             faults[artefact.variant] = fault
-        comparisons[artefact.name] = comparison
-        variant_of[artefact.name] = artefact.variant
+    failed = {v: Failure(reason, comparisons.pop(v, {})) for v, reason in faults.items()}
     return Parity(
         split.info.name if dataset is None else dataset,
         len(split),
         segment,
         tolerance,
         accuracy,
-        {name: c for name, c in comparisons.items() if variant_of[name] not in faults},
-        {
-            variant: Failure(
-                reason, {name: c for name, c in comparisons.items() if variant_of[name] == variant}
-            )
-            for variant, reason in faults.items()
-        },
+        {name: c for found in comparisons.values() for name, c in found.items()},
+        failed,
         reference,
     )
 
@@ -115,14 +112,14 @@ class _Artefact:
 
     Attributes:
         name: What to call it.
-        predict: Gives the probabilities [N, K] of the whole split; told how to report progress.
+        predict: Returns the probabilities [N, K] of the whole split.
         bytes: Its size.
         milliseconds: Measures the median time of a sequence, or gives None.
         variant: Of a TensorFlow Lite file: its variant.
     """
 
     name: str
-    predict: Callable[[Callable[[int], None]], np.ndarray]
+    predict: Callable[[], np.ndarray]
     bytes: int
     milliseconds: Callable[[], float | None] = lambda: None
     variant: str | None = None
@@ -138,7 +135,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
     metadata = litert.read_metadata(directory)
     if (directory / "saved_model.pb").exists():
         model = SavedModelClassifier(directory)
-        # The warm-up requests beside it are no part of the model.
+        # Without the warm-up requests, which are not a part of the model.
         size = sum(
             entry["bytes"]
             for name, entry in metadata["files"].items()
@@ -168,7 +165,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
         for name, function in functions.items():
             yield _Artefact(
                 f"SavedModel {name}",
-                lambda progress, function=function: _in_batches(function, split, progress),
+                lambda function=function: _in_batches(function, split),
                 size,
             )
     for name, entry in metadata["artefacts"].items():
@@ -181,7 +178,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
             steps = -(-segment // entry["segment"]) * entry["segment"]
         yield _Artefact(
             name,
-            lambda progress, path=path, steps=steps: _in_litert(path, split, steps, progress),
+            lambda path=path, steps=steps: _in_litert(path, split, steps),
             path.stat().st_size,
             lambda path=path, steps=steps: _milliseconds(path, split, steps),
             variant=entry["variant"],
@@ -202,38 +199,32 @@ def text_of_ids(info: DatasetInfo, ids: np.ndarray) -> bytes:
 
 @data.user_errors()
 def _in_batches(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    split: data.Split,
-    progress: Callable[[int], None],
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray], split: data.Split
 ) -> np.ndarray:
-    parts = []
-    done = 0
+    parts, show = [], rate.of_sequences(len(split))
     for batch in split.batches(_BATCH):
         parts.append(function(batch.inputs.numpy(), batch.lengths.numpy()))
-        done += len(parts[-1])
-        progress(done)
+        show(min(_BATCH * len(parts), len(split)))
     return np.concatenate(parts)
 
 
-def _in_litert(
-    path: pathlib.Path, split: data.Split, segment: int, progress: Callable[[int], None]
-) -> np.ndarray:
+def _in_litert(path: pathlib.Path, split: data.Split, segment: int) -> np.ndarray:
     """Runs a file over a split, on all cores: LiteRT lets other threads run meanwhile."""
-    own = threading.local()
+    local = threading.local()
 
     def load() -> None:
-        own.classifier = litert.LiteRTClassifier(path)
+        local.classifier = litert.LiteRTClassifier(path)
 
     def classify(index: int) -> np.ndarray:
-        return _classified(own.classifier, split.example(index), segment)
+        return _classified(local.classifier, split.example(index), segment)
 
-    load()  # Once here, where an error is told as such.
+    load()  # Once here, where an error is raised as it is.
     pool = ThreadPoolExecutor(os.cpu_count(), initializer=load)
-    parts = []
+    parts, show = [], rate.of_sequences(len(split))
     try:
         for part in pool.map(classify, range(len(split))):
             parts.append(part)
-            progress(len(parts))
+            show(len(parts))
     finally:
         # An interrupted measurement ends at once.
         pool.shutdown(cancel_futures=True)
@@ -264,35 +255,3 @@ def _milliseconds(path: pathlib.Path, split: data.Split, segment: int) -> float:
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(1) == labels))
-
-
-class _Progress:
-    """Logs a line every few seconds."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-
-    def of(self, name: str) -> Callable[[int], None]:
-        """Returns what is to be called with the number of examples that are done."""
-        rate = Rate()
-        rate.update(0)
-        started = last = time.monotonic()
-
-        def report(done: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if done == self._total:
-                logging.info("Measured %s in %.1f s.", name, now - started)
-            elif now - last >= _SECONDS_BETWEEN_LINES:
-                last = now
-                speed = rate.update(done)
-                logging.info(
-                    "Measuring %s: %d/%d, %.3g/s, %s left",
-                    name,
-                    done,
-                    self._total,
-                    speed or 0,
-                    rate.left(self._total - done),
-                )
-
-        return report

@@ -179,9 +179,9 @@ def test_status_and_metadata(server):
     assert set(answer["metadata"]["signature_def"]) == {"signature_def"}
     definitions = answer["metadata"]["signature_def"]["signature_def"]
     assert {"serving_default", "serving_classify", "step_segment"} <= set(definitions)
-    asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    asked.model_spec.name = "images"
-    response = server.predictions.GetModelMetadata(asked, timeout=120)
+    requested = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    requested.model_spec.name = "images"
+    response = server.predictions.GetModelMetadata(requested, timeout=120)
     unpacked = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(unpacked)
     assert unpacked.signature_def["serving_default"].inputs["lengths"].dtype == tf.int32
