@@ -22,7 +22,7 @@ from t2aux.export.comparison import Comparison, Failure, Parity, Tolerance
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.model.classifier import BaseClassifier
-from t2aux.training import rate
+from t2aux.progress import Progress
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -60,8 +60,9 @@ def measure(
         UserError: The SavedModel or a file in float32 is further off than the tolerance.
     """
     known = CheckpointClassifier(classifier, split.info)
-    logging.info("Measuring the %s ...", reference)
-    wanted = _in_batches(known.batch, split)
+    wanted = _measured(
+        f"the {reference}", split, lambda progress: _in_batches(known.batch, split, progress)
+    )
     accuracy = _accuracy(wanted, split.labels)
     # By variant; None for the SavedModel.
     comparisons: dict[str | None, dict[str, Comparison]] = collections.defaultdict(dict)
@@ -69,9 +70,8 @@ def measure(
     for artefact in _artefacts(directory, split, segment):
         if artefact.variant in faults:
             continue
-        logging.info("Measuring %s ...", artefact.name)
         try:
-            probabilities = artefact.predict()
+            probabilities = _measured(artefact.name, split, artefact.predict)
         except UserError as error:
             if artefact.exact:
                 raise
@@ -112,14 +112,14 @@ class _Artefact:
 
     Attributes:
         name: What to call it.
-        predict: Returns the probabilities [N, K] of the whole split.
+        predict: Returns the probabilities [N, K] of the whole split, and updates the progress.
         bytes: Its size.
         milliseconds: Measures the median time of a sequence, or gives None.
         variant: Of a TensorFlow Lite file: its variant.
     """
 
     name: str
-    predict: Callable[[], np.ndarray]
+    predict: Callable[[Progress], np.ndarray]
     bytes: int
     milliseconds: Callable[[], float | None] = lambda: None
     variant: str | None = None
@@ -165,7 +165,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
         for name, function in functions.items():
             yield _Artefact(
                 f"SavedModel {name}",
-                lambda function=function: _in_batches(function, split),
+                lambda progress, function=function: _in_batches(function, split, progress),
                 size,
             )
     for name, entry in metadata["artefacts"].items():
@@ -178,7 +178,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
             steps = -(-segment // entry["segment"]) * entry["segment"]
         yield _Artefact(
             name,
-            lambda path=path, steps=steps: _in_litert(path, split, steps),
+            lambda progress, path=path, steps=steps: _in_litert(path, split, steps, progress),
             path.stat().st_size,
             lambda path=path, steps=steps: _milliseconds(path, split, steps),
             variant=entry["variant"],
@@ -199,16 +199,18 @@ def text_of_ids(info: DatasetInfo, ids: np.ndarray) -> bytes:
 
 @data.user_errors()
 def _in_batches(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray], split: data.Split
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray], split: data.Split, progress: Progress
 ) -> np.ndarray:
-    parts, show = [], rate.of_sequences(len(split))
+    parts = []
     for batch in split.batches(_BATCH):
         parts.append(function(batch.inputs.numpy(), batch.lengths.numpy()))
-        show(min(_BATCH * len(parts), len(split)))
+        progress.update(min(_BATCH * len(parts), len(split)))
     return np.concatenate(parts)
 
 
-def _in_litert(path: pathlib.Path, split: data.Split, segment: int) -> np.ndarray:
+def _in_litert(
+    path: pathlib.Path, split: data.Split, segment: int, progress: Progress
+) -> np.ndarray:
     """Runs a file over a split, on all cores: LiteRT lets other threads run meanwhile."""
     local = threading.local()
 
@@ -220,11 +222,11 @@ def _in_litert(path: pathlib.Path, split: data.Split, segment: int) -> np.ndarra
 
     load()  # Once here, where an error is raised as it is.
     pool = ThreadPoolExecutor(os.cpu_count(), initializer=load)
-    parts, show = [], rate.of_sequences(len(split))
+    parts = []
     try:
         for part in pool.map(classify, range(len(split))):
             parts.append(part)
-            show(len(parts))
+            progress.update(len(parts))
     finally:
         # An interrupted measurement ends at once.
         pool.shutdown(cancel_futures=True)
@@ -255,3 +257,13 @@ def _milliseconds(path: pathlib.Path, split: data.Split, segment: int) -> float:
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(1) == labels))
+
+
+def _measured(
+    name: str, split: data.Split, predict: Callable[[Progress], np.ndarray]
+) -> np.ndarray:
+    """The probabilities [N, K] of a split; logs the progress and the time."""
+    started = time.monotonic()
+    probabilities = predict(Progress(f"Measuring {name}", len(split)))
+    logging.info("Measured %s in %.1f s.", name, time.monotonic() - started)
+    return probabilities

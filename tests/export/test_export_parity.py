@@ -144,12 +144,17 @@ def test_text_of_ids_becomes_the_same_ids(tokens, max_length):
 
 
 def test_a_long_measurement_says_how_it_goes(monkeypatch, caplog):
-    clock = iter(range(0, 100_000, 7))
+    clock = iter(range(1000))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     caplog.set_level("INFO", "absl")
-    info = networks.vectors_info(length=3)
-    table = data.Table.of_lengths(np.zeros([300 * 3, 1], np.float32), np.full(300, 3), [0] * 300)
-    parity._in_batches(lambda inputs, _: np.zeros([len(inputs), 2]), data.Split(info, table))
+
+    def predict(progress):
+        for done in range(1, 101):
+            progress.update(done)
+        return np.zeros([100, 2])
+
+    assert parity._measured("it", range(100), predict).shape == (100, 2)
     lines = [r.getMessage() for r in caplog.records]
-    assert any("128/300" in line and line.endswith(" left") for line in lines)
-    assert any("300/300" in line for line in lines)
+    assert any(line.startswith("Measuring it: ") and line.endswith(" left") for line in lines)
+    assert lines[-1].startswith("Measured it in ")
+    assert 3 < len(lines) < 30
