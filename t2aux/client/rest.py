@@ -123,8 +123,7 @@ def _failure(error: Exception) -> Failure:
     if isinstance(error, ssl.SSLError):
         known = tls_failure(f"{getattr(error, 'verify_message', '')} {error}")
         return known or Failure(BAD_ANSWER, f"TLS fails ({error.reason or error})")
-    reason = f"can't be reached ({error.strerror or error})"
-    return Failure(UNAVAILABLE, reason, may_pass=True)
+    return Failure(UNAVAILABLE, str(error.strerror or error), may_pass=True)
 
 
 def _path(spec: Spec) -> str:

@@ -106,7 +106,7 @@ def test_mistakes(served, picture, tmp_path):
         ([server, "--text=a"], "is a text, and the classifier reads images"),
         (["--server=localhost", picture], "give grpc://HOST:PORT"),
         ([server, f"--metadata={tmp_path}", picture], "no metadata.json"),
-        (["--server=http://127.0.0.1:1", "--retries=0", picture], "http://127.0.0.1:1 is not"),
+        (["--server=http://127.0.0.1:1", "--retries=0", picture], "http://127.0.0.1:1 "),
         ([it.addresses["http"].join(["--server=", "/x"]), picture], "give grpc://HOST:PORT"),
     ):
         done = client(*arguments)

@@ -252,7 +252,7 @@ ROW = [[0.5]] * 16
         ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [2**40]}}, 400, "int32's range"),
         ("images:predict", {"inputs": {"inputs": [["a"]], "lengths": [1]}}, 400, "holds strings"),
         ("images:predict", {"inputs": {"inputs": [[[1], [1, 2]]], "lengths": [2]}}, 400, "rows of"),
-        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [16, 16]}}, 400, "dimension 0"),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [16, 16]}}, 400, "batch sizes"),
         ("images:predict", {"inputs": {"inputs": ROW, "lengths": [16]}}, 400, "has the shape"),
         (
             "images:predict",
