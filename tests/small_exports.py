@@ -8,7 +8,7 @@ import numpy as np
 from t2aux import files
 from t2aux.export import metadata, saved_model, tflite, warmup
 from t2aux.export.model import Model
-from t2aux.export.twin import Twin
+from t2aux.export.stateless import StatelessClassifier
 from t2aux.model import inference
 from t2aux.model.lstm import LSTM
 from t2aux.run import Run
@@ -38,7 +38,7 @@ def write(directory, info, formats=("tflite",), poison=0.0, core=LSTM):
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True)
     if "saved_model" in formats:
-        saved_model.save(Twin(classifier), directory)
+        saved_model.save(StatelessClassifier(classifier), directory)
         lengths = np.array([info.length or 9])
         state = inference.state_shapes(classifier.core)
         warmup.write(directory, info, state, lengths, 4, (1, 2))

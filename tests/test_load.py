@@ -313,7 +313,7 @@ def test_what_is_none_of_these(vectors, tmp_path):
         (tmp_path / "file.tflite", r"file\.tflite is damaged"),
         (vectors.places["version"] / "saved_model.pb", r"saved_model\.pb is damaged or not"),
         ("", "empty"),
-        ("s3://bucket/model", "copy it here"),
+        ("s3://bucket/model", "not on this machine"),
         (vectors.loaded["run"], "The path is a LoadedClassifier"),
     ):
         with pytest.raises(UserError, match=message):

@@ -158,7 +158,7 @@ class Model:
                 name,
                 version=given.version,
                 described=described,
-                attempts=Retries(timeout=given.timeout, most=given.retries),
+                attempts=Retries(given.timeout, given.retries),
             )
             callers.append(_Requests(classifier))
         return callers

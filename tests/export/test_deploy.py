@@ -147,7 +147,7 @@ def test_files_are_mounted_where_the_flags_look_for_them(service, container, pod
         assert (DEPLOY / name).is_file()
 
 
-def test_nobody_runs_it_and_it_writes_nothing(service, container, pod):
+def test_it_has_no_privileges_and_writes_nothing(service, container, pod):
     assert service["user"] == "65534:65534"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -177,8 +177,8 @@ def test_ports_probes_and_metrics_agree(service, container, pod, kinds, model):
     for port in kinds["Service"]["spec"]["ports"]:
         assert port["port"] == ports[port["targetPort"]]
     for probe in ("startupProbe", "readinessProbe"):
-        asked = container[probe]["httpGet"]
-        assert asked == {"path": f"/v1/models/{model.name}/metadata", "port": "rest"}
+        requested = container[probe]["httpGet"]
+        assert requested == {"path": f"/v1/models/{model.name}/metadata", "port": "rest"}
     assert container["livenessProbe"]["tcpSocket"] == {"port": "grpc"}
     check = service["healthcheck"]["test"][-1]
     assert f"GET /v1/models/{model.name} " in check
@@ -306,7 +306,7 @@ def test_the_health_check_knows_available_from_unavailable(service, state, code,
     assert done.returncode == status
 
 
-def test_the_health_check_tells_whether_a_version_is_there(running, service):
+def test_the_health_check_shows_whether_a_version_exists(running, service):
     *_, rest_port = running
     kind, shell, option, script = service["healthcheck"]["test"]
     assert (kind, shell, option) == ("CMD", "bash", "-c")

@@ -74,8 +74,8 @@ def test_flags_that_must_be_given(flag):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"formats": ["onnx"]}, "'onnx' is unknown: .* saved_model, tflite"),
-        ({"formats": []}, "is unknown: give one or more"),
+        ({"formats": ["onnx"]}, "'onnx': .*saved_model or tflite"),
+        ({"formats": []}, "'': .*saved_model or tflite"),
         ({"segment": 0}, "A segment has 0 steps"),
         ({"serving_batch_sizes": [2, 1]}, "The batch sizes for serving are 2, 1"),
     ],
@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_nothing(model_dirs, tmp_path):
         env=environment(),
         capture_output=True,
         text=True,
-        # No file may grow beyond this: like a full disk, it comes in the midst of writing.
+        # No file may grow beyond this: like a full disk, it comes during the write.
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
     assert_one_sentence(done, "Can't write", str(base))

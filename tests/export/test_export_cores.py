@@ -16,7 +16,7 @@ from t2aux.errors import UserError
 from t2aux.export import flatbuffer, tflite
 from t2aux.export.pipeline import export
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
-from t2aux.export.twin import Twin
+from t2aux.export.stateless import StatelessClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.model import inference
 from t2aux.model.gru import GRU
@@ -57,7 +57,7 @@ def written(directory, classifier, form, variant="float32"):
     name = litert.file_name(form, variant)
     (directory / name).write_bytes(content)
     described = {
-        **litert.description(classifier.info, Twin(classifier).state),
+        **litert.description(classifier.info, StatelessClassifier(classifier).state),
         "artefacts": {name: {"form": form, "variant": variant}},
         "files": {name: litert.digest(content)},
     }

@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from t2aux.export import flatbuffer, saved_model, tflite, variants
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
-from t2aux.export.twin import Twin
+from t2aux.export.stateless import StatelessClassifier
 from t2aux_ondevice import litert
 from tests import networks
 from tests.export.test_export_variants import answer
@@ -50,7 +50,7 @@ def test_the_saved_model(normalised, tmp_path):
     from t2aux.export import metadata
     from t2aux.export.model import Model
 
-    saved_model.save(Twin(classifier), tmp_path)
+    saved_model.save(StatelessClassifier(classifier), tmp_path)
     model = Model(classifier, classifier.info, "", "")
     described = metadata.describe(model, tmp_path)
     assert described["model"]["normalization"] == {"mean": list(MEAN), "deviation": list(DEVIATION)}

@@ -146,10 +146,14 @@ def test_text_of_ids_becomes_the_same_ids(tokens, max_length):
 def test_a_long_measurement_says_how_it_goes(monkeypatch, caplog):
     clock = iter(range(1000))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    report = parity._progress("it", 100)
     caplog.set_level("INFO", "absl")
-    for done in range(1, 101):
-        report(done)
+
+    def predict(progress):
+        for done in range(1, 101):
+            progress.update(done)
+        return np.zeros([100, 2])
+
+    assert parity._measured("it", range(100), predict).shape == (100, 2)
     lines = [r.getMessage() for r in caplog.records]
     assert any(line.startswith("Measuring it: ") and line.endswith(" left") for line in lines)
     assert lines[-1].startswith("Measured it in ")

@@ -302,7 +302,7 @@ def test_a_server_s_address():
 
 def test_a_server_that_is_not_there(table, tmp_path):
     connection = t2aux.prediction.model.Connection(retries=0, timeout=2)
-    with pytest.raises(UserError, match="is not there, or not ready"):
+    with pytest.raises(UserError, match="not ready"):
         t2aux.predict("grpc://localhost:1/news", table, tmp_path / "o.csv", connection=connection)
 
 

@@ -158,8 +158,8 @@ def test_mistakes_on_the_command_line(flags, part):
     ("text", "part"),
     [
         ("nonsense {", "is not a valid ModelServerConfig in protobuf's text format"),
-        ("", "must have a model_config_list"),
-        ('model_config_list { config { name: "x" } }', "must have a model_config_list"),
+        ("", "model_config_list"),
+        ('model_config_list { config { name: "x" } }', "model_config_list"),
         (
             'model_config_list { config { name: "x" base_path: "y" } } more: 1',
             "not a valid ModelServer",
