@@ -32,7 +32,9 @@ from t2aux.errors import StartAgainError, UserError
 from t2aux.model.share import Share
 from t2aux.training import cluster
 from t2aux.training.trainer import Step, Trainer
-from t2aux.training.whole import WholeTrainer
+from t2aux.training.transformer_trainer import TransformerTrainer
+
+AnyTrainer = Trainer | TransformerTrainer
 
 # What TensorFlow raises when it can't reach another worker, or was told that one is gone.
 _LOST = (
@@ -95,7 +97,12 @@ class Replicas:
         return tf.cast(tf.shape(batch.labels)[0], tf.float32)
 
     def step(
-        self, trainer: Trainer | WholeTrainer, batch: Any, *, stop: tf.Tensor, **arguments: Any
+        self,
+        trainer: Trainer | TransformerTrainer,
+        batch: Any,
+        *,
+        stop: tf.Tensor,
+        **arguments: Any,
     ) -> tuple[Step, tf.Tensor]:
         """A training step over all replicas; in a compiled function.
 
@@ -189,7 +196,12 @@ class Distributed(Replicas):
         return tf.cast(tf.shape(batch.lengths)[0], tf.float32)
 
     def step(
-        self, trainer: Trainer | WholeTrainer, batch: Shares, *, stop: tf.Tensor, **arguments: Any
+        self,
+        trainer: Trainer | TransformerTrainer,
+        batch: Shares,
+        *,
+        stop: tf.Tensor,
+        **arguments: Any,
     ) -> tuple[Step, tf.Tensor]:
         """See `Replicas`."""
         names: list[str] = []

@@ -12,7 +12,7 @@ from t2aux import data
 from t2aux.training import distribution, evaluation, stopping
 from t2aux.training.best import Best, Evaluated
 from t2aux.training.position import Position
-from t2aux.training.progress import NoLog, RunLog
+from t2aux.training.progress import RunLog
 from t2aux.training.rate import of_sequences
 from t2aux.training.schedule import Phase
 from t2aux.training.validation import Splits
@@ -51,7 +51,7 @@ class Evaluator:
             every: `train.evaluate_every`.
             patience: `train.patience`.
             best: Keeps the best checkpoint; None: there is no validation set.
-            check_weights: Raises NotFinite where a weight is not finite.
+            check_weights: Raises UserError where a weight is not finite.
             stop: Says whether an evaluation is to be given up: the signal that has come, or None.
             quiet_seconds: Between two lines that say how far an evaluation is.
         """
@@ -67,7 +67,7 @@ class Evaluator:
         self._stop = stop
         self._quiet_seconds = quiet_seconds
 
-    def evaluate_if_due(self, log: RunLog | NoLog, total: int) -> bool:
+    def evaluate_if_due(self, log: RunLog, total: int) -> bool:
         """Evaluates at an epoch's end, if it has not been done. Returns whether it did.
 
         A run that was stopped by a signal in its evaluation does it when it is started again.
@@ -100,7 +100,7 @@ class Evaluator:
             "(train.patience)"
         )
 
-    def best_to_test(self, log: RunLog | NoLog) -> str | None:
+    def best_to_test(self, log: RunLog) -> str | None:
         """The best checkpoint's path, if it has to be evaluated on the test set yet.
 
         All workers call it, at the run's end.
@@ -109,7 +109,7 @@ class Evaluator:
             return None
         return self._best.path
 
-    def test_best(self, log: RunLog | NoLog) -> None:
+    def test_best(self, log: RunLog) -> None:
         """Evaluates on the test set. The weights are the best checkpoint's."""
         best = self._best.evaluations.best
         phase = self._phases[int(self._position.phase)]
@@ -121,11 +121,11 @@ class Evaluator:
         steps = self._splits.train.num_batches(int(self._position.batch_size))
         return sum(phase.epochs for phase in phases[:-1]) * steps
 
-    def _is_tested(self, log: RunLog | NoLog, step: int) -> bool:
-        # The chief's log tells; all evaluate, or none.
+    def _is_tested(self, log: RunLog, step: int) -> bool:
+        # Only the chief has a log; all evaluate, or none.
         return bool(self._replicas.total(np.array([float(log.has("test", step))]))[0])
 
-    def _validate(self, log: RunLog | NoLog, phase: Phase, step: int) -> bool:
+    def _validate(self, log: RunLog, phase: Phase, step: int) -> bool:
         """Evaluates on the validation set. Returns False if a signal has come meanwhile."""
         best = self._best
         result = self._evaluate(self._splits.validation)
@@ -155,9 +155,7 @@ class Evaluator:
             logging.info("Stopping early, at step %d: %s.", step, self.why_over())
         return True
 
-    def _test(
-        self, log: RunLog | NoLog, phase: Phase, step: int, best_step: int | None = None
-    ) -> bool:
+    def _test(self, log: RunLog, phase: Phase, step: int, best_step: int | None = None) -> bool:
         """Evaluates on the test set. Returns False if a signal has come meanwhile."""
         result = self._evaluate(self._splits.test)
         if result is None:

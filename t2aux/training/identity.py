@@ -33,8 +33,8 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 FILE = "run.json"
 _FORMAT, _VERSION = "t2aux-run", 1
 # What decides nothing of what is learned: how a run is watched, saved and spread over devices.
-_FREE = {"train.on_nan", "train.run_config"}
-_FREE_CONFIGURABLES = {"BackOff", "MirroredStrategy", "MultiWorkerMirroredStrategy", "RunConfig"}
+_FREE = {"train.run_config"}
+_FREE_CONFIGURABLES = {"MirroredStrategy", "MultiWorkerMirroredStrategy", "RunConfig"}
 # With a validation set it decides which checkpoint is the best.
 _FREE_WITHOUT_VALIDATION = "train.evaluate_every"
 _NORMALIZE = "train.normalize"

@@ -222,7 +222,7 @@ def test_workers_stop_together_and_go_on(pair, texts, tmp_path):
 
     with Workers(tmp_path / "job", texts) as workers:
         at = workers.wait_for_step(stopped + 2)
-        assert f"Going on from {workers.model_dir}/checkpoints/ckpt-{stopped}" in workers.log(0)
+        assert f"Continuing from {workers.model_dir}/checkpoints/ckpt-{stopped}" in workers.log(0)
         workers.processes[1].kill()
         assert_says_start_again(
             workers, 0, f"Lost worker 1 ({workers.names[1]})", "start the same command again"
@@ -257,16 +257,6 @@ def test_workers_stop_together_at_nan(texts, tmp_path):
         (error,) = [line for line in log.splitlines() if line.startswith("t2aux: error: ")]
         assert told in error
     assert last_step(workers.model_dir) <= 1
-
-
-@pytest.mark.long
-def test_workers_go_back_together_at_nan(pair, texts, tmp_path):
-    lower = ["--gin_param=train.on_nan = 'back_off'", "--gin_param=BackOff.rate_factor = 1e-31"]
-    with Workers(tmp_path / "job", texts, TOO_HIGH, *lower) as workers:
-        workers.end_well()
-    assert "Going back to ckpt-0" in workers.log(0)
-    # As with the right rate from the beginning, but for that product's rounding.
-    assert_same_run(workers.model_dir, pair.model_dir, 1e-5)
 
 
 @pytest.mark.long

@@ -19,7 +19,7 @@ from t2aux.model.share import Share
 from t2aux.model.transformer import Transformer
 from t2aux.training import cluster, distribution, train
 from t2aux.training.trainer import Trainer
-from t2aux.training.whole import WholeTrainer
+from t2aux.training.transformer_trainer import TransformerTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks
 
@@ -102,7 +102,7 @@ def test_the_shares_of_a_step_with_noise_add_up_to_it():
 def test_the_shares_of_a_transformers_step_add_up_to_it(kind):
     info, lengths = KINDS[kind]
     network = Transformer(info, model_size=8, heads=2, feed_forward_size=6, layers=1, dropout=0.3)
-    assert_shares_add_up(WholeTrainer(network), networks.batch(info, lengths), 2)
+    assert_shares_add_up(TransformerTrainer(network), networks.batch(info, lengths), 2)
 
 
 def numbered_split(lengths, bucket_batches):

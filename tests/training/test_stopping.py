@@ -105,7 +105,7 @@ def test_a_run_that_is_stopped_in_its_last_evaluation_is_not_done(tmp_path, monk
                 train.train(str(tmp_path), text)
         else:
             assert not train.train(str(tmp_path), text)
-    assert list((tmp_path / "checkpoints").glob("*.seal.json"))
+    assert list((tmp_path / "checkpoints").glob("*.index"))
     metrics = tmp_path / "metrics.jsonl"
     assert '"test"' not in metrics.read_text()
     assert train.train(str(tmp_path), text)
