@@ -30,7 +30,7 @@ struct Pool {
   int threads = 1;
   std::function<void(int count, const std::function<void(int)>& work)> run;
 
-  // The same for a few long pieces of work: sees to it that every thread has a core of its own.
+  // The same for a few long pieces of work: makes sure that every thread has a core of its own.
   void run_apart(int count, const std::function<void(int)>& work) const;
 };
 

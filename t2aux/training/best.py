@@ -55,9 +55,10 @@ class Evaluated:
 
     def is_better_than(self, other: Evaluated | None) -> bool:
         """Whether the accuracy is higher or, where it is the same, the loss lower."""
-        return other is None or self._rank() > other._rank()
+        return other is None or self.rank() > other.rank()
 
-    def _rank(self) -> tuple[float, float]:
+    def rank(self) -> tuple[float, float]:
+        """Higher is better."""
         return self.accuracy, -math.inf if math.isnan(self.loss) else -self.loss
 
 
@@ -71,11 +72,8 @@ class Evaluations:
     @property
     def best(self) -> Evaluated | None:
         """The best one; None: there is none."""
-        best = None
-        for evaluated in self._found:
-            if evaluated.is_better_than(best):
-                best = evaluated
-        return best
+        # Of equal ones the first.
+        return max(self._found, key=Evaluated.rank, default=None)
 
     @property
     def last_step(self) -> int | None:

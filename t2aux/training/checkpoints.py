@@ -254,19 +254,21 @@ def check(path: str, **objects: tf.Module) -> None:
     """
     stored = _stored_shapes(path)
     for name, module in objects.items():
-        own = {
+        expected = {
             "/".join([name, *map(str, place)]): variable.shape.as_list()
             for place, variable in module._flatten(
                 predicate=lambda x: isinstance(x, tf.Variable), with_path=True
             )
         }
-        for key, shape in own.items():
-            if stored.get(key) != shape:
-                has = f"has it as {stored[key]}" if key in stored else "does not have it"
-                raise UserError(_other_architecture(path, key, str(shape), has))
-        for key in stored:
-            if key.startswith(f"{name}/") and key not in own:
-                raise UserError(_other_architecture(path, key, "no such variable", "has it"))
+        found = {key: shape for key, shape in stored.items() if key.startswith(f"{name}/")}
+        for key in [*expected, *found]:
+            needed, has = expected.get(key, "no such variable"), found.get(key, "none")
+            if needed != has:
+                raise UserError(
+                    f"The checkpoint {path} is of another architecture: the configuration needs "
+                    f"{needed} as {key}, and the checkpoint has {has}. Use the configuration it "
+                    "was trained with, or another --model_dir."
+                )
 
 
 def _stored_shapes(path: str) -> dict[str, list[int]]:
@@ -296,14 +298,6 @@ def _stored_shapes(path: str) -> dict[str, list[int]]:
         if child.local_name in _NETWORKS:
             walk(child.node_id, child.local_name)
     return found
-
-
-def _other_architecture(path: str, variable: str, wanted: str, has: str) -> str:
-    return (
-        f"The checkpoint {path} is of another architecture: the configuration needs {wanted} as "
-        f"{variable}, and the checkpoint {has}. Use the configuration it was trained with, or "
-        "another --model_dir."
-    )
 
 
 def _damaged(path: str, error: Exception) -> UserError:

@@ -69,7 +69,7 @@ def train(
     run_config: RunConfig | None = None,
     allow_changes: bool = False,
 ) -> bool:
-    """Trains a classifier in a run directory, or resumes the run that is there.
+    """Trains a classifier in a run directory, or resumes the run that it holds.
 
     The directory gets config.gin (as parsed), operative_config.gin (as used), dataset.json,
     run.json, split.json (the test examples, where the data has no test set), metrics.jsonl,
@@ -90,7 +90,7 @@ def train(
         config_text: The parsed configuration, to be kept in it.
         data: The data set, such as @mnist(); None: the embedded @digits().
         model: Makes the network: @Classifier, a recurrent one, or @Transformer, which takes no
-            auxiliary losses and heeds no truncation.
+            auxiliary losses and ignores the truncation.
         phases: In order.
         auxiliary_losses: [@Reconstruction] for r-LSTM, [@Prediction] for p-LSTM, or both;
             [@LanguageModel] or [@SequenceAutoencoder] for what the paper compares with (Table 4).
@@ -190,7 +190,7 @@ def train(
             trainer = classifier.trainer if is_recurrent else TransformerTrainer(classifier)
             rate = phases[0].learning_rate if phases else 1e-3
             made_optimizer = optimizer(learning_rate=rate)
-            # The optimizer's slots must be there before the checkpoint is made.
+            # The optimizer's slots must exist before the checkpoint is made.
             made_optimizer.build(trainer.variables_in_order)
         replicas.prepare(made_optimizer)
         run = TrainingLoop(

@@ -205,7 +205,7 @@ def _own_split(
 ) -> str | None:
     """The name of the split that is the validation set; None: a share of the training data is.
 
-    A run that has begun goes on with what it began with.
+    A run that has begun keeps what it began with.
     """
     if isinstance(validation, str):
         return validation

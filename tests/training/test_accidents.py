@@ -177,7 +177,7 @@ def small_disk(path, kilobytes):
 
 
 def test_a_disk_that_fills_up(server, trained, tmp_path):
-    """The run goes on where it stopped, once there is space."""
+    """The run continues where it stopped, once there is space."""
     with small_disk(tmp_path / "disk", 160) as disk:
         train = ["train", f"--model_dir={disk / 'run'}", *LONG]
         done = server.run(tmp_path / "log", *train)
@@ -252,7 +252,7 @@ def test_a_lock_that_can_not_be_had_says_why(tmp_path, monkeypatch, number, mess
         pass
 
 
-def test_lines_are_there_whole_or_not(tmp_path):
+def test_lines_are_written_whole_or_not(tmp_path):
     with pytest.raises(UserError, match="Can't write"):
         files.Lines(tmp_path / "no" / "file")
     lines = files.Lines(tmp_path / "file")
