@@ -292,8 +292,8 @@ class TrainingLoop:
         made, stop = tf.constant(0), tf.constant(False)
         values = tf.zeros([len(self._checked)])
         # A signal that came during a step ends the loop; several workers agree in the next step.
-        go_on = ~self._stop.flag if is_alone else tf.constant(True)
-        while made < count and go_on:
+        proceed = ~self._stop.flag if is_alone else tf.constant(True)
+        while made < count and proceed:
             batch = next(iterator)
             step_in_phase = position.step - first_step
             phase_steps = phase.epochs * self._steps_per_epoch
@@ -325,7 +325,7 @@ class TrainingLoop:
             if is_alone:
                 with tf.control_dependencies([is_finite]):
                     stop = self._stop.flag.read_value()
-            go_on = is_finite & ~stop
+            proceed = is_finite & ~stop
         return made, stop, values
 
     # --- Logging ----------------------------------------------------------------------------------
