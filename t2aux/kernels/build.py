@@ -1,4 +1,4 @@
-"""Compiles the kernel with the system's compiler for the machine at hand, once, and finds it again.
+"""Compiles the kernel with the system's compiler for this machine, once, and finds it again.
 
 The compiled file lies in the user's cache directory (T2AUX_CACHE_DIR, else XDG_CACHE_HOME/t2aux,
 else ~/.cache/t2aux). Its name holds a hash of all that it was made from (sources, flags, compiler,

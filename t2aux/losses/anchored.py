@@ -2,8 +2,8 @@
 
 Those two, `reconstruction.py` and `prediction.py`, are taken at `anchors` random positions of the
 sequence, drawn for every batch (paper, section 3 and Figure 2), over segments of `length` predicted
-tokens; those that it compares with, in `whole_sequence.py`, over whole sequences. All are averaged
-over all predicted tokens.
+tokens; the losses that they are compared with, in `whole_sequence.py`, over whole sequences. All
+are averaged over all predicted tokens.
 
 Where the paper is silent the default is ours, and marked [us] in the parameter's description.
 """
@@ -140,7 +140,7 @@ class TokenLoss(AuxiliaryLoss):
 
 
 class Anchored(TokenLoss):
-    """What the paper's two losses share: anchors, segments, stacked LSTM layers of their own.
+    """What the paper's two losses share: anchors, segments, own stacked LSTM layers.
 
     Attributes:
         anchors: n, positions a batch.

@@ -1,7 +1,7 @@
 """Losses on the main network's own outputs over whole sequences (Dai and Le 2015; paper, Table 4).
 
 The pretraining of "Semi-supervised Sequence Learning", which the paper compares with: LM-LSTM and
-SA-LSTM. Neither has recurrent layers of its own: a head on the main network's outputs is all that
+SA-LSTM. Neither has its own recurrent layers: a head on the main network's outputs is all that
 they add.
 """
 

@@ -90,7 +90,7 @@ class Core(Configurable, keras.layers.Layer):
     hidden_size: int
 
     def __init_subclass__(cls, **parameters: Any) -> None:
-        """A class with a `step` of its own does not inherit what computes another's faster."""
+        """A class with its own `step` does not inherit what computes another's faster."""
         super().__init_subclass__(**parameters)
         if "step" in vars(cls):
             for name in ("states_at", "outputs", "final", "inference"):

@@ -158,7 +158,7 @@ class Transformer(Configurable, keras.Model):
         seed = tf.random.experimental.stateless_fold_in(seed, index)
         if share is None:
             return tf.nn.experimental.stateless_dropout(x, self.dropout, seed=seed)
-        # What is dropped of a row is the same whoever has it.
+        # What is dropped of a row is the same on every replica.
         ones = tf.ones(tf.concat([[share.size], tf.shape(x)[1:]], 0))
         kept = tf.nn.experimental.stateless_dropout(ones, self.dropout, seed=seed)
         return x * share.rows(kept, axis=0)
@@ -219,7 +219,7 @@ def attention(
         [B, T, D].
     """
     batch, steps, size = tf.shape(queries)[0], tf.shape(queries)[1], queries.shape[-1]
-    # Every head of a sequence is a row of its own: what it attends to stays in the CPU's cache.
+    # Every head of a sequence is a separate row: what it attends to stays in the CPU's cache.
     # Keras's dot_product_attention would copy all keys and values for every block.
     rows = tf.clip_by_value(_SCORES // (steps * steps), 1, tf.maximum(batch * heads, 1))
     block = tf.clip_by_value(_SCORES // steps, 1, steps)

@@ -123,8 +123,8 @@ class Evaluator:
             self.check_weights()
             if self.replicas.is_chief:
                 best.save(step)
-        # The line comes before the evaluation counts: whoever is killed between the two evaluates
-        # once more, and finds the line.
+        # The line comes before the evaluation counts: a run that is killed in between evaluates
+        # again, and finds the line.
         if not log.has("validation", step):
             entry = {"phase": phase.name, "accuracy": result.accuracy, "loss": result.loss}
             log.write(step, {"split": "validation", **entry})

@@ -253,7 +253,7 @@ def differs_from_trained(
 
     Args:
         directory: The run directory.
-        name: "train", "test" or, where it is a split of its own, "validation".
+        name: "train", "test" or, where it is a separate split, "validation".
         split: The split, read as the run reads it.
         folder: Where the data lies, if it lies in a folder.
 
@@ -270,7 +270,7 @@ def differs_from_trained(
 
 
 def splits_of(directory: pathlib.Path) -> tuple[str, ...] | None:
-    """The splits that a run has read, "validation" where that is a split of its own.
+    """The splits that a run has read, "validation" where that is a separate split.
 
     Args:
         directory: The run directory.

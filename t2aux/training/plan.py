@@ -56,7 +56,7 @@ class Plan:
         bptt: How many steps its gradient reaches back.
         joins_one_pass: Whether `in_one_pass` computes it.
         needs_outputs: Whether `in_one_pass` needs the outputs after every step.
-        sequences: Those of the batch that the loss is taken on, see `AuxiliaryLoss.rows`.
+        sequences: Those of the batch that the loss is computed on, see `AuxiliaryLoss.rows`.
     """
 
     joins_one_pass = True
@@ -148,7 +148,7 @@ class Plan:
 def draw_rows(
     sequences: Sequences, rows: float, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor | float]:
-    """Draws the rows of the batch that a loss is taken on, every set of them equally likely.
+    """Draws the rows of the batch that a loss is computed on, every set of them equally likely.
 
     Of a share of a batch, those of the whole batch's that are in it: all replicas draw the same.
 

@@ -23,7 +23,7 @@ class Stopped(BaseException):
     No Exception, so that nobody who handles errors takes it for one.
 
     Attributes:
-        signal: The signal that asked.
+        signal: The signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -92,7 +92,7 @@ def raised() -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # What was interrupted may fail in a way of its own, an import for example.
+            # What was interrupted may fail in another way, an import for example.
             if handler.received:
                 raise Stopped(handler.received) from error
             raise

@@ -175,7 +175,7 @@ def train(
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
         replicas.check_same("\n".join(bound), splits.read["train"])
         phases = [phase.resolved(splits.train.num_batches(batch_size)) for phase in phases]
-        # For a core or a loss of one's own, whose initial weights are by Keras's initializers.
+        # For a user's core or loss, whose initial weights are by Keras's initializers.
         keras.utils.set_random_seed(seed % 2**32)
         with replicas.scope():
             losses = [make() for make in auxiliary_losses]

@@ -51,7 +51,7 @@ class Trainer:
     stops a gradient, not even at the first position of outputs [us]; that is also the plainest form
     of the method, which the other is tested against. Otherwise a forward pass over the batch is
     made, and windows are run again with gradient: the last `supervised_bptt` steps of
-    every sequence, and those that the auxiliary losses need, see `t2aux.training.windows`.
+    every sequence, and the steps that the auxiliary losses need, see `t2aux.training.windows`.
 
     A loss of weight 0 is measured and takes no part in the gradient: the classifier then learns
     what it would without it, bit for bit.
