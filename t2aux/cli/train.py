@@ -38,7 +38,7 @@ from t2aux.cli import common, next_steps
 from t2aux.errors import UserError
 from t2aux.training import cluster, stopping
 
-common.define_model_dir("Folder of the run: made, or gone on with.")
+common.define_model_dir("Folder of the run: new, or of the run to resume.")
 common.define_gin_flags()
 common.define_data_dir()
 common.define_columns()
@@ -56,11 +56,8 @@ def main(argv: Sequence[str]) -> int:
         with stopping.raised():
             return _main(argv)
     except stopping.Stopped as stopped:
-        name, status = stopping.name(stopped.signal), exit_status.STOPPED
-        if stopped.signal == signal.SIGINT:
-            status = exit_status.INTERRUPTED
-        print(f"Stopped by {name} with nothing to save; start it again.", file=sys.stderr)
-        return status
+        print(f"Stopped by {stopped} with nothing to save; start it again.", file=sys.stderr)
+        return exit_status.of_signal(stopped.signal)
     except KeyboardInterrupt:
         # The run is saved, and has said so; a second one must not make a traceback of the exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -75,14 +72,14 @@ def _main(argv: Sequence[str]) -> int:
 
     common.no_arguments(argv)
     model_dir = flags.FLAGS.model_dir
-    own = pathlib.Path(model_dir) / "config.gin"
+    stored = pathlib.Path(model_dir) / "config.gin"
     if flags.FLAGS.gin_file:
         text = common.parse_gin()
-    elif own.is_file():
-        text = common.parse_gin(gin_files=[str(own)])
+    elif stored.is_file():
+        text = common.parse_gin(gin_files=[str(stored)])
     else:
         raise UserError(
-            f"There is no run in {model_dir} to go on with, and no --gin_file: give one, for "
+            f"There is no run in {model_dir} to resume, and no --gin_file: give one, for "
             "example --gin_file=quickstart."
         )
     with config.user_errors():
@@ -94,7 +91,3 @@ def _main(argv: Sequence[str]) -> int:
     if nodes is None or nodes.number == 0:  # The others have no folder of the run.
         next_steps.show(*next_steps.of_training(model_dir))
     return 0
-
-
-if __name__ == "__main__":
-    common.run(main)
