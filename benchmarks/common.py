@@ -28,7 +28,7 @@ from t2aux.model.transformer import Transformer
 from t2aux.training.classifier import make_classifier
 from t2aux.training.model import SequenceClassifier
 from t2aux.training.trainer import Trainer
-from t2aux.training.whole import WholeTrainer
+from t2aux.training.transformer_trainer import TransformerTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 LOSSES = {
@@ -139,7 +139,7 @@ def ours(
         precision: Of the LSTMs' products.
     """
     if name == "Transformer":
-        trainer = WholeTrainer(Transformer(_info(size), seed=0))
+        trainer = TransformerTrainer(Transformer(_info(size), seed=0))
     else:
         network = classifier(size, projection_size=projection_size)
         losses = [make(rows=rows, **given) for make, given in {**LOSSES, **WHOLE}[name]]

@@ -24,7 +24,7 @@ from gin import config_parser
 import t2aux
 from t2aux import config_imports, config_macros, config_sources, config_types
 from t2aux.config_macros import MACRO, Macros
-from t2aux.config_older import OlderNames
+from t2aux.config_older import REMOVED_CONFIGURABLES, OlderNames
 from t2aux.config_order import Order
 from t2aux.config_scopes import PARAM, Scopes
 from t2aux.errors import UserError, did_you_mean
@@ -150,7 +150,7 @@ class _Parser:
 
     def __init__(self, search_path: list[pathlib.Path]) -> None:
         self._search_path = search_path
-        self._delegate = gin_config.ParserDelegate(skip_unknown=False)
+        self._delegate = gin_config.ParserDelegate(skip_unknown=REMOVED_CONFIGURABLES)
         self.macros = Macros(bundled_gin_dir())
         self.scopes = Scopes()
         self.places: dict[config_sources.Setting, str] = {}
@@ -196,7 +196,8 @@ class _Parser:
                 self.older.translate()
                 self.parse_file(statement.filename, path)
             elif isinstance(statement, config_parser.BlockDeclaration):
-                if not gin_config._REGISTRY.get_match(statement.selector):
+                is_known = gin_config._REGISTRY.get_match(statement.selector)
+                if not is_known and statement.selector not in REMOVED_CONFIGURABLES:
                     raise UserError(_unknown_configurable(statement.selector, place))
             else:
                 config_imports.process(statement, place)

@@ -5,8 +5,8 @@ Configurations of that time, those of run directories included, keep their meani
 the source that `train.data` names, what any source has is `dataset`'s, and what prepares the
 examples is the source's.
 
-How a run is executed and saved was set by parameters of `train`, which are those of `RunConfig` and
-`BackOff` now.
+How a run is executed and saved was set by parameters of `train`, which are those of `RunConfig`
+now. What a run did at NaN was set by `train.on_nan` and `BackOff`, which have no effect any more.
 """
 
 from __future__ import annotations
@@ -48,9 +48,13 @@ _RENAMED = {
     "train.deterministic": ("RunConfig", "deterministic"),
     "train.log_every": ("RunConfig", "log_every"),
     "train.strategy": ("RunConfig", "strategy"),
-    "train.nan_rate_factor": ("BackOff", "rate_factor"),
-    "train.nan_back_offs": ("BackOff", "times"),
 }
+# What has no effect any more.
+REMOVED_CONFIGURABLES = ("BackOff",)
+_REMOVED = (
+    *("train.on_nan", "train.nan_rate_factor", "train.nan_back_offs"),
+    *("BackOff.rate_factor", "BackOff.times"),
+)
 
 Bind = Callable[[str, str, str, Any, str], None]
 
@@ -73,7 +77,12 @@ class OlderNames:
         Raises:
             UserError: `load` never had such a parameter.
         """
-        renamed = _RENAMED.get(f"{selector.rpartition('.')[2]}.{parameter}")
+        name = f"{selector.rpartition('.')[2]}.{parameter}"
+        if name in _REMOVED and _is_ours(selector, removed=True):
+            if not _is_of_a_run(place):
+                logging.warning("%s has no effect any more (%s): leave it out.", name, place)
+            return True
+        renamed = _RENAMED.get(name)
         if renamed is not None and _is_ours(selector):
             older = f"{selector}.{parameter}"
             self._bind_and_log(older, scope, renamed[0], value, place, parameter=renamed[1])
@@ -159,6 +168,8 @@ def stored_settings(settings: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for name, value in settings.items():
         configurable, _, parameter = name.partition(".")
+        if name in _REMOVED:
+            continue
         if name in _RENAMED:
             found[".".join(_RENAMED[name])] = value
         elif configurable != CONFIGURABLE:
@@ -203,13 +214,20 @@ def _has_no_splits(place: str) -> bool:
     return is_known and not getattr(data.configurable.wrapped, "has_named_splits", True)
 
 
-def _is_ours(selector: str) -> bool:
-    """Whether a configurable is of this package; a user's module may have one of the same name."""
+def _is_ours(selector: str, *, removed: bool = False) -> bool:
+    """Whether a configurable is of this package; a user's module may have one of the same name.
+
+    Args:
+        selector: Its name.
+        removed: Whether it may be one that this package has no more.
+    """
     try:
         configurable = gin_config._REGISTRY.get_match(selector)
     except KeyError:  # It is ambiguous, which the parser says.
         return False
-    return configurable is not None and configurable.selector.startswith("t2aux.")
+    if configurable is None:
+        return removed
+    return configurable.selector.startswith("t2aux.")
 
 
 def _sources() -> Mapping[str, type]:

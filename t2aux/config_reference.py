@@ -17,8 +17,8 @@ from t2aux import config, config_macros, config_types
 from t2aux.config_macros import MACRO
 from t2aux_ondevice import files
 
-# What training takes even where nothing in a configuration refers to it.
-_ALWAYS_USED = ("train", "dataset", "RunConfig", "BackOff")
+# What training takes whether or not something in a configuration refers to it.
+_ALWAYS_USED = ("train", "dataset", "RunConfig")
 REQUIRED = "%gin.REQUIRED"  # How gin writes what must be set.
 _SAME_AS = re.compile(r"(?:As for|See) `")
 

@@ -148,5 +148,5 @@ def check_lengths(inputs: np.ndarray, more: np.ndarray, what: str = "x") -> None
 def _without_padding(inputs: np.ndarray, more: np.ndarray, what: str) -> list[np.ndarray]:
     check_lengths(inputs, more, what)
     if more.ndim == 2:
-        return [row[there] for row, there in zip(inputs, more.astype(bool), strict=True)]
+        return [row[mask] for row, mask in zip(inputs, more.astype(bool), strict=True)]
     return [row[:length] for row, length in zip(inputs, more.tolist(), strict=True)]

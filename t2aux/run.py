@@ -44,7 +44,7 @@ class Run:
         step: The checkpoint's.
         checkpoint: The checkpoint's path.
         config: The run's configuration, as gin text.
-        losses: Its auxiliary networks with the checkpoint's weights, where they were asked for.
+        losses: Its auxiliary networks with the checkpoint's weights, where `auxiliary` is set.
         choice: How the checkpoint was chosen: BEST, LATEST or NAMED.
         note: What is to be said of the choice, where the run has a validation set; or "".
         source: Where the data set is read from.
@@ -78,7 +78,7 @@ def load_run(
 
     Args:
         model_dir: The run directory, as `t2aux train` made it.
-        checkpoint: BEST, the best by validation; LATEST, the newest that is whole; or the name or
+        checkpoint: BEST, the best by validation; LATEST, the newest undamaged; or the name or
             the path of one. By default the best or, where the run has no validation set or was not
             evaluated on it yet, the newest.
         gin_params: Bindings that override the configuration's (where the data lies, say).
@@ -88,7 +88,7 @@ def load_run(
         The run.
 
     Raises:
-        UserError: The directory is no run, or its checkpoint is missing, damaged or of another
+        UserError: The directory is not a run, or its checkpoint is missing, damaged or of another
             architecture; the newest is not taken where the best is damaged.
     """
     directory = pathlib.Path(model_dir)
@@ -120,7 +120,7 @@ def load_run(
 def _restore(
     directory: pathlib.Path, checkpoint: str | None, networks: dict[str, tf.Module]
 ) -> tuple[str, str]:
-    """Restores networks from the checkpoint that was asked for. Returns its path and the choice."""
+    """Restores networks from the checkpoint that was named. Returns its path and the choice."""
     if checkpoint in (None, BEST):
         found = best.restore(directory, **networks)
         if found is not None:
@@ -137,8 +137,8 @@ def _restore(
     places = [str(own / name), str(own / best.FOLDER / name)]
     if pathlib.Path(name).parent.name:
         places = [name, str(own / name)]
-    there = (place for place in places if pathlib.Path(f"{place}.index").exists())
-    path = next(there, places[0])
+    existing = (place for place in places if pathlib.Path(f"{place}.index").exists())
+    path = next(existing, places[0])
     checkpoints.restore_named(path, **networks)
     return path, NAMED
 

@@ -1,4 +1,4 @@
-"""Processes that are killed at random: nothing half-written is ever taken for whole."""
+"""Processes that are killed at random: nothing incomplete is ever used."""
 
 import collections
 import json
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2aux.training import integrity
 from t2aux_ondevice import litert
 from tests.fork_server import Server
 
@@ -55,12 +56,8 @@ def rows(model_dir):
 
 
 def unfinished(folder):
-    """Whether a checkpoint is just being written, or sealed."""
-    names = {path.name for path in folder.glob("ckpt-*")} if folder.is_dir() else set()
-    stems = {name.split(".")[0] for name in names if not name.endswith("_temp")}
-    return any(name.endswith("_temp") for name in names) or any(
-        f"{stem}.seal.json" not in names for stem in stems
-    )
+    """Whether a checkpoint is just being written."""
+    return (folder / integrity.WRITING).exists()
 
 
 def wait(process, condition, seconds):
@@ -99,8 +96,8 @@ def test_30_random_kills_in_training(server, quiet, tmp_path):
     command = ["train", f"--model_dir={tmp_path / 'run'}", *SETTINGS]
 
     def newest():
-        seals = checkpoints.glob("ckpt-*.seal.json")
-        return max((int(path.name[5:].split(".")[0]) for path in seals), default=0)
+        found = checkpoints.glob("ckpt-*.index")
+        return max((int(path.name[5:].split(".")[0]) for path in found), default=0)
 
     for number in range(KILLS):
         before, frozen = newest(), False

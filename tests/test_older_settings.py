@@ -1,7 +1,7 @@
 """Settings by their older names mean what they did.
 
 Older versions had one configurable `load` for all data, and `train` had the parameters that are
-`RunConfig`'s and `BackOff`'s today.
+`RunConfig`'s today.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from t2aux.evaluation import other_data
 from t2aux.reproduce import recipes, results, rows
 from t2aux.reproduce.experiments import EXPERIMENTS
 from t2aux.run import load_run
-from t2aux.training import divergence, train
+from t2aux.training import run_config, train
 from tests.cli_helpers import ROOT
 
 # What a configuration of such a version said of the data, all defaults among it.
@@ -42,7 +42,7 @@ train.batch_size = 4
 Classifier.hidden_size = 4
 Classifier.head_size = 4
 """
-# What such a version called settings that decide nothing of what is learned.
+# What such a version called settings that do not change what is learned.
 OLDER_NAMES = {
     "train.checkpoint_minutes": "RunConfig.checkpoint_minutes",
     "train.checkpoints_kept": "RunConfig.checkpoints_kept",
@@ -50,8 +50,6 @@ OLDER_NAMES = {
     "train.deterministic": "RunConfig.deterministic",
     "train.log_every": "RunConfig.log_every",
     "train.strategy": "RunConfig.strategy",
-    "train.nan_rate_factor": "BackOff.rate_factor",
-    "train.nan_back_offs": "BackOff.times",
 }
 OLDER_VALUES = {
     "train.checkpoint_minutes": "7.5",
@@ -60,10 +58,16 @@ OLDER_VALUES = {
     "train.deterministic": "False",
     "train.log_every": "7",
     "train.strategy": "@MirroredStrategy",
+}
+# What has no effect any more.
+REMOVED = {
+    "train.on_nan": "@BackOff()",
     "train.nan_rate_factor": "0.25",
     "train.nan_back_offs": "5",
+    "BackOff.rate_factor": "0.25",
+    "BackOff.times": "5",
 }
-OLDER_TRAIN = "".join(f"{name} = {value}\n" for name, value in OLDER_VALUES.items())
+OLDER_TRAIN = "".join(f"{name} = {v}\n" for name, v in {**OLDER_VALUES, **REMOVED}.items())
 
 
 def older(**settings):
@@ -139,12 +143,8 @@ def test_settings_of_the_user(caplog, files, params, source):
 
 
 def values():
-    run_config, back_off = (
-        gin.get_bindings(name, resolve_references=False) for name in ("RunConfig", "BackOff")
-    )
-    return {f"RunConfig.{n}": v for n, v in run_config.items()} | {
-        f"BackOff.{n}": v for n, v in back_off.items()
-    }
+    bindings = gin.get_bindings("RunConfig", resolve_references=False)
+    return {f"RunConfig.{name}": value for name, value in bindings.items()}
 
 
 TODAY = {OLDER_NAMES[name]: gin.config.parse_value(value) for name, value in OLDER_VALUES.items()}
@@ -173,8 +173,20 @@ def test_parameters_of_train_that_are_those_of_others_now(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("value", ["'stop'", "'back_off'", "@BackOff()"])
+def test_what_has_no_effect_any_more_is_read(tmp_path, caplog, value):
+    mine = tmp_path / "mine.gin"
+    text = f"include 'quickstart.gin'\ntrain.on_nan = {value}\nBackOff:\n  times = 2\n"
+    mine.write_text(text)
+    config.parse([str(mine)], ["BackOff.rate_factor = 0.5", "train.nan_back_offs = 3"])
+    for name in ("train.on_nan", "BackOff.times", "BackOff.rate_factor", "train.nan_back_offs"):
+        assert name in caplog.text
+    assert "on_nan" not in gin.config_str()
+    assert "BackOff" not in gin.config_str()
+
+
 @pytest.mark.parametrize("name", ["config.gin", "operative_config.gin"])
-def test_a_run_is_not_told_of_its_older_names(tmp_path, caplog, name):
+def test_a_run_logs_nothing_of_its_older_names(tmp_path, caplog, name):
     (tmp_path / name).write_text(f"include 'quickstart.gin'\n{OLDER_TRAIN}")
     config.parse([str(tmp_path / name)], [])
     assert values() == TODAY
@@ -184,25 +196,26 @@ def test_a_run_is_not_told_of_its_older_names(tmp_path, caplog, name):
 @pytest.mark.parametrize(
     ("params", "value"),
     [
-        (["train.nan_back_offs = 4", "BackOff.times = 2"], 2),
-        (["BackOff.times = 2", "train.nan_back_offs = 4"], 4),
-        (["t2aux.training.loop.train.nan_back_offs = 4"], 4),
-        (["loop.train.nan_back_offs = 4"], 4),
-        (["TIMES = 4", "train.nan_back_offs = %TIMES"], 4),
+        (["train.steps_per_call = 4", "RunConfig.steps_per_call = 2"], 2),
+        (["RunConfig.steps_per_call = 2", "train.steps_per_call = 4"], 4),
+        (["t2aux.training.loop.train.steps_per_call = 4"], 4),
+        (["loop.train.steps_per_call = 4"], 4),
+        (["STEPS = 4", "train.steps_per_call = %STEPS"], 4),
     ],
 )
 def test_the_later_one_of_two_names_counts(params, value):
     config.parse(["quickstart"], params)
-    assert divergence.BackOff().times == value
+    assert run_config.RunConfig().steps_per_call == value
 
 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        (["train.nan_back_offs = 'a'"], r"BackOff\.times must be a whole number"),
+        (["train.steps_per_call = 'a'"], r"RunConfig\.steps_per_call must be a whole number"),
         (["train.checkpoints_keep = 3"], r"train has no parameter 'checkpoints_keep'"),
-        (["dataset.nan_back_offs = 3"], "dataset has no parameter 'nan_back_offs'"),
-        (["x/train.nan_back_offs = 3"], "Nothing uses the scope 'x'"),
+        (["dataset.steps_per_call = 3"], "dataset has no parameter 'steps_per_call'"),
+        (["dataset.on_nan = 'stop'"], "dataset has no parameter 'on_nan'"),
+        (["x/train.steps_per_call = 3"], "Nothing uses the scope 'x'"),
     ],
 )
 def test_older_names_are_checked_as_those_of_today(params, message):
@@ -267,8 +280,9 @@ def older_run(tmp_path_factory):
     for name, today in OLDER_NAMES.items():
         stored["settings"].pop(today, None)
         stored["settings"][name] = OLDER_VALUES[name]
+    stored["settings"] |= REMOVED
     del stored["settings"]["train.run_config"]
-    assert not any(re.match("RunConfig|BackOff|dataset", name) for name in stored["settings"])
+    assert not any(re.match("RunConfig|dataset", name) for name in stored["settings"])
     run_json.write_text(json.dumps(stored))
     return root
 

@@ -69,7 +69,6 @@ RESEARCH = {
             "--gin_param='SUPERVISED_BPTT = 0'",
         )
     },
-    "--gin_param=\"train.on_nan = 'back_off'\"": [*MNIST, *NOTHING],
     "--gin_file=training/mirrored": [*MNIST, *NOTHING],
     "t2aux evaluate --model_dir=runs/quick": [],
     "t2aux reconstructions --model_dir=runs/quick": ["--samples=2"],

@@ -1,14 +1,13 @@
 r"""Trains a classifier of long sequences, or resumes a run that was stopped.
 
 The run directory gets checkpoints, metrics.jsonl, train.log, TensorBoard's events and the
-configuration. The same command, given again, continues from the last checkpoint that is whole, and
-ends with the same weights. SIGTERM and SIGHUP save one after the current step and exit with status
-75, and Ctrl-C with 130: start it again. A run is resumed with the data and the settings that it was
+configuration. The same command, given again, continues from the last undamaged checkpoint, and ends
+with the same weights. SIGTERM and SIGHUP save one after the current step and exit with status 75,
+and Ctrl-C with 130: start it again. A run is resumed with the data and the settings that it was
 trained with; --allow_changes accepts other learning rates, epochs, decays, clip_norm, parameters of
-the optimizer and weights of losses. NaN and Inf stop a run before they reach the weights;
-not_finite.json says where. With --gin_param="train.on_nan = 'back_off'" the run goes back with a
-lower rate instead. With --gin_file=training/validation a part of the training data decides which
-checkpoint is the best; it is kept in checkpoints/best, and validation.json lists the evaluations.
+the optimizer and weights of losses. NaN and Inf stop a run before they reach the weights. With
+--gin_file=training/validation a part of the training data decides which checkpoint is the best; it
+is kept in checkpoints/best, and validation.json lists the evaluations.
 
 Examples:
   t2aux train --model_dir=runs/quick --gin_file=quickstart

@@ -255,7 +255,7 @@ def decoder(
         steps = tf.shape(tokens)[0]
         starts = steps - batch.lengths
         anchors = loss.draw(seeds, starts, steps)
-        states = truncation.sweep(classifier, tokens, starts if padded else None, anchors)
+        states = truncation.forward_states(classifier, tokens, starts if padded else None, anchors)
         segments, valid_mask = loss.segments(seeds, tokens, starts, anchors)
         places = tf.range(steps)[:, tf.newaxis] - starts
         positions, _ = loss.segments(seeds, places, starts, anchors)

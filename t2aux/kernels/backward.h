@@ -64,10 +64,10 @@ class BackwardTile {
   void gates(int t, Range panels, Sums& sums) {
     const int slot = slot_of(t);
     if (q_.x && panels.begin == 0) keep_x(t, slot);
-    Range marks = q_.marks->at(t + 1);
+    Range positions = q_.positions->at(t + 1);
     for (int p = panels.begin; p < panels.end; ++p) {
       Vec bias[4] = {};
-      for (int r = 0; r < rows_; ++r) cell(t, slot, p, r, marks, bias, sums);
+      for (int r = 0; r < rows_; ++r) cell(t, slot, p, r, positions, bias, sums);
       float* to = sums.bias.get() + static_cast<int64_t>(p) * WIDE;
       for (int j = 0; j < 4; ++j) store(to + j * VEC, load(to + j * VEC) + bias[j]);
     }
@@ -86,13 +86,13 @@ class BackwardTile {
   // After step 0.
   void finish() {
     const int H = cells_.hidden;
-    Range marks = q_.marks->at(0);
+    Range positions = q_.positions->at(0);
     for (int r = 0; r < rows_; ++r) {
       for (int p = 0; p < cells_.panels; ++p) {
         const int count = H - p * VEC;
         Vec dh = load(dh_.get() + r * h_row_ + p * VEC);
         Vec dc = load(dc_.get() + (static_cast<int64_t>(p) * rows_ + r) * VEC);
-        add_marks(marks, r, p, count, dh, dc);
+        add_state_gradients(positions, r, p, count, dh, dc);
         int64_t at = static_cast<int64_t>(begin_ + r) * H + p * VEC;
         store_some(g_.h0 + at, dh, count);
         store_some(g_.c0 + at, dc, count);
@@ -137,17 +137,19 @@ class BackwardTile {
     }
   }
 
-  T2AUX_INLINE void add_marks(Range marks, int r, int p, int count, Vec& dh, Vec& dc) const {
-    for (int m = marks.begin; m < marks.end; ++m) {
+  T2AUX_INLINE void add_state_gradients(Range positions, int r, int p, int count, Vec& dh,
+                                        Vec& dc) const {
+    for (int m = positions.begin; m < positions.end; ++m) {
       int64_t at =
-          (static_cast<int64_t>(q_.marks->index[m]) * q_.batch + begin_ + r) * cells_.hidden +
+          (static_cast<int64_t>(q_.positions->index[m]) * q_.batch + begin_ + r) * cells_.hidden +
           p * VEC;
       dh += load_some(g_.h_at + at, count);
       dc += load_some(g_.c_at + at, count);
     }
   }
 
-  T2AUX_INLINE void cell(int t, int slot, int p, int r, Range marks, Vec (&bias)[4], Sums& sums) {
+  T2AUX_INLINE void cell(int t, int slot, int p, int r, Range positions, Vec (&bias)[4],
+                         Sums& sums) {
     const int count = cells_.hidden - p * VEC;
     const int b = begin_ + r;
     const int64_t step = static_cast<int64_t>(cells_.panels) * q_.batch * SAVED;
@@ -176,7 +178,7 @@ class BackwardTile {
       dh += load_some(
           g_.outputs + (static_cast<int64_t>(t) * q_.batch + b) * cells_.hidden + p * VEC, count);
     }
-    add_marks(marks, r, p, count, dh, dc);
+    add_state_gradients(positions, r, p, count, dh, dc);
     if (q_.masked()) {
       // The gates were saved as "keep"; only the output has to be carried on by hand.
       bool active = q_.active(t, b);
@@ -339,7 +341,7 @@ class BackwardTile {
   int64_t h_row_;
   TileState<Float32> initial_;
   Buffer dh_;       // [rows][h_panels * WIDE]
-  Buffer kept_;     // the same, of sequences that are not there
+  Buffer kept_;     // the same, of sequences outside of their steps
   Buffer dc_;       // [P][rows][VEC]
   Buffer tanh_c_;   // [P][rows][VEC]: of the step that comes next
   int depth_;       // words of slots * rows terms

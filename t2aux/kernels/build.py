@@ -1,4 +1,4 @@
-"""Compiles the kernel with the system's compiler for the machine at hand, once, and finds it again.
+"""Compiles the kernel with the system's compiler for this machine, once, and finds it again.
 
 The compiled file lies in the user's cache directory (T2AUX_CACHE_DIR, else XDG_CACHE_HOME/t2aux,
 else ~/.cache/t2aux). Its name holds a hash of all that it was made from (sources, flags, compiler,
@@ -69,7 +69,7 @@ def library() -> pathlib.Path:
 
 
 def forget(path: pathlib.Path) -> None:
-    """Removes a compiled file that does not load, so that it is compiled anew."""
+    """Removes a compiled file that does not load, so that it is compiled again."""
     with contextlib.suppress(OSError):
         path.unlink()
 
@@ -92,7 +92,7 @@ def _compiler() -> list[str]:
     if chosen:
         words = shlex.split(chosen)
         if not words or shutil.which(words[0]) is None:
-            raise BuildError(f"the C++ compiler that CXX names, {chosen!r}, is not there")
+            raise BuildError(f"the C++ compiler that CXX names, {chosen!r}, is not installed")
         return words
     for name in ("g++", "clang++", "c++"):
         if shutil.which(name) is not None:
@@ -150,7 +150,7 @@ def _find(folder: pathlib.Path, key: str) -> pathlib.Path | None:
                 return path
         except OSError:
             continue
-        logging.warning("The compiled kernel %s is damaged: it is compiled anew.", path)
+        logging.warning("The compiled kernel %s is damaged: it is compiled again.", path)
         forget(path)
     return None
 

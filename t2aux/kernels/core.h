@@ -7,7 +7,7 @@
 // the way back the gradients of all weights are accumulated beside the recurrence.
 //
 // A "panel" is the 4 * VEC columns (input, forget, candidate, output gate) of VEC cells. Sizes that
-// are no multiple of VEC are padded with zeros, under which padded cells stay exactly zero.
+// are not a multiple of VEC are padded with zeros, under which padded cells stay exactly zero.
 //
 // Results depend on the number of threads (the order in which the threads' sums are added), and on
 // nothing else: the same bits come out however the threads are scheduled.

@@ -1,4 +1,4 @@
-// A decoder that is fed its own tokens: stacked layers and a head, one step after the other.
+// A decoder that may be fed its own tokens: stacked layers and a head, one step after the other.
 
 #ifndef T2AUX_KERNELS_DECODE_H_
 #define T2AUX_KERNELS_DECODE_H_
@@ -98,10 +98,10 @@ struct Decoder {
   int channels;                           // C; 0 where tokens are ids
   const float* given_x = nullptr;         // [T, B, C]
   const int32_t* given_ids = nullptr;     // [T, B]
-  const float* previous_x = nullptr;      // [B, C]: the own token before step 0
+  const float* previous_x = nullptr;      // [B, C]: the sampled token before step 0
   const int32_t* previous_ids = nullptr;  // [B]
-  const unsigned char* own;               // [T, B]: whether step t reads the own token
-  const float* draws = nullptr;           // [T, B] in [0, 1): from which ids are sampled
+  const unsigned char* use_sampled;       // [T, B]: whether step t reads the sampled token
+  const float* uniforms = nullptr;        // [T, B] in [0, 1): from which ids are sampled
   std::vector<const Cells*> layers;
   std::vector<const float*> h0, c0;  // [B, H] each
   const PackedHead* head;
@@ -110,7 +110,7 @@ struct Decoder {
 struct DecoderResult {
   float* fed_x = nullptr;       // [T, B, C]: what was read
   int32_t* fed_ids = nullptr;   // [T, B]
-  float* last_x = nullptr;      // [B, C]: the own token after the last step
+  float* last_x = nullptr;      // [B, C]: the sampled token after the last step
   int32_t* last_ids = nullptr;  // [B]
   std::vector<float*> outputs;  // [T, B, H], a layer
   std::vector<float*> h, c;     // [B, H], a layer: after the last step
@@ -119,13 +119,13 @@ struct DecoderResult {
 
 // The id whose share of the softmax `draw` falls into.
 inline int32_t sample(const float* logits, int count, float draw) {
-  float most = logits[0];
-  for (int v = 1; v < count; ++v) most = std::max(most, logits[v]);
+  float max_logit = logits[0];
+  for (int v = 1; v < count; ++v) max_logit = std::max(max_logit, logits[v]);
   float total = 0;
-  for (int v = 0; v < count; ++v) total += std::exp(logits[v] - most);
+  for (int v = 0; v < count; ++v) total += std::exp(logits[v] - max_logit);
   float left = draw * total;
   for (int v = 0; v + 1 < count; ++v) {
-    left -= std::exp(logits[v] - most);
+    left -= std::exp(logits[v] - max_logit);
     if (left < 0) return v;
   }
   return count - 1;
@@ -145,22 +145,23 @@ void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) {
   Buffer hidden(rows * hidden_row);
   const int64_t logits_row = static_cast<int64_t>(head.output_panels) * WIDE;
   Buffer logits(rows * logits_row);
-  std::vector<float> own_x(static_cast<size_t>(rows) * C);
-  std::vector<int32_t> own_ids(C ? 0 : rows);
+  std::vector<float> sampled_x(static_cast<size_t>(rows) * C);
+  std::vector<int32_t> sampled_ids(C ? 0 : rows);
   if (C) {
-    std::copy_n(d.previous_x + static_cast<int64_t>(tile.begin) * C, own_x.size(), own_x.begin());
+    std::copy_n(d.previous_x + static_cast<int64_t>(tile.begin) * C, sampled_x.size(),
+                sampled_x.begin());
   } else {
-    std::copy_n(d.previous_ids + tile.begin, rows, own_ids.begin());
+    std::copy_n(d.previous_ids + tile.begin, rows, sampled_ids.begin());
   }
   for (int t = 0; t < d.steps; ++t) {
     const int64_t at = static_cast<int64_t>(t) * d.batch + tile.begin;
     for (int r = 0; r < rows; ++r) {
       if (C) {
-        std::copy_n(
-            d.own[at + r] ? own_x.data() + static_cast<int64_t>(r) * C : d.given_x + (at + r) * C,
-            C, out.fed_x + (at + r) * C);
+        std::copy_n(d.use_sampled[at + r] ? sampled_x.data() + static_cast<int64_t>(r) * C
+                                          : d.given_x + (at + r) * C,
+                    C, out.fed_x + (at + r) * C);
       } else {
-        out.fed_ids[at + r] = d.own[at + r] ? own_ids[r] : d.given_ids[at + r];
+        out.fed_ids[at + r] = d.use_sampled[at + r] ? sampled_ids[r] : d.given_ids[at + r];
       }
     }
     for (size_t k = 0; k < d.layers.size(); ++k) {
@@ -196,8 +197,8 @@ void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) {
         copy_c(cells, s.c, rows, panels, out.c[k] + to);
       }
     }
-    // The own token is made where it is read.
-    if (t + 1 < d.steps && !std::memchr(d.own + at + d.batch, 1, rows)) continue;
+    // The sampled token is made where it is read.
+    if (t + 1 < d.steps && !std::memchr(d.use_sampled + at + d.batch, 1, rows)) continue;
     const Cells& top = *d.layers.back();
     dense<Operand, Operand>(states.back().h_terms((t + 1) % 2), top.padded / Operand::kPerWord,
                             rows, head.depth, head.hidden_kernel.get(), head.hidden_bias.get(),
@@ -208,17 +209,18 @@ void decode_tile(const Decoder& d, const DecoderResult& out, Range tile) {
     for (int r = 0; r < rows; ++r) {
       const float* row = logits.get() + r * logits_row;
       if (C) {
-        std::copy_n(row, C, own_x.begin() + static_cast<int64_t>(r) * C);
+        std::copy_n(row, C, sampled_x.begin() + static_cast<int64_t>(r) * C);
       } else {
-        own_ids[r] = sample(row, head.outputs, d.draws[at + r]);
+        sampled_ids[r] = sample(row, head.outputs, d.uniforms[at + r]);
       }
     }
   }
   finish_streaming();
   if (C) {
-    std::copy(own_x.begin(), own_x.end(), out.last_x + static_cast<int64_t>(tile.begin) * C);
+    std::copy(sampled_x.begin(), sampled_x.end(),
+              out.last_x + static_cast<int64_t>(tile.begin) * C);
   } else {
-    std::copy(own_ids.begin(), own_ids.end(), out.last_ids + tile.begin);
+    std::copy(sampled_ids.begin(), sampled_ids.end(), out.last_ids + tile.begin);
   }
 }
 

@@ -18,8 +18,8 @@ class LstmDecodeOp : public tf::OpKernel {
   }
 
   void Compute(tf::OpKernelContext* c) override {
-    const tf::Tensor &given = c->input(0), &previous = c->input(1), &own = c->input(2),
-                     &draws = c->input(3);
+    const tf::Tensor &given = c->input(0), &previous = c->input(1), &use_sampled = c->input(2),
+                     &uniforms = c->input(3);
     const tf::Tensor* head[4];
     for (int i = 0; i < 4; ++i) head[i] = &c->input(4 + i);
     tf::OpInputList kernels, biases, recurrents, h0, c0;
@@ -37,10 +37,11 @@ class LstmDecodeOp : public tf::OpKernel {
     OP_REQUIRES(c, steps > 0, invalid("given must have at least one step"));
     tf::TensorShape one = given.shape();
     one.RemoveDim(0);
-    OP_REQUIRES(c, previous.shape() == one && own.shape() == tf::TensorShape({steps, batch}),
-                invalid("previous or own does not fit given ", given.shape().DebugString()));
-    OP_REQUIRES(c, !ids || draws.shape() == own.shape(),
-                invalid("draws must be [T, B] where tokens are ids"));
+    OP_REQUIRES(
+        c, previous.shape() == one && use_sampled.shape() == tf::TensorShape({steps, batch}),
+        invalid("previous or use_sampled does not fit given ", given.shape().DebugString()));
+    OP_REQUIRES(c, !ids || uniforms.shape() == use_sampled.shape(),
+                invalid("uniforms must be [T, B] where tokens are ids"));
     if (ids) {
       OP_REQUIRES_OK(c, check_ids(given, kernels[0].dim_size(0)));
       OP_REQUIRES_OK(c, check_ids(previous, kernels[0].dim_size(0)));
@@ -104,8 +105,8 @@ class LstmDecodeOp : public tf::OpKernel {
       d.steps = steps;
       d.batch = batch;
       d.channels = channels;
-      d.own = reinterpret_cast<const unsigned char*>(own.flat<bool>().data());
-      d.draws = floats(draws);
+      d.use_sampled = reinterpret_cast<const unsigned char*>(use_sampled.flat<bool>().data());
+      d.uniforms = floats(uniforms);
       if (ids) {
         d.given_ids = ints(given);
         d.previous_ids = ints(previous);

@@ -109,14 +109,15 @@ void forward_step(const Cells& cells, const Step& s, Range panels) {
 }
 
 // States wanted at positions 0 ... T, sorted.
-struct Marks {
+struct Positions {
   std::vector<int> position;
   std::vector<int> index;  // into the caller's order
 
-  Marks(const int32_t* marks, int count) : position(count), index(count) {
+  Positions(const int32_t* positions, int count) : position(count), index(count) {
     std::iota(index.begin(), index.end(), 0);
-    std::stable_sort(index.begin(), index.end(), [&](int a, int b) { return marks[a] < marks[b]; });
-    for (int i = 0; i < count; ++i) position[i] = marks[index[i]];
+    std::stable_sort(index.begin(), index.end(),
+                     [&](int a, int b) { return positions[a] < positions[b]; });
+    for (int i = 0; i < count; ++i) position[i] = positions[index[i]];
   }
   Range at(int p) const {
     auto both = std::equal_range(position.begin(), position.end(), p);
@@ -127,15 +128,16 @@ struct Marks {
 
 // A layer over a batch.
 struct Problem {
-  int steps;                       // T
-  int batch;                       // B
-  const float* x = nullptr;        // [T, B, D]
-  const int32_t* ids = nullptr;    // [T, B]
-  const float* h0;                 // [B, H]
-  const float* c0;                 // [B, H]
-  const int32_t* first = nullptr;  // [B]: sequence b is there at first[b] <= t < last[b], and keeps
-  const int32_t* last = nullptr;   // [B]  its state elsewhere; null: everywhere
-  const Marks* marks;
+  int steps;                     // T
+  int batch;                     // B
+  const float* x = nullptr;      // [T, B, D]
+  const int32_t* ids = nullptr;  // [T, B]
+  const float* h0;               // [B, H]
+  const float* c0;               // [B, H]
+  const int32_t* first =
+      nullptr;  // [B]: sequence b has the steps first[b] <= t < last[b], and keeps
+  const int32_t* last = nullptr;  // [B]  its state elsewhere; null: everywhere
+  const Positions* positions;
 
   bool active(int t, int b) const { return (!first || t >= first[b]) && (!last || t < last[b]); }
   bool masked() const { return first || last; }
@@ -288,9 +290,10 @@ class ForwardTile {
 
   // The states at position p to where they are wanted.
   void keep(int p, Range panels) {
-    Range marks = q_.marks->at(p);
-    for (int m = marks.begin; m < marks.end; ++m) {
-      int64_t at = (static_cast<int64_t>(q_.marks->index[m]) * q_.batch + begin_) * cells_.hidden;
+    Range positions = q_.positions->at(p);
+    for (int m = positions.begin; m < positions.end; ++m) {
+      int64_t at =
+          (static_cast<int64_t>(q_.positions->index[m]) * q_.batch + begin_) * cells_.hidden;
       copy_h(cells_, state_.h[p % 2].get(), rows_, panels, out_.h_at + at);
       copy_c(cells_, state_.c.get(), rows_, panels, out_.c_at + at);
     }

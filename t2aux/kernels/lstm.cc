@@ -71,7 +71,7 @@ REGISTER_OP("T2auxLstm")
     .Input("c0: float")
     .Input("first: int32")
     .Input("last: int32")
-    .Input("marks: int32")
+    .Input("positions: int32")
     .Attr("T: {float, int32}")
     .Attr("outputs: bool")
     .Attr("save: bool")
@@ -91,7 +91,7 @@ REGISTER_OP("T2auxLstmGrad")
     .Input("c0: float")
     .Input("first: int32")
     .Input("last: int32")
-    .Input("marks: int32")
+    .Input("positions: int32")
     .Input("saved: float")
     .Input("d_h_at: float")
     .Input("d_c_at: float")
@@ -111,8 +111,8 @@ REGISTER_OP("T2auxLstmGrad")
 REGISTER_OP("T2auxLstmDecode")
     .Input("given: T")
     .Input("previous: T")
-    .Input("own: bool")
-    .Input("draws: float")
+    .Input("use_sampled: bool")
+    .Input("uniforms: float")
     .Input("head_hidden_kernel: float")
     .Input("head_hidden_bias: float")
     .Input("head_output_kernel: float")
@@ -140,7 +140,7 @@ REGISTER_KERNEL_BUILDER(Name("T2auxLstmDecode").Device(tf::DEVICE_CPU), LstmDeco
 }  // namespace
 }  // namespace t2aux
 
-// Whether products of bfloat16 are the processor's own.
+// Whether products of bfloat16 are instructions of the processor.
 extern "C" bool t2aux_has_bfloat16() { return t2aux::Bfloat16::kNative; }
 
 // Whether they are computed by AMX.

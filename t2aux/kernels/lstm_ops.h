@@ -11,7 +11,7 @@
 namespace t2aux {
 
 // What the forward and the backward op have in common: x, input_kernel, recurrent_kernel, h0, c0,
-// first, last, marks.
+// first, last, positions.
 struct Inputs {
   const tf::Tensor& x;
   const tf::Tensor& input_kernel;
@@ -20,7 +20,7 @@ struct Inputs {
   const tf::Tensor& c0;
   const tf::Tensor& first;
   const tf::Tensor& last;
-  const tf::Tensor& marks;
+  const tf::Tensor& positions;
   bool ids;
   int steps, batch, hidden, inputs, vocabulary;
 
@@ -32,7 +32,7 @@ struct Inputs {
         c0(c->input(h0_at + 1)),
         first(c->input(h0_at + 2)),
         last(c->input(h0_at + 3)),
-        marks(c->input(h0_at + 4)),
+        positions(c->input(h0_at + 4)),
         ids(x.dtype() == tf::DT_INT32) {}
 
   absl::Status check() {
@@ -69,10 +69,10 @@ struct Inputs {
       }
     }
     if (ids) TF_RETURN_IF_ERROR(check_ids(x, vocabulary));
-    return check_marks(marks, steps);
+    return check_positions(positions, steps);
   }
 
-  Problem problem(const Marks* sorted) const {
+  Problem problem(const Positions* sorted) const {
     Problem q;
     q.steps = steps;
     q.batch = batch;
@@ -85,7 +85,7 @@ struct Inputs {
     q.c0 = floats(c0);
     q.first = ints(first);
     q.last = ints(last);
-    q.marks = sorted;
+    q.positions = sorted;
     return q;
   }
 };
@@ -104,10 +104,10 @@ class LstmOp : public tf::OpKernel {
     const tf::Tensor& bias = c->input(2);
     OP_REQUIRES(c, bias.NumElements() == 0 || bias.NumElements() == 4 * in.hidden,
                 invalid("bias must be [4H] or [0], but is ", bias.shape().DebugString()));
-    const int64_t marks = in.marks.NumElements();
+    const int64_t positions = in.positions.NumElements();
     tf::Tensor *h_at, *c_at;
-    OP_REQUIRES_OK(c, c->allocate_output(0, {marks, in.batch, in.hidden}, &h_at));
-    OP_REQUIRES_OK(c, c->allocate_output(1, {marks, in.batch, in.hidden}, &c_at));
+    OP_REQUIRES_OK(c, c->allocate_output(0, {positions, in.batch, in.hidden}, &h_at));
+    OP_REQUIRES_OK(c, c->allocate_output(1, {positions, in.batch, in.hidden}, &c_at));
     guarded(c, bfloat16_, [&](auto operand) {
       using Operand = decltype(operand);
       tf::Tensor outputs = make_tensor({outputs_ ? in.steps : 0, in.batch, in.hidden});
@@ -116,7 +116,7 @@ class LstmOp : public tf::OpKernel {
       c->set_output(3, saved);
       if (in.batch == 0) return;
       Pool pool = pool_of(c);
-      Marks sorted(ints(in.marks), marks);
+      Positions sorted(ints(in.positions), positions);
       Cells cells = pack<Operand>(floats(in.input_kernel), in.inputs, in.vocabulary, floats(bias),
                                   floats(in.recurrent_kernel), in.hidden, pool);
       ForwardResult out;
@@ -126,7 +126,7 @@ class LstmOp : public tf::OpKernel {
       if (save_) out.saved = saved.flat<float>().data();
       Problem q = in.problem(&sorted);
       // Nobody asks for what comes after the last mark.
-      if (!outputs_ && !save_) q.steps = marks ? sorted.position.back() : 0;
+      if (!outputs_ && !save_) q.steps = positions ? sorted.position.back() : 0;
       forward<Operand>(cells, q, out, pool);
     });
   }
@@ -150,10 +150,10 @@ class LstmGradOp : public tf::OpKernel {
     OP_REQUIRES_OK(c, in.check());
     const tf::Tensor& saved = c->input(8);
     const tf::Tensor &d_h = c->input(9), &d_c = c->input(10), &d_outputs = c->input(11);
-    const int64_t marks = in.marks.NumElements();
+    const int64_t positions = in.positions.NumElements();
     OP_REQUIRES(c, saved.NumElements() == saved_size(in.steps, in.batch, in.hidden),
                 invalid("the forward op saved nothing for a gradient: call it with save=True"));
-    const tf::TensorShape at({marks, in.batch, in.hidden});
+    const tf::TensorShape at({positions, in.batch, in.hidden});
     OP_REQUIRES(c, d_h.shape() == at && d_c.shape() == at,
                 invalid("gradients of the marked states must be ", at.DebugString()));
     OP_REQUIRES(c,
@@ -177,7 +177,7 @@ class LstmGradOp : public tf::OpKernel {
     guarded(c, bfloat16_, [&](auto operand) {
       using Operand = decltype(operand);
       Pool pool = pool_of(c);
-      Marks sorted(ints(in.marks), marks);
+      Positions sorted(ints(in.positions), positions);
       Cells shape;
       shape.hidden = in.hidden;
       shape.inputs = in.inputs;

@@ -141,7 +141,7 @@ inline absl::Status get_precision(tf::OpKernelConstruction* c, bool& bfloat16) {
   return absl::OkStatus();
 }
 
-// Runs `compute` with the kind of the products' operands; memory that is not there is TensorFlow's
+// Runs `compute` with the kind of the products' operands; memory that is missing is TensorFlow's
 // error of that name.
 template <class F>
 void guarded(tf::OpKernelContext* context, bool bfloat16, F compute) {
@@ -167,11 +167,11 @@ inline absl::Status check_ids(const tf::Tensor& ids, int64_t vocabulary) {
   return absl::OkStatus();
 }
 
-inline absl::Status check_marks(const tf::Tensor& marks, int64_t steps) {
-  auto flat = marks.flat<int32_t>();
+inline absl::Status check_positions(const tf::Tensor& positions, int64_t steps) {
+  auto flat = positions.flat<int32_t>();
   for (int64_t i = 0; i < flat.size(); ++i) {
     if (flat(i) < 0 || flat(i) > steps) {
-      return invalid("mark ", flat(i), " is not in [0, ", steps, "]");
+      return invalid("position ", flat(i), " is not in [0, ", steps, "]");
     }
   }
   return absl::OkStatus();

@@ -51,7 +51,7 @@ class Scan(NamedTuple):
 
     Attributes:
         state: The state before the segment, a NamedTuple or list of tensors [B, ...].
-        marks: [M] int32 positions in 0..T, in any order: the states before those steps are
+        positions: [M] int32 positions in 0..T, in any order: the states before those steps are
             returned.
         active: The first step of each sequence and one past its last, [B] int32 each; it keeps its
             state at other steps. None for one of them, or both: as far as the segment goes.
@@ -61,7 +61,7 @@ class Scan(NamedTuple):
     """
 
     state: Any
-    marks: tf.Tensor
+    positions: tf.Tensor
     active: tuple[tf.Tensor | None, tf.Tensor | None] | None = None
     outputs: bool = False
     gradient: bool = True
@@ -71,8 +71,8 @@ class Result(NamedTuple):
     """What the LSTM gives.
 
     Attributes:
-        h: [M, B, H]: the outputs at the marks.
-        c: [M, B, H]: the cells at the marks.
+        h: [M, B, H]: the outputs at the positions.
+        c: [M, B, H]: the cells at the positions.
         outputs: [T, B, H], all outputs, or [0, B, H] where they are not wanted.
     """
 
@@ -88,7 +88,7 @@ class Decoded(NamedTuple):
         outputs: [T, B, H] of the top layer.
         h: [B, H], a layer: after the last step.
         c: [B, H], a layer.
-        last: [B, C] or [B]: its own token after the last step.
+        last: [B, C] or [B]: the sampled token after the last step.
     """
 
     outputs: tf.Tensor
@@ -98,7 +98,7 @@ class Decoded(NamedTuple):
 
 
 def enabled() -> bool:
-    """Whether the kernel is used; compiles and loads it when asked first.
+    """Whether the kernel is used; compiles and loads it at the first call.
 
     Raises:
         UserError: T2AUX_KERNEL is neither off, on nor auto; or on, and the kernel can't be had.
@@ -146,7 +146,7 @@ def _has_bfloat16(mode: str) -> bool:
         by = " by AMX" if _load().uses_amx else ""
         logging.info("The LSTM kernel's products are computed in bfloat16%s.", by)
         return True
-    logging.warning("Products in bfloat16 were asked for, but are computed in float32: %s.", reason)
+    logging.warning("Products in bfloat16 are configured, but are computed in float32: %s.", reason)
     return False
 
 
@@ -169,7 +169,7 @@ def lstm(
         The states and outputs.
 
     Raises:
-        tf.errors.InvalidArgumentError: Shapes do not fit, or an id or a mark is out of range.
+        tf.errors.InvalidArgumentError: Shapes do not fit, or an id or a position is out of range.
     """
     none = tf.zeros([0], tf.int32)
     first, last = (none if bound is None else bound for bound in scan.active or (None, None))
@@ -182,7 +182,7 @@ def lstm(
         c0=scan.state[1],
         first=first,
         last=last,
-        marks=scan.marks,
+        positions=scan.positions,
         outputs=scan.outputs,
         save=scan.gradient,
         input_gradient=input_gradient,
@@ -194,8 +194,8 @@ def lstm(
 def decode(
     given: tf.Tensor,
     previous: tf.Tensor,
-    own: tf.Tensor,
-    draws: tf.Tensor | None,
+    use_sampled: tf.Tensor,
+    uniforms: tf.Tensor | None,
     head: list[tf.Tensor],
     layers: list[tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]],
     h0: list[tf.Tensor],
@@ -207,9 +207,9 @@ def decode(
 
     Args:
         given: [T, B, C] float32 or [T, B] int32.
-        previous: [B, C] or [B]: the own token before step 0.
-        own: [T, B] bool: whether step t reads the own token.
-        draws: [T, B] in [0, 1): own ids are sampled by them from the head's softmax; None for real
+        previous: [B, C] or [B]: the sampled token before step 0.
+        use_sampled: [T, B] bool: whether step t reads the sampled token.
+        uniforms: [T, B] in [0, 1): ids are sampled by them from the head's softmax; None for real
             values.
         head: The head's hidden kernel and bias, output kernel and bias.
         layers: Bottom first: input kernel (or table, with no bias), bias, recurrent kernel.
@@ -226,8 +226,8 @@ def decode(
     result = _require().t2aux_lstm_decode(
         given=given,
         previous=previous,
-        own=own,
-        draws=tf.zeros([0]) if draws is None else draws,
+        use_sampled=use_sampled,
+        uniforms=tf.zeros([0]) if uniforms is None else uniforms,
         head_hidden_kernel=head[0],
         head_hidden_bias=head[1],
         head_output_kernel=head[2],
@@ -284,10 +284,10 @@ def _load() -> _Library:
             name = os.path.join(folder, path.name)
             library = tf.load_op_library(name)
             compiled = ctypes.CDLL(name)
-            asked = compiled.t2aux_has_bfloat16, compiled.t2aux_uses_amx
-            for function in asked:
+            queries = compiled.t2aux_has_bfloat16, compiled.t2aux_uses_amx
+            for function in queries:
                 function.restype = ctypes.c_bool
-            return _Library(library, *(function() for function in asked))
+            return _Library(library, *(function() for function in queries))
     except (tf.errors.OpError, OSError) as error:
         build.forget(path)
         raise build.BuildError(f"{path} does not load ({str(error).splitlines()[0]})") from error
@@ -296,13 +296,13 @@ def _load() -> _Library:
 def _require() -> types.ModuleType:
     library = _library(_mode())
     if library is None:
-        raise RuntimeError("the kernel is not enabled: ask `enabled` first")
+        raise RuntimeError("the kernel is not enabled: call `enabled` first")
     return library.ops
 
 
 @tf.RegisterGradient("T2auxLstm")
 def _lstm_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor | None]:
-    x, input_kernel, _, recurrent_kernel, h0, c0, first, last, marks = op.inputs
+    x, input_kernel, _, recurrent_kernel, h0, c0, first, last, positions = op.inputs
     d_h, d_c, d_outputs, _ = gradients
     wanted = op.get_attr("input_gradient") and x.dtype != tf.int32
     result = _load().ops.t2aux_lstm_grad(
@@ -313,7 +313,7 @@ def _lstm_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor | 
         c0=c0,
         first=first,
         last=last,
-        marks=marks,
+        positions=positions,
         saved=op.outputs[3],
         d_h_at=d_h,
         d_c_at=d_c,
@@ -356,7 +356,7 @@ def _decode_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor 
             c0=c0[k],
             first=none,
             last=none,
-            marks=steps,
+            positions=steps,
             saved=saved[k],
             d_h_at=d_h[k][tf.newaxis],
             d_c_at=d_c[k][tf.newaxis],

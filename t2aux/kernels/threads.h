@@ -30,7 +30,7 @@ struct Pool {
   int threads = 1;
   std::function<void(int count, const std::function<void(int)>& work)> run;
 
-  // The same for a few long pieces of work: sees to it that every thread has a core of its own.
+  // The same for a few long pieces of work: makes sure that every thread has its own core.
   void run_apart(int count, const std::function<void(int)>& work) const;
 };
 
@@ -108,7 +108,7 @@ inline void Pool::run_apart(int count, const std::function<void(int)>& work) con
 }
 
 // Runs work(slot, phase) for all slots of a phase before any of the next: for batches too small to
-// give every thread sequences of its own. A thread takes its own slot, so that its weights stay in
+// give every thread its own sequences. A thread takes its own slot, so that its weights stay in
 // its cache; a slot whose thread has not come (the pool may be busy) is taken by another. As a
 // slot once taken is always being worked on, no thread ever waits for one that has not started. The
 // work must not throw.

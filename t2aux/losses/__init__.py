@@ -1,4 +1,4 @@
-"""Auxiliary losses: what one is (`base`), the paper's two, and those that it compares with."""
+"""Auxiliary losses: the base class, the paper's two, and the losses that they are compared with."""
 
 from t2aux.losses.base import (
     AuxiliaryLoss,

@@ -2,8 +2,8 @@
 
 Those two, `reconstruction.py` and `prediction.py`, are taken at `anchors` random positions of the
 sequence, drawn for every batch (paper, section 3 and Figure 2), over segments of `length` predicted
-tokens; those that it compares with, in `whole_sequence.py`, over whole sequences. All are averaged
-over all predicted tokens.
+tokens; the losses that they are compared with, in `whole_sequence.py`, over whole sequences. All
+are averaged over all predicted tokens.
 
 Where the paper is silent the default is ours, and marked [us] in the parameter's description.
 """
@@ -28,7 +28,7 @@ _REFERENCE, _ANCHOR = range(2)
 def uniform_position(draw: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
     """Maps draws in [0, 1) to the integers low <= p <= high (low where the range is empty)."""
     count = tf.maximum(high - low + 1, 1)
-    # In float64: float32 can't tell 16,000 positions apart evenly.
+    # In float64: float32 can't represent 16,000 positions evenly.
     offset = tf.cast(draw * tf.cast(count, tf.float64), tf.int32)
     return low + tf.minimum(offset, count - 1)
 
@@ -40,19 +40,9 @@ class TokenLoss(AuxiliaryLoss):
         head: The head.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str | None,
-        weight: float,
-        bptt: Bptt | None,
-        rows: float,
-        head_size: int,
-        levels: int | None,
-        **sizes: int,
-    ) -> None:
-        super().__init__(name=name, weight=weight, bptt=bptt, rows=rows)
-        check_sizes(type(self).__name__, **sizes, head_size=head_size)
+    def __init__(self, *, head_size: int, levels: int | None, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        check_sizes(type(self).__name__, head_size=head_size)
         if levels is not None and (type(levels) is not int or levels < 2):
             raise UserError(
                 f"{type(self).__name__}.levels must be a whole number of at least 2, or None, but "
@@ -150,7 +140,7 @@ class TokenLoss(AuxiliaryLoss):
 
 
 class Anchored(TokenLoss):
-    """What the paper's two losses share: anchors, segments, stacked LSTM layers of their own.
+    """What the paper's two losses share: anchors, segments, own stacked LSTM layers.
 
     Attributes:
         anchors: n, positions a batch.
@@ -158,30 +148,9 @@ class Anchored(TokenLoss):
         layers: The auxiliary network's LSTM layers, bottom first.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str | None,
-        anchors: int,
-        length: int,
-        weight: float,
-        bptt: Bptt | None,
-        rows: float,
-        layers: int,
-        head_size: int,
-        levels: int | None,
-    ) -> None:
-        super().__init__(
-            name=name,
-            weight=weight,
-            bptt=bptt,
-            rows=rows,
-            head_size=head_size,
-            levels=levels,
-            anchors=anchors,
-            length=length,
-            layers=layers,
-        )
+    def __init__(self, *, anchors: int, length: int, layers: int, **parameters: Any) -> None:
+        check_sizes(type(self).__name__, anchors=anchors, length=length, layers=layers)
+        super().__init__(**parameters)
         self.anchors = anchors
         self.length = length
         self._count = layers

@@ -177,7 +177,7 @@ Declaration = StatesAt | OutputsFrom | OutputsOfAll
 class States(NamedTuple):
     """What a loss gets that declared `StatesAt`. N = n * B rows, all of position 0 first.
 
-    B is how many sequences the loss is taken on: see `AuxiliaryLoss.rows`.
+    B is how many sequences the loss is computed on: see `AuxiliaryLoss.rows`.
 
     Attributes:
         states: The states, [N, ...] each; see `t2aux.model.core.State`.
@@ -202,11 +202,11 @@ class Outputs(NamedTuple):
     """What a loss gets that declared outputs: one window of them after the other.
 
     N is n * B for `OutputsFrom`, all of position 0 first, and B for `OutputsOfAll`. B is how many
-    sequences the loss is taken on: see `AuxiliaryLoss.rows`.
+    sequences the loss is computed on: see `AuxiliaryLoss.rows`.
 
     Attributes:
         outputs: [W, N, H]: the main network's after each step of the window.
-        tokens: [W, N, ...]: those that were read in these steps.
+        tokens: [W, N, ...]: the tokens that were read in these steps.
         targets: [W, N, ...]: the tokens after them.
         mask: [W, N] float32: 1 where the output is to predict its target, else 0.
         active: For a recurrence of the loss's own over these steps, see `core.run`; None: there is
@@ -258,7 +258,7 @@ class AuxiliaryLoss(Configurable, keras.layers.Layer):
     Attributes:
         weight: w; at 0 the loss is measured only.
         bptt: How many steps its gradient reaches back; None: the trainer's `auxiliary_bptt`.
-        rows: The share of every batch's rows that it is taken on.
+        rows: The share of every batch's rows that it is computed on.
     """
 
     def __init__(

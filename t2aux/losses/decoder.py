@@ -40,15 +40,15 @@ class Segments(NamedTuple):
 
     Attributes:
         tokens: [l + 1, N, C] float32 or [l + 1, N] int32: the first is given, the others predicted.
-        own: [l, N] bool: where the decoder is fed its own token, never at the first step.
-        draws: [l, N] in [0, 1): where in the softmax's cumulative distribution ids are drawn.
-        room: [N] float32: 1 where a segment counts, else 0.
+        use_sampled: [l, N] bool: where the decoder is fed its own token, never at the first step.
+        uniforms: [l, N] in [0, 1): where in the softmax's cumulative distribution ids are drawn.
+        valid_mask: [N] float32: 1 where a segment counts, else 0.
     """
 
     tokens: tf.Tensor
-    own: tf.Tensor
-    draws: tf.Tensor
-    room: tf.Tensor
+    use_sampled: tf.Tensor
+    uniforms: tf.Tensor
+    valid_mask: tf.Tensor
 
 
 class Step(NamedTuple):
@@ -58,13 +58,13 @@ class Step(NamedTuple):
         fed: [N, C] or [N]: the token that was fed.
         z: [N, 4H], a layer: the gates' pre-activations.
         states: Each layer's state after it.
-        own: [N, C] or [N]: the decoder's own token. No gradient passes through it.
+        sampled: [N, C] or [N]: the decoder's own token. No gradient passes through it.
     """
 
     fed: tf.Tensor
     z: list[tf.Tensor]
     states: list[LSTMState]
-    own: tf.Tensor
+    sampled: tf.Tensor
 
 
 def stacked_kernels(weights: Weights) -> list[tf.Tensor]:
@@ -77,8 +77,8 @@ def step(
     kernels: Sequence[tf.Tensor],
     given: tf.Tensor,
     previous: tf.Tensor,
-    own: tf.Tensor,
-    draws: tf.Tensor,
+    use_sampled: tf.Tensor,
+    uniforms: tf.Tensor,
     states: Sequence[LSTMState],
 ) -> Step:
     """One step.
@@ -88,14 +88,14 @@ def step(
         kernels: Their `stacked_kernels`.
         given: [N, C] float32 or [N] int32: the true token.
         previous: [N, C] or [N]: the decoder's own token of the step before.
-        own: [N] bool: where that is fed.
-        draws: [N], see `Segments`.
+        use_sampled: [N] bool: where that is fed.
+        uniforms: [N], see `Segments`.
         states: Each layer's state before, [N, H] each.
 
     Returns:
         The step.
     """
-    fed = tf.where(own if weights.is_text else own[:, tf.newaxis], previous, given)
+    fed = tf.where(use_sampled if weights.is_text else use_sampled[:, tf.newaxis], previous, given)
     pre_activations, after = [], []
     for i, (layer, state) in enumerate(zip(weights.layers, states, strict=True)):
         if i:
@@ -110,7 +110,7 @@ def step(
         new = lstm.cell(z, state.c)
         after.append(LSTMState(*map(tf.ensure_shape, new, (s.shape for s in state))))
     output = tf.stop_gradient(heads.apply(after[-1].h, *weights.head))
-    token = _sample(output, draws) if weights.is_text else output[:, : previous.shape[-1]]
+    token = _sample(output, uniforms) if weights.is_text else output[:, : previous.shape[-1]]
     return Step(fed, pre_activations, after, tf.ensure_shape(token, previous.shape))
 
 
@@ -119,8 +119,8 @@ def run(
     given: tf.Tensor,
     states: Sequence[LSTMState],
     previous: tf.Tensor,
-    own: tf.Tensor,
-    draws: tf.Tensor,
+    use_sampled: tf.Tensor,
+    uniforms: tf.Tensor,
 ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
     """All steps, one after the other.
 
@@ -129,8 +129,8 @@ def run(
         given: [l, N, C] float32 or [l, N] int32: the true tokens before the predicted ones.
         states: Each layer's state before, [N, H] each.
         previous: [N, C] or [N]: the decoder's own token of the step before.
-        own: [l, N] bool: where its own token is fed to it.
-        draws: [l, N], see `Segments`.
+        use_sampled: [l, N] bool: where its own token is fed to it.
+        uniforms: [l, N], see `Segments`.
 
     Returns:
         The top layer's outputs [l, N, H], each layer's state after, and its own last token.
@@ -141,8 +141,8 @@ def run(
     def body(
         t: tf.Tensor, previous: tf.Tensor, states: list[LSTMState], hidden: tf.TensorArray
     ) -> tuple:
-        done = step(weights, kernels, given[t], previous, own[t], draws[t], states)
-        return t + 1, done.own, done.states, hidden.write(t, done.states[-1].h)
+        done = step(weights, kernels, given[t], previous, use_sampled[t], uniforms[t], states)
+        return t + 1, done.sampled, done.states, hidden.write(t, done.states[-1].h)
 
     hidden = tf.TensorArray(tf.float32, steps, element_shape=states[0].h.shape)
     _, previous, states, hidden = tf.while_loop(
@@ -155,8 +155,8 @@ def in_chunks(
     decode: Callable[..., tuple[tf.Tensor, list[LSTMState], tf.Tensor]],
     given: tf.Tensor,
     states: Sequence[LSTMState],
-    own: tf.Tensor,
-    draws: tf.Tensor,
+    use_sampled: tf.Tensor,
+    uniforms: tf.Tensor,
     *,
     chunk: int,
 ) -> tf.Tensor:
@@ -166,8 +166,8 @@ def in_chunks(
         decode: Decodes a chunk, as `run` does, from the second argument on.
         given: See `run`; l must be known.
         states: See `run`.
-        own: See `run`.
-        draws: See `run`.
+        use_sampled: See `run`.
+        uniforms: See `run`.
         chunk: Steps of a chunk; the last may have fewer.
 
     Returns:
@@ -178,13 +178,15 @@ def in_chunks(
         if begin:
             states = [LSTMState(*map(tf.stop_gradient, state)) for state in states]
         part = slice(begin, begin + chunk)
-        hidden, states, previous = decode(given[part], states, previous, own[part], draws[part])
+        hidden, states, previous = decode(
+            given[part], states, previous, use_sampled[part], uniforms[part]
+        )
         outputs.append(hidden)
     return tf.concat(outputs, axis=0)
 
 
-def _sample(logits: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Ids [N] int32 whose share of the softmax of [N, V] the draws [N] in [0, 1) fall into."""
+def _sample(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+    """Ids [N] int32 whose share of the softmax of [N, V] the uniforms [N] in [0, 1) fall into."""
     cumulative = tf.cumsum(tf.nn.softmax(logits), axis=-1)
-    below = tf.cast(cumulative <= draws[:, tf.newaxis], tf.int32)
+    below = tf.cast(cumulative <= uniforms[:, tf.newaxis], tf.int32)
     return tf.minimum(tf.reduce_sum(below, axis=-1), logits.shape[-1] - 1)

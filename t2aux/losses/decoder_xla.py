@@ -99,7 +99,9 @@ def _compiled(output_losses: OutputLosses, chunk: int) -> Callable[..., tuple]:
         with tf.GradientTape() as tape:
             tape.watch([hidden, *weights.head])
             predictions = heads.apply(hidden, *weights.head)
-            value = tf.reduce_sum(output_losses(predictions, segments.tokens[1:]) * segments.room)
+            value = tf.reduce_sum(
+                output_losses(predictions, segments.tokens[1:]) * segments.valid_mask
+            )
         upstream, *head = tape.gradient(value, [hidden, *weights.head])
         dz, of_states = _backward(weights, states, trace, upstream, min(chunk, hidden.shape[0]))
         layers = _of_layers(weights, states, trace, dz)
@@ -142,7 +144,13 @@ def _forward(weights: Weights, states: list[LSTMState], segments: Segments) -> _
     def body(t: tf.Tensor | int, variables: tuple) -> tuple:
         previous, states, arrays = variables
         done = decoder.step(
-            weights, kernels, given[t], previous, segments.own[t], segments.draws[t], states
+            weights,
+            kernels,
+            given[t],
+            previous,
+            segments.use_sampled[t],
+            segments.uniforms[t],
+            states,
         )
         found = _Trace(
             done.fed, done.z, [state.h for state in done.states], [s.c for s in done.states]
@@ -151,7 +159,7 @@ def _forward(weights: Weights, states: list[LSTMState], segments: Segments) -> _
             all_.write(t, x)
             for all_, x in zip(tf.nest.flatten(arrays), tf.nest.flatten(found), strict=True)
         ]
-        return done.own, done.states, tf.nest.pack_sequence_as(arrays, written)
+        return done.sampled, done.states, tf.nest.pack_sequence_as(arrays, written)
 
     *_, arrays = _loop(body, steps, (tf.zeros_like(given[0]), states, arrays))
     return tf.nest.map_structure(lambda all_: all_.stack(), arrays)

@@ -74,7 +74,7 @@ class Prediction(Anchored):
         return 2
 
     def draw(self, seed: tf.Tensor, starts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        """Draws the batch's anchors, uniform over the positions that leave room for a segment.
+        """Draws the batch's anchors, uniform over the positions that a segment fits behind.
 
         Args:
             seed: [2] int32, this batch's.

@@ -116,7 +116,7 @@ class Reconstruction(Anchored):
         return self.length + 1
 
     def draw(self, seed: tf.Tensor, starts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        """Draws the batch's anchors, uniform over the positions that leave room for a segment.
+        """Draws the batch's anchors, uniform over the positions that a segment fits before.
 
         Args:
             seed: [2] int32, this batch's.
@@ -143,7 +143,7 @@ class Reconstruction(Anchored):
 
         Returns:
             The segments [l + 1, n * B, ...] (anchor-major), and [n * B] float32: 1 where the
-            sequence has room for one, else 0.
+            a segment fits into the sequence, else 0.
         """
         batch = tf.shape(tokens)[1]
         high = anchors[:, tf.newaxis] - self.length - 1
@@ -156,12 +156,12 @@ class Reconstruction(Anchored):
             first = uniform_position(draw, low, high)
         else:
             first = tf.broadcast_to(high, [self.anchors, batch])
-        room = tf.cast(low <= high, tf.float32)
+        valid_mask = tf.cast(low <= high, tf.float32)
         first = tf.maximum(first, 0)
         offsets = tf.range(self.length + 1)
         if self.reverse:
             offsets = tf.reverse(offsets, [0])
-        # Where there is no room the segment may reach past the end: its loss counts for nothing.
+        # A segment that does not fit may reach past the end: `valid_mask` is 0 for it.
         position = tf.minimum(
             first[tf.newaxis] + offsets[:, tf.newaxis, tf.newaxis], tf.shape(tokens)[0] - 1
         )
@@ -169,33 +169,35 @@ class Reconstruction(Anchored):
         flat = tf.reshape(tokens, tf.concat([[-1], tf.shape(tokens)[2:]], 0))
         segments = tf.gather(flat, tf.reshape(index, [self.length + 1, -1]))
         segments.set_shape([self.length + 1, None, *tokens.shape[2:]])
-        return segments, tf.reshape(room, [-1])
+        return segments, tf.reshape(valid_mask, [-1])
 
     def declare(self, sequences: Sequences, seed: tf.Tensor) -> StatesAt:
         """The states at the anchors."""
         starts = sequences.all_starts
         anchors = self.draw(seed, starts, sequences.steps)
-        room = starts[tf.newaxis] <= anchors[:, tf.newaxis] - self.length - 1
-        return StatesAt(anchors, tf.reduce_sum(tf.cast(room, tf.float32)) * self.length)
+        valid_mask = starts[tf.newaxis] <= anchors[:, tf.newaxis] - self.length - 1
+        return StatesAt(anchors, tf.reduce_sum(tf.cast(valid_mask, tf.float32)) * self.length)
 
     def call(self, given: States) -> tf.Tensor:
         """Decodes all segments as one batch."""
         sequences = given.sequences
-        segments, room = self.segments(
+        segments, valid_mask = self.segments(
             given.seed, sequences.tokens, sequences.starts, given.positions
         )
 
         def draw(seed: tf.Tensor) -> tf.Tensor:
-            draws = sequences.uniform(seed, [self.length, self.anchors])
-            return tf.reshape(draws, [self.length, -1])
+            uniforms = sequences.uniform(seed, [self.length, self.anchors])
+            return tf.reshape(uniforms, [self.length, -1])
 
         sampling = given.progress * self.final_sampling
         if self.scheduled_sampling and cudnn.on_gpu():
-            own, draws = self._draw_sampling(tf.shape(segments)[1], given.seed, sampling, draw)
+            use_sampled, uniforms = self._draw_sampling(
+                tf.shape(segments)[1], given.seed, sampling, draw
+            )
             return decoder_xla.loss(
                 self._weights(given.input_layer),
                 self.bottom_state(given.states),
-                decoder.Segments(segments, own, draws, room),
+                decoder.Segments(segments, use_sampled, uniforms, valid_mask),
                 chunk=given.bptt or self.length,
                 output_losses=self.output_losses,
             )
@@ -208,7 +210,7 @@ class Reconstruction(Anchored):
             bptt=given.bptt,
             draw=draw,
         )
-        return tf.reduce_sum(self.output_losses(outputs, segments[1:]) * room)
+        return tf.reduce_sum(self.output_losses(outputs, segments[1:]) * valid_mask)
 
     def decode(
         self,
@@ -239,7 +241,7 @@ class Reconstruction(Anchored):
         if draw is None:
             shape = [self.length, tf.shape(given)[1]]
             draw = functools.partial(tf.random.stateless_uniform, shape)
-        own, draws = self._draw_sampling(tf.shape(given)[1], seed, sampling, draw)
+        use_sampled, uniforms = self._draw_sampling(tf.shape(given)[1], seed, sampling, draw)
         # The fed token is a stopped one, so the gradient of the head is taken outside of the loop,
         # in one product over all steps.
         decode = self._decode_kernel if ops.enabled() else self._decode_plain
@@ -247,8 +249,8 @@ class Reconstruction(Anchored):
             functools.partial(decode, input_layer),
             tf.ensure_shape(given, [self.length, *given.shape[1:]]),
             self.bottom_state(states),
-            own,
-            draws,
+            use_sampled,
+            uniforms,
             chunk=bptt or self.length,
         )
         return self.head(hidden)
@@ -260,14 +262,13 @@ class Reconstruction(Anchored):
         sampling: tf.Tensor,
         draw: Callable[[tf.Tensor], tf.Tensor],
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        # Which tokens are the decoder's own, [l, N] bool, and, for ids, where in the softmax's
-        # cumulative distribution they are drawn, [l, N] in [0, 1).
+        # `use_sampled` and `uniforms` of `decoder.Segments`.
         shape = [self.length, count]
         if not self.scheduled_sampling:
             return tf.zeros(shape, tf.bool), tf.zeros(shape)
-        own = draw(stream(seed, _SAMPLE)) < sampling
-        own = tf.logical_and(own, tf.range(self.length)[:, tf.newaxis] > 0)
-        return own, draw(stream(seed, _TOKEN)) if self._is_text else tf.zeros(shape)
+        use_sampled = draw(stream(seed, _SAMPLE)) < sampling
+        use_sampled = tf.logical_and(use_sampled, tf.range(self.length)[:, tf.newaxis] > 0)
+        return use_sampled, draw(stream(seed, _TOKEN)) if self._is_text else tf.zeros(shape)
 
     def _decode_kernel(
         self,
@@ -275,16 +276,16 @@ class Reconstruction(Anchored):
         given: tf.Tensor,
         carried: list[LSTMState],
         previous: tf.Tensor,
-        own: tf.Tensor,
-        draws: tf.Tensor,
+        use_sampled: tf.Tensor,
+        uniforms: tf.Tensor,
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
         weights = self._weights(input_layer)
         *hidden, kernel, bias = weights.head
         result = ops.decode(
             given,
             previous,
-            own,
-            draws if self._is_text else None,
+            use_sampled,
+            uniforms if self._is_text else None,
             [*hidden, self.values(kernel), self.values(bias)],
             list(weights.layers),
             [state.h for state in carried],
@@ -299,14 +300,16 @@ class Reconstruction(Anchored):
         given: tf.Tensor,
         carried: list[LSTMState],
         previous: tf.Tensor,
-        own: tf.Tensor,
-        draws: tf.Tensor,
+        use_sampled: tf.Tensor,
+        uniforms: tf.Tensor,
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
         if not self.scheduled_sampling:
             # No step waits for the one before to be decoded: a GPU does a layer at a time (cuDNN).
             hidden, carried = run_stack(self.layers, input_layer(given), carried)
             return hidden, carried, previous
-        return decoder.run(self._weights(input_layer), given, carried, previous, own, draws)
+        return decoder.run(
+            self._weights(input_layer), given, carried, previous, use_sampled, uniforms
+        )
 
     def _weights(self, input_layer: InputLayer) -> decoder.Weights:
         bottom, *upper = self.layers

@@ -1,7 +1,7 @@
 """Losses on the main network's own outputs over whole sequences (Dai and Le 2015; paper, Table 4).
 
 The pretraining of "Semi-supervised Sequence Learning", which the paper compares with: LM-LSTM and
-SA-LSTM. Neither has recurrent layers of its own: a head on the main network's outputs is all that
+SA-LSTM. Neither has its own recurrent layers: a head on the main network's outputs is all that
 they add.
 """
 
@@ -15,7 +15,7 @@ from t2aux.losses.anchored import TokenLoss
 from t2aux.losses.base import Bptt, Outputs, OutputsOfAll, Sequences
 
 
-class _WholeSequence(TokenLoss):
+class WholeSequenceLoss(TokenLoss):
     """A loss on the outputs over whole sequences."""
 
     # Whether the sequence is read twice, see `OutputsOfAll`.
@@ -68,7 +68,7 @@ class _WholeSequence(TokenLoss):
 
 @keras.saving.register_keras_serializable(package="t2aux")
 @gin.configurable
-class LanguageModel(_WholeSequence):
+class LanguageModel(WholeSequenceLoss):
     """LM-LSTM: predict every next token of the sequence from the main network's own outputs.
 
     Made for a pretraining phase, which a phase without auxiliary losses follows: Dai and Le keep
@@ -90,7 +90,7 @@ class LanguageModel(_WholeSequence):
 
 @keras.saving.register_keras_serializable(package="t2aux")
 @gin.configurable
-class SequenceAutoencoder(_WholeSequence):
+class SequenceAutoencoder(WholeSequenceLoss):
     """SA-LSTM: read the whole sequence, then emit it again from its first token on.
 
     One network does both: Dai and Le's encoder and decoder have the same weights (their section 2

@@ -11,7 +11,7 @@ from t2aux.configurable import Configurable
 from t2aux.errors import UserError
 from t2aux.losses.base import Network
 from t2aux.model import inputs, weights
-from t2aux.model.core import Active, Core, Scan, State, active_until, check_sizes, only
+from t2aux.model.core import Active, Core, Scan, State, active_until, check_sizes, single_state
 from t2aux.model.heads import Head
 from t2aux.model.normalization import normalized
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -96,7 +96,7 @@ class BaseClassifier(Configurable, keras.Model):
         tokens = time_major(self.normalized(tokens))
         state = self.init_state(tf.shape(tokens)[1]) if state is None else state
         scan = Scan(state, tf.shape(tokens)[:1], active_until(lengths), gradient=False)
-        return only(self.states_at(tokens, scan)[0])
+        return single_state(self.states_at(tokens, scan)[0])
 
     def states_at(self, tokens: tf.Tensor, scan: Scan) -> tuple[State, tf.Tensor | None]:
         """The states at some positions of time-major tokens, see `Core.states_at`."""

@@ -45,7 +45,7 @@ _AnyState = TypeVar("_AnyState", bound=State)
 
 
 class Active(NamedTuple):
-    """When sequences are there: sequence b at first[b] <= t < last[b].
+    """Which steps are in sequences and not padding: of sequence b first[b] <= t < last[b].
 
     Attributes:
         first: [B] int32; None: from the first step on.
@@ -56,7 +56,7 @@ class Active(NamedTuple):
     last: tf.Tensor | None
 
     def __call__(self, t: tf.Tensor) -> tf.Tensor:
-        """Which sequences are there at step t, [B, 1] bool; at steps [S, 1], [S, B, 1]."""
+        """Which sequences have step t, [B, 1] bool; of steps [S, 1], [S, B, 1]."""
         bounds = [] if self.first is None else [t >= self.first]
         if self.last is not None:
             bounds.append(t < self.last)
@@ -90,7 +90,7 @@ class Core(Configurable, keras.layers.Layer):
     hidden_size: int
 
     def __init_subclass__(cls, **parameters: Any) -> None:
-        """A class with a `step` of its own does not inherit what computes another's faster."""
+        """A class with its own `step` does not inherit what computes another's faster."""
         super().__init_subclass__(**parameters)
         if "step" in vars(cls):
             for name in ("states_at", "outputs", "final", "inference"):
@@ -154,7 +154,7 @@ class Core(Configurable, keras.layers.Layer):
         """
         scan = Scan(state, tf.shape(tokens)[:1], active, outputs=True)
         states, outputs = self.states_at(tokens, input_layer, scan)
-        return outputs, only(states)
+        return outputs, single_state(states)
 
     def final(
         self,
@@ -165,7 +165,7 @@ class Core(Configurable, keras.layers.Layer):
     ) -> State:
         """The state after a segment; for a gradient. See `outputs` for the arguments."""
         scan = Scan(state, tf.shape(tokens)[:1], active)
-        return only(self.states_at(tokens, input_layer, scan)[0])
+        return single_state(self.states_at(tokens, input_layer, scan)[0])
 
     def inference(self, input_layer: InputLayer) -> Inference:
         """How exports run the core; by default by `step`, which any core has."""
@@ -174,8 +174,8 @@ class Core(Configurable, keras.layers.Layer):
         return AnyCoreInference(self, input_layer)
 
 
-def only(states: _AnyState) -> _AnyState:
-    """The state [B, H] where `states_at` was asked for one position, [1, B, H]."""
+def single_state(states: _AnyState) -> _AnyState:
+    """The state [B, H] of the only position, [1, B, H], that `states_at` was given."""
     return tf.nest.map_structure(lambda s: s[0], states)
 
 
@@ -199,7 +199,7 @@ def run(
         begin: The first step.
         end: One past the last step.
         state: The state before step `begin`.
-        active: When sequences are there; elsewhere they keep their state. None: always.
+        active: Which steps are in sequences; at others they keep their state. None: all.
         collect: Also return the states after every step.
         unroll: Steps of a pass through the loop, of which each costs; without `collect`.
 
@@ -273,46 +273,46 @@ def states_by_steps(
         def advance(state: _AnyState, begin: tf.Tensor, end: tf.Tensor) -> _AnyState:
             return run(one, begin, end, state, active=scan.active)[0]
 
-        return keep_at(advance, scan.state, scan.marks), None
+        return collect_states(advance, scan.state, scan.positions), None
     _, states = run(step(True), 0, steps, scan.state, active=scan.active, collect=True)
-    at = gather_at(scan.state, states, scan.marks)
+    at = gather_states(scan.state, states, scan.positions)
     return at, states.h if scan.outputs else None
 
 
-def gather_at(first: _AnyState, states: _AnyState, marks: tf.Tensor) -> _AnyState:
+def gather_states(first: _AnyState, states: _AnyState, positions: tf.Tensor) -> _AnyState:
     """Picks states by position.
 
     Args:
         first: The state before step 0.
         states: The states after every step, [T, B, ...] each.
-        marks: [M] int32 positions in 0..T.
+        positions: [M] int32 positions in 0..T.
 
     Returns:
         The states before those steps, [M, B, ...] each.
     """
     return tf.nest.map_structure(
-        lambda f, s: tf.gather(tf.concat([f[tf.newaxis], s], 0), marks), first, states
+        lambda f, s: tf.gather(tf.concat([f[tf.newaxis], s], 0), positions), first, states
     )
 
 
-def keep_at(
+def collect_states(
     advance: Callable[[_AnyState, tf.Tensor, tf.Tensor], _AnyState],
     state: _AnyState,
-    marks: tf.Tensor,
+    positions: tf.Tensor,
 ) -> _AnyState:
-    """Sweeps once over a sequence and keeps the states at some positions.
+    """Goes over a sequence once and keeps the states at some positions.
 
     Args:
         advance: Gives the state at a position from that at an earlier one and the two positions.
         state: The state at position 0.
-        marks: [M] int32 positions, in any order.
+        positions: [M] int32 positions, in any order.
 
     Returns:
-        The states there, [M, B, H] each.
+        The states at these positions, [M, B, H] each.
     """
-    order = tf.argsort(marks, stable=True)
-    ascending = tf.gather(marks, order)
-    count = tf.shape(marks)[0]
+    order = tf.argsort(positions, stable=True)
+    ascending = tf.gather(positions, order)
+    count = tf.shape(positions)[0]
     kept = tf.nest.map_structure(
         lambda s: tf.TensorArray(tf.float32, count, element_shape=s.shape), state
     )
@@ -335,10 +335,10 @@ def in_chunks(
     end: tf.Tensor | int,
     chunk: int,
 ) -> _AnyState:
-    """Sweeps from `begin` to `end`, at most `chunk` steps at a time, so that memory is bounded.
+    """Advances from `begin` to `end`, at most `chunk` steps at a time, so that memory is bounded.
 
     Args:
-        advance: See `keep_at`.
+        advance: See `collect_states`.
         state: The state at `begin`.
         begin: The first step.
         end: One past the last step.

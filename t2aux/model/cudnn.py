@@ -37,7 +37,7 @@ def outputs(
         x: [T, B, D].
         weights: The kernel [D, 4H], the bias [4H] and the recurrent kernel [H, 4H].
         state: The state before it.
-        active: When sequences are there; elsewhere they keep their state. None: always.
+        active: Which steps are in sequences; at others they keep their state. None: all.
 
     Returns:
         The outputs [T, B, H], and the output and the cell after the last step, [B, H] each.
@@ -99,7 +99,7 @@ def states_at(
     tokens: tf.Tensor,
     weights: ops.Weights,
     state: _State,
-    marks: tf.Tensor,
+    positions: tf.Tensor,
     active: Active | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The states at some positions of a segment, and all outputs, differentiable.
@@ -109,14 +109,14 @@ def states_at(
         tokens: [T, B, C] float32, or ids [T, B] int32.
         weights: See `outputs`.
         state: The state before the segment.
-        marks: [M] int32 positions in 0..T, in any order.
+        positions: [M] int32 positions in 0..T, in any order.
         active: See `outputs`.
 
     Returns:
         The outputs and the cells before those steps, [M, B, H] each, and all outputs [T, B, H].
     """
-    order = tf.argsort(marks, stable=True)
-    ends = tf.concat([tf.gather(marks, order), tf.shape(tokens)[:1]], 0)
+    order = tf.argsort(positions, stable=True)
+    ends = tf.concat([tf.gather(positions, order), tf.shape(tokens)[:1]], 0)
     count = tf.shape(ends)[0]
     h, c = state
     kept = [tf.TensorArray(tf.float32, count, element_shape=s.shape) for s in state]

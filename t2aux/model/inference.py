@@ -8,10 +8,11 @@ input layer folded into the core's kernel, or several steps are computed at once
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.util import nest
 
 from t2aux.errors import UserError
 from t2aux.model.cell import CellCore
@@ -181,28 +182,14 @@ def named(state: State) -> dict[str, Any]:
     These are the fields of its NamedTuple (`h`, `c`); of nested ones the path to them (`layers_0`).
     """
     found: dict[str, Any] = {}
-    for path, tensor in _paths(state):
-        name = re.sub(r"[^A-Za-z0-9_]", "_", "_".join(path))
+    for path, tensor in nest.flatten_with_joined_string_paths(state, separator="_"):
+        name = re.sub(r"[^A-Za-z0-9_]", "_", path)
         if name in _TAKEN or not re.match("[A-Za-z]", name):
             name = f"state_{name}".rstrip("_")
         while name in found:
             name += "_"
         found[name] = tensor
     return found
-
-
-def _paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if hasattr(value, "_fields"):
-        items = list(zip(value._fields, value, strict=True))
-    elif isinstance(value, (list, tuple)):
-        items = list(enumerate(value))
-    elif isinstance(value, dict):
-        items = sorted(value.items())
-    else:
-        yield path, value
-        return
-    for key, item in items:
-        yield from _paths(item, (*path, str(key)))
 
 
 def loop(step: Callable[[tf.Tensor, State], State], state: State, lengths: tf.Tensor) -> State:

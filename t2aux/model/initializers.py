@@ -11,7 +11,7 @@ from t2aux.errors import UserError
 
 
 def _seed_for(seed: int, name: str) -> int:
-    # Each weight has a stream of its own, so that adding an auxiliary network changes no other
+    # Each weight has its own stream, so that adding an auxiliary network changes no other
     # network's initial weights.
     return zlib.crc32(f"{seed}/{name}".encode()) & 0x7FFFFFFF
 

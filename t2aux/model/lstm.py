@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from t2aux.kernels import ops
 from t2aux.model import core, cudnn, initializers, inputs
-from t2aux.model.core import Active, Scan, active_until, only
+from t2aux.model.core import Active, Scan, active_until, single_state
 
 # Steps that a GPU projects and runs at once where no gradient is taken.
 _CHUNK = 1024
@@ -185,7 +185,7 @@ class LSTMRecurrence(core.Core):
         """See `Core`; the input layer is folded into the kernel, but for cuDNN."""
         if cudnn.on_gpu() and (scan.gradient or scan.outputs):
             h, c, outputs = cudnn.states_at(
-                input_layer, tokens, self._weights, scan.state, scan.marks, scan.active
+                input_layer, tokens, self._weights, scan.state, scan.positions, scan.active
             )
             return LSTMState(h, c), outputs if scan.outputs else None
         if cudnn.on_gpu():
@@ -196,10 +196,10 @@ class LSTMRecurrence(core.Core):
                 active = None if scan.active is None else scan.active.since(begin)
                 return self.outputs_time_major(x, state, active)[1]
 
-            def sweep(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
+            def advance_in_chunks(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
                 return core.in_chunks(advance, state, begin, end, _CHUNK)
 
-            return core.keep_at(sweep, scan.state, scan.marks), None
+            return core.collect_states(advance_in_chunks, scan.state, scan.positions), None
         folded = input_layer.fold(self.kernel, self.bias)
         return states_at(tokens, ops.Weights(*folded.weights, self.recurrent_kernel), scan)
 
@@ -249,7 +249,7 @@ class LSTMRecurrence(core.Core):
             Scan(state, tf.shape(x)[:1], active, outputs=True),
             input_gradient=True,
         )
-        return outputs, only(states)
+        return outputs, single_state(states)
 
     @property
     def _weights(self) -> ops.Weights:
@@ -313,14 +313,14 @@ class LSTM(LSTMRecurrence):
             hidden_size, seed, f"{name}/recurrent_kernel"
         )
         forget = tf.fill([hidden_size], float(forget_bias))
-        put_in = zeros = tf.zeros([hidden_size])
+        input_gate_bias = zeros = tf.zeros([hidden_size])
         if chrono_steps is not None:
             forget = initializers.chrono(
                 hidden_size, chrono_steps, seed, f"{name}/bias", parameter="LSTM.chrono_steps"
             )
-            put_in = -forget
+            input_gate_bias = -forget
         self.bias = initializers.variable(
-            tf.concat([put_in, forget, zeros, zeros], 0), f"{name}/bias"
+            tf.concat([input_gate_bias, forget, zeros, zeros], 0), f"{name}/bias"
         )
         self.built = True
 

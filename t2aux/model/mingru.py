@@ -9,7 +9,7 @@ so all of them are computed at once, and what is left is linear in h and can be 
 This is the paper's plain form. Its g() is for scans of logarithms, which need positive values, and
 whose sums over thousands of steps lose the digits that their differences need. Here nothing is
 divided and no logarithm taken. What is forgotten is multiplied up instead of what is kept, since
-gates that remember 16,384 steps are nearer to 1 than float32 can tell well.
+gates that remember 16,384 steps are nearer to 1 than float32 can represent well.
 """
 
 from __future__ import annotations
@@ -175,12 +175,14 @@ class MinGRURecurrence(core.Core):
             def advance(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
                 return tf.nest.map_structure(lambda s: s[-1], states(state, begin, end))
 
-            def sweep(state: MinGRUState, begin: tf.Tensor, end: tf.Tensor) -> MinGRUState:
+            def advance_in_chunks(
+                state: MinGRUState, begin: tf.Tensor, end: tf.Tensor
+            ) -> MinGRUState:
                 return core.in_chunks(advance, state, begin, end, _CHUNK)
 
-            return core.keep_at(sweep, scan.state, scan.marks), None
+            return core.collect_states(advance_in_chunks, scan.state, scan.positions), None
         after = states(scan.state, 0, tf.shape(tokens)[0])
-        at = core.gather_at(scan.state, after, scan.marks)
+        at = core.gather_states(scan.state, after, scan.positions)
         return at, after.h if scan.outputs else None
 
     def inference(self, input_layer: inputs.InputLayer) -> FoldedInference:
@@ -244,7 +246,7 @@ def _states(
     after = []
     for layer, h in zip(layers, first.layers, strict=True):
         z, candidate = _gates(layer(x))
-        # No update: a sequence that is not there keeps its state.
+        # No update: outside of its steps a sequence keeps its state.
         z = z if here is None else tf.where(here, z, 0.0)
         x = recurrence(z, z * candidate, h)
         after.append(x)

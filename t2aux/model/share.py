@@ -22,7 +22,7 @@ class Share(NamedTuple):
         replica: The replica's number.
         replicas: How many share the batch.
         lengths: [G] int32: the lengths of all of the batch's sequences.
-        chosen: [R] int32: which of these rows are there; None: all.
+        chosen: [R] int32: which of these rows it holds; None: all.
     """
 
     replica: int

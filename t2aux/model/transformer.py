@@ -135,19 +135,19 @@ class Transformer(Configurable, keras.Model):
         Returns:
             The logits [B, K].
         """
-        there = None
+        key_padding_mask = None
         if lengths is not None and self.info.length is None:
-            there = tf.sequence_mask(lengths, tf.shape(tokens)[1])
+            key_padding_mask = tf.sequence_mask(lengths, tf.shape(tokens)[1])
         # Vaswani et al. 2017, section 3.4.
         x = self.input_layer(normalized(self.info, tokens)) * self.model_size**0.5
         x = self._drop(x + positions(tf.shape(x)[1], self.model_size), seed, 0, share)
         for i, layer in enumerate(self.blocks):
-            x += self._drop(layer.attend(x, there), seed, 2 * i + 1, share)
+            x += self._drop(layer.attend(x, key_padding_mask), seed, 2 * i + 1, share)
             x += self._drop(layer.feed_forward(x), seed, 2 * i + 2, share)
         x = self.norm(x)
-        if there is None:
+        if key_padding_mask is None:
             return self.output_layer(tf.reduce_mean(x, axis=1))
-        weights = tf.cast(there, tf.float32)[:, :, tf.newaxis]
+        weights = tf.cast(key_padding_mask, tf.float32)[:, :, tf.newaxis]
         return self.output_layer(tf.reduce_sum(x * weights, 1) / tf.reduce_sum(weights, 1))
 
     def _drop(
@@ -158,7 +158,7 @@ class Transformer(Configurable, keras.Model):
         seed = tf.random.experimental.stateless_fold_in(seed, index)
         if share is None:
             return tf.nn.experimental.stateless_dropout(x, self.dropout, seed=seed)
-        # What is dropped of a row is the same whoever has it.
+        # What is dropped of a row is the same on every replica.
         ones = tf.ones(tf.concat([[share.size], tf.shape(x)[1:]], 0))
         kept = tf.nn.experimental.stateless_dropout(ones, self.dropout, seed=seed)
         return x * share.rows(kept, axis=0)
@@ -189,17 +189,22 @@ class _EncoderLayer(keras.layers.Layer):
         self.output_layer = _KerasLayer(_dense(hidden, size), seed, f"{name}/output")
         self.built = True
 
-    def attend(self, x: tf.Tensor, there: tf.Tensor | None) -> tf.Tensor:
+    def attend(self, x: tf.Tensor, key_padding_mask: tf.Tensor | None) -> tf.Tensor:
         x = self.attention_norm(x)
         projected = [self.query(x), self.key(x), self.value(x)]
-        return self.attention_output(attention(*projected, there, heads=self._heads))
+        return self.attention_output(attention(*projected, key_padding_mask, heads=self._heads))
 
     def feed_forward(self, x: tf.Tensor) -> tf.Tensor:
         return self.output_layer(tf.nn.relu(self.hidden(self.feed_forward_norm(x))))
 
 
 def attention(
-    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, there: tf.Tensor | None, *, heads: int
+    queries: tf.Tensor,
+    keys: tf.Tensor,
+    values: tf.Tensor,
+    key_padding_mask: tf.Tensor | None,
+    *,
+    heads: int,
 ) -> tf.Tensor:
     """Multi-head attention (Vaswani et al. 2017, section 3.2) in memory that is linear in T.
 
@@ -207,15 +212,15 @@ def attention(
         queries: [B, T, D].
         keys: [B, T, D].
         values: [B, T, D].
-        there: [B, T] bool: which keys are attended to; None: all.
+        key_padding_mask: [B, T] bool: which keys are attended to; None: all.
         heads: Of D / heads values each.
 
     Returns:
         [B, T, D].
     """
     batch, steps, size = tf.shape(queries)[0], tf.shape(queries)[1], queries.shape[-1]
-    # Every head of a sequence is a row of its own: what it attends to stays in the CPU's cache.
-    # Keras's dot_product_attention would copy all keys and values anew for every block.
+    # Every head of a sequence is a separate row: what it attends to stays in the CPU's cache.
+    # Keras's dot_product_attention would copy all keys and values for every block.
     rows = tf.clip_by_value(_SCORES // (steps * steps), 1, tf.maximum(batch * heads, 1))
     block = tf.clip_by_value(_SCORES // steps, 1, steps)
 
@@ -241,8 +246,8 @@ def attention(
         return done[:, :steps]
 
     parts = [_blocks(split(x), rows) for x in (queries * (size // heads) ** -0.5, keys, values)]
-    if there is not None:
-        parts.append(_blocks(tf.repeat(there, heads, axis=0), rows))
+    if key_padding_mask is not None:
+        parts.append(_blocks(tf.repeat(key_padding_mask, heads, axis=0), rows))
     done = tf.map_fn(rows_attend, parts, fn_output_signature=tf.float32, parallel_iterations=1)
     done = tf.reshape(done, [-1, steps, size // heads])[: batch * heads]
     done = tf.transpose(tf.reshape(done, [batch, heads, steps, size // heads]), [0, 2, 1, 3])

@@ -9,9 +9,9 @@ validation.json in the run directory holds:
                    lowest loss; of equal ones the earliest
 
 The best checkpoint is checkpoints/best/ckpt-STEP: the weights, and where the run was. It is written
-and sealed before validation.json names it. Earlier best ones stay as long as there is a checkpoint
-from their time, from which the run may have to be resumed: what is newer than the checkpoint that a
-run is resumed from is dropped, and comes again.
+and verified before validation.json names it. Earlier best ones stay as long as there is a
+checkpoint from their time, from which the run may have to be resumed: what is newer than the
+checkpoint that a run is resumed from is removed, and made again.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ class Evaluated:
 
     def is_better_than(self, other: Evaluated | None) -> bool:
         """Whether the accuracy is higher or, where it is the same, the loss lower."""
-        return other is None or self._rank() > other._rank()
+        return other is None or self.rank() > other.rank()
 
-    def _rank(self) -> tuple[float, float]:
+    def rank(self) -> tuple[float, float]:
+        """Higher is better."""
         return self.accuracy, -math.inf if math.isnan(self.loss) else -self.loss
 
 
@@ -71,11 +72,8 @@ class Evaluations:
     @property
     def best(self) -> Evaluated | None:
         """The best one; None: there is none."""
-        best = None
-        for evaluated in self._found:
-            if evaluated.is_better_than(best):
-                best = evaluated
-        return best
+        # Of equal ones the first.
+        return max(self._found, key=Evaluated.rank, default=None)
 
     @property
     def last_step(self) -> int | None:
@@ -213,7 +211,7 @@ class Best:
         self._others = others
         self._examples = examples
         folder = model_dir / "checkpoints" / FOLDER
-        self._manager = _Manager(checkpoint, folder, others)
+        self._manager = checkpoints.Manager(checkpoint, folder, None, resumed_from=others)
 
     @property
     def path(self) -> str | None:
@@ -222,19 +220,19 @@ class Best:
         return None if best is None else path_of(self._model_dir, best.step)
 
     def begin(self) -> None:
-        """Begins a run: nothing is left of one that was never saved. For the chief."""
+        """Begins a run: removes what is left of one that was never saved. For the chief."""
         if self._manager.directory.is_dir():
             shutil.rmtree(self._manager.directory)
         self._write(Evaluations())
 
     def resume(self, step: int) -> None:
-        """Takes over the evaluations up to a step, and drops what is newer. For the chief.
+        """Reads the evaluations up to a step, and removes what is newer. For the chief.
 
         Args:
-            step: Of the checkpoint that the run is resumed from, or goes back to.
+            step: Of the checkpoint that the run is resumed from.
 
         Raises:
-            UserError: validation.json is missing or damaged. Nothing is dropped then.
+            UserError: validation.json is missing or damaged. Nothing is removed then.
         """
         found = read(self._model_dir)
         if found is None:
@@ -245,10 +243,13 @@ class Best:
         self.evaluations = found
         if (found.last_step or 0) > step:
             self._write(found.until(step))
-        self._drop_after(step)
+        integrity.clear(self._manager.directory)
+        for newer in integrity.steps(self._manager.directory):
+            if newer > step:
+                self._manager.remove(newer)
 
     def repair(self, step: int) -> None:
-        """Sees to it that the best checkpoint is whole. For the chief.
+        """Checks that the best checkpoint is undamaged, and else repairs it. For the chief.
 
         Args:
             step: At which the weights are now. If it is the best one's, it is written again.
@@ -297,13 +298,6 @@ class Best:
             if step not in kept:
                 self._manager.remove(step)
 
-    def _drop_after(self, step: int) -> None:
-        # What a process that was killed has left half-written.
-        integrity.clear(self._manager.directory, integrity.Found(None, (), lost=False))
-        for newer in integrity.steps(self._manager.directory):
-            if newer > step:
-                self._manager.remove(newer)
-
     def _write(self, evaluations: Evaluations) -> None:
         best = evaluations.best
         content = {
@@ -315,26 +309,6 @@ class Best:
         }
         files.write_json(self._model_dir / FILE, content)
         self.evaluations = evaluations
-
-
-class _Manager(checkpoints.Manager):
-    """The best checkpoints: none is removed because there are others."""
-
-    def __init__(
-        self, checkpoint: tf.train.Checkpoint, directory: pathlib.Path, others: checkpoints.Manager
-    ) -> None:
-        super().__init__(checkpoint, directory, kept=None)
-        self._others = others
-
-    def newest(self) -> str:
-        """From where a run can go on: from none of these."""
-        return self._others.newest()
-
-    def remove(self, step: int) -> None:
-        """Removes what there is of a checkpoint."""
-        integrity.remove(integrity.prefix(self.directory, step))
-        if self.latest_checkpoint == integrity.prefix(self.directory, step):
-            self.latest_checkpoint = None
 
 
 def _checked(evaluated: Evaluated) -> Evaluated:

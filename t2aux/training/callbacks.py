@@ -39,7 +39,7 @@ class Pretrain(keras.callbacks.Callback):
 
 
 class PhaseProgress(keras.callbacks.Callback):
-    """Tells the model how long the phase is, when that is known."""
+    """Gives the model the length of the phase, where it is known."""
 
     def __init__(self, model: SequenceClassifier) -> None:
         super().__init__()

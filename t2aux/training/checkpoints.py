@@ -1,9 +1,8 @@
-"""Checkpoints: written whole, verified, and checked against the networks before restoring."""
+"""Checkpoints: saved, found, and checked against the networks before they are restored."""
 
 from __future__ import annotations
 
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,15 +22,15 @@ _NETWORKS = ("classifier", "auxiliary")
 
 
 def latest(model_dir: pathlib.Path) -> str | None:
-    """The path of the newest checkpoint in a run directory that is whole, or None.
+    """The path of the newest undamaged checkpoint in a run directory, or None.
 
-    Says so where a newer one is not.
+    Logs which newer ones are damaged.
 
     Raises:
         UserError: There are checkpoints, and all are damaged.
     """
     directory = model_dir / "checkpoints"
-    return _told(directory, integrity.newest(directory))
+    return _logged(directory, integrity.newest(directory))
 
 
 def restore_latest(model_dir: pathlib.Path, **objects: tf.Module) -> str | None:
@@ -61,7 +60,7 @@ def restore_latest(model_dir: pathlib.Path, **objects: tf.Module) -> str | None:
 
 
 def restore_named(path: str, **objects: tf.Module) -> None:
-    """As `restore`, for the one checkpoint that was asked for: damage is an error.
+    """As `restore`, for a checkpoint that the user has named: damage is an error.
 
     Raises:
         UserError: The checkpoint is missing, damaged, or of another architecture.
@@ -70,13 +69,13 @@ def restore_named(path: str, **objects: tf.Module) -> None:
     if problem:
         raise UserError(
             f"The checkpoint {path} is missing or damaged ({problem}): name another, or none for "
-            "the newest that is whole."
+            "the newest undamaged one."
         )
     restore(path, **objects)
 
 
 def restore(path: str, **objects: tf.Module) -> None:
-    """Restores networks, after checking that the checkpoint holds just these.
+    """Restores networks, after checking that the checkpoint holds exactly these.
 
     Args:
         path: The checkpoint's path, without a suffix.
@@ -90,32 +89,38 @@ def restore(path: str, **objects: tf.Module) -> None:
 
 
 class Manager:
-    """The checkpoints of a run: writes, verifies and seals them, and removes old ones.
+    """The checkpoints of a run: writes and verifies them, and removes old ones.
 
     Attributes:
         checkpoint: What is saved and restored.
         directory: Their folder.
-        latest_checkpoint: The path of the newest that is whole, without a suffix; None: there is
+        latest_checkpoint: The path of the newest undamaged one, without a suffix; None: there is
             none. Known after `recover`.
     """
 
     def __init__(
-        self, checkpoint: tf.train.Checkpoint, directory: pathlib.Path, kept: int | None
+        self,
+        checkpoint: tf.train.Checkpoint,
+        directory: pathlib.Path,
+        kept: int | None,
+        resumed_from: Manager | None = None,
     ) -> None:
-        """Keeps what is asked for.
+        """Keeps the parameters.
 
         Args:
             checkpoint: What is saved and restored.
             directory: Their folder; made when it is needed.
             kept: How many of the newest there are, at least 2; None: all stay.
+            resumed_from: The checkpoints that the run is resumed from; None: these.
         """
         self.checkpoint = checkpoint
         self.directory = directory
         self.latest_checkpoint: str | None = None
         self._kept = kept
+        self._resumed_from = resumed_from or self
 
     def recover(self) -> str | None:
-        """Finds the newest checkpoint that is whole, and clears away what is newer.
+        """Finds the newest undamaged checkpoint, and clears away what is newer.
 
         Only for the process that has the run's lock.
 
@@ -126,67 +131,51 @@ class Manager:
             UserError: There are checkpoints, and all are damaged; nothing is cleared away then.
         """
         found = integrity.newest(self.directory)
-        self.latest_checkpoint = _told(self.directory, found)
-        integrity.clear(self.directory, found)
+        self.latest_checkpoint = _logged(self.directory, found)
+        integrity.clear(self.directory, found.damaged)
         return self.latest_checkpoint
 
-    def before(self, path: str) -> str | None:
-        """The newest that is whole of those older than another; None: there is none."""
-        return integrity.newest(self.directory, before=step_of(path)).path
-
-    def go_back(self, path: str) -> None:
-        """Removes what is newer than a checkpoint, from which the run goes on."""
-        for step in integrity.steps(self.directory):
-            if step > step_of(path):
-                integrity.remove(integrity.prefix(self.directory, step))
-        self.latest_checkpoint = path
-
     def save(self, step: int) -> None:
-        """Writes the checkpoint of a step, unless it is there.
+        """Writes the checkpoint of a step, unless it exists.
 
-        Older ones than are to be kept are removed when it is verified.
+        When it is verified, the oldest are removed beyond the number that is kept.
 
         Raises:
-            UserError: It can't be written, or does not read back. Nothing half-written is left
+            UserError: It can't be written, or does not read back. Nothing incomplete is left
                 behind, and the ones before it are as they were.
         """
         path = integrity.prefix(self.directory, step)
         if path == self.latest_checkpoint:
             return
+        newest = self._resumed_from.latest_checkpoint
+        resume = f"The run can be resumed from {newest}." if newest else "There is no earlier one."
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            integrity.remove(path)
-            with integrity.for_tensorflow(path) as alias:
-                self.checkpoint.write(alias)
-            integrity.seal(path)
-        except integrity.Broken as error:
-            self._drop(step)
+            integrity.write(self.checkpoint, path)
+        except integrity.NotReadableError as error:
             raise UserError(
                 f"The checkpoint {path} was written and does not read back ({error}): the disk or "
-                f"the memory fails; use another. {self.newest()}"
+                f"the memory fails; use another. {resume}"
             ) from error
         except (tf.errors.OpError, OSError, UserError) as error:
-            self._drop(step)
+            integrity.remove(path)
             raise UserError(
                 f"Can't write a checkpoint to {self.directory} ({_reason(error)}): free some space "
-                "there, or make it writable, and give the same command again. " + self.newest()
+                f"there, or make it writable, and give the same command again. {resume}"
             ) from error
         self.latest_checkpoint = path
         steps = integrity.steps(self.directory)
         old_steps = [] if self._kept is None else steps[: -self._kept]
         self._write_state(steps[len(old_steps) :])
         for old in old_steps:
-            integrity.remove(integrity.prefix(self.directory, old))
+            self.remove(old)
 
-    def newest(self) -> str:
-        """A sentence that says from where a run can go on."""
-        newest = self.latest_checkpoint
-        return f"It will go on from {newest}." if newest else "There is no earlier checkpoint."
-
-    def _drop(self, step: int) -> None:
-        """Removes what there is of a checkpoint, temporary files too."""
-        for path in self.directory.glob(f"ckpt-{step}[_.]*"):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    def remove(self, step: int) -> None:
+        """Removes the checkpoint of a step."""
+        path = integrity.prefix(self.directory, step)
+        integrity.remove(path)
+        if self.latest_checkpoint == path:
+            self.latest_checkpoint = None
 
     def _write_state(self, steps: list[int]) -> None:
         """Writes what `tf.train.latest_checkpoint` reads. Nothing here relies on it."""
@@ -212,20 +201,20 @@ def step_of(path: str) -> int:
     return int(path.rsplit("-", 1)[-1])
 
 
-def _told(directory: pathlib.Path, found: integrity.Found) -> str | None:
-    """Logs what a search came upon. Returns the path.
+def _logged(directory: pathlib.Path, found: integrity.Found) -> str | None:
+    """Logs what a search has found. Returns the path.
 
     Raises:
         UserError: All checkpoints are damaged.
     """
-    listed = "; ".join(map(str, found.skipped))
+    listed = found.describe_damaged()
     if found.lost:
         raise UserError(
-            f"No checkpoint in {directory} is whole: {listed or 'there is none left'}. Put back a "
-            f"copy of one with its {integrity.SEAL[1:]}, or remove {directory} to train anew."
+            f"No checkpoint in {directory} is undamaged: {listed or 'there is none left'}. Put "
+            f"back a copy of one, or remove {directory} to train from the start."
         )
-    if found.skipped:
-        instead = f"going on from {found.path}" if found.path else "there is no earlier one"
+    if found.damaged:
+        instead = f"continuing from {found.path}" if found.path else "there is no earlier one"
         logging.warning("Not usable in %s: %s; %s.", directory, listed, instead)
     return found.path
 
@@ -254,7 +243,7 @@ def read(checkpoint: tf.train.Checkpoint, path: str) -> Any:
 
 
 def check(path: str, **objects: tf.Module) -> None:
-    """Checks that a checkpoint holds just the variables of these networks, with their shapes.
+    """Checks that a checkpoint holds exactly the variables of these networks, with their shapes.
 
     Args:
         path: The checkpoint's path, without a suffix.
@@ -265,19 +254,21 @@ def check(path: str, **objects: tf.Module) -> None:
     """
     stored = _stored_shapes(path)
     for name, module in objects.items():
-        own = {
+        expected = {
             "/".join([name, *map(str, place)]): variable.shape.as_list()
             for place, variable in module._flatten(
                 predicate=lambda x: isinstance(x, tf.Variable), with_path=True
             )
         }
-        for key, shape in own.items():
-            if stored.get(key) != shape:
-                there = f"has it as {stored[key]}" if key in stored else "does not have it"
-                raise UserError(_other_architecture(path, key, str(shape), there))
-        for key in stored:
-            if key.startswith(f"{name}/") and key not in own:
-                raise UserError(_other_architecture(path, key, "no such variable", "has it"))
+        found = {key: shape for key, shape in stored.items() if key.startswith(f"{name}/")}
+        for key in [*expected, *found]:
+            needed, has = expected.get(key, "no such variable"), found.get(key, "none")
+            if needed != has:
+                raise UserError(
+                    f"The checkpoint {path} is of another architecture: the configuration needs "
+                    f"{needed} as {key}, and the checkpoint has {has}. Use the configuration it "
+                    "was trained with, or another --model_dir."
+                )
 
 
 def _stored_shapes(path: str) -> dict[str, list[int]]:
@@ -303,18 +294,10 @@ def _stored_shapes(path: str) -> dict[str, list[int]]:
             walk(child.node_id, f"{place}/{child.local_name}")
 
     for child in graph.nodes[0].children:
-        # The optimizer refers back to the networks' variables; its own are not asked for.
+        # The optimizer refers back to the networks' variables.
         if child.local_name in _NETWORKS:
             walk(child.node_id, child.local_name)
     return found
-
-
-def _other_architecture(path: str, variable: str, wanted: str, there: str) -> str:
-    return (
-        f"The checkpoint {path} is of another architecture: the configuration asks for {wanted} as "
-        f"{variable}, and the checkpoint {there}. Use the configuration it was trained with, or "
-        "another --model_dir."
-    )
 
 
 def _damaged(path: str, error: Exception) -> UserError:

@@ -66,7 +66,7 @@ def read() -> Cluster | None:
     if not jobs:
         return None
     if not isinstance(jobs, dict):
-        raise _wrong('has a "cluster" that is no object')
+        raise _wrong('has a "cluster" that is not an object')
     for job, addresses in jobs.items():
         _check_addresses(job, addresses)
     if not isinstance(task, dict) or "type" not in task:

@@ -3,11 +3,11 @@
 `train.batch_size` is the whole batch's. Everyone computes the same order of the data, takes its
 rows of every batch, and draws the same random numbers (see `t2aux.model.share`); losses and
 gradients are summed over the replicas, once a step and in one piece, and everyone applies the same
-update. So the weights are those of one replica, up to rounding, and a run may go on with another
-number of them.
+update. So the weights are those of one replica, up to rounding, and a run may continue with
+another number of them.
 
-The first worker, the chief, writes the run directory, and alone reads the checkpoint to go on from:
-the others get its values from it. They write nothing.
+The first worker, the chief, writes the run directory, and alone reads the checkpoint that the run
+is resumed from. The others get its values and write nothing.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from t2aux.errors import StartAgainError, UserError
 from t2aux.model.share import Share
 from t2aux.training import cluster
 from t2aux.training.trainer import Step, Trainer
-from t2aux.training.whole import WholeTrainer
+from t2aux.training.transformer_trainer import TransformerTrainer
 
-# What TensorFlow raises when it can't reach another worker, or was told that one is gone.
+AnyTrainer = Trainer | TransformerTrainer
+
+# What TensorFlow raises when it can't reach another worker, or when one is gone.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -42,7 +44,7 @@ _LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.FailedPreconditionError,
 )
-# A peer that does not answer is asked so often before it is given up, each time so many seconds.
+# How often a peer that does not answer is tried, and for how many seconds each time.
 _ATTEMPTS, _ATTEMPT_SECONDS = 3, 10
 
 
@@ -60,7 +62,7 @@ class Shares(NamedTuple):
 
 
 class Replicas:
-    """One replica, in this process, without a strategy; and what there is to several.
+    """The replicas of a `tf.distribute` strategy; without one, one replica in this process.
 
     Attributes:
         count: How many replicas share a batch.
@@ -72,6 +74,26 @@ class Replicas:
     workers = 1
     worker = 0
 
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy | None = None,
+        nodes: cluster.Cluster | None = None,
+    ) -> None:
+        """Keeps the strategy.
+
+        Args:
+            strategy: It; None: there is one replica.
+            nodes: The workers that it was made for; None: this process is the only one.
+        """
+        self._strategy = strategy
+        self._cluster = nodes
+        if strategy is not None:
+            self.count = strategy.num_replicas_in_sync
+        if nodes is not None:
+            self.workers, self.worker = len(nodes.workers), nodes.number
+        self._local = self.count // self.workers
+        self._may_be_without = False
+
     @property
     def is_chief(self) -> bool:
         """Whether this process writes the run directory."""
@@ -79,23 +101,43 @@ class Replicas:
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """In it, networks and optimizer are made."""
-        return contextlib.nullcontext()
+        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
 
     def prepare(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Makes an optimizer ready for `apply`."""
+        if self._strategy is not None:
+            # Keras's optimizer sums over replicas; here `step` does, so that sums can be clipped.
+            optimizer._all_reduce_sum_gradients = list
 
     def batches(
         self, split: data.Split, batch_size: int, *, seed: int, epoch: int, first_batch: int
     ) -> tf.data.Dataset:
-        """An epoch's batches, for `step`; see `Split.batches` for the arguments."""
-        return split.batches(batch_size, seed=seed, epoch=epoch, first_batch=first_batch)
+        """An epoch's batches or, with a strategy, `Shares` of them, for `step`.
 
-    def examples(self, batch: Any) -> tf.Tensor:
+        See `Split.batches` for the arguments.
+
+        Raises:
+            UserError: There are more replicas than sequences in a batch.
+        """
+        order = {"seed": seed, "epoch": epoch, "first_batch": first_batch}
+        if self._strategy is None:
+            return split.batches(batch_size, **order)
+        if batch_size < self.count:
+            raise UserError(
+                f"train.batch_size is the whole batch's, which {self.count} replicas share, but is "
+                f"{batch_size}: give at least {self.count}."
+            )
+        self._may_be_without = 0 < len(split) % batch_size < self.count
+        first = self.worker * self._local
+        shares = [(first + i, self.count) for i in range(self._local)]
+        return split.shares(batch_size, shares, **order).map(Shares)
+
+    def examples(self, batch: data.Batch | Shares) -> tf.Tensor:
         """How many sequences the whole batch has, a scalar float32."""
-        return tf.cast(tf.shape(batch.labels)[0], tf.float32)
+        return tf.cast(tf.shape(batch.lengths)[0], tf.float32)
 
     def step(
-        self, trainer: Trainer | WholeTrainer, batch: Any, *, stop: tf.Tensor, **arguments: Any
+        self, trainer: AnyTrainer, batch: data.Batch | Shares, *, stop: tf.Tensor, **arguments: Any
     ) -> tuple[Step, tf.Tensor]:
         """A training step over all replicas; in a compiled function.
 
@@ -109,97 +151,16 @@ class Replicas:
             The step of the whole batch, the same everywhere, and whether any process was asked to
             stop.
         """
-        return trainer.step(batch, **arguments), stop
-
-    def apply(
-        self,
-        optimizer: keras.optimizers.Optimizer,
-        gradients: Sequence[tf.Tensor],
-        variables: Sequence[tf.Variable],
-    ) -> None:
-        """Applies a step's gradients everywhere; in a compiled function."""
-        optimizer.apply(gradients, variables)
-
-    def total(self, values: np.ndarray) -> np.ndarray:
-        """The sum over the processes of [N] float64. All must call it."""
-        return values
-
-    def share_state(self, variables: Sequence[tf.Variable]) -> None:
-        """Gives everyone the chief's values. All must call it."""
-
-    def share_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The chief's rows, [N, K] float64, of a number that only it knows. All must call it."""
-        own = rows if self.is_chief else np.zeros((0, rows.shape[1]))
-        count = int(self.total(np.array([float(len(own))]))[0])
-        given = np.zeros((count, rows.shape[1]))
-        given[: len(own)] = own
-        return self.total(given) if count else given
-
-    def check_same(self, configuration: str, split: data.Split) -> None:
-        """Raises UserError, everywhere, if the workers were not started alike."""
-
-    def wait(self) -> None:
-        """Waits until all processes have come here."""
-        self.total(np.zeros(1))
-
-    def errors(self) -> contextlib.AbstractContextManager[Any]:
-        """Turns what TensorFlow raises when a worker is gone into a StartAgainError."""
-        return contextlib.nullcontext()
-
-
-class Distributed(Replicas):
-    """The replicas of a `tf.distribute` strategy."""
-
-    def __init__(self, strategy: tf.distribute.Strategy, nodes: cluster.Cluster | None) -> None:
-        """Keeps the strategy, made for these workers; None: this process alone."""
-        self._strategy = strategy
-        self._cluster = nodes
-        self.count = strategy.num_replicas_in_sync
-        if nodes is not None:
-            self.workers, self.worker = len(nodes.workers), nodes.number
-        self._local = self.count // self.workers
-        self._may_be_without = False
-
-    def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """See `Replicas`."""
-        return self._strategy.scope()
-
-    def prepare(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Keras's optimizer sums over replicas itself; here that is done before, to be clipped."""
-        optimizer._all_reduce_sum_gradients = list
-
-    def batches(
-        self, split: data.Split, batch_size: int, *, seed: int, epoch: int, first_batch: int
-    ) -> tf.data.Dataset:
-        """See `Replicas`; a dataset of `Shares`."""
-        if batch_size < self.count:
-            raise UserError(
-                f"train.batch_size is the whole batch's, which {self.count} replicas share, but is "
-                f"{batch_size}: give at least {self.count}."
-            )
-        self._may_be_without = 0 < len(split) % batch_size < self.count
-        first = self.worker * self._local
-        shares = [(first + i, self.count) for i in range(self._local)]
-        return split.shares(
-            batch_size, shares, seed=seed, epoch=epoch, first_batch=first_batch
-        ).map(Shares)
-
-    def examples(self, batch: Shares) -> tf.Tensor:
-        """See `Replicas`."""
-        return tf.cast(tf.shape(batch.lengths)[0], tf.float32)
-
-    def step(
-        self, trainer: Trainer | WholeTrainer, batch: Shares, *, stop: tf.Tensor, **arguments: Any
-    ) -> tuple[Step, tf.Tensor]:
-        """See `Replicas`."""
+        if self._strategy is None:
+            return trainer.step(batch, **arguments), stop
         names: list[str] = []
 
         def compute() -> list[tf.Tensor]:
             replica = tf.distribute.get_replica_context()
             number = int(tf.get_static_value(replica.replica_id_in_sync_group))
             share = Share(number, self.count, batch.lengths)
-            own = batch.batches[number - self.worker * self._local]
-            step = trainer.step(own, share=share, **arguments)
+            rows = batch.batches[number - self.worker * self._local]
+            step = trainer.step(rows, share=share, **arguments)
             names[:] = step.metrics
             values = [*step.gradients, tf.stack([step.metrics[name] for name in names])]
             if self._may_be_without:
@@ -222,38 +183,49 @@ class Distributed(Replicas):
         gradients: Sequence[tf.Tensor],
         variables: Sequence[tf.Variable],
     ) -> None:
-        """See `Replicas`."""
-        self._strategy.run(lambda: optimizer.apply(gradients, variables))
+        """Applies a step's gradients everywhere; in a compiled function."""
+        if self._strategy is None:
+            optimizer.apply(gradients, variables)
+        else:
+            self._strategy.run(lambda: optimizer.apply(gradients, variables))
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """See `Replicas`."""
-        if self.workers == 1:
-            return values
-        own = tf.constant(values, tf.float64)
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, own, axis=None).numpy()
+        """The sum over the processes of [N] float64. All must call it."""
+        return values if self.workers == 1 else self._sum(tf.constant(values, tf.float64)).numpy()
+
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     def share_state(self, variables: Sequence[tf.Variable]) -> None:
-        """See `Replicas`."""
+        """Gives everyone the chief's values. All must call it."""
         if self.workers == 1:
             return
         # As bits: a sum of real numbers would lose the sign of a zero.
         bits = [tf.bitcast(tf.convert_to_tensor(v), tf.int32) for v in variables]
         packed = tf.cast(tf.concat([tf.reshape(b, [-1]) for b in bits], 0), tf.int64)
-        packed = packed if self.is_chief else tf.zeros_like(packed)
-        packed = self._strategy.reduce(tf.distribute.ReduceOp.SUM, packed, axis=None)
+        packed = self._sum(packed if self.is_chief else tf.zeros_like(packed))
         parts = tf.split(tf.cast(packed, tf.int32), [tf.size(b) for b in bits])
         for variable, own, part in zip(variables, bits, parts, strict=True):
             variable.assign(tf.bitcast(tf.reshape(part, tf.shape(own)), variable.dtype))
 
+    def share_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The chief's rows, [N, K] float64, of a number that only it knows. All must call it."""
+        rows = rows if self.is_chief else rows[:0]
+        count = int(self.total(np.array([float(len(rows))]))[0])
+        given = np.zeros((count, rows.shape[1]))
+        given[: len(rows)] = rows
+        return self.total(given) if count else given
+
     def check_same(self, configuration: str, split: data.Split) -> None:
-        """See `Replicas`."""
+        """Raises UserError, everywhere, if the workers were not started alike."""
+        if self.workers == 1:
+            return
         # Where the data lies may differ.
         lines = [line for line in configuration.splitlines() if "data_dir" not in line]
-        marks = {
-            "configuration": "\n".join(lines).encode(),
-            "training data": split.labels.tobytes() + split.lengths.tobytes(),
-        }
-        for what, content in marks.items():
+        for what, content in (
+            ("configuration", "\n".join(lines).encode()),
+            ("training data", split.labels.tobytes() + split.lengths.tobytes()),
+        ):
             every = np.zeros(self.workers)
             every[self.worker] = zlib.crc32(content)
             every = self.total(every)
@@ -264,24 +236,25 @@ class Distributed(Replicas):
                     "same command, with the same files, on every worker."
                 )
 
+    def wait(self) -> None:
+        """Waits until all processes have come here."""
+        self.total(np.zeros(1))
+
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """See `Replicas`."""
+        """Turns what TensorFlow raises when a worker is gone into a StartAgainError."""
         try:
             yield
         except tf.errors.OpError as error:
             aborted = isinstance(error, _LOST) or "Collective ops is aborted" in error.message
             if self.workers == 1 or not aborted:
                 raise
-            raise self._lost(error.message) from error
-
-    def _lost(self, message: str) -> StartAgainError:
-        match = re.search(r"/job:(\w+)/replica:\d+/task:(\d+)", message)
-        name = self._cluster.describe(match[1], int(match[2])) if match else "another worker"
-        return StartAgainError(
-            f"Lost {name}, so worker {self.worker} stops, too: start the same command again on "
-            "every worker, and the run goes on from its last checkpoint."
-        )
+            match = re.search(r"/job:(\w+)/replica:\d+/task:(\d+)", error.message)
+            name = self._cluster.describe(match[1], int(match[2])) if match else "another worker"
+            raise StartAgainError(
+                f"Lost {name}, so worker {self.worker} stops, too: start the same command again "
+                "on every worker, and the run continues from its last checkpoint."
+            ) from error
 
 
 def replicas_of(strategy: Callable[[], Replicas] | None) -> Replicas:
@@ -320,7 +293,7 @@ def _check_alone(what: str) -> None:
 
 
 @gin.configurable("MirroredStrategy")
-def mirrored(cpus: int = 1) -> Distributed:
+def mirrored(cpus: int = 1) -> Replicas:
     """The GPUs of this machine share every batch.
 
     Args:
@@ -338,7 +311,7 @@ def mirrored(cpus: int = 1) -> Distributed:
         raise UserError(f"MirroredStrategy.cpus must be at least 1, but is {cpus}.")
     _check_alone("RunConfig.strategy is @MirroredStrategy, which is for one machine")
     if tf.config.list_physical_devices("GPU"):
-        return Distributed(tf.distribute.MirroredStrategy(), None)
+        return Replicas(tf.distribute.MirroredStrategy(), None)
     logging.warning(
         "There is no GPU: MirroredStrategy has %d replica%s on the CPU.",
         cpus,
@@ -356,7 +329,7 @@ def mirrored(cpus: int = 1) -> Distributed:
                     f"MirroredStrategy.cpus = {cpus} must be set before TensorFlow is used in this "
                     "process: start another."
                 ) from error
-    return Distributed(tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpus)]), None)
+    return Replicas(tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpus)]), None)
 
 
 @gin.configurable("MultiWorkerMirroredStrategy")
@@ -364,7 +337,7 @@ def multi_worker(
     communication: Literal["AUTO", "RING", "NCCL"] = "AUTO",
     start_seconds: float = 600.0,
     check_seconds: float = 10.0,
-) -> Distributed:
+) -> Replicas:
     """The workers that TF_CONFIG names share every batch, and the GPUs of each.
 
     Args:
@@ -428,12 +401,12 @@ def multi_worker(
                 "it, or TF_CONFIG gives two workers of one machine the same."
             ) from error
         raise
-    return Distributed(strategy, nodes if jobs else None)
+    return Replicas(strategy, nodes if jobs else None)
 
 
 def _watch_workers(start_seconds: float, check_seconds: float) -> None:
     # With its coordination service, the default, TensorFlow ends this process with an abort when
-    # another is gone; with its older check, it raises an error, which can be told.
+    # another is gone; with its older check, it raises an error, which can be reported.
     context.context().configure_coordination_service(service_type="")
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     extended._enable_check_health = True

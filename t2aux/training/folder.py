@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from t2aux import files
-from t2aux.training import best, divergence, identity, integrity
+from t2aux.training import best, identity, integrity
 
-# What a run writes, but for its checkpoints and not_finite.json, which are reasons to keep it.
+# What a run writes beside its logs and checkpoints.
 DIVISION = "split.json"  # The test examples, where the data has no test set.
 FILES = (
     *("config.gin", "operative_config.gin", "dataset.json", identity.FILE, "metrics.jsonl"),
@@ -43,7 +43,7 @@ def claimed(directory: pathlib.Path, has_trained: Callable[[], bool]) -> Iterato
             try:
                 yield
             except BaseException:
-                if not has_trained() and not _is_worth_keeping(directory):
+                if not has_trained() and not integrity.steps(directory / "checkpoints"):
                     _remove(directory, before)
                 raise
     finally:
@@ -51,11 +51,6 @@ def claimed(directory: pathlib.Path, has_trained: Callable[[], bool]) -> Iterato
             # Only those that are empty.
             with contextlib.suppress(OSError):
                 path.rmdir()
-
-
-def _is_worth_keeping(directory: pathlib.Path) -> bool:
-    checkpoints = directory / "checkpoints"
-    return (directory / divergence.FILE).exists() or bool(integrity.steps(checkpoints))
 
 
 def _remove(directory: pathlib.Path, before: set[str]) -> None:

@@ -32,9 +32,9 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 FILE = "run.json"
 _FORMAT, _VERSION = "t2aux-run", 1
-# What decides nothing of what is learned: how a run is watched, saved and spread over devices.
-_FREE = {"train.on_nan", "train.run_config"}
-_FREE_CONFIGURABLES = {"BackOff", "MirroredStrategy", "MultiWorkerMirroredStrategy", "RunConfig"}
+# What does not change what is learned: how a run is logged, saved and spread over devices.
+_FREE = {"train.run_config"}
+_FREE_CONFIGURABLES = {"MirroredStrategy", "MultiWorkerMirroredStrategy", "RunConfig"}
 # With a validation set it decides which checkpoint is the best.
 _FREE_WITHOUT_VALIDATION = "train.evaluate_every"
 _NORMALIZE = "train.normalize"
@@ -50,7 +50,6 @@ _DATA = "train.data"
 _PLACE = {"dataset.data_dir", _DATA}
 # Of the data's settings, this alone decides more than the data: the order of the batches.
 _ORDER = "dataset.bucket_batches"
-_LONGEST = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +186,7 @@ class Identity:
         return found
 
     def _of_checkpoint(self) -> dict[str, Any]:
-        """What the checkpoint of an older version tells of the data."""
+        """What the checkpoint of an older version holds about the data."""
         examples = _position(self._checkpoint)["examples"]
         if examples == self._examples:
             return {}  # Where some are held out, those that were read are more.
@@ -235,21 +234,15 @@ class Identity:
         return self._stored is None and old.get(_DATA) == self._settings.get(_DATA)
 
     def _refusal(self, found: Sequence[Difference], *, allow_changes: bool) -> str:
-        fixed = [str(difference) for difference in found if not difference.changeable]
-        free = [str(difference) for difference in found if difference.changeable]
-        listed = "; ".join([*fixed, *free])
-        what = f"The run in {self._directory} was trained with other data or settings"
-        if not fixed:
-            return (
-                f"{what} than this command gives; set them back, give another --model_dir, or "
-                f"accept them from here on with --allow_changes: {listed}."
-            )
-        may = ""
-        if free and not allow_changes:
-            may = f" (--allow_changes accepts the last {len(free)} of them)"
+        ordered = sorted(found, key=lambda difference: difference.changeable)
+        changeable = sum(difference.changeable for difference in found)
+        hint = ""
+        if changeable and not allow_changes:
+            hint = f" (--allow_changes accepts the last {changeable} of them from here on)"
         return (
-            f"{what} than this command gives; set them back, or give another --model_dir{may}: "
-            f"{listed}."
+            f"The run in {self._directory} was trained with other data or settings than this "
+            f"command gives; set them back, or give another --model_dir{hint}: "
+            f"{'; '.join(map(str, ordered))}."
         )
 
 
@@ -260,7 +253,7 @@ def differs_from_trained(
 
     Args:
         directory: The run directory.
-        name: "train", "test" or, where it is a split of its own, "validation".
+        name: "train", "test" or, where it is a separate split, "validation".
         split: The split, read as the run reads it.
         folder: Where the data lies, if it lies in a folder.
 
@@ -277,7 +270,7 @@ def differs_from_trained(
 
 
 def splits_of(directory: pathlib.Path) -> tuple[str, ...] | None:
-    """The splits that a run has read, "validation" where that is a split of its own.
+    """The splits that a run has read, "validation" where that is a separate split.
 
     Args:
         directory: The run directory.
@@ -369,14 +362,13 @@ def _is_changeable(name: str) -> bool:
 
 
 def _of_values(name: str, old: Any, new: Any) -> Difference:
-    """The difference of two values; of long lists, from where they differ."""
+    """The difference of two values; of tuples, such as class names, from where they differ."""
     if isinstance(old, tuple) and isinstance(new, tuple):
+        both = enumerate(zip(old, new, strict=False))
+        same = next((i for i, (a, b) in both if a != b), min(len(old), len(new)))
         if len(old) != len(new):
             name = f"{name} ({len(old)} -> {len(new)})"
-        if len(repr(old)) > _LONGEST or len(repr(new)) > _LONGEST:
-            both = enumerate(zip(old, new, strict=False))
-            first = next((i for i, (a, b) in both if a != b), min(len(old), len(new)))
-            name = f"{name} from number {first} on"
-            old, new = old[first:], new[first:]
+        name = f"{name} from number {same} on"
+        old, new = old[same:], new[same:]
         return Difference(name, ", ".join(map(repr, old)), ", ".join(map(repr, new)))
     return Difference(name, repr(old), repr(new))

@@ -1,62 +1,46 @@
-"""Checkpoints that can be trusted: sealed when they are written, verified when they are read.
+"""Checkpoints on the disk: written under a temporary name, verified, renamed, and found again.
 
-A checkpoint of step N is TensorFlow's ckpt-N.index and ckpt-N.data-*, and ckpt-N.seal.json, the
-size and the SHA-256 of each. The seal is written last, when the others are on the disk and have
-been read back; so what has none was not finished. They are found by listing the folder:
+A checkpoint of step N is TensorFlow's ckpt-N.data-* and ckpt-N.index. They are written in the
+folder `.writing`, brought to the disk, read back and renamed, the index last: what has an index is
+complete. TensorFlow checks a CRC-32C of every tensor and of the index when it reads them, so a
+checkpoint is verified by reading all of it. Checkpoints are found by listing the folder:
 TensorFlow's file `checkpoint`, which names the newest, may itself be damaged or out of date.
+Checkpoints of older versions have a ckpt-N.seal.json, too, which is not read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow as tf
 from google.protobuf import message as protobuf
 
 from t2aux import files
 
-SEAL = ".seal.json"
 # Where checkpoints that were found damaged are kept.
-ASIDE = "damaged"
+DAMAGED = "damaged"
 # TensorFlow's file that names the newest checkpoint.
 STATE = "checkpoint"
-# What TensorFlow raises for missing, cut and changed files.
+# Where a checkpoint is written until it is verified.
+WRITING = ".writing"
+# What TensorFlow raises for missing, truncated and changed files.
 DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, OSError, protobuf.DecodeError)
-_FILE = re.compile(r"ckpt-(\d+)(\.index|\.data-\d+-of-\d+|\.seal\.json)")
-# What a process that was killed leaves: TensorFlow's folders and our own temporary files.
-_HALF_WRITTEN = re.compile(r"ckpt-\d+_temp|\.ckpt-\d+\.seal\.json\..*|\.checkpoint\..*")
-# What `files.for_tensorflow` calls a folder; the messages name it by its own name.
+_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d+-of-\d+|seal\.json)")
+# What a process that was killed leaves, those of older versions too.
+_TEMPORARY = re.compile(r"\.writing|ckpt-\d+_temp|\.ckpt-\d+\.seal\.json\..*|\.checkpoint\..*")
+# What `files.for_tensorflow` calls a folder; messages have the folder's real name.
 _ALIAS = re.compile(r"/proc/self/fd/\d+/")
+_STEP = "position/step/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-class Broken(Exception):
-    """What was written does not read back."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Skipped:
-    """A checkpoint that can't be used.
-
-    Attributes:
-        path: Its path, without a suffix.
-        problem: What is wrong with it.
-        unfinished: Whether its writing was never finished; if so, nothing is lost with it.
-    """
-
-    path: str
-    problem: str
-    unfinished: bool
-
-    def __str__(self) -> str:
-        return f"{pathlib.Path(self.path).name} ({self.problem})"
+class NotReadableError(Exception):
+    """A checkpoint that was just written does not read back."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,41 +49,55 @@ class Found:
 
     Attributes:
         path: Its path, without a suffix; None: there is none.
-        skipped: Newer ones, the newest first.
+        damaged: What is wrong with newer ones, by path, the newest first.
         lost: Whether there is none although there was one once.
     """
 
     path: str | None
-    skipped: tuple[Skipped, ...]
+    damaged: Mapping[str, str]
     lost: bool
 
+    def describe_damaged(self) -> str:
+        """Names the damaged checkpoints and says what is wrong with them."""
+        return "; ".join(f"{pathlib.Path(p).name} ({why})" for p, why in self.damaged.items())
 
-def seal(path: str) -> None:
-    """Brings a checkpoint that was just written to the disk, reads it back and seals it.
+
+def write(checkpoint: tf.train.Checkpoint, path: str) -> None:
+    """Writes a checkpoint, verifies it, and gives it its name.
 
     Args:
-        path: Its path, without a suffix.
+        checkpoint: What is saved.
+        path: Its path, without a suffix. What has that name is replaced.
 
     Raises:
-        Broken: It does not read back as it was written.
-        UserError: The seal can't be written.
-        OSError: The files can't be brought to the disk.
+        NotReadableError: It does not read back as it was written.
+        OSError, tf.errors.OpError: It can't be written. Nothing of it is left behind.
     """
-    parts = _parts(path)
-    for part in parts:
-        _sync(part)
-    _sync(pathlib.Path(path).parent)
-    problem = _unreadable(path)
-    if problem:
-        raise Broken(problem)
-    with files.atomic_write(path + SEAL) as file:
-        file.write(_described(parts))
+    target = pathlib.Path(path)
+    temporary = target.parent / WRITING
+    clear(target.parent)
+    try:
+        temporary.mkdir(parents=True)
+        with for_tensorflow(str(temporary / target.name)) as alias:
+            checkpoint.write(alias)
+        # The index is the last.
+        parts = sorted(_parts(temporary / target.name))
+        for part in parts:
+            _sync(part)
+        if wrong := problem(str(temporary / target.name)):
+            raise NotReadableError(wrong)
+        remove(path)
+        for part in parts:
+            part.replace(target.parent / part.name)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove(path: str) -> None:
-    """Removes what there is of a checkpoint, the index first: without it, nothing is read."""
-    for part in (path + ".index", *map(str, _parts(path)), path + SEAL):
-        pathlib.Path(part).unlink(missing_ok=True)
+    """Removes the files of a checkpoint, the index first: without it, nothing is read."""
+    for part in sorted(_parts(pathlib.Path(path)), key=lambda part: part.suffix != ".index"):
+        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -116,7 +114,8 @@ def for_tensorflow(path: str) -> Iterator[str]:
 
 def steps(directory: pathlib.Path) -> list[int]:
     """The steps of which there is a checkpoint, or a part of one, in rising order."""
-    return sorted({step for step, _ in _listed(directory)})
+    names = os.listdir(directory) if directory.is_dir() else []
+    return sorted({int(match[1]) for match in map(_FILE.fullmatch, names) if match})
 
 
 def prefix(directory: pathlib.Path, step: int) -> str:
@@ -125,149 +124,68 @@ def prefix(directory: pathlib.Path, step: int) -> str:
 
 
 def problem(path: str) -> str | None:
-    """Says what is wrong with a checkpoint; None: nothing.
-
-    One without a seal, as earlier versions wrote them, is right if TensorFlow can read all of it.
+    """Says what is wrong with a checkpoint, all of which is read; None: nothing.
 
     Args:
         path: Its path, without a suffix.
     """
-    if not pathlib.Path(path + SEAL).is_file():
-        return _unreadable(path)
-    return _broken_seal(path)
-
-
-def newest(directory: pathlib.Path, before: int | None = None) -> Found:
-    """Finds the newest checkpoint that can be used.
-
-    One without a seal can be used if TensorFlow can read all of it and nothing older has a seal;
-    then an earlier version of this program wrote it.
-
-    Args:
-        directory: The folder of the checkpoints. It may be written to meanwhile.
-        before: Only older ones than that of this step; None: all.
-    """
-    while True:
-        listed = _listed(directory)
-        older = {part for part in listed if before is None or part[0] < before}
-        found = _newest(directory, older)
-        # Where a training process has removed it meanwhile, there is a newer one.
-        if found.path is not None or _listed(directory) == listed:
-            return found
-
-
-def _newest(directory: pathlib.Path, listed: set[tuple[int, str]]) -> Found:
-    sealed = {step for step, suffix in listed if suffix == SEAL}
-    finished = bool(sealed) or (directory / STATE).exists()
-    skipped: list[Skipped] = []
-    for step in sorted({step for step, _ in listed}, reverse=True):
-        path = prefix(directory, step)
-        unfinished = False
-        if step in sealed:
-            wrong = _broken_seal(path)
-        elif min(sealed, default=step) < step:
-            wrong, unfinished = "it has no seal: its writing was not finished", True
-        else:
-            wrong = _unreadable(path)
-            # Without a seal anywhere, the file that TensorFlow writes last tells.
-            unfinished = not finished
-        if wrong is None:
-            return Found(path, tuple(skipped), lost=False)
-        skipped.append(Skipped(path, wrong, unfinished))
-    return Found(None, tuple(skipped), lost=finished)
-
-
-def clear(directory: pathlib.Path, found: Found) -> None:
-    """Makes place for the run to go on: nothing is left that is newer than where it goes on from.
-
-    What was never finished is removed, and what is damaged goes into the folder `damaged`. Only for
-    the process that has the run's lock.
-    """
-    if not directory.is_dir():
-        return
-    for entry in list(directory.iterdir()):
-        if _HALF_WRITTEN.fullmatch(entry.name):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for skipped in found.skipped:
-        if skipped.unfinished:
-            remove(skipped.path)
-            continue
-        aside = directory / ASIDE
-        aside.mkdir(exist_ok=True)
-        for part in (*_parts(skipped.path), pathlib.Path(skipped.path + SEAL)):
-            if part.exists():
-                part.replace(aside / part.name)
-
-
-def _listed(directory: pathlib.Path) -> set[tuple[int, str]]:
-    """Steps and suffixes of the files that are parts of checkpoints."""
-    if not directory.is_dir():
-        return set()
-    matches = (_FILE.fullmatch(entry.name) for entry in directory.iterdir())
-    return {(int(match[1]), match[2]) for match in matches if match}
-
-
-def _parts(path: str) -> list[pathlib.Path]:
-    """TensorFlow's files of a checkpoint, sorted."""
-    own = pathlib.Path(path)
-    return sorted(
-        [
-            *own.parent.glob(f"{own.name}.data-*-of-*"),
-            *own.parent.glob(f"{own.name}.index"),
-        ]
-    )
-
-
-def _described(parts: list[pathlib.Path]) -> str:
-    """The text of the seal of such files. A function of them: it differs if any byte does."""
-    contents = {}
-    for part in parts:
-        with part.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            contents[part.name] = {"bytes": file.tell(), "sha256": digest.hexdigest()}
-    return json.dumps({"format": "t2aux-seal", "files": contents}, indent=2) + "\n"
-
-
-def _broken_seal(path: str) -> str | None:
-    """What is wrong with a sealed checkpoint, or None."""
-    try:
-        text = pathlib.Path(path + SEAL).read_bytes()
-        now = _described(_parts(path))
-    except OSError as error:
-        name = pathlib.Path(error.filename or path).name
-        return f"{name} can't be read: {error.strerror or error}"
-    if text == now.encode():
-        return None
-    try:
-        stored = json.loads(text)["files"]
-        sealed = {str(name): (part["bytes"], part["sha256"]) for name, part in stored.items()}
-        if not all(name.startswith(f"{pathlib.Path(path).name}.") for name in sealed):
-            return "its seal is damaged"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return "its seal is damaged"
-    there = {name: (p["bytes"], p["sha256"]) for name, p in json.loads(now)["files"].items()}
-    for name, (size, digest) in sealed.items():
-        if name not in there:
-            return f"{name} is missing"
-        if there[name][0] != size:
-            return f"{name} has {there[name][0]} bytes instead of {size}"
-        if there[name][1] != digest:
-            return f"{name} has changed since it was written"
-    return "its seal is damaged"
-
-
-def _unreadable(path: str) -> str | None:
-    """Has TensorFlow read all of a checkpoint, with its checksums; what is wrong, or None."""
+    name = pathlib.Path(path).name
+    if not pathlib.Path(f"{path}.index").exists():
+        return f"{name}.index is missing"
     try:
         with for_tensorflow(path) as alias:
             reader = tf.train.load_checkpoint(alias)
-            for key in reader.get_variable_to_shape_map():
+            keys = reader.get_variable_to_shape_map()
+            for key in keys:
                 reader.get_tensor(key)
+            step = int(reader.get_tensor(_STEP)) if _STEP in keys else None
     except DAMAGE as error:
         return first_line(error)
-    return None
+    # Files that were renamed are whole, but those of another step.
+    is_other = step is not None and name.startswith("ckpt-") and name != f"ckpt-{step}"
+    return f"it is the checkpoint of step {step}" if is_other else None
+
+
+def newest(directory: pathlib.Path) -> Found:
+    """Finds the newest checkpoint that can be used.
+
+    Args:
+        directory: The folder of the checkpoints. It may be written to meanwhile.
+    """
+    while True:
+        listed, damaged = steps(directory), {}
+        lost = (directory / STATE).exists() or any(directory.glob("ckpt-*.index"))
+        for step in reversed(listed):
+            path = prefix(directory, step)
+            wrong = problem(path)
+            if wrong is None:
+                return Found(path, damaged, lost=False)
+            damaged[path] = wrong
+        # Where a training process has removed it meanwhile, there is a newer one.
+        if steps(directory) == listed:
+            return Found(None, damaged, lost)
+
+
+def clear(directory: pathlib.Path, damaged: Iterable[str] = ()) -> None:
+    """Removes temporary files, and moves damaged checkpoints into the folder `damaged`.
+
+    Only for the process that has the run's lock.
+
+    Args:
+        directory: The folder of the checkpoints.
+        damaged: The paths of damaged ones, without a suffix.
+    """
+    for entry in list(directory.iterdir()) if directory.is_dir() else []:
+        if _TEMPORARY.fullmatch(entry.name):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for path in damaged:
+        (directory / DAMAGED).mkdir(exist_ok=True)
+        for part in _parts(pathlib.Path(path)):
+            part.replace(directory / DAMAGED / part.name)
+
+
+def _parts(path: pathlib.Path) -> list[pathlib.Path]:
+    return list(path.parent.glob(f"{path.name}.*"))
 
 
 def _sync(path: pathlib.Path) -> None:
@@ -283,7 +201,7 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an exception says."""
+    """The first line of an exception's message."""
     text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
     text = text.strip() or type(error).__name__
     return _ALIAS.sub("", text.splitlines()[0]).rstrip(".")

@@ -55,12 +55,12 @@ class Plan:
         loss: The loss.
         bptt: How many steps its gradient reaches back.
         joins_one_pass: Whether `in_one_pass` computes it.
-        wants_outputs: Whether `in_one_pass` needs the outputs after every step.
-        sequences: Those of the batch that the loss is taken on, see `AuxiliaryLoss.rows`.
+        needs_outputs: Whether `in_one_pass` needs the outputs after every step.
+        sequences: Those of the batch that the loss is computed on, see `AuxiliaryLoss.rows`.
     """
 
     joins_one_pass = True
-    wants_outputs = False
+    needs_outputs = False
 
     def __init__(
         self,
@@ -91,8 +91,8 @@ class Plan:
         """[n] int32: the positions whose states `in_one_pass` needs."""
         return self._declaration.positions
 
-    def own(self, values: Any, sequences: Sequences) -> Any:
-        """What belongs to the plan's `sequences`.
+    def rows_of(self, values: Any, sequences: Sequences) -> Any:
+        """The rows of values that belong to the plan's `sequences`.
 
         Args:
             values: A nest of [n, B, ...]; or None.
@@ -105,11 +105,11 @@ class Plan:
             return values
         return tf.nest.map_structure(lambda v: tf.gather(v, self._rows, axis=1), values)
 
-    def marks(self, *, gradient: bool) -> list[tf.Tensor]:
-        """The positions [n] int32 whose states the pass without gradient must keep.
+    def state_positions(self, *, gradient: bool) -> list[tf.Tensor]:
+        """The positions [n] int32 whose states the forward pass must keep.
 
         Args:
-            gradient: Whether `result` is asked for; otherwise `mean`.
+            gradient: Whether `result` is called; otherwise `mean`.
         """
         raise NotImplementedError
 
@@ -117,7 +117,8 @@ class Plan:
         """The loss and its gradients.
 
         Args:
-            kept: The states of `sequences` at the positions of each of `marks`, [n, B, ...] each.
+            kept: The states of `sequences` at each list of `state_positions`, [n, B, ...]
+                each.
         """
         raise NotImplementedError
 
@@ -147,7 +148,7 @@ class Plan:
 def draw_rows(
     sequences: Sequences, rows: float, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor | float]:
-    """Draws the rows of the batch that a loss is taken on, every set of them equally likely.
+    """Draws the rows of the batch that a loss is computed on, every set of them equally likely.
 
     Of a share of a batch, those of the whole batch's that are in it: all replicas draw the same.
 
@@ -172,12 +173,12 @@ def draw_rows(
     scale = tf.cast(size, tf.float32) / tf.cast(count, tf.float32)
     if share is None:
         return chosen, scale
-    marked = tf.scatter_nd(chosen[:, tf.newaxis], tf.ones_like(chosen), [size])
-    own = tf.where(share.rows(marked) > 0)[:, 0]
-    there = tf.size(own) > 0
+    is_chosen = tf.scatter_nd(chosen[:, tf.newaxis], tf.ones_like(chosen), [size])
+    in_share = tf.where(share.rows(is_chosen) > 0)[:, 0]
+    has_rows = tf.size(in_share) > 0
     # Without any it has its first row, which does not count.
-    own = tf.concat([own, tf.zeros([tf.cast(~there, tf.int32)], own.dtype)], 0)
-    return tf.cast(own, tf.int32), tf.where(there, scale, 0.0)
+    filler = tf.zeros([tf.cast(~has_rows, tf.int32)], in_share.dtype)
+    return tf.cast(tf.concat([in_share, filler], 0), tf.int32), tf.where(has_rows, scale, 0.0)
 
 
 def row_count(size: int | tf.Tensor, rows: float) -> int | tf.Tensor:

@@ -1,4 +1,4 @@
-"""What a run writes as it goes: a line on the terminal, train.log, metrics.jsonl, TensorBoard."""
+"""The files in which a run logs its progress: train.log, metrics.jsonl and TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -13,67 +13,42 @@ from absl import logging
 
 from t2aux import files, logs
 from t2aux.errors import UserError
-from t2aux.progress import Rate
-from t2aux.training.schedule import Phase
-
-
-def tell(
-    phase: Phase, epoch: int, step: int, total: int, means: str, speed: float | None, rate: Rate
-) -> None:
-    """Says where a run is, on a line of the log.
-
-    Args:
-        phase: The phase.
-        epoch: Its epoch, from 0.
-        step: How many steps were made.
-        total: How many there are.
-        means: Of the metrics, or "".
-        speed: Steps a second, or None where it is unknown.
-        rate: What measures it.
-    """
-    logging.info(
-        "%s  epoch %d/%d  step %d/%d  %s%s steps/s  %s left",
-        phase.name,
-        epoch + 1,
-        phase.epochs,
-        step,
-        total,
-        means,
-        f"{speed:.2f}" if speed else "?",
-        rate.left(total - step),
-    )
 
 
 class RunLog:
-    """The files of a run that say how it goes. A context manager.
+    """The logs of a run. A context manager.
 
-    On going on from a checkpoint, lines of metrics.jsonl from after it are dropped, so that every
-    step stands there once.
+    When a run is resumed, the lines of metrics.jsonl from after its checkpoint are removed, so that
+    every step is in it once.
     """
 
-    def __init__(self, model_dir: pathlib.Path, step: int) -> None:
+    def __init__(self, model_dir: pathlib.Path | None, step: int) -> None:
         """Opens the files.
 
         Args:
-            model_dir: The run directory.
-            step: The step from which the run goes on.
+            model_dir: The run directory; None: this process, a worker beside the chief, writes
+                nothing.
+            step: The step from which the run continues.
 
         Raises:
             UserError: A file can't be read or written.
         """
         self._model_dir = model_dir
-        self._metrics = self._open_metrics(step)
-        try:
-            self._handler = logs.FileHandler(model_dir / "train.log")
-        except UserError:
-            self._metrics.close()
-            raise
-        logging.get_absl_logger().addHandler(self._handler)
+        self._last: dict[str, int] = {}
+        self._open = contextlib.ExitStack()
+        if model_dir is None:
+            return
         with contextlib.ExitStack() as stack:
+            self._metrics = self._open_metrics(model_dir / "metrics.jsonl", step)
+            stack.callback(self._metrics.close)
+            handler = logs.FileHandler(model_dir / "train.log")
+            stack.callback(handler.close)
+            logging.get_absl_logger().addHandler(handler)
+            stack.callback(logging.get_absl_logger().removeHandler, handler)
             # TensorFlow opens the file at the first write, and looks for it at each one.
             folder = stack.enter_context(files.for_tensorflow(model_dir))
             self._summaries = tf.summary.create_file_writer(os.path.join(folder, "tensorboard"))
-            self._folder = stack.pop_all()
+            self._open = stack.pop_all()
 
     def __enter__(self) -> RunLog:
         return self
@@ -84,24 +59,18 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._metrics.close()
-        logging.get_absl_logger().removeHandler(self._handler)
-        self._handler.close()
-        try:
-            with self._folder:
+        with self._open:
+            if self._model_dir is None:
+                return
+            try:
                 self._summaries.close()
-        except tf.errors.OpError as failure:
-            # What ended the block may be the same full disk; that one is told.
-            if error is None:
-                raise _no_events(self._model_dir, failure) from failure
-
-    def rewind(self, step: int) -> None:
-        """Drops the lines of metrics.jsonl from after a step, to which the run goes back."""
-        self._metrics.close()
-        self._metrics = self._open_metrics(step)
+            except tf.errors.OpError as failure:
+                # What ended the block may be the same full disk, and is then the error.
+                if error is None:
+                    raise _no_events(self._model_dir, failure) from failure
 
     def has(self, split: str, step: int) -> bool:
-        """Whether the evaluation of a split at a step stood in metrics.jsonl when it was opened."""
+        """Whether the evaluation of a split at a step was in metrics.jsonl when it was opened."""
         return step == self._last.get(split)
 
     def write(self, step: int, values: dict[str, float | int | str]) -> None:
@@ -111,6 +80,8 @@ class RunLog:
             step: The global step.
             values: By name; "phase" and "split" are texts.
         """
+        if self._model_dir is None:
+            return
         self._metrics.write(json.dumps({"step": step, **values}) + "\n")
         prefix = str(values.get("split", "train"))
         try:
@@ -122,9 +93,7 @@ class RunLog:
         except tf.errors.OpError as error:
             raise _no_events(self._model_dir, error) from error
 
-    def _open_metrics(self, step: int) -> files.Lines:
-        path = self._model_dir / "metrics.jsonl"
-        self._last: dict[str, int] = {}
+    def _open_metrics(self, path: pathlib.Path, step: int) -> files.Lines:
         if path.exists():
             kept = []
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -148,23 +117,3 @@ def _no_events(model_dir: pathlib.Path, error: tf.errors.OpError) -> UserError:
         f"Can't write TensorBoard's events to {model_dir / 'tensorboard'} ({reason}): free some "
         "space there, and give the same command again."
     )
-
-
-class NoLog:
-    """As `RunLog`, of a process that writes no files."""
-
-    def __enter__(self) -> NoLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def write(self, step: int, values: dict[str, float | int | str]) -> None:
-        """Writes nothing."""
-
-    def rewind(self, step: int) -> None:
-        """Has nothing to take back."""
-
-    def has(self, split: str, step: int) -> bool:
-        """Knows of no evaluation."""
-        return False

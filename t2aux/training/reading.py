@@ -28,12 +28,12 @@ class Reading(NamedTuple):
         return 2 * once - 1 if self.twice else once - 1
 
     @property
-    def silent(self) -> tf.Tensor:
+    def first_output(self) -> tf.Tensor:
         """The first step whose output predicts anything, a scalar."""
         return self.sequences.steps - 1 if self.twice else tf.constant(0)
 
     def active(self, begin: tf.Tensor) -> Active | None:
-        """When sequences are there, counted from step `begin` on; None: always."""
+        """Which steps are in sequences, counted from step `begin` on; None: all."""
         if not self.sequences.padded:
             return None
         return Active(self.sequences.starts - begin, self._predicted[1] - begin)
@@ -47,7 +47,7 @@ class Reading(NamedTuple):
     def window(self, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         """The tokens of the steps begin <= s < end, [end - begin, B, ...].
 
-        Where a sequence is not there, they are any.
+        At steps outside of a sequence, they are any.
         """
         tokens, starts = self.sequences.tokens, self.sequences.starts
         if not self.twice:

@@ -46,34 +46,23 @@ class Phase:
 
     def __post_init__(self) -> None:
         """Raises UserError where a value is out of range."""
-        if self.epochs < 0:
-            raise UserError(
-                f"Phase.epochs of {self.name} must be at least 0, but is {self.epochs}."
-            )
-        if type(self.min_updates) is not int or self.min_updates < 0:
-            raise UserError(
-                f"Phase.min_updates of {self.name} must be a whole number of at least 0, but is "
-                f"{self.min_updates!r}."
-            )
-        if self.learning_rate <= 0 or self.decay_factor <= 0:
-            raise UserError(
-                f"Phase.learning_rate and Phase.decay_factor of {self.name} must be above 0, but "
-                f"are {self.learning_rate} and {self.decay_factor}."
-            )
+        whole = type(self.min_updates) is int
+        decays = self.decay_epochs is None or self.decay_epochs >= 1
+        for name, is_valid, rule in (
+            ("epochs", self.epochs >= 0, "at least 0"),
+            ("min_updates", whole and self.min_updates >= 0, "a whole number of at least 0"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("decay_factor", self.decay_factor > 0, "above 0"),
+            ("decay_epochs", decays, "at least 1 or None"),
+            ("decay_schedule", self.decay_schedule in _SCHEDULES, "'steps' or 'cosine'"),
+        ):
+            if not is_valid:
+                value = getattr(self, name)
+                raise UserError(f"Phase.{name} of {self.name} must be {rule}, but is {value!r}.")
         if not (self.supervised or self.auxiliary):
             raise UserError(
                 f"Phase.supervised and Phase.auxiliary of {self.name} are both False: there is "
                 "nothing to train in it."
-            )
-        if self.decay_epochs is not None and self.decay_epochs < 1:
-            raise UserError(
-                f"Phase.decay_epochs of {self.name} must be at least 1 or None, but is "
-                f"{self.decay_epochs}."
-            )
-        if self.decay_schedule not in _SCHEDULES:
-            raise UserError(
-                f"Phase.decay_schedule of {self.name} is {self.decay_schedule!r}: give "
-                f"{' or '.join(map(repr, _SCHEDULES))}."
             )
 
     def resolved(self, steps_per_epoch: int) -> Phase:

@@ -28,7 +28,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers, in [0, 1]."""
+        """The share of correct predictions, in [0, 1]."""
         return float(np.trace(self.confusion) / self.examples)
 
     def by_class(self) -> dict[str, dict[str, float | int]]:
@@ -84,7 +84,7 @@ class Scores:
 
         Args:
             labels: Their true classes, int [B].
-            probabilities: What the classifier answered, float [B, K].
+            probabilities: What the classifier predicted, float [B, K].
         """
         right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
         # A probability that rounds to 0 has no logarithm.

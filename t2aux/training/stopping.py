@@ -23,7 +23,7 @@ class Stopped(BaseException):
     No Exception, so that nobody who handles errors takes it for one.
 
     Attributes:
-        signal: The signal that asked.
+        signal: The signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -35,12 +35,12 @@ class Raise:
     """A handler of signals for when there is nothing to save: raises `Stopped`.
 
     Attributes:
-        came: The signal that came first, or None.
+        received: The first signal, or None.
         saved: Whether a run has saved itself for a signal, so that others change nothing.
     """
 
     def __init__(self) -> None:
-        self.came: int | None = None
+        self.received: int | None = None
         self.saved = False
 
     def __call__(self, number: int, *_: object) -> None:
@@ -48,8 +48,8 @@ class Raise:
         if self.saved:
             return
         # An exception that is raised inside of a destructor or a callback goes no further.
-        self.came = self.came or number
-        raise Stopped(self.came)
+        self.received = self.received or number
+        raise Stopped(self.received)
 
 
 def name(number: int) -> str:
@@ -92,12 +92,12 @@ def raised() -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # What was interrupted may fail in a way of its own, an import for example.
-            if handler.came:
-                raise Stopped(handler.came) from error
+            # What was interrupted may fail in another way, an import for example.
+            if handler.received:
+                raise Stopped(handler.received) from error
             raise
-    if handler.came:
-        raise Stopped(handler.came)
+    if handler.received:
+        raise Stopped(handler.received)
 
 
 class Stop:
@@ -135,8 +135,8 @@ class Stop:
             with handled(self._keep) as before:
                 outer = [handler for handler in before if isinstance(handler, Raise)]
                 for handler in outer:
-                    if handler.came:
-                        self._keep(handler.came)
+                    if handler.received:
+                        self._keep(handler.received)
                 yield
                 for handler in outer:
                     handler.saved = self.requested

@@ -24,7 +24,7 @@ from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import gru, mingru  # noqa: F401
 from t2aux.model.transformer import Transformer
-from t2aux.training import distribution, divergence, folder, integrity, settings, truncation
+from t2aux.training import distribution, folder, integrity, settings, truncation
 from t2aux.training.classifier import make_classifier
 from t2aux.training.identity import Identity
 from t2aux.training.model import SequenceClassifier
@@ -32,10 +32,10 @@ from t2aux.training.position import Position
 from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import PAPER_PHASES, Phase
 from t2aux.training.training_loop import TrainingLoop
+from t2aux.training.transformer_trainer import TransformerTrainer
 from t2aux.training.truncation import Bptt
 from t2aux.training.validation import check as check_validation
 from t2aux.training.validation import load as load_splits
-from t2aux.training.whole import WholeTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
@@ -66,31 +66,31 @@ def train(
     validation: float | str | None = None,
     patience: int | None = None,
     evaluate_every: int = 1,
-    on_nan: str | divergence.BackOff = divergence.STOP,
     run_config: RunConfig | None = None,
     allow_changes: bool = False,
 ) -> bool:
-    """Trains a classifier in a run directory, or resumes the run that is there.
+    """Trains a classifier in a run directory, or resumes the run that it holds.
 
     The directory gets config.gin (as parsed), operative_config.gin (as used), dataset.json,
     run.json, split.json (the test examples, where the data has no test set), metrics.jsonl,
     train.log, tensorboard/ and checkpoints/. A run that was killed and is started again ends with
     the same weights as one that was not. SIGTERM, SIGHUP and Ctrl-C save a checkpoint after the
-    step at hand and stop. A checkpoint that is damaged is passed over for the one before it.
+    current step and stop. Where a checkpoint is damaged, the one before it is used. Where the loss
+    or the gradient is NaN or infinite, the run stops before that reaches the weights.
 
     The data and the settings are part of a run: one that has a checkpoint is resumed with the same
-    ones only, wherever the data lies and however the configuration is written. What decides nothing
-    of what is learned (train.on_nan, train.run_config, all of RunConfig and BackOff and, without a
-    validation set, train.evaluate_every) may change. A run without a
-    checkpoint begins with what is given now. Where an error comes before the first step, folders
-    and files that were made for the run are removed.
+    ones only, wherever the data lies and however the configuration is written. What does not change
+    what is learned (train.run_config, all of RunConfig and, without a validation set,
+    train.evaluate_every) may change. A run without a checkpoint begins with what is given now.
+    Where an error comes before the first step, folders and files that were made for the run are
+    removed.
 
     Args:
         model_dir: The run directory.
         config_text: The parsed configuration, to be kept in it.
         data: The data set, such as @mnist(); None: the embedded @digits().
         model: Makes the network: @Classifier, a recurrent one, or @Transformer, which takes no
-            auxiliary losses and heeds no truncation.
+            auxiliary losses and ignores the truncation.
         phases: In order.
         auxiliary_losses: [@Reconstruction] for r-LSTM, [@Prediction] for p-LSTM, or both;
             [@LanguageModel] or [@SequenceAutoencoder] for what the paper compares with (Table 4).
@@ -123,10 +123,6 @@ def train(
             before; None: it does not.
         evaluate_every: Epochs between evaluations on the validation set or, without one, on the
             test set; 0: only at the end.
-        on_nan: What to do when the loss or the gradient is NaN or infinite, which never gets into
-            the weights: "stop"; or "back_off", the same as @BackOff(): go back to the last good
-            checkpoint, with a lower rate from there on. not_finite.json in the directory tells of
-            it.
         run_config: How the run is executed and saved; None: @RunConfig().
         allow_changes: Whether a run may be resumed with other learning rates, epochs (of a phase
             that is not over), decays, clip_norm, optimizer parameters, weights of losses, patience
@@ -154,7 +150,6 @@ def train(
     truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
     ops.check_precision("train.precision", precision)
     check_validation(validation, patience, evaluate_every)
-    back_off = divergence.policy(on_nan)
     run_config = RunConfig() if run_config is None else run_config
     if not auxiliary_losses and not all(phase.supervised for phase in phases):
         raise UserError(
@@ -180,7 +175,7 @@ def train(
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
         replicas.check_same("\n".join(bound), splits.read["train"])
         phases = [phase.resolved(splits.train.num_batches(batch_size)) for phase in phases]
-        # For a core or a loss of one's own, whose initial weights are by Keras's initializers.
+        # For a user's core or loss, whose initial weights are by Keras's initializers.
         keras.utils.set_random_seed(seed % 2**32)
         with replicas.scope():
             losses = [make() for make in auxiliary_losses]
@@ -192,10 +187,10 @@ def train(
                 objective=Objective(losses, supervised_bptt, auxiliary_bptt, precision),
             )
             is_recurrent = isinstance(classifier, SequenceClassifier)
-            trainer = classifier.trainer if is_recurrent else WholeTrainer(classifier)
+            trainer = classifier.trainer if is_recurrent else TransformerTrainer(classifier)
             rate = phases[0].learning_rate if phases else 1e-3
             made_optimizer = optimizer(learning_rate=rate)
-            # The optimizer's slots must be there before the checkpoint is made.
+            # The optimizer's slots must exist before the checkpoint is made.
             made_optimizer.build(trainer.variables_in_order)
         replicas.prepare(made_optimizer)
         run = TrainingLoop(
@@ -210,7 +205,6 @@ def train(
             evaluate_every=evaluate_every,
             patience=patience,
             config=run_config,
-            back_off=back_off,
         )
         changes: list[str] = []
         with _together(replicas):
@@ -220,8 +214,8 @@ def train(
                 changes = identity.check(phases, steps_per_epoch, allow_changes=allow_changes)
         run.restore()
         if replicas.is_chief:
-            for name in (*folder.FILES, divergence.FILE):
-                # What was half-written when a process was killed.
+            for name in folder.FILES:
+                # What a process that was killed has left.
                 files.clear_temporary(directory / name)
             identity.write(config_text)
             with files.atomic_write(directory / "operative_config.gin") as file:

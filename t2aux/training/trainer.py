@@ -13,7 +13,7 @@ from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
 from t2aux.model import weights
 from t2aux.model.classifier import BaseClassifier, time_major
-from t2aux.model.core import Scan, State, only
+from t2aux.model.core import Scan, State, single_state
 from t2aux.model.share import Share
 from t2aux.training import truncation, windows
 from t2aux.training.plan import Context, Plan
@@ -34,8 +34,8 @@ class Step(NamedTuple):
 
     Attributes:
         gradients: One for each of `Trainer.trained_variables`, not clipped.
-        metrics: Scalars: "loss", "supervised_loss" and "correct" (the number of right answers)
-            where there is a supervised loss, and a mean per token for each auxiliary loss.
+        metrics: Scalars: "loss", "supervised_loss" and "correct" (how many predictions are) where
+            there is a supervised loss, and a mean per token for each auxiliary loss.
         logits: [B, K] of the training step, where there is a supervised loss.
     """
 
@@ -48,10 +48,10 @@ class Trainer:
     """Computes truncated gradients of L = L_supervised + sum of w * L_auxiliary (paper, section 3).
 
     Where every truncation is "full" there is one pass with everything in it, in which nothing
-    stops a gradient, that of outputs before their first position neither [us]; that is also the
-    plainest form of the method, which the other is tested against. Otherwise the batch is passed
-    over without gradient, and windows are run again with it: the last `supervised_bptt` steps of
-    every sequence, and those that the auxiliary losses need, see `t2aux.training.windows`.
+    stops a gradient, not even at the first position of outputs [us]; that is also the plainest form
+    of the method, which the other is tested against. Otherwise a forward pass over the batch is
+    made, and windows are run again with gradient: the last `supervised_bptt` steps of
+    every sequence, and the steps that the auxiliary losses need, see `t2aux.training.windows`.
 
     A loss of weight 0 is measured and takes no part in the gradient: the classifier then learns
     what it would without it, bit for bit.
@@ -76,7 +76,7 @@ class Trainer:
             auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
                 say so itself.
             precision: Of the products of the LSTMs, the main one and the losses', in all passes of
-                a step, that without gradient too.
+                a step, the forward pass too.
 
         Raises:
             UserError: Two losses have one name, or one can't be trained with its truncation length.
@@ -86,7 +86,7 @@ class Trainer:
         if twice is not None:
             raise UserError(
                 f"There are {names.count(twice)} auxiliary losses with the name {twice}, by which "
-                "metrics and checkpoints know them: give each loss a name of its own."
+                "metrics and checkpoints know them: give each loss another name."
             )
         if _SUPERVISED in names:
             raise UserError(
@@ -226,21 +226,21 @@ class Trainer:
         sequences, metrics = _needed(context, plans, classify), {}
         zero = self.classifier.init_state(tf.shape(sequences.tokens)[1])
         # The losses' positions, and the end.
-        marks = [*(plan.positions for plan in plans), sequences.steps[tf.newaxis]]
+        positions = [*(plan.positions for plan in plans), sequences.steps[tf.newaxis]]
         with tf.GradientTape() as tape:
             scan = Scan(
                 zero,
-                tf.concat(marks, 0),
+                tf.concat(positions, 0),
                 sequences.active(),
-                outputs=any(plan.wants_outputs for plan in plans),
+                outputs=any(plan.needs_outputs for plan in plans),
             )
             at, outputs = self.classifier.states_at(sequences.tokens, scan)
-            *states, last = _split(at, marks)
+            *states, last = _split(at, positions)
             objective = tf.constant(0.0)
             for plan, at_positions in zip(plans, states, strict=True):
-                of_plan = outputs if plan.wants_outputs else None
+                of_plan = outputs if plan.needs_outputs else None
                 mean = plan.in_one_pass(
-                    plan.own(at_positions, sequences), plan.own(of_plan, sequences)
+                    plan.rows_of(at_positions, sequences), plan.rows_of(of_plan, sequences)
                 )
                 objective += plan.loss.weight * mean
                 metrics[plan.metric] = mean
@@ -257,25 +257,27 @@ class Trainer:
         measured: list[Plan],
         classify: Classify | None,
     ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor]]:
-        """The gradients of each loss: one pass without gradient, then windows with it."""
+        """The gradients of each loss: a forward pass, then windows with gradient."""
         plans = [*trained, *measured]
         sequences = _needed(context, plans, classify)
-        asked = [
-            *(plan.marks(gradient=True) for plan in trained),
-            *(plan.marks(gradient=False) for plan in measured),
+        requested = [
+            *(plan.state_positions(gradient=True) for plan in trained),
+            *(plan.state_positions(gradient=False) for plan in measured),
         ]
         if classify is not None:
             begin = self._supervised_begin(sequences)
-            asked.append([begin[tf.newaxis]])
-        if not asked:
+            requested.append([begin[tf.newaxis]])
+        if not requested:
             return [], {}
-        marks = [positions for of_one in asked for positions in of_one]
+        flat = [positions for of_plan in requested for positions in of_plan]
         starts = sequences.starts if sequences.padded else None
-        kept = truncation.sweep(self.classifier, sequences.tokens, starts, tf.concat(marks, 0))
-        slices = iter(_split(kept, marks))
-        states = [[next(slices) for _ in of_one] for of_one in asked]
+        kept = truncation.forward_states(
+            self.classifier, sequences.tokens, starts, tf.concat(flat, 0)
+        )
+        slices = iter(_split(kept, flat))
+        states = [[next(slices) for _ in of_one] for of_one in requested]
         for i, plan in enumerate(plans):
-            states[i] = [plan.own(state, sequences) for state in states[i]]
+            states[i] = [plan.rows_of(state, sequences) for state in states[i]]
         gradients, metrics = [], {}
         for plan, of_one in zip(trained, states, strict=False):
             metrics[plan.metric], part = plan.result(of_one)
@@ -283,7 +285,7 @@ class Trainer:
         for plan, of_one in zip(measured, states[len(trained) :], strict=False):
             metrics[plan.metric] = plan.mean(of_one)
         if classify is not None:
-            state = only(states[-1][0])
+            state = single_state(states[-1][0])
             part, supervised_metrics = self._supervised_window(sequences, begin, state, classify)
             gradients.append(part)
             metrics.update(supervised_metrics)

@@ -1,12 +1,12 @@
-"""A run in progress: phases, epochs, logging, checkpoints, and going on where a killed one was."""
+"""A run in progress: phases, epochs, logging, checkpoints, and resuming a run that was stopped."""
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -18,15 +18,13 @@ from t2aux.model import weights
 from t2aux.progress import Rate
 from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
 from t2aux.training.evaluator import Evaluator
-from t2aux.training.position import Position, Sums
-from t2aux.training.progress import NoLog, RunLog, tell
+from t2aux.training.position import Position
+from t2aux.training.progress import RunLog
 from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import Phase
-from t2aux.training.trainer import Trainer
 from t2aux.training.validation import Splits
-from t2aux.training.whole import WholeTrainer
 
-# Seconds without a line of metrics, or in an evaluation, after which a run says where it is.
+# Seconds without a line of metrics, or in an evaluation, after which a run logs where it is.
 _QUIET = 30.0
 
 
@@ -36,7 +34,7 @@ class TrainingLoop:
     def __init__(
         self,
         directory: pathlib.Path,
-        trainer: Trainer | WholeTrainer,
+        trainer: distribution.AnyTrainer,
         *,
         replicas: distribution.Replicas,
         optimizer: keras.optimizers.Optimizer,
@@ -47,7 +45,6 @@ class TrainingLoop:
         evaluate_every: int,
         patience: int | None,
         config: RunConfig,
-        back_off: divergence.BackOff | None,
     ) -> None:
         self._directory = directory
         self._trainer = trainer
@@ -58,11 +55,12 @@ class TrainingLoop:
         self._splits = splits
         self._phases = phases
         self._config = config
-        self._back_off = back_off
         self._batch_size = int(position.batch_size)
         self._steps_per_epoch = splits.train.num_batches(self._batch_size)
+        self._total = sum(phase.epochs for phase in phases) * self._steps_per_epoch
         self._stop = stopping.Stop()
         self._agreed_to_stop = False
+        self._saved_at = time.monotonic()
         self._modules = {
             "classifier": weights.tree(trainer.classifier),
             "auxiliary": checkpoints.named_losses(trainer.losses),
@@ -72,11 +70,13 @@ class TrainingLoop:
             directory / "checkpoints",
             config.checkpoints_kept,
         )
-        names = [*(f"{loss.name}_loss" for loss in trainer.losses), "supervised_loss"]
-        self._sums = Sums(["loss", "gradient_norm", *names, "correct", "examples"])
-        self._guard = divergence.Guard(["loss", *names])
-        self._history = divergence.History(directory)
-        self._rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
+        losses = [*(f"{loss.name}_loss" for loss in trainer.losses), "supervised_loss"]
+        # Looked at in every step, on the device.
+        self._checked = ["loss", *losses, "gradient_norm"]
+        # On the device, too, and read when they are logged.
+        self._means = {
+            name: keras.metrics.Mean(name=name) for name in (*self._checked, "correct", "examples")
+        }
         self._best: best.Best | None = None
         if splits.validation is not None:
             kept = tf.train.Checkpoint(position=position, **self._modules)
@@ -86,7 +86,9 @@ class TrainingLoop:
                 lambda batch: trainer.classifier.logits_of(batch.inputs, batch.lengths),
                 reduce_retracing=True,
             ),
-            *(splits, position, phases),
+            splits,
+            position,
+            phases,
             replicas=replicas,
             every=evaluate_every,
             patience=patience,
@@ -103,18 +105,50 @@ class TrainingLoop:
 
     @property
     def _stopping(self) -> bool:
-        """Whether a signal has come; to several workers, whether they have agreed to stop."""
+        """Whether a signal has come; with several workers, whether they have agreed to stop."""
         return self._agreed_to_stop if self._replicas.workers > 1 else self._stop.requested
 
+    # --- Resuming ---------------------------------------------------------------------------------
+
     def restore(self) -> None:
-        """Takes over the newest checkpoint that is whole, if there is one. All workers call it.
+        """Restores the newest undamaged checkpoint, if there is one. All workers call it.
 
         Raises:
             UserError: All are damaged, or it is another run's.
         """
         if self._replicas.is_chief:
-            self._restore()
+            path = self._manager.recover()
+            if path is not None:
+                self._restore(path)
+            elif self._best is not None:
+                self._best.begin()
         self._share()
+
+    def _restore(self, path: str) -> None:
+        checkpoints.check(path, **self._modules)
+        position = self._position
+        fixed = [position.seed, position.batch_size, position.examples]
+        expected = [int(value) for value in fixed]
+        try:
+            status = checkpoints.read(self._manager.checkpoint, path)
+            status.assert_existing_objects_matched()
+        except AssertionError as error:
+            # The networks were compared before.
+            raise UserError(
+                f"The checkpoint {path} is of another optimizer, or of one with other parameters: "
+                "set train.optimizer and its parameters back, or use another --model_dir."
+            ) from error
+        stored = [int(value) for value in fixed]
+        if stored != expected:
+            raise UserError(
+                f"The checkpoint {path} has other values of train.seed, train.batch_size or the "
+                f"number of training examples, {stored} instead of {expected}: set them back, or "
+                "use another --model_dir."
+            )
+        if self._best is not None:
+            self._best.resume(self.step)
+            self._best.repair(self.step)
+        logging.info("Continuing from %s, step %d.", path, self.step)
 
     def _share(self) -> None:
         """Gives all workers the chief's state."""
@@ -122,38 +156,12 @@ class TrainingLoop:
         self._replicas.share_state(
             [*self._trainer.variables_in_order, *optimizer, *self._position.variables]
         )
-        self._history.set_rates(self._replicas.share_rows(self._history.rates()))
         if self._best is not None:
             rows = self._replicas.share_rows(self._best.evaluations.rows())
             if not self._replicas.is_chief:
                 self._best.evaluations = best.Evaluations.of_rows(rows)
 
-    def _restore(self) -> None:
-        path = self._manager.recover()
-        if path is None:
-            self._history.forget()
-            if self._best is not None:
-                self._best.begin()
-            return
-        checkpoints.check(path, **self._modules)
-        expected = (int(self._position.seed), self._batch_size, len(self._splits.train))
-        self._read(path)
-        self._position.check(*expected)
-        if self._best is not None:
-            self._best.resume(self.step)
-            self._best.repair(self.step)
-        logging.info("Going on from %s, step %d.", path, self.step)
-
-    def _read(self, path: str) -> None:
-        """Restores all from a checkpoint. Raises UserError where it has not all of it."""
-        try:
-            checkpoints.read(self._manager.checkpoint, path).assert_existing_objects_matched()
-        except AssertionError as error:
-            # The networks were compared before.
-            raise UserError(
-                f"The checkpoint {path} is of another optimizer, or of one with other parameters: "
-                "set train.optimizer and its parameters back, or use another --model_dir."
-            ) from error
+    # --- Training ---------------------------------------------------------------------------------
 
     @data.user_errors()
     def run(self, changes: Sequence[str] = ()) -> bool:
@@ -168,38 +176,35 @@ class TrainingLoop:
         Raises:
             KeyboardInterrupt: Ctrl-C has come; the run is saved.
             stopping.Stopped: A signal has come before the first step.
+            UserError: The loss, the gradient or a weight is not finite.
         """
-        total = sum(phase.epochs for phase in self._phases) * self._steps_per_epoch
-        step = int(self._position.step)
-        log = RunLog(self._directory, step) if self._replicas.is_chief else NoLog()
-        with self._stop.listening(), log:
-            weights = sum(int(tf.size(v)) for v in self._trainer.variables_in_order)
+        is_chief, total = self._replicas.is_chief, self._total
+        with (
+            self._stop.listening(),
+            RunLog(self._directory if is_chief else None, self.step) as log,
+        ):
+            size = sum(int(tf.size(v)) for v in self._trainer.variables_in_order)
             logging.info(
                 "%s sequences, %d weights, %d steps in all; logs in %s.",
-                *(self._splits.describe(), weights, total, self._directory),
+                *(self._splits.describe(), size, total, self._directory),
             )
             data.log_summary(self._splits.by_name)
             for change in changes:
-                logging.info("Changed from step %d on: %s", step, change)
-            self._saved_at = time.monotonic()
-            if self._back_off is not None and self._manager.latest_checkpoint is None:
-                self._save()  # Where to go back to until there is another.
+                logging.info("Changed from step %d on: %s", self.step, change)
             self._evaluator.evaluate_if_due(log, total)
-            early = self._evaluator.is_over(step) and step < total
-            done = early or step >= total
+            early = self.step < total and self._evaluator.is_over(self.step)
+            done = early or self.step >= total
             if done:
                 why = f", early: {self._evaluator.why_over()}" if early else ""
-                logging.info("This run was done already, at step %d%s.", step, why)
+                logging.info("This run was done already, at step %d%s.", self.step, why)
             while not done and not self._stopping:
-                try:
-                    done = self._epoch(log, total)
-                    if done or self._stopping:
-                        self._save()
-                except divergence.NotFinite as error:
-                    self._go_back(log, error)
-                    done = False
+                done = self._epoch(log)
+                if done or self._stopping:
+                    self._save()
             if done and not self._stopping and self._evaluator.best_to_test(log) is not None:
-                self._take_best()
+                if is_chief:
+                    best.restore(self._directory, **self._modules)
+                self._share()
                 self._evaluator.test_best(log)
             self._replicas.wait()  # Nobody is done before the chief has saved.
             saved = self._replicas.workers > 1 or integrity.steps(self._directory / "checkpoints")
@@ -208,19 +213,18 @@ class TrainingLoop:
                     "Stopped by %s; the run is saved at step %d. Start the same command again to "
                     "resume it; it is in %s.",
                     stopping.name(self._stop.signal) if self._stop.signal else "another worker",
-                    int(self._position.step),
-                    self._directory,
+                    *(self.step, self._directory),
                 )
         if not saved and self._stop.signal is not None:
             raise stopping.Stopped(self._stop.signal)
         if self._stopping and self._stop.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        # What was stopped in its last evaluation has that to make.
+        # A run that was stopped in its last evaluation still has to make it.
         return done and not self._stopping
 
-    def _epoch(self, log: RunLog | NoLog, total: int) -> bool:
+    def _epoch(self, log: RunLog) -> bool:
         """Trains to the end of an epoch, or until stopped. Returns whether the run is done."""
-        position = self._position
+        position, config = self._position, self._config
         index = int(position.phase)
         # A phase that is over, or one of 0 epochs.
         while int(position.epoch) >= self._phases[index].epochs:
@@ -228,9 +232,9 @@ class TrainingLoop:
             position.phase.assign(index)
             position.epoch.assign(0)
         phase = self._phases[index]
-        epoch, batch, step = (int(v) for v in (position.epoch, position.batch, position.step))
         before = sum(p.epochs for p in self._phases[:index])
-        run_steps = self._steps_of(phase, before * self._steps_per_epoch)
+        first_step = tf.constant(before * self._steps_per_epoch, tf.int64)
+        epoch, batch, step = int(position.epoch), int(position.batch), self.step
         iterator = iter(
             self._replicas.batches(
                 self._splits.train,
@@ -240,140 +244,128 @@ class TrainingLoop:
                 first_batch=batch,
             )
         )
-        rate, waiting = Rate(), Rate(_QUIET)
+        rate, logged_at = Rate(), time.monotonic()
         rate.update(step)
-        waiting.update(step)
-        done = False
         while batch < self._steps_per_epoch and not self._stopping:
-            self._rate_factor.assign(self._history.factor(step))
             count = min(
-                self._config.steps_per_call,
+                config.steps_per_call,
                 self._steps_per_epoch - batch,
-                self._config.log_every - step % self._config.log_every,
-                (self._history.next_change(step) or total) - step,
+                config.log_every - step % config.log_every,
             )
-            made, stop = run_steps(iterator, tf.constant(count))
-            made = int(made)
-            if self._replicas.workers > 1:
-                self._agreed_to_stop = bool(stop)
-            batch, step = batch + made, step + made
-            if made < count:
-                position.batch.assign(batch)
-                if self._stopping:
-                    break
-                raise self._guard.found()
-            at_end = batch == self._steps_per_epoch
-            done = step == total
+            made, stop, values = self._steps(phase, first_step, iterator, tf.constant(count))
+            self._agreed_to_stop = bool(stop)
+            batch, step = batch + int(made), step + int(made)
+            is_over = batch == self._steps_per_epoch
             # The means of two phases must not mix.
-            end_of_phase = at_end and epoch + 1 == phase.epochs
-            if step % self._config.log_every == 0 or end_of_phase:
-                self._log(log, phase, epoch, step, total, rate)
-                waiting = Rate(_QUIET)
-                waiting.update(step)
-            elif speed := waiting.update(step):
-                tell(phase, epoch, step, total, "", speed, waiting)
-            position.batch.assign(0 if at_end else batch)
-            if at_end:
+            if int(made) == count and (
+                step % config.log_every == 0 or (is_over and epoch + 1 == phase.epochs)
+            ):
+                self._log_metrics(log, phase, epoch, rate)
+                logged_at = time.monotonic()
+            elif time.monotonic() - logged_at >= _QUIET:
+                self._log_position(phase, epoch, "", rate.update(step), rate)
+                logged_at = time.monotonic()
+            position.batch.assign(0 if is_over else batch)
+            if is_over:
                 position.epoch.assign(epoch + 1)
-                if self._evaluator.evaluate_if_due(log, total):
-                    rate.update(step)
-                done = done or self._evaluator.is_over(step)
+                self._evaluator.evaluate_if_due(log, self._total)
+            elif int(made) < count and not self._stopping:
+                named = zip(self._checked, values.numpy().tolist(), strict=True)
+                self._raise_not_finite({n: str(v) for n, v in named if not math.isfinite(v)})
             self._save_if_time()
-        return done
+        is_over = batch == self._steps_per_epoch
+        return is_over and (step == self._total or self._evaluator.is_over(step))
 
-    def _steps_of(
-        self, phase: Phase, first_step: int
-    ) -> Callable[[Iterator], tuple[tf.Tensor, tf.Tensor]]:
-        """The compiled loop over steps of a phase: how many it did, and whether all are to stop.
+    @tf.function(reduce_retracing=True)
+    def _steps(
+        self, phase: Phase, first_step: tf.Tensor, iterator: Iterator, count: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The compiled loop over steps of a phase.
 
-        Fewer than asked for: a signal came, or the next one gives what is not finite.
+        Returns:
+            How many steps it made, fewer than `count` where a signal came or the next step gives
+            NaN or Inf; whether all workers are to stop; and the last values of `_checked`.
         """
-        if getattr(self, "_compiled", (None,))[0] is phase:
-            return self._compiled[1]
         trainer, position, replicas = self._trainer, self._position, self._replicas
         variables = trainer.trained_variables(auxiliary=phase.auxiliary)
-        phase_steps = phase.epochs * self._steps_per_epoch
-        seed, alone = int(position.seed), replicas.workers == 1
+        is_alone = replicas.workers == 1
+        made, stop = tf.constant(0), tf.constant(False)
+        values = tf.zeros([len(self._checked)])
+        # A signal that came during a step ends the loop; several workers agree in the next step.
+        proceed = ~self._stop.flag if is_alone else tf.constant(True)
+        while made < count and proceed:
+            batch = next(iterator)
+            step_in_phase = position.step - first_step
+            phase_steps = phase.epochs * self._steps_per_epoch
+            step, stop = replicas.step(
+                trainer,
+                batch,
+                stop=tf.identity(self._stop.flag),
+                seed=tf.cast(tf.stack([position.seed, position.step]), tf.int32),
+                progress=tf.cast(step_in_phase / phase_steps, tf.float32),
+                supervised=phase.supervised,
+                auxiliary=phase.auxiliary,
+            )
+            gradients, norm = step.gradients, tf.linalg.global_norm(step.gradients)
+            metrics = {**step.metrics, "gradient_norm": norm}
+            latest = tf.stack([metrics.get(name, 0.0) for name in self._checked])
+            values = tf.ensure_shape(latest, values.shape)
+            is_finite = tf.math.is_finite(metrics["loss"]) & tf.math.is_finite(norm)
+            if is_finite:
+                if self._clip_norm is not None:
+                    gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+                rate = phase.rate(step_in_phase, self._steps_per_epoch)
+                self._optimizer.learning_rate.assign(rate)
+                replicas.apply(self._optimizer, gradients, variables)
+                examples = replicas.examples(batch)
+                for name, value in {**metrics, "examples": examples}.items():
+                    self._means[name].update_state(value)
+                position.step.assign_add(1)
+                made += 1
+            if is_alone:
+                with tf.control_dependencies([is_finite]):
+                    stop = self._stop.flag.read_value()
+            proceed = is_finite & ~stop
+        return made, stop, values
 
-        @tf.function(reduce_retracing=True)
-        def run_steps(iterator: Iterator, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            made, go_on, stop = tf.constant(0), tf.constant(True), tf.constant(False)
-            if alone:
-                go_on = tf.logical_not(self._stop.flag)
-            while made < count and go_on:
-                batch = next(iterator)
-                step_in_phase = position.step - first_step
-                step, stop = replicas.step(
-                    trainer,
-                    batch,
-                    stop=tf.identity(self._stop.flag),
-                    seed=tf.stack([tf.constant(seed), tf.cast(position.step, tf.int32)]),
-                    progress=tf.cast(step_in_phase / phase_steps, tf.float32),
-                    supervised=phase.supervised,
-                    auxiliary=phase.auxiliary,
-                )
-                gradients, norm = step.gradients, tf.linalg.global_norm(step.gradients)
-                passes = self._guard.passes(step.metrics, norm)
-                if passes:
-                    if self._clip_norm is not None:
-                        gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-                    rate = phase.rate(step_in_phase, self._steps_per_epoch)
-                    self._optimizer.learning_rate.assign(rate * self._rate_factor)
-                    replicas.apply(self._optimizer, gradients, variables)
-                    examples = replicas.examples(batch)
-                    self._sums.add({**step.metrics, "gradient_norm": norm, "examples": examples})
-                    position.step.assign_add(1)
-                    made += 1
-                if alone:
-                    # A signal that came during this step ends it; several agree in the next one.
-                    with tf.control_dependencies([passes]):
-                        stop = self._stop.flag.read_value()
-                go_on = passes & ~stop
-            return made, stop
+    # --- Logging ----------------------------------------------------------------------------------
 
-        self._compiled = (phase, run_steps)
-        return run_steps
-
-    def _log(
-        self, log: RunLog | NoLog, phase: Phase, epoch: int, step: int, total: int, rate: Rate
-    ) -> None:
-        means = self._sums.take()
-        examples, correct = means.pop("examples"), means.pop("correct")
-        if phase.supervised:
-            means["accuracy"] = correct / max(examples, 1.0)
-        else:
-            means.pop("supervised_loss")
-        if not phase.auxiliary:
-            for loss in self._trainer.losses:
-                means.pop(f"{loss.name}_loss")
-        speed = rate.update(step)
+    def _log_metrics(self, log: RunLog, phase: Phase, epoch: int, rate: Rate) -> None:
+        # What the phase does not train was not updated.
+        means = {n: float(mean.result()) for n, mean in self._means.items() if float(mean.count)}
+        for mean in self._means.values():
+            mean.reset_state()
+        examples = means.pop("examples")
+        if "correct" in means:
+            means["accuracy"] = means.pop("correct") / examples
         means["learning_rate"] = float(self._optimizer.learning_rate.numpy())
-        if speed:
+        if speed := rate.update(self.step):
             means["steps_per_second"] = speed
-        told = {"split": "train", "phase": phase.name, "epoch": epoch, "total_steps": total}
-        log.write(step, {**told, **means})
-        shown = "  ".join(
-            f"{name} {value:.4f}"
+        where = {"split": "train", "phase": phase.name, "epoch": epoch, "total_steps": self._total}
+        log.write(self.step, {**where, **means})
+        shown = [
+            f"{name} {value:.4f}  "
             for name, value in means.items()
             if name.endswith("loss") or name == "accuracy"
+        ]
+        self._log_position(phase, epoch, "".join(shown), speed, rate)
+
+    def _log_position(
+        self, phase: Phase, epoch: int, means: str, speed: float | None, rate: Rate
+    ) -> None:
+        logging.info(
+            "%s  epoch %d/%d  step %d/%d  %s%s steps/s  %s left",
+            *(phase.name, epoch + 1, phase.epochs, self.step, self._total, means),
+            *(f"{speed:.2f}" if speed else "?", rate.left(self._total - self.step)),
         )
-        tell(phase, epoch, step, total, f"{shown}  ", speed, rate)
 
-    def _take_best(self) -> None:
-        """Gives all workers the best checkpoint's weights. The run must have been saved."""
-        if self._replicas.is_chief:
-            best.restore(self._directory, **self._modules)
-        self._share()
-
-    def _check_weights(self) -> None:
-        """Raises NotFinite where a weight is not finite: it must not get into a checkpoint."""
-        divergence.check_weights([*self._trainer.variables_in_order, *self._optimizer.variables])
+    # --- Saving -----------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """Writes a checkpoint. All workers must come here, and raise NotFinite alike."""
+        """Writes a checkpoint, or raises where a weight is not finite. All workers call it."""
         self._check_weights()
         if self._replicas.is_chief:
-            self._manager.save(int(self._position.step))
+            self._manager.save(self.step)
             if self._best is not None:
                 self._best.prune()
         self._saved_at = time.monotonic()
@@ -381,63 +373,27 @@ class TrainingLoop:
     def _save_if_time(self) -> None:
         if time.monotonic() - self._saved_at < 60 * self._config.checkpoint_minutes:
             return
-        try:
+        # Each worker has its own clock; all find in the next step what one finds here.
+        if self._replicas.workers == 1 or not self._weights_not_finite():
             self._save()
-        except divergence.NotFinite:
-            # By this worker's own clock; the next step tells all of them.
-            if self._replicas.workers == 1:
-                raise
 
-    def _go_back(self, log: RunLog | NoLog, error: divergence.NotFinite) -> None:
-        """Goes back to the last good checkpoint with a lower rate, or raises UserError."""
-        policy = self._back_off
-        stop = policy is None or self._history.back_offs >= policy.times
-        if self._replicas.is_chief:
-            event = divergence.event_at(
-                error,
-                self._position,
-                self._phases,
-                self._splits.train,
-                self._manager.latest_checkpoint,
-            )
-            if stop:
-                self._history.add(event)
-                raise UserError(
-                    divergence.advice(event, self._history, back_off=policy is not None)
-                ) from error
-            self._restore_before(event, error, policy.rate_factor)
-        elif stop:
+    def _weights_not_finite(self) -> dict[str, str]:
+        variables = [*self._trainer.variables_in_order, *self._optimizer.variables]
+        return divergence.weights_not_finite(variables)
+
+    def _check_weights(self) -> None:
+        """Raises UserError where a weight is not finite: it must not get into a checkpoint."""
+        if not_finite := self._weights_not_finite():
+            self._raise_not_finite(not_finite, in_weights=True)
+
+    def _raise_not_finite(self, not_finite: dict[str, str], *, in_weights: bool = False) -> None:
+        if not self._replicas.is_chief:
             raise UserError(
-                f"After {int(self._position.step)} updates there is what is not finite ({error}): "
-                "the chief, worker 0, says where, and what to do."
-            ) from error
-        self._share()
-        self._sums.take()
-        log.rewind(int(self._position.step))
-
-    def _restore_before(
-        self, event: divergence.Event, error: divergence.NotFinite, rate_factor: float
-    ) -> None:
-        """Restores the last good checkpoint, and notes that the rate is lower from there on.
-
-        That of the step itself is passed over for the one before: with the same weights and the
-        same batch, no rate would help.
-        """
-        path = self._manager.recover()
-        if path is None:
-            raise UserError(f"{event.sentence(self._history.path)}.") from error
-        if checkpoints.step_of(path) == event.step:
-            path = self._manager.before(path) or path
-        self._history.add(
-            dataclasses.replace(event, back_to=checkpoints.step_of(path), rate_factor=rate_factor)
-        )
-        self._read(path)
-        self._manager.go_back(path)
-        if self._best is not None:
-            self._best.resume(self.step)
-        logging.warning(
-            "%s. Going back to %s; the learning rate is multiplied by %g from there on.",
-            event.sentence(self._history.path),
-            pathlib.Path(path).name,
-            rate_factor,
+                f"After {self.step} updates {', '.join(not_finite)} is not finite: the chief, "
+                "worker 0, says where, and what to do."
+            )
+        raise divergence.stopped(
+            not_finite,
+            *(self._position, self._phases, self._splits.train, self._manager.latest_checkpoint),
+            in_weights=in_weights,
         )

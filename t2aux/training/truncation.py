@@ -1,8 +1,8 @@
 """Truncated backpropagation through time: which windows of steps carry gradient.
 
-A batch is swept from left to right without storing anything, the state carried along; the states at
-chosen positions (`marks`) are kept. From these the windows that do carry gradient are run again,
-their gradient stopped at their beginning. So the memory of a training step depends on the windows'
+A forward pass over the batch carries the state along and stores only the states at some positions.
+From these the windows that do carry gradient are run again, their gradient stopped at their
+beginning. So the memory of a training step depends on the windows'
 lengths, and not on the sequence's.
 """
 
@@ -89,25 +89,25 @@ def group_anchors(anchors: tf.Tensor, truncation: tf.Tensor | int) -> Windows:
     )
 
 
-def sweep(
+def forward_states(
     classifier: BaseClassifier,
     tokens: tf.Tensor,
     starts: tf.Tensor | None,
-    marks: tf.Tensor,
+    positions: tf.Tensor,
 ) -> State:
-    """The states at the marked positions; nothing else is stored, and no gradient flows.
+    """A forward pass that returns the states at some positions; no gradient flows.
 
     Args:
         classifier: The network.
         tokens: [T, B, C] float32 or [T, B] int32.
         starts: [B] int32, the step at which each sequence begins; None: all at 0.
-        marks: [M] int32 positions in 0..T, in any order.
+        positions: [M] int32 positions in 0..T, in any order.
 
     Returns:
         The states before those steps, [M, B, ...] each.
     """
     state = classifier.init_state(tf.shape(tokens)[1])
-    scan = Scan(state, marks, active_from(starts), gradient=False)
+    scan = Scan(state, positions, active_from(starts), gradient=False)
     states, _ = classifier.states_at(tokens, scan)
     return tf.nest.map_structure(tf.stop_gradient, states)
 

@@ -1,4 +1,4 @@
-"""The validation set of a run: a fraction of the training data, or a split of its own."""
+"""The validation set of a run: a fraction of the training data, or a separate split."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Splits:
         test: What the run is measured on.
         validation: What decides which checkpoint is the best, and when to stop; None: nothing.
         read: The splits as they were read, by name: "train" and "test", and "validation" where that
-            is a split of its own.
+            is a separate split.
     """
 
     train: data.Split
@@ -91,7 +91,7 @@ def load(
     """Reads the data that the configuration names.
 
     `dataset.max_examples` comes first: the fraction is one of the examples that it leaves, and it
-    limits a split of its own as it limits the test split.
+    limits a separate split as it limits the test split.
 
     Args:
         source: Where the data set is read from.
@@ -114,7 +114,7 @@ def load(
         return Splits(trained, test, held_out, read)
     if not isinstance(validation, str):
         logging.info(
-            "The data has a validation set of its own, which is used instead of a share of the "
+            "The data has a separate validation set, which is used instead of a share of the "
             "training data."
         )
     own = _load_own(source, name, train.info)
@@ -205,7 +205,7 @@ def _own_split(
 ) -> str | None:
     """The name of the split that is the validation set; None: a share of the training data is.
 
-    A run that has begun goes on with what it began with.
+    A run that has begun keeps what it began with.
     """
     if isinstance(validation, str):
         return validation

@@ -1,7 +1,8 @@
-"""Computes what auxiliary losses declare: one pass without gradient, then windows with it.
+"""Computes what auxiliary losses declare: a forward pass, then windows with gradient.
 
 For each kind of declaration (`t2aux.losses.base`) there is a plan. It names the positions whose
-states the pass must keep (`marks`), and then computes the loss and its gradients from them:
+states the forward pass must keep (`state_positions`), and computes the loss and its gradients from
+them:
 
 - `StatesAt`: the windows are the `bptt` steps before each position. The loss is computed first, for
   all positions as one batch; its gradient with respect to the states is then carried into the
@@ -30,7 +31,7 @@ from t2aux.losses.base import (
     StatesAt,
 )
 from t2aux.model import weights
-from t2aux.model.core import Active, Scan, State, active_from, only
+from t2aux.model.core import Active, Scan, State, active_from, single_state
 from t2aux.training import truncation
 from t2aux.training.plan import Context, Plan, Result
 from t2aux.training.reading import Reading
@@ -48,7 +49,7 @@ class StatesPlan(Plan):
             steps = self._context.sequences.steps if self.bptt == "full" else self.bptt
             self._windows = truncation.group_anchors(self.positions, steps)
 
-    def marks(self, *, gradient: bool) -> list[tf.Tensor]:
+    def state_positions(self, *, gradient: bool) -> list[tf.Tensor]:
         """See `Plan`: the windows' beginnings and the positions themselves."""
         if self._windows is None or not gradient:
             return [self.positions]
@@ -122,8 +123,8 @@ class StatesPlan(Plan):
             begin, end = windows.first[j], windows.end[j]
             state = tf.nest.map_structure(lambda s: s[members[0]], first)
             with tf.GradientTape() as tape:
-                marks = tf.gather(self.positions, members) - begin
-                scan = Scan(state, marks, sequences.active(begin))
+                positions = tf.gather(self.positions, members) - begin
+                scan = Scan(state, positions, sequences.active(begin))
                 at, _ = classifier.states_at(sequences.tokens[begin:end], scan)
             part = tape.gradient(
                 tf.nest.flatten(at),
@@ -142,9 +143,9 @@ class StatesPlan(Plan):
 class OutputsPlan(Plan):
     """For `OutputsFrom`."""
 
-    wants_outputs = True
+    needs_outputs = True
 
-    def marks(self, *, gradient: bool) -> list[tf.Tensor]:
+    def state_positions(self, *, gradient: bool) -> list[tf.Tensor]:
         """See `Plan`: the positions."""
         del gradient
         return [self.positions]
@@ -224,7 +225,7 @@ class OutputsPlan(Plan):
         return self._call(given)
 
 
-class WholePlan(Plan):
+class WholeSequencePlan(Plan):
     """For `OutputsOfAll`.
 
     A window's state is carried into the next without gradient, and memory holds the activations of
@@ -240,9 +241,9 @@ class WholePlan(Plan):
         sequences = self._context.sequences
         self._reading = Reading(sequences, self._declaration.twice)
         self._steps = self._reading.steps if self.bptt == "full" else self.bptt
-        self._begin = tf.maximum(self._reading.silent + 1 - self._steps, 0)
+        self._begin = tf.maximum(self._reading.first_output + 1 - self._steps, 0)
 
-    def marks(self, *, gradient: bool) -> list[tf.Tensor]:
+    def state_positions(self, *, gradient: bool) -> list[tf.Tensor]:
         """See `Plan`: the first window's beginning, never beyond the first reading."""
         del gradient
         return [self._begin[tf.newaxis]]
@@ -264,7 +265,7 @@ class WholePlan(Plan):
         self, kept: list[State], variables: list[tf.Variable]
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         reading, steps = self._reading, self._steps
-        state = only(*kept)
+        state = single_state(*kept)
         carry = self.loss.initial_carry(state)
 
         def body(
@@ -300,7 +301,7 @@ class WholePlan(Plan):
             body,
             (
                 self._begin,
-                tf.minimum(reading.silent + steps, reading.steps),
+                tf.minimum(reading.first_output + steps, reading.steps),
                 (state, carry),
                 tf.constant(0.0),
                 [tf.zeros_like(v) for v in variables],
@@ -316,7 +317,7 @@ def _flatten(states: State) -> State:
     return tf.nest.map_structure(lambda s: tf.reshape(s, [-1, *s.shape[2:]]), states)
 
 
-_PLANS = {StatesAt: StatesPlan, OutputsFrom: OutputsPlan, OutputsOfAll: WholePlan}
+_PLANS = {StatesAt: StatesPlan, OutputsFrom: OutputsPlan, OutputsOfAll: WholeSequencePlan}
 
 
 def plan(context: Context, loss: AuxiliaryLoss, seed: tf.Tensor, bptt: Bptt) -> Plan:

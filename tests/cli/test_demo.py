@@ -66,7 +66,7 @@ def test_ctrl_c_saves_the_run_in_progress(tmp_path):
     assert "the run is saved at step" in said
     assert "same command" in said
     assert "Traceback" not in said
-    assert list((tmp_path / "r_lstm" / "checkpoints").glob("*.seal.json"))
+    assert list((tmp_path / "r_lstm" / "checkpoints").glob("*.index"))
 
 
 @pytest.mark.long

@@ -155,7 +155,7 @@ def test_a_run_is_trained_and_resumed_there(command, odd):
     log = command("train", f"--model_dir={run}", *SHORT)
     assert "accuracy" in log
     assert list((run / "tensorboard").iterdir())
-    assert sorted((run / "checkpoints").glob("ckpt-*.seal.json"))
+    assert sorted((run / "checkpoints").glob("ckpt-*.index"))
     # Done already: the checkpoint is found.
     before = (run / "metrics.jsonl").read_text()
     command("train", f"--model_dir={run}")

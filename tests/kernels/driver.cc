@@ -57,11 +57,11 @@ constexpr float kRounding = Operand::kPerWord == 1 ? 2e-5f : 0.05f;
 // Values may be off by so much of the largest.
 void compare(const Results& a, const Results& b, float tolerance, const char* what) {
   for (size_t i = 0; i < a.size(); ++i) {
-    float most = 1e-3f, off = 0;
-    for (float v : a[i]) most = std::max(most, std::fabs(v));
+    float largest = 1e-3f, off = 0;
+    for (float v : a[i]) largest = std::max(largest, std::fabs(v));
     for (size_t j = 0; j < a[i].size(); ++j) off = std::max(off, std::fabs(a[i][j] - b[i][j]));
-    if (!(off <= tolerance * most)) {
-      std::printf("%s: result %zu is off by %g of %g\n", what, i, off, most);
+    if (!(off <= tolerance * largest)) {
+      std::printf("%s: result %zu is off by %g of %g\n", what, i, off, largest);
       std::exit(1);
     }
   }
@@ -70,7 +70,7 @@ void compare(const Results& a, const Results& b, float tolerance, const char* wh
 struct Layer {
   int T, B, H, D, V;
   std::vector<float> x, kernel, bias, recurrent, h0, c0, d_h, d_c, d_out;
-  std::vector<int32_t> ids, first, last, marks;
+  std::vector<int32_t> ids, first, last, positions;
 
   Layer(int T, int B, int H, int D, bool tokens, bool masked)
       : T(T), B(B), H(H), D(tokens ? 0 : D), V(tokens ? 7 : 0) {
@@ -80,9 +80,9 @@ struct Layer {
     recurrent = normal(static_cast<size_t>(H) * 4 * H, 1 / std::sqrt(static_cast<float>(H)));
     h0 = normal(static_cast<size_t>(B) * H, 0.5);
     c0 = normal(static_cast<size_t>(B) * H, 1);
-    marks = {T, 0, T / 2, T};
-    d_h = normal(marks.size() * B * H, 1);
-    d_c = normal(marks.size() * B * H, 1);
+    positions = {T, 0, T / 2, T};
+    d_h = normal(positions.size() * B * H, 1);
+    d_c = normal(positions.size() * B * H, 1);
     d_out = normal(static_cast<size_t>(T) * B * H, 1);
     if (tokens) ids = integers(static_cast<size_t>(T) * B, V);
     if (masked) {
@@ -94,7 +94,7 @@ struct Layer {
   template <class Operand>
   Results run(int threads) const {
     Pool pool = make_pool(threads);
-    Marks sorted(marks.data(), marks.size());
+    Positions sorted(positions.data(), positions.size());
     Problem q;
     q.steps = T;
     q.batch = B;
@@ -103,7 +103,7 @@ struct Layer {
     q.c0 = c0.data();
     q.first = first.empty() ? nullptr : first.data();
     q.last = last.empty() ? nullptr : last.data();
-    q.marks = &sorted;
+    q.positions = &sorted;
     Cells cells =
         pack<Operand>(kernel.data(), D, V, V ? nullptr : bias.data(), recurrent.data(), H, pool);
     Results r(10);
@@ -143,10 +143,10 @@ Results run_decoder(bool tokens, int threads) {
   auto recurrent = normal(static_cast<size_t>(H) * 4 * H, 0.3), state = normal(B * H, 0.5);
   auto w1 = normal(H * F, 0.3), b1 = normal(F, 0.3), w2 = normal(F * size, 0.3),
        b2 = normal(size, 0.3);
-  auto given = normal(static_cast<size_t>(T) * B * size, 1), draws = normal(T * B, 0.3);
-  for (float& d : draws) d = std::fabs(d) - std::floor(std::fabs(d));
+  auto given = normal(static_cast<size_t>(T) * B * size, 1), uniforms = normal(T * B, 0.3);
+  for (float& d : uniforms) d = std::fabs(d) - std::floor(std::fabs(d));
   auto ids = integers(T * B, V), half = integers(T * B, 2);
-  std::vector<unsigned char> own(half.begin(), half.end());
+  std::vector<unsigned char> use_sampled(half.begin(), half.end());
   Cells bottom = pack<Operand>(kernel0.data(), C, tokens ? V : 0, tokens ? nullptr : bias.data(),
                                recurrent.data(), H, pool);
   Cells top = pack<Operand>(kernel1.data(), H, 0, bias.data(), recurrent.data(), H, pool);
@@ -155,7 +155,7 @@ Results run_decoder(bool tokens, int threads) {
   d.steps = T;
   d.batch = B;
   d.channels = C;
-  d.own = own.data();
+  d.use_sampled = use_sampled.data();
   d.layers = {&bottom, &top};
   d.h0 = d.c0 = {state.data(), state.data()};
   d.head = &head;
@@ -174,7 +174,7 @@ Results run_decoder(bool tokens, int threads) {
   if (tokens) {
     d.given_ids = ids.data();
     d.previous_ids = ids.data();
-    d.draws = draws.data();
+    d.uniforms = uniforms.data();
     out.fed_ids = fed_ids.data();
     out.last_ids = last_ids.data();
   } else {

@@ -16,7 +16,7 @@ class Problem:
     recurrent: np.ndarray
     h0: np.ndarray
     c0: np.ndarray
-    marks: np.ndarray
+    positions: np.ndarray
     first: np.ndarray | None
     last: np.ndarray | None
     weights: list[np.ndarray]
@@ -35,7 +35,7 @@ class Problem:
         return {k: v for k, v in named.items() if v is not None and v.dtype != np.int32}
 
 
-def random_problem(seed, *, steps, batch, hidden, inputs, ids=False, masked=False, marks=4):
+def random_problem(seed, *, steps, batch, hidden, inputs, ids=False, masked=False, positions=4):
     rng = np.random.default_rng(seed)
 
     def normal(*shape, scale=1.0):
@@ -54,15 +54,16 @@ def random_problem(seed, *, steps, batch, hidden, inputs, ids=False, masked=Fals
         recurrent=normal(hidden, 4 * hidden, scale=1 / np.sqrt(hidden)),
         h0=normal(batch, hidden, scale=0.5),
         c0=normal(batch, hidden),
-        marks=rng.integers(0, steps + 1, marks).astype(np.int32),
+        positions=rng.integers(0, steps + 1, positions).astype(np.int32),
         first=first,
         last=last,
-        weights=[normal(marks, batch, hidden) for _ in range(2)] + [normal(steps, batch, hidden)],
+        weights=[normal(positions, batch, hidden) for _ in range(2)]
+        + [normal(steps, batch, hidden)],
     )
 
 
 def results(problem, values, products=(tf.matmul, tf.matmul)):
-    """h and c at the marks and all outputs, in float64, one step at a time.
+    """h and c at the positions and all outputs, in float64, one step at a time.
 
     `products` are the input's and the recurrent one.
     """
@@ -84,7 +85,11 @@ def results(problem, values, products=(tf.matmul, tf.matmul)):
         hs.append(h)
         cs.append(c)
     outputs = tf.stack(hs[1:]) if steps else tf.zeros([0, *h.shape], h.dtype)
-    return tf.gather(tf.stack(hs), problem.marks), tf.gather(tf.stack(cs), problem.marks), outputs
+    return (
+        tf.gather(tf.stack(hs), problem.positions),
+        tf.gather(tf.stack(cs), problem.positions),
+        outputs,
+    )
 
 
 def scalar(problem, made):

@@ -128,9 +128,9 @@ def values_with_bounds(problem):
 )
 def test_values_are_within_the_bound_of_rounded_operands(seed, steps, batch, hidden, inputs):
     problem = reference.random_problem(
-        seed, steps=steps, batch=batch, hidden=hidden, inputs=inputs, marks=1
+        seed, steps=steps, batch=batch, hidden=hidden, inputs=inputs, positions=1
     )
-    problem.marks[:] = steps
+    problem.positions[:] = steps
     (got_h, got_c, _), _ = in_bfloat16(problem)
     h, c, off_h, off_c = values_with_bounds(problem)
     assert (np.abs(got_h[0] - h) <= off_h).all()
@@ -154,7 +154,7 @@ def test_values_and_gradients_are_near_a_float64_reference(problem):
 def test_what_is_not_finite_comes_out_as_in_float32(place, bad):
     problem = reference.random_problem(4, steps=3, batch=3, hidden=17, inputs=9)
     getattr(problem, place)[..., 1, 5] = bad
-    problem.marks[:] = 3
+    problem.positions[:] = 3
     (got, got_gradients), (want, want_gradients) = in_bfloat16(problem), computed(problem)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(np.isnan(a), np.isnan(b))

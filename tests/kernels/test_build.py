@@ -42,7 +42,7 @@ print("enabled", ops.enabled())
 if ops.enabled():
     p = reference.random_problem(0, steps=5, batch=3, hidden=4, inputs=2)
     got = ops.lstm(
-        p.x, ops.Weights(p.kernel, p.bias, p.recurrent), ops.Scan((p.h0, p.c0), p.marks)
+        p.x, ops.Weights(p.kernel, p.bias, p.recurrent), ops.Scan((p.h0, p.c0), p.positions)
     )
     want, _ = reference.expected(p)
     print("right", bool(np.abs(got.h - want[0]).max() < 1e-5))
@@ -135,7 +135,7 @@ def test_the_cache_directory_may_have_any_name(machine, monkeypatch, tmp_path, n
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
-def test_a_damaged_file_is_compiled_anew(machine, caplog, damage):
+def test_a_damaged_file_is_compiled_again(machine, caplog, damage):
     path = build.library()
     content = path.read_bytes()
     if damage is None:
@@ -148,7 +148,7 @@ def test_a_damaged_file_is_compiled_anew(machine, caplog, damage):
         assert build.library().read_bytes() == content
     assert machine() == 2
     assert [r.getMessage() for r in caplog.records] == [
-        f"The compiled kernel {path} is damaged: it is compiled anew."
+        f"The compiled kernel {path} is damaged: it is compiled again."
     ]
 
 
@@ -181,7 +181,7 @@ def test_several_processes_at_once(machine, tmp_path):
         ({"CXX": "", "PATH": "/nonexistent"}, "there is no C++ compiler (g++, clang++ or c++)"),
     ],
 )
-def test_without_a_compiler_it_says_so_once_and_goes_on(machine, tmp_path, variables, message):
+def test_without_a_compiler_it_says_so_once_and_continues(machine, tmp_path, variables, message):
     done = use(**variables)
     assert done.stdout == "enabled False\n"
     [line] = said(done)

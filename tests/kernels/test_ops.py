@@ -42,7 +42,7 @@ def call(problem, values, outputs=True, gradient=True):
         ops.Weights(values["kernel"], values.get("bias"), values["recurrent"]),
         ops.Scan(
             (values["h0"], values["c0"]),
-            tf.constant(problem.marks),
+            tf.constant(problem.positions),
             (constant(problem.first), constant(problem.last)),
             outputs=outputs,
             gradient=gradient,
@@ -75,7 +75,7 @@ PROBLEMS = st.builds(
     inputs=st.sampled_from([1, 3, 16, 33, 70]),
     ids=st.booleans(),
     masked=st.booleans(),
-    marks=st.integers(0, 5),
+    positions=st.integers(0, 5),
 )
 
 
@@ -165,7 +165,7 @@ def test_saturated_gates_and_large_cells_are_exact():
 def test_nan_is_not_hidden():
     problem = reference.random_problem(4, steps=5, batch=3, hidden=4, inputs=2)
     problem.x[2, 1, 0] = np.nan
-    problem.marks[:] = 5
+    problem.positions[:] = 5
     made = call(problem, {k: tf.constant(v) for k, v in problem.parameters.items()})
     assert np.isnan(made.h[:, 1]).all()
     assert not np.isnan(made.h.numpy()[:, [0, 2]]).any()
@@ -176,7 +176,7 @@ def test_nan_is_not_hidden():
     [
         ({"x": np.full((4, 2), 11, np.int32)}, r"token id 11 is not in \[0, 11\)"),
         ({"x": np.full((4, 2), -1, np.int32)}, r"token id -1 is not"),
-        ({"marks": np.array([5], np.int32)}, r"mark 5 is not in \[0, 4\]"),
+        ({"positions": np.array([5], np.int32)}, r"position 5 is not in \[0, 4\]"),
         ({"h0": np.zeros((3, 5), np.float32)}, "initial state must be"),
         ({"recurrent": np.zeros((5, 21), np.float32)}, "recurrent_kernel must be"),
         ({"first": np.zeros(7, np.int32)}, "first and last must be"),

@@ -38,10 +38,14 @@ def problem(text, layers, length, levels=0):
     tokens = normal(length + 1, ROWS, size)
     if text:
         tokens = tf.constant(rng.integers(0, TOKENS, (length + 1, ROWS)), tf.int32)
-    own = rng.random((length, ROWS)) < 0.5
-    own[0] = False
-    draws = tf.constant(rng.random((length, ROWS)), tf.float32)
-    return weights, states, decoder.Segments(tokens, tf.constant(own), draws, normal(ROWS))
+    use_sampled = rng.random((length, ROWS)) < 0.5
+    use_sampled[0] = False
+    uniforms = tf.constant(rng.random((length, ROWS)), tf.float32)
+    return (
+        weights,
+        states,
+        decoder.Segments(tokens, tf.constant(use_sampled), uniforms, normal(ROWS)),
+    )
 
 
 def squared(predictions, targets):
@@ -78,9 +82,11 @@ def test_the_loss_and_its_gradients_are_those_of_the_plain_loop(
         tape.watch(sources)
         decode = functools.partial(decoder.run, weights)
         given = segments.tokens[:-1]
-        hidden = decoder.in_chunks(decode, given, states, segments.own, segments.draws, chunk=chunk)
+        hidden = decoder.in_chunks(
+            decode, given, states, segments.use_sampled, segments.uniforms, chunk=chunk
+        )
         predictions = heads.apply(hidden, *weights.head)
-        plain = losses(predictions, segments.tokens[1:]) * segments.room
+        plain = losses(predictions, segments.tokens[1:]) * segments.valid_mask
         want = 3 * tf.reduce_sum(plain)
     want_gradients = tape.gradient(want, sources)
     with tf.GradientTape() as tape:

@@ -53,11 +53,11 @@ def tokens(steps, kind="projection"):
     return tf.random.stateless_uniform([steps, BATCH, 2], [3, 4])
 
 
-def by_scan(made, layer, x, state, marks, active=None):
-    return made.states_at(x, layer, Scan(state, tf.constant(marks), active, outputs=True))
+def by_scan(made, layer, x, state, positions, active=None):
+    return made.states_at(x, layer, Scan(state, tf.constant(positions), active, outputs=True))
 
 
-def by_steps(made, layer, x, state, marks, active=None):
+def by_steps(made, layer, x, state, positions, active=None):
     """What `states_at` must give, from `step` alone."""
     states, outputs = [state], []
     for t in range(len(x)):
@@ -68,12 +68,12 @@ def by_steps(made, layer, x, state, marks, active=None):
             output = new.h
         states.append(new)
         outputs.append(output)
-    at = tf.nest.map_structure(lambda *s: tf.stack(s), *[states[m] for m in marks])
+    at = tf.nest.map_structure(lambda *s: tf.stack(s), *[states[m] for m in positions])
     return at, tf.stack(outputs) if outputs else tf.zeros([0, BATCH, HIDDEN])
 
 
 def by_segments(sizes):
-    def compute(made, layer, x, state, marks):
+    def compute(made, layer, x, state, positions):
         states, outputs = [], []
         for begin, part in zip(np.cumsum([0, *sizes]), tf.split(x, sizes), strict=False):
             own = [m - begin for m in range(begin, begin + len(part) + 1)]
@@ -82,13 +82,13 @@ def by_segments(sizes):
             state = tf.nest.map_structure(lambda s: s[-1], at)
             outputs.append(out)
         states.append(state)
-        at = tf.nest.map_structure(lambda *s: tf.stack(s), *[states[m] for m in marks])
+        at = tf.nest.map_structure(lambda *s: tf.stack(s), *[states[m] for m in positions])
         return at, tf.concat(outputs, 0)
 
     return compute
 
 
-def assert_same(compute, want, name, kind, steps, marks):
+def assert_same(compute, want, name, kind, steps, positions):
     """Checks values, and gradients of a random scalar of them, against another way to compute."""
     made, layer, state = make(name, kind)
     x = tokens(steps, kind)
@@ -98,7 +98,7 @@ def assert_same(compute, want, name, kind, steps, marks):
     for way in (compute, want):
         with tf.GradientTape() as tape:
             tape.watch(tf.nest.flatten(state))
-            at, outputs = way(made, layer, x, state, marks)
+            at, outputs = way(made, layer, x, state, positions)
             values = [*tf.nest.flatten(at), at.h, outputs]
             scalar = sum(
                 tf.reduce_sum(v * tf.random.stateless_normal(tf.shape(v), [i, 9]))
@@ -119,7 +119,7 @@ def assert_same(compute, want, name, kind, steps, marks):
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("name", CORES)
 def test_the_scan_equals_repeated_steps(name, kind):
-    # 37 steps are two whole pieces of minGRU's scan and a part of one; the marks are in no order.
+    # 37 steps are four whole pieces of minGRU's scan and a part of one; positions have no order.
     assert_same(by_scan, by_steps, name, kind, 37, [30, 0, 37, 16, 16, 17])
 
 
@@ -137,12 +137,12 @@ def test_carried_segments_equal_the_whole(name, sizes):
 
 @pytest.mark.parametrize("name", CORES)
 def test_compiled_for_any_number_of_steps_and_sequences(name):
-    def compiled(made, layer, x, state, marks):
+    def compiled(made, layer, x, state, positions):
         def shape(s):
             return tf.TensorSpec([None, *s.shape[1:]])
 
         run = tf.function(
-            lambda x, state: by_scan(made, layer, x, state, marks),
+            lambda x, state: by_scan(made, layer, x, state, positions),
             input_signature=[
                 tf.TensorSpec([None, None, 2]),
                 tf.nest.map_structure(shape, state),
@@ -176,10 +176,10 @@ def test_a_sweep_without_gradient_gives_the_same_states(name, padded, kind):
     # More steps than minGRU holds at once.
     made, layer, state = make(name, kind)
     x = tokens(600, kind)
-    marks = tf.constant([599, 0, 255, 600, 256, 256, 31])
+    positions = tf.constant([599, 0, 255, 600, 256, 256, 31])
     active = core.active_from(tf.constant([0, 100, 300])) if padded else None
-    want, _ = made.states_at(x, layer, Scan(state, marks, active))
-    got, outputs = made.states_at(x, layer, Scan(state, marks, active, gradient=False))
+    want, _ = made.states_at(x, layer, Scan(state, positions, active))
+    got, outputs = made.states_at(x, layer, Scan(state, positions, active, gradient=False))
     assert outputs is None
     for a, b in zip(tf.nest.flatten(got), tf.nest.flatten(want), strict=True):
         np.testing.assert_allclose(a, b, atol=5e-6)
@@ -229,20 +229,22 @@ def test_what_an_lstm_starts_from(name):
 
 def test_gru_equals_keras_in_values_and_gradients():
     made, layer, state = make("GRU", "direct")
-    twin = keras.layers.GRU(HIDDEN, return_sequences=True, return_state=True, reset_after=True)
-    twin.build((None, None, 2))
+    keras_layer = keras.layers.GRU(
+        HIDDEN, return_sequences=True, return_state=True, reset_after=True
+    )
+    keras_layer.build((None, None, 2))
     weights = [made.kernel, made.recurrent_kernel, made.bias]
-    twin.set_weights([v.numpy() for v in weights])
+    keras_layer.set_weights([v.numpy() for v in weights])
     x = tokens(50)
     with tf.GradientTape() as tape:
         got, last = made.outputs(x, layer, state)
         value = tf.reduce_sum(got * tf.random.stateless_normal(got.shape, [4, 4]))
     got_gradients = tape.gradient(value, weights)
     with tf.GradientTape() as tape:
-        want, want_last = twin(tf.transpose(x, [1, 0, 2]), initial_state=state.h)
+        want, want_last = keras_layer(tf.transpose(x, [1, 0, 2]), initial_state=state.h)
         want = tf.transpose(want, [1, 0, 2])
         value = tf.reduce_sum(want * tf.random.stateless_normal(want.shape, [4, 4]))
-    want_gradients = tape.gradient(value, [v.value for v in twin.trainable_variables])
+    want_gradients = tape.gradient(value, [v.value for v in keras_layer.trainable_variables])
     np.testing.assert_allclose(got, want, atol=2e-6)
     np.testing.assert_allclose(last.h, want_last, atol=2e-6)
     for a, b in zip(got_gradients, want_gradients, strict=True):
@@ -368,18 +370,18 @@ made = {"GRU": GRU, "MinGRU": MinGRU}[sys.argv[1]](16, 128, seed=0)
 layer = inputs.InputProjection(1, 16, seed=0)
 
 @tf.function(input_signature=[tf.TensorSpec([None, None, 1])])
-def sweep(x):
-    marks = tf.stack([tf.shape(x)[0] // 3, tf.shape(x)[0]])
+def forward(x):
+    positions = tf.stack([tf.shape(x)[0] // 3, tf.shape(x)[0]])
     return made.states_at(
-        x, layer, Scan(made.init_state(tf.shape(x)[1]), marks, gradient=False)
+        x, layer, Scan(made.init_state(tf.shape(x)[1]), positions, gradient=False)
     )[0].h
 
 x = tf.random.stateless_uniform([6_000, 64, 1], [1, 2])
-sweep(x[:600])
+forward(x[:600])
 field = lambda name: int(pathlib.Path("/proc/self/status").read_text().split(name)[1].split()[0])
 before = field("VmRSS:")
 pathlib.Path("/proc/self/clear_refs").write_text("5")
-sweep(x)
+forward(x)
 print((field("VmHWM:") - before) / 1024)
 """
 

@@ -20,11 +20,11 @@ def random_state(batch, size, seed=0):
     return LSTMState(*[0.5 * tf.random.stateless_normal([batch, size], [seed, i]) for i in (2, 3)])
 
 
-def keras_twin(layer, size):
-    twin = keras.layers.LSTM(layer.hidden_size, return_sequences=True, return_state=True)
-    twin.build((None, None, size))
-    twin.set_weights([v.numpy() for v in (layer.kernel, layer.recurrent_kernel, layer.bias)])
-    return twin
+def keras_layer_with_weights_of(layer, size):
+    keras_layer = keras.layers.LSTM(layer.hidden_size, return_sequences=True, return_state=True)
+    keras_layer.build((None, None, size))
+    keras_layer.set_weights([v.numpy() for v in (layer.kernel, layer.recurrent_kernel, layer.bias)])
+    return keras_layer
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def assert_equal(got, want):
 
 def test_scan_equals_keras_in_values_and_gradients(layer):
     x, state = random_input(4, 50, 3), random_state(4, 6)
-    twin = keras_twin(layer, 3)
+    keras_layer = keras_layer_with_weights_of(layer, 3)
     outputs, final = layer.scan(x, state)
-    want = twin(x, initial_state=list(state))
+    want = keras_layer(x, initial_state=list(state))
     for a, b in zip((outputs, *final), want, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -90,8 +90,8 @@ def test_scan_equals_keras_in_values_and_gradients(layer):
         value = loss(layer.scan(x, state)[0])
     got = tape.gradient(value, [layer.kernel, layer.recurrent_kernel, layer.bias])
     with tf.GradientTape() as tape:
-        value = loss(twin(x, initial_state=list(state))[0])
-    want = tape.gradient(value, [v.value for v in twin.trainable_variables])
+        value = loss(keras_layer(x, initial_state=list(state))[0])
+    want = tape.gradient(value, [v.value for v in keras_layer.trainable_variables])
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * float(tf.reduce_max(tf.abs(b))))
 

@@ -46,16 +46,19 @@ def test_the_paper_sized_network_has_half_a_million_weights(capsys):
 def test_attention_equals_keras():
     batch, steps, size, heads = 3, 11, 8, 2
     x = tf.random.stateless_normal([batch, steps, size], [1, 2])
-    there = tf.sequence_mask([11, 4, 7], steps)
-    twin = keras.layers.MultiHeadAttention(heads, size // heads)
-    want = twin(x, x, attention_mask=there[:, tf.newaxis])
+    key_padding_mask = tf.sequence_mask([11, 4, 7], steps)
+    keras_layer = keras.layers.MultiHeadAttention(heads, size // heads)
+    want = keras_layer(x, x, attention_mask=key_padding_mask[:, tf.newaxis])
 
     def project(dense, x):
         return tf.reshape(dense(x), [batch, steps, size])
 
-    projected = [project(d, x) for d in (twin.query_dense, twin.key_dense, twin.value_dense)]
-    got = attention(*projected, there, heads=heads)
-    got = twin.output_dense(tf.reshape(got, [batch, steps, heads, size // heads]))
+    projected = [
+        project(d, x)
+        for d in (keras_layer.query_dense, keras_layer.key_dense, keras_layer.value_dense)
+    ]
+    got = attention(*projected, key_padding_mask, heads=heads)
+    got = keras_layer.output_dense(tf.reshape(got, [batch, steps, heads, size // heads]))
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
@@ -66,13 +69,13 @@ def test_attention_equals_keras():
 )
 def test_blocks_change_nothing(scores, padded, monkeypatch):
     parts = [tf.random.stateless_normal([3, 17, 8], [i, 2]) for i in range(3)]
-    there = tf.sequence_mask([17, 4, 9], 17) if padded else None
+    key_padding_mask = tf.sequence_mask([17, 4, 9], 17) if padded else None
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 8])] * 3)
     def run(*parts):
         with tf.GradientTape() as tape:
             tape.watch(parts)
-            y = attention(*parts, there, heads=2)
+            y = attention(*parts, key_padding_mask, heads=2)
             loss = tf.reduce_sum(y * tf.random.stateless_normal([3, 17, 8], [7, 7]))
         return [y, *tape.gradient(loss, parts)]
 

@@ -194,7 +194,7 @@ def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_
     process.communicate()
     again = run(tmp_path / "run", model)
     assert again.returncode == 0, again.stderr
-    assert "Going on from" in again.stderr
+    assert "Continuing from" in again.stderr
     test_training_loop.assert_same_weights(tmp_path / "run", tmp_path / "quiet")
 
     # The finished run, as everything else reads it.

@@ -150,7 +150,7 @@ def test_a_validation_set_of_its_own(tmp_path):
     }
     sizes = {s: len(opened(tmp_path, split=s)[0]) for s in ("train", "validation", "test")}
     assert sizes == {"train": 48, "validation": 9, "test": 12}
-    # It goes on, also as shards.
+    # It continues, also as shards.
     assert train(tmp_path / "run", folder, "train.validation = 0.25")
     configure(folder)
     source = data.configured()

@@ -102,12 +102,12 @@ def test_fit_on_the_paths_of_a_gpu_is_the_same(monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("marks", [[0], [5, 0, 5, 9], [9, 3], [9]])
+@pytest.mark.parametrize("positions", [[0], [5, 0, 5, 9], [9, 3], [9]])
 @pytest.mark.parametrize("gradient", [True, False])
 @pytest.mark.parametrize(
     "bounds", [None, ([0, 3, 9, 12], None), (None, [9, 0, 4, 20]), ([-2, 4, 0, 6], [3, 7, 0, 5])]
 )
-def test_states_at_any_positions(marks, bounds, gradient):
+def test_states_at_any_positions(positions, bounds, gradient):
     rng = np.random.default_rng(0)
     info = networks.vectors_info(channels=2)
     core = networks.classifier(info, projection_size=3).core
@@ -115,7 +115,7 @@ def test_states_at_any_positions(marks, bounds, gradient):
     tokens = tf.constant(rng.normal(size=(9, 4, 2)), tf.float32)
     state = type(core.init_state(4))(*tf.constant(rng.normal(size=(2, 4, 5)), tf.float32))
     active = bounds and Active(*(None if bound is None else tf.constant(bound) for bound in bounds))
-    scan = Scan(state, tf.constant(marks), active, outputs=gradient, gradient=gradient)
+    scan = Scan(state, tf.constant(positions), active, outputs=gradient, gradient=gradient)
     found = {}
     for name, on_gpu in (("want", False), ("got", True)):
         with pytest.MonkeyPatch.context() as patch, tf.GradientTape() as tape:

@@ -123,7 +123,7 @@ def edited(name, change):
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "message"),
     [
         ("inputs", lambda a: a * np.float32(1.0001), "the values of the training examples"),
         ("inputs", lambda a: a[::-1], "the values of the training examples"),
@@ -132,13 +132,13 @@ def edited(name, change):
         ("inputs", lambda a: np.pad(a, [(0, 0), (0, 0), (0, 1)]), "the data's channels: 2 -> 3"),
     ],
 )
-def test_other_examples(run, tmp_path, name, change, told):
+def test_other_examples(run, tmp_path, name, change, message):
     other = write_data(tmp_path / "other", edit=edited(name, change))
-    if "data's" in told:
+    if "data's" in message:
         # The test split has to agree with the training split.
         arrays = dict(np.load(other / "test.npz"))
         np.savez(other / "test.npz", **{**arrays, name: change(arrays[name])})
-    assert told in refused(run, other)
+    assert message in refused(run, other)
 
 
 def test_another_number_of_examples_and_another_test_split(run, done, tmp_path):
@@ -192,7 +192,7 @@ def test_how_a_run_is_watched_and_saved_may_change(run, done):
             "RunConfig.checkpoints_kept = 5",
             "train.evaluate_every = 2",
         ),
-        *("train.on_nan = 'back_off'", "RunConfig.strategy = @MirroredStrategy"),
+        "RunConfig.strategy = @MirroredStrategy",
     )
     assert "RunConfig.log_every = 7" in (run / "config.gin").read_text()
 
@@ -217,7 +217,7 @@ def test_the_same_data_as_shards_and_back(run, done, tmp_path):
     shards = to_shards(done / "data", tmp_path / "shards")
     as_shards = "train.data = @shards()"
     assert train(run, shards, as_shards)
-    # The manifest alone tells from now on; and other files of the same data are the same data.
+    # From now on only the manifest is compared; other files of the same data are the same data.
     assert json.loads((run / identity.FILE).read_text())["data"]["train"]["files"]
     packed = to_shards(done / "data", tmp_path / "packed", compression="zlib", shards=3)
     assert train(run, packed, as_shards)
@@ -241,8 +241,8 @@ def test_a_changed_learning_rate_needs_the_flag(run, done, monkeypatch):
     assert last_step(run) == 9
     recorded = json.loads((run / identity.FILE).read_text())["changes"]
     assert [change["step"] for change in recorded] == [6]
-    told = recorded[0]["settings"]["joint/Phase.learning_rate (LEARNING_RATE)"]
-    assert told == {"old": "0.002", "new": "0.25"}
+    change = recorded[0]["settings"]["joint/Phase.learning_rate (LEARNING_RATE)"]
+    assert change == {"old": "0.002", "new": "0.25"}
     assert "Changed from step 6 on: RMSprop.rho: 0.9 -> 0.5" in lines
     # From now on that is what the run has.
     assert "0.25 -> 0.002" in refused(run, done / "data", "JOINT_EPOCHS = 3", "RMSprop.rho = 0.5")
@@ -318,7 +318,7 @@ def test_the_folder_of_the_data_is_stored_absolute(done, tmp_path, monkeypatch, 
 
 
 def test_all_workers_refuse_what_the_chief_refuses():
-    class Told(distribution.Replicas):
+    class Failing(distribution.Replicas):
         """Of which another one, the chief, has found a difference."""
 
         worker = 1
@@ -326,7 +326,7 @@ def test_all_workers_refuse_what_the_chief_refuses():
         def total(self, values):
             return values + 1
 
-    with pytest.raises(UserError, match="worker 0"), train_module._together(Told()):
+    with pytest.raises(UserError, match="worker 0"), train_module._together(Failing()):
         pass
     with (
         pytest.raises(UserError, match="its own"),
@@ -357,7 +357,7 @@ def test_evaluate_knows_the_run_s_own_data_wherever_it_lies(done, run, tmp_path)
 
 def test_a_checkpoint_may_be_named_by_one_of_its_files(run):
     name = f"ckpt-{last_step(run)}"
-    for file in (name, f"{name}.index", f"{name}.data-00000-of-00001", f"{name}.seal.json"):
+    for file in (name, f"{name}.index", f"{name}.data-00000-of-00001"):
         assert load_run(run, file).step == last_step(run)
 
 

@@ -19,7 +19,7 @@ from t2aux.model.share import Share
 from t2aux.model.transformer import Transformer
 from t2aux.training import cluster, distribution, train
 from t2aux.training.trainer import Trainer
-from t2aux.training.whole import WholeTrainer
+from t2aux.training.transformer_trainer import TransformerTrainer
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks
 
@@ -102,7 +102,7 @@ def test_the_shares_of_a_step_with_noise_add_up_to_it():
 def test_the_shares_of_a_transformers_step_add_up_to_it(kind):
     info, lengths = KINDS[kind]
     network = Transformer(info, model_size=8, heads=2, feed_forward_size=6, layers=1, dropout=0.3)
-    assert_shares_add_up(WholeTrainer(network), networks.batch(info, lengths), 2)
+    assert_shares_add_up(TransformerTrainer(network), networks.batch(info, lengths), 2)
 
 
 def numbered_split(lengths, bucket_batches):
@@ -179,7 +179,7 @@ def test_a_cluster_is_read(monkeypatch):
     [
         ("{", "is not JSON"),
         ("[]", "not a JSON object"),
-        ({"cluster": ["a:1"]}, '"cluster" that is no object'),
+        ({"cluster": ["a:1"]}, '"cluster" that is not an object'),
         ({"cluster": {"worker": ["a:1"]}}, 'no "task"'),
         ({"cluster": {"worker": "a:1"}, "task": {"type": "worker"}}, "no list of addresses"),
         (of_workers(), "no list of addresses"),
@@ -246,7 +246,7 @@ def test_fewer_rows_than_replicas_are_refused(monkeypatch):
 
 
 def test_workers_that_were_started_differently_are_told(monkeypatch):
-    class Second(distribution.Distributed):
+    class Second(distribution.Replicas):
         """Worker 1; what the chief has is in `chief`."""
 
         workers, worker = 2, 1
@@ -267,10 +267,10 @@ def test_workers_that_were_started_differently_are_told(monkeypatch):
     )
     chief.check_same(text % "a", split)
 
-    def second(configuration, own_split):
+    def second(configuration, split):
         worker = Second()
         worker.chief = list(seen)
-        worker.check_same(configuration, own_split)
+        worker.check_same(configuration, split)
 
     second(text % "b", split)
     with pytest.raises(UserError, match="Worker 1 has another configuration than the chief"):

@@ -22,17 +22,17 @@ def flagged(monkeypatch):
     """Set as soon as a Stop's flag is."""
     event, read = threading.Event(), stopping.Stop._read
 
-    def telling(self, reader):
+    def notifying(self, reader):
         assign = self.flag.assign
 
-        def tell(value):
+        def assign_and_notify(value):
             assign(value)
             event.set()
 
-        self.flag.assign = tell
+        self.flag.assign = assign_and_notify
         read(self, reader)
 
-    monkeypatch.setattr(stopping.Stop, "_read", telling)
+    monkeypatch.setattr(stopping.Stop, "_read", notifying)
     return event
 
 
@@ -48,18 +48,18 @@ def test_a_compiled_loop_stops_between_two_steps(flagged):
 
     @tf.function
     def loop_over_steps():
-        go_on = tf.constant(True)
-        while steps < many and go_on:
+        proceed = tf.constant(True)
+        while steps < many and proceed:
             with tf.control_dependencies([tf.py_function(come, [steps], tf.int32)]):
                 made = steps.assign_add(1)
             with tf.control_dependencies([made]):
-                go_on = tf.logical_not(stop.flag.read_value())
+                proceed = tf.logical_not(stop.flag.read_value())
 
     with stop.listening():
         loop_over_steps()
         assert stop.requested
         assert int(steps) == 4
-        # Another one is no other thing.
+        # Another signal changes nothing.
         terminate()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -105,7 +105,7 @@ def test_a_run_that_is_stopped_in_its_last_evaluation_is_not_done(tmp_path, monk
                 train.train(str(tmp_path), text)
         else:
             assert not train.train(str(tmp_path), text)
-    assert list((tmp_path / "checkpoints").glob("*.seal.json"))
+    assert list((tmp_path / "checkpoints").glob("*.index"))
     metrics = tmp_path / "metrics.jsonl"
     assert '"test"' not in metrics.read_text()
     assert train.train(str(tmp_path), text)

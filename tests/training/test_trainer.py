@@ -241,7 +241,7 @@ def test_weight_zero_leaves_the_plain_gradient_bit_for_bit():
         np.testing.assert_array_equal(a, b)
 
 
-def test_anchors_and_segments_are_drawn_anew_for_every_batch():
+def test_anchors_and_segments_are_drawn_again_for_every_batch():
     loss = Reconstruction(anchors=2, length=3)
     starts, steps = tf.zeros([4], tf.int32), tf.constant(20)
     tokens = tf.reshape(tf.range(80, dtype=tf.float32), [20, 4, 1]) * tf.ones([1, 1, 2])
@@ -249,15 +249,15 @@ def test_anchors_and_segments_are_drawn_anew_for_every_batch():
     for i in range(200):
         seed = tf.constant([0, i])
         drawn = loss.draw(seed, starts, steps)
-        segments, room = loss.segments(seed, tokens, starts, drawn)
-        assert room.numpy().all()
+        segments, valid_mask = loss.segments(seed, tokens, starts, drawn)
+        assert valid_mask.numpy().all()
         for n, anchor in enumerate(drawn.numpy()):
             segment = segments.numpy()[:, n * 4, 0] / 4
             np.testing.assert_array_equal(np.diff(segment), -1)  # reversed, and consecutive
             assert segment[0] < anchor
             anchors.add(int(anchor))
             firsts.add(int(segment[-1]))
-    # Uniform over all that leave room: 4..20 and 0..16; 400 draws miss one of 17 once in 1e9.
+    # Uniform over all that fit: 4..20 and 0..16; 400 draws miss one of 17 once in 1e9.
     assert anchors == set(range(4, 21))
     assert firsts == set(range(17))
 

@@ -461,38 +461,6 @@ def test_patience_is_of_the_last_phase(folder, tmp_path, monkeypatch):
     assert load_run(tmp_path).step == 4
 
 
-class Poisoned(Quick):
-    """A trainer whose step 8 gives NaN, until the run has gone back."""
-
-    factor: tf.Variable
-
-    def step(self, batch, *, seed, **more):
-        step = super().step(batch, seed=seed, **more)
-        bad = tf.equal(seed[1], 8) & tf.equal(self.factor, 1.0)
-        loss = step.metrics["loss"] + tf.where(bad, np.nan, 0.0)
-        return Step(step.gradients, {**step.metrics, "loss": loss})
-
-
-def test_going_back_at_nan_takes_the_evaluation_back(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "Trainer", Poisoned)
-    monkeypatch.setattr(Poisoned, "factor", tf.Variable(1.0), raising=False)
-    go_back = training_loop.TrainingLoop._go_back
-
-    def cured(self, *arguments):
-        # Only then: the checkpoint at step 8, the best one, is newer than that gone back to.
-        assert best.read(tmp_path).best.step == 8
-        go_back(self, *arguments)
-        Poisoned.factor.assign(0.5)
-        assert best.read(tmp_path).best.step == 4
-        assert best_steps(tmp_path) == [4]
-
-    monkeypatch.setattr(training_loop.TrainingLoop, "_go_back", cured)
-    script(monkeypatch, [(1, 1.0), (5, 1.0), (3, 1.0), (4, 1.0), (2, 1.0)])
-    assert train(tmp_path, folder, "train.on_nan = 'back_off'")
-    assert [line["step"] for line in metrics(tmp_path, "validation")] == [4, 8, 12, 16]
-    assert load_run(tmp_path).step == 12
-
-
 def test_weights_that_are_not_finite_are_not_the_best(folder, tmp_path):
     more = ["train.clip_norm = None", "LEARNING_RATE = 1e30", "train.optimizer = @SGD"]
     with pytest.raises(UserError, match=r"is not finite|is nan|is inf"):

@@ -12,7 +12,7 @@ from t2aux.model.transformer import Transformer
 from t2aux.training.trainer import DROPOUT, Step, classification_loss, gradients_of
 
 
-class WholeTrainer:
+class TransformerTrainer:
     """As `Trainer`, for a Transformer: no truncation and no auxiliary losses.
 
     Attributes:
