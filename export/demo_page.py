@@ -18,7 +18,6 @@ import contextlib
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -172,13 +171,11 @@ def _replaced(target: pathlib.Path) -> Iterator[pathlib.Path]:
     _check_replaceable(target)
     parent = files.ensure_directory(target.parent)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=parent) as temporary:
-            place = pathlib.Path(temporary) / "new"
-            place.mkdir()
-            yield place
+        with files.temporary_folder(parent, f".{target.name}-") as folder:
+            yield folder
             if target.exists():
-                target.rename(pathlib.Path(temporary) / "old")
-            place.rename(target)
+                target.rename(folder.with_name("old"))
+            folder.rename(target)
     except OSError as error:
         raise UserError(
             f"Can't write the page to {target}: {error.strerror or error}. Free some space there, "

@@ -7,9 +7,7 @@ its content, does not depend on who writes it.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -208,14 +206,12 @@ class _Finish(beam.DoFn):
 
 def _rename(folder: str, output: str) -> None:
     try:
-        os.rename(folder, output)
+        here.publish(pathlib.Path(folder), pathlib.Path(output))
     except FileNotFoundError:
         # A second attempt.
         if not pathlib.Path(output, manifest.DESCRIPTION).exists():
             raise
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise _taken(output) from error
         raise UserError(f"Can't write {output}: {error.strerror or error}.") from error
 
 
@@ -253,7 +249,10 @@ def convert(
     """
     runner.pipeline_options()
     output = runner.place(output_dir, "--output_dir").rstrip("/")
-    _check_new(output)
+    if not storage.is_url(output):
+        here.check_new(pathlib.Path(output))
+    elif storage.files_in(output):
+        raise here.taken(output)
     given = dict(arguments)
     if given.get("data_dir") is not None:
         given["data_dir"] = runner.place(given["data_dir"], "--data_dir")
@@ -293,18 +292,3 @@ def convert(
         pattern = storage.join(folder, _FILES, "*")
         runners.run(runner, build, folder, runners.Progress(pattern, "sequences", lambda _: total))
     return info, total
-
-
-def _check_new(output: str) -> None:
-    """Raises UserError where there is something already."""
-    if storage.is_url(output):
-        taken = bool(storage.files_in(output))
-    else:
-        place = pathlib.Path(output)
-        taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
-    if taken:
-        raise _taken(output)
-
-
-def _taken(output: str) -> UserError:
-    return UserError(f"{output} is there already: delete it, or give another --output_dir.")
