@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write to a temporary name, then rename."""
+"""Files and folders that are complete or absent: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def clear_temporary(path: str | os.PathLike[str]) -> None:
 
 
 class Lines:
-    """A text file that grows: what one call adds is there whole or, if the disk is full, not."""
+    """A text file that grows. On a full disk, a call adds nothing rather than a part."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens the file for adding to it.

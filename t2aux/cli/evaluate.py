@@ -124,10 +124,10 @@ def _regression(run: Run, name: str, whole: Split, split: Split) -> Regression |
     if name == "train":
         train = validation.part_of("train", whole, is_own=True, directory=run.model_dir)
     else:
-        most = gin.get_bindings("dataset").get("max_examples") or baselines.MOST_EXAMPLES
+        most = gin.get_bindings("dataset").get("max_examples") or baselines.MAX_EXAMPLES
         try:
             train = data.load(
-                run.source, "train", run.info, max_examples=min(most, baselines.MOST_EXAMPLES)
+                run.source, "train", run.info, max_examples=min(most, baselines.MAX_EXAMPLES)
             )
         except UserError as error:
             # The test data alone is enough to evaluate.

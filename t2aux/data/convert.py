@@ -35,7 +35,7 @@ def convert(
     progress: Callable[[int], None] | None = None,
     logged_to: Callable[[pathlib.Path], AbstractContextManager[None]] | None = None,
 ) -> None:
-    """Writes a data set as a folder of shards, whole or not at all.
+    """Writes a data set as a folder of shards, completely or not at all.
 
     The examples keep their order, and each file holds about as many of them as the others. Memory
     is needed for a sequence at a time and for the indices, 24 bytes an example, besides what the
@@ -120,7 +120,7 @@ def bounds(examples: int, count: int) -> list[tuple[int, int]]:
 
 
 class Seen:
-    """What is told of the data of a split besides the data itself."""
+    """What is recorded of a split besides the data itself."""
 
     def __init__(self, info: DatasetInfo) -> None:
         """Begins with no sequence."""

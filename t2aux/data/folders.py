@@ -91,12 +91,7 @@ class _Walk:
         if leads_back or key in self._folders:
             self.listing.links.append(Link(name, self._folders.get(key) or None))
         else:
-            self._note_outside(name, target)
             self._add_folder(name, place, is_own=False)
-
-    def _note_outside(self, name: str, target: str) -> None:
-        if not _is_in(target, self._root):
-            self.listing.outside.append((name, _text(target)))
 
     def _follow_file(self, name: str, place: str) -> None:
         try:
@@ -114,7 +109,6 @@ class _Walk:
         if known != name:
             self.listing.links.append(Link(name, known))
         else:
-            self._note_outside(name, target)
             self._add_file(name, place, is_regular=stat.S_ISREG(mode))
 
 

@@ -62,7 +62,7 @@ class Npz(Source):
             if (found := self._find(options, "train").path) != path:
                 train, train_path = _read_arrays(found), found
         elif split != "train" and (found := path.parent / "train.npz").is_file() and found != path:
-            train, train_path = _read_classes(found), found
+            train, train_path = read_npz(found, ("classes",)), found
         if options.info is not None:
             channels, length = options.info.channels, options.info.length
             classes = options.info.classes
@@ -144,15 +144,12 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         if array is not None and (array.dtype.kind not in kinds or array.shape != (len(inputs),)):
             raise UserError(
                 f"{path}: {name} is {array.dtype} of the shape {list(array.shape)}: give {what} "
-                f"[{len(inputs)}], one for each of the inputs{_how(name, array, len(inputs))}."
+                f"[{len(inputs)}], one for each of the inputs (of one-hot vectors, "
+                f"{name}.argmax(axis=1))."
             )
     if arrays["labels"].dtype.kind in _NAME_KINDS:
-        arrays["labels"] = _decoded(arrays["labels"], "labels", path)
+        arrays["labels"] = decoded(arrays["labels"], "labels", path)
     return arrays
-
-
-def _read_classes(path: pathlib.Path) -> dict[str, np.ndarray]:
-    return read_npz(path, ("classes",))
 
 
 def _array_names(path: pathlib.Path) -> list[str]:
@@ -169,22 +166,6 @@ def _notes(path: pathlib.Path) -> tuple[str, ...]:
         f"{path.name}: arrays that are not read: {listing(others)} (only "
         f"{', '.join(_ARRAYS)} are).",
     )
-
-
-def _how(name: str, array: np.ndarray, count: int) -> str:
-    """Returns how to make integers [N] of labels or lengths of another shape or type."""
-    kind = array.dtype.kind
-    if array.ndim == 2 and len(array) == count and array.shape[1] > 1 and kind in "iufb":
-        if ((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all():
-            return f", not one-hot vectors: {name}.argmax(axis=1)"
-        return ""
-    if array.size == count and kind in "iufb":
-        if kind == "f" and not np.isfinite(array).all():
-            return "; some are NaN or infinite, so correct or leave out these sequences first"
-        if kind == "f" and (array != np.floor(array)).any():
-            return "; some are not whole numbers, so they are not numbers of classes"
-        return f": {name}.ravel().astype(int)"
-    return ""
 
 
 def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...]:
@@ -227,7 +208,7 @@ def _check_same_classes(
 
 def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
     if names.dtype.kind in _NAME_KINDS:
-        names = _decoded(names, "classes", path)
+        names = decoded(names, "classes", path)
     if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) != len(names):
         raise UserError(
             f"{path}: classes is {names.dtype} of the shape {list(names.shape)}: give a list of "
@@ -236,10 +217,10 @@ def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
     return tuple(names.tolist())
 
 
-def _decoded(names: np.ndarray, what: str, path: pathlib.Path) -> np.ndarray:
+def decoded(names: np.ndarray, what: str, path: pathlib.Path) -> np.ndarray:
     """Strings, of strings or of bytes in UTF-8."""
-    if names.dtype.kind == "U":
-        return names
+    if names.dtype.kind != "S":
+        return names.astype(str)
     try:
         return np.char.decode(names, "utf-8")
     except UnicodeDecodeError as error:

@@ -167,7 +167,7 @@ def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -
         title = "channel" if len(lines) == info.channels else f"channel\n(of {info.channels})"
         figure.legend(lines, names, title=title, loc="outside right upper", fontsize=7)
     with atomic_write(path, "wb") as file, warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes, which tells enough.
+        # Characters that the font lacks are drawn as boxes, which is enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(file, format=path.suffix[1:].lower())
 

@@ -47,7 +47,6 @@ SUFFIX = ".ts"
 # What the names of files end in that are a part of a problem.
 _PARTS = ("train", "test", "validation", "val")
 _PART = re.compile(rf"(?:(?P<problem>.*)_)?(?P<part>{'|'.join(_PARTS)})", re.IGNORECASE)
-_MISSING = ("?", "nan", "")
 _KNOWN = ("problemname", "timestamps", "missing", "univariate", "dimensions", "dimension")
 _KNOWN += ("equallength", "serieslength", "classlabel", "targetlabel", "data")
 _SHOWN_BYTES = 60
@@ -100,9 +99,9 @@ class Ts(Source):
 
     def _find(self, options: Options, split: str) -> places.Place:
         """Where a split is, and what is to be said of other files."""
-        if options.data_dir is not None and options.data_dir.is_file():
+        folder = require_data_dir("ts", options, or_file=True)
+        if folder.is_file():
             return places.find(options, split, (), single=lambda _: None, wanted=f"{{}}{SUFFIX}")
-        folder = require_data_dir("ts", options)
         there = ts_files(folder)
         wanted = f"NAME_{split.upper()}{SUFFIX} or {split}{SUFFIX}"
         if not there:
@@ -264,8 +263,8 @@ class TsFile:
                 break
         else:
             raise UserError(
-                f"{self._path} has no line @data, after which the sequences stand: it is no file "
-                "of time series, or cut off."
+                f"{self._path} has no line @data, after which the sequences stand: it is cut off, or "
+                "not a file of time series."
             )
         if self._header.get("timestamps", "").lower() == "true":
             raise UserError(
@@ -317,47 +316,36 @@ class TsFile:
         if values is not None and np.isfinite(values).all():
             return values
         for step, value in enumerate(texts):
-            where = (
-                f"{self._path}, line {place}: the value of channel {channel} at step {step} "
-                "(both counted from 0)"
-            )
-            if value.strip().lower() in _MISSING:
-                raise UserError(
-                    f"{where} is missing ({value.strip()!r}): fill it in, by interpolation for "
-                    "example, or remove the sequence."
-                )
             try:
                 is_finite = abs(float(value)) <= float(np.finfo(np.float32).max)
             except ValueError:
                 is_finite = False
             if not is_finite:
                 raise UserError(
-                    f"{where} is {shorten(value, _SHOWN_BYTES)!r}, not a finite number of float32: "
-                    "correct it."
+                    f"{self._path}, line {place}: the value of channel {channel} at step {step} "
+                    f"(both counted from 0) is {shorten(value, _SHOWN_BYTES)!r}, missing or not a "
+                    "finite number of float32: correct it, or remove the sequence."
                 )
         raise damaged(self._path, ValueError(f"line {place} can't be read"))
 
     def _check_header(self) -> None:
         """Notes what the header says and the data does not bear out."""
-        says = self._header
-        one = self.channels == 1
-        wrong = []
-        if "univariate" in says and (says["univariate"].lower() == "true") != one:
-            wrong.append(f"@univariate {says['univariate']}")
-        for name in ("dimensions", "dimension"):
-            if says.get(name, "").isdigit() and int(says[name]) != self.channels:
-                wrong.append(f"@{name} {says[name]}")
         lengths = sorted({len(sequence) for sequence in self.sequences})
-        if says.get("equallength", "").lower() == "true" and len(lengths) > 1:
-            wrong.append(f"@equalLength {says['equallength']}")
-        if says.get("serieslength", "").isdigit() and [int(says["serieslength"])] != lengths:
-            wrong.append(f"@seriesLength {says['serieslength']}")
+        steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
+        true = {
+            "univariate": str(self.channels == 1).lower(),
+            "dimensions": str(self.channels),
+            "dimension": str(self.channels),
+            "serieslength": steps,
+        }
+        if len(lengths) > 1:
+            true["equallength"] = "false"
+        says = {name: self._header.get(name, value).lower() for name, value in true.items()}
+        wrong = [f"@{name} {says[name]}" for name, value in true.items() if says[name] != value]
         if wrong:
-            plural = "" if one else "s"
-            steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
             self._notes.append(
                 f"{self._path.name}: the header says {listing(wrong)}, but the sequences have "
-                f"{self.channels} channel{plural} and {steps} steps, which counts."
+                f"{self.channels} channels and {steps} steps, which counts."
             )
 
 
@@ -374,7 +362,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
                     yield number, line
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not a text in UTF-8: it is no .ts file of time series, or is to be saved "
+            f"{path} is not a text in UTF-8: it is not a .ts file of time series, or must be saved "
             "as UTF-8."
         ) from error
     except DAMAGE as error:

@@ -6,6 +6,7 @@ its content, does not depend on who writes it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -176,12 +177,12 @@ class _Finish(beam.DoFn):
         for found in written:
             entries[found.shard.split].append(found.entry)
             seen[found.shard.split].merge(found.seen)
-        told = {
+        of_splits = {
             split: seen[split].found(split, plan.notes[split], plan.examples[split])
             for split in plan.counts
         }
         described = manifest.Manifest(
-            pathlib.Path(), plan.info, plan.dtype, plan.compression, entries, told
+            pathlib.Path(), plan.info, plan.dtype, plan.compression, entries, of_splits
         )
         content = json.dumps(described.to_json(), indent=2, ensure_ascii=False) + "\n"
         # A folder of this machine takes its name as a whole; elsewhere there are no folders.
@@ -257,16 +258,13 @@ def convert(
     if given.get("data_dir") is not None:
         given["data_dir"] = runner.place(given["data_dir"], "--data_dir")
     data_set = DataSet(source, given)
-    opened = Opened(data_set)
-    try:
+    with contextlib.closing(Opened(data_set)) as opened:
         info, train = opened.examples("train")
         splits = {"train": train, "test": opened.examples("test")[1]}
         counts = here.count_shards(info, splits, shards, shard_mebibytes, compression)
         sizes = {split: len(examples.labels) for split, examples in splits.items()}
         notes = {split: tuple(examples.notes) for split, examples in splits.items()}
         dtype = train.dtype
-    finally:
-        opened.close()
     total = sum(sizes.values())
     logging.info(
         "Converting %s: %d sequences into %d files, on %s.",

@@ -67,7 +67,7 @@ class Caller(Protocol):
         Args:
             sequences: At least one, at most `rows`.
             rows: The size that the batch is filled up to where the model is computed in batches,
-                so that an answer does not depend on what else is in the batch.
+                so that a prediction does not depend on what else is in the batch.
 
         Returns:
             float32 [B, K].
@@ -187,6 +187,7 @@ class _Batches:
 
     def __init__(self, classifier: BatchClassifier) -> None:
         self.info = classifier.info
+        self.source = getattr(classifier, "source", None)
         self._classifier = classifier
 
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
@@ -228,12 +229,12 @@ class _Requests:
 
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
         del rows
-        answers = self._classifier.batch_probabilities(sequences)
+        probabilities = self._classifier.batch_probabilities(sequences)
         if self._classifier.info.classes != self.info.classes:
             raise UserError(
                 "The server has another version of the model now, with other classes: start again."
             )
-        return answers
+        return probabilities
 
     def close(self) -> None:
         """Ends the connection."""

@@ -14,12 +14,12 @@ from t2aux.data.listing import plural
 from t2aux.data.table import class_key
 from t2aux.errors import listing
 from t2aux.evaluation import classification_report
-from t2aux.prediction.predictor import Answers
+from t2aux.prediction.predictor import Predictions
 from t2aux.training.scores import Evaluation, Scores
 from t2aux_ondevice.errors import printable
 
 # Names of labels that the classifier does not know are kept for the message, up to so many.
-_MOST_UNKNOWN = 1000
+_MAX_UNKNOWN = 1000
 _SHOWN = 5
 
 
@@ -36,7 +36,7 @@ class Summary:
         counts: How many rows were answered with each class, by its name.
         labelled: Whether the data has labels.
         unlabelled: How many rows have none, of data that has labels.
-        unknown: How many rows have each label that is no class of the classifier, by its name.
+        unknown: How many rows have each label that is not a class of the classifier, by its name.
         evaluation: Accuracy, loss and confusion matrix over the rows with a label that is one of
             the classes; None where there are none.
     """
@@ -80,7 +80,7 @@ class Summary:
             total = sum(self.unknown.values())
             names = [f"{printable(n)!r} {c:,}" for n, c in sorted_counts(self.unknown)]
             lines.append(
-                f"{total:,} have a label that is no class of the classifier, and are not in the "
+                f"{total:,} have a label that is not a class of the classifier, and are not in the "
                 f"accuracy: {listing(names, _SHOWN)}."
             )
         return "\n".join(lines)
@@ -116,23 +116,23 @@ class Tally:
         """How many of them have no class."""
         return self._skipped
 
-    def add(self, answers: Answers) -> None:
-        """Adds the answers to some rows."""
-        answered = answers.answered
-        self._rows += len(answers.rows)
-        self._cut += answers.cut
-        if answers.errors and self._first_error is None:
-            self._first_error = next(iter(answers.errors.values()))
-        self._skipped += len(answers.errors)
-        best = answers.probabilities[answered].argmax(axis=1)
+    def add(self, predictions: Predictions) -> None:
+        """Adds the predictions for some rows."""
+        answered = predictions.predicted
+        self._rows += len(predictions.rows)
+        self._cut += predictions.cut
+        if predictions.errors and self._first_error is None:
+            self._first_error = next(iter(predictions.errors.values()))
+        self._skipped += len(predictions.errors)
+        best = predictions.probabilities[answered].argmax(axis=1)
         self._counts += np.bincount(best, minlength=len(self._classes))
         if self._labelled:
-            labels = np.array([self._label(row.label) for row in answers.rows], np.int64)
+            labels = np.array([self._label(row.label) for row in predictions.rows], np.int64)
             chosen = answered & (labels >= 0)
-            self._scores.add(labels[chosen], answers.probabilities[chosen])
+            self._scores.add(labels[chosen], predictions.probabilities[chosen])
 
     def merge(self, other: Tally) -> None:
-        """Adds the answers to the rows that follow, as another tally of the same data has them."""
+        """Adds the predictions for the rows that follow, those of another tally."""
         self._scores.merge(other._scores)
         self._counts += other._counts
         for name, count in other._unknown.items():
@@ -176,7 +176,7 @@ class Tally:
         return found
 
     def _count_unknown(self, name: str, count: int) -> None:
-        others = len(self._unknown) >= _MOST_UNKNOWN and name not in self._unknown
+        others = len(self._unknown) >= _MAX_UNKNOWN and name not in self._unknown
         self._unknown["(others)" if others else name] += count
 
 

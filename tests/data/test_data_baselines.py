@@ -100,7 +100,7 @@ def test_words_of_texts_and_ids(kind):
 
 
 def test_what_is_too_much_is_cut_and_told(monkeypatch):
-    monkeypatch.setattr(baselines, "MOST_EXAMPLES", 30)
+    monkeypatch.setattr(baselines, "MAX_EXAMPLES", 30)
     train, test = series([0, 1, 2] * 30), series([0, 1, 2] * 20, seed=1)
     found = baselines.logistic_regression(train, test)
     assert (found.training_examples, found.examples) == (30, 30)
