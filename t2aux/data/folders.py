@@ -86,7 +86,9 @@ class _Walk:
     def _follow_folder(self, name: str, place: str) -> None:
         target = os.path.realpath(place)
         # To what the tree, or the link, is in.
-        leads_back = any(_is_in(p, target) for p in (self._root, os.path.realpath(_parent(place))))
+        leads_back = any(
+            _is_in(p, target) for p in (self._root, os.path.realpath(os.path.dirname(place)))
+        )
         key = _identity(target)
         if leads_back or key in self._folders:
             self.listing.links.append(Link(name, self._folders.get(key) or None))
@@ -100,7 +102,7 @@ class _Walk:
             self.listing.broken.append(name)
             return
         target = os.path.realpath(place)
-        folder = self._folders.get(_identity(_parent(target)))
+        folder = self._folders.get(_identity(os.path.dirname(target)))
         base = _text(os.path.basename(target))
         if folder is not None and not is_system_name(base):
             known = f"{folder}/{base}" if folder else base
@@ -124,10 +126,6 @@ def _identity(place: str) -> tuple[object, ...]:
     status = os.stat(place)
     # Some file systems number nothing.
     return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(place),)
-
-
-def _parent(place: str) -> str:
-    return os.path.dirname(place)
 
 
 def _is_in(place: str, folder: str) -> bool:

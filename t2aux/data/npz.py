@@ -144,8 +144,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         if array is not None and (array.dtype.kind not in kinds or array.shape != (len(inputs),)):
             raise UserError(
                 f"{path}: {name} is {array.dtype} of the shape {list(array.shape)}: give {what} "
-                f"[{len(inputs)}], one for each of the inputs (of one-hot vectors, "
-                f"{name}.argmax(axis=1))."
+                f"[{len(inputs)}], one for each of the inputs{_how(name, array, len(inputs))}."
             )
     if arrays["labels"].dtype.kind in _NAME_KINDS:
         arrays["labels"] = decoded(arrays["labels"], "labels", path)
@@ -166,6 +165,22 @@ def _notes(path: pathlib.Path) -> tuple[str, ...]:
         f"{path.name}: arrays that are not read: {listing(others)} (only "
         f"{', '.join(_ARRAYS)} are).",
     )
+
+
+def _how(name: str, array: np.ndarray, count: int) -> str:
+    """Returns how to make integers [N] of labels or lengths of another shape or type."""
+    kind = array.dtype.kind
+    if array.ndim == 2 and len(array) == count and array.shape[1] > 1 and kind in "iufb":
+        if ((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all():
+            return f", not one-hot vectors: {name}.argmax(axis=1)"
+        return ""
+    if array.size == count and kind in "iufb":
+        if kind == "f" and not np.isfinite(array).all():
+            return "; some are NaN or infinite, so correct or leave out these sequences first"
+        if kind == "f" and (array != np.floor(array)).any():
+            return "; some are not whole numbers, so they are not numbers of classes"
+        return f": {name}.ravel().astype(int)"
+    return ""
 
 
 def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...]:

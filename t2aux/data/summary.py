@@ -315,8 +315,7 @@ def _draw_vectors(part: SubFigure, split: Split, index: int) -> Axes:
 
 
 def _class_name(split: Split, index: int) -> str:
-    name = split.info.classes[split.labels[index]]
-    return name if len(name) <= 24 else name[:23] + "\N{HORIZONTAL ELLIPSIS}"
+    return shorten(split.info.classes[split.labels[index]], 24)
 
 
 def _colours(pixels: np.ndarray) -> np.ndarray:

@@ -103,6 +103,9 @@ class Examples(Protocol):
     def sequences(self) -> Iterator[np.ndarray]:
         """Yields each sequence as it is stored: [T, C] pixels or vectors, or [T] ids."""
 
+    def some(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Yields the sequences from one to before another."""
+
     def table(self) -> Table:
         """Reads all of them into memory."""
 
@@ -122,6 +125,11 @@ class Found:
     counts: np.ndarray | None = None
     found: str = ""
     division: Division | None = None
+
+    def some(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Yields the sequences from one to before another; those before are read, too."""
+        # To its end, where there are the last checks.
+        return itertools.islice(self.sequences(), first, end if end < len(self.labels) else None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,8 +236,7 @@ class Rows(Found):
         """Yields the rows from one to before another as soon as they are made."""
         if self.make_some is not None:
             return self.make_some(first, end)
-        # To its end, where there are the last checks.
-        return itertools.islice(self.make(), first, end if end < len(self.labels) else None)
+        return super().some(first, end)
 
     def table(self) -> Table:
         """Makes all rows."""
@@ -245,18 +252,6 @@ class Rows(Found):
             values[index] = row
             progress.update(index + 1)
         return Table.of_rows(values, self.labels)
-
-
-def some(examples: Examples, first: int, end: int) -> Iterator[np.ndarray]:
-    """Yields the sequences of examples from one to before another.
-
-    Those before are read, too, where the source can't do without.
-    """
-    own = getattr(examples, "some", None)
-    if own is not None:
-        return own(first, end)
-    stop = end if end < len(examples.labels) else None
-    return itertools.islice(examples.sequences(), first, stop)
 
 
 class Progress:

@@ -158,6 +158,7 @@ class _Scan:
     """What the first reading of a table finds.
 
     Attributes:
+        table: The table, which has counted what it skipped.
         path: The table's.
         lines: The names of the classes in the order of their first rows, and these rows' lines.
         names: For each row, which of them is its own, int32 [N].
@@ -175,7 +176,7 @@ class _Scan:
         counts: bool,
     ) -> None:
         """Reads the table. Raises UserError: see `Csv.read`."""
-        self._table = table
+        self.table = table
         self._options = options
         self.path = pathlib.Path(table.name)
         if len(table.columns) < 2:
@@ -211,14 +212,9 @@ class _Scan:
             raise UserError(f"{self.path} has no rows: write a class and a text on each line.")
         self.names, self.lengths = np.array(names, np.int32), np.array(lengths, np.int64)
 
-    @property
-    def table(self) -> tables.TableReader:
-        """The table, which has counted what it skipped."""
-        return self._table
-
     def texts(self) -> Iterator[str]:
         """Yields the texts."""
-        for batch in self._table.batches():
+        for batch in self.table.batches():
             yield from tables.joined(batch, self._chosen.texts).to_pylist()
 
     def counted(self, rows: np.ndarray) -> CharacterCounts:
@@ -232,7 +228,7 @@ class _Scan:
 
     def notes(self) -> tuple[str, ...]:
         """Returns what was skipped or guessed, a sentence each."""
-        table, short = self._table, self.path.name
+        table, short = self.table, self.path.name
         notes = [*table.notes, *self._chosen.notes]
         is_first = self._guessed and self._chosen.label == table.columns[0]
         if isinstance(table, DelimitedReader) and table.filled > 2 and is_first:
@@ -261,7 +257,7 @@ class _Scan:
     def _rows(self) -> Iterator[tuple[Sequence[int], list[str], list[str]]]:
         """Yields some rows at a time: their lines, classes and texts."""
         keys: dict[str, str] = {}
-        for lines, batch in self._table.numbered():
+        for lines, batch in self.table.numbered():
             labels = tables.strings(batch, self._chosen.label).to_pylist()
             for label in set(labels) - keys.keys():
                 keys[label] = class_key(label)
@@ -280,7 +276,7 @@ class _Scan:
         if not missing and all(texts):
             return
         for line, label, text in zip(lines, labels, texts, strict=True):
-            where = f"{self.path}, {self._table.unit} {line}"
+            where = f"{self.path}, {self.table.unit} {line}"
             if label in missing:
                 what = f"{label!r}, a missing value" if label else "empty"
                 if line == 1 and not label:

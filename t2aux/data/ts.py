@@ -263,8 +263,8 @@ class TsFile:
                 break
         else:
             raise UserError(
-                f"{self._path} has no line @data, after which the sequences stand: it is cut off, or "
-                "not a file of time series."
+                f"{self._path} has no line @data, after which the sequences stand: it is cut off "
+                "or not a file of time series."
             )
         if self._header.get("timestamps", "").lower() == "true":
             raise UserError(

@@ -21,7 +21,7 @@ from apache_beam.utils import shared
 from t2aux.data import convert as here
 from t2aux.data import loading, manifest
 from t2aux.data.source import Source
-from t2aux.data.table import Examples, some
+from t2aux.data.table import Examples
 from t2aux.errors import UserError
 from t2aux.pipelines import runners, storage
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -148,7 +148,7 @@ class _Write(beam.DoFn):
             name = runners.file_name(shard.place, 0, shard.end - shard.start)
             local = tuple(pathlib.Path(place, name + suffix) for suffix in ("", ".index"))
             labels = examples.labels[shard.start : shard.end]
-            sequences = some(examples, shard.start, shard.end)
+            sequences = examples.some(shard.start, shard.end)
             entry = here.write_shard(
                 local, sequences, labels, plan.compression, plan.dtype, seen, self._sequences.inc
             )

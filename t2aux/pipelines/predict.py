@@ -315,7 +315,7 @@ def _checked_output(writes: api.Writing) -> str:
         raise UserError("Workers can't write to standard output: give --output=FILE.")
     if storage.is_url(output):
         writes.check_settings()
-        storage.check_scheme(output)
+        storage.exists(output)  # Whether Beam can use the file system.
     else:
         output = str(pathlib.Path(paths.local(output, "--output")).absolute())
         dataclasses.replace(writes, output=output).check()

@@ -105,7 +105,7 @@ def predict(
         top: How many classes are written, best first.
         all_classes: Whether the probabilities of all classes are written.
         label_column: Of a table: the column of the true classes, by name or position; by default
-            found by its name.
+            that of a run's training data, if the table has it, else found by its name.
         text_columns: Of a table: the columns of the text; likewise.
         encoding: Of a table or of lines; by default UTF-8, or what a byte order mark says.
         keep_columns: Whether the columns of a table are written, in place of `input` and `label`.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import urllib.parse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Connection:
     key_file: str | None = None
 
 
-class Caller(Protocol):
+class Caller(abc.ABC):
     """A loaded model, used by one thread at a time.
 
     Attributes:
@@ -61,6 +62,7 @@ class Caller(Protocol):
 
     info: DatasetInfo
 
+    @abc.abstractmethod
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
         """Classifies sequences [T, C] or [T].
 
@@ -72,11 +74,9 @@ class Caller(Protocol):
         Returns:
             float32 [B, K].
         """
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  Most have none.
         """Ends a connection."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,7 @@ def split_address(place: str) -> tuple[str, str]:
     return f"{scheme}://{host}", name
 
 
-class _Batches:
+class _Batches(Caller):
     """A model that TensorFlow computes in batches."""
 
     def __init__(self, classifier: BatchClassifier) -> None:
@@ -201,11 +201,8 @@ class _Batches:
         with tf32.off():
             return self._classifier.batch(inputs, lengths)[: len(sequences)]
 
-    def close(self) -> None:
-        """Has no connection."""
 
-
-class _OneByOne:
+class _OneByOne(Caller):
     """A `.tflite` file in LiteRT, one sequence at a time."""
 
     def __init__(self, classifier: LiteRTClassifier) -> None:
@@ -216,11 +213,8 @@ class _OneByOne:
         del rows
         return np.stack([self._classifier.probabilities(sequence) for sequence in sequences])
 
-    def close(self) -> None:
-        """Has no connection."""
 
-
-class _Requests:
+class _Requests(Caller):
     """A model on a server, a request for each batch."""
 
     def __init__(self, classifier: object) -> None:

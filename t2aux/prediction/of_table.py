@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from t2aux.data import tables
 from t2aux.data.table import class_key, read_class_names
-from t2aux.data.tables.parquet import ParquetReader
 from t2aux.errors import UserError, shorten
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Reading, Source
@@ -67,7 +66,7 @@ def table(
         labelled=chosen.label is not None,
         columns=schema if reading.keep_columns else None,
         name_type=pa.int64() if opened.index is None else schema.field(opened.index).type,
-        total=_parquet_rows(source) if isinstance(opened, ParquetReader) else None,
+        total=getattr(opened, "num_rows", None),
         about=read.about,
         notes=lambda: (*opened.notes, *chosen.notes),
     )
@@ -89,7 +88,7 @@ class _Rows:
         self._names = names
         self._kept = kept
         self._size = 0
-        if isinstance(source, pathlib.Path) and not isinstance(opened, ParquetReader):
+        if isinstance(source, pathlib.Path):
             packed = source.name.lower().endswith((".gz", ".xz", ".bz2"))
             self._size = 0 if packed else source.stat().st_size
         self._read = self._bytes = 0
@@ -151,14 +150,3 @@ def _no_header(opened: tables.TableReader, batch: pa.RecordBatch, label: str) ->
         f"classifier's classes: give --text_column=NAME, or a position such as --text_column=1 "
         "(the first column is 0)."
     )
-
-
-def _parquet_rows(source: pathlib.Path | IO[bytes]) -> int | None:
-    import pyarrow.parquet
-
-    if not isinstance(source, pathlib.Path):
-        return None
-    try:
-        return pyarrow.parquet.read_metadata(source).num_rows
-    except (pa.ArrowException, OSError):  # It is compressed as a whole.
-        return None

@@ -206,7 +206,7 @@ def test_missing_classes_are_errors(tmp_path, name):
         read(tmp_path, csv_of(rows))
     split = read(tmp_path, csv_of(rows), allow=("missing_labels",))
     assert name.strip() in split.info.classes
-    # A run that was trained on it goes on to know it; in the test data of another it is an error.
+    # A run that was trained on it still knows it; in the test data of another it is an error.
     assert read(tmp_path, csv_of(rows), "test", info=split.info).info == split.info
     info = read(tmp_path, csv_of(ROWS)).info
     with pytest.raises(UserError, match=r"test\.csv, line 6: the class is "):
@@ -218,7 +218,7 @@ def test_missing_classes_are_errors(tmp_path, name):
 )
 @pytest.mark.parametrize("quote", ["", '"'])
 @pytest.mark.parametrize("header", [None, "label{}text"])
-def test_other_separators_are_read_and_told(tmp_path, separator, said, quote, header):
+def test_other_separators_are_read_and_reported(tmp_path, separator, said, quote, header):
     rows = [(name, text.replace(separator, " ")) for name, text in ROWS]
     if quote:
         rows[3] = rows[7] = ("Arts, crafts", "one")
@@ -249,7 +249,7 @@ def test_spaces_before_quotes(tmp_path, space):
     assert texts_of(split) == [text for _, text in ROWS]
 
 
-def test_commas_of_texts_without_quotes_are_told(tmp_path):
+def test_commas_of_texts_without_quotes_are_reported(tmp_path):
     split = read(tmp_path, "1,Hello, world\n2,a\n1,b\n2,c\n")
     assert texts_of(split)[0] == "Hello world"
     (note,) = split.notes
@@ -257,7 +257,7 @@ def test_commas_of_texts_without_quotes_are_told(tmp_path):
     assert "quotes" in note
 
 
-def test_columns_that_are_no_texts_are_told(tmp_path):
+def test_columns_that_are_not_texts_are_reported(tmp_path):
     rows = [(name, f"name {name}", text) for name, text in ROWS]
     notes = " ".join(read(tmp_path, csv_of(rows, "label,label_text,text")).notes)
     assert "hold what these columns hold, too: 'label_text';" in notes
@@ -272,7 +272,7 @@ def test_ends_of_lines_blank_rows_and_trailing_separators(tmp_path, end):
     assert "empty columns: 2" in note
 
 
-def test_names_that_look_alike_are_told(tmp_path):
+def test_names_that_look_alike_are_reported(tmp_path):
     rows = [
         (name, f"text {n}") for n, name in enumerate(["Cat", "cat ", "dog", "1", "01", "1.0"] * 3)
     ]
@@ -299,7 +299,7 @@ def test_test_classes_of_another_form_are_errors_that_name_the_class(tmp_path):
         ("one\ntwo\n", "one column"),
     ],
 )
-def test_what_is_no_table_of_utf_8_is_an_error(tmp_path, content, said):
+def test_what_is_not_a_table_of_utf_8_is_an_error(tmp_path, content, said):
     with pytest.raises(UserError, match=said):
         read(tmp_path, content)
 

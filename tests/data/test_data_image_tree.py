@@ -271,7 +271,7 @@ def test_folders_around_the_classes_are_passed_through(tmp_path, suffix, around)
     assert found(tmp_path, "test")[0] == EXPECTED
 
 
-def test_folders_in_classes_are_no_classes(tmp_path):
+def test_folders_in_classes_are_not_classes(tmp_path):
     write(tmp_path, files("cat/2019/1.png", "cat/2020/2.png", "dog/3.png", "dog/a/b/4.png"))
     # The only folder of the test tree is a class all the same.
     write(tmp_path, files("cat/2019/1.png", "cat/2020/2.png"), "test")
@@ -287,7 +287,7 @@ def test_a_folder_beside_the_only_class_is_not_passed_over(tmp_path):
     refused(tmp_path, "owl", "1 .heic")
 
 
-def test_splits_are_no_classes(tmp_path):
+def test_splits_are_not_classes(tmp_path):
     zipped(tmp_path / "train.zip", "d/train/cat/1.png", "d/test/cat/2.png")
     refused(tmp_path, "splits rather than classes")
 
@@ -354,7 +354,7 @@ def test_links_out_of_the_tree_are_followed(tmp_path):
     write(tmp_path, files("cat/8.png", "cat/9.png", "dog/8.png"), "test")
     os.symlink("../../test/cat", tmp_path / "train" / "cat" / "more")
     os.symlink("../../test/dog/8.png", tmp_path / "train" / "dog" / "8.png")
-    assert {name: len(held) for name, held in found(tmp_path)[0].items()} == {"cat": 3, "dog": 2}
+    assert {name: len(held) for name, held in found(tmp_path)[0].items()} == {"cat": 4, "dog": 3}
 
 
 def test_folders_in_the_classes_and_splits_as_classes_are_noted(tmp_path):

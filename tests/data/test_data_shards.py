@@ -129,7 +129,7 @@ def test_a_pipeline_outlives_its_split(tmp_path):
     assert_same_batches(batches, Split(INFOS["colour"], table).batches(4, seed=1))
 
 
-def test_deterministic_ops_are_no_hindrance(tmp_path):
+def test_deterministic_ops_do_not_hinder(tmp_path):
     table = write(tmp_path / "shards")
     config.enable_op_determinism()
     try:

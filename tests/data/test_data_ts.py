@@ -117,7 +117,7 @@ def test_a_header_that_names_no_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("@dimensions 2", "@dimensions 3", "@dimensions 3, but the sequences have 2 channels"),
         ("@univariate false", "@univariate true", "@univariate true"),
@@ -126,10 +126,10 @@ def test_a_header_that_names_no_classes(tmp_path):
         ("@missing", "@colour blue\n@missing", "@colour is not read"),
     ],
 )
-def test_a_header_that_the_data_contradicts_is_noted(tmp_path, old, new, told):
+def test_a_header_that_the_data_contradicts_is_noted(tmp_path, old, new, message):
     write(tmp_path, header=HEADER.replace(old, new))
     (note,) = read(tmp_path).notes
-    assert re.search(told, note, re.IGNORECASE)
+    assert re.search(message, note, re.IGNORECASE)
 
 
 def test_comments(tmp_path):

@@ -195,7 +195,10 @@ class _Begun(io.RawIOBase):
 
 def _begun(stream: IO[bytes]) -> tuple[IO[bytes], bytes]:
     """A stream as it was, and its beginning."""
-    start = stream.read(_SAMPLE_BYTES)
+    start = b""
+    # A pipe gives what it has.
+    while len(start) < _SAMPLE_BYTES and (part := stream.read(_SAMPLE_BYTES - len(start))):
+        start += part
     return io.BufferedReader(_Begun(start, stream)), start
 
 
