@@ -1,8 +1,8 @@
 r"""Trains the rows of the paper's tables and figures, and writes the report.
 
-EXPERIMENT is table2, table3, table4, table6, figure3, figure4, figure5, figure6 or all. Every row
-is a run directory; rows that are done are not done again, and a command that was stopped, by Ctrl-C
-or SIGTERM, resumes where it was. At the end, OUTPUT_DIR/BUDGET/report has results.md and
+EXPERIMENT is table2, table3, table4, table6, figure3, figure4, figure5, figure6, truncation or all.
+Every row is a run directory. Rows that are done are not trained again, and a command that was
+stopped, by Ctrl-C or SIGTERM, resumes. At the end, OUTPUT_DIR/BUDGET/report has results.md and
 results.html.
 
 Examples:

@@ -167,6 +167,25 @@ def _figure4() -> tuple[Cell, ...]:
     )
 
 
+# Ours: the paper varies the supervised BPTT of r- and p-LSTM alone.
+_TRUNCATIONS = (300, 100, 50, 1, 0)
+
+
+def _truncation() -> tuple[Cell, ...]:
+    return tuple(
+        # 300 steps are Table 2's run.
+        Cell(
+            f"{prefix}LSTM{initialisation}",
+            steps,
+            Row("mnist", model, core, bptt=None if steps == 300 else steps),
+            None,
+        )
+        for core, initialisation in ((None, ""), ("lstm_chrono", ", chrono initialisation"))
+        for model, prefix in _MODELS.items()
+        for steps in _TRUNCATIONS
+    )
+
+
 def _figure5() -> tuple[Cell, ...]:
     lines = {
         "lstm_full": ("LSTM, full BPTT", Row("cifar10", "lstm", full=True)),
@@ -207,6 +226,12 @@ EXPERIMENTS = {
             "figure3", "Accuracy, time and memory against the length", "accuracy", _figure3()
         ),
         Experiment("figure4", "CIFAR10: supervised BPTT length", "accuracy", _figure4()),
+        Experiment(
+            "truncation",
+            "MNIST: supervised BPTT length, with and without the auxiliary loss",
+            "accuracy",
+            _truncation(),
+        ),
         Experiment("figure5", "CIFAR10: accuracy against updates", "accuracy", _figure5()),
         Experiment("figure6", "CIFAR10: what each part contributes", "lost", _figure6()),
     )

@@ -168,6 +168,27 @@ def figure4(experiment: Experiment, rows: Rows) -> list[Block]:
     return [Drawing("figure4", drawings.draw([panel]), caption)]
 
 
+def truncation(experiment: Experiment, rows: Rows) -> list[Block]:
+    """Accuracy against the supervised BPTT, with an auxiliary loss and without."""
+    panels = []
+    curves = _curves(experiment, rows)
+    for title, is_chrono in (("Forget bias 1", False), ("Chrono initialisation", True)):
+        panels.append(
+            drawings.Panel(
+                f"MNIST, {title[0].lower()}{title[1:]}",
+                "supervised BPTT, steps (not to scale)",
+                "test accuracy, %",
+                [curve for curve in curves if ("chrono" in curve.name) == is_chrono],
+                x_scale="categories",
+            )
+        )
+    caption = (
+        "The fewer steps the supervised gradient goes back, the more the loss must teach. "
+        f"The gradient of the auxiliary loss goes back 300 steps.{_bars(experiment, rows)}"
+    )
+    return [Drawing("truncation", drawings.draw(panels), caption)]
+
+
 def figure5(experiment: Experiment, rows: Rows) -> list[Block]:
     """Accuracy against updates, on the training and on the test set."""
     row_of = {cell.line: cell.row.id for cell in experiment.cells}

@@ -12,8 +12,8 @@ from t2aux.reproduce.results import Summary
 from t2aux.reproduce.wording import DATA_SETS, MISSING, PAPER_BATCH, Rows
 
 # Tables whose conditions stand side by side, so that the many values of what varies are lines.
-_TURNED = ("table6", "figure3", "figure4")
-_VARIES = {"table6": "n x l", "figure3": "length", "figure4": "steps"}
+_TURNED = ("table6", "figure3", "figure4", "truncation")
+_VARIES = {"table6": "n x l", "figure3": "length", "figure4": "steps", "truncation": "steps"}
 _DIGITS = {"table4": 2, "figure3": 2, "figure6": 2}
 _MEASURE = {
     "accuracy": "Accuracy on the test set, %",

@@ -191,9 +191,9 @@ def batches(dataset: str, rows: Rows) -> tuple[int, str]:
 
 
 def title(experiment: Experiment) -> str:
-    """As the paper numbers it: "Table 2"."""
-    kind, number = re.fullmatch("([a-z]+)([0-9]+)", experiment.name).groups()
-    return f"{kind.capitalize()} {number}"
+    """As the paper numbers it: "Table 2"; an experiment of ours by its name."""
+    kind, number = re.fullmatch("([a-z]+)([0-9]*)", experiment.name).groups()
+    return f"{kind.capitalize()} {number}".rstrip()
 
 
 def label(cell: Cell) -> str:
