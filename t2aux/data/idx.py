@@ -63,7 +63,7 @@ class Idx(GreyImageSource):
         size = images.shape[1:]
         if split != "train" and options.info is None:
             train_images, train_labels = _paths(folder, "train")
-            size = _read_shape(train_images, 3)[1:]
+            size = read_array(train_images, 3).shape[1:]
         classes = read_class_names(folder / "classes.txt")
         if classes is None and options.info is not None:
             classes = options.info.classes
@@ -132,14 +132,6 @@ def read_array(path: pathlib.Path, dimensions: int) -> np.ndarray:
             "again."
         )
     return np.frombuffer(values, np.uint8).reshape(shape)
-
-
-def _read_shape(path: pathlib.Path, dimensions: int) -> tuple[int, ...]:
-    try:
-        with open_compressed(path) as file:
-            return _header(file, path, dimensions)
-    except DAMAGE as error:
-        raise damaged(path, error) from error
 
 
 def _header(file: IO[bytes], path: pathlib.Path, dimensions: int) -> tuple[int, ...]:

@@ -220,20 +220,14 @@ class _Arranged:
             )
 
     def _note_links(self) -> None:
-        links = [link for link in self._listing.links if link.file is None]
-        inside = [link.name for link in links if not self._leads_back(link.name, link.target)]
-        back = [link.name for link in links if self._leads_back(link.name, link.target)]
+        again = [link.name for link in self._listing.links if link.file is None]
         for what, found in (
-            ("leading back up the tree", back),
-            ("to what is read already", inside),
+            ("to what is read already, or contains it", again),
             ("to a file that does not exist", self._listing.broken),
         ):
             if found:
                 links = plural(len(found), "symbolic link")
                 self._notes.append(f"Skipped {links} {what}: {several(sorted(found))}.")
-
-    def _leads_back(self, name: str, target: str | None) -> bool:
-        return target is None or f"{name}/".startswith(f"{target}/")
 
     def _note_skipped(self) -> None:
         listing = self._listing
