@@ -13,7 +13,7 @@ from t2aux.errors import UserError
 
 
 def versions(export_dir: str | os.PathLike[str]) -> list[int]:
-    """The versions in an export's base directory, in rising order; none if there is no such."""
+    """The versions in an export's base directory, in rising order; none if there is none."""
     base = pathlib.Path(export_dir)
     if not base.is_dir():
         return []
@@ -42,14 +42,14 @@ def staged(export_dir: str | os.PathLike[str], version: int | None = None) -> It
     What exports that were killed left behind is cleared away.
 
     Args:
-        export_dir: The base directory; made if it is not there.
+        export_dir: The base directory; made if it does not exist.
         version: The version; by default one more than the newest.
 
     Yields:
         The folder.
 
     Raises:
-        UserError: The version is there already, or the directory can't be written (no permission,
+        UserError: The version exists already, or the directory can't be written (no permission,
             disk full).
     """
     base = pathlib.Path(export_dir)

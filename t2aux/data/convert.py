@@ -289,4 +289,4 @@ def publish(folder: pathlib.Path, output_dir: pathlib.Path) -> None:
 
 def taken(output_dir: str | os.PathLike[str]) -> UserError:
     """The error for an output that exists already."""
-    return UserError(f"{output_dir} is there already: delete it, or give another --output_dir.")
+    return UserError(f"{output_dir} already exists: delete it, or give another --output_dir.")

@@ -102,15 +102,15 @@ class Ts(Source):
         folder = require_data_dir("ts", options, or_file=True)
         if folder.is_file():
             return places.find(options, split, (), single=lambda _: None, wanted=f"{{}}{SUFFIX}")
-        there = ts_files(folder)
+        files = ts_files(folder)
         wanted = f"NAME_{split.upper()}{SUFFIX} or {split}{SUFFIX}"
-        if not there:
+        if not files:
             raise UserError(
                 f"There is no {wanted} in {folder}: give --data_dir=FOLDER, the folder of the .ts "
                 "files."
             )
-        found = {problem: path for (problem, part), path in there.items() if part == split}
-        problems = {problem for problem, _ in there}
+        found = {problem: path for (problem, part), path in files.items() if part == split}
+        problems = {problem for problem, _ in files}
         problem = self.problem
         if problem is None:
             own = folder.resolve().name
@@ -122,13 +122,13 @@ class Ts(Source):
                     f"--gin_param='ts.problem = {problem!r}'."
                 )
         part = None
-        if split in ("train", "test") and (problem, "test") not in there and options.test_fraction:
-            found = {name: path for (name, of), path in there.items() if of == "train"}
+        if split in ("train", "test") and (problem, "test") not in files and options.test_fraction:
+            found = {name: path for (name, of), path in files.items() if of == "train"}
             part = split
         if problem not in found:
             raise UserError(
                 f"There is no {wanted.replace('NAME', problem) if problem else wanted} in {folder} "
-                f"(it holds {listing(printable(path.name) for path in there.values())}): put the "
+                f"(it holds {listing(printable(path.name) for path in files.values())}): put the "
                 "file there."
             )
         others = sorted(problems - {problem})
@@ -142,8 +142,8 @@ def ts_files(folder: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
     Raises UserError where two files are the same part.
     """
     found: dict[tuple[str, str], pathlib.Path] = {}
-    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == SUFFIX)
-    paths = [path for path in files if not path.name.startswith(".")]
+    candidates = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == SUFFIX)
+    paths = [path for path in candidates if not path.name.startswith(".")]
     if len(paths) == 1 and _PART.fullmatch(paths[0].stem) is None:
         return {(paths[0].stem, "train"): paths[0]}
     for path in paths:

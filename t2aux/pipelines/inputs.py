@@ -211,16 +211,16 @@ def opened_part(part: Part, info: DatasetInfo, reading: Reading) -> Iterator[Sou
             yield _named(part, sources.open_source(part.path, info, reading))
         else:
             # Messages name the file, not its copy.
-            there, here = storage.parent(part.path), str(place)
+            original, copy = storage.parent(part.path), str(place)
             try:
                 file = place / part.path.rpartition("/")[2]
                 opened = sources.open_source(str(file), info, reading)
             except UserError as error:
-                raise UserError(str(error).replace(here, there)) from error
+                raise UserError(str(error).replace(copy, original)) from error
             renamed = dataclasses.replace(
                 opened,
-                what=opened.what.replace(here, there),
-                rows=lambda: _renamed(opened.rows(), here, there),
+                what=opened.what.replace(copy, original),
+                rows=lambda: _renamed(opened.rows(), copy, original),
             )
             yield _named(part, renamed)
 
@@ -252,17 +252,17 @@ def _named(part: Part, opened: Source) -> Source:
     return dataclasses.replace(opened, rows=rows, name_type=pa.string())
 
 
-def _renamed(rows: Iterator[Row], here: str, there: str) -> Iterator[Row]:
+def _renamed(rows: Iterator[Row], copy: str, original: str) -> Iterator[Row]:
     try:
         for row in rows:
             content = row.content
             if isinstance(content, TextFile):  # Which is read elsewhere.
-                content = TextFile(content.path.replace(here, there))
+                content = TextFile(content.path.replace(copy, original))
             elif isinstance(content, ImageFile):
-                content = ImageFile(content.path.replace(here, there), content.content)
-            yield dataclasses.replace(row, where=row.where.replace(here, there), content=content)
+                content = ImageFile(content.path.replace(copy, original), content.content)
+            yield dataclasses.replace(row, where=row.where.replace(copy, original), content=content)
     except UserError as error:
-        raise UserError(str(error).replace(here, there)) from error
+        raise UserError(str(error).replace(copy, original)) from error
 
 
 def blocks(part: Part, info: DatasetInfo, reading: Reading, columns: Columns) -> Iterator[Block]:

@@ -323,7 +323,7 @@ def _checked_output(writes: api.Writing) -> str:
 
 
 def _outputs(output: str, parts: int, *, overwrite: bool) -> list[str]:
-    """The names of the outputs. Raises UserError where one is there already."""
+    """The names of the outputs. Raises UserError where one exists already."""
     if "*" not in output:
         names = [output]
     else:

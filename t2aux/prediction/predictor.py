@@ -171,9 +171,13 @@ class Predictor:
 
     def plan(self, pool: Pool) -> list[tuple[np.ndarray, int]]:
         """Divides a pool into batches; see `batching.plan`, with indices of the pool's rows."""
-        there = np.array([i for i, item in enumerate(pool.prepared) if item is not None], np.int64)
-        lengths = [len(pool.prepared[i].sequence) for i in there]
-        return [(there[chosen], rows) for chosen, rows in batching.plan(lengths, self.batch_size)]
+        readable = np.array(
+            [i for i, item in enumerate(pool.prepared) if item is not None], np.int64
+        )
+        lengths = [len(pool.prepared[i].sequence) for i in readable]
+        return [
+            (readable[chosen], rows) for chosen, rows in batching.plan(lengths, self.batch_size)
+        ]
 
     def run(
         self, caller: Caller, pool: Pool, chosen: np.ndarray, rows: int

@@ -179,7 +179,7 @@ def open_output(
 
 
 def check_output(output: str, *, overwrite: bool) -> None:
-    """Raises UserError where the output is there already, or its folder is not."""
+    """Raises UserError where the output exists already, or its folder is not."""
     if output == STANDARD:
         return
     path = pathlib.Path(output)
