@@ -151,7 +151,7 @@ def read(folder: pathlib.Path) -> Manifest:
         stored = {
             split: {
                 "notes": [str(note) for note in of_split["notes"]],
-                "values": of_split["values"] and [float(value) for value in of_split["values"]],
+                "values": _span(of_split["values"]),
             }
             for split, of_split in found.get("found", {}).items()
         }
@@ -172,6 +172,13 @@ def read(folder: pathlib.Path) -> Manifest:
     if not is_right:
         raise _wrong(path, "its channels, dtype, compression or splits are not those of shards")
     return Manifest(folder, info, np.dtype(found["dtype"]), found["compression"], splits, stored)
+
+
+def _span(values: list[float] | None) -> list[float] | None:
+    if values is None:
+        return None
+    least, largest = values
+    return [float(least), float(largest)]
 
 
 def _is_entry(entry: dict[str, Any]) -> bool:

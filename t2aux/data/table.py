@@ -9,17 +9,21 @@ import itertools
 import lzma
 import os
 import pathlib
-import time
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-from absl import logging
 
+<<<<<<< HEAD
 from t2aux.errors import UserError, listing, nearest
 from t2aux_ondevice import kinds
+=======
+from t2aux.errors import UserError, listing
+from t2aux.progress import Progress
+from t2aux_ondevice import kinds, limits
+>>>>>>> main
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -41,7 +45,6 @@ _PACKINGS = {
     b"Rar!": ("a RAR archive", ()),
 }
 _SUBSET_SEED = 0
-_SECONDS_BETWEEN_REPORTS = 5.0
 _T = TypeVar("_T")
 
 
@@ -254,6 +257,7 @@ class Rows(Found):
         return Table.of_rows(values, self.labels)
 
 
+<<<<<<< HEAD
 class Progress:
     """Reports long work every few seconds, through absl's log."""
 
@@ -268,6 +272,18 @@ class Progress:
         if now >= self._next:
             logging.info("%s: %s%s", self._what, f"{done:,}", self._of)
             self._next = now + _SECONDS_BETWEEN_REPORTS
+=======
+def some(examples: Examples, first: int, end: int) -> Iterator[np.ndarray]:
+    """Yields the sequences of examples from one to before another.
+
+    Those before are read, too, where the source can't do without.
+    """
+    own = getattr(examples, "some", None)
+    if own is not None:
+        return own(first, end)
+    stop = end if end < len(examples.labels) else None
+    return itertools.islice(examples.sequences(), first, stop)
+>>>>>>> main
 
 
 def subset(count: int, max_examples: int | None) -> np.ndarray:

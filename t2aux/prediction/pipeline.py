@@ -9,17 +9,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 
-from absl import logging
-
 from t2aux.prediction import batching
 from t2aux.prediction.predictor import ROWS_AT_ONCE, Pool, Predictions, Predictor
 from t2aux.prediction.source import Source
-from t2aux.training.rate import Rate
 
 # Of a pool: rows are sorted by length in it, and its rows are written together.
 _POOL_BATCHES = 8
 _POOL_BYTES = 1 << 24
+<<<<<<< HEAD
 _SECONDS_BETWEEN_REPORTS = 5.0
+=======
+# Rows that are prepared at once.
+ROWS_AT_ONCE = 64
+>>>>>>> main
 
 
 def predictions(
@@ -113,6 +115,7 @@ def _pools(predictor: Predictor, source: Source) -> Iterator[Pool]:
             yield Pool.joined(waiting)
             waiting, size, count = [], 0, 0
     if waiting:
+<<<<<<< HEAD
         yield Pool.joined(waiting)
 
 
@@ -142,3 +145,18 @@ class Progress:
             left = f"  {self._rate.left(max(total - done, 0))} left"
         per_second = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
         logging.info("%s%s rows  %s a second%s", f"{done:,}", of, per_second, left)
+=======
+        yield one_of(waiting)
+
+
+def one_of(pools: Sequence[Pool]) -> Pool:
+    """Several pools as one, in their order."""
+    rows: list[Row] = []
+    prepared = []
+    errors = {}
+    for pool in pools:
+        errors |= {len(rows) + index: error for index, error in pool.errors.items()}
+        rows += pool.rows
+        prepared += pool.prepared
+    return Pool(rows, prepared, errors)
+>>>>>>> main

@@ -141,12 +141,12 @@ def data_source(row: Row, budget: str, data_dir: str | None) -> tuple[str | None
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """What `t2aux train` is told.
+    """A configuration of `t2aux train`.
 
     Attributes:
         gin_files: Bundled gin files.
-        gin_params: Settings, but for where the data lies.
-        data_dir: Where it lies; None: tensorflow-datasets' own place, or no files.
+        gin_params: Settings, without the data's folder.
+        data_dir: The data's folder; None: tensorflow-datasets' own place, or no files.
     """
 
     gin_files: tuple[str, ...]
@@ -163,7 +163,7 @@ class Configuration:
 def configuration(
     row: Row, budget: str, data_dir: str | None, seed: int, documents: str | None = None
 ) -> Configuration:
-    """What `t2aux train` is told for a row.
+    """The configuration of `t2aux train` for a row.
 
     Args:
         row: The row.
@@ -176,7 +176,7 @@ def configuration(
         The configuration.
 
     Raises:
-        UserError: The documents are nowhere.
+        UserError: The documents were not found.
     """
     folder, stand_in = data_source(row, budget, data_dir)
     files = [f"paper/{row.dataset}"]

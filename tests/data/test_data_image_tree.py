@@ -85,7 +85,7 @@ def test_links_lead_elsewhere(folder):
     (store / "more" / "back").symlink_to(store)
     values, notes = found(folder)
     assert values == {"cat": [1, 2, 2], "dog": [3, 3, 4], "owl": [1]}
-    for part in ("4 symbolic links", "cat/more", "cat/again.png", "dog/8.png", "gone.png", "back"):
+    for part in ("5 symbolic links", "cat/more", "cat/again.png", "gone.png"):
         assert part in notes
 
 
