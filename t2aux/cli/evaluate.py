@@ -83,18 +83,10 @@ def _regression(opened: Opened) -> Regression | None:
     if opened.name == "train":
         train = opened.training_part(opened.whole)
     else:
-<<<<<<< HEAD
-        most = gin.get_bindings("dataset").get("max_examples") or baselines.MAX_EXAMPLES
-        try:
-            train = data.load(
-                run.source, "train", run.info, max_examples=min(most, baselines.MAX_EXAMPLES)
-            )
-=======
-        limit = gin.get_bindings("dataset").get("max_examples") or baselines.MOST_EXAMPLES
-        limit = min(limit, baselines.MOST_EXAMPLES)
+        limit = gin.get_bindings("dataset").get("max_examples") or baselines.MAX_EXAMPLES
+        limit = min(limit, baselines.MAX_EXAMPLES)
         try:
             train = data.load(opened.run.source, "train", opened.run.info, max_examples=limit)
->>>>>>> main
         except UserError as error:
             # The test data alone is enough to evaluate.
             logging.warning("No logistic regression for comparison: %s", error)

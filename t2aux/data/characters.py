@@ -8,20 +8,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-<<<<<<< HEAD
-from t2aux.data.table import Found, Options, Progress, Table
-from t2aux.errors import UserError
-from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
-=======
-from t2aux.data.places import Division
-from t2aux.data.table import Options, Table
+from t2aux.data.table import Found, Options, Table
 from t2aux.errors import UserError
 from t2aux.progress import Progress
-from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo, code_points
-
-_COUNTED_AT_ONCE = 1 << 18
-_CODE_POINTS = 0x110000
->>>>>>> main
+from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
 
 
 class CharacterCounts:

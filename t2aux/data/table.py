@@ -16,14 +16,9 @@ from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-<<<<<<< HEAD
 from t2aux.errors import UserError, listing, nearest
-from t2aux_ondevice import kinds
-=======
-from t2aux.errors import UserError, listing
 from t2aux.progress import Progress
-from t2aux_ondevice import kinds, limits
->>>>>>> main
+from t2aux_ondevice import kinds
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -255,35 +250,6 @@ class Rows(Found):
             values[index] = row
             progress.update(index + 1)
         return Table.of_rows(values, self.labels)
-
-
-<<<<<<< HEAD
-class Progress:
-    """Reports long work every few seconds, through absl's log."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        self._what = what
-        self._of = "" if total is None else f" of {total:,}"
-        self._next = time.monotonic() + _SECONDS_BETWEEN_REPORTS
-
-    def update(self, done: int) -> None:
-        """Says how much is done, if the last report is long enough ago."""
-        now = time.monotonic()
-        if now >= self._next:
-            logging.info("%s: %s%s", self._what, f"{done:,}", self._of)
-            self._next = now + _SECONDS_BETWEEN_REPORTS
-=======
-def some(examples: Examples, first: int, end: int) -> Iterator[np.ndarray]:
-    """Yields the sequences of examples from one to before another.
-
-    Those before are read, too, where the source can't do without.
-    """
-    own = getattr(examples, "some", None)
-    if own is not None:
-        return own(first, end)
-    stop = end if end < len(examples.labels) else None
-    return itertools.islice(examples.sequences(), first, stop)
->>>>>>> main
 
 
 def subset(count: int, max_examples: int | None) -> np.ndarray:

@@ -16,12 +16,6 @@ from t2aux.prediction.source import Source
 # Of a pool: rows are sorted by length in it, and its rows are written together.
 _POOL_BATCHES = 8
 _POOL_BYTES = 1 << 24
-<<<<<<< HEAD
-_SECONDS_BETWEEN_REPORTS = 5.0
-=======
-# Rows that are prepared at once.
-ROWS_AT_ONCE = 64
->>>>>>> main
 
 
 def predictions(
@@ -115,48 +109,4 @@ def _pools(predictor: Predictor, source: Source) -> Iterator[Pool]:
             yield Pool.joined(waiting)
             waiting, size, count = [], 0, 0
     if waiting:
-<<<<<<< HEAD
         yield Pool.joined(waiting)
-
-
-class Progress:
-    """Says every few seconds how many rows are done, how fast, and how long the rest will take."""
-
-    def __init__(self, source: Source) -> None:
-        """Begins with no row."""
-        self._source = source
-        self._lock = threading.Lock()
-        self._done = 0
-        self._rate = Rate(_SECONDS_BETWEEN_REPORTS)
-        self._rate.update(0)
-
-    def add(self, rows: int) -> None:
-        """Adds rows, and says it if the last report is long enough ago. By any thread."""
-        with self._lock:
-            self._done += rows
-            done, speed = self._done, self._rate.update(self._done)
-        if not speed:
-            return
-        total = self._source.expected(done)
-        of = left = ""
-        if total is not None:
-            about = "" if self._source.total is not None else "about "
-            of = f" of {about}{total:,}"
-            left = f"  {self._rate.left(max(total - done, 0))} left"
-        per_second = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
-        logging.info("%s%s rows  %s a second%s", f"{done:,}", of, per_second, left)
-=======
-        yield one_of(waiting)
-
-
-def one_of(pools: Sequence[Pool]) -> Pool:
-    """Several pools as one, in their order."""
-    rows: list[Row] = []
-    prepared = []
-    errors = {}
-    for pool in pools:
-        errors |= {len(rows) + index: error for index, error in pool.errors.items()}
-        rows += pool.rows
-        prepared += pool.prepared
-    return Pool(rows, prepared, errors)
->>>>>>> main

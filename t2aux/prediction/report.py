@@ -117,28 +117,9 @@ class Tally:
         """How many of them have no class."""
         return self._totals["skipped"]
 
-<<<<<<< HEAD
     def add(self, predictions: Predictions) -> None:
-        """Adds the predictions for some rows."""
-        answered = predictions.predicted
-        self._rows += len(predictions.rows)
-        self._cut += predictions.cut
-        if predictions.errors and self._first_error is None:
-            self._first_error = next(iter(predictions.errors.values()))
-        self._skipped += len(predictions.errors)
-        best = predictions.probabilities[answered].argmax(axis=1)
-        self._counts += np.bincount(best, minlength=len(self._classes))
-        if self._labelled:
-            labels = np.array([self._label(row.label) for row in predictions.rows], np.int64)
-            chosen = answered & (labels >= 0)
-            self._scores.add(labels[chosen], predictions.probabilities[chosen])
-
-    def merge(self, other: Tally) -> None:
-        """Adds the predictions for the rows that follow, those of another tally."""
-=======
-    def add(self, predictions: Answers) -> None:
         """Adds the predictions of some rows."""
-        is_predicted = predictions.answered
+        is_predicted = predictions.predicted
         skipped = len(predictions.errors)
         self._totals.update(rows=len(predictions.rows), skipped=skipped, cut=predictions.cut)
         self._first_error = self._first_error or next(iter(predictions.errors.values()), None)
@@ -151,7 +132,6 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         """Adds another tally, of the rows of the same data that follow."""
->>>>>>> main
         self._scores.merge(other._scores)
         self._counts += other._counts
         for name, count in other._unknown.items():

@@ -359,11 +359,7 @@ def test_a_tally_is_bounded_and_in_normal_form():
     assert found.unlabelled == 1
     assert len(found.unknown) == 1001
     assert sum(found.unknown.values()) == 1501
-<<<<<<< HEAD
-    assert "1,501 have a label that is" in found.text()
-=======
     assert "1,501 have a label that is not a class" in found.text()
->>>>>>> main
 
 
 def test_cut_texts_are_counted(place, tmp_path):
