@@ -29,7 +29,7 @@ from t2aux_ondevice import paths
 if TYPE_CHECKING:
     from t2aux.reproduce.runner import Job
 
-_BUDGETS = ["smoke", "short", "paper"]
+_BUDGETS = ["smoke", "short", "medium", "paper"]
 _OUTPUT_DIR = common.define_path("output_dir", None, "Folder of all runs and results.")
 _BUDGET = flags.DEFINE_enum(
     "budget",

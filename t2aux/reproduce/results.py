@@ -29,7 +29,7 @@ class Result:
 
     Attributes:
         row: The row's id.
-        budget: "smoke", "short" or "paper".
+        budget: "smoke", "short", "medium" or "paper".
         seed: Of the run.
         accuracy: On the test set after all of `updates`, in [0, 1].
         test: (updates, accuracy) along the way.

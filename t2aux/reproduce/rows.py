@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from t2aux.errors import UserError
 
 # Files of gin/budgets/, the smallest first.
-BUDGETS = ("smoke", "short", "paper")
+BUDGETS = ("smoke", "short", "medium", "paper")
 
 # Data sets by the name of their gin file in gin/paper/, with their subfolders in --data_dir, where
 # they are read from without tensorflow-datasets, and the source that reads them.
@@ -134,7 +134,7 @@ def data_source(row: Row, budget: str, data_dir: str | None) -> tuple[str | None
         if data_dir is not None and (pathlib.Path(data_dir) / name).is_dir():
             folder = str(pathlib.Path(data_dir) / name)
             return folder, name if name == "debian_sections" else None
-    if row.dataset == "stanford_dogs" and budget == "short":
+    if row.dataset == "stanford_dogs" and budget in ("short", "medium"):
         return None, "digits"
     return None, None
 
@@ -207,6 +207,8 @@ def configuration(
     if row.core:
         files.append(f"cores/{row.core}")
     files.append(f"budgets/{budget}")
+    if budget == "medium":
+        files.append("training/bfloat16")
     settings += [f"SEED = {seed}", *_lengths(row, budget)]
     if row.core in ("lstm_chrono", "mingru"):
         settings.append(f"CHRONO_STEPS = {_steps(row, budget)}")
