@@ -17,7 +17,6 @@ import itertools
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,12 +149,10 @@ def _replaced(target: pathlib.Path) -> Iterator[pathlib.Path]:
     _check_replaceable(target)
     parent = files.ensure_directory(target.parent)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=parent) as temporary:
-            folder = pathlib.Path(temporary) / "new"
-            folder.mkdir()
+        with files.temporary_folder(parent, f".{target.name}-") as folder:
             yield folder
             if target.exists():
-                target.rename(pathlib.Path(temporary) / "old")
+                target.rename(folder.with_name("old"))
             folder.rename(target)
     except OSError as error:
         raise UserError(

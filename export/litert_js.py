@@ -9,7 +9,6 @@ import hashlib
 import pathlib
 import shutil
 import subprocess
-import tempfile
 
 from absl import logging
 
@@ -56,8 +55,7 @@ def folder() -> pathlib.Path:
         )
     files.ensure_directory(place.parent)
     logging.info("Fetching LiteRT.js with npm; this is done once.")
-    with tempfile.TemporaryDirectory(prefix=".litertjs-", dir=place.parent) as temporary:
-        root = pathlib.Path(temporary)
+    with files.temporary_folder(place.parent, ".litertjs-") as root:
         _fetch(npm, root / "project")
         _collect(root / "project", root / "files")
         try:

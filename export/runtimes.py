@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import files, run, tf32
+from t2aux.data import Source
 from t2aux.errors import UserError
 from t2aux.export import examples, keras_models
 from t2aux.model.classifier import BaseClassifier
@@ -203,7 +204,10 @@ class CheckpointClassifier(BatchClassifier):
     Attributes:
         info: The classes and the preprocessing.
         model: The classifier.
+        source: Of a run: the data set that it was trained on.
     """
+
+    source: Source | None = None
 
     def __init__(
         self, classifier: BaseClassifier | Transformer, info: DatasetInfo | None = None
@@ -250,7 +254,10 @@ class CheckpointClassifier(BatchClassifier):
         gin's configuration stays as it is.
         """
         with settings.kept():
-            return cls(run.load_run(model_dir, checkpoint, auxiliary=True).classifier)
+            loaded = run.load_run(model_dir, checkpoint, auxiliary=True)
+            made = cls(loaded.classifier)
+            made.source = loaded.source
+            return made
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> CheckpointClassifier:

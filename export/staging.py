@@ -5,17 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 
 from t2aux import files
 from t2aux.errors import UserError
-
-_PREFIX = ".export-"
 
 
 def versions(export_dir: str | os.PathLike[str]) -> list[int]:
@@ -62,34 +57,20 @@ def staged(export_dir: str | os.PathLike[str], version: int | None = None) -> It
     files.ensure_directory(base)
     if version is not None and (base / str(version)).exists():
         raise _taken(base, version)
-    _clear_abandoned(base)
-    directory = lock = None
     try:
-        directory = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        lock = os.open(directory, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        staging = Staging(directory)
-        yield staging
-        # mkdtemp makes folders that only their owner can enter, and a server is another user.
-        umask = os.umask(0)
-        os.umask(umask)
-        directory.chmod(0o777 & ~umask)
-        staging.published = _publish(directory, base, version)
-        directory = None
+        with files.temporary_folder(base, ".export-") as directory:
+            staging = Staging(directory)
+            yield staging
+            staging.published = _publish(directory, base, version)
     except OSError as error:
         raise UserError(
             f"Can't write the export to {base} ({error.strerror or error}): free some space, or "
             "choose another directory."
         ) from error
     finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-            if not existed:
-                # Another export may have written to it meanwhile.
-                with contextlib.suppress(OSError):
-                    base.rmdir()
-        if lock is not None:
-            os.close(lock)
+        if not existed:
+            with contextlib.suppress(OSError):  # It is not empty: there is an export.
+                base.rmdir()
 
 
 def _publish(directory: pathlib.Path, base: pathlib.Path, version: int | None) -> pathlib.Path:
@@ -112,19 +93,3 @@ def _publish(directory: pathlib.Path, base: pathlib.Path, version: int | None) -
 def _taken(base: pathlib.Path, version: int) -> UserError:
     newest = max(versions(base), default=0)
     return UserError(f"{base} already has a version {version}: give none, for {newest + 1}.")
-
-
-def _clear_abandoned(base: pathlib.Path) -> None:
-    """Removes the folders of exports that were killed, which nobody locks any more."""
-    for path in base.glob(f"{_PREFIX}*"):
-        try:
-            lock = os.open(path, os.O_RDONLY)
-        except OSError:
-            continue  # It was published or removed meanwhile, or is another user's.
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue  # Its export is still running.
-        finally:
-            os.close(lock)

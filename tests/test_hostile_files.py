@@ -64,7 +64,7 @@ def test_a_description_can_not_ask_for_any_memory():
         DatasetInfo.from_json({**described, "length": (4 + 2 * 10**9) ** 2})
 
 
-def test_a_variant_is_no_path(tmp_path):
+def test_a_variant_is_not_a_path(tmp_path):
     small_exports.write(tmp_path / "it", small_exports.VECTORS)
     path = tmp_path / "it" / "metadata.json"
     metadata = json.loads(path.read_text())

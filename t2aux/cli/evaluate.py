@@ -83,8 +83,8 @@ def _regression(opened: Opened) -> Regression | None:
     if opened.name == "train":
         train = opened.training_part(opened.whole)
     else:
-        limit = gin.get_bindings("dataset").get("max_examples") or baselines.MOST_EXAMPLES
-        limit = min(limit, baselines.MOST_EXAMPLES)
+        limit = gin.get_bindings("dataset").get("max_examples") or baselines.MAX_EXAMPLES
+        limit = min(limit, baselines.MAX_EXAMPLES)
         try:
             train = data.load(opened.run.source, "train", opened.run.info, max_examples=limit)
         except UserError as error:

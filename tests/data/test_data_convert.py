@@ -131,10 +131,10 @@ def test_an_error_of_the_source_leaves_nothing(tmp_path):
 def test_what_is_there_is_not_touched(tmp_path):
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "mine").write_text("x")
-    with pytest.raises(UserError, match="shards is there already"):
+    with pytest.raises(UserError, match="shards already exists"):
         write(tmp_path / "shards")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="file is there already"):
+    with pytest.raises(UserError, match="file already exists"):
         write(tmp_path / "file")
 
     # It appears while the conversion is at work.
@@ -142,7 +142,7 @@ def test_what_is_there_is_not_touched(tmp_path):
         (tmp_path / "late").mkdir(exist_ok=True)
         (tmp_path / "late" / "theirs").write_text("x")
 
-    with pytest.raises(UserError, match="late is there already"):
+    with pytest.raises(UserError, match="late already exists"):
         write(tmp_path / "late", progress=appear)
     assert names(tmp_path) == ["file", "late", "shards"]
     assert names(tmp_path / "late") == ["theirs"]
@@ -204,7 +204,7 @@ def test_a_conversion_at_work_is_not_cleared_away(tmp_path):
             inner.append(done)
             write(tmp_path / "shards")
 
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="already exists"):
         write(tmp_path / "shards", progress=again)
     assert names(tmp_path) == ["shards"]
 

@@ -63,8 +63,9 @@ def test_a_number_that_was_taken_meanwhile(tmp_path):
 
 def test_a_version_is_hidden_until_it_is_complete(tmp_path):
     with staging.staged(tmp_path) as stage:
-        assert names(tmp_path) == [stage.directory.name]
-        assert stage.directory.name.startswith(".")
+        (hidden,) = names(tmp_path)
+        assert hidden == stage.directory.parent.name
+        assert hidden.startswith(".")
         assert staging.versions(tmp_path) == []
 
 
@@ -114,7 +115,7 @@ def test_what_a_killed_export_left_is_cleared(tmp_path):
     assert staging.versions(tmp_path) == []
     # One that is still at work is left alone.
     with staging.staged(tmp_path) as other:
-        assert names(tmp_path) == [other.directory.name]
+        assert names(tmp_path) == [other.directory.parent.name]
         assert make(tmp_path).name == "1"
-        assert names(tmp_path) == sorted([other.directory.name, "1"])
+        assert names(tmp_path) == sorted([other.directory.parent.name, "1"])
     assert names(tmp_path) == ["1", "2"]

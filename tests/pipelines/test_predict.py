@@ -232,7 +232,7 @@ def test_what_can_not_run_is_said_in_one_sentence(exports, tmp_path, arguments, 
     assert hidden(tmp_path) == []
 
 
-def test_without_beam_its_installation_is_told(exports, tmp_path):
+def test_without_beam_its_installation_is_reported(exports, tmp_path):
     table = write_table(tmp_path / "t.csv", 2)
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "apache_beam.py").write_text("raise ImportError('none')")
