@@ -6,6 +6,8 @@ import gin
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.shared import _shared_folder  # noqa: F401
+
 # How long an example takes says how busy the machine is, and nothing about the code. The
 # examples are the same in every run; tests.fuzz draws new ones.
 settings.register_profile(

@@ -80,7 +80,9 @@ def main(argv: Sequence[str]) -> None:
     output = other_data.folder(_OUTPUT_DIR.value, run, "evaluation", _SPLIT.value, other)
     data.log_summary({_SPLIT.value: split})
     predict = tf.function(
-        lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths), reduce_retracing=True
+        lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths),
+        reduce_retracing=True,
+        autograph=False,
     )
     result = evaluation.evaluate(predict, split, _BATCH_SIZE.value, of_sequences(len(split)))
     counts = result.confusion.sum(axis=1)

@@ -85,6 +85,7 @@ class TrainingLoop:
             tf.function(
                 lambda batch: trainer.classifier.logits_of(batch.inputs, batch.lengths),
                 reduce_retracing=True,
+                autograph=False,
             ),
             *(splits, position, phases),
             replicas=replicas,
@@ -294,6 +295,8 @@ class TrainingLoop:
         variables = trainer.trained_variables(auxiliary=phase.auxiliary)
         phase_steps = phase.epochs * self._steps_per_epoch
         seed, alone = int(position.seed), replicas.workers == 1
+        # Only the loop below needs AutoGraph, which would take seconds to convert a step.
+        replicas_step = tf.autograph.experimental.do_not_convert(replicas.step)
 
         @tf.function(reduce_retracing=True)
         def run_steps(iterator: Iterator, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -303,7 +306,7 @@ class TrainingLoop:
             while made < count and go_on:
                 batch = next(iterator)
                 step_in_phase = position.step - first_step
-                step, stop = replicas.step(
+                step, stop = replicas_step(
                     trainer,
                     batch,
                     stop=tf.identity(self._stop.flag),
