@@ -27,6 +27,11 @@ def t2aux(*arguments, check=True, timeout=300, **variables):
     return done
 
 
+def python(code, *arguments, **more):
+    """Runs Python code as `t2aux` runs a command: where TensorFlow and t2aux are imported."""
+    return t2aux(*arguments, code=code, **more)
+
+
 @functools.cache
 def fork_server():
     """The server of this test process; see `tests.fork_server`."""

@@ -164,7 +164,8 @@ def _serve():
             pid, status = os.waitpid(question["poll"], os.WNOHANG)
             answer = {"status": os.waitstatus_to_exitcode(status) if pid else None}
         elif "arguments" in question:
-            pathlib.Path(question["log"]).write_text("")
+            for path in filter(None, (question["log"], question["out"])):
+                pathlib.Path(path).write_text("")
             pid = os.fork()
             if not pid:
                 answers.close()

@@ -3,8 +3,6 @@
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import weakref
 
 import numpy as np
@@ -20,7 +18,7 @@ from t2aux.run import load_run
 from t2aux.training import evaluation
 from t2aux.training import train as train_module
 from t2aux_ondevice.preprocessing import DatasetInfo
-from tests.cli_helpers import assert_one_sentence, environment, t2aux
+from tests.cli_helpers import assert_one_sentence, python, t2aux
 from tests.sources import load, read
 
 INFO = DatasetInfo("made", "image", ("a", "b"), channels=1, length=10_000, side=100)
@@ -182,12 +180,7 @@ convert.convert(info, {"train": rows, "test": rows}, sys.argv[1], shards=4)
 
 
 def test_a_killed_conversion_is_absent_and_is_cleared_away(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "shards")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    done = python(KILLED, tmp_path / "shards", check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (left,) = names(tmp_path)
     assert left.startswith(".shards.converting-")
