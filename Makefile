@@ -1,4 +1,4 @@
-# make demo: all the set-up, then the whole way on real digits.
+# make demo: all the set-up, then training, evaluation, export and classification of real digits.
 # make test: all the set-up, then the tests.
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV ?= .venv
 DEMO_DIR ?= runs/demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-HOLES := $(VENV)-audit/holes
+VULNERABILITIES := $(VENV)-audit/vulnerabilities
 ONDEVICE := export/ondevice/python
 
 .PHONY: help demo test test-gpu test-browser lint docs docs-serve lock audit clean
@@ -19,8 +19,8 @@ help:
 	@echo "make lint   check style, and that the documentation builds"
 	@echo "make docs   build the documentation into site/ and check its links"
 	@echo "make docs-serve   show it at http://localhost:8000, and build it again after each change"
-	@echo "make lock   choose the versions in constraints.txt anew"
-	@echo "make audit  look for known holes in the pinned versions (needs a network)"
+	@echo "make lock   choose the versions in constraints.txt again"
+	@echo "make audit  look for known vulnerabilities in the pinned versions (needs a network)"
 	@echo "make clean  remove $(VENV) and caches"
 
 $(READY): setup.cfg $(ONDEVICE)/setup.cfg constraints.txt
@@ -77,18 +77,18 @@ lock: $(READY)
 		--no-emit-package t2aux-ondevice --no-header --no-annotate \
 		--output-file constraints.txt --upgrade
 
-# pip-audit asks a service on the network. With --strict, what it can't look up is an error; it ends
-# with status 1 for that as for a hole, but writes its file for holes alone. Not in $(VENV): its own
-# dependencies are none of ours.
+# pip-audit asks a service on the network. With --strict, what it can't look up is an error. It ends
+# with status 1 for that as for a vulnerability, but writes its file for vulnerabilities only. It is
+# not installed in $(VENV), so that its dependencies are not audited.
 audit:
-	@rm -f $(HOLES)
+	@rm -f $(VULNERABILITIES)
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install -q --disable-pip-version-check pip-audit || \
-		{ echo "pip-audit can't be had: nothing was looked up." >&2; exit 1; }
+		{ echo "pip-audit can't be installed: nothing was checked." >&2; exit 1; }
 	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt \
-		--progress-spinner=off --output=$(HOLES) || \
-		{ if [ -s $(HOLES) ]; then cat $(HOLES); echo "There are known holes (above)."; \
-		else echo "pip-audit's service can't be asked (above): not all was looked up."; fi >&2; \
+		--progress-spinner=off --output=$(VULNERABILITIES) || \
+		{ if [ -s $(VULNERABILITIES) ]; then cat $(VULNERABILITIES); echo "There are known vulnerabilities (above)."; \
+		else echo "pip-audit's service can't be reached (above): not everything was checked."; fi >&2; \
 		exit 1; }
 
 clean:

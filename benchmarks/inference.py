@@ -34,7 +34,7 @@ from absl import app, flags, logging
 
 from benchmarks.common import Size, classifier
 from benchmarks.server import NAME, serving
-from t2aux import files
+from t2aux import files, text_tables
 from t2aux.export import saved_model, tflite
 from t2aux.export.twin import Twin
 from t2aux.export.variants import VARIANTS
@@ -268,15 +268,18 @@ def measure(size: Size, repeat: int) -> dict[str, dict[str, float]]:
 
 def _table(size: Size, measured: dict[str, dict[str, float]]) -> str:
     clock = "one thread" if size.batch == 1 else f"{os.cpu_count()} threads"
-    lines = [f"\nB {size.batch}, T {size.length:,}, H {size.hidden}, {clock}"]
-    lines.append(f"  {'':36}{'ms':>10}{'of ' + _PEER:>18}{'kB':>8}{'difference':>12}")
-    for name, m in measured.items():
-        kilobytes = f"{m['bytes'] / 1000:.0f}" if m["bytes"] else ""
-        lines.append(
-            f"  {name:36}{1000 * m['seconds']:10.3f}{m['of ONNX Runtime']:18.2f}{kilobytes:>8}"
-            f"{m['difference']:12.1e}"
-        )
-    return "\n".join(lines)
+    rows = [
+        [
+            name,
+            f"{1000 * m['seconds']:.3f}",
+            f"{m['of ONNX Runtime']:.2f}",
+            f"{m['bytes'] / 1000:.0f}" if m["bytes"] else "",
+            f"{m['difference']:.1e}",
+        ]
+        for name, m in measured.items()
+    ]
+    shown = text_tables.table(rows, ["", "ms", f"of {_PEER}", "kB", "difference"], indent="  ")
+    return f"\nB {size.batch}, T {size.length:,}, H {size.hidden}, {clock}\n{shown}"
 
 
 def main(argv: list[str]) -> None:

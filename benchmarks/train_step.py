@@ -24,6 +24,8 @@ import sys
 
 from absl import app, flags
 
+from t2aux import text_tables
+
 _BATCH = flags.DEFINE_integer("batch", 128, "Sequences a batch.", lower_bound=1)
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
 _LENGTH = flags.DEFINE_integer("length", 784, "Steps a sequence.", lower_bound=1)
@@ -151,16 +153,14 @@ def _show(result: dict) -> None:
     print(f"\nB {result['batch']}, T {result['length']}, H {result['hidden']}")
     seconds = result["all_seconds"]
     print("Like for like: ours, keras and torch are an LSTM straight on [B, T, C], full BPTT.")
-    print(
-        f"{'':42}{'seconds a batch':>16}" + "".join(f"{other + ' / this':>23}" for other in _OTHERS)
-    )
+    rows = []
     for name, value in seconds.items():
         peer = " forward" if name.endswith(" forward") else ""
-        ratios = ""
-        for other in _OTHERS:
-            ratio = seconds.get(other + peer)
-            ratios += f"{'-':>23}" if ratio is None else f"{ratio / value:23.2f}"
-        print(f"{name:42}{value:16.4f}{ratios}")
+        peers = [seconds.get(other + peer) for other in _OTHERS]
+        ratios = ("-" if ratio is None else f"{ratio / value:.2f}" for ratio in peers)
+        rows.append([name, f"{value:.4f}", *ratios])
+    header = ["", "seconds a batch", *(f"{other} / this" for other in _OTHERS)]
+    print(text_tables.table(rows, header))
     print(
         f"of the floor's speed: {result['fraction_of_floor']:.0%} training, "
         f"{result['forward']['fraction_of_floor']:.0%} forward",

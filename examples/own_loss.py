@@ -1,6 +1,6 @@
-"""An auxiliary loss of one's own: from the last state, tell the mean of all tokens.
+"""A custom auxiliary loss: it predicts the mean of all tokens from the last state.
 
-This program is the command `t2aux` that knows the loss:
+This program is the command `t2aux`, with the loss registered:
 
 python examples/own_loss.py train --model_dir=runs/own_loss --gin_file=quickstart \
     --gin_param='train.auxiliary_losses = [@MeanToken]'
@@ -35,8 +35,8 @@ class MeanToken(AuxiliaryLoss):
         """The sum over the sequences."""
         tokens, starts = given.sequences.tokens, given.sequences.starts
         # A sequence is at starts[b] <= t < T; before that there is padding.
-        there = tf.range(tf.shape(tokens)[0])[:, tf.newaxis] >= starts
-        mask = tf.cast(there, tf.float32)[..., tf.newaxis]
+        valid = tf.range(tf.shape(tokens)[0])[:, tf.newaxis] >= starts
+        mask = tf.cast(valid, tf.float32)[..., tf.newaxis]
         mean = tf.reduce_sum(tokens * mask, axis=0) / tf.reduce_sum(mask, axis=0)
         predicted = tf.matmul(given.states.h, self.kernel)
         return tf.reduce_sum(tf.math.squared_difference(predicted, mean))

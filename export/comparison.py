@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+from t2aux import text_tables
+
 # A larger difference of a probability than this is pointed out, whatever is allowed.
 DRIFT = 0.1
 
@@ -197,13 +199,14 @@ class Parity:
         """The table for a terminal."""
         if not self.examples:
             return f"Nothing was measured. {self.not_measured}"
-        rows = self.rows()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [f"The artefacts on {self.examples:,} {self.data}:"]
-        for name, *numbers in rows:
-            cells = [f"{n:>{w}}" for n, w in zip(numbers, widths[1:], strict=True)]
-            lines.append("  ".join([f"  {name:{widths[0]}}", *cells]).rstrip())
-        return "\n".join([*lines, *self.remarks()])
+        header, *rows = self.rows()
+        return "\n".join(
+            [
+                f"The artefacts on {self.examples:,} {self.data}:",
+                text_tables.table(rows, header, indent="  "),
+                *self.remarks(),
+            ]
+        )
 
     @property
     def not_measured(self) -> str:

@@ -21,14 +21,13 @@ from t2aux.export.comparison import Comparison, Failure, Parity, Tolerance
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.model.classifier import BaseClassifier
-from t2aux.training.rate import Rate
+from t2aux.progress import Progress
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _BATCH = 128
 # Sequences whose time is taken.
 _TIMED = 30
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def measure(
@@ -59,9 +58,8 @@ def measure(
     Raises:
         UserError: The SavedModel or a file in float32 is further off than the tolerance.
     """
-    progress = _Progress(len(split))
     known = CheckpointClassifier(classifier, split.info)
-    wanted = _in_batches(known.batch, split, progress.of(f"the {reference}"))
+    wanted = _in_batches(known.batch, split, _progress(f"the {reference}", len(split)))
     accuracy = _accuracy(wanted, split.labels)
     comparisons: dict[str, Comparison] = {}
     variant_of: dict[str, str | None] = {}
@@ -70,7 +68,7 @@ def measure(
         if artefact.variant in faults:
             continue
         try:
-            probabilities = artefact.predict(progress.of(artefact.name))
+            probabilities = artefact.predict(_progress(artefact.name, len(split)))
         except UserError as error:
             if artefact.exact:
                 raise
@@ -266,33 +264,13 @@ def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(1) == labels))
 
 
-class _Progress:
-    """Logs a line every few seconds."""
+def _progress(name: str, total: int) -> Callable[[int], None]:
+    """Returns what is to be called with the number of examples that are done."""
+    shown, started = Progress(f"Measuring {name}", total), time.monotonic()
 
-    def __init__(self, total: int) -> None:
-        self._total = total
+    def report(done: int) -> None:
+        shown.update(done)
+        if done == total:
+            logging.info("Measured %s in %.1f s.", name, time.monotonic() - started)
 
-    def of(self, name: str) -> Callable[[int], None]:
-        """Returns what is to be called with the number of examples that are done."""
-        rate = Rate()
-        rate.update(0)
-        started = last = time.monotonic()
-
-        def report(done: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if done == self._total:
-                logging.info("Measured %s in %.1f s.", name, now - started)
-            elif now - last >= _SECONDS_BETWEEN_LINES:
-                last = now
-                speed = rate.update(done)
-                logging.info(
-                    "Measuring %s: %d/%d, %.3g/s, %s left",
-                    name,
-                    done,
-                    self._total,
-                    speed or 0,
-                    rate.left(self._total - done),
-                )
-
-        return report
+    return report

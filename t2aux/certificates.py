@@ -1,4 +1,4 @@
-"""What server and client have in common of TLS: keys, certificates and what is wrong with them."""
+"""Keys and certificates of TLS, for the server and the client."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ def load_identity(
         name: What to call the two in messages.
 
     Raises:
-        UserError: A file is missing, no PEM, or needs a passphrase; or the two are no pair.
+        UserError: A file is missing, is not PEM, or needs a passphrase; or the two don't belong
+                together.
     """
 
     def passphrase() -> str:
         raise UserError(
-            f"The private key of {name} is encrypted, and there is nobody to ask for its "
+            f"The private key of {name} is encrypted, so it needs a "
             "passphrase: give one without (`openssl pkey -in KEY -out PLAIN`)."
         )
 
@@ -40,11 +41,11 @@ def load_identity(
         context.load_cert_chain(certificate, key, password=passphrase)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            why = "they are no pair: give the key that the certificate was made for"
+            why = "they don't belong together: give the key that the certificate was made for"
         elif error.reason == "EE_KEY_TOO_SMALL":
             why = "the key is too short: make another of at least 2,048 bits"
         else:
-            why = "they are no certificate and private key in PEM: check the files"
+            why = "they are not a certificate and a private key in PEM: check the files"
         raise UserError(f"{name} can't be used: {why}.") from error
     except OSError as error:
         raise UserError(f"Can't read {name}: {error.strerror or error}.") from error

@@ -14,7 +14,7 @@ import pathlib
 import re
 import tokenize
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import gin
@@ -27,15 +27,12 @@ from t2aux.config_macros import MACRO, Macros
 from t2aux.config_older import OlderNames
 from t2aux.config_order import Order
 from t2aux.config_scopes import PARAM, Scopes
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 from t2aux_ondevice import files, paths
 
 _UNKNOWN = object()
-_MOST_BYTES = 1 << 20
-# Of lists in lists, macros in macros, and what they hold: a few lines of macros that hold each
-# other twice would be more than any memory.
-_MOST_NESTED = 50
-_MOST_VALUES = 10_000
+# Of lists in lists and macros in macros.
+_MAX_DEPTH = 50
 # gin's words for a parameter that must be set.
 _REQUIRED = re.compile(
     r"Required bindings for `(?P<configurable>\S+)` not provided in config: \['(?P<parameter>\w+)'"
@@ -121,7 +118,7 @@ def read(
         search_path: As for `parse`.
 
     Returns:
-        The files, each before those that it includes; where settings stand; where macros are set.
+        The files, each before those that it includes; the places of settings; the places of macros.
 
     Raises:
         UserError: As `parse`, but for what only a whole configuration must have.
@@ -149,7 +146,7 @@ def user_errors() -> Iterator[None]:
 
 
 class _Parser:
-    """Reads statements and binds them; keeps track of macros and where they stand."""
+    """Reads statements and binds them; keeps track of macros and places."""
 
     def __init__(self, search_path: list[pathlib.Path]) -> None:
         self._search_path = search_path
@@ -169,11 +166,6 @@ class _Parser:
         if path.resolve() in self._open:
             raise UserError(f"{included_by} includes {name}, which includes it in turn.")
         self._open.append(path.resolve())
-        try:
-            if path.stat().st_size > _MOST_BYTES:
-                raise UserError(f"The gin file {path} has more than {_MOST_BYTES:,} bytes.")
-        except OSError as error:
-            raise UserError(f"Can't read the gin file {path}: {error.strerror}.") from error
         # With any line ends.
         text = io.StringIO(files.read_text(path, "The gin file"), newline=None)
         self.parse_text(text, str(path), path)
@@ -190,54 +182,14 @@ class _Parser:
                     if candidate.is_file():
                         return candidate
         bundled = list_bundled()
-        near = _nearest(name.removesuffix(".gin"), bundled, f" ({', '.join(bundled)})")
+        hint = did_you_mean(name.removesuffix(".gin"), bundled, f"There are {', '.join(bundled)}.")
         raise UserError(
             f"There is no gin file {name!r}{f' (included by {included_by})' if included_by else ''}"
-            f": it is neither in {', '.join(str(f) for f in folders[:-1])} nor among the bundled "
-            f"ones{near}"
+            f" in {', '.join(map(str, folders[:-1]))} or among the bundled ones: {hint}"
         )
 
     def parse_text(self, file: IO[str], where: str, path: pathlib.Path | None = None) -> None:
-        statements = None
-        line = 0
-        while True:
-            try:
-                # The parser reads the first token as soon as it is made.
-                if statements is None:
-                    statements = iter(config_parser.ConfigParser(file, self._delegate))
-                statement = next(statements)
-            except StopIteration:
-                return
-            except (RecursionError, MemoryError) as error:
-                place = f"{where}, after line {line}" if path else where
-                raise UserError(f"A value in {place} is nested too deep: write it flat.") from error
-            except (TypeError, UnicodeError) as error:
-                place = f"{where}, after line {line}" if path else where
-                raise UserError(f"A value in {place} can't be read: {error}.") from error
-            except (SyntaxError, tokenize.TokenError) as error:
-                # From Python 3.12 on the tokenizer's own error comes through.
-                why, at = (
-                    (error.msg, error.lineno)
-                    if isinstance(error, SyntaxError)
-                    else (error.args[0], error.args[1][0])
-                )
-                place = f"{where}, line {at}" if path else where
-                # gin puts Python's own words first, which name an object of the parser's.
-                why = re.sub(r".*(?=Failed to parse token)", "", " ".join(why.split()))
-                raise UserError(
-                    f"Can't read the setting in {place}: {why.rstrip('.')}. "
-                    "Write NAME = VALUE or configurable.parameter = VALUE, texts in quotes."
-                ) from error
-            except ValueError as error:
-                # An unknown @reference, which gin refuses while it reads the value.
-                match = re.search(r"'@?([\w./]+?)(\(\))?'", str(error))
-                name = (match[1] if match else str(error)).rpartition("/")[2]
-                after = f", after line {line}" if line else ""
-                raise UserError(
-                    _unknown_configurable(name, f"{where}{after if path else ''}")
-                ) from error
-            line = statement.location.line_num
-            place = f"{where}, line {line}" if path else where
+        for statement, place in _statements(file, where, self._delegate, is_file=path is not None):
             if isinstance(statement, config_parser.BindingStatement):
                 self._bind(statement, place)
             elif isinstance(statement, config_parser.IncludeStatement):
@@ -257,10 +209,9 @@ class _Parser:
             else:
                 self.scopes.name(reference.scoped_selector)
         scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
-        _check_depth(statement.value, place)
         if not parameter:
             name = f"{scope}/{selector}" if scope else selector
-            self.macros.set(name, place)
+            self.macros.places[name] = place
             gin.bind_parameter((name, MACRO, "value"), statement.value)
         elif not self.older.take(scope, selector, parameter, statement.value, place):
             self._bind_value(scope, selector, parameter, statement.value, place)
@@ -276,27 +227,53 @@ class _Parser:
             raise UserError(_unknown_configurable(selector, place))
         names = _parameters(configurable)
         if names is not None and parameter not in names:
-            raise UserError(
-                f"{selector} has no parameter {parameter!r} ({place})"
-                f"{_nearest(parameter, names, ': it has ' + ', '.join(sorted(names)))}"
-            )
+            hint = did_you_mean(parameter, names, f"it has {', '.join(sorted(names))}.")
+            raise UserError(f"{selector} has no parameter {parameter!r} ({place}): {hint}")
         self.scopes.set(scope, place)
         self.places[scope, configurable.selector, parameter] = place
         gin.bind_parameter((scope, selector, parameter), value)
 
 
-def _check_depth(value: Any, place: str, depth: int = 0) -> None:
-    if depth > _MOST_NESTED:
-        raise UserError(f"A value in {place} is nested too deep: write it flat.")
-    if isinstance(value, (list, tuple, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_depth(item, place, depth + 1)
+def _statements(
+    file: IO[str], where: str, delegate: gin_config.ParserDelegate, *, is_file: bool
+) -> Iterator[tuple[Any, str]]:
+    """Yields gin's statements, each with its file and line."""
+    statements, line = None, 0
 
+    def place(at: str) -> str:
+        return f"{where}, {at}" if is_file else where
 
-def _nearest(name: str, names: Iterable[str], otherwise: str) -> str:
-    """The end of a sentence: the nearest right name, or something else where none is near."""
-    near = nearest(name, names)
-    return f": did you mean {near}?" if near else f"{otherwise}."
+    while True:
+        try:
+            # The parser reads the first token as soon as it is made.
+            if statements is None:
+                statements = iter(config_parser.ConfigParser(file, delegate))
+            statement = next(statements)
+        except StopIteration:
+            return
+        except (RecursionError, MemoryError, TypeError, UnicodeError) as error:
+            is_deep = isinstance(error, (RecursionError, MemoryError))
+            why = "is nested too deep: write it flat" if is_deep else f"can't be read: {error}"
+            raise UserError(f"A value in {place(f'after line {line}')} {why}.") from error
+        except (SyntaxError, tokenize.TokenError) as error:
+            # From Python 3.12 on the tokenizer's own error comes through.
+            why, at = error.args[0], error.args[1][0]
+            if isinstance(error, SyntaxError):
+                why, at = error.msg, error.lineno
+            # gin puts Python's words first, which name an object of the parser's.
+            why = re.sub(r".*(?=Failed to parse token)", "", " ".join(why.split()))
+            raise UserError(
+                f"Can't read the setting in {place(f'line {at}')}: {why.rstrip('.')}. "
+                "Write NAME = VALUE or configurable.parameter = VALUE, texts in quotes."
+            ) from error
+        except ValueError as error:
+            # An unknown @reference, which gin refuses while it reads the value.
+            match = re.search(r"'@?([\w./]+?)(\(\))?'", str(error))
+            name = (match[1] if match else str(error)).rpartition("/")[2]
+            after = place(f"after line {line}") if line else where
+            raise UserError(_unknown_configurable(name, after)) from error
+        line = statement.location.line_num
+        yield statement, place(f"line {line}")
 
 
 def _unknown_configurable(name: str, place: str) -> str:
@@ -305,8 +282,8 @@ def _unknown_configurable(name: str, place: str) -> str:
         for selector, _ in gin_config._REGISTRY.items()
         if not selector.startswith("gin.")
     ]
-    hint = _nearest(name, known, f": there are {', '.join(sorted(known))}")
-    return f"There is no configurable {name!r} ({place}){hint}"
+    hint = did_you_mean(name, known, f"there are {', '.join(sorted(known))}.")
+    return f"There is no configurable {name!r} ({place}): {hint}"
 
 
 def function_of(configurable: gin_config.Configurable) -> Any:
@@ -354,31 +331,15 @@ def hints_of(function: Any) -> dict[str, Any]:
         return {}
 
 
-class _Budget:
-    """How many values one may still stand for, all macros replaced."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._left = _MOST_VALUES
-
-    def spend(self, depth: int) -> None:
-        self._left -= 1
-        if self._left < 0 or depth > _MOST_NESTED:
-            raise UserError(
-                f"{self._name} holds itself, or lists and macros in too many others: write it "
-                "shorter."
-            )
-
-
-def _resolve(value: Any, name: str, budget: _Budget | None = None, depth: int = 0) -> Any:
-    """A bound value with its macros replaced; _UNKNOWN where only a call would tell."""
-    budget = budget or _Budget(name)
-    budget.spend(depth)
+def _resolve(value: Any, name: str, depth: int = 0) -> Any:
+    """A bound value with its macros replaced; _UNKNOWN where only a call gives it."""
+    if depth > _MAX_DEPTH:
+        raise UserError(f"{name} holds itself, or is nested too deep: write it flat.")
     if isinstance(value, gin_config.ConfigurableReference):
         if config_macros.is_macro(value):
             macro = config_macros.name_of(value)
             bound = gin.query_parameter(f"{macro}/{MACRO}.value")
-            return _resolve(bound, macro, budget, depth + 1)
+            return _resolve(bound, macro, depth + 1)
         if value.selector in ("gin.constant", "constant"):
             value = value.scoped_configurable_fn()
             if value is gin.REQUIRED:
@@ -386,10 +347,10 @@ def _resolve(value: Any, name: str, budget: _Budget | None = None, depth: int = 
             return value
         return _UNKNOWN if value.evaluate else value.scoped_configurable_fn
     if isinstance(value, (list, tuple)):
-        items = [_resolve(item, name, budget, depth + 1) for item in value]
+        items = [_resolve(item, name, depth + 1) for item in value]
         return _UNKNOWN if any(i is _UNKNOWN for i in items) else type(value)(items)
     if isinstance(value, dict):
-        found = {k: _resolve(item, name, budget, depth + 1) for k, item in value.items()}
+        found = {k: _resolve(item, name, depth + 1) for k, item in value.items()}
         return _UNKNOWN if any(i is _UNKNOWN for i in found.values()) else found
     return value
 
@@ -404,7 +365,7 @@ def _not_set(name: str) -> str:
 
 
 def _check_calls() -> None:
-    """Raises UserError for `f.x = @f()`, which would be called for ever."""
+    """Raises UserError for `f.x = @f()`, which would call itself without end."""
     done: set[tuple[str, str]] = set()
 
     def visit(scope: str, selector: str, callers: tuple[tuple[str, str], ...]) -> None:
@@ -412,7 +373,7 @@ def _check_calls() -> None:
         if key in callers:
             short = gin_config._REGISTRY.minimal_selector(selector)
             name = scope if selector == MACRO else short
-            raise UserError(f"{name} is set to what calls {name} again: break the circle.")
+            raise UserError(f"{name} is set to what calls {name} again: remove one.")
         if key in done:
             return
         parts = scope.split("/") if scope else []

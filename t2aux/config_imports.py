@@ -1,4 +1,4 @@
-"""The `import` lines of gin files: modules that define configurables of a user's own."""
+"""The `import` lines of gin files: modules that define a user's configurables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def process(statement: config_parser.ImportStatement, place: str) -> None:
 
     Args:
         statement: `import my_package.my_module`, or `from my_package import my_module`.
-        place: Where it stands, for messages.
+        place: Its file and line, for messages.
 
     Raises:
-        UserError: There is no such module, it is one of Python's own, which has no configurables,
+        UserError: The module does not exist, it is one of Python's own, which has no configurables,
             importing it fails, or a configurable of it has the name of one of t2aux's.
     """
     name = statement.module

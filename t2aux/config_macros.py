@@ -1,4 +1,4 @@
-"""The macros of gin settings: a misspelled one would hold for nothing, in silence."""
+"""The macros of gin settings: a misspelled one would have no effect, and no message."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from gin import config as gin_config
 
 from t2aux.config_scopes import PARAM
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 MACRO = "gin.macro"
 
 
 class Macros:
-    """Knows which macros are set, and which ones are used."""
+    """Knows which macros are set, and which ones are used.
+
+    Attributes:
+        places: Where each macro is set, by its name: the last place counts.
+    """
 
     def __init__(self, bundled: pathlib.Path) -> None:
         """Nothing has been read yet.
@@ -24,18 +28,9 @@ class Macros:
             bundled: The folder of the gin files that come with t2aux.
         """
         self._bundled = bundled
-        self._set: dict[str, str] = {}
+        self.places: dict[str, str] = {}
         self._used: dict[str, str] = {}
         self._used_by_parameters: set[str] = set()
-
-    def set(self, name: str, place: str) -> None:
-        """Takes note of a macro that is set, and of where: the last place counts."""
-        self._set[name] = place
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Where each macro is set, by its name."""
-        return self._set
 
     def use(self, name: str, place: str, *, by_parameter: bool) -> None:
         """Takes note of a macro that the value of a parameter, or of another macro, uses."""
@@ -48,7 +43,7 @@ class Macros:
 
         Two kinds of macros of files are left alone. What only an unused macro uses need not be set:
         those of models/ and base.gin name macros of budgets/. What files of budgets/ name need not
-        be used: other files set it for them, whether or not one of them is read.
+        be used: other files set it for them, also where none of them is read.
 
         Raises:
             UserError: A macro is used and not set, or set and not used.
@@ -56,13 +51,13 @@ class Macros:
         drop_unused()
         referenced = _referenced()
         for name, place in self._used.items():
-            if name not in self._set and name in self._used_by_parameters | referenced:
+            if name not in self.places and name in self._used_by_parameters | referenced:
                 raise UserError(
                     f"The macro %{name} is used in {place}, but nothing defines it"
                     f"{self._how_to_set(name)}"
                 )
         for_budgets = self._named_by_budgets()
-        for name, place in self._set.items():
+        for name, place in self.places.items():
             is_param = place.startswith(PARAM)
             if name not in (referenced if is_param else {*self._used, *for_budgets}):
                 raise UserError(
@@ -72,8 +67,7 @@ class Macros:
     def _why(self, name: str) -> str:
         if name in self._used:
             return "the setting that would use it has been replaced; remove one of the two."
-        near = nearest(name, self._used)
-        return f"did you mean {near}?" if near else "remove it, or set a parameter instead."
+        return did_you_mean(name, self._used, "remove it, or set a parameter instead.")
 
     def _how_to_set(self, name: str) -> str:
         folders = {
@@ -84,8 +78,7 @@ class Macros:
         if folders:
             listed = " or ".join(f"{folder}/" for folder in sorted(folders))
             return f": the files of {listed} do, so name one of them, or set {name} = ..."
-        near = nearest(name, self._set)
-        return f": did you mean {near}?" if near else f": set {name} = ..."
+        return ": " + did_you_mean(name, self.places, f"set {name} = ...")
 
     def _named_by_budgets(self) -> set[str]:
         lines = "\n".join(f.read_text("utf-8") for f in self._bundled.glob("budgets/*.gin"))

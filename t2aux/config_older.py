@@ -1,9 +1,9 @@
 """The settings of older versions, `load.side = 6` and the like, read as what they are called now.
 
 Data was once named and prepared by one configurable: `load.name = 'csv'`, `load.tokens = 'bytes'`.
-Configurations of that time, those of run directories among them, mean what they did: `load.name` is
+Configurations of that time, those of run directories included, keep their meaning: `load.name` is
 the source that `train.data` names, what any source has is `dataset`'s, and what prepares the
-examples is the source's own.
+examples is the source's.
 
 How a run is executed and saved was set by parameters of `train`, which are those of `RunConfig` and
 `BackOff` now.
@@ -19,7 +19,7 @@ from absl import logging
 from gin import config as gin_config
 
 from t2aux import config_sources
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 CONFIGURABLE = "load"
 # What holds for any source. Likewise called today.
@@ -62,7 +62,7 @@ class OlderNames:
         """Begins without settings.
 
         Args:
-            bind: Binds a setting: scope, configurable, parameter, value, and where it stands.
+            bind: Binds a setting: scope, configurable, parameter, value, and its place.
         """
         self._bind = bind
         self._taken: dict[str, tuple[Any, str]] = {}
@@ -71,19 +71,18 @@ class OlderNames:
         """Takes a setting, if it is an older one; those of `load` may come in any order.
 
         Raises:
-            UserError: There never was such a parameter.
+            UserError: `load` never had such a parameter.
         """
         renamed = _RENAMED.get(f"{selector.rpartition('.')[2]}.{parameter}")
         if renamed is not None and _is_ours(selector):
             older = f"{selector}.{parameter}"
-            self._bind_and_tell(older, scope, renamed[0], value, place, parameter=renamed[1])
+            self._bind_and_log(older, scope, renamed[0], value, place, parameter=renamed[1])
             return True
         if scope or selector != CONFIGURABLE:
             return False
         known = ("name", *_COMMON, *_PREPARATION)
         if parameter not in known:
-            near = nearest(parameter, known)
-            hint = f"did you mean {near}?" if near else f"it has {', '.join(sorted(known))}."
+            hint = did_you_mean(parameter, known, f"it has {', '.join(sorted(known))}.")
             raise UserError(f"{CONFIGURABLE} has no parameter {parameter!r} ({place}): {hint}")
         self._taken[parameter] = value, place
         return True
@@ -95,16 +94,16 @@ class OlderNames:
             UserError: The data source has no such parameter; or none is named.
         """
         taken, self._taken = self._taken, {}
-        own = {name: taken[name] for name in _PREPARATION if name in taken}
+        prepared = {name: taken[name] for name in _PREPARATION if name in taken}
         if "name" in taken:
-            self._name(*taken["name"], own)
-        elif own:
-            self._prepare(*_current(own), own)
+            self._name(*taken["name"], prepared)
+        elif prepared:
+            self._prepare(*_current(prepared), prepared)
         for name in _COMMON:
             if name in taken and not (name == "splits" and _has_no_splits(taken[name][1])):
-                self._bind_and_tell(f"load.{name}", "", "dataset", *taken[name], parameter=name)
+                self._bind_and_log(f"load.{name}", "", "dataset", *taken[name], parameter=name)
 
-    def _name(self, value: Any, place: str, own: Mapping[str, tuple[Any, str]]) -> None:
+    def _name(self, value: Any, place: str, prepared: Mapping[str, tuple[Any, str]]) -> None:
         """Sets the source, which prepares its examples as the one before: `load.name` did so."""
         if isinstance(value, gin_config.ConfigurableReference):
             raise UserError(f"load.name is a macro in {place}: write train.data = @NAME() instead.")
@@ -112,32 +111,32 @@ class OlderNames:
         name = value.removeprefix("tfds:") if isinstance(value, str) else value
         source = name if isinstance(name, str) and name in _sources() else _TFDS
         has = _parameters(source)
-        lost = [n for n in kept if n not in has and n not in _NO_ERROR and n not in own]
+        lost = [n for n in kept if n not in has and n not in _NO_ERROR and n not in prepared]
         if lost and not _is_of_a_run(place):
             raise UserError(
                 f"load.name is set ({place}), which keeps the {lost[0]} of the data set before, "
                 f"and {source} has none: write train.data = @{source}() instead."
             )
         reference = gin_config.ConfigurableReference(source, evaluate=True)
-        self._bind_and_tell("load.name", "", "train", reference, place, parameter="data")
+        self._bind_and_log("load.name", "", "train", reference, place, parameter="data")
         if source == _TFDS:
             self._bind("", _TFDS, "name", name, place)
-        for parameter in has & (kept.keys() - own.keys()):
+        for parameter in has & (kept.keys() - prepared.keys()):
             self._bind("", source, parameter, kept[parameter], place)
-        self._prepare("", source, own)
+        self._prepare("", source, prepared)
 
-    def _prepare(self, scope: str, source: str, own: Mapping[str, tuple[Any, str]]) -> None:
+    def _prepare(self, scope: str, source: str, prepared: Mapping[str, tuple[Any, str]]) -> None:
         has = _parameters(source)
-        for name, (value, place) in own.items():
+        for name, (value, place) in prepared.items():
             if name in has:
-                self._bind_and_tell(f"load.{name}", scope, source, value, place, parameter=name)
+                self._bind_and_log(f"load.{name}", scope, source, value, place, parameter=name)
             elif value != _PREPARATION[name] and name not in _NO_ERROR and not _is_of_a_run(place):
                 raise UserError(
                     f"load.{name} is set ({place}), but {source} has no parameter {name!r}: leave "
                     "it out."
                 )
 
-    def _bind_and_tell(
+    def _bind_and_log(
         self, older: str, scope: str, selector: str, value: Any, place: str, *, parameter: str
     ) -> None:
         self._bind(scope, selector, parameter, value, place)
@@ -169,7 +168,7 @@ def stored_settings(settings: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _current(own: Mapping[str, tuple[Any, str]]) -> tuple[str, str]:
+def _current(prepared: Mapping[str, tuple[Any, str]]) -> tuple[str, str]:
     """The scope and the name of the source that train.data names; digits where it was implied."""
     data = config_sources.bound()
     if data is not None:
@@ -177,7 +176,7 @@ def _current(own: Mapping[str, tuple[Any, str]]) -> tuple[str, str]:
         return scope, selector.rpartition(".")[2]
     if config_sources.value_bound() is None:
         return "", "digits"
-    name, (_, place) = next(iter(own.items()))
+    name, (_, place) = next(iter(prepared.items()))
     raise UserError(f"load.{name} is set ({place}), but no data set is named: name one first.")
 
 

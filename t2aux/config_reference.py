@@ -17,7 +17,7 @@ from t2aux import config, config_macros, config_types
 from t2aux.config_macros import MACRO
 from t2aux_ondevice import files
 
-# What training takes whether or not something in a configuration refers to it.
+# What training takes even where nothing in a configuration refers to it.
 _ALWAYS_USED = ("train", "dataset", "RunConfig", "BackOff")
 REQUIRED = "%gin.REQUIRED"  # How gin writes what must be set.
 _SAME_AS = re.compile(r"(?:As for|See) `")
@@ -30,7 +30,7 @@ class Parameter:
     Attributes:
         name: With the configurable's, "train.batch_size".
         meaning: From the docstring; "" where there is none.
-        allowed: Its type in words; "" where it has none.
+        allowed: A description of its type; "" where it has none.
         default: As Python writes it; None where it must be set.
     """
 
@@ -92,7 +92,7 @@ class Configuration:
 
 
 def header(path: pathlib.Path) -> str:
-    """The comment at the beginning of a gin file, without its marks. Raises UserError."""
+    """The comment at the beginning of a gin file, without the #. Raises UserError."""
     lines = []
     for line in files.read_text(path, "The gin file").splitlines():
         if not line.startswith("#"):
@@ -115,14 +115,9 @@ def bundled() -> dict[str, str]:
 
 def mentions(macro: str) -> dict[str, list[str]]:
     """The lines of bundled gin files that set or use a macro, by the files' names."""
-    folder = config.bundled_gin_dir()
-    found = {}
     pattern = re.compile(rf"^(?:{re.escape(macro)} =|[^#\n]*%{re.escape(macro)}\b).*", re.MULTILINE)
-    for name in config.list_bundled():
-        lines = pattern.findall((folder / f"{name}.gin").read_text("utf-8"))
-        if lines:
-            found[name] = lines
-    return found
+    found = {name: pattern.findall(text) for name, text in _texts().items()}
+    return {name: lines for name, lines in found.items() if lines}
 
 
 def users(macro: str) -> list[str]:
@@ -133,12 +128,14 @@ def users(macro: str) -> list[str]:
 
 def macros() -> list[str]:
     """The names of all macros that bundled gin files set."""
+    text = "\n".join(_texts().values())
+    return sorted(set(re.findall(r"^([A-Z_]+) =", text, re.MULTILINE)))
+
+
+def _texts() -> dict[str, str]:
+    """The bundled gin files, by name."""
     folder = config.bundled_gin_dir()
-    found = set()
-    for name in config.list_bundled():
-        text = (folder / f"{name}.gin").read_text("utf-8")
-        found |= set(re.findall(r"^([A-Z_]+) =", text, re.MULTILINE))
-    return sorted(found)
+    return {n: (folder / f"{n}.gin").read_text("utf-8") for n in config.list_bundled()}
 
 
 def configurables() -> list[str]:

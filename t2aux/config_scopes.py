@@ -1,8 +1,8 @@
-"""The scopes of gin settings: a misspelled one would hold for nothing, in silence."""
+"""The scopes of gin settings: a misspelled one would have no effect, and no message."""
 
 from __future__ import annotations
 
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 PARAM = "--gin_param="
 
@@ -22,7 +22,7 @@ class Scopes:
         self._named.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
 
     def set(self, scope: str, place: str) -> None:
-        """Takes note of a setting for a scope, and of where it stands."""
+        """Takes note of a setting for a scope, and of its place."""
         if scope:
             self._set.setdefault(scope, place)
 
@@ -35,8 +35,8 @@ class Scopes:
             UserError: Nothing names the scope of a --gin_param; or one like it is named.
         """
         for scope, place in self._set.items():
-            near = nearest(scope, self._named)
-            if scope in self._named or not (near or place.startswith(PARAM)):
+            hint = did_you_mean(scope, self._named, "")
+            if scope in self._named or not (hint or place.startswith(PARAM)):
                 continue
-            hint = f"did you mean {near}?" if near else "remove the setting."
+            hint = hint or "remove the setting."
             raise UserError(f"Nothing uses the scope {scope!r} ({place}): {hint}")

@@ -1,4 +1,4 @@
-"""One data source counts, the one that train.data names: settings of others do nothing."""
+"""Only the data source that train.data names counts: settings of others have no effect."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def keep_the_one(places: Mapping[Setting, str]) -> None:
     """Removes the settings of data sources that an earlier file named, and another one replaced.
 
     Args:
-        places: Where settings stand, by scope, configurable's full name, and parameter.
+        places: The places of settings, by scope, configurable's full name, and parameter.
 
     Raises:
-        UserError: One of them is a --gin_param, which would do nothing; or what train.data names
-            is not a data source.
+        UserError: One of them is a --gin_param, which would have no effect; or train.data names
+            something other than a data source.
     """
     used = bound()
     if used is None:
         return
     wrapped, selector = used.configurable.wrapped, used.configurable.selector
     is_ours = selector.startswith("t2aux.")
-    # A function of a user's own may make a source.
+    # A user's function may make a source.
     if not _is_source(selector) and (isinstance(wrapped, type) or is_ours):
         raise UserError(
             f"train.data is {used!r}, which is not a data source: name one, such as @mnist()."
@@ -58,7 +58,7 @@ def keep_the_one(places: Mapping[Setting, str]) -> None:
             if place.startswith(PARAM):
                 name = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
                 raise UserError(
-                    f"{name} is set ({place}), but the data is {used!r}, which it does nothing to: "
+                    f"{name} is set ({place}), but has no effect on the data, {used!r}: "
                     f"leave it out, or set train.data = @{name.partition('.')[0]}()."
                 )
         del gin_config._CONFIG[scope, selector]

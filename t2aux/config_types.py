@@ -1,4 +1,4 @@
-"""The types of gin settings: what a parameter's annotation allows, in words."""
+"""The types of gin settings: what a parameter's annotation allows."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def describe(hint: Any) -> str:
-    """A type in words, "a whole number"; of a union, each of its `members` is described apart."""
+    """Describes a type: "a whole number". The `members` of a union are described separately."""
     plain = {
         int: "a whole number",
         float: "a number",
@@ -132,8 +132,8 @@ def _wanted(hint: Any) -> tuple[tuple[type, ...], bool]:
 
 def _is_class(hint: Any) -> bool:
     """Whether this is a class that a configurable can be a subclass of."""
-    # typing.Any is a class since Python 3.11; list[int] is one in 3.10; not every protocol can be
-    # asked for its subclasses.
+    # typing.Any is a class since Python 3.11; list[int] is one in 3.10; not every protocol
+    # supports issubclass.
     if not isinstance(hint, type) or typing.get_origin(hint) is not None:
         return False
     general = hint.__module__ in ("builtins", "collections.abc", "typing")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from t2aux_ondevice.errors import UserError
 
-__all__ = ["StartAgainError", "UserError", "listing", "nearest", "shorten"]
+__all__ = ["StartAgainError", "UserError", "did_you_mean", "listing", "nearest", "shorten"]
 
 _NEAR = 0.6  # As in difflib.
 _LONGEST_NAME = 200
@@ -21,6 +21,12 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
     best = max(names, key=likeness, default=None)
     return best if best is not None and likeness(best)[0] >= _NEAR else None
+
+
+def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
+    """The hint of a message on an unknown name: the nearest known one, or `otherwise`."""
+    near = nearest(name, names)
+    return f"did you mean {near}?" if near else otherwise
 
 
 def listing(items: Iterable[str], shown: int = 5) -> str:

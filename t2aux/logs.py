@@ -1,4 +1,4 @@
-"""Which log records are this program's own, the file that they go to, and silence for others."""
+"""This program's log records and the file for them, and silence for libraries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FOLDERS = tuple(
 def is_ours(record: logging.LogRecord) -> bool:
     """A logging filter: lets t2aux's records pass, and others' from warnings on.
 
-    TensorFlow logs through absl as this program does, and tells much that nobody asked for.
+    TensorFlow logs through absl, too, and much of it concerns no user.
     """
     return record.levelno >= logging.WARNING or record.pathname.startswith(_FOLDERS)
 
@@ -81,7 +81,7 @@ def quiet_libraries() -> Iterator[None]:
 def quiet_tensorflow() -> None:
     """Imports TensorFlow and keeps its notes on that off the terminal.
 
-    Not where the user has set TF_CPP_MIN_LOG_LEVEL to 0, which asks for all of them.
+    Not where the user has set TF_CPP_MIN_LOG_LEVEL to 0, which means all of them.
     """
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if level == "0" or "tensorflow" in sys.modules:
@@ -105,8 +105,8 @@ def quiet_tensorflow() -> None:
 class FileHandler(logging.Handler):
     """Adds this program's records to a file, with the time.
 
-    Where the file can't be written, the call that logs raises UserError, rather than that Python
-    prints a traceback and goes on.
+    Where the file can't be written, the call that logs raises UserError; Python's
+    handlers would print a traceback and continue.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

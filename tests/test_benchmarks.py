@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.cli_helpers import ROOT, environment
+from tests.cli_helpers import ROOT, environment, t2aux
 
 PEERS = {"ONNX Runtime": ("onnx", "onnxruntime"), "torch": ("torch",)}
 SERVERS = ["SavedModel", "t2aux serve, gRPC"]
@@ -136,3 +136,20 @@ def test_predictions_are_measured_beside_the_bare_model(tmp_path):
         assert measured["rows"] == 600
         assert measured["share_of_bare"] > 0
         assert (measured["bare_batch_size"] == 1) == (form == "litert")
+
+
+@pytest.mark.long
+def test_gradients_of_a_run_are_compared(tmp_path):
+    settings = ["PRETRAIN_EPOCHS = 0", "JOINT_EPOCHS = 1", "Classifier.hidden_size = 8"]
+    t2aux(
+        "train",
+        "--gin_file=quickstart",
+        f"--model_dir={tmp_path / 'run'}",
+        *(f"--gin_param={setting}" for setting in settings),
+    )
+    run, output = tmp_path / "run", tmp_path / "norms.json"
+    printed("gradient_norms", f"--model_dir={run}", "--batches=2", f"--output={output}")
+    found = json.loads(output.read_text())
+    assert found["batches"] == 2
+    assert found["equal_weight"] == pytest.approx(found["supervised"] / found["auxiliary"])
+    assert -1 <= found["cosine"] <= 1

@@ -53,7 +53,7 @@ MISTAKES = [
     # A data source.
     (["csv.side = 3"], ["csv has no parameter 'side'", "max_length, separator"]),
     (["digits.sied = 3"], ["digits has no parameter 'sied'", "did you mean side?"]),
-    (["mnist.side = 3"], ["mnist.side", "the data is @digits()", "train.data = @mnist()"]),
+    (["mnist.side = 3"], ["mnist.side", "@digits()", "train.data = @mnist()"]),
     (["train.data = @minst()"], ["did you mean mnist?"]),
     (["train.data = @mnist"], ["write @mnist()"]),
     (["train.data = @dataset()"], ["@dataset(), which is not a data source"]),

@@ -61,6 +61,7 @@ WHOLE = {
     "cores/lstm_chrono": (["paper/mnist", "models/p_lstm", "cores/lstm_chrono"], []),
     "budgets/smoke": (["paper/mnist", "models/r_lstm", "budgets/smoke"], []),
     "budgets/short": (["paper/mnist", "models/r_lstm", "budgets/short"], []),
+    "budgets/medium": (["paper/mnist", "models/r_lstm", "budgets/medium"], []),
     "budgets/paper": (["paper/dbpedia", "models/r_lstm", "budgets/paper"], []),
     "training/full": (["quickstart", "training/full"], []),
     "training/truncated": (["quickstart", "training/truncated"], []),

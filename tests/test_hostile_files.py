@@ -15,26 +15,26 @@ from t2aux_ondevice.litert import LiteRTClassifier
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import small_exports
 
-DOUBLING = [f"A{n} = [%A{n + 1}, %A{n + 1}]" for n in range(40)]
-
 
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
         (["A = %B", "B = %A", "train.seed = %A"], "holds itself"),
-        ([*DOUBLING, "A40 = 1", "train.seed = %A0"], "too many others"),
         (["A = [%A]", "Adam.learning_rate = {'a': %A}"], "holds itself"),
         (["train.seed = " + "[" * 3000 + "]" * 3000], "nested too deep"),
         (["train.seed = " + "[" * 60 + "]" * 60], "nested too deep"),
         (["Adam.learning_rate = @Adam()"], "calls Adam again"),
-        (["A = @x/Adam()", "x/Adam.learning_rate = [%A]", "train.seed = %A"], "break the circle"),
+        (
+            ["A = @x/Adam()", "x/Adam.learning_rate = [%A]", "train.seed = %A"],
+            "remove one",
+        ),
         (["dataset.data_dir = {[1]: 2}"], "can't be read"),
         (["import os"], "nothing that a configuration can name"),
         (["train.seed = __import__('os').getpid()"], "Can't read the setting"),
         (["include '" + "x" * 5000 + "'"], "no gin file"),
         (["include 'a\\x00b'"], "no gin file"),
     ],
-    ids=range(12),
+    ids=range(11),
 )
 def test_gin_text(settings, part):
     with pytest.raises(UserError, match=part) as caught:
@@ -46,12 +46,6 @@ def test_a_gin_file_under_many_names(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.gin").write_text("include 'sub/../a.gin'\n")
     with pytest.raises(UserError, match="includes it in turn"):
-        config.parse([str(tmp_path / "a.gin")], [])
-
-
-def test_a_gin_file_of_megabytes(tmp_path):
-    (tmp_path / "a.gin").write_text("# " + "x" * (1 << 20))
-    with pytest.raises(UserError, match="more than 1,048,576 bytes"):
         config.parse([str(tmp_path / "a.gin")], [])
 
 

@@ -182,10 +182,10 @@ def test_what_the_readme_says_is_what_ci_runs():
     [
         ("true", 0, True),
         ("false", 0, False),
-        ("mkdir .venv-audit; echo hole > .venv-audit/holes; false", 1, True),
+        ("mkdir .venv-audit; echo CVE > .venv-audit/vulnerabilities; false", 1, True),
     ],
 )
-def test_ci_fails_at_known_holes_and_tells_what_was_not_audited(tmp_path, audit, status, audited):
+def test_ci_fails_at_known_vulnerabilities(tmp_path, audit, status, audited):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     (tmp_path / "Makefile").write_text(f"lint test test-browser:\naudit:\n\t{audit}\n")

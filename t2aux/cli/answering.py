@@ -1,4 +1,4 @@
-"""What `t2aux classify` and `t2aux client` share: what is classified, and how answers are shown."""
+"""What `t2aux classify` and `t2aux client` share: their inputs and their output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _TEXT = flags.DEFINE_multi_string("text", [], "A text to classify. Repeatable.")
 _TOP = flags.DEFINE_integer("top", 5, "How many of the best classes to show.", lower_bound=1)
 _STREAM = flags.DEFINE_bool(
-    "stream", False, "Read each input segment by segment, and show how the answer changes."
+    "stream", False, "Read each input segment by segment, and show how the prediction changes."
 )
 _SEGMENT = flags.DEFINE_integer("segment", 28, "Steps of a segment.", lower_bound=1)
 _JSON = flags.DEFINE_bool(
@@ -34,7 +34,7 @@ def show(
     paths: Sequence[str],
     batch: int = 1,
 ) -> None:
-    """Classifies what the command line names, and prints the answers as they come.
+    """Classifies what the command line names, and prints the predictions as they come.
 
     Args:
         classifier: In any form.
@@ -42,8 +42,8 @@ def show(
         batch: How many sequences to classify at once; more than 1 for a `BatchClassifier` only.
 
     Raises:
-        UserError: An input is missing, damaged or none for this classifier. What comes before it
-            is answered.
+        UserError: An input is missing, damaged or not for this classifier. Those before it
+            are classified.
     """
     from t2aux_ondevice import answers, reading
 

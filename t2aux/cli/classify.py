@@ -45,7 +45,3 @@ def main(argv: Sequence[str]) -> None:
         with answers.without_notes():
             classifier = location.load(_CHECKPOINT.value)
     answering.show(classifier, argv[1:])
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -2,11 +2,11 @@ r"""Classifies images, texts and arrays on a server: TensorFlow Serving, or `t2a
 
 Usage: t2aux client --server=grpc://HOST:PORT --model=NAME INPUT...
 
-The answers look as those of `t2aux classify`, and so do the INPUTs: images, .txt files, or .npz
-files of sequences. What the model reads, the client asks the server. With --stream, a sequence is
-sent segment by segment, and its state is kept here. A server that is busy or not there yet is asked
-again, with pauses that grow. TensorFlow is not imported. For a table, a folder or many files, use
-`t2aux predict --model=grpc://HOST:PORT/NAME`.
+INPUTs and output are those of `t2aux classify`: images, .txt files, or .npz files of sequences. The
+server says what the model reads. With --stream, a sequence is sent segment by segment, and its
+state is kept here. A request to a server that is busy or not running yet is repeated, with growing
+pauses. TensorFlow is not imported. For a table, a folder or many files, use `t2aux predict
+--model=grpc://HOST:PORT/NAME`.
 
 Examples:
   t2aux client --server=grpc://localhost:8500 --model=digits digit.png
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from t2aux.cli import answering, common, connecting
+from t2aux.cli import answering, connecting
 
 _SERVER = flags.DEFINE_string(
     "server",
@@ -56,10 +56,10 @@ def main(argv: Sequence[str]) -> None:
         from t2aux.client.client_tls import ClientTls
 
         tls = ClientTls(connecting.CA.value, connecting.CERT.value, connecting.KEY.value)
-    way = transport.connect(_SERVER.value, tls)
+    connection = transport.connect(_SERVER.value, tls)
     try:
         classifier = remote.RemoteClassifier(
-            way,
+            connection,
             _MODEL.value,
             version=connecting.VERSION.value,
             signature=_SIGNATURE.value,
@@ -68,8 +68,4 @@ def main(argv: Sequence[str]) -> None:
         )
         answering.show(classifier, argv[1:], _BATCH.value)
     finally:
-        way.close()
-
-
-if __name__ == "__main__":
-    common.run(main)
+        connection.close()

@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import multiprocessing
 import re
-from multiprocessing.connection import Connection
 
 from absl import flags
 
@@ -15,7 +14,7 @@ from t2aux.cli import common, main
 # What an argument or a flag's value is, where it is not one of a list.
 FILE, FOLDER = "file", "folder"
 _FOLDERS = re.compile(r"(?!data_dir)\w+_(?:dir|path)")  # Data may be one file.
-_SHELLS = ("bash", "zsh")
+SHELLS = ("bash", "zsh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,35 +64,26 @@ def read() -> list[Command]:
     bundled = tuple(config.list_bundled())
     names = list(main.COMMANDS)
     values, kinds = _arguments(bundled)
+    # A process for each, as several define flags of the same name; forked after the common imports.
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        flags_of = pool.map(_flags_of, names, chunksize=1)
     made = [
         Command(
             name,
             main.COMMANDS[name],
-            tuple(_with_names(flag, bundled) for flag in _flags_of(name)),
+            tuple(_with_names(flag, bundled) for flag in found),
             values.get(name, ()),
             kinds.get(name),
         )
-        for name in names
+        for name, found in zip(names, flags_of, strict=True)
     ]
-    return [*made, Command("help", "tell more of a command", (), tuple(names))]
+    return [*made, Command("help", "describe a command", (), tuple(names))]
 
 
 def _flags_of(name: str) -> list[Flag]:
-    """Imports a command in a process of its own, as several define flags of the same name."""
-    # Forked, it has imported what they share.
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_flags, args=(name, sender))
-    process.start()
-    sender.close()
-    found = receiver.recv()
-    process.join()
-    return found
-
-
-def _send_flags(name: str, sender: Connection) -> None:
+    """Imports a command, and describes its flags."""
     importlib.import_module(main.module_of(name))
-    sender.send([_described(flag) for flag in common.own_flags()])
+    return [_described(flag) for flag in common.own_flags()]
 
 
 def _described(flag: flags.Flag) -> Flag:
@@ -130,6 +120,6 @@ def _arguments(bundled: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], di
         "data": ("convert", *data),
         "configs": (*bundled, *data),
         "reproduce": (*EXPERIMENTS, "all"),
-        "completion": _SHELLS,
+        "completion": SHELLS,
     }
     return values, {"classify": FILE, "client": FILE, "report": FOLDER}

@@ -8,6 +8,7 @@ import logging as logging_library
 import os
 import pathlib
 import re
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from t2aux import exit_status, logs
-from t2aux.errors import StartAgainError, UserError, nearest
+from t2aux.errors import StartAgainError, UserError, did_you_mean
 from t2aux_ondevice import paths, streams
 from t2aux_ondevice.errors import printable
 
@@ -144,7 +145,7 @@ def define_columns() -> None:
 
 
 def check_columns(source: Source) -> None:
-    """Raises UserError where flags of `define_columns` are given and the data is no table."""
+    """Raises UserError where flags of `define_columns` are given and the data is not a table."""
     for name in _COLUMN_FLAGS:
         if flags.FLAGS[name].value and source.gin_name != "csv":
             raise UserError(
@@ -165,9 +166,9 @@ def define_runner() -> flags.FlagHolder:
 
 def runner_options(argv: Sequence[str]) -> list[str]:
     """The arguments besides flags, which are Beam's options where there is --runner."""
-    if flags.FLAGS.runner is None and any(option.startswith("--") for option in argv[1:]):
-        raise UserError(f"{argv[1]} is an option of Beam's: it needs --runner, before --.")
     if flags.FLAGS.runner is None:
+        if any(option.startswith("--") for option in argv[1:]):
+            raise UserError(f"{argv[1]} is an option of Beam's: it needs --runner, before --.")
         no_arguments(argv)
     return list(argv[1:])
 
@@ -185,7 +186,7 @@ def here(holder: flags.FlagHolder) -> None:
 def check_beam() -> None:
     """Raises UserError where Apache Beam is not installed."""
     try:
-        # Beam says which of its own parts are not there.
+        # Beam says which of its own parts are missing.
         with logs.quiet_libraries():
             import apache_beam  # noqa: F401
     except ImportError as error:
@@ -233,6 +234,20 @@ def no_arguments(argv: Sequence[str]) -> None:
         )
 
 
+def whole_numbers(flag: str, texts: Sequence[str]) -> list[int]:
+    """The numbers that a flag lists. Raises UserError where a text is not a whole number."""
+    try:
+        return [int(text) for text in texts]
+    except ValueError as error:
+        shown = ",".join(texts)
+        raise UserError(f"--{flag} must be whole numbers, such as 0,1,2, not {shown!r}.") from error
+
+
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM unwind the program as Ctrl-C does, so that partial outputs are removed."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 @contextlib.contextmanager
 def logged_to(path: pathlib.Path) -> Iterator[None]:
     """Adds what the program logs to a file, too. Raises UserError if it can't be opened."""
@@ -248,12 +263,12 @@ def logged_to(path: pathlib.Path) -> Iterator[None]:
 def help_text(name: str, description: str) -> str:
     """A command's help: what it does, and its own flags."""
     lines = [description.strip(), "", "Flags:"]
-    own = own_flags()
-    if not own:
+    found = own_flags()
+    if not found:
         lines.append("  None.")
-    for flag in own:
+    for flag in found:
         lines.append(f"  --{flag.name}" + ("" if flag.boolean else "=..."))
-        # absl adds this to what it is told; the help of these flags says "Repeatable."
+        # absl adds this to the help text; the help of these flags says "Repeatable."
         described = flag.help.strip().split(";\n    repeat this option")[0]
         if flag.default not in (None, [], "", False):
             described += f" Default: {flag.default_as_str}."
@@ -266,40 +281,31 @@ def help_text(name: str, description: str) -> str:
 
 def own_flags() -> list[flags.Flag]:
     """The flags of the command that was imported, without the libraries'."""
-    # A command that is run as a module has its flags under the program's name.
     ours = [
         flag
         for module, defined in flags.FLAGS.flags_by_module_dict().items()
-        if module.startswith("t2aux.cli") or module == sys.argv[0]
+        if module.startswith("t2aux.cli")
         for flag in defined
     ]
     return sorted(ours, key=lambda flag: flag.name)
 
 
 def run(
-    main: Callable[[Sequence[str]], int | None],
-    description: str | None = None,
-    argv: Sequence[str] | None = None,
-) -> None:
-    """Runs a command and exits with its status. See `entry`.
-
-    Args:
-        main: The command; takes what is left of the arguments after the flags.
-        description: Its help; its module's docstring by default.
-        argv: The program's name and arguments; the process's by default.
-    """
-    argv = list(sys.argv if argv is None else argv)
-    entry(lambda: _run(main, description or main.__globals__["__doc__"], argv))
-
-
-def _run(
     main: Callable[[Sequence[str]], int | None], description: str, argv: list[str]
 ) -> int | None:
-    # A class or module run by its path has a path for a name.
-    name = argv[0] if argv[0].startswith("t2aux") else f"python -m t2aux.cli.{_stem(argv[0])}"
+    """Runs a command.
+
+    Args:
+        main: The command. It gets the program's name and the arguments that are not flags.
+        description: Its help.
+        argv: The program's name, such as "t2aux train", and its arguments.
+
+    Returns:
+        The exit status; None is 0.
+    """
     before_end = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
     if any(a in ("--help", "-help", "-h", "-?") for a in before_end):
-        print(help_text(name, description))
+        print(help_text(argv[0], description))
         return 0
     if "--helpfull" in before_end:
         print(description.strip() + "\n\nFlags:\n" + flags.FLAGS.get_help())
@@ -322,7 +328,7 @@ def _run(
 def entry(program: Callable[[], int | None]) -> None:
     """Runs a program and exits with its status.
 
-    A mistake of the user's is one line on stderr and status 1. Standard streams that are closed are
+    A user's error is one line on stderr and status 1. Standard streams that are closed are
     no error; one that can't be written is.
 
     Args:
@@ -338,8 +344,7 @@ def entry(program: Callable[[], int | None]) -> None:
     except UserError as error:
         status = _fail(str(error).split(_GIN_SUFFIX)[0])
         if isinstance(error, StartAgainError):
-            # All is saved and told; taking TensorFlow apart whose workers are gone might hang, or
-            # complain of what is not there any more.
+            # All is saved and logged; TensorFlow might hang or fail as it ends without its workers.
             sys.stderr.flush()
             os._exit(exit_status.STOPPED)
     except KeyboardInterrupt:
@@ -377,10 +382,6 @@ def _of_system(error: OSError) -> str | None:
     return f"Can't read or write {place}: {error.strerror}. Free some space or choose another."
 
 
-def _stem(path: str) -> str:
-    return os.path.splitext(os.path.basename(path))[0]
-
-
 def _fail(message: str) -> int:
     with contextlib.suppress(OSError):
         logging.flush()
@@ -395,18 +396,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
         message = "The file that --flagfile names is not UTF-8 text: save it as UTF-8."
         raise UserError(message) from error
     except flags.UnrecognizedFlagError as error:
-        near = nearest(error.flagname, [flag.name for flag in own_flags()])
-        hint = f"did you mean --{near}?" if near else "--help lists the flags."
+        names = [f"--{flag.name}" for flag in own_flags()]
+        hint = did_you_mean(f"--{error.flagname}", names, "--help lists the flags.")
         raise UserError(f"There is no flag --{error.flagname}: {hint}") from error
     except (flags.Error, ValueError) as error:
         if "must have a value other than None" in str(error):
             name = re.split(r"[\s:=]", str(error).split("--")[1])[0]
-            raise UserError(f"--{name} must be given; --help tells what it is.") from error
+            raise UserError(f"--{name} must be given; --help describes it.") from error
         raise UserError(_of_flag(str(error))) from error
 
 
 def _of_flag(message: str) -> str:
-    """Absl's message on a wrong flag, as a sentence of ours."""
+    """Absl's message on a wrong flag, as a sentence."""
     message = message.partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
     wrong = re.fullmatch(r"flag (--\w+=.*?): (.*)", message)
     if not wrong:

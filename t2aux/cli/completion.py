@@ -15,25 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from t2aux.cli import common, completion_scripts
-from t2aux.errors import UserError, nearest
-
-_SCRIPTS = {"bash": completion_scripts.bash, "zsh": completion_scripts.zsh}
+from t2aux.cli import commands, completion_scripts
+from t2aux.errors import UserError, did_you_mean
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; argv[1] is the shell."""
-    from t2aux.cli import commands
-
-    shells = " or ".join(_SCRIPTS)
+    shells = " or ".join(commands.SHELLS)
     if len(argv) != 2:
         raise UserError(f"Name the shell, {shells}: t2aux completion bash.")
-    if argv[1] not in _SCRIPTS:
-        near = nearest(argv[1], _SCRIPTS)
-        hint = f"did you mean {near}?" if near else f"there are {shells}."
+    if argv[1] not in commands.SHELLS:
+        hint = did_you_mean(argv[1], commands.SHELLS, f"there are {shells}.")
         raise UserError(f"There is no completion for the shell {argv[1]!r}: {hint}")
-    print(_SCRIPTS[argv[1]](commands.read()), end="")
-
-
-if __name__ == "__main__":
-    common.run(main)
+    print(completion_scripts.script(argv[1], commands.read()), end="")

@@ -31,7 +31,7 @@ from absl import flags
 
 from t2aux import logs
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from t2aux.config_reference import Configuration, Parameter, Setting
@@ -71,10 +71,10 @@ def _listing(files: dict[str, str]) -> str:
 
 
 def _is_file(name: str, bundled: Sequence[str]) -> bool:
-    """Whether a name is one of a gin file, wherever it lies."""
+    """Whether a name is one of a gin file, wherever it is."""
     folders = ["", *flags.FLAGS.gin_search_path]
-    own = (pathlib.Path(folder) / f"{name}{end}" for folder in folders for end in ("", ".gin"))
-    return name.removesuffix(".gin") in bundled or any(path.is_file() for path in own)
+    places = (pathlib.Path(folder) / f"{name}{end}" for folder in folders for end in ("", ".gin"))
+    return name.removesuffix(".gin") in bundled or any(path.is_file() for path in places)
 
 
 def _import_all() -> None:
@@ -88,7 +88,7 @@ def _import_all() -> None:
 
 
 def _of_name(name: str) -> str:
-    """Explains a configurable, a parameter or a macro. Raises UserError: there is none."""
+    """Explains a configurable, a parameter or a macro. Raises UserError: it does not exist."""
     import t2aux.data  # noqa: F401  (for its sources, which need no TensorFlow)
     from t2aux import config, config_reference
     from t2aux.data.source import sources
@@ -102,15 +102,13 @@ def _of_name(name: str) -> str:
     known = config_reference.configurables()
     if configurable not in known:
         everything = [*config.list_bundled(), *known, *macros]
-        near = nearest(name, everything)
-        hint = f"did you mean {near}?" if near else "`t2aux configs` lists the files."
+        hint = did_you_mean(name, everything, "`t2aux configs` lists the files.")
         raise UserError(f"There is no gin file, configurable or macro {name!r}: {hint}")
     found = config_reference.parameters(configurable)
     if parameter:
         names = {p.name.partition(".")[2]: p for p in found}
         if parameter not in names:
-            near = nearest(parameter, names)
-            hint = f"did you mean {near}?" if near else f"it has {', '.join(names)}."
+            hint = did_you_mean(parameter, names, f"it has {', '.join(names)}.")
             raise UserError(f"{configurable} has no parameter {parameter!r}: {hint}")
         found = [names[parameter]]
     blocks = [line for p in found for line in _parameter(p, ())]
@@ -198,7 +196,3 @@ def _wrapped(text: str, first: str = "", others: str = "") -> list[str]:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"  {line}".rstrip() for line in lines]
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -78,15 +78,11 @@ def main(argv: Sequence[str]) -> int | None:
 
     # Beam's options follow "--".
     arguments = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv[1:]))
-    runner_options = argv[1 + len(arguments) :]
+    runner_options = common.runner_options(argv[len(arguments) :])
     converts = arguments[:1] == ["convert"]
     names = arguments[1:] if converts else arguments
     if len(names) > 1:
         raise UserError(f"Give one name of a data set, not {len(names)}: {' '.join(names)}.")
-    if runner_options and not _RUNNER.value:
-        raise UserError(
-            f"{runner_options[0]} is an option of Beam's: it needs --runner, before --."
-        )
     common.here(_DATA_DIR)
     common.here(_OUTPUT_DIR)
     if converts and not _OUTPUT_DIR.value:
@@ -214,9 +210,9 @@ def _verify(source: Source, data_dir: str | None) -> None:
 def _convert(source: Source, arguments: dict[str, Any]) -> None:
     """Converts a data set, read with these arguments of `load`."""
     from t2aux.data import convert, loading
-    from t2aux.training.rate import of_sequences
+    from t2aux.progress import Progress
 
-    # How batches are made is none of the data's.
+    # How batches are made is not a property of the data.
     arguments.pop("bucket_batches", None)
     info, train = loading.read(source, "train", **arguments)
     others = {name: loading.read(source, name, info, **arguments)[1] for name in _others(source)}
@@ -237,7 +233,7 @@ def _convert(source: Source, arguments: dict[str, Any]) -> None:
         shards=_SHARDS.value,
         shard_mebibytes=_SHARD_MEBIBYTES.value,
         compression=_COMPRESSION.value,
-        progress=of_sequences(total),
+        progress=Progress("Sequences", total).update,
         logged_to=common.logged_to,
     )
     _show_shards(total, info, arguments.get("allow", ()))
@@ -276,7 +272,3 @@ def _show_shards(total: int, info: DatasetInfo, allow: Sequence[str]) -> None:
         print("\n".join(summary.brief(written)))
     print(f"{total:,} sequences of {info.name} are in {folder}.")
     next_steps.show(*next_steps.of_shards(folder, info))
-
-
-if __name__ == "__main__":
-    common.run(main)

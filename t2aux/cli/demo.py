@@ -1,4 +1,4 @@
-"""The whole way on real digits, in a few minutes and without internet.
+"""Trains, exports and classifies real digits, in a few minutes and without internet.
 
 Trains r-LSTM, and a plain LSTM at the same truncation and with as many updates; evaluates both;
 exports r-LSTM; and classifies a real image with the exported TensorFlow Lite file through LiteRT.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import pathlib
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from t2aux import exit_status, files
+from t2aux import exit_status, files, text_tables
 from t2aux.cli import common
 from t2aux.errors import UserError
 from t2aux.reproduce import dependent
@@ -42,11 +41,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _main()
     except stopping.Stopped as stopped:
-        print(
-            f"Stopped by {stopped}; start the same command again to go on.",
-            file=sys.stderr,
-        )
-        return exit_status.INTERRUPTED if stopped.signal == signal.SIGINT else exit_status.STOPPED
+        print(f"Stopped by {stopped}; the same command continues.", file=sys.stderr)
+        return exit_status.of_signal(stopped.signal)
 
 
 def _main() -> int:
@@ -72,26 +68,26 @@ def _run(*arguments: str | pathlib.Path) -> None:
     """Runs a command. Raises UserError if it fails, and `Stopped` after a signal, which it gets."""
     words = [str(a) for a in arguments]
     print(f"\n$ t2aux {shlex.join(words)}", flush=True)
-    came: list[int] = []
+    signals: list[int] = []
     started: list[subprocess.Popen[bytes]] = []
 
     def stop(number: int, *_: object) -> None:
-        came.append(number)
+        signals.append(number)
         for process in started:
             process.send_signal(number)
 
     with stopping.handled(stop):
-        # In a session of its own a terminal's Ctrl-C reaches it through this process alone, which
+        # In a separate session a terminal's Ctrl-C reaches it through this process alone, which
         # waits until it has saved itself.
         process = subprocess.Popen(dependent.command(*words), start_new_session=True)
         started.append(process)
-        if came:
-            process.send_signal(came[0])
+        if signals:
+            process.send_signal(signals[0])
         status = process.wait()
-    if came:
-        raise stopping.Stopped(came[0])
+    if signals:
+        raise stopping.Stopped(signals[0])
     if status:
-        raise UserError(f"t2aux {words[0]} ended with status {status}: what it said is above.")
+        raise UserError(f"t2aux {words[0]} ended with status {status}: its message is above.")
 
 
 def _next_version(export_dir: pathlib.Path) -> pathlib.Path:
@@ -132,8 +128,8 @@ def _summary(
     print(f"  {accuracy(r_lstm):6.2f} %  r-LSTM")
     print(f"  {accuracy(lstm):6.2f} %  plain LSTM, same truncation")
     print(f"  {100 * artefacts['classifier.tflite']['accuracy']:6.2f} %  r-LSTM as a TFLite file")
-    print("\nWhere everything lies:")
-    for what, path in (
+    print("\nThe files:")
+    places = [
         ("runs (checkpoints, metrics, TensorBoard)", f"{r_lstm}, {lstm}"),
         ("confusion matrix", r_lstm / "evaluation" / "test" / "confusion.png"),
         ("SavedModel for TF Serving", version),
@@ -141,10 +137,6 @@ def _summary(
         ("TensorFlow Lite, streaming", version / "classifier_stream.tflite"),
         ("accuracy of every artefact", version / "parity.json"),
         ("the image", image),
-    ):
-        print(f"  {what:42}{path}")
+    ]
+    print(text_tables.table(places, left=(0, 1), indent="  "))
     print(f"\nTook {seconds / 60:.1f} minutes. Next: tensorboard --logdir={root}")
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -2,7 +2,7 @@ r"""Builds and serves a page that classifies drawings or texts in the browser.
 
 The page runs the exported network with LiteRT.js on the visitor's machine, step by step, and shows
 how the classes' probabilities change along the sequence. It is a folder of static files that any
-web server can serve, and asks for nothing from elsewhere. LiteRT.js comes from npm, once, and is
+web server can serve, and loads nothing from elsewhere. LiteRT.js comes from npm, once, and is
 kept in ~/.cache/t2aux (or T2AUX_CACHE_DIR).
 
 Examples:
@@ -51,8 +51,7 @@ def main(argv: Sequence[str]) -> None:
 
     if demo_page.has_examples(_EXPORT_DIR.value, _VERSION.value):
         logs.quiet_tensorflow()
-    # Unwinds, so that nothing half-built is left.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    common.exit_on_sigterm()
     with contextlib.ExitStack() as stack:
         place = _OUTPUT_DIR.value
         if place is None:
@@ -72,7 +71,3 @@ def _serve(page: pathlib.Path) -> None:
         print(f"The page is at {server.url} (Ctrl-C ends it).", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-
-
-if __name__ == "__main__":
-    common.run(main)

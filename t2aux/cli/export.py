@@ -1,7 +1,7 @@
 r"""Exports a run as a SavedModel and TensorFlow Lite files, and measures each on the test set.
 
 Makes EXPORT_DIR/VERSION with saved_model.pb, TensorFlow Lite files, metadata.json, parity.json and
-README.md (a model card that tells how to use them). The version is there whole or not at all: a
+README.md (a model card that says how to use them). The version is written whole or not at all: a
 server may watch EXPORT_DIR. If the SavedModel or a float32 file differs from the checkpoint by more
 than the tolerances, nothing is exported; another variant that does, or that can't be made, is left
 out, and the status is 1.
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> None:
     stopped = False
 
     def stop(*_: object) -> None:
-        # As Ctrl-C does: unwinds, so that the half-built version is removed.
+        # As Ctrl-C does: unwinds, so that the partial version is removed.
         nonlocal stopped
         stopped = True
         sys.exit(128 + signal.SIGTERM)
@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
 
     batch_sizes = tf_serving.BATCH_SIZES
     if _SERVING_BATCH_SIZES.value is not None:
-        batch_sizes = _whole_numbers("serving_batch_sizes", _SERVING_BATCH_SIZES.value)
+        batch_sizes = common.whole_numbers("serving_batch_sizes", _SERVING_BATCH_SIZES.value)
     signal.signal(signal.SIGTERM, stop)
     loaded = run.load_run(flags.FLAGS.model_dir, _CHECKPOINT.value, common.gin_params())
     directory, measured = export(
@@ -139,18 +139,7 @@ def main(argv: Sequence[str]) -> None:
         before_publishing=check,
     )
     print(measured.table())
-    print(f"\nExported to {directory}; {directory / 'README.md'} tells how to use it.")
+    print(f"\nExported to {directory}; {directory / 'README.md'} says how to use it.")
     next_steps.show(*next_steps.of_export(directory))
     if measured.failed:
         raise UserError(f"{'; '.join(measured.failures())}. All else was exported.")
-
-
-def _whole_numbers(flag: str, texts: list[str]) -> list[int]:
-    try:
-        return [int(text) for text in texts]
-    except ValueError as error:
-        raise UserError(f"--{flag} must be whole numbers, such as 1,2,4, not {texts}.") from error
-
-
-if __name__ == "__main__":
-    common.run(main)

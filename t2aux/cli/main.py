@@ -6,14 +6,15 @@ import importlib
 import sys
 
 import t2aux
+from t2aux import text_tables
 from t2aux.cli import common
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 
 COMMANDS = {
-    "demo": "the whole way on real digits, in a few minutes and without internet",
+    "demo": "train, export and classify real digits, in a few minutes and without internet",
     "data": "list the data sets, prepare one, look at it",
     "configs": "list the gin files, and explain one or a configurable",
-    "train": "train a classifier, or go on with a run",
+    "train": "train a classifier, or resume a run",
     "evaluate": "accuracy, confusion matrix and a table by class of a run",
     "reconstructions": "what an r-LSTM remembers, measured and drawn",
     "export": "make a SavedModel and TensorFlow Lite files of a run",
@@ -34,7 +35,7 @@ Usage: t2aux COMMAND [flags]
 Commands:
 {commands}
 
-`t2aux COMMAND --help` tells more of each. To begin:
+`t2aux COMMAND --help` describes each. To begin:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
   t2aux export --model_dir=runs/quick --export_dir=exports/quick
 """
@@ -42,8 +43,7 @@ Commands:
 
 def help_text() -> str:
     """What `t2aux --help` prints."""
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    commands = text_tables.table(list(COMMANDS.items()), left=(0, 1), indent="  ")
     return _HELP.format(commands=commands)
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     common.entry(_main)
 
 
-def _main() -> int:
+def _main() -> int | None:
     arguments = sys.argv[1:]
     if arguments and arguments[0] == "help":
         arguments = [*arguments[1:2], "--help"]
@@ -69,13 +69,11 @@ def _main() -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        near = nearest(name, COMMANDS)
-        hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}."
+        hint = did_you_mean(name, COMMANDS, f"there are {', '.join(COMMANDS)}.")
         raise UserError(f"There is no command {name!r}: {hint}")
     # Only the command that runs is imported: classifying on a device must not load TensorFlow.
     module = importlib.import_module(module_of(name))
-    common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])
-    return 0
+    return common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])
 
 
 if __name__ == "__main__":

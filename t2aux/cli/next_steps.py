@@ -126,12 +126,12 @@ def _training(
         configured.append(f"datasets/{source}")
     elif source is not None:
         settings = naming(source)
-    own = given.pop("gin_param", None) or []
+    given_settings = given.pop("gin_param", None) or []
     return command(
         "train",
         model_dir=_free(os.path.join("runs", re.sub(r"[^\w.-]+", "_", name))),
         gin_file=configured,
-        gin_param=[*settings, *own],
+        gin_param=[*settings, *given_settings],
         **given,
     )
 
@@ -146,7 +146,7 @@ def naming(source: str) -> list[str]:
 
 
 def _free(folder: str) -> str:
-    """The folder or, where it is there already, one beside it that is not."""
+    """The folder or, where it exists already, one beside it that does not."""
     numbered = (f"{folder}-{number}" for number in itertools.count(2))
     return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))
 

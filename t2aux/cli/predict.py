@@ -10,7 +10,7 @@ DATA is
   a .txt file of one text a line (with --data_format=text the whole file is one text);
   a folder of .txt files, one text each;
   a folder of images, or an archive of them (.zip, .tar, .tar.gz, ...), or one image;
-  an .npz file with `inputs` [N, T, C] and, where they are there, `lengths` and `labels`;
+  an .npz file with `inputs` [N, T, C] and, where they exist, `lengths` and `labels`;
   a .ts file of series, as in the UCR and UEA archives, with classes or without;
   an IDX file of images, such as t10k-images-idx3-ubyte.gz, with its labels beside it;
   a folder of shards (--split); or - for standard input, a table by default.
@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -117,11 +116,6 @@ _BATCH_SIZE = flags.DEFINE_integer(
     "Rows that are computed at once (512 if not set) or, by a server, sent at once (64).",
     lower_bound=1,
 )
-# What the command that also writes a report needs to be the same.
-_AGAIN = ("model", "checkpoint", "data", "data_format", "label_column", "text_column", "encoding")
-_AGAIN += ("gin_file", "gin_param", "gin_search_path", "data_dir", "split", "on_error", "top")
-_AGAIN += ("keep_columns", "probabilities", "output", "output_format", "batch_size", "version")
-_AGAIN += ("metadata", "timeout", "retries", "ca_file", "cert_file", "key_file")
 _RUNNER = common.define_runner()
 _READ_WITH = {
     ".csv": "pandas.read_csv({!r})",
@@ -133,10 +127,9 @@ _READ_WITH = {
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     runner_options = common.runner_options(argv)
-    # So that what was begun of the output is removed.
-    signal.signal(signal.SIGTERM, _end)
+    common.exit_on_sigterm()
     from t2aux.prediction.api import Writing
-    from t2aux.prediction.model import Connection, Model
+    from t2aux.prediction.model import Model
     from t2aux.prediction.source import Reading
 
     common.here(_DATA)
@@ -154,15 +147,7 @@ def main(argv: Sequence[str]) -> None:
     model = Model(
         _MODEL.value,
         _CHECKPOINT.value,
-        Connection(
-            connecting.VERSION.value,
-            connecting.METADATA.value,
-            connecting.TIMEOUT.value,
-            connecting.RETRIES.value,
-            connecting.CA.value,
-            connecting.CERT.value,
-            connecting.KEY.value,
-        ),
+        connecting.connection(),
     )
     reads = Reading(
         _DATA_FORMAT.value,
@@ -218,7 +203,7 @@ def _by_pipeline(options: Sequence[str], model: Model, reads: Reading, writes: W
             "convert` makes shards of it."
         )
     if _DATA.value is None:
-        raise UserError("--data must be given; --help tells what it is.")
+        raise UserError("--data must be given; --help describes it.")
     spec = predict.Spec(model, _ON_ERROR.value, _BATCH_SIZE.value)
     runner = runners.Runner(_RUNNER.value, tuple(options))
     return predict.predict(runner, spec, _DATA.value, reads, writes)
@@ -229,7 +214,7 @@ def _data() -> object:
     given = (flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)
     if not any(given):
         if _DATA.value is None:
-            raise UserError("--data must be given; --help tells what it is.")
+            raise UserError("--data must be given; --help describes it.")
         return _DATA.value
     if _DATA.value is not None:
         raise UserError(
@@ -252,15 +237,8 @@ def _show_next(is_evaluated: bool) -> None:
     if _RUNNER.value:
         print("With --report=FOLDER there is a picture of the confusion matrix, too.")
         return
-    given = {name: flags.FLAGS[name].value for name in _AGAIN if flags.FLAGS[name].present}
+    given = {flag.name: flag.value for flag in common.own_flags() if flag.present}
     report = os.path.splitext(output)[0] + "_report"
-    next_steps.show(next_steps.command("predict", **given, overwrite="true", report=report))
-
-
-def _end(number: int, frame: object) -> None:
-    del frame
-    raise SystemExit(128 + number)
-
-
-if __name__ == "__main__":
-    common.run(main)
+    next_steps.show(
+        next_steps.command("predict", **{**given, "overwrite": "true", "report": report})
+    )

@@ -4,7 +4,7 @@ Examples:
   t2aux report runs/paper/short
   t2aux report results/reproduce --output_dir=docs
 
-What `t2aux reconstructions` measured is told, too, where DIR or the folder that it is in has a
+The report has what `t2aux reconstructions` measured, too, where DIR or its parent folder has a
 reconstructions*.json.
 """
 
@@ -34,7 +34,3 @@ def main(argv: Sequence[str]) -> int:
     for path in report.write(found, output, decoding_table.read_all(folder)):
         print(path)
     return 0
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -1,8 +1,8 @@
 r"""Trains the rows of the paper's tables and figures, and writes the report.
 
-EXPERIMENT is table2, table3, table4, table6, figure3, figure4, figure5, figure6 or all. Every row
-is a run directory; rows that are done are not done again, and a command that was stopped, by Ctrl-C
-or SIGTERM, resumes where it was. At the end, OUTPUT_DIR/BUDGET/report has results.md and
+EXPERIMENT is table2, table3, table4, table6, figure3, figure4, figure5, figure6, truncation or all.
+Every row is a run directory. Rows that are done are not trained again, and a command that was
+stopped, by Ctrl-C or SIGTERM, resumes. At the end, OUTPUT_DIR/BUDGET/report has results.md and
 results.html.
 
 Examples:
@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import pathlib
 import re
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,13 +23,13 @@ from absl import flags, logging
 
 from t2aux import exit_status, files
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError, nearest
+from t2aux.errors import UserError, did_you_mean
 from t2aux_ondevice import paths
 
 if TYPE_CHECKING:
     from t2aux.reproduce.runner import Job
 
-_BUDGETS = ["smoke", "short", "paper"]
+_BUDGETS = ["smoke", "short", "medium", "paper"]
 _OUTPUT_DIR = common.define_path("output_dir", None, "Folder of all runs and results.")
 _BUDGET = flags.DEFINE_enum(
     "budget",
@@ -56,10 +55,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         chosen = [row for row in experiments.rows_of(name) if re.search(_ROWS.value, row.id)]
     except re.error as error:
-        raise UserError(f"--rows={_ROWS.value} is no regular expression: {error}.") from error
+        raise UserError(f"--rows={_ROWS.value} is not a regular expression: {error}.") from error
     if not chosen:
         raise UserError(f"No row of {name} matches --rows={_ROWS.value}; --list shows their names.")
-    seeds = [_whole(seed) for seed in _SEEDS.value]
+    seeds = common.whole_numbers("seeds", _SEEDS.value)
     data_dir = flags.FLAGS.data_dir
     if data_dir is None and os.environ.get("T2AUX_DATA_DIR"):
         data_dir = paths.local(os.environ["T2AUX_DATA_DIR"], "T2AUX_DATA_DIR")
@@ -81,9 +80,8 @@ def main(argv: Sequence[str]) -> int:
                 made = report.write(results.read_all(folder / "rows"), folder / "report")
                 logging.info("The report: %s", ", ".join(map(str, made)))
     if not done:
-        name = stopping.name(running.signal)
-        logging.info("Stopped by %s; start the same command again to go on.", name)
-        return exit_status.INTERRUPTED if running.signal == signal.SIGINT else exit_status.STOPPED
+        logging.info("Stopped by %s; the same command continues.", stopping.name(running.signal))
+        return exit_status.of_signal(running.signal)
     next_steps.show(*_next(argv[1], jobs[0]))
     return 0
 
@@ -111,20 +109,6 @@ def _experiment(arguments: Sequence[str], known: Sequence[str]) -> str:
     if len(arguments) != 1:
         raise UserError(f"Name one experiment: {', '.join(names)}.")
     if arguments[0] not in names:
-        near = nearest(arguments[0], names)
-        hint = f"did you mean {near}?" if near else f"there are {', '.join(names)}."
+        hint = did_you_mean(arguments[0], names, f"there are {', '.join(names)}.")
         raise UserError(f"There is no experiment {arguments[0]!r}: {hint}")
     return arguments[0]
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UserError(
-            f"--seeds must be whole numbers, such as --seeds=0,1,2, but has {text!r}."
-        ) from error
-
-
-if __name__ == "__main__":
-    common.run(main)

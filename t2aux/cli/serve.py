@@ -1,13 +1,13 @@
 r"""Serves exported classifiers over TensorFlow Serving's gRPC and REST protocols.
 
 For development, tests and small deployments. The configuration files, most flags and the clients
-are those of TensorFlow Serving, so that they go along when you move there. --host, the values of a
-batch (--max_batch_size to --num_batch_threads), --max_request_mb, --max_pending_mb,
---max_connections and --grace_seconds are flags of this server alone, which batches unless it is
-told otherwise; of TensorFlow Serving's, --tensorflow_inter_op_parallelism, --enable_model_warmup
-(here it always does) and --grpc_channel_arguments, among others, are missing. New versions in a
-model's base path are picked up while serving, when all of their files are there; SIGTERM answers
-what is in flight and ends. It needs `pip install 't2aux[serving]'`.
+are those of TensorFlow Serving, so that they can move there with you. --host, the values of a batch
+(--max_batch_size to --num_batch_threads), --max_request_mb, --max_pending_mb, --max_connections and
+--grace_seconds are flags of this server alone, which batches unless --noenable_batching is given.
+Of TensorFlow Serving's, --tensorflow_inter_op_parallelism, --enable_model_warmup (here it always
+does) and --grpc_channel_arguments, among others, are missing. New versions in a model's base path
+are loaded while serving, when all of their files exist. After SIGTERM the server completes the
+requests in flight and ends. It needs `pip install 't2aux[serving]'`.
 
 Examples:
   t2aux serve --model_base_path=exports/digits
@@ -76,7 +76,7 @@ _RETRY_INTERVAL = flags.DEFINE_integer(
 _RETRIES = flags.DEFINE_integer(
     "max_num_load_retries",
     None,
-    "How often it is tried again unless its files change; by default as long as it is there.",
+    "How often it is tried again unless its files change; by default as long as it exists.",
     lower_bound=0,
 )
 _REST_TIMEOUT = flags.DEFINE_integer(
@@ -97,7 +97,7 @@ _CONNECTIONS = flags.DEFINE_integer(
     "max_connections", 1000, "REST connections, and gRPC requests, at once.", lower_bound=1
 )
 _GRACE = flags.DEFINE_float(
-    "grace_seconds", 10.0, "For requests in flight when told to stop.", lower_bound=0.0
+    "grace_seconds", 10.0, "For requests in flight at SIGTERM.", lower_bound=0.0
 )
 _MONITORING = common.define_path(
     "monitoring_config_file", None, "A MonitoringConfig; by default Prometheus can read."
@@ -194,7 +194,3 @@ def _started(server: object) -> None:
     rest = with_port(_HOST.value, server.rest_api_port)  # type: ignore[attr-defined]
     urls = [f"{scheme}://{rest}/v1/models/{urllib.parse.quote(n, safe='')}" for n in models.names]
     print(f"gRPC at {grpc}, REST at {', '.join(urls)}", flush=True)
-
-
-if __name__ == "__main__":
-    common.run(main)

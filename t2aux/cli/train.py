@@ -1,12 +1,12 @@
 r"""Trains a classifier of long sequences, or resumes a run that was stopped.
 
 The run directory gets checkpoints, metrics.jsonl, train.log, TensorBoard's events and the
-configuration. The same command, given again, goes on from the last checkpoint that is whole, and
-ends with the same weights. SIGTERM and SIGHUP save one after the step at hand and exit with status
+configuration. The same command, given again, continues from the last checkpoint that is whole, and
+ends with the same weights. SIGTERM and SIGHUP save one after the current step and exit with status
 75, and Ctrl-C with 130: start it again. A run is resumed with the data and the settings that it was
 trained with; --allow_changes accepts other learning rates, epochs, decays, clip_norm, parameters of
 the optimizer and weights of losses. NaN and Inf stop a run before they reach the weights;
-not_finite.json tells where. With --gin_param="train.on_nan = 'back_off'" the run goes back with a
+not_finite.json says where. With --gin_param="train.on_nan = 'back_off'" the run goes back with a
 lower rate instead. With --gin_file=training/validation a part of the training data decides which
 checkpoint is the best; it is kept in checkpoints/best, and validation.json lists the evaluations.
 
@@ -39,7 +39,7 @@ from t2aux.cli import common, next_steps
 from t2aux.errors import UserError
 from t2aux.training import cluster, stopping
 
-common.define_model_dir("Folder of the run: made, or gone on with.")
+common.define_model_dir("Folder of the run: new, or of the run to resume.")
 common.define_gin_flags()
 common.define_data_dir()
 common.define_columns()
@@ -57,11 +57,8 @@ def main(argv: Sequence[str]) -> int:
         with stopping.raised():
             return _main(argv)
     except stopping.Stopped as stopped:
-        name, status = stopping.name(stopped.signal), exit_status.STOPPED
-        if stopped.signal == signal.SIGINT:
-            status = exit_status.INTERRUPTED
-        print(f"Stopped by {name} with nothing to save; start it again.", file=sys.stderr)
-        return status
+        print(f"Stopped by {stopped} with nothing to save; start it again.", file=sys.stderr)
+        return exit_status.of_signal(stopped.signal)
     except KeyboardInterrupt:
         # The run is saved, and has said so; a second one must not make a traceback of the exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -76,14 +73,14 @@ def _main(argv: Sequence[str]) -> int:
 
     common.no_arguments(argv)
     model_dir = flags.FLAGS.model_dir
-    own = pathlib.Path(model_dir) / "config.gin"
+    stored = pathlib.Path(model_dir) / "config.gin"
     if flags.FLAGS.gin_file:
         text = common.parse_gin()
-    elif own.is_file():
-        text = common.parse_gin(gin_files=[str(own)])
+    elif stored.is_file():
+        text = common.parse_gin(gin_files=[str(stored)])
     else:
         raise UserError(
-            f"There is no run in {model_dir} to go on with, and no --gin_file: give one, for "
+            f"There is no run in {model_dir} to resume, and no --gin_file: give one, for "
             "example --gin_file=quickstart."
         )
     with config.user_errors():
@@ -95,7 +92,3 @@ def _main(argv: Sequence[str]) -> int:
     if nodes is None or nodes.number == 0:  # The others have no folder of the run.
         next_steps.show(*next_steps.of_training(model_dir))
     return 0
-
-
-if __name__ == "__main__":
-    common.run(main)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import logging
 
+from t2aux import text_tables
 from t2aux.data.split import Split
 from t2aux.data.table import subset
 from t2aux.errors import shorten
@@ -112,9 +113,9 @@ def table(
     rows = [("majority class", accuracy, f"the answer is always {name!r}")]
     if regression is not None:
         rows.append(("logistic regression", regression.accuracy, regression.describe(split)))
-    width = max(len(name) for name, _, _ in rows)
-    lines = [f"  {name:{width}}  {100 * share:6.2f} %  {about}" for name, share, about in rows]
-    return "\n".join([f"Baselines, accuracy on the {split} examples:", *lines])
+    lines = [[name, f"{100 * share:.2f} %", about] for name, share, about in rows]
+    shown = text_tables.table(lines, left=(0, 2), indent="  ")
+    return f"Baselines, accuracy on the {split} examples:\n{shown}"
 
 
 def better(accuracy: float, counts: np.ndarray, regression: Regression | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # The package, so that all of its sources are there.
 import t2aux.data  # noqa: F401
+from t2aux import text_tables
 from t2aux.data.source import about, sources
 from t2aux.data.tfds_sets import TfdsSource
 
@@ -12,17 +13,15 @@ def listing() -> str:
     """Returns the names, a line each, as text for a terminal."""
     own, tfds = [], []
     found = sources()
-    width = max(map(len, found)) + 2
-    for name, source in found.items():
-        lines = tfds if issubclass(source, TfdsSource) else own
-        lines.append(f"  {name:{width}}{about(source)}")
+    for name, source in sorted(found.items()):
+        (tfds if issubclass(source, TfdsSource) else own).append([name, about(source)])
     return "\n".join(
         [
             "Data sources (train.data = @NAME()):",
-            *sorted(own),
+            text_tables.table(own, left=(0, 1), indent="  "),
             "",
             "From tensorflow-datasets (`t2aux data NAME --prepare` downloads one):",
-            *sorted(tfds),
+            text_tables.table(tfds, left=(0, 1), indent="  "),
             "`t2aux data NAME` takes the name of any of its data sets that is not listed, too.",
         ]
     )

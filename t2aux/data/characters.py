@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from t2aux.data.places import Division
-from t2aux.data.table import Options, Progress, Table
+from t2aux.data.table import Options, Table
 from t2aux.errors import UserError
+from t2aux.progress import Progress
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo, code_points
 
 _COUNTED_AT_ONCE = 1 << 18

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from t2aux.data.split import Split
-from t2aux.data.table import Progress
+from t2aux.progress import Progress
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
 
 _AT_ONCE = 1 << 16  # Steps.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
+from t2aux import text_tables
 from t2aux.data import baselines, checks
 from t2aux.data.split import Split
 from t2aux.errors import UserError, listing, shorten
@@ -61,7 +62,7 @@ def summarise(splits: Mapping[str, Split]) -> str:
         (f"  {name}", *(f"{count[label]:,}" for count in counts))
         for label, name in enumerate(info.classes)
     ]
-    return "\n".join([*_describe(info), "", _table([("", *splits), *rows])])
+    return "\n".join([*_describe(info), "", text_tables.table([("", *splits), *rows])])
 
 
 def brief(splits: Mapping[str, Split]) -> list[str]:
@@ -230,17 +231,6 @@ def _share_of_unknown(split: Split) -> float:
 def _title(info: DatasetInfo) -> str:
     order = "" if info.permutation_seed is None else ", permuted"
     return _describe(info)[0].replace(": ", " \N{EN DASH} ", 1) + order
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
 
 
 def _draw_image(part: SubFigure, split: Split, index: int) -> Axes:

@@ -9,16 +9,15 @@ import itertools
 import lzma
 import os
 import pathlib
-import time
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-from absl import logging
 
 from t2aux.errors import UserError, listing
+from t2aux.progress import Progress
 from t2aux_ondevice import kinds, limits
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -41,7 +40,6 @@ _PACKINGS = {
     b"Rar!": ("a RAR archive", ()),
 }
 _SUBSET_SEED = 0
-_SECONDS_BETWEEN_REPORTS = 5.0
 _T = TypeVar("_T")
 
 
@@ -250,22 +248,6 @@ def some(examples: Examples, first: int, end: int) -> Iterator[np.ndarray]:
         return own(first, end)
     stop = end if end < len(examples.labels) else None
     return itertools.islice(examples.sequences(), first, stop)
-
-
-class Progress:
-    """Reports long work every few seconds, through absl's log."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        self._what = what
-        self._of = "" if total is None else f" of {total:,}"
-        self._next = time.monotonic() + _SECONDS_BETWEEN_REPORTS
-
-    def update(self, done: int) -> None:
-        """Says how much is done, if the last report is long enough ago."""
-        now = time.monotonic()
-        if now >= self._next:
-            logging.info("%s: %s%s", self._what, f"{done:,}", self._of)
-            self._next = now + _SECONDS_BETWEEN_REPORTS
 
 
 def subset(count: int, max_examples: int | None) -> np.ndarray:

@@ -20,10 +20,11 @@ import numpy as np
 from t2aux.data import checks, places, tables
 from t2aux.data.characters import CharacterCounts, Texts, count_tokens, needs_counts, text_info
 from t2aux.data.source import TextSource
-from t2aux.data.table import Options, Progress, choose, class_key, read_class_names
+from t2aux.data.table import Options, choose, class_key, read_class_names
 from t2aux.data.tables.columns import is_class_name, is_index_name
 from t2aux.data.tables.delimited import DelimitedReader
 from t2aux.errors import UserError, listing
+from t2aux.progress import Progress
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _SHOWN_CLASSES = 10

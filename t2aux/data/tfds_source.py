@@ -24,8 +24,9 @@ from t2aux.data.characters import (
 )
 from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.split import untuned
-from t2aux.data.table import Examples, Options, Progress, Rows, choose, subset
+from t2aux.data.table import Examples, Options, Rows, choose, subset
 from t2aux.errors import UserError
+from t2aux.progress import Progress
 from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import DatasetInfo
 

@@ -33,13 +33,13 @@ from t2aux.data.source import Source
 from t2aux.data.table import (
     DAMAGE,
     Options,
-    Progress,
     Table,
     class_key,
     damaged,
     require_data_dir,
 )
 from t2aux.errors import UserError, listing, shorten
+from t2aux.progress import Progress
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
 

@@ -1,17 +1,18 @@
 """What an r-LSTM's state holds: reconstructions of test segments, and guesses without a memory.
 
-Anchors and segments are drawn as the run's training drew them, anew for every batch. The decoder
-starts from the state at the anchor and is given the segment's first token in the order of emission;
-then it is fed its own tokens, none of the true ones. Beside it stand guesses that know the data but
-not the sequence, and the same decoder started from the state of another sequence of the batch at
-the same anchor: what it then does worse is what the state tells it. Where segments are drawn from
-all of the past (`Reconstruction.distant_past`), nothing but the first token says which one is
-asked for, and a decoder that is fed its own tokens may guess wrong however good the memory is; fed
-the true ones, it finds out on the way.
+Anchors and segments are sampled as in the run's training, for every batch. The decoder starts from
+the state at the anchor and reads the segment's first token in the order of emission; then it reads
+its own predictions instead of the true tokens. It is compared with guesses that use the data but
+not the sequence, and with the same decoder started from the state of another sequence of the batch
+at the same anchor: how much worse that is shows what the state holds. Where segments come from all
+of the past (`Reconstruction.distant_past`), only the first token says which segment to reconstruct:
+a decoder that reads its own predictions may guess wrong however good the memory is, while one that
+reads the true tokens can find out on the way.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,27 +29,27 @@ from t2aux.run import Run
 from t2aux.training import truncation
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
 
-# What each predictor of a token knows besides the training data; see `t2aux reconstructions`.
+# What each predictor of a token uses besides the training data; see `t2aux reconstructions`.
 ABOUT = {
-    "reconstruction": "the state and the first token; own tokens are fed",
+    "reconstruction": "the state, the first token and its own predictions",
     "teacher_forced": "the state and all true tokens before",
-    "another_state": "another sequence's state and the first token; own tokens are fed",
+    "another_state": "another sequence's state, the first token and its own predictions",
     "another_forced": "another sequence's state and all true tokens before",
     "mean": "the training data's mean token",
     "mean_by_position": "the training data's mean token at each position",
-    "repeat_first": "the segment's first token, again and again",
-    "copy_previous": "the true token before, again",
+    "repeat_first": "the segment's first token, repeated",
+    "copy_previous": "the true token before, repeated",
     "unigram": "how often each token occurs in the training data",
-    "bigram": "how often it follows the true one before in the training data",
+    "bigram": "how often a token follows the true one before in the training data",
 }
 _ANOTHER = ("another_state", "another_forced")
-# Guesses that look at the true token before.
-_SEEING = ("copy_previous", "bigram")
+# Guesses that use the true token before.
+_USES_TRUE_TOKEN = ("copy_previous", "bigram")
 _DECODED = ("reconstruction", "teacher_forced", *_ANOTHER)
 
 
 class Statistics(NamedTuple):
-    """What the guesses know of the training data.
+    """What the guesses use of the training data.
 
     Attributes:
         mean: [C], the mean token; None for text.
@@ -71,16 +72,16 @@ class Decoded(NamedTuple):
     Attributes:
         tokens: The true tokens, the first of them given.
         positions: Their positions in their own sequences, [l + 1, N] int32.
-        room: [N] float32: 1 where the sequence has room for the segment, else 0.
-        others: [N] float32: 1 where also the other sequence, whose state is tried, is there and has
-            begun before the anchor; else it has no state.
+        valid_mask: [N] float32: 1 where the sequence is long enough for the segment, else 0.
+        other_mask: [N] float32: 1 where also another sequence exists, whose state is tried, and has
+            begun before the anchor.
         predictions: By predictor, the tokens 1 to l: values [l, N, C] or logits [l, N, V].
     """
 
     tokens: tf.Tensor
     positions: tf.Tensor
-    room: tf.Tensor
-    others: tf.Tensor
+    valid_mask: tf.Tensor
+    other_mask: tf.Tensor
     predictions: dict[str, tf.Tensor]
 
 
@@ -103,19 +104,18 @@ class Measured:
     accuracy: dict[str, float]
 
     def verdict(self) -> str:
-        """What the losses say about the memory, in two sentences: fed true tokens, and fed its own.
+        """What the losses say about the memory: with true tokens, and with own predictions.
 
-        Guesses that look at the true token before are rivals of the decoder that is fed it.
+        Guesses that use the true token before compete with the decoder that reads it.
         """
         guesses = [name for name in self.loss if name not in _DECODED]
-        blind = [name for name in guesses if name not in _SEEING]
-        return (
-            f"Fed the true tokens, {self._against('teacher_forced', guesses, 'another_forced')} "
-            f"Fed its own, {self._against('reconstruction', blind, 'another_state')}"
-        )
+        without_true = [name for name in guesses if name not in _USES_TRUE_TOKEN]
+        forced = self._against("teacher_forced", guesses, "another_forced")
+        sampled = self._against("reconstruction", without_true, "another_state")
+        return f"Given the true tokens, {forced} Given its own predictions, {sampled}"
 
-    def _against(self, own: str, guesses: list[str], another: str) -> str:
-        loss = self.loss[own]
+    def _against(self, decoder: str, guesses: list[str], another: str) -> str:
+        loss = self.loss[decoder]
         best = min(guesses, key=self.loss.get)
         verb = "beats every guess without a memory, the best of which is"
         if loss >= self.loss[best]:
@@ -125,7 +125,7 @@ class Measured:
         if other is None:
             return f"{text}."
         if other <= loss:
-            return f"{text}, and another sequence's state serves as well: it is no memory."
+            return f"{text}, and another sequence's state does as well: it is not a memory."
         return f"{text}; another sequence's state costs {other / loss:.2f} times the loss."
 
     def to_json(self) -> dict[str, Any]:
@@ -162,10 +162,10 @@ class Sample:
 
 
 def reconstruction_of(run: Run) -> Reconstruction:
-    """The run's reconstruction loss; `load_run` must have been asked for auxiliary networks.
+    """The run's reconstruction loss; `load_run` must have loaded auxiliary networks.
 
     Raises:
-        UserError: It has none.
+        UserError: It does not have one.
     """
     for loss in run.losses:
         if isinstance(loss, Reconstruction):
@@ -177,7 +177,7 @@ def reconstruction_of(run: Run) -> Reconstruction:
 
 
 def statistics(train: data.Split, *, reverse: bool) -> Statistics:
-    """What the guesses know of the training data; see `Statistics`.
+    """What the guesses use of the training data; see `Statistics`.
 
     Args:
         train: The training split.
@@ -235,30 +235,30 @@ def decoder(
     Args:
         run: The run.
         loss: Its reconstruction loss.
-        known: What the guesses know.
-        seed: Of the anchors, the segments and a text decoder's choice of tokens.
+        known: What the guesses use.
+        seed: Of the anchors, the segments and the tokens that a text decoder samples.
 
     Returns:
-        Decodes a batch given its number, which makes its random numbers.
+        A function of a batch and its number, which seeds the random numbers.
     """
     classifier = run.classifier
     padded = classifier.info.length is None
-    # Whether own tokens are fed in training does not matter here: the tokens are asked for.
+    # Whether training samples does not matter here: `sampling` is given.
     loss.scheduled_sampling = True
 
     @tf.function(reduce_retracing=True, autograph=False)
     def decode(batch: data.Batch, number: tf.Tensor) -> Decoded:
-        own = tf.stack([seed, number])
+        seeds = tf.stack([seed, number])
         tokens = classifier.normalized(batch.inputs)
         tokens = truncation.align_ends(tokens, batch.lengths) if padded else tokens
         tokens = time_major(tokens)
         steps = tf.shape(tokens)[0]
         starts = steps - batch.lengths
-        anchors = loss.draw(own, starts, steps)
+        anchors = loss.draw(seeds, starts, steps)
         states = truncation.sweep(classifier, tokens, starts if padded else None, anchors)
-        segments, room = loss.segments(own, tokens, starts, anchors)
+        segments, valid_mask = loss.segments(seeds, tokens, starts, anchors)
         places = tf.range(steps)[:, tf.newaxis] - starts
-        positions, _ = loss.segments(own, places, starts, anchors)
+        positions, _ = loss.segments(seeds, places, starts, anchors)
 
         def predict(states: core.State, sampling: float) -> tf.Tensor:
             flat = tf.nest.map_structure(lambda s: tf.reshape(s, [-1, *s.shape[2:]]), states)
@@ -266,7 +266,7 @@ def decoder(
                 classifier.input_layer,
                 flat,
                 segments[:-1],
-                seed=own,
+                seed=seeds,
                 sampling=tf.constant(sampling),
             )
             return loss.values(outputs)
@@ -280,7 +280,7 @@ def decoder(
             **dict(zip(_ANOTHER, (predict(others, 1.0), predict(others, 0.0)), strict=True)),
             **_guesses(known, segments, positions),
         }
-        return Decoded(segments, positions, room, room * begun, predictions)
+        return Decoded(segments, positions, valid_mask, valid_mask * begun, predictions)
 
     return decode
 
@@ -326,7 +326,7 @@ def measure(
         The outcome.
 
     Raises:
-        UserError: No sequence has room for a segment.
+        UserError: No sequence is long enough for a segment.
     """
     is_text = split.info.is_text
 
@@ -336,30 +336,27 @@ def measure(
         targets = decoded.tokens[1:]
         losses, right = {}, {}
         for name, predictions in decoded.predictions.items():
-            counted = decoded.others if name in _ANOTHER else decoded.room
+            counted = decoded.other_mask if name in _ANOTHER else decoded.valid_mask
             each = loss.token_losses(predictions, targets) * counted
             losses[name] = tf.reduce_sum(tf.cast(each, tf.float64), axis=1)
             if is_text:
                 hit = tf.argmax(predictions, -1, tf.int32) == targets
                 right[name] = tf.reduce_sum(tf.cast(hit, tf.float32) * counted)
-        return losses, right, tf.reduce_sum(decoded.room), tf.reduce_sum(decoded.others)
+        return losses, right, tf.reduce_sum(decoded.valid_mask), tf.reduce_sum(decoded.other_mask)
 
-    by_step: dict[str, np.ndarray] = {}
-    right: dict[str, float] = {}
-    counts: dict[str, float] = {}
+    by_step: dict[str, np.ndarray] = collections.defaultdict(float)
+    right, counts = collections.Counter(), collections.Counter()
     done = 0
     for number, batch in enumerate(split.batches(batch_size)):
         losses, hits, segments, others = sums(batch, tf.constant(number))
         for name, values in losses.items():
-            by_step[name] = by_step.get(name, 0.0) + values.numpy()
-            counted = others if name in _ANOTHER else segments
-            counts[name] = counts.get(name, 0.0) + float(counted)
-            if is_text:
-                right[name] = right.get(name, 0.0) + float(hits[name])
+            by_step[name] += values.numpy()
+            counts[name] += float(others if name in _ANOTHER else segments)
+        right.update({name: float(count) for name, count in hits.items()})
         done += len(batch.labels)
         if progress is not None:
             progress(done)
-    if not counts.get("reconstruction"):
+    if not counts["reconstruction"]:
         raise UserError(
             f"No sequence of {split.info.name} has the {loss.shortest_sequence} steps that a "
             f"segment of Reconstruction.length = {loss.length} needs."
@@ -386,13 +383,13 @@ def samples(
     split: data.Split,
     count: int,
 ) -> list[Sample]:
-    """Reconstructs segments of a few sequences, each with anchors of its own.
+    """Reconstructs segments of a few sequences, each with its own anchors.
 
     Args:
         decode: See `decoder`.
         loss: The run's reconstruction loss.
         split: The data.
-        count: How many sequences, evenly spread over those that have room for a segment.
+        count: How many sequences, evenly spread over those long enough for a segment.
 
     Returns:
         The sequences with their segments.

@@ -1,4 +1,4 @@
-"""Reconstructions for people: a table, pictures of segments beside their originals, texts."""
+"""Reconstructions as a table, pictures of segments beside their originals, texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from t2aux import files
+from t2aux import files, text_tables
 from t2aux.evaluation.decoding import ABOUT, Measured, Sample
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Where an image has no pixel of a segment.
-_NOWHERE = (0.80, 0.86, 0.93)
+# The colour where an image has no pixel of a segment.
+_NO_SEGMENT = (0.80, 0.86, 0.93)
 _SHOWN_CHANNELS = 8
 
 
 def table(measured: Measured) -> str:
-    """What each predictor's loss is, and what it knows; at most 100 columns wide."""
+    """What each predictor's loss is, and what it uses; at most 100 columns wide."""
     unit = "nats" if measured.info.is_text else "squared"
-    right = f"{'right':>8}" if measured.accuracy else ""
-    width = max(map(len, measured.loss))
-    lines = [f"{'per token':{width}}  {unit:>10}{right}  from"]
-    for name, loss in measured.loss.items():
-        share = f"{100 * measured.accuracy[name]:7.1f}%" if measured.accuracy else ""
-        lines.append(f"{name:{width}}  {loss:10.5f}{share}  {ABOUT[name]}")
-    lines.append(f"\n{measured.tokens:,} tokens predicted")
-    return "\n".join(lines)
+    rows = [
+        [name, f"{loss:.5f}", f"{100 * measured.accuracy.get(name, 0):.1f}%", ABOUT[name]]
+        for name, loss in measured.loss.items()
+    ]
+    header = ["per token", unit, "right", "from"]
+    if not measured.accuracy:
+        header, rows = header[:2] + header[3:], [row[:2] + row[3:] for row in rows]
+    shown = text_tables.table(rows, header, left=(0, len(header) - 1))
+    return f"{shown}\n\n{measured.tokens:,} tokens predicted"
 
 
 def draw_samples(
@@ -128,7 +129,7 @@ def _draw_image(info: DatasetInfo, sample: Sample, axes: Sequence[Axes]) -> None
     place = np.arange(side * side) if info.permutation is None else info.permutation
     whole = np.empty((side * side, 3))
     whole[place] = sample.sequence
-    original, reconstruction = np.tile(np.array(_NOWHERE), (2, side * side, 1))
+    original, reconstruction = np.tile(np.array(_NO_SEGMENT), (2, side * side, 1))
     for positions, predicted in zip(sample.positions, sample.reconstruction, strict=True):
         given = sample.sequence[positions[:1]]
         original[place[positions]] = sample.sequence[positions]

@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str], *, checkpoint: str | None = None) -> Load
         The classifier.
 
     Raises:
-        UserError: There is nothing at the path, or nothing of these; a file is missing or damaged;
+        UserError: The path has none of these; a file is missing or damaged;
             or a checkpoint is named, and it is not a run.
     """
     if not isinstance(path, (str, os.PathLike)):
@@ -58,7 +58,7 @@ def load(path: str | os.PathLike[str], *, checkpoint: str | None = None) -> Load
 class LoadedClassifier:
     """A trained classifier: a run's, an export's, a `.tflite` or a `.keras` file's.
 
-    All forms take the same and answer the same. A sequence is as the classifier reads it: real
+    All forms take and return the same. A sequence is as the classifier reads it: real
     values [T, C], pixels of an image in [0, 1], or ids [T]. For a classifier of images an array of
     uint8 may also be images [H, W] or [H, W, C] of any size, which are resized. `predict_texts`
     takes texts.
@@ -88,7 +88,7 @@ class LoadedClassifier:
         Args:
             x: An array [N, T, C] or ids [N, T]; a list of arrays of any lengths, or a RaggedTensor;
                 or a pair of an array, padded at the ends, and lengths [N] or a mask [N, T].
-            batch_size: How many are classified at once; in LiteRT it is one at a time.
+            batch_size: How many are classified at once; in LiteRT one at a time.
 
         Returns:
             float32 [N, K]: the classes' probabilities.
@@ -137,7 +137,7 @@ class LoadedClassifier:
         return self._classifier.start()
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 128) -> dict[str, float]:
-        """Measures how good the answers are.
+        """Measures accuracy and loss.
 
         Args:
             x: N sequences, see `predict`.
@@ -145,8 +145,8 @@ class LoadedClassifier:
             batch_size: See `predict`.
 
         Returns:
-            "accuracy", the share of right answers in [0, 1], and "loss", the mean cross-entropy in
-            nats.
+            "accuracy", the share of right predictions in [0, 1], and "loss", the mean cross-entropy
+            in nats.
 
         Raises:
             UserError: As `predict`; or a label is out of range, or there are none.
@@ -173,18 +173,20 @@ class LoadedClassifier:
     def _probabilities(self, sequences: list[np.ndarray], batch_size: int) -> np.ndarray:
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, but is {batch_size}.")
-        answers = np.zeros([len(sequences), self.info.num_classes], np.float32)
+        probabilities = np.zeros([len(sequences), self.info.num_classes], np.float32)
         if isinstance(self._classifier, litert.LiteRTClassifier):
-            for answer, sequence in zip(answers, sequences, strict=True):
-                answer[:] = self._classifier.probabilities(sequence)
-            return answers
+            for row, sequence in zip(probabilities, sequences, strict=True):
+                row[:] = self._classifier.probabilities(sequence)
+            return probabilities
         # Sequences of like lengths together have little padding.
         order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            answers[chosen] = self._classifier.batch_probabilities([sequences[i] for i in chosen])
-        if not np.isfinite(answers).all():
+            probabilities[chosen] = self._classifier.batch_probabilities(
+                [sequences[i] for i in chosen]
+            )
+        if not np.isfinite(probabilities).all():
             raise UserError(
                 "The classifier answers with NaN: its weights are damaged, or diverged."
             )
-        return answers
+        return probabilities

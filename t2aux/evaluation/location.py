@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """Where a classifier lies, and in which form.
+    """Where a classifier is, and in which form.
 
     Attributes:
         form: "litert", "saved_model", "run" or "keras".
@@ -50,7 +50,7 @@ class Location:
         if checkpoint is not None and self.form != "run":
             what = "a .keras file" if self.form == "keras" else "an export"
             raise UserError(
-                f"The checkpoint {checkpoint} would be one of a run's, and {self.path} is {what}: "
+                f"The checkpoint {checkpoint} is one of a run, but {self.path} is {what}: "
                 "leave it out."
             )
         if self.form == "litert":
@@ -65,7 +65,7 @@ class Location:
 
 
 def locate(model: str | os.PathLike[str]) -> Location:
-    """Finds out what a path leads to.
+    """Finds out what is at a path.
 
     Args:
         model: A `.tflite` file of an export; a `.keras` file; a version's directory of an export,
@@ -75,7 +75,7 @@ def locate(model: str | os.PathLike[str]) -> Location:
         The form and the path. An export that has no SavedModel runs through LiteRT.
 
     Raises:
-        UserError: There is nothing, or nothing of these.
+        UserError: Nothing exists there, or nothing of these.
     """
     path = pathlib.Path(model)
     if os.path.isfile(path):
@@ -110,7 +110,7 @@ def _locate_in(path: pathlib.Path) -> Location | None:
         return Location("saved_model", path)
     names = sorted(file.name for file in path.glob("classifier*.tflite") if file.is_file())
     if names:
-        # Whole sequences in float32, where that is there; else the first of what is.
+        # Whole sequences in float32, where that exists; else the first of the others.
         return Location("litert", path / (litert.WHOLE if litert.WHOLE in names else names[0]))
-    # What is missing is told when it is loaded.
+    # Loading it says what is missing.
     return Location("saved_model", path) if (path / litert.METADATA).is_file() else None

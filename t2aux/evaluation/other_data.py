@@ -20,7 +20,7 @@ from t2aux.training import identity, settings, validation
 
 # Of what `load` is given, what says which data it is; its name and its folder aside.
 _DATA = ("max_examples", "splits", "test_fraction", "split_seed")
-_LONGEST_SLUG = 60
+_MAX_SLUG = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class OtherData:
 
     @property
     def title(self) -> str:
-        """For people: "csv in /data/news, max_examples = 100"."""
+        """For the terminal: "csv in /data/news, max_examples = 100"."""
         more = [f"{k} = {v}" for k, v in self.settings.items() if k not in ("name", "data_dir")]
         place = f" in {self.data_dir}" if self.data_dir else ""
         return ", ".join([f"{self.name}{place}", *more])
@@ -54,7 +54,7 @@ class OtherData:
         elif {"name", "data_dir"} & self.settings.keys():
             parts.append(self.name)
         parts += [f"{k}_{v}" for k, v in self.settings.items() if k not in ("name", "data_dir")]
-        return re.sub(r"[^\w.-]+", "_", "-".join(parts))[:_LONGEST_SLUG].strip("-._") or "other"
+        return re.sub(r"[^\w.-]+", "_", "-".join(parts))[:_MAX_SLUG].strip("-._") or "other"
 
     def to_json(self) -> dict[str, Any]:
         """What a result says of it."""
@@ -66,7 +66,7 @@ def read(
 ) -> tuple[str, data.Split, OtherData | None]:
     """Reads the data to evaluate a run on, whose configuration is gin's at present.
 
-    Other data that has no test set is read whole: nothing of it was trained on.
+    Other data that has no test set is read whole, as none of it was trained on.
 
     Args:
         run: Loaded with these settings.
@@ -78,7 +78,7 @@ def read(
 
     Raises:
         UserError: The data can't be read; or it changed since the training and has no test set, so
-            that what was trained on can't be told.
+            that it is not known what was trained on.
     """
     is_elsewhere = any(re.match(r"\s*dataset\.data_dir\s*=", param) for param in gin_params)
     try:
@@ -97,7 +97,7 @@ def read(
         raise UserError(
             f"{whole.division.path} has changed since the training, or would be divided in another "
             f"way, and has no test set beside it: what the run in {run.model_dir} was trained on "
-            "can't be told. Restore it, or give other data with --data_dir."
+            "is not known. Restore it, or give other data with --data_dir."
         )
     return read_name, whole, other
 
@@ -114,11 +114,11 @@ def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> Oth
     Args:
         run: Loaded with these settings.
         gin_params: The settings, --data_dir among them.
-        name: "train", "test" or, where it is a split of its own, "validation".
+        name: "train", "test" or, where it is a separate split, "validation".
         split: What was read.
 
     Returns:
-        The data; None where it is the run's own, wherever it lies now. Of a run of an older
+        The data; None where it is the run's own, wherever it is now. Of a run of an older
         version, which stores nothing of its data's content, the settings are compared.
     """
     used, defaults = _settings()
@@ -129,9 +129,9 @@ def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> Oth
     file = str(run.model_dir / "config.gin")
     with settings.kept():
         config.parse([file], [])
-        own, own_defaults = _settings()
-    own = {**defaults, **own_defaults, **own}
-    different = {k: v for k, v in used.items() if k not in own or v != own[k]}
+        trained, trained_defaults = _settings()
+    trained = {**defaults, **trained_defaults, **trained}
+    different = {k: v for k, v in used.items() if k not in trained or v != trained[k]}
     if is_other and not different:
         different = {"content": "changed since the training"}
     return OtherData(used["name"], used["data_dir"], different) if different else None
@@ -143,7 +143,7 @@ def folder(
     """Makes the folder that a result goes to.
 
     Args:
-        output_dir: What the user asked for, if anything.
+        output_dir: What the user gave, if anything.
         run: The run.
         kind: Of the result: the name of the folder in the run, and of the JSON file in it.
         split: "train", "validation" or "test".
@@ -178,7 +178,7 @@ def about(run: Run, other: OtherData | None) -> dict[str, Any]:
 
 
 def title(run: Run, split: str, other: OtherData | None) -> str:
-    """What a result is of, for people."""
+    """A result's title."""
     if other is None:
         return f"{run.info.name}, {split}, {run.described}"
     return f"{other.title}, {split} (trained on {run.info.name}, {run.described})"

@@ -291,7 +291,7 @@ def convert(
             )
 
         pattern = storage.join(folder, _FILES, "*")
-        runners.run(runner, build, folder, runners.Progress(pattern, "sequences", lambda _: total))
+        runners.run(runner, build, folder, runners.progress(pattern, "Sequences", total))
     return info, total
 
 

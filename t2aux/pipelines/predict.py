@@ -269,8 +269,8 @@ def predict(
             def build(started: beam.Pipeline) -> None:
                 _steps(started, spec, info, divided, reads, layout, output_format, outputs, folder)
 
-            progress = runners.Progress(
-                storage.join(folder, _BLOCKS, "*"), "rows", divided.expected
+            progress = runners.progress(
+                storage.join(folder, _BLOCKS, "*"), "Rows", divided.expected
             )
             runners.run(runner, build, folder, progress)
             tally = pickle.loads(storage.read(storage.join(folder, _SUMMARY)))

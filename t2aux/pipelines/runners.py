@@ -23,7 +23,7 @@ from apache_beam.runners import runner as beam_runners
 from t2aux import logs
 from t2aux.errors import UserError, listing, nearest
 from t2aux.pipelines import storage
-from t2aux.training.rate import Rate
+from t2aux.progress import Progress
 from t2aux_ondevice import paths
 
 _SECONDS_BETWEEN_REPORTS = 10.0
@@ -253,41 +253,26 @@ def _quiet(runner: Runner) -> Iterator[None]:
         yield
 
 
-class Progress:
-    """Says how much of the work is done, from the names of the temporary files that are there.
+def progress(
+    pattern: str, what: str, total: int | Callable[[int], int | None]
+) -> Callable[[], None]:
+    """What logs how much is done, from the names of the temporary files so far.
 
     Any runner's workers write these, so that it needs none of its metrics.
+
+    Args:
+        pattern: Of the files; `count_of` reads their names.
+        what: What is counted.
+        total: See `Progress`.
     """
+    shown = Progress(what, total, every_seconds=0)
 
-    def __init__(self, pattern: str, unit: str, total: Callable[[int], int | None]) -> None:
-        """Begins with nothing.
-
-        Args:
-            pattern: Of the files; `count_of` reads their names.
-            unit: What is counted.
-            total: How many there are, or about how many, from how many are done; None: unknown.
-        """
-        self._pattern = pattern
-        self._unit = unit
-        self._total = total
-        self._rate = Rate()
-        self._rate.update(0)
-
-    def __call__(self) -> None:
-        """Logs it. What can't be listed now is listed the next time."""
+    def log() -> None:
+        # What can't be listed now is listed the next time.
         with contextlib.suppress(UserError):
-            counts = {}
-            for path in storage.matching(self._pattern):
-                key, count = count_of(path)
-                counts[key] = count
-            done = sum(counts.values())
-            speed = self._rate.update(done)
-            total = self._total(done)
-            of = left = ""
-            if total is not None:
-                of = f" of {max(total, done):,}"
-                left = f"  {self._rate.left(max(total - done, 0))} left"
-            logging.info("%s%s %s  %.0f a second%s", f"{done:,}", of, self._unit, speed or 0, left)
+            shown.update(sum(dict(map(count_of, storage.matching(pattern))).values()))
+
+    return log
 
 
 def file_name(part: int, number: int, count: int) -> str:

@@ -16,6 +16,7 @@ from t2aux.prediction.model import Connection, Model
 from t2aux.prediction.predictor import Predictor
 from t2aux.prediction.report import Summary
 from t2aux.prediction.source import Reading
+from t2aux.progress import Progress
 
 if TYPE_CHECKING:
     from t2aux import data as data_sets
@@ -173,7 +174,7 @@ def predict_with(
         with_errors=classifier.on_error == predictor.SKIP,
     )
     tally = report.Tally(info.classes, labelled=opened.labelled)
-    progress = pipeline.Progress(opened)
+    progress = Progress("Rows", opened.expected if opened.total is None else opened.total)
     output_format = writing.format_of(writes.output, writes.output_format)
     with writing.open_output(writes.output, output_format, layout.schema) as write:
         for answers in pipeline.answers(classifier, opened, progress.add):

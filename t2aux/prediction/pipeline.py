@@ -9,20 +9,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
-from absl import logging
-
 from t2aux.prediction import batching
 from t2aux.prediction.predictor import Answers, Pool, Predictor
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Source
-from t2aux.training.rate import Rate
 
 # Of a pool: rows are sorted by length in it, and its rows are written together.
 _POOL_BATCHES = 8
 _POOL_BYTES = 1 << 24
 # Rows that are prepared at once.
 ROWS_AT_ONCE = 64
-_SECONDS_BETWEEN_REPORTS = 5.0
 
 
 def answers(
@@ -129,31 +125,3 @@ def one_of(pools: Sequence[Pool]) -> Pool:
         rows += pool.rows
         prepared += pool.prepared
     return Pool(rows, prepared, errors)
-
-
-class Progress:
-    """Says every few seconds how many rows are done, how fast, and how long the rest will take."""
-
-    def __init__(self, source: Source) -> None:
-        """Begins with no row."""
-        self._source = source
-        self._lock = threading.Lock()
-        self._done = 0
-        self._rate = Rate(_SECONDS_BETWEEN_REPORTS)
-        self._rate.update(0)
-
-    def add(self, rows: int) -> None:
-        """Adds rows, and says it if the last report is long enough ago. By any thread."""
-        with self._lock:
-            self._done += rows
-            done, speed = self._done, self._rate.update(self._done)
-        if not speed:
-            return
-        total = self._source.expected(done)
-        of = left = ""
-        if total is not None:
-            about = "" if self._source.total is not None else "about "
-            of = f" of {about}{total:,}"
-            left = f"  {self._rate.left(max(total - done, 0))} left"
-        per_second = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
-        logging.info("%s%s rows  %s a second%s", f"{done:,}", of, per_second, left)

@@ -1,4 +1,4 @@
-"""What came out: counts, and the accuracy where rows have labels."""
+"""The outcome of predictions: counts, and the accuracy where rows have labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from t2aux.training.scores import Evaluation, Scores
 from t2aux_ondevice.errors import printable
 
 # Names of labels that the classifier does not know are kept for the message, up to so many.
-_MOST_UNKNOWN = 1000
+_MAX_UNKNOWN = 1000
 _SHOWN = 5
 
 
@@ -33,10 +33,10 @@ class Summary:
         skipped: How many of them have no class, since they could not be classified.
         first_error: Why the first of these could not.
         cut: How many were longer than the classifier reads, and were cut.
-        counts: How many rows were answered with each class, by its name.
+        counts: How many rows were predicted to be of each class, by its name.
         labelled: Whether the data has labels.
         unlabelled: How many rows have none, of data that has labels.
-        unknown: How many rows have each label that is no class of the classifier, by its name.
+        unknown: How many rows have each label that is not a class of the classifier, by its name.
         evaluation: Accuracy, loss and confusion matrix over the rows with a label that is one of
             the classes; None where there are none.
     """
@@ -63,12 +63,12 @@ class Summary:
         }
 
     def text(self) -> str:
-        """For people."""
-        there = [f"{printable(n)} {c:,}" for n, c in sorted_counts(self.counts) if c]
+        """For the terminal."""
+        found = [f"{printable(n)} {c:,}" for n, c in sorted_counts(self.counts) if c]
         lines = []
         if self.evaluation is not None:
             lines += [classification_report.table(self.evaluation), ""]
-        lines.append(f"{plural(self.rows, 'row')}: {listing(there, 10) or 'none classified'}")
+        lines.append(f"{plural(self.rows, 'row')}: {listing(found, 10) or 'none classified'}")
         if self.skipped:
             first = printable(self.first_error or "")
             lines.append(f"{self.skipped:,} could not be classified, and have no class: {first}")
@@ -80,7 +80,7 @@ class Summary:
             total = sum(self.unknown.values())
             names = [f"{printable(n)!r} {c:,}" for n, c in sorted_counts(self.unknown)]
             lines.append(
-                f"{total:,} have a label that is no class of the classifier, and are not in the "
+                f"{total:,} have a label that is not a class of the classifier, and are not in the "
                 f"accuracy: {listing(names, _SHOWN)}."
             )
         return "\n".join(lines)
@@ -103,71 +103,64 @@ class Tally:
         self._scores = Scores(classes)
         self._counts = np.zeros(len(classes), np.int64)
         self._unknown: collections.Counter[str] = collections.Counter()
-        self._rows = self._skipped = self._cut = self._unlabelled = 0
+        # Of rows: all, and "skipped", "cut" and "unlabelled" ones.
+        self._totals: collections.Counter[str] = collections.Counter()
         self._first_error: str | None = None
 
     @property
     def rows(self) -> int:
         """How many rows there were."""
-        return self._rows
+        return self._totals["rows"]
 
     @property
     def skipped(self) -> int:
         """How many of them have no class."""
-        return self._skipped
+        return self._totals["skipped"]
 
-    def add(self, answers: Answers) -> None:
-        """Adds the answers to some rows."""
-        answered = answers.answered
-        self._rows += len(answers.rows)
-        self._cut += answers.cut
-        if answers.errors and self._first_error is None:
-            self._first_error = next(iter(answers.errors.values()))
-        self._skipped += len(answers.errors)
-        best = answers.probabilities[answered].argmax(axis=1)
+    def add(self, predictions: Answers) -> None:
+        """Adds the predictions of some rows."""
+        is_predicted = predictions.answered
+        skipped = len(predictions.errors)
+        self._totals.update(rows=len(predictions.rows), skipped=skipped, cut=predictions.cut)
+        self._first_error = self._first_error or next(iter(predictions.errors.values()), None)
+        best = predictions.probabilities[is_predicted].argmax(axis=1)
         self._counts += np.bincount(best, minlength=len(self._classes))
         if self._labelled:
-            labels = np.array([self._label(row.label) for row in answers.rows], np.int64)
-            chosen = answered & (labels >= 0)
-            self._scores.add(labels[chosen], answers.probabilities[chosen])
+            labels = np.array([self._label(row.label) for row in predictions.rows], np.int64)
+            chosen = is_predicted & (labels >= 0)
+            self._scores.add(labels[chosen], predictions.probabilities[chosen])
 
     def merge(self, other: Tally) -> None:
-        """Adds the answers to the rows that follow, as another tally of the same data has them."""
+        """Adds another tally, of the rows of the same data that follow."""
         self._scores.merge(other._scores)
         self._counts += other._counts
         for name, count in other._unknown.items():
             self._count_unknown(name, count)
-        self._rows += other._rows
-        self._skipped += other._skipped
-        self._cut += other._cut
-        self._unlabelled += other._unlabelled
-        if self._first_error is None:
-            self._first_error = other._first_error
+        self._totals.update(other._totals)
+        self._first_error = self._first_error or other._first_error
 
     def summary(self, output: str) -> Summary:
         """The outcome so far."""
         return Summary(
             output=output,
-            rows=self._rows,
-            skipped=self._skipped,
+            rows=self.rows,
+            skipped=self.skipped,
             first_error=self._first_error,
-            cut=self._cut,
+            cut=self._totals["cut"],
             counts=dict(zip(self._classes, self._counts.tolist(), strict=True)),
             labelled=self._labelled,
-            unlabelled=self._unlabelled,
+            unlabelled=self._totals["unlabelled"],
             unknown=dict(sorted_counts(self._unknown)),
             evaluation=self._scores.evaluation,
         )
 
     def _label(self, label: str | int | None) -> int:
-        """The number of a row's class; -1 where it has none that is known, which is counted."""
+        """The number of a row's class; -1 where it has none or an unknown one, which is counted."""
         if label is None:
-            self._unlabelled += 1
+            self._totals["unlabelled"] += 1
             return -1
         if isinstance(label, int):
-            if 0 <= label < len(self._classes):
-                return label
-            found = None
+            found = label if 0 <= label < len(self._classes) else None
         else:
             found = self._label_of.get(class_key(label))
         if found is None:
@@ -176,7 +169,7 @@ class Tally:
         return found
 
     def _count_unknown(self, name: str, count: int) -> None:
-        others = len(self._unknown) >= _MOST_UNKNOWN and name not in self._unknown
+        others = len(self._unknown) >= _MAX_UNKNOWN and name not in self._unknown
         self._unknown["(others)" if others else name] += count
 
 

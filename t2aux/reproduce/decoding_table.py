@@ -7,7 +7,7 @@ from typing import Any
 
 from t2aux import files
 from t2aux.errors import UserError
-from t2aux.reproduce.document import Block, Heading, Paragraph, Table
+from t2aux.reproduce.document import Table
 
 
 def read_all(directory: pathlib.Path) -> list[dict[str, Any]]:
@@ -36,28 +36,15 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         ):
             return value
     raise UserError(
-        f"{path} is not what `t2aux reconstructions` writes: remove it, or make it anew with that "
+        f"{path} is not what `t2aux reconstructions` writes: remove it, or make it again with that "
         "command."
     )
 
 
-def blocks(found: list[dict[str, Any]]) -> list[Block]:
-    """A table of losses for each."""
-    if not found:
-        return []
-    made: list[Block] = [
-        Heading("Is the memory real?"),
-        Paragraph(
-            "An r-LSTM's decoder, from the state at the anchor, beside guesses that need no memory "
-            "and beside another sequence's state."
-        ),
-    ]
-    for one in found:
-        lines = [
-            [one["about"].get(name, name), f"{loss:.4f}"]
-            for name, loss in sorted(one["loss"].items(), key=lambda pair: pair[1])
-        ]
-        caption = f"On the {one['split']} data, best first. `{one['command']}`"
-        made += [Table(["what the guess has", one["unit"]], lines, caption)]
-        made.append(Paragraph(one["verdict"]))
-    return made
+def table(measured: dict[str, Any]) -> Table:
+    """The losses, the lowest first."""
+    losses = sorted(measured["loss"].items(), key=lambda item: item[1])
+    return Table(
+        ["what the guess has", measured["unit"]],
+        [[measured["about"].get(name, name), f"{loss:.4f}"] for name, loss in losses],
+    )

@@ -30,7 +30,7 @@ def main() -> None:
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(parent):
-        sys.exit(exit_status.STOPPED)  # It was gone before.
+        sys.exit(exit_status.STOPPED)  # It has ended before.
     os.execv(sys.executable, [sys.executable, "-m", "t2aux", *arguments])
 
 

@@ -1,21 +1,21 @@
-"""What deviates from the paper: the data, the runs' own settings, and our readings."""
+"""The settings in which the runs differ from the paper."""
 
 from __future__ import annotations
 
 import re
 
-from t2aux.reproduce import tables, wording
+from t2aux.reproduce import wording
 from t2aux.reproduce.results import Summary
 from t2aux.reproduce.wording import DATA_SETS, PAPER_BATCH, Rows
 
-# Rows that vary what others share, and settings that are no part of a recipe.
+# Rows that vary what others share, and settings that are not part of a recipe.
 _VARIED = r"_without_|_\d+x\d+|_bptt\d+"
 _NOT_THE_RECIPE = (
     r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"
     r"dataset\.(?!max_examples)|(dbpedia|digits|idx|image_folder)\.(?!max_length)|"
     r"RunConfig\.|train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
 )
-# Settings in words; others are told as they are.
+# Settings as sentences; others are given as they are.
 _WORDS = {
     "train.optimizer": "{value} instead of RMSProp",
     "SEGMENT_LENGTH": "segments of {value} tokens instead of 600",
@@ -23,16 +23,9 @@ _WORDS = {
     "dataset.max_examples": "a fixed choice of {value} training examples",
     "dbpedia.max_length": "texts are cut at {value} characters",
     "Reconstruction.final_sampling": "scheduled sampling grows to {value} instead of 1",
+    "Reconstruction.distant_past = False": "the reconstructed segment ends at the anchor instead "
+    "of lying anywhere before it",
 }
-_OFF = {
-    "Reconstruction.distant_past": "the reconstructed segment ends at the anchor instead of lying "
-    "anywhere before it",
-}
-
-_TRANSFORMERS = (
-    " Not so the Transformer's on MNIST, pMNIST and StanfordDogs: they have as many updates as the "
-    "others, of a quarter of their sequences."
-)
 
 # Anchors that lie within AUXILIARY_BPTT steps of a later one share its window
 # (`t2aux.training.truncation.group_anchors`): by how many steps the gradient of one of them goes
@@ -40,41 +33,24 @@ _TRANSFORMERS = (
 REACH = {(10, 60): 184, (20, 30): 169, (50, 12): 153, (100, 6): 146, (200, 3): 143}
 
 
-def texts(budget: str, rows: Rows) -> list[str]:
-    """All of them, each a sentence or a few."""
-    made = [
-        f"In place of {paper.title}: {other.text}. No difference to the paper's numbers is given."
-        for dataset, paper in DATA_SETS.items()
-        if (other := wording.stand_in(dataset, rows))
-    ]
-    if tables.from_folder(rows):
-        made.append(
-            "CIFAR10 was read from a folder of images (`train.data = @image_folder()`). Those of "
-            "our results are JPEG files and slightly lossy, unlike the original."
-        )
-    if budget == "short":
-        made += _recipes(rows)
-    return made + _readings(rows)
-
-
-def _recipes(rows: Rows) -> list[str]:
-    """What the runs set, by data set, as their own flags say: epochs, and what rows agree on."""
-    titles: dict[str, list[str]] = {}
+def recipes(rows: Rows) -> list[str]:
+    """What the runs set, by data set, by their flags: epochs, and what rows agree on."""
+    found = []
     for dataset, paper in DATA_SETS.items():
-        own = wording.rows_of(dataset, rows)
-        if not own:
+        some = wording.rows_of(dataset, rows)
+        if not some:
             continue
-        # Rows that vary a setting or turn a part off tell nothing of what the others share.
-        plain = {row: s for row, s in own.items() if not re.search(_VARIED, row)} or own
+        # Rows that vary a setting or turn a part off don't show what the others share.
+        plain = {row: s for row, s in some.items() if not re.search(_VARIED, row)} or some
         size, others = wording.batches(dataset, rows)
         parts = [f"batches of {size}{others} instead of {PAPER_BATCH}"]
         parts += [*_epochs(plain), *_drops(plain), *_shared(plain)]
         if dataset == "dbpedia" and not any(
-            "dbpedia.max_length" in _first(s) for s in own.values()
+            "dbpedia.max_length" in _first(s) for s in some.values()
         ):
             parts.append("texts are cut at 1,024 characters (`dbpedia.max_length`)")
-        titles.setdefault("; ".join(parts), []).append(paper.title)
-    return [f"{wording.listed(some)}: {text}." for text, some in titles.items()]
+        found.append((paper.title, "; ".join(parts)))
+    return [f"{titles}: {text}." for text, titles in wording.merged(found)]
 
 
 def _first(summary: Summary) -> dict[str, str]:
@@ -92,15 +68,15 @@ def _epochs(plain: Rows) -> list[str]:
             after = f", {int(joint) - int(drop)} of them after the rate's drop"
         return some.get("PRETRAIN_EPOCHS"), joint, after
 
-    told = []
+    found = []
     for (before, joint, after), some in wording.grouped(plain, epochs).items():
         text = f"{before} + {joint} epochs (pretraining + joint)" if before else ""
         if not before:
             alone = all("/transformer" in row for row in some)
             where = wording.whose(some) if alone else "rows without pretraining"
             text = f"{joint} epochs in {where}"
-        told.append(text + after)
-    return sorted(told)
+        found.append(text + after)
+    return sorted(found)
 
 
 def _drops(plain: Rows) -> list[str]:
@@ -111,9 +87,9 @@ def _drops(plain: Rows) -> list[str]:
     if not groups:
         return []
     (factor, epochs), *others = groups
-    told = "".join(f" (to {f} after {e} in {wording.whose(groups[f, e])})" for f, e in others)
+    found = "".join(f" (to {f} after {e} in {wording.whose(groups[f, e])})" for f, e in others)
     return [
-        f"the rate drops to {factor} of itself after {epochs} joint epochs{told} instead of to a "
+        f"the rate drops to {factor} of itself after {epochs} joint epochs{found} instead of to a "
         "half after every 300 (`joint/Phase.decay_factor`, `joint/Phase.decay_epochs`)"
     ]
 
@@ -141,56 +117,15 @@ def _shared(plain: Rows) -> list[str]:
 
 
 def _in_words(name: str, setting: str) -> str:
-    if name in _OFF and setting == "False":
-        return f"{_OFF[name]} (`{name} = {setting}`)"
+    written = f"{name} = {setting}"
     if name not in _WORDS:
-        return f"`{name} = {setting}`"
+        return f"{_WORDS[written]} (`{written}`)" if written in _WORDS else f"`{written}`"
     value = f"{int(setting):,}" if setting.isdigit() else setting.lstrip("@")
     return f"{_WORDS[name].format(value=value)} (`{name}`)"
 
 
-def _readings(rows: Rows) -> list[str]:
-    made = []
-    if _both_kinds(rows):
-        made.append(
-            "Rows with nothing to pretrain spend pretraining's updates in the joint phase. The "
-            "rate drops after the same number of joint epochs, so they have more updates at the "
-            "low rate, as many as pretraining has."
-            + _TRANSFORMERS
-            * any("/transformer" in row for row in rows)
-        )
-    made += [
-        "A seed changes the initial weights, the order of the data, the anchors, the sampling and "
-        "DropConnect. There is one draw of the data: a choice of training examples, pMNIST's "
-        "permutation (ours: the paper's was not found) and the test set are the same for all "
-        "seeds.",
-        "The paper leaves much open. Our readings that are gin parameters: the weight of the loss, "
-        "1 (`Reconstruction.weight`, `Prediction.weight`); the heads' hidden units, 256 "
-        "(`Reconstruction.head_size`, `Prediction.head_size`); reversed reconstruction emits the "
-        "segment from its end to its beginning (`Reconstruction.reverse`); the segment lies "
-        "anywhere before its anchor, uniformly, where `Reconstruction.distant_past` is True; the "
-        "gradient's global norm is clipped at 1 (`train.clip_norm`); forget bias 1 and an "
-        "orthogonal recurrent kernel (`LSTM.forget_bias`, `LSTM.recurrent_initializer`).",
-        "Our readings that are in the code: the token loss is the squared error for pixels and the "
-        "cross-entropy for characters; anchors are uniform over the positions that leave room for "
-        "a segment, drawn anew for every batch and shared by it; auxiliary networks are LSTMs with "
-        "as many cells as the main network, 128, whatever its core; decoders are cut every "
-        "`AUXILIARY_BPTT` steps.",
-        "The gradient of an anchor goes back 300 steps (documents 100) where there is one. Anchors "
-        "that lie closer together share a window, which ends at the last of them, so for n > 1 the "
-        f"mean reach is shorter{_reaches(rows)}.",
-        "Under full BPTT the gradient of p-LSTM's auxiliary loss also passes its anchor, back to "
-        "the beginning.",
-        'Figure 6\'s "predict future" is read as an extra p-type loss beside the r-type one, and '
-        "its full setting has it.",
-        "The Transformer of comparable size is a plain pre-norm encoder of half a million weights: "
-        "two layers of 128 values, with four heads and 768 hidden units.",
-        "Rows ran beside other work on a shared machine: their times tell magnitudes only.",
-    ]
-    return made
-
-
-def _both_kinds(rows: Rows) -> bool:
+def some_pretrain(rows: Rows) -> bool:
+    """Whether some rows with a drop of the rate pretrain, and others don't."""
     pretrains = {
         "PRETRAIN_EPOCHS" in _first(summary)
         for summary in rows.values()
@@ -199,10 +134,11 @@ def _both_kinds(rows: Rows) -> bool:
     return len(pretrains) > 1
 
 
-def _reaches(rows: Rows) -> str:
-    told = [
+def reaches(rows: Rows) -> str:
+    """The mean reach of the gradient of several anchors, in brackets; "" where none was run."""
+    found = [
         f"{n}x{length} {steps}"
         for (n, length), steps in REACH.items()
         if any(re.match(rf"cifar10/.*_{n}x{length}(_|$)", row) for row in rows)
     ]
-    return f" (CIFAR10, in steps: {', '.join(told)})" if told else ""
+    return f" (CIFAR10, in steps: {', '.join(found)})" if found else ""

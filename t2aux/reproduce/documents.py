@@ -1,4 +1,4 @@
-"""A small text data set that is there wherever Python is: docstrings of its standard library.
+"""A small text data set that comes with Python: docstrings of its standard library.
 
 The smoke budget's documents: the class is the package that a text is from. Real text, no download,
 nothing to copy.

@@ -37,7 +37,7 @@ class Panel:
         x: The abscissa's name.
         y: The ordinate's, with its unit.
         curves: In it, colored by their order.
-        x_scale: "categories": the points stand side by side, in descending order.
+        x_scale: "categories": the points are evenly spaced, in descending order.
         y_scale: Of the ordinate.
     """
 
@@ -65,7 +65,7 @@ def _draw(panel: Panel, axis: Any) -> None:
     every = sorted(
         {x for curve in panel.curves for x in (*curve.measured, *curve.published)}, reverse=True
     )
-    # Where they are drawn.
+    # Their abscissas.
     place = {x: i if panel.x_scale == "categories" else x for i, x in enumerate(every)}
     for i, curve in enumerate(panel.curves):
         for points, style, faint in ((curve.measured, "o-", 1.0), (curve.published, "x--", 0.6)):
@@ -110,13 +110,13 @@ def _legend(panel: Panel, axis: Any) -> None:
     """Colors are conditions, line styles say whose numbers they are."""
     from matplotlib.lines import Line2D
 
-    there = [(i, c) for i, c in enumerate(panel.curves) if c.measured or c.published]
-    if not there:
+    shown = [(i, c) for i, c in enumerate(panel.curves) if c.measured or c.published]
+    if not shown:
         return
-    handles = [Line2D([], [], color=f"C{i}", linewidth=3, label=c.name) for i, c in there]
-    if any(c.measured for _, c in there):
+    handles = [Line2D([], [], color=f"C{i}", linewidth=3, label=c.name) for i, c in shown]
+    if any(c.measured for _, c in shown):
         handles.append(Line2D([], [], color="0.3", marker="o", linestyle="-", label="here"))
-    if any(c.published for _, c in there):
+    if any(c.published for _, c in shown):
         handles.append(Line2D([], [], color="0.3", marker="x", linestyle="--", label="paper"))
     axis.legend(handles=handles, fontsize=8)
 
@@ -132,13 +132,13 @@ def draw_bars(
     figure, (axis,) = _figure(1, 1)
     places = range(len(names))
     axis.barh([p - 0.2 for p in places], published, 0.38, label="paper", color="C7", alpha=0.6)
-    there = [
+    known = [
         (place + 0.2, value, error or 0)
         for place, value, error in zip(places, measured, spread, strict=True)
         if value is not None
     ]
-    if there:
-        at, values, errors = zip(*there, strict=True)
+    if known:
+        at, values, errors = zip(*known, strict=True)
         axis.barh(at, values, 0.38, xerr=errors, capsize=3, label="here", color="C0")
     axis.set_yticks(list(places), names)
     axis.invert_yaxis()

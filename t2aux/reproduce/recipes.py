@@ -38,7 +38,7 @@ class Recipe:
 
 
 def read(configurations: Sequence[Configuration]) -> list[Recipe]:
-    """Reads configurations, in a process of its own where TensorFlow is not loaded yet.
+    """Reads configurations, in a separate process where TensorFlow is not loaded yet.
 
     It would stay in the memory of a process that waits for those that train.
     """

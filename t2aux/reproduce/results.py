@@ -8,9 +8,11 @@ import math
 import pathlib
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+import typing
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import typeguard
 from absl import logging
 
 from t2aux import files
@@ -19,7 +21,6 @@ from t2aux.reproduce.rows import BUDGETS, flags_of_today
 
 # Points of a training curve that are kept.
 _POINTS = 30
-_KEYS = ("row", "budget", "seed", "accuracy", "test", "train", "updates", "seconds", "flags")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Result:
 
     Attributes:
         row: The row's id.
-        budget: "smoke", "short" or "paper".
+        budget: "smoke", "short", "medium" or "paper".
         seed: Of the run.
         accuracy: On the test set after all of `updates`, in [0, 1].
         test: (updates, accuracy) along the way.
@@ -72,57 +73,31 @@ class Result:
         return {match[1]: match[2] for match in matches if match} | self.of_budget
 
 
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _share(value: Any) -> bool:
-    return _number(value) and 0 <= value <= 1
-
-
-def _curve(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(point, list) and len(point) == 2 and _count(point[0]) and _share(point[1])
-        for point in value
-    )
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_text, value))
-
-
-def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or check(value)
-
-
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "row": _text,
-    "budget": lambda value: value in BUDGETS,
-    "seed": _count,
-    "accuracy": _share,
-    "test": _curve,
-    "train": _curve,
-    "updates": _count,
-    "seconds": _number,
-    "flags": _texts,
-    "of_budget": lambda value: isinstance(value, dict) and all(map(_text, value.values())),
-    "pretraining": _count,
-    "seconds_per_step": _or_none(_number),
-    "peak_mib": _or_none(_number),
-    "stand_in": _or_none(_text),
-    "hardware": _or_none(_text),
-    "versions": lambda value: isinstance(value, dict),
-    "finished": _or_none(_text),
-    "planned": _or_none(_count),
+_FIELDS = {field.name: field for field in dataclasses.fields(Result)}
+_HINTS = typing.get_type_hints(Result)
+_REQUIRED = {
+    name
+    for name, field in _FIELDS.items()
+    if field.default is field.default_factory is dataclasses.MISSING
 }
+
+
+def _is_right(name: str, value: Any) -> bool:
+    """Whether a field may have a value."""
+    try:
+        typeguard.check_type(
+            value,
+            _HINTS[name],
+            collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS,
+        )
+    except typeguard.TypeCheckError:
+        return False
+    if name == "budget":
+        return value in BUDGETS
+    shares = {"accuracy": [value], "test": value, "train": value}.get(name, ())
+    shares = [share[1] if isinstance(share, tuple) else share for share in shares]
+    numbers = [value] if isinstance(value, (int, float)) else []
+    return all(0 <= share <= 1 for share in shares) and all(0 <= n < math.inf for n in numbers)
 
 
 def file_name(row: str, seed: int) -> str:
@@ -136,22 +111,23 @@ def write(path: pathlib.Path, result: Result) -> None:
 
 
 def read(path: pathlib.Path) -> Result:
-    """Reads a result. Raises UserError where the file is damaged or none of ours."""
+    """Reads a result. Raises UserError where the file is damaged or is not a result."""
     value = files.read_json(path)
-    if not isinstance(value, dict) or not set(_KEYS) <= value.keys() <= _CHECKS.keys():
+    if not isinstance(value, dict) or not value.keys() >= _REQUIRED or value.keys() - _FIELDS:
         raise UserError(
-            f"{path} is no result of `t2aux reproduce`: remove it, or make it anew with that "
+            f"{path} is not a result of `t2aux reproduce`: remove it, or make it again with that "
             "command."
         )
+    for name in ("test", "train"):
+        if isinstance(value[name], list):
+            value[name] = [tuple(p) if isinstance(p, list) else p for p in value[name]]
     for name, entry in value.items():
-        if not _CHECKS[name](entry):
+        if not _is_right(name, entry):
             raise UserError(
                 f"{path} is damaged: its {name!r} can't be {json.dumps(entry)[:60]}. Remove it, or "
-                "make it anew with `t2aux reproduce`."
+                "make it again with `t2aux reproduce`."
             )
     value["flags"] = flags_of_today(value["flags"], value["row"].partition("/")[0])
-    value["test"] = [tuple(point) for point in value["test"]]
-    value["train"] = [tuple(point) for point in value["train"]]
     return Result(**value)
 
 
@@ -177,7 +153,7 @@ def read_all(directory: pathlib.Path) -> list[Result]:
         except UserError as error:
             if not path.name.endswith(".part.json"):
                 raise
-            # It is written anew as soon as its row goes on.
+            # It is written again as soon as its row continues.
             logging.warning("%s", error)
     return found
 
@@ -224,12 +200,12 @@ def measured(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def measured_so_far(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The same of a run that is not finished, up to its last evaluation; None before the first."""
     tests = [i for i, line in enumerate(lines) if line["split"] == "test"]
-    told = lines[: tests[-1] + 1] if tests else []
-    planned = [line["total_steps"] for line in told if "total_steps" in line]
+    known = lines[: tests[-1] + 1] if tests else []
+    planned = [line["total_steps"] for line in known if "total_steps" in line]
     if not planned:
         return None
     # Evaluations need not follow a line of training at once.
-    return {**measured(told), "updates": told[-1]["step"], "planned": planned[-1]}
+    return {**measured(known), "updates": known[-1]["step"], "planned": planned[-1]}
 
 
 def _typical(train: Sequence[dict[str, Any]], phase: str | None) -> float | None:
@@ -242,11 +218,11 @@ def _typical(train: Sequence[dict[str, Any]], phase: str | None) -> float | None
     return statistics.median(rates) if rates else None
 
 
-def thinned(points: list, most: int = _POINTS) -> list:
+def thinned(points: list, count: int = _POINTS) -> list:
     """At most so many of the points, evenly chosen, the last among them."""
-    if len(points) <= most:
+    if len(points) <= count:
         return points
-    return [points[round((i + 1) * len(points) / most) - 1] for i in range(most)]
+    return [points[round((i + 1) * len(points) / count) - 1] for i in range(count)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,12 +299,12 @@ def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
             runs.setdefault(result.row, []).append(result)
     for row, some in runs.items():
         settings = [_compared(run) for run in some]
-        for run, own in zip(some[1:], settings[1:], strict=True):
-            if own != settings[0]:
+        for run, other in zip(some[1:], settings[1:], strict=True):
+            if other != settings[0]:
                 raise UserError(
                     f"{row} was trained with other settings for seed {run.seed} than for seed "
-                    f"{some[0].seed} ({', '.join(sorted(own ^ settings[0]))}): report on them "
-                    "apart, or train one anew."
+                    f"{some[0].seed} ({', '.join(sorted(other ^ settings[0]))}): report on them "
+                    "separately, or train one again."
                 )
     return {row: Summary(_counted(some)) for row, some in runs.items()}
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from t2aux.errors import UserError
 
 # Files of gin/budgets/, the smallest first.
-BUDGETS = ("smoke", "short", "paper")
+BUDGETS = ("smoke", "short", "medium", "paper")
 
 # Data sets by the name of their gin file in gin/paper/, with their subfolders in --data_dir, where
 # they are read from without tensorflow-datasets, and the source that reads them.
@@ -134,19 +134,19 @@ def data_source(row: Row, budget: str, data_dir: str | None) -> tuple[str | None
         if data_dir is not None and (pathlib.Path(data_dir) / name).is_dir():
             folder = str(pathlib.Path(data_dir) / name)
             return folder, name if name == "debian_sections" else None
-    if row.dataset == "stanford_dogs" and budget == "short":
+    if row.dataset == "stanford_dogs" and budget in ("short", "medium"):
         return None, "digits"
     return None, None
 
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """What `t2aux train` is told.
+    """A configuration of `t2aux train`.
 
     Attributes:
         gin_files: Bundled gin files.
-        gin_params: Settings, but for where the data lies.
-        data_dir: Where it lies; None: tensorflow-datasets' own place, or no files.
+        gin_params: Settings, without the data's folder.
+        data_dir: The data's folder; None: tensorflow-datasets' own place, or no files.
     """
 
     gin_files: tuple[str, ...]
@@ -163,7 +163,7 @@ class Configuration:
 def configuration(
     row: Row, budget: str, data_dir: str | None, seed: int, documents: str | None = None
 ) -> Configuration:
-    """What `t2aux train` is told for a row.
+    """The configuration of `t2aux train` for a row.
 
     Args:
         row: The row.
@@ -176,7 +176,7 @@ def configuration(
         The configuration.
 
     Raises:
-        UserError: The documents are nowhere.
+        UserError: The documents were not found.
     """
     folder, stand_in = data_source(row, budget, data_dir)
     files = [f"paper/{row.dataset}"]
@@ -207,6 +207,8 @@ def configuration(
     if row.core:
         files.append(f"cores/{row.core}")
     files.append(f"budgets/{budget}")
+    if budget == "medium":
+        files.append("training/bfloat16")
     settings += [f"SEED = {seed}", *_lengths(row, budget)]
     if row.core in ("lstm_chrono", "mingru"):
         settings.append(f"CHRONO_STEPS = {_steps(row, budget)}")

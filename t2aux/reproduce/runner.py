@@ -1,4 +1,4 @@
-"""Trains the rows of an experiment: each in a run directory of its own, none twice."""
+"""Trains the rows of an experiment: each in its own run directory, none twice."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from t2aux.reproduce import dependent, documents, recipes, results, rows
 from t2aux.reproduce.rows import Configuration, Row
 from t2aux.training import stopping
 
-# Seconds between two looks at a row's progress, and between two lines about it; and that a row's
-# process of an earlier command, which was killed, has to save itself.
-_LOOK, _TELL, _LEAVE = 0.2, 30.0, 60.0
+# Between two looks at a row's process, and between two lines of the log about it.
+_POLL_SECONDS, _LOG_SECONDS = 0.2, 30.0
+# For a row's process of an earlier command, which was killed, to save itself.
+_SAVE_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Job:
     Attributes:
         row: The row.
         seed: Of the run.
-        configuration: What `t2aux train` is told.
+        configuration: Of `t2aux train`.
         stand_in: What stands in for the paper's data; None: nothing.
         model_dir: The run directory.
         result: The JSON that it leaves when it is done.
@@ -77,7 +78,7 @@ class Runner:
     """
 
     def __init__(self, output_dir: pathlib.Path, budget: str, parallel: int) -> None:
-        """Keeps what is asked for.
+        """Keeps the request.
 
         Args:
             output_dir: BUDGET/ is made in it.
@@ -258,11 +259,11 @@ class Runner:
             if measured is not None:
                 results.write(job.part, self._result(job, peak, **measured))
         except UserError as error:
-            # It is only for the report: the row itself goes on, or says why not.
-            logging.warning("%s  how far it is can't be told: %s", job.name, error)
+            # It is only for the report: the row itself continues, or says why not.
+            logging.warning("%s  how far it is, is not known: %s", job.name, error)
 
     def _train_alone(self, job: Job, place: str, peak: float | None) -> tuple[str | None, float]:
-        """Trains a row in a process of its own: why it failed or None, and its peak memory, MiB.
+        """Trains a row in its own process: why it failed or None, and its peak memory, MiB.
 
         Args:
             job: The row.
@@ -279,7 +280,7 @@ class Runner:
                 stderr=stderr,
                 start_new_session=True,
             )
-            told, terminated = time.monotonic(), False
+            logged, terminated = time.monotonic(), False
             while True:
                 pid, status, usage = os.wait4(process.pid, os.WNOHANG)
                 if pid:
@@ -288,11 +289,11 @@ class Runner:
                 if self._stopping.is_set() and not terminated:
                     terminated = True
                     process.terminate()
-                if time.monotonic() - told > _TELL:
-                    told = time.monotonic()
+                if time.monotonic() - logged > _LOG_SECONDS:
+                    logged = time.monotonic()
                     logging.info("%s  %s  %s", place, job.name, _last_line(log))
                     self._write_part(job, peak)
-                time.sleep(_LOOK)
+                time.sleep(_POLL_SECONDS)
         peak = usage.ru_maxrss / 1024
         stopped = process.returncode == exit_status.STOPPED and self._stopping.is_set()
         if process.returncode == 0 or stopped:
@@ -301,11 +302,11 @@ class Runner:
 
     def _wait_for_predecessor(self, job: Job) -> None:
         """Waits a while for the process of a command that was killed, which may be saving."""
-        until = time.monotonic() + _LEAVE
+        until = time.monotonic() + _SAVE_SECONDS
         while time.monotonic() < until and not self._stopping.is_set():
             with contextlib.suppress(UserError), files.locked(job.model_dir):
                 return
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
 
     def _stop(self, number: int, *_: object) -> None:
         """Handles a signal: the rows in progress are saved, and no other one begins."""
@@ -340,12 +341,12 @@ class _Worker:
         try:
             self._process.stdin.write(json.dumps(wanted) + "\n")
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            reply = self._process.stdout.readline()
         except BrokenPipeError:
-            answer = ""
-        if not answer:
+            reply = ""
+        if not reply:
             return f"its process died with status {self._process.wait()}; see {self._log}."
-        return json.loads(answer)["error"]
+        return json.loads(reply)["error"]
 
     def close(self) -> None:
         """Ends the process."""

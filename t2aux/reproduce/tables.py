@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from t2aux.reproduce import wording
 from t2aux.reproduce.document import Table
@@ -11,15 +11,10 @@ from t2aux.reproduce.experiments import EXPERIMENTS, Cell, Experiment
 from t2aux.reproduce.results import Summary
 from t2aux.reproduce.wording import DATA_SETS, MISSING, PAPER_BATCH, Rows
 
-# Tables whose conditions stand side by side, so that the many values of what varies are lines.
-_TURNED = ("table6", "figure3", "figure4")
-_VARIES = {"table6": "n x l", "figure3": "length", "figure4": "steps"}
+# Tables whose conditions are columns, so that the many values of what varies are lines.
+_TURNED = ("table6", "figure3", "figure4", "truncation")
+_VARIES = {"table6": "n x l", "figure3": "length", "figure4": "steps", "truncation": "steps"}
 _DIGITS = {"table4": 2, "figure3": 2, "figure6": 2}
-_MEASURE = {
-    "accuracy": "Accuracy on the test set, %",
-    "error": "Error on the test set, %",
-    "lost": "Points of accuracy on the test set that are lost without each part",
-}
 
 
 def digits(experiment: Experiment) -> int:
@@ -65,14 +60,14 @@ def _in_measure(summary: Summary, measure: str) -> float:
 
 
 def shown(cell: Cell, measure: str, rows: Rows) -> bool:
-    """Whether a cell has a number of ours, be it of an unfinished row."""
+    """Whether a cell has a measured number, even of an unfinished row."""
     if measure == "lost" and cell.column == "lost":
         return value(cell, measure, rows) is not None
     return bool(cell.row) and cell.row.id in rows
 
 
 def here(cell: Cell, experiment: Experiment, rows: Rows) -> str:
-    """A cell's measured number, in words."""
+    """A cell's measured number as text."""
     measure = experiment.measure
     if not shown(cell, measure, rows):
         return MISSING
@@ -93,7 +88,7 @@ def results_table(experiment: Experiment, rows: Rows) -> Table:
     turned = experiment.name in _TURNED
     cells = {}
     for cell in experiment.cells:
-        # The full setting of Figure 6 is told below the table.
+        # The full setting of Figure 6 is below the table.
         if experiment.measure != "lost" or cell.column == "lost":
             line, column = (cell.column, cell.line) if turned else (cell.line, cell.column)
             cells.setdefault(line, {})[column] = cell
@@ -114,12 +109,7 @@ def results_table(experiment: Experiment, rows: Rows) -> Table:
         names = _names(experiment, rows, _dataset(experiment, column), alone=len(columns) == 1)
         header += names
         groups.append((_group(column), len(names)))
-    return Table(
-        header,
-        lines,
-        _caption(experiment, rows, lines),
-        groups if len(columns) > 1 else (),
-    )
+    return Table(header, lines, groups if len(columns) > 1 else ())
 
 
 def _dataset(experiment: Experiment, column: str | int) -> str:
@@ -130,93 +120,72 @@ def _group(column: str | int) -> str:
     return DATA_SETS[column].title if column in DATA_SETS else str(column)
 
 
-def _timed(experiment: Experiment) -> bool:
-    # Figure 3's columns are many, and its times have a table of their own.
+def is_timed(experiment: Experiment) -> bool:
+    """Whether the table has a column of minutes."""
+    # Figure 3's columns are many, and its times have a separate table.
     return experiment.name != "figure3"
+
+
+def _is_published(experiment: Experiment) -> bool:
+    """Whether the paper has it, too."""
+    return any(cell.published is not None for cell in experiment.cells)
 
 
 def _names(experiment: Experiment, rows: Rows, dataset: str, *, alone: bool) -> list[str]:
     other = wording.stand_in(dataset, rows)
-    if other is None:
+    if not _is_published(experiment):
+        names = ["here"]
+    elif other is None:
         names = ["paper", "here", "difference"]
     else:
         # Numbers of different data have no difference.
         paper = f"paper: {DATA_SETS[dataset].title}" if alone else "paper"
         names = [paper, f"here: {other.title}"]
-    return names + ["min"] * _timed(experiment)
+    return names + ["min"] * is_timed(experiment)
 
 
 def _texts(cell: Cell | None, experiment: Experiment, rows: Rows, dataset: str) -> list[str]:
-    compared = wording.stand_in(dataset, rows) is None
     if cell is None:
-        return [MISSING] * (2 + compared + _timed(experiment))
+        return [MISSING] * len(_names(experiment, rows, dataset, alone=True))
     many, paper = digits(experiment), cell.published
-    texts = [
-        MISSING if paper is None else wording.number(paper, many),
-        here(cell, experiment, rows),
-    ]
-    if compared:
+    texts = [here(cell, experiment, rows)]
+    if _is_published(experiment):
+        texts.insert(0, MISSING if paper is None else wording.number(paper, many))
+    if _is_published(experiment) and wording.stand_in(dataset, rows) is None:
         ours = value(cell, experiment.measure, rows)
         known = ours is not None and paper is not None
         texts.append(wording.signed(ours - paper, many) if known else MISSING)
-    if _timed(experiment):
-        there = shown(cell, experiment.measure, rows)
-        texts.append(f"{rows[cell.row.id].minutes:,.0f}" if there else MISSING)
+    if is_timed(experiment):
+        is_shown = shown(cell, experiment.measure, rows)
+        texts.append(f"{rows[cell.row.id].minutes:,.0f}" if is_shown else MISSING)
     return texts
 
 
-def _caption(experiment: Experiment, rows: Rows, lines: Sequence[Sequence[str]]) -> str:
-    datasets = list(dict.fromkeys(cell.row.dataset for cell in experiment.cells if cell.row))
-    texts = [f"{_MEASURE[experiment.measure]}{_time_words(experiment, rows)}."]
-    if any("±" in text for line in lines for text in line):
-        of = ", the full setting's in quadrature" if experiment.measure == "lost" else ""
-        texts.append(f"±: the standard deviation over {_seeds(experiment, rows)} seeds{of}.")
-    if any(" after " in text for line in lines for text in line[1:]):
-        texts.append(
-            "A number after so many updates of all is that of a row which is not finished: not to "
-            "be compared."
-        )
-    if experiment.measure != "lost":
-        texts += _chances(datasets, rows)
-    texts.append(budgets(datasets, rows))
-    texts += [
-        "CIFAR10's images were read from a folder, here JPEG files, which are slightly lossy."
-        for dataset in datasets
-        if dataset == "cifar10" and from_folder(rows)
-    ]
-    return " ".join(filter(None, texts))
-
-
-def _seeds(experiment: Experiment, rows: Rows) -> str:
+def seeds(experiment: Experiment, rows: Rows) -> str | None:
+    """How many seeds the rows have that have several; None: no row has."""
     counts = {
         len(rows[cell.row.id].runs)
         for cell in experiment.cells
         if cell.row and spread(cell, experiment.measure, rows) is not None
     }
-    return wording.span(counts)
+    return wording.span(counts) if counts else None
 
 
-def _time_words(experiment: Experiment, rows: Rows) -> str:
-    if _timed(experiment):
-        return "; min: minutes of training, of one seed"
-    times = [
-        rows[cell.row.id].minutes
-        for cell in experiment.cells
-        if shown(cell, experiment.measure, rows)
-    ]
-    return f"; training took {wording.minutes(times)} a seed"
+def training_time(experiment: Experiment, rows: Rows) -> str:
+    """The minutes that rows took, the least to the most."""
+    return wording.minutes(rows[row.id].minutes for row in experiment.rows if row.id in rows)
 
 
-def _chances(datasets: Iterable[str], rows: Rows) -> list[str]:
-    by_text: dict[str, list[str]] = {}
+def chances(datasets: Iterable[str], rows: Rows) -> str:
+    """What guessing gets on data sets, in sentences."""
+    found = []
     for dataset in datasets:
         other = wording.stand_in(dataset, rows)
-        title = DATA_SETS[dataset].title
         if wording.runs_of(dataset, rows):
-            by_text.setdefault(DATA_SETS[dataset].chance, []).append(title)
+            found.append((DATA_SETS[dataset].title, DATA_SETS[dataset].chance))
         if other and other.chance:
-            by_text.setdefault(other.chance, []).append(f"the {other.title}")
-    return [f"On {wording.listed(titles)} {text}." for text, titles in by_text.items()]
+            found.append((f"the {other.title}", other.chance))
+    return " ".join(f"On {titles} {text}." for text, titles in wording.merged(found))
 
 
 def from_folder(rows: Rows) -> bool:
@@ -228,19 +197,18 @@ def from_folder(rows: Rows) -> bool:
 
 
 def budgets(datasets: Iterable[str], rows: Rows) -> str:
-    """How much of the paper's training data sets' rows got, in sentences."""
-    by_text: dict[str, list[str]] = {}
+    """How much of the paper's training data sets' rows had, in sentences."""
+    found = []
     for dataset in datasets:
         runs = wording.runs_of(dataset, rows)
         if runs:
-            run = max(runs, key=lambda run: run.planned or run.updates)
             size, others = wording.batches(dataset, rows)
-            text = f"{run.planned or run.updates:,} updates of {size} sequences{others}"
-            shares = shares_seen(dataset, rows)
-            if shares:
+            updates = max(run.planned or run.updates for run in runs)
+            text = f"{updates:,} updates of {size} sequences{others}"
+            if shares := shares_seen(dataset, rows):
                 text += f", in all {shares} of the paper's training sequences"
-            by_text.setdefault(text, []).append(wording.title_of(dataset, rows))
-    return " ".join(f"{wording.listed(titles)}: {text}." for text, titles in by_text.items())
+            found.append((wording.title_of(dataset, rows), text))
+    return " ".join(f"{titles}: {text}." for text, titles in wording.merged(found))
 
 
 def seen(dataset: str, rows: Rows) -> set[int]:

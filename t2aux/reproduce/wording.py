@@ -1,4 +1,4 @@
-"""How the report says things: names, numbers, and what a data set is."""
+"""Names and numbers in the report, and its data sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DataSet:
 
     Attributes:
         title: Its name.
-        chance: What guessing gets, in words.
+        chance: A clause on what guessing gets.
         epochs: The paper's, pretraining and joint; None: not known.
         examples: Its training set's.
         test: The test set's, of StanfordDogs the public one's.
@@ -182,22 +182,35 @@ def grouped(rows: Rows, key: Callable[[Summary], Hashable]) -> dict[Hashable, li
     return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
 
+def merged(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of pairs of a title and a text, each text with its titles, listed."""
+    titles: dict[str, list[str]] = {}
+    for title, text in pairs:
+        titles.setdefault(text, []).append(title)
+    return [(text, listed(some)) for text, some in titles.items()]
+
+
+def batch_sizes(dataset: str, rows: Rows) -> str:
+    """The numbers of sequences a batch: "8 or 32"."""
+    return listed(sorted({str(batch(run)) for run in runs_of(dataset, rows)}), "or")
+
+
 def batches(dataset: str, rows: Rows) -> tuple[int, str]:
     """Sequences a batch: most rows', and in brackets others': " (8 in the Transformer's rows)"."""
-    own = rows_of(dataset, rows)
-    (most, _), *others = grouped(own, lambda summary: batch(summary.runs[0])).items()
-    told = listed([f"{size} in {whose(some)}" for size, some in others]) if others else ""
-    return most, f" ({told})" if told else ""
+    some = rows_of(dataset, rows)
+    (size, _), *others = grouped(some, lambda summary: batch(summary.runs[0])).items()
+    others = [f"{other} in {whose(whom)}" for other, whom in others]
+    return size, f" ({listed(others)})" if others else ""
 
 
 def title(experiment: Experiment) -> str:
-    """As the paper numbers it: "Table 2"."""
-    kind, number = re.fullmatch("([a-z]+)([0-9]+)", experiment.name).groups()
-    return f"{kind.capitalize()} {number}"
+    """As the paper numbers it: "Table 2"; an experiment of ours by its name."""
+    kind, number = re.fullmatch("([a-z]+)([0-9]*)", experiment.name).groups()
+    return f"{kind.capitalize()} {number}".rstrip()
 
 
 def label(cell: Cell) -> str:
-    """A row's name, in the words of the tables in which it stands."""
+    """A row's name, as in its tables."""
     if cell.column in DATA_SETS or cell.column in ("lost", "accuracy"):
         return cell.line
     if isinstance(cell.column, str):

@@ -9,11 +9,11 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import data
+from t2aux.progress import Progress
 from t2aux.training import distribution, evaluation, stopping
 from t2aux.training.best import Best, Evaluated
 from t2aux.training.position import Position
 from t2aux.training.progress import NoLog, RunLog
-from t2aux.training.rate import of_sequences
 from t2aux.training.schedule import Phase
 from t2aux.training.validation import Splits
 
@@ -177,7 +177,7 @@ class Evaluator:
 
         With several workers it is not ended by that: all must do the same.
         """
-        show = of_sequences(len(split), self._quiet_seconds)
+        show = Progress("Evaluated sequences", len(split), every_seconds=self._quiet_seconds).update
 
         def look(done: int) -> None:
             if number := self._stop():

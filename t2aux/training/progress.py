@@ -13,7 +13,7 @@ from absl import logging
 
 from t2aux import files, logs
 from t2aux.errors import UserError
-from t2aux.training.rate import Rate
+from t2aux.progress import Rate
 from t2aux.training.schedule import Phase
 
 

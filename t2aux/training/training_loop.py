@@ -15,11 +15,11 @@ from absl import logging
 from t2aux import data
 from t2aux.errors import UserError
 from t2aux.model import weights
+from t2aux.progress import Rate
 from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
 from t2aux.training.evaluator import Evaluator
 from t2aux.training.position import Position, Sums
 from t2aux.training.progress import NoLog, RunLog, tell
-from t2aux.training.rate import Rate
 from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import Phase
 from t2aux.training.trainer import Trainer

@@ -222,18 +222,18 @@ def measured_with(**losses):
             {},
             "the decoder (0.10000) beats every guess without a memory, the best of which is "
             "copy_previous (0.20000); another sequence's state costs 4.00 times the loss.",
-            # Copying the true token before is no rival of a decoder that does not see it.
+            # Copying the true token before is not a rival of a decoder that does not read it.
             "the decoder (0.25000) beats every guess without a memory, the best of which is "
             "mean (0.30000); another sequence's state costs 1.20 times the loss.",
         ),
         (
             {"teacher_forced": 0.21, "reconstruction": 0.3, "another_state": 0.3},
             "does not beat copy_previous (0.20000)",
-            "does not beat mean (0.30000), and another sequence's state serves as well",
+            "does not beat mean (0.30000), and another sequence's state does as well",
         ),
     ],
 )
-def test_the_verdict(changed, forced, own):
+def test_the_verdict(changed, forced, sampled):
     losses = {
         "reconstruction": 0.25,
         "teacher_forced": 0.1,
@@ -242,9 +242,11 @@ def test_the_verdict(changed, forced, own):
         "mean": 0.3,
         "copy_previous": 0.2,
     }
-    first, second = measured_with(**{**losses, **changed}).verdict().split(" Fed its own, ")
+    first, second = (
+        measured_with(**{**losses, **changed}).verdict().split(" Given its own predictions, ")
+    )
     assert forced in first
-    assert own in second
+    assert sampled in second
 
 
 @pytest.mark.parametrize("kind", INFOS)
@@ -298,7 +300,7 @@ def test_segments_are_drawn_in_their_places(tmp_path):
     assert changed.min() > picture.shape[0] * 0.6
     lone = image_sample(raster)
     lone = decoding.Sample(0, lone.sequence, lone.positions[:1], lone.reconstruction[:1], 0)
-    nowhere = np.round(255 * np.array(decoding_report._NOWHERE))
+    nowhere = np.round(255 * np.array(decoding_report._NO_SEGMENT))
     cut = drawn(raster, lone, tmp_path / "d.png")
     assert (np.abs(cut - nowhere).max(axis=-1) <= 1).mean() > 0.1
     assert (np.abs(picture - nowhere).max(axis=-1) <= 1).mean() < 0.01

@@ -146,7 +146,7 @@ def test_text_of_ids_becomes_the_same_ids(tokens, max_length):
 def test_a_long_measurement_says_how_it_goes(monkeypatch, caplog):
     clock = iter(range(1000))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    report = parity._Progress(100).of("it")
+    report = parity._progress("it", 100)
     caplog.set_level("INFO", "absl")
     for done in range(1, 101):
         report(done)

@@ -36,7 +36,7 @@ def test_every_row_is_a_configuration_that_parses(budget, data_dir):
 
 
 def test_names_of_rows_are_unique():
-    assert len({row.id for row in ALL}) == len(ALL) == 119
+    assert len({row.id for row in ALL}) == len(ALL) == 143
 
 
 def test_what_is_the_same_run_is_run_once():
@@ -67,11 +67,12 @@ EXAMPLES = {"mnist": 60_000, "pmnist": 60_000, "cifar10": 50_000, "dbpedia": 560
         ("stanford_dogs", 1_437, False),
     ],
 )
-def test_short_gives_every_row_of_a_data_set_the_same_updates(dataset, examples, folder, data_dir):
+@pytest.mark.parametrize("budget", ["short", "medium"])
+def test_every_row_of_a_data_set_has_the_same_updates(budget, dataset, examples, folder, data_dir):
     seen = set()
     for row in ALL:
         if row.dataset == dataset:
-            found = in_effect(row, "short", data_dir if folder else None)
+            found = in_effect(row, budget, data_dir if folder else None)
             epochs = int(found["joint/Phase.epochs"])
             if "pretrain" in found["train.phases"]:
                 epochs += int(found["pretrain/Phase.epochs"])
@@ -96,6 +97,10 @@ PLANS = {
     ("dbpedia", "r_lstm", "short"): (1, 4, 32, None, 3, 0.2, "Adam", (20, 15), (100, 100)),
     ("dbpedia", "p_lstm", "short"): (1, 4, 32, None, 3, 0.2, "Adam", (1, 300), (100, 100)),
     ("dbpedia", "sa_lstm", "short"): (1, 4, 32, None, 3, 0.2, "Adam", None, (100, 100)),
+    ("cifar10", "r_lstm", "medium"): (4, 32, 32, None, None, 0.5, "Adam", (1, 300), (300, 300)),
+    ("cifar10", "lstm", "medium"): (None, 36, 32, None, None, 0.5, "Adam", None, (300, None)),
+    ("pmnist", "p_lstm", "medium"): (3, 27, 32, None, None, 0.5, "Adam", (1, 300), (300, 300)),
+    ("dbpedia", "r_lstm", "medium"): (2, 18, 32, None, None, 0.5, "Adam", (20, 15), (100, 100)),
     ("mnist", "r_lstm", "smoke"): (1, 1, 16, 64, 300, 0.5, "RMSprop", (1, 40), (20, 20)),
     ("mnist", "lstm", "smoke"): (None, 2, 16, 64, 300, 0.5, "RMSprop", None, (20, None)),
     ("stanford_dogs", "r_lstm", "smoke"): (1, 1, 16, 64, 300, 0.5, "RMSprop", (1, 10), (5, 5)),
@@ -136,11 +141,15 @@ def test_the_plan_of_a_budget(name, plan, data_dir):
     got = (found["train.supervised_bptt"], found.get("train.auxiliary_bptt"))
     assert got == tuple(steps and str(steps) for steps in truncations)
     assert found["train.evaluate_every"] == "1"
+    assert found.get("joint/Phase.decay_schedule", "'steps'") == (
+        "'cosine'" if budget == "medium" else "'steps'"
+    )
     if model == "r_lstm":
-        short = budget == "short"
-        near = short and dataset == "mnist"
+        near = budget == "short" and dataset == "mnist"
         assert found["Reconstruction.distant_past"] == str(not near)
-        assert found["Reconstruction.final_sampling"] == ("0.5" if short else "1")
+        assert found["Reconstruction.final_sampling"] == (
+            "0.5" if budget in ("short", "medium") else "1"
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from t2aux.reproduce import results
 
 
 def train(step, phase="joint", **more):
-    told = {"split": "train", "phase": phase, "steps_per_second": 2.0, "total_steps": 100}
-    return {"step": step, **told, **more}
+    common = {"split": "train", "phase": phase, "steps_per_second": 2.0, "total_steps": 100}
+    return {"step": step, **common, **more}
 
 
 LINES = [
@@ -29,7 +29,7 @@ def test_a_run_so_far_ends_with_its_last_evaluation():
     assert so_far["seconds"] == 30.0
 
 
-def test_before_the_first_evaluation_there_is_nothing_to_tell():
+def test_before_the_first_evaluation_there_is_no_result():
     assert results.measured_so_far(LINES[:2]) is None
     assert results.measured_so_far([]) is None
     # Batches are few, and nothing of the training has been written yet.

@@ -258,14 +258,14 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
     first.send_signal(how)
     _, log = first.communicate(timeout=120)
     command_file = model_dir / "command.json"
-    told = json.loads(command_file.read_text())
+    written = json.loads(command_file.read_text())
     if how != signal.SIGKILL:
         assert first.returncode == (75 if how == signal.SIGTERM else 130), log
         assert "Traceback" not in log
-        assert "start the same command again" in log
-        assert told["peak_mib"] > 100
+        assert "the same command continues" in log
+        assert written["peak_mib"] > 100
     # The memory of all sessions counts.
-    command_file.write_text(json.dumps({**told, "peak_mib": 99_999.0}))
+    command_file.write_text(json.dumps({**written, "peak_mib": 99_999.0}))
     assert not result_file(tmp_path, LSTM, budget="short").exists()
 
     again = subprocess.run(command, env=environment(), capture_output=True, text=True)
@@ -307,8 +307,8 @@ def test_how_far_a_stopped_row_is_can_be_read(tmp_path, monkeypatch):
 def test_a_row_whose_files_are_damaged_does_not_stop_the_others(tmp_path, monkeypatch):
     made = runner.Runner(tmp_path, "short", 1)
     jobs = made.jobs([Row("mnist", "lstm"), Row("mnist", "p_lstm")], [0], None)
-    told = {"phase": "joint", "total_steps": 9, "steps_per_second": 1.0, "accuracy": 0.5}
-    lines = [{"step": 9, "split": split, **told} for split in ("train", "test")]
+    written = {"phase": "joint", "total_steps": 9, "steps_per_second": 1.0, "accuracy": 0.5}
+    lines = [{"step": 9, "split": split, **written} for split in ("train", "test")]
 
     def train_alone(self, job, place, peak):
         whole = "".join(json.dumps(line) + "\n" for line in lines)

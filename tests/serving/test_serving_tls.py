@@ -207,8 +207,8 @@ def test_files_that_are_wrong_are_told(authority, stranger, tmp_path):
         ((tmp_path / "missing",), "Can't read"),
         ((tmp_path / "no.pem",), "holds no certificate in PEM"),
         ((None, certificate, None), "together"),
-        ((None, certificate, other), "they are no pair"),
-        ((None, tmp_path / "no.pem", key), "no certificate and private key in PEM"),
+        ((None, certificate, other), "belong together"),
+        ((None, tmp_path / "no.pem", key), "certificate and a private key in PEM"),
         ((None, certificate, tmp_path / "missing"), "Can't read"),
     ):
         with pytest.raises(UserError, match=part):
@@ -223,7 +223,7 @@ def test_configurations_that_are_wrong_are_told(authority, tmp_path):
     for text, part in (
         (config_text(certificate, None), "has no server_key"),
         ('server_key: "server.key" server_cert: "server.crt"', "content of a PEM file"),
-        (config_text(certificate, other), "they are no pair"),
+        (config_text(certificate, other), "belong together"),
         (config_text(certificate, key, client_verify=True), "no custom_ca"),
         (config_text(certificate, key) + "\nsomething: 1", "is not a valid SSLConfig"),
     ):

@@ -149,7 +149,7 @@ def test_a_slow_run_says_where_it_is_between_lines_of_metrics(tmp_path, monkeypa
     log = "\n".join(lines)
     told = re.findall(r"joint  epoch 1/1  step (\d)/4  (loss)?.* steps/s  \S+ left", log)
     assert told == [("1", ""), ("2", ""), ("3", "loss"), ("4", "loss")]
-    assert re.search(r"5/20 sequences  \S+ a second  \S+ left", log)
+    assert re.search(r"sequences: 5 of 20, \S+ a second, \S+ left", log)
     assert [entry["step"] for entry in metrics(tmp_path)] == [3, 4, 4]
 
 
