@@ -304,7 +304,9 @@ def test_damage_while_training_and_evaluating_is_a_users_error(
         train_module.train(str(tmp_path / "run"), text)
     run = load_run(digits_and_shards / "run")
     split = load("test", info=run.info, name="shards", data_dir=str(damaged_shards))
-    predict = tf.function(lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths))
+    predict = tf.function(
+        lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths), autograph=False
+    )
     with pytest.raises(UserError, match=r"test-00002-of-00005\.tfrecord is missing"):
         evaluation.evaluate(predict, split)
 
@@ -330,7 +332,9 @@ def test_evaluation_on_shards_is_that_on_the_source(digits_and_shards):
     results = []
     for arguments in ({}, {"name": "shards", "data_dir": str(digits_and_shards / "shards")}):
         split = load("test", info=run.info, **arguments)
-        predict = tf.function(lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths))
+        predict = tf.function(
+            lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths), autograph=False
+        )
         results.append(evaluation.evaluate(predict, split).to_json())
     assert results[0] == results[1]
 

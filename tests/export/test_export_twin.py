@@ -42,7 +42,7 @@ def assert_same_alone(core, info, batch):
 
     specs = [twin.tokens_spec(None, None, "tokens"), tf.TensorSpec([None], tf.int32)]
 
-    @tf.function(input_signature=[*specs, *twin.state_specs(None)])
+    @tf.function(input_signature=[*specs, *twin.state_specs(None)], autograph=False)
     def scan(tokens, lengths, *state):
         return tf.nest.flatten(twin.scan(tokens, twin.packed(state), lengths))
 

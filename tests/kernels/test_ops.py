@@ -203,7 +203,7 @@ def test_ten_thousand_calls_leak_nothing(precision):
     problem = reference.random_problem(7, steps=3, batch=4, hidden=16, inputs=2)
     values = {k: tf.constant(v) for k, v in problem.parameters.items()}
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(count):
         def body(i, total):
             with tf.GradientTape() as tape:

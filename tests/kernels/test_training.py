@@ -39,7 +39,7 @@ def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatc
     states = LSTMState(*[tf.random.stateless_normal([4, 18], [i, 0]) for i in (1, 2)])
 
     def decoded():
-        @tf.function
+        @tf.function(autograph=False)
         def run():
             with tf.GradientTape() as tape:
                 tape.watch(states)
@@ -120,7 +120,7 @@ def test_a_hundred_losses_agree(kind, losses, monkeypatch):
         optimizer.build(trainer.variables_in_order)
         batches = [networks.batch(info, lengths, seed=i) for i in range(4)]
 
-        @tf.function
+        @tf.function(autograph=False)
         def step(batch, index):
             result = trainer.step(
                 batch,

@@ -146,6 +146,7 @@ def test_compiled_for_any_number_of_steps_and_sequences(name):
                 tf.TensorSpec([None, None, 2]),
                 tf.nest.map_structure(shape, state),
             ],
+            autograph=False,
         )
         return run(x, state)
 
@@ -203,7 +204,7 @@ def test_the_bits_are_the_same_every_time(name):
     made, layer, state = make(name)
     x = tokens(100)
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradients():
         with tf.GradientTape() as tape:
             at, _ = made.states_at(x, layer, Scan(state, tf.constant([100, 50])))

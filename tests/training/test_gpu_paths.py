@@ -45,7 +45,7 @@ def steps(info, losses, lengths, **bptt):
     trainer = Trainer(classifier, losses, **bptt)
     batch = networks.batch(info, lengths)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         return trainer.step(
             batch,
