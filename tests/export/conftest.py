@@ -19,7 +19,7 @@ from t2aux.training.classifier import make_classifier
 from t2aux_ondevice import litert
 from tests import sources
 
-KINDS = ("grey", "rgb", "characters", "bytes", "vectors", "direct")
+KINDS = ("grey", "rgb", "characters", "bytes", "vectors")
 TEXTS = (
     "good film",
     "bad Film!",
@@ -74,7 +74,7 @@ def make_run(kind, folder, *more):
     folder.mkdir(parents=True)
     settings = write_data(kind, folder)
     settings += [f"dataset.data_dir = '{folder}'", "Classifier.hidden_size = 8"]
-    settings += [f"Classifier.projection_size = {None if kind == 'direct' else 6}", *more]
+    settings += [f"Classifier.projection_size = {None if kind == 'rgb' else 6}", *more]
     model_dir = folder / "run"
     model_dir.mkdir()
     (model_dir / "config.gin").write_text("\n".join(settings))

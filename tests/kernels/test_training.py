@@ -12,7 +12,7 @@ from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model import weights
 from t2aux.model.lstm import LSTMState
 from t2aux.training.trainer import Trainer
-from tests import networks
+from tests import grids, networks
 
 KINDS = {
     "pixels": (networks.vectors_info(channels=2, length=20), [20] * 4),
@@ -25,9 +25,7 @@ def without_kernel(monkeypatch):
     monkeypatch.setattr(ops, "enabled", lambda: False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sampling", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("truncation", [None, 3])
+@grids.pairwise(kind=KINDS, sampling=[0.0, 0.5, 1.0], truncation=[None, 3])
 def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatch):
     info, lengths = KINDS[kind]
     classifier = networks.classifier(info, hidden=18)
