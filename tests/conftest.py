@@ -17,11 +17,11 @@ settings.register_profile(
 settings.load_profile("t2aux")
 
 # Folders with fixtures that all of their files share.
-_SHARING = {"cli", "client", "export", "ondevice", "pipelines", "prediction", "serving"}
+_SHARING = {"cli", "client", "ondevice", "pipelines", "prediction", "serving"}
 
 
-# They take longest, this one longest of all: were they begun last, the other process would wait.
-_FIRST = ("export", "cli", "serving", "ondevice", "test_readme", "test_runner", "test_gin_files")
+# They take longest: were one of them begun last, the other process would wait.
+_FIRST = ("cli", "serving", "ondevice", "test_readme", "test_runner", "test_gin_files", "export")
 
 
 def pytest_collection_modifyitems(items):

@@ -1,6 +1,5 @@
 """Files that one process of a test session makes, and all of them read."""
 
-import contextlib
 import fcntl
 import os
 import pathlib
@@ -30,10 +29,9 @@ def made_once(name, make):
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            partial = path.with_name(f"{name}.partial")
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(partial)
-            make(partial)
-            partial.rename(path)
+        made = path.with_name(f"{name}.made")
+        if not made.exists():
+            shutil.rmtree(path, ignore_errors=True)  # Of a maker that failed.
+            make(path)
+            made.touch()
     return path
