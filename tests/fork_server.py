@@ -204,6 +204,7 @@ def _child(main, arguments, log, limit, code, out, cwd, variables):
                 main()
             else:
                 exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})
+                status = 0
         except SystemExit as end:
             status = end.code or 0
         except BaseException:
