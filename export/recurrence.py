@@ -32,7 +32,7 @@ class UnrolledRecurrence:
             unroll: Steps of a pass through the loop; a core's `pass_steps` replaces it.
             integer_table: Store the table of ids in int8, as ai-edge-quantizer can't.
         """
-        self._twin = network
+        self._network = network
         self._recurrence = network.recurrence
         self._unroll = network.recurrence.pass_steps or unroll
         self._table = self._scale = None
@@ -78,7 +78,7 @@ class UnrolledRecurrence:
 
         def passes(t: tf.Tensor, tokens: tf.Tensor, *before: tf.Tensor) -> Sequence[tf.Tensor]:
             read = self._read(tokens, t, unroll)
-            after = tf.nest.flatten(self._recurrence.steps(read, self._twin.packed(before)))
+            after = tf.nest.flatten(self._recurrence.steps(read, self._network.packed(before)))
             for new, old in zip(after, before, strict=True):
                 new.set_shape(old.shape)
             return [t + unroll, tokens, *after]
@@ -89,7 +89,7 @@ class UnrolledRecurrence:
             passes,
             [tf.convert_to_tensor(begin), tokens, *tf.nest.flatten(state)],
         )
-        return self._twin.packed(last)
+        return self._network.packed(last)
 
     def _read(self, tokens: tf.Tensor, begin: tf.Tensor, count: int) -> tf.Tensor:
         """The part of some steps that does not depend on the state, [count, G]."""

@@ -54,7 +54,11 @@ def main(argv: Sequence[str]) -> None:
     data.log_summary({opened.split_name: opened.split})
     logits_of = opened.run.classifier.logits_of
     result = evaluation.evaluate(
-        tf.function(lambda batch: logits_of(batch.inputs, batch.lengths), reduce_retracing=True),
+        tf.function(
+            lambda batch: logits_of(batch.inputs, batch.lengths),
+            reduce_retracing=True,
+            autograph=False,
+        ),
         opened.split,
         _BATCH_SIZE.value,
         Progress("Sequences", len(opened.split)).update,

@@ -2,8 +2,8 @@
 
 import pathlib
 import re
+import signal
 import subprocess
-import sys
 import urllib.request
 from concurrent import futures
 
@@ -20,7 +20,7 @@ from t2aux.export.runtimes import CheckpointClassifier
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
 from tests import small_exports
-from tests.cli_helpers import environment
+from tests.cli_helpers import fork_server
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "export" / "deploy"
@@ -245,22 +245,14 @@ def running(tmp_path_factory):
         "--port=0",
         "--rest_api_port=0",
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "t2aux", "serve", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    process = fork_server().start(folder / "log", "serve", *arguments)
     try:
-        for line in process.stdout:
-            found = re.search(r"gRPC at 127.0.0.1:(\d+), REST at http://127.0.0.1:(\d+)/", line)
-            if found:
-                break
-        yield classifier, *map(int, found.groups())
+        line = r"gRPC at 127.0.0.1:(\d+), REST at http://127.0.0.1:(\d+)/"
+        process.wait_until(lambda: re.search(line, process.stderr))
+        yield classifier, *map(int, re.search(line, process.stderr).groups())
     finally:
-        process.terminate()
-        process.wait(300)
-        process.stdout.close()
+        process.send_signal(signal.SIGTERM)
+        process.wait()
 
 
 def test_requests_of_all_lengths_share_batches_with_these_files(running):

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import types
 from typing import NamedTuple
 
@@ -24,7 +22,7 @@ from t2aux.model.lstm import LSTMState
 from t2aux.model.mingru import MinGRU
 from t2aux_ondevice import litert
 from tests import networks
-from tests.cli_helpers import environment
+from tests.cli_helpers import python
 from tests.cores import CORES, Traces
 from tests.export import test_export_warmup
 from tests.export.conftest import load, make_run
@@ -179,14 +177,7 @@ def test_the_card_s_program_runs(exported):
     card = (exported.directory / "README.md").read_text()
     code = "".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
     code += "assert np.allclose(probabilities, classify(inputs=inputs)['probabilities'], atol=1e-6)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=exported.directory,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = python(f"import os; os.chdir({str(exported.directory)!r})\n{code}")
     assert done.stdout.rsplit(maxsplit=1)[0] in exported.info.classes
 
 

@@ -70,7 +70,7 @@ def check(exported, made, x):
     return places
 
 
-@pytest.mark.parametrize("core", ["gru", "mingru"])
+@pytest.mark.parametrize("core", [pytest.param("gru", marks=pytest.mark.long), "mingru"])
 def test_every_core(core, tmp_path):
     made, x = model(core), sequences()
     exported = export(made, tmp_path, test_data=(x, labels()), formats=["tflite"])

@@ -20,7 +20,7 @@ LENGTHS = (12, 1, 7)
 
 
 def load(exported):
-    return tf.saved_model.load(str(exported.directory)).signatures
+    return exported.saved_model._signatures
 
 
 def padded(exported, lengths, filler):

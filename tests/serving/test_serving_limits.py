@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
+import pathlib
 import re
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -153,25 +152,16 @@ def test_a_batch_of_long_sequences_has_a_size(monkeypatch):
 @contextlib.contextmanager
 def serving(base_path, *flags):
     """`t2aux serve` in a separate process: the process, gRPC's address and REST's."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "t2aux", "serve", f"--model_base_path={base_path}"),
-            *("--port=0", "--rest_api_port=0", *flags),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=cli_helpers.environment(),
-    )
+    log = pathlib.Path(base_path).with_name("serve.log")
+    arguments = [f"--model_base_path={base_path}", "--port=0", "--rest_api_port=0", *flags]
+    process = cli_helpers.fork_server().start(log, "serve", *arguments)
     try:
-        process.stdout.readline()
-        found = re.search(r"gRPC at (\S+), REST at (http://[^/]+)", process.stdout.readline())
-        assert found, process.stderr.read()
+        line = r"gRPC at (\S+), REST at (http://[^/]+)/"
+        process.wait_until(lambda: re.search(line, process.stderr))
+        found = re.search(line, process.stderr)
         yield process, found[1], found[2]
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(120)
+        process.kill()
 
 
 def test_hostile_messages_get_one_answer_and_the_server_lives(tmp_path):
@@ -212,4 +202,4 @@ def test_hostile_messages_get_one_answer_and_the_server_lives(tmp_path):
         assert len(answer.float_val) == 6
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-        assert "Traceback" not in process.stderr.read()
+        assert "Traceback" not in process.stderr

@@ -20,7 +20,7 @@ from t2aux.client.retries import Retries
 from t2aux.errors import UserError
 from t2aux.serving.models import ModelConfig
 from t2aux.serving.ssl_config import read_ssl_config
-from tests.cli_helpers import assert_one_sentence, environment
+from tests.cli_helpers import assert_one_sentence, environment, fork_server
 from tests.serving.conftest import running
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
@@ -251,15 +251,10 @@ def test_keys_that_others_can_read_are_errors(authority, tmp_path, caplog):
 
 def test_the_command_lines(base_paths, authority, stranger, tmp_path):
     path = ssl_config(tmp_path, *authority.make("server"))
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "t2aux", "serve", "--port=0", "--rest_api_port=0"),
-            *(f"--model_base_path={base_paths['images'][0]}", f"--ssl_config_file={path}"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(),
+    process = fork_server().start(
+        tmp_path / "log",
+        *("serve", "--port=0", "--rest_api_port=0"),
+        *(f"--model_base_path={base_paths['images'][0]}", f"--ssl_config_file={path}"),
     )
     np.savez(tmp_path / "x.npz", inputs=np.zeros([1, 16, 1], np.float32))
 
@@ -279,14 +274,12 @@ def test_the_command_lines(base_paths, authority, stranger, tmp_path):
         )
 
     try:
-        assert process.stdout.readline() == "Serving images, version 1.\n"
-        line = process.stdout.readline()
-        url = line.split("REST at ")[1].strip().partition("/v1/models/")[0]
+        process.wait_until(lambda: "/v1/models/" in process.stderr)
+        assert "Serving images, version 1.\n" in process.stderr
+        url = process.stderr.split("REST at ")[1].partition("/v1/models/")[0]
         assert url.startswith("https://")
         done = client(url, authority.path)
         assert (done.returncode, done.stderr) == (0, "")
         assert_one_sentence(client(url, stranger.path), "give --ca_file")
     finally:
-        process.terminate()
-        process.wait(300)
-        process.stdout.close()
+        process.kill()
