@@ -170,8 +170,10 @@ class Parity:
         }
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table as texts, its header first."""
+        """The table as texts, its header first; only that if nothing was measured."""
         rows = [("", "accuracy", "same class", "largest difference", "one sequence", "size")]
+        if not self.examples:
+            return rows
         rows.append((self.reference, f"{self.checkpoint_accuracy:.2%}", "", "", "", ""))
         for name, c in self.artefacts.items():
             row = (f"{c.accuracy:.2%}", f"{c.agreement:.2%}", f"{c.largest_difference:.1e}")

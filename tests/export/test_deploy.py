@@ -165,7 +165,7 @@ def test_it_has_no_privileges_and_writes_nothing(service, container, pod):
 
 
 def test_the_model_card_opens_no_port_to_others():
-    card = (ROOT / "export" / "card.py").read_text()
+    card = (ROOT / "export" / "card.md.jinja").read_text()
     assert re.findall(r"docker run .*?-p (\S+)", card) == ["127.0.0.1:8501:8501"]
 
 

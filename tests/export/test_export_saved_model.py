@@ -199,7 +199,7 @@ def test_only_plain_operations(exported):
 def test_a_damaged_saved_model_is_an_error(exports, tmp_path):
     for name, damage, message in (
         ("saved_model.pb", lambda p: p.write_bytes(p.read_bytes()[:-9]), "damaged"),
-        ("variables/variables.index", lambda p: p.unlink(), "incomplete"),
+        ("variables/variables.index", lambda p: p.unlink(), "lacks variables/variables.index"),
         ("metadata.json", lambda p: p.write_text("{"), "damaged"),
     ):
         copy = tmp_path / name.replace("/", "_")

@@ -46,7 +46,7 @@ def test_versions_count_up(tmp_path):
 
 def test_a_version_is_never_overwritten(tmp_path):
     make(tmp_path, 3)
-    with pytest.raises(UserError, match=r"already has a version 3: .* or none for 4"):
+    with pytest.raises(UserError, match=r"already has a version 3: .* 4"):
         make(tmp_path, 3)
     assert names(tmp_path) == ["3"]
 
@@ -90,7 +90,7 @@ def test_a_failure_leaves_nothing(tmp_path, error):
 
 
 def test_a_full_disk_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"Can't write the export to .*: No space left on device"):
+    with pytest.raises(UserError, match=r"Can't write the export to .*No space left on device"):
         fail(tmp_path, OSError(28, os.strerror(28)))
     assert names(tmp_path) == []
 
