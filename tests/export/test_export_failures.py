@@ -120,7 +120,7 @@ def test_without_data_nothing_is_measured_and_that_is_said(model_dirs, tmp_path)
     assert written["measured"] is False
     assert written["checkpoint_accuracy"] is None
     assert not written["artefacts"]
-    for part in ("int8", "calibrated on training data", "/nowhere"):
+    for part in ("int8", "needs training data", "/nowhere"):
         assert part in measured.failures()[0]
     assert "Nothing was measured" in measured.table()
     card = (directory / "README.md").read_text()

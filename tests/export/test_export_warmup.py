@@ -123,5 +123,5 @@ def test_wrong_batch_sizes_are_errors(sizes):
 
 def test_too_many_batch_sizes_are_errors():
     warmup.check_batch_sizes(range(1, 201))
-    with pytest.raises(UserError, match="201 .* 200"):
+    with pytest.raises(UserError, match=r"201 .* 200"):
         warmup.check_batch_sizes(range(1, 202))
