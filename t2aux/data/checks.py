@@ -32,6 +32,11 @@ _MISSING = frozenset(
 )
 # As pandas and R write it; in other letters it may well be a class.
 _MISSING_AS_WRITTEN = frozenset({"None", "NA"})
+# What may stand for a missing value, but also for a class, such as "-" beside "+".
+_PLACEHOLDERS = frozenset(
+    {"?", "-", "--", "---", ".", "..", "...", "*", "_", "\u2013", "\u2014"}
+    | {"na", "nil", "undefined", "missing"}
+)
 _FEWEST_CLASSES = 4  # Smaller data proves nothing: two classes of one example are a trial.
 _LONGEST_NAME = 40
 _NARROW = 0.01
@@ -99,7 +104,7 @@ def check(split: str, info: DatasetInfo, examples: Examples, options: Options) -
     if split == "train" and options.info is None:
         _check_names(info, options)
         _check_number(info, counts, options, examples.found, is_whole=is_whole)
-    notes = _look_alike(info.classes) if split == "train" else []
+    notes = [*_look_alike(info.classes), *_placeholders(info)] if split == "train" else []
     if is_whole:
         notes += absent(split, info, counts)
     if info.kind == "vectors" and info.length and _TRANSPOSED * info.length <= info.channels:
@@ -363,6 +368,18 @@ def _look_alike(classes: Sequence[str]) -> list[str]:
     return (
         [f"Class names that look alike are different classes: {listing(alike)}."] if alike else []
     )
+
+
+def _placeholders(info: DatasetInfo) -> list[str]:
+    signs = [name for name in info.classes if not any(map(str.isalnum, name))]
+    # Of "+" and "-" neither stands for nothing.
+    others = [name for name in info.classes if name not in signs or len(signs) == 1]
+    found = [name for name in others if name.strip().casefold() in _PLACEHOLDERS]
+    if len(found) != 1:
+        return []
+    return [
+        f"The class {_quoted(found[0])} may stand for missing labels: if so, remove its examples."
+    ]
 
 
 def _name(split: str) -> str:

@@ -109,6 +109,7 @@ class Csv(TextSource):
         if split != "train" and options.info is None and (names is None or needs_counts(options)):
             train = find(split="train")
             train_scan = scan if train.path == place.path else scanned(train, "train")
+        _check_header(scan, options)
         if names is None and options.info is None and split == "train":
             _check_first_row(scan, options)
         if names is not None:
@@ -213,6 +214,13 @@ class _Scan:
             raise UserError(f"{self.path} has no rows: write a class and a text on each line.")
         self.names, self.lengths = np.array(names, np.int32), np.array(lengths, np.int64)
 
+    @property
+    def header(self) -> str | None:
+        """What the header calls the class's column, where it was found by the table's names."""
+        if isinstance(self.table, DelimitedReader) and self.table.has_header and self._guessed:
+            return self.table.header[self.table.columns.index(self._chosen.label)]
+        return None
+
     def texts(self) -> Iterator[str]:
         """Yields the texts."""
         for batch in self.table.batches():
@@ -307,20 +315,37 @@ def _single(folder: pathlib.Path) -> pathlib.Path | None:
     return found[0] if found else None
 
 
-def _check_first_row(scan: _Scan, options: Options) -> None:
-    """Raises UserError if the class of the first row occurs nowhere else, as a header's does."""
-    if scan.table.has_header:
-        return
-    counts = np.bincount(scan.names)
-    # Where most classes have a single example, it is not the first row that is odd.
-    if counts[0] == 1 and counts.max() > 1 and not checks.nearly_one_each(counts):
-        name, line = next(iter(scan.lines.items()))
+def _check_header(scan: _Scan, options: Options) -> None:
+    """Raises UserError if what was skipped as a header has the name of a class in its place."""
+    if scan.header in scan.lines:
         checks.refuse(
             options,
             checks.FIRST_ROW,
-            f"{scan.path}, line {line}: the class of the first row, {name!r}, occurs in no "
-            "other row: if the row is a header, give --label_column and --text_column, or name the "
-            'columns "label" and "text", and the row is skipped',
+            f"{scan.path}: the first row looks like a header, but its column of the class, "
+            f"{scan.header!r}, is also the class of line {scan.lines[scan.header]}: if it is a "
+            'header, name that column "label", or give --label_column and --text_column',
+        )
+
+
+def _check_first_row(scan: _Scan, options: Options) -> None:
+    """Raises UserError if the class of the first row occurs nowhere else, as a header's does.
+
+    In files that were joined, the header is there again.
+    """
+    if scan.table.has_header:
+        return
+    counts = np.bincount(scan.names)
+    repeated = scan.table.repeated_first_rows
+    # Where most classes have a single example, it is not the first row that is odd.
+    if counts[0] == 1 + repeated and counts.max() > 1 and not checks.nearly_one_each(counts):
+        name, line = next(iter(scan.lines.items()))
+        other = "no other row" + (" but its copies" if repeated else "")
+        checks.refuse(
+            options,
+            checks.FIRST_ROW,
+            f"{scan.path}, line {line}: the class of the first row, {name!r}, occurs in {other}: "
+            "if the row is a header, give --label_column and --text_column, or name the columns "
+            '"label" and "text", and the row is skipped',
         )
 
 

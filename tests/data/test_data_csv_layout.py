@@ -296,6 +296,7 @@ def test_test_classes_of_another_form_are_errors_that_name_the_class(tmp_path):
         (csv_of([("1", "na\u00efve")]).encode("latin-1"), "UTF-8"),
         (b"PK\x03\x04" + bytes(50), "workbook"),
         (csv_of(ROWS).replace("river", "ri\0ver"), "NUL"),
+        (csv_of(ROWS * 150).encode() + b"1,a\0b\n", "line 2401.*NUL"),
         ("one\ntwo\n", "one column"),
     ],
 )
@@ -315,6 +316,9 @@ def test_excels_separator_line_is_skipped(tmp_path, separator):
 
 
 def test_a_header_that_joined_files_repeat(tmp_path):
+    part = csv_of(ROWS, "klasse,tekst")
+    with pytest.raises(UserError, match=r"train\.csv, line 1: .*'klasse'.*header"):
+        read(tmp_path, part + part)
     # Windows' programs put a byte order mark before each.
     marked = "\ufeff" + csv_of(ROWS, "label,text")
     assert read(tmp_path, marked + marked).info.classes == ("1", "2", "3", "4")
@@ -330,6 +334,7 @@ def test_more_forms_of_missing_classes(tmp_path, missing):
     ("content", "message"),
     [
         ('[{"label": "1",\n"text": "x"}]', "JSON"),
+        ("__label__1 The, river\n__label__2 The, mayor\n" * 9, "fastText.*separator"),
     ],
 )
 def test_other_formats_are_named(tmp_path, content, message):
@@ -341,3 +346,34 @@ def test_tables_of_numbers_are_noted(tmp_path):
     rows = [(str(number % 2), f"{number / 7}", f"-{number}e-3") for number in range(12)]
     assert any("npz" in note for note in read(tmp_path, csv_of(rows)).notes)
     assert not any("npz" in note for note in read(tmp_path, csv_of(ROWS)).notes)
+
+
+def test_a_header_that_is_also_a_class_is_an_error(tmp_path):
+    rows = [("topic", "text"), ("topic", "one"), ("topic", "two"), ("other", "a"), ("other", "b")]
+    with pytest.raises(UserError, match=r"'topic', is also the class of line 2.*first_row"):
+        read(tmp_path, csv_of(rows))
+    assert len(read(tmp_path, csv_of(rows), allow="first_row")) == 5
+    # A name in classes.txt is a class.
+    (tmp_path / "classes.txt").write_text("other\ntopic\n")
+    assert read(tmp_path, csv_of(rows)).labels.tolist() == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("space", ["\t", "\xa0", "\u3000"])
+def test_other_white_space_before_quotes_is_an_error(tmp_path, space):
+    with pytest.raises(UserError, match="white space"):
+        read(tmp_path, "".join(f'"{name}",{space}"{text}"\n' for name, text in ROWS))
+
+
+@pytest.mark.parametrize("quotes", ["‘’", "“”", "„“", "«»", "``"])
+def test_other_quotes_are_an_error(tmp_path, quotes):
+    opening, closing = quotes
+    lines = [f"{opening}{name}{closing},{opening}{text}{closing}" for name, text in ROWS]
+    with pytest.raises(UserError, match=r"train\.csv: .*quotes.*separator"):
+        read(tmp_path, "\n".join(lines))
+
+
+def test_a_class_that_may_stand_for_missing_labels_is_noted(tmp_path):
+    rows = [("?" if number % 5 == 4 else name, text) for number, (name, text) in enumerate(ROWS)]
+    assert any("'?'" in note for note in read(tmp_path, csv_of(rows)).notes)
+    rows = [("+-"[number % 2], text) for number, (_, text) in enumerate(ROWS)]
+    assert not any("missing" in note for note in read(tmp_path, csv_of(rows)).notes)

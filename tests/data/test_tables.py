@@ -304,6 +304,7 @@ def test_values_of_json_lines():
         (b"PK\x03\x04" + bytes(99), "workbook"),
         (b"PAR1" + bytes(99), r"Can't read t\.csv"),
         ("a,b\0\n", "NUL"),
+        ("a,b\n" * 30_000 + "a,\0\n", "line 30001: the row holds a NUL"),
         ("<!DOCTYPE html><html>", "web page"),
         (gzip.compress(b"a,b\n" * 99, mtime=0)[:-9], r"Can't read t\.csv"),
     ],

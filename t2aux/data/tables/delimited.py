@@ -31,6 +31,8 @@ class DelimitedReader(TableReader):
         header: The cells of the first row, if it is a header.
         blank_rows: The number of rows of empty columns so far.
         repeated_headers: The number of later rows so far that are the header again.
+        repeated_first_rows: The number of later rows so far that are the same as a first row that
+            is not a header.
         least_columns: The smallest number of columns of a row so far; and `most_columns`.
         filled: The largest number of columns of a row so far, without empty ones at its end.
     """
@@ -98,7 +100,7 @@ class DelimitedReader(TableReader):
         self._begin()
 
     def _begin(self) -> None:
-        self.blank_rows = self.repeated_headers = 0
+        self.blank_rows = self.repeated_headers = self.repeated_first_rows = 0
         self.least_columns, self.most_columns, self.filled = sys.maxsize, 0, 0
 
     @property
@@ -118,7 +120,7 @@ class DelimitedReader(TableReader):
         import pyarrow as pa
 
         self._begin()
-        headers, header = 0, self.header or [None]
+        first: list[str] | None = None
         for block in self._blocks():
             lines, rows = [], []
             for line, cells in block:
@@ -126,14 +128,21 @@ class DelimitedReader(TableReader):
                     cells[0] = cells[0].strip(dialects.INVISIBLE)
                 if not any(map(str.strip, cells)):
                     self.blank_rows += len(cells) > 1
+                elif first is None:
+                    first = _stripped(cells)
+                    if first != self.header:
+                        self._add(line, cells, lines, rows)
                 # Joined files repeat it. Cell by cell is slow.
-                elif cells[0].strip() == header[0] and _stripped(cells) == header:
-                    headers += 1
-                    self.repeated_headers = headers - 1
+                elif not (cells[0].strip() == first[0] and _stripped(cells) == first):
+                    self._add(line, cells, lines, rows)
+                elif self.header is not None:
+                    self.repeated_headers += 1
                 else:
+                    self.repeated_first_rows += 1
                     self._add(line, cells, lines, rows)
             if rows:
                 columns = list(zip(*rows, strict=True))
+                self._check_characters(lines, columns)
                 arrays = [pa.array(column, pa.string()) for column in columns]
                 yield Numbered(lines, pa.RecordBatch.from_arrays(arrays, list(self.columns)))
 
@@ -203,6 +212,12 @@ class DelimitedReader(TableReader):
             rest = " ".join(filter(None, map(str.strip, cells[width - 1 :])))
             return [*cells[: width - 1], rest]
         return [*cells[:width], *[""] * (width - count)]
+
+    def _check_characters(self, lines: Sequence[int], columns: Sequence[Sequence[str]]) -> None:
+        for column in columns:
+            if "\0" in "".join(column):
+                line = next(n for n, c in zip(lines, column, strict=True) if "\0" in c)
+                raise UserError(f"{self.name}, line {line}: the row holds a NUL byte: delete it.")
 
 
 def _stripped(cells: Sequence[str]) -> list[str]:

@@ -23,9 +23,12 @@ _SUFFIXES = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _ENOUGH = 0.9  # Of the first rows.
 # The first field of a row, in quotes or not, and what ends it.
 _FIRST_FIELD = re.compile(r' *(?:"(?:[^"]|"")*" *|[^,;|\t"][^,;|\t]*|)([,;|\t])')
+# Single and typographic quotes. Of these only the single ones can be read.
 _SINGLE_QUOTES = re.compile(r"\s*'(?:[^']|'')*'\s*[,;|\t]")
+_OTHER_QUOTES = re.compile(r"\s*(?:‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*,")
 # A row all of whose commas are followed by a space.
 _IN_SENTENCES = re.compile(r"(?:[^,]|, )*")
+_FASTTEXT = "__label__"
 # What Excel needs as a first line to open a file with another separator than its own.
 _SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.)"?\r?\n?', re.IGNORECASE)
 # A byte order mark within concatenated files, and other invisible characters.
@@ -91,8 +94,8 @@ def detect(
         options: `allow` is read.
 
     Raises:
-        UserError: Two separators are possible (unless `options.allow` has "separator", which means
-            commas).
+        UserError: The rows are in another format, or in quotes that can't be read; or two
+            separators are possible (unless `options.allow` has "separator", which means commas).
     """
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         raise UserError(
@@ -102,8 +105,15 @@ def detect(
     if line is not None:
         rows = rows[1:]
         separator = separator or line[1]
+    if len(rows) > 1 and all(row.startswith(_FASTTEXT) for row in rows):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path} is in fastText's format: save the file with the class and a comma before each "
+            f"text, without {_FASTTEXT}",
+        )
     notes = []
-    quote = _quote(rows)
+    quote = _quote(path, rows, options)
     if quote != '"':
         notes.append(f"{short}: the fields are in single quotes.")
     if separator is None:
@@ -184,9 +194,33 @@ def numbers_rows(cells: Sequence[Sequence[str]], first: int) -> bool:
     )
 
 
-def _quote(rows: Sequence[str]) -> str:
-    single = sum(map(bool, map(_SINGLE_QUOTES.match, rows)))
-    return "'" if len(rows) > 1 and single >= _ENOUGH * len(rows) else '"'
+def _quote(path: str, rows: Sequence[str], options: Options) -> str:
+    """The quotes. Raises UserError for some that can't be read.
+
+    They are other characters, or there is white space other than spaces between them and the comma.
+    """
+
+    def are_most(found: int) -> bool:
+        return len(rows) > 1 and found >= _ENOUGH * len(rows)
+
+    if are_most(sum(map(bool, map(_SINGLE_QUOTES.match, rows)))):
+        return "'"
+    if are_most(sum(map(bool, map(_OTHER_QUOTES.match, rows)))):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path}: the fields are in other quotes than CSV's, which are \": replace them",
+        )
+    matches = [match for match in map(_FIRST_FIELD.match, rows) if match]
+    odd = [m for m in matches if re.match(r'[^\S ]\s*"', m.string[m.end() :])]
+    if odd and len(odd) >= _ENOUGH * len(rows):
+        checks.refuse(
+            options,
+            checks.SEPARATOR,
+            f"{path}: there is white space between the commas and the quotes that follow, which "
+            "are then not read as quotes: delete it",
+        )
+    return '"'
 
 
 def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> str:
