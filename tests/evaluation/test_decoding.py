@@ -216,7 +216,7 @@ def measured_with(**losses):
 
 
 @pytest.mark.parametrize(
-    ("changed", "forced", "own"),
+    ("changed", "forced", "sampled"),
     [
         (
             {},
