@@ -45,8 +45,8 @@ def test_summary_of_images():
     assert cells["length, mean"][-2:] == ["144", "144"]
     counts = [np.bincount(split.labels) for split in splits.values()]
     for label in range(10):
-        assert f"\n{label} " in summary
-        line = next(line for line in summary.splitlines() if line.startswith(f"{label} "))
+        assert f"\n  {label} " in summary
+        line = next(line for line in summary.splitlines() if line.startswith(f"  {label} "))
         assert line.split() == [str(label), *(str(count[label]) for count in counts)]
 
 
