@@ -1,6 +1,6 @@
 FROM python:3.11-slim
 
-# The compiler is for the LSTM kernel, which is made for the machine it runs on, on first use.
+# The compiler builds the LSTM kernel at its first use, for the machine that it runs on.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
@@ -14,7 +14,7 @@ COPY export/ export/
 COPY gin/ gin/
 RUN pip install --no-cache-dir --constraint constraints.txt ./export/ondevice/python .
 
-# Mount a folder here to keep what is made: docker run -v "$PWD/runs:/data" ...
+# Mount a folder here to keep the output: docker run -v "$PWD/runs:/data" ...
 WORKDIR /data
 RUN chown t2aux:t2aux /data
 USER t2aux

@@ -36,7 +36,7 @@ from benchmarks.common import Size, classifier
 from benchmarks.server import NAME, serving
 from t2aux import files, text_tables
 from t2aux.export import saved_model, tflite
-from t2aux.export.twin import Twin
+from t2aux.export.stateless import StatelessClassifier
 from t2aux.export.variants import VARIANTS
 from t2aux.training.model import SequenceClassifier
 
@@ -87,7 +87,7 @@ def tflite_runs(network: SequenceClassifier, inputs: np.ndarray, size: Size) -> 
 
 def saved_model_run(network: SequenceClassifier, inputs: np.ndarray, folder: pathlib.Path) -> Run:
     """Our SavedModel as a server runs it."""
-    saved_model.save(Twin(network), folder)
+    saved_model.save(StatelessClassifier(network), folder)
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     lengths = tf.fill([len(inputs)], inputs.shape[1])
     tokens = tf.constant(inputs)
@@ -107,7 +107,7 @@ def served_run(
     import grpc
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    saved_model.save(Twin(network), folder / "1")
+    saved_model.save(StatelessClassifier(network), folder / "1")
     request = predict_pb2.PredictRequest(output_filter=["probabilities"])
     request.model_spec.name = NAME
     request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(inputs))

@@ -75,7 +75,7 @@ def write_models(folder: pathlib.Path, hidden: int) -> None:
     """Writes the same untrained classifier of texts in every form."""
     from t2aux.export import metadata, saved_model, tflite
     from t2aux.export.model import Model as Exported
-    from t2aux.export.twin import Twin
+    from t2aux.export.stateless import StatelessClassifier
     from t2aux.run import Run
     from t2aux.training.classifier import make_classifier
 
@@ -90,7 +90,7 @@ def write_models(folder: pathlib.Path, hidden: int) -> None:
     network.save(folder / "model.keras")
     directory = folder / "export" / "1"
     directory.mkdir(parents=True)
-    saved_model.save(Twin(network), directory)
+    saved_model.save(StatelessClassifier(network), directory)
     (directory / litert.WHOLE).write_bytes(tflite.convert(network, litert.WHOLE_FORM))
     run = Run(folder, network, info, 0, "ckpt-0", "")
     described = metadata.describe(Exported.of_run(run), directory)

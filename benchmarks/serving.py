@@ -35,7 +35,7 @@ from benchmarks.common import Size, classifier
 from benchmarks.server import NAME, serving
 from t2aux import files
 from t2aux.export import saved_model
-from t2aux.export.twin import Twin
+from t2aux.export.stateless import StatelessClassifier
 
 _CLIENTS = flags.DEFINE_integer("clients", 32, "At once; half over gRPC, half over REST.")
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "Of the load with the change of version.")
@@ -85,7 +85,7 @@ def publish(base: pathlib.Path, version: int, size: Size, asked: list[Question])
         variable.assign_add(tf.cast(noise, variable.dtype))
     staging = base / f".export-{version}"
     staging.mkdir(parents=True)
-    saved_model.save(Twin(network), staging)
+    saved_model.save(StatelessClassifier(network), staging)
     answer = tf.saved_model.load(str(staging)).signatures["serving_default"]
     for question in asked:
         given = answer(inputs=tf.constant(question.inputs), lengths=tf.constant(question.lengths))

@@ -1,4 +1,4 @@
-"""What `parity` finds: how each artefact compares with the checkpoint, as data and as tables."""
+"""The results of `parity`: how each artefact compares with the checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from t2aux import text_tables
 
-# A larger difference of a probability than this is pointed out, whatever is allowed.
+# A larger difference of a probability is reported, whatever the tolerance is.
 DRIFT = 0.1
 
 
@@ -35,7 +35,7 @@ class Comparison:
     """An artefact beside the checkpoint.
 
     Attributes:
-        accuracy: The share of right answers on the test data, in [0, 1].
+        accuracy: On the test data, in [0, 1].
         agreement: The share of examples where the top class is the checkpoint's, in [0, 1].
         largest_difference: Of any class's probability from the checkpoint's, over all examples.
         mean_difference: The largest difference of an example's probabilities, on average.
@@ -83,7 +83,7 @@ class Comparison:
             None where it is within them.
         """
         prefix = "" if exact else "quantised_"
-        points, most = (
+        points, limit = (
             getattr(tolerance, f"{prefix}{kind}") for kind in ("accuracy", "probability")
         )
         found = []
@@ -93,21 +93,19 @@ class Comparison:
                 f"its accuracy is {self.accuracy:.2%}, the {reference}'s {checkpoint:.2%} "
                 f"(--{prefix}accuracy_tolerance={points:g} points)"
             )
-        if not self.largest_difference <= (math.inf if most is None else most):
-            bound = "" if most is None else f" (--{prefix}probability_tolerance={most:g})"
-            found.append(
-                f"a probability differs from the {reference}'s by {self.largest_difference:.2g}"
-                f"{bound}"
-            )
+        if not self.largest_difference <= (math.inf if limit is None else limit):
+            option = "" if limit is None else f" (--{prefix}probability_tolerance={limit:g})"
+            difference = f"{self.largest_difference:.2g}{option}"
+            found.append(f"a probability differs from the {reference}'s by {difference}")
         return f"{name} is too far off: {', and '.join(found)}" if found else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A variant of the TensorFlow Lite files that was asked for and is not in the export.
+    """A requested variant of the TensorFlow Lite files that is not in the export.
 
     Attributes:
-        reason: A sentence without its period: what is wrong, with figures.
+        reason: A sentence without its period, with figures.
         artefacts: What was measured of its files until then, by name.
     """
 
@@ -142,7 +140,7 @@ class Parity:
 
     @property
     def passed(self) -> bool | None:
-        """Whether all that was asked for was within the tolerances; None: nothing was measured."""
+        """Whether all requested artefacts are within the tolerances; None: not measured."""
         return not self.failed if self.examples else None
 
     @property
@@ -172,8 +170,10 @@ class Parity:
         }
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table as texts, its header first."""
+        """The table as texts, its header first; only that if nothing was measured."""
         rows = [("", "accuracy", "same class", "largest difference", "one sequence", "size")]
+        if not self.examples:
+            return rows
         rows.append((self.reference, f"{self.checkpoint_accuracy:.2%}", "", "", "", ""))
         for name, c in self.artefacts.items():
             row = (f"{c.accuracy:.2%}", f"{c.agreement:.2%}", f"{c.largest_difference:.1e}")
@@ -212,6 +212,6 @@ class Parity:
     def not_measured(self) -> str:
         """What it means that nothing was measured."""
         return (
-            "No test data was used: how accurate these artefacts are, and how far from the "
-            f"{self.reference}, is not known."
+            "No test data was used: the accuracy of these artefacts, and their difference from the "
+            f"{self.reference}, are not known."
         )

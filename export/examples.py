@@ -62,8 +62,8 @@ class Examples(tf.Module):
     def _ids(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ids = _parse(serialized, inputs=tf.int64)["inputs"]
         lengths = ids.row_lengths()
-        there = tf.debugging.assert_positive(lengths, "An example has no feature `inputs`.")
-        with tf.control_dependencies([there]):
+        check = tf.debugging.assert_positive(lengths, "An example has no feature `inputs`.")
+        with tf.control_dependencies([check]):
             return _as_int32(ids), tf.cast(lengths, tf.int32)
 
     def _texts(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -102,7 +102,7 @@ def serialized(sequence: np.ndarray) -> bytes:
 
 
 def _parse(serialized: tf.Tensor, **types: tf.DType) -> dict[str, tf.RaggedTensor]:
-    """The features [B, ...] of these names and types; empty where an example has none."""
+    """The features [B, ...] of these names and types; empty if an example has none."""
     features = {
         name: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64) for name, dtype in types.items()
     }
@@ -110,7 +110,7 @@ def _parse(serialized: tf.Tensor, **types: tf.DType) -> dict[str, tf.RaggedTenso
 
 
 def _as_int32(ids: tf.RaggedTensor) -> tf.Tensor:
-    """Ids [B, T], whose range is checked where they are used; none wraps around before that."""
+    """Ids [B, T], clipped, since their range is checked later."""
     return tf.cast(tf.clip_by_value(ids.to_tensor(), -1, tf.int32.max), tf.int32)
 
 

@@ -1,8 +1,7 @@
-"""What is in a `.tflite` file: its operations, its weights and the types they are stored in."""
+"""Reads and edits `.tflite` files: their operations, their weights and the types of these."""
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +12,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from t2aux.errors import UserError
 
-# The least values of a matrix that the converter quantises; the scales of a smaller one would
+# The converter quantises matrices with at least so many values; the scales of a smaller one would
 # outweigh it.
-LEAST_QUANTISED = 1024
+MIN_QUANTISED = 1024
 
-# Where the table of a fused LSTM's options has its field cell_clip, and that of a tensor its shape
-# and its shape_signature (the same with -1 for sizes that may be set later).
-_CELL_CLIP = 6
-_SHAPES = (4, 18)
 _BUILTIN_NAMES = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
@@ -30,45 +25,47 @@ _TYPE_NAMES = {
 _BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4, "int16": 16, "int32": 32, "int64": 64}
 
 
+def _read(content: bytes) -> schema.ModelT:
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+
+
+def _write(model: schema.ModelT) -> bytes:
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def operators(content: bytes) -> list[str]:
     """The names of a file's operations, over all its subgraphs; custom ones as `CUSTOM:name`."""
-    model = schema.Model.GetRootAsModel(content, 0)
-    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    model = _read(content)
     names = []
-    for code in codes:
+    for code in model.operatorCodes:
         # Converters before 2020 filled only the old field, which holds codes up to 127.
-        name = _BUILTIN_NAMES[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-        custom = code.CustomCode()
-        names.append(f"CUSTOM:{custom.decode()}" if custom else name)
-    return [
-        names[graph.Operators(i).OpcodeIndex()]
-        for graph in map(model.Subgraphs, range(model.SubgraphsLength()))
-        for i in range(graph.OperatorsLength())
-    ]
+        name = _BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        names.append(f"CUSTOM:{code.customCode.decode()}" if code.customCode else name)
+    return [names[o.opcodeIndex] for graph in model.subgraphs for o in graph.operators or ()]
 
 
 def check_operators(content: bytes, required: dict[str, int], forbidden: set[str]) -> None:
-    """Raises UserError where a file's operations are not as they should be.
+    """Raises UserError if a file has the wrong operations.
 
     Args:
         content: The flatbuffer.
-        required: How many there must be of these.
-        forbidden: These, and custom and Flex operations, must not be there.
+        required: Operations, and how many of each the file must have.
+        forbidden: These, and custom and Flex operations, must not be in it.
     """
     found = Counter(operators(content))
-    wrong = sorted(n for n in found if n in forbidden or n.startswith(("CUSTOM", "Flex")))
-    missing = sorted(n for n, count in required.items() if found[n] != count)
-    if wrong or missing:
+    faults = [f"has {n}" for n in found if n in forbidden or n.startswith(("CUSTOM", "Flex"))]
+    faults += [f"lacks {n}" for n, count in required.items() if found[n] != count]
+    if faults:
         raise UserError(
-            "TensorFlow's converter made another TensorFlow Lite file than it should: "
-            f"{'it has ' + ', '.join(wrong) + '; ' if wrong else ''}"
-            f"{'it lacks ' + ', '.join(missing) + '; ' if missing else ''}use the TensorFlow "
-            "version that t2aux's constraints name."
+            f"TensorFlow's converter made a file that {', '.join(sorted(faults))}: use the version "
+            "of TensorFlow in t2aux's constraints."
         )
 
 
 def weights(content: bytes) -> dict[str, list[int]]:
-    """What a file's constants hold.
+    """The sizes of a file's constants.
 
     Args:
         content: The flatbuffer.
@@ -78,96 +75,84 @@ def weights(content: bytes) -> dict[str, list[int]]:
         networks are "int32"), the number of values of each constant that has more than one axis,
         the largest first. A constant that several operations share counts once.
     """
-    model = schema.Model.GetRootAsModel(content, 0)
-    seen: dict[int, tuple[str, int]] = {}
-    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        for tensor in map(graph.Tensors, range(graph.TensorsLength())):
-            stored = model.Buffers(tensor.Buffer()).DataLength()
-            if stored and tensor.ShapeLength() > 1:
-                name = _TYPE_NAMES[tensor.Type()]
-                seen[tensor.Buffer()] = (name, stored * 8 // _BITS[name])
+    model = _read(content)
+    constants: dict[int, tuple[str, int]] = {}
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        data = model.buffers[tensor.buffer].data
+        if data is not None and len(data) and tensor.shape is not None and len(tensor.shape) > 1:
+            name = _TYPE_NAMES[tensor.type]
+            constants[tensor.buffer] = (name, len(data) * 8 // _BITS[name])
     found: dict[str, list[int]] = {}
-    for name, count in seen.values():
+    for name, count in constants.values():
         found.setdefault(name, []).append(count)
     return {name: sorted(counts, reverse=True) for name, counts in sorted(found.items())}
 
 
 def check_weights(content: bytes, allowed: set[str], name: str) -> None:
-    """Raises UserError where a matrix is not stored in the types that it should be.
+    """Raises UserError if a matrix is stored in another type.
 
-    Matrices of less than 1,024 values may stay in float32. The converter leaves larger ones there,
-    too, without a word, where it does not know how to quantise them.
+    Matrices of less than 1,024 values may stay in float32. The converter silently leaves larger
+    ones, too, that it can't quantise.
 
     Args:
         content: The flatbuffer.
-        allowed: The types of the larger matrices. Each must be there.
+        allowed: The types of the larger matrices. Each must be used.
         name: What to call the file.
     """
-    large = {t: [n for n in c if n >= LEAST_QUANTISED] for t, c in weights(content).items()}
+    large = {t: [n for n in c if n >= MIN_QUANTISED] for t, c in weights(content).items()}
     found = {kind for kind, counts in large.items() if counts}
     if found == allowed:
         return
     if not found:
         raise UserError(
-            f"The network is too small for {name}: none of its matrices has {LEAST_QUANTISED:,} "
-            "values; export it in float32."
+            f"The network is too small for {name}: no matrix has {MIN_QUANTISED:,} values; export "
+            "it in float32."
         )
     wanted = " and ".join(sorted(allowed))
     kept = ", ".join(f"{max(large[kind]):,} values in {kind}" for kind in sorted(found - allowed))
     raise UserError(
-        f"TensorFlow's converter did not store the weights of {name} in {wanted}"
-        f"{f' but kept {kept}' if kept else ''}: use the TensorFlow version that t2aux's "
-        "constraints name, or export without this variant."
+        f"TensorFlow's converter did not store the weights of {name} in {wanted} (it kept "
+        f"{kept or 'none'}): use the version in t2aux's constraints, or leave the variant out."
     )
 
 
-def fused_options(content: bytes) -> list[schema.UnidirectionalSequenceLSTMOptions]:
+def fused_options(model: schema.ModelT) -> list[schema.UnidirectionalSequenceLSTMOptionsT]:
     """The options of a file's fused LSTMs."""
-    found = []
-    model = schema.Model.GetRootAsModel(content, 0)
-    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        for operator in map(graph.Operators, range(graph.OperatorsLength())):
-            kind = operator.BuiltinOptionsType()
-            if kind == schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions:
-                table = operator.BuiltinOptions()
-                options = schema.UnidirectionalSequenceLSTMOptions()
-                options.Init(table.Bytes, table.Pos)
-                found.append(options)
-    return found
+    kind = schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions
+    found = [o for graph in model.subgraphs for o in graph.operators]
+    return [o.builtinOptions for o in found if o.builtinOptionsType == kind]
 
 
 def without_cell_clip(content: bytes) -> bytes:
     """Turns off the clipping of the cells of fused LSTMs.
 
     The converter has the fused operation clip them at 10, as no LSTM here was trained to. Trained
-    cells do grow larger, and then the answers differ.
+    cells do grow larger, and then the predictions differ.
     """
-    patched = bytearray(content)
-    for options in fused_options(content):
-        offset = options._tab.Offset(_CELL_CLIP)
-        if offset:  # Where it is not stored, it is 0.
-            struct.pack_into("<f", patched, options._tab.Pos + offset, np.float32(0.0))
-    return bytes(patched)
+    model = _read(content)
+    for options in fused_options(model):
+        options.cellClip = 0.0
+    return _write(model)
 
 
 def with_normalization(
     content: bytes, name: str, mean: Sequence[float], deviation: Sequence[float]
 ) -> bytes:
-    """Has a file subtract and divide, in float32, before anything else.
+    """Adds a subtraction and a division, in float32, before the network.
 
-    Of a network that does so itself, the converter would store the numbers in fewer bits, as it
-    does with weights: a large mean would no longer be the values' mean.
+    If the network itself normalised its input, the converter would store the numbers in fewer bits,
+    as weights: a large mean would lose its precision.
 
     Args:
         content: A file with one signature.
         name: An input of it, float32 [..., C].
-        mean: Is subtracted from the input, C numbers.
-        deviation: The difference is divided by it, C numbers.
+        mean: C numbers, which are subtracted from the input.
+        deviation: C numbers, by which the difference is divided.
 
     Returns:
         The file, whose input has the same name and shape.
     """
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    model = _read(content)
     graph, (signature,) = model.subgraphs[0], model.signatureDefs
     (entry,) = (found for found in signature.inputs if found.name in (name, name.encode()))
     normalized = graph.tensors[entry.tensorIndex]
@@ -198,38 +183,34 @@ def with_normalization(
         model.operatorCodes.append(code)
         return made
 
-    given, centred = tensor("given", like=normalized), tensor("centred", like=normalized)
+    raw, centred = tensor("input", like=normalized), tensor("centred", like=normalized)
     graph.operators[:0] = [
-        operator("Sub", [given, tensor("mean", values=mean)], centred),
+        operator("Sub", [raw, tensor("mean", values=mean)], centred),
         operator("Div", [centred, tensor("deviation", values=deviation)], entry.tensorIndex),
     ]
     # The input keeps its name, which runtimes without signatures show.
-    graph.tensors[given].name, normalized.name = normalized.name, "normalization/normalized"
-    graph.inputs = [given if index == entry.tensorIndex else index for index in graph.inputs]
-    entry.tensorIndex = given
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    graph.tensors[raw].name, normalized.name = normalized.name, "normalization/normalized"
+    graph.inputs = [raw if index == entry.tensorIndex else index for index in graph.inputs]
+    entry.tensorIndex = raw
+    return _write(model)
 
 
 def with_steps(content: bytes, steps: int) -> bytes:
-    """Fixes the sizes of the inputs that are open.
+    """Fixes the variable sizes of the inputs.
 
-    LiteRT's interpreter sets them to those of what it is given; LiteRT.js can't.
+    LiteRT's interpreter sets them to those of its arrays; LiteRT.js can't.
 
     Args:
         content: A file of the streaming form.
-        steps: What they become.
+        steps: The size.
 
     Returns:
-        The file, of the same length, that takes inputs of this size only.
+        The file, whose inputs have this size only.
     """
-    fixed = bytearray(content)
-    graph = schema.Model.GetRootAsModel(content, 0).Subgraphs(0)
-    for tensor in map(graph.Tensors, map(graph.Inputs, range(graph.InputsLength()))):
-        for axis in range(tensor.ShapeSignatureLength()):
-            if tensor.ShapeSignature(axis) == -1:
-                for field in _SHAPES:
-                    vector = tensor._tab.Vector(tensor._tab.Offset(field))
-                    struct.pack_into("<i", fixed, vector + 4 * axis, steps)
-    return bytes(fixed)
+    model = _read(content)
+    graph = model.subgraphs[0]
+    for tensor in (graph.tensors[index] for index in graph.inputs):
+        if tensor.shapeSignature is not None:
+            sizes = np.where(tensor.shapeSignature == -1, steps, tensor.shapeSignature)
+            tensor.shape = tensor.shapeSignature = sizes.astype(np.int32)
+    return _write(model)

@@ -1,8 +1,8 @@
 """Encoded images to sequences inside a SavedModel's graph, equal to `DatasetInfo.image_sequence`.
 
-Operations of TensorFlow's own alone, so that any server runs them. What Pillow does in integers is
-done in the same integers here: grey values, transparent parts on white, and the two passes of the
-resize, whose weights have 22 binary places and whose results are rounded to whole pixels.
+Only TensorFlow's own operations, so that any server runs them, with the integers of Pillow: grey
+values, transparent parts on white, and the two passes of the resize, whose weights have 22 binary
+places and whose results are rounded to whole pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _JPEG = b"\xff\xd8\xff"
 _HEADER_BYTES = 26
 # JPEG has no larger ones. Weights of wider images would need much memory.
 MAX_SIDE = 65_535
-# Pixels that are worked on at once, so that a large image needs little more memory than its bytes.
+# Pixels at once, so that a large image needs little more memory than its bytes.
 _BLOCK = 1 << 18
 _IMAGES_AT_ONCE = 4
 _PLACES = 22
@@ -100,15 +100,11 @@ class ImageSequences(tf.Module):
                 "The PNG file is damaged: it has no header.",
             ),
             *self._size_checks(width, height),
-            _check(
-                ~is_grey_16,
-                "The image has 16-bit grey values, which are not supported: save it as 8-bit grey "
-                "or RGB.",
-            ),
+            _check(~is_grey_16, "The image has 16-bit grey values: save it as 8-bit grey or RGB."),
         ]
         with tf.control_dependencies(checks):
             exif, xmp, transparent = orientation.png_parts(content)
-        # Where there is none, TensorFlow adds an alpha channel that is wrong for less than 8 bits.
+        # TensorFlow's own alpha channel, for files without, is wrong for less than 8 bits.
         is_with_alpha = tf.equal(tf.bitwise.bitwise_and(header[25], 4), 4)
         has_alpha = is_with_alpha | (transparent[1] > 0)
         image = tf.cond(
@@ -121,9 +117,7 @@ class ImageSequences(tf.Module):
         height, width, channels = tf.unstack(tf.image.extract_jpeg_shape(content))
         checks = [
             *self._size_checks(tf.cast(width, tf.int64), tf.cast(height, tf.int64)),
-            _check(
-                channels < 4, "The image is a CMYK file, which is not supported: save it as RGB."
-            ),
+            _check(channels < 4, "The image is a CMYK file: save it as RGB."),
         ]
         with tf.control_dependencies(checks):
             image = tf.io.decode_jpeg(
@@ -132,7 +126,7 @@ class ImageSequences(tf.Module):
         return image, tf.constant(False), *orientation.jpeg_parts(content)
 
     def _size_checks(self, width: tf.Tensor, height: tf.Tensor) -> list[tf.Operation]:
-        """Before anything of the size is decoded: a few bytes can claim to be gigabytes."""
+        """Checks before the image is decoded: a few bytes can claim to be gigabytes."""
         return [
             _check(
                 width * height <= self._max_pixels,
@@ -220,7 +214,7 @@ def _weights(size: tf.Tensor, side: int) -> tf.Tensor:
         float64 [size, side], whole numbers: in units of 2 ** -_PLACES.
     """
     scale = tf.cast(size, tf.float64) / side
-    # Images that shrink are averaged over as many pixels as become one.
+    # Images that shrink are averaged.
     reach = tf.maximum(scale, 1.0)
     centres = (tf.range(side, dtype=tf.float64) + 0.5) * scale
     places = tf.cast(tf.range(size), tf.float64)[:, tf.newaxis]

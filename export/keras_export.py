@@ -48,9 +48,9 @@ def export_model(
 
     The folder OUTPUT_DIR/VERSION gets the SavedModel (with signatures for whole sequences,
     tf.Examples and streaming), `classifier.tflite` (whole sequences), `classifier_stream.tflite`
-    (streaming), `metadata.json`, `parity.json` and a model card, `README.md`. It is there whole or
-    not at all: a server may watch OUTPUT_DIR. Any core is exported: the LSTM, GRU and MinGRU, and
-    any Keras cell. A model of ids has no signature for text: nothing in it makes ids of text.
+    (streaming), `metadata.json`, `parity.json` and a model card, `README.md`. It is complete or
+    absent: a server may watch OUTPUT_DIR. Any core is exported: the LSTM, GRU and MinGRU, and
+    any Keras cell. A model of ids has no signature for text.
 
     >>> exported = t2aux.export_model(
     ...     model, "exports/digits", test_data=(x[:50], y[:50]), formats=["tflite"]
@@ -62,16 +62,15 @@ def export_model(
 
     Args:
         model: With its weights.
-        output_dir: The base directory, which is made if it is not there.
+        output_dir: The base directory, which is made if it does not exist.
         test_data: (x, y), on which every artefact is compared with the model: x and y as `fit`
             takes them, or a `tf.data.Dataset` of batches (x, y). None: nothing is measured, and
             `parity.json` and the model card say so.
         calibration_data: x, of training data: what the variant int8 is calibrated on.
-        steps: The number of steps that every sequence has, where other lengths are to be refused.
-            None: any number.
+        steps: The number of steps of every sequence; other lengths are refused. None: any number.
         name: What the model card calls the model; the name of `output_dir` by default.
         dataset: What the model card calls the data.
-        version: A number; by default one more than the newest that is there.
+        version: A number; by default one more than the newest.
         formats: Which artefacts to make: "saved_model", "tflite".
         variants: How the TensorFlow Lite files store the weights: "float32", "float16",
             "dynamic_int8", "dynamic_int8_int4_head" and, of an LSTM, "int8".
@@ -91,12 +90,12 @@ def export_model(
 
     Raises:
         UserError: The model is not a SequenceClassifier or has no weights, its core's state can't
-            be exported, an argument is wrong, the directory can't be written, the version is there
-            already, or the SavedModel or a float32 file is further off than the tolerance. Nothing
-            is left behind then.
+            be exported, an argument is wrong, the directory can't be written, the version exists,
+            or the SavedModel or a float32 file is further off than the tolerance. Nothing is left
+            behind then.
     """
-    steps = _whole_number("steps", steps, least=1)
-    parity_examples = _whole_number("parity_examples", parity_examples, least=0)
+    steps = _whole_number("steps", steps, minimum=1)
+    parity_examples = _whole_number("parity_examples", parity_examples, minimum=0)
     settings = Settings(
         version=version,
         formats=formats,
@@ -137,10 +136,8 @@ def _split(info: DatasetInfo, test_data: Any, examples: int | None) -> data.Spli
     elif isinstance(test_data, (tuple, list)) and len(test_data) == 2:
         sequences, labels = rows.labelled(*test_data, info.num_classes, ids=info.reads_ids)
     else:
-        raise UserError(
-            f"test_data is a {type(test_data).__name__}: give (x, y), or a tf.data.Dataset of "
-            "batches of them."
-        )
+        kind = type(test_data).__name__
+        raise UserError(f"test_data is a {kind}: give (x, y), or a tf.data.Dataset of batches.")
     if not sequences:
         raise UserError("test_data is empty: give at least one sequence, or None.")
     sequences = _checked(info, sequences, "x")
@@ -168,16 +165,13 @@ def _of_dataset(info: DatasetInfo, dataset: tf.data.Dataset) -> tuple[list[np.nd
 def _calibration(
     info: DatasetInfo, settings: Settings, given: Any
 ) -> Callable[[], list[np.ndarray]]:
-    """Gives the sequences to calibrate on; raises UserError where they are needed and not there."""
+    """Returns the sequences to calibrate on; raises UserError if they are needed and missing."""
     sequences = []
     if given is not None:
         found = rows.sequences(given, "calibration_data", ids=info.reads_ids)
         sequences = _checked(info, found, "calibration_data")
     if not sequences and any(variant.name == "int8" for variant in settings.made):
-        raise UserError(
-            "The variant int8 is calibrated on training data: give some as calibration_data, or "
-            "leave int8 out."
-        )
+        raise UserError("The variant int8 needs calibration_data: give it, or leave int8 out.")
     return lambda: sequences
 
 
@@ -185,9 +179,9 @@ def _checked(info: DatasetInfo, sequences: list[np.ndarray], what: str) -> list[
     return [read_array(info, s, f"{what}[{i}]").sequence for i, s in enumerate(sequences)]
 
 
-def _whole_number(name: str, value: Any, least: int) -> int | None:
+def _whole_number(name: str, value: Any, minimum: int) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise UserError(f"{name} is {value!r}: give a whole number of at least {least}, or None.")
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
+        raise UserError(f"{name} is {value!r}: give a whole number of at least {minimum}, or None.")
     return int(value)

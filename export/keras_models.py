@@ -15,6 +15,7 @@ import keras
 from t2aux import layers, losses  # noqa: F401
 from t2aux.errors import UserError
 from t2aux.training.model import SequenceClassifier
+from t2aux_ondevice.errors import reason
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
@@ -32,12 +33,7 @@ def load(path: str | os.PathLike[str]) -> SequenceClassifier:
             that is not known in this process.
     """
     path = pathlib.Path(path)
-    try:
-        damage = _damage(path)
-    except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
-    if damage:
-        raise UserError(f"{path} is damaged ({damage}): save the model again.")
+    _check_archive(path)
     try:
         model = keras.saving.load_model(path)
     except UserError:
@@ -46,8 +42,8 @@ def load(path: str | os.PathLike[str]) -> SequenceClassifier:
         raise _unreadable(path, error) from error
     if not isinstance(model, SequenceClassifier):
         raise UserError(
-            f"{path} holds a {type(model).__name__} and not a t2aux.SequenceClassifier: load it "
-            "with keras.saving.load_model."
+            f"{path} has a {type(model).__name__}, not a t2aux.SequenceClassifier: load it with "
+            "keras.saving.load_model."
         )
     return model
 
@@ -61,15 +57,15 @@ def info_of(model: SequenceClassifier, *, name: str = "", length: int | None = N
         length: The number of steps that every sequence has; None: any number.
 
     Raises:
-        UserError: The model has no weights yet.
+        UserError: The model has no weights yet, or was made for another length.
     """
-    if model.info is not None:
-        return _changed(model.info, name=name, length=length)
+    if (info := model.info) is not None:
+        if length is not None and info.length not in (None, length):
+            raise UserError(f"steps is {length}, but the model reads {info.length} steps.")
+        return dataclasses.replace(info, name=name or info.name, length=length or info.length)
     network = getattr(model, "network", None)
     if network is None:
-        raise UserError(
-            "The model has no weights yet: call fit, or build with the shape of the inputs, first."
-        )
+        raise UserError("The model has no weights: call fit, or build with the inputs' shape.")
     return DatasetInfo(
         name=name,
         kind="ids" if network.is_text else "vectors",
@@ -80,36 +76,25 @@ def info_of(model: SequenceClassifier, *, name: str = "", length: int | None = N
     )
 
 
-def _changed(info: DatasetInfo, *, name: str, length: int | None) -> DatasetInfo:
-    """The data set that a model was made for, under a name and of a length that are given."""
-    if length is not None and info.length not in (None, length):
-        raise UserError(
-            f"steps is {length}, but the model was made for sequences of {info.length} steps."
-        )
-    return dataclasses.replace(info, name=name or info.name, length=length or info.length)
-
-
-def _damage(path: pathlib.Path) -> str | None:
-    """What is wrong with a file that should be a zip archive; None: nothing. Raises OSError."""
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            return "it is not a .keras file, or only a part of one"
-        try:
-            with zipfile.ZipFile(file) as archive:
-                part = archive.testzip()
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-            return str(error)
-    return part and f"in its part {part}"
+def _check_archive(path: pathlib.Path) -> None:
+    """Raises UserError if a file is not a whole zip archive: Keras does not check all of it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        part = error
+    if part:
+        raise UserError(f"{path} is damaged ({part}): save the model again.")
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
-    text = str(error).strip() or type(error).__name__
-    # What is unknown stands deep inside of Keras's message.
-    unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", text)
+    # The name is deep inside of Keras's message.
+    unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
     if unknown:
         return UserError(
-            f"{path} names {unknown[1]}, which is not known here: register it with "
+            f"{path} names {unknown[1]}, which is not known: register it with "
             "keras.saving.register_keras_serializable, and import its module first."
         )
-    reason = text.splitlines()[0].rstrip(".")
-    return UserError(f"Keras can't load {path} ({reason}): save the model again.")
+    return UserError(f"Keras can't load {path} ({reason(error)}): save the model again.")

@@ -1,6 +1,6 @@
 """LiteRT.js, the runtime of the demo page, from npm: fetched once and kept in the user's cache.
 
-The versions and their hashes stand in `ondevice/web/package-lock.json`; npm refuses what differs.
+`ondevice/web/package-lock.json` has the versions and hashes, which npm checks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import pathlib
 import shutil
 import subprocess
-import tempfile
 
 from absl import logging
 
@@ -18,7 +17,7 @@ from t2aux.errors import UserError
 from t2aux_ondevice import litert
 
 PROJECT = pathlib.Path(__file__).parent / "ondevice" / "web"
-# Where each file of the packages stands on the page. Of the four builds of the runtime, LiteRT.js
+# The files of the packages by their paths on the page. Of the four builds of the runtime, LiteRT.js
 # takes the first where the browser has relaxed SIMD, and else the second; the others are for
 # threads and for GPUs, neither of which a chain of small steps gains from.
 _CORE, _UTILITIES = "node_modules/@litertjs/core", "node_modules/@litertjs/wasm-utils"
@@ -47,24 +46,22 @@ def folder() -> pathlib.Path:
     if place.exists():
         if _is_whole(place):
             return place
-        logging.warning("The copy of LiteRT.js in %s is damaged: it is fetched anew.", place)
+        logging.warning("The copy of LiteRT.js in %s is damaged: it is fetched again.", place)
         shutil.rmtree(place, ignore_errors=True)
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(
-            "The page needs LiteRT.js, which npm fetches, and there is no npm: install Node.js and "
-            "npm (such as `apt-get install npm`); it is needed once."
+            "The page needs npm, which fetches LiteRT.js once: install Node.js and npm."
         )
     files.ensure_directory(place.parent)
     logging.info("Fetching LiteRT.js with npm; this is done once.")
-    with tempfile.TemporaryDirectory(prefix=".litertjs-", dir=place.parent) as temporary:
-        root = pathlib.Path(temporary)
+    with files.temporary_folder(place.parent, ".litertjs-") as root:
         _fetch(npm, root / "project")
         _collect(root / "project", root / "files")
         try:
             (root / "files").rename(place)
         except OSError as error:
-            # Another process may have been faster.
+            # Another process may have written it meanwhile.
             if not _is_whole(place):
                 raise UserError(f"Can't write {place}: {error.strerror}.") from error
     return place
@@ -89,35 +86,29 @@ def _fetch(npm: str, project: pathlib.Path) -> None:
             command, cwd=project, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
         )
     except OSError as error:
-        raise UserError(f"npm can't be run ({error.strerror}): install Node.js anew.") from error
+        raise UserError(f"npm can't be run ({error.strerror}): install Node.js again.") from error
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"npm took more than {_TIMEOUT_SECONDS} s to fetch LiteRT.js: look at the network, and "
-            "try again."
+            f"npm took more than {_TIMEOUT_SECONDS} s to fetch LiteRT.js: check the network."
         ) from error
     if done.returncode:
-        said = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        errors = [line for line in said if "error" in line.lower() and " code " not in line]
-        reason = (errors or said or [f"status {done.returncode}"])[0]
+        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        errors = [line for line in lines if "error" in line.lower() and " code " not in line]
+        reason = (errors or lines or [f"status {done.returncode}"])[0]
         reason = reason.removeprefix("npm").strip().removeprefix("error").strip().rstrip(".")
         raise UserError(
-            f"npm can't fetch LiteRT.js ({reason}): look at the network and `npm config list`, and "
-            "try again."
+            f"npm can't fetch LiteRT.js ({reason}): check the network and `npm config list`."
         )
 
 
 def _collect(project: pathlib.Path, place: pathlib.Path) -> None:
-    """Moves what the page needs out of npm's folder, and notes its hashes."""
+    """Moves the page's files out of npm's folder, and writes their hashes."""
     for name, source in FILES.items():
         target = place / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.move(project / source, target)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"npm fetched a LiteRT.js without {pathlib.Path(source).name}: this version of "
-                "t2aux does not know it; install t2aux anew."
-            ) from error
+        if not (project / source).is_file():
+            raise UserError(f"npm fetched a LiteRT.js without {target.name}: install t2aux again.")
+        shutil.move(project / source, target)
         target.chmod(0o644)
     files.write_json(
         place / _MANIFEST, {name: litert.digest((place / name).read_bytes()) for name in FILES}

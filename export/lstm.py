@@ -1,7 +1,7 @@
 """The LSTM as exports run it; other cores run as `t2aux.model.inference` has them.
 
-It equals `lstm.cell`, in operations that were chosen by measuring (`benchmarks/inference.py`). On a
-server: one product a step, of the output and the input beside it, and one tanh for all gates, since
+It equals `lstm.cell`, in the operations that were fastest (`benchmarks/inference.py`). On a server:
+one product a step, of the output and the input together, and one tanh for all gates, since
 sigmoid(z) = (1 + tanh(z / 2)) / 2. On a device: the three sigmoids in one operation.
 """
 
@@ -34,14 +34,14 @@ def inference(classifier: BaseClassifier | Model, *, batches: bool) -> Inference
 
 
 def is_lstm(core: Core) -> bool:
-    """Whether a core computes as the LSTM does: a subclass may have a step of its own."""
+    """Whether a core computes as the LSTM does: a subclass may have another step."""
     return type(core).step is LSTM.step
 
 
 class ForBatches(Inference):
     """The LSTM for batches.
 
-    Its weights are such that a tanh of all pre-activations is what the gates need. For real values
+    Its weights are scaled so that the gates need a tanh of all pre-activations. For real values
     the kernel has the recurrent one above it and the bias below: [H + C + 1, 4H]. For ids it is the
     recurrent kernel alone, and the table has the bias in it.
     """

@@ -1,4 +1,4 @@
-"""What an export says of itself: metadata.json."""
+"""An export's description: metadata.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from t2aux.export.model import Model
 from t2aux.export.variants import VARIANTS
 from t2aux.model import inference
 from t2aux_ondevice import litert
-from t2aux_ondevice.preprocessing import DatasetInfo
 
 _PACKAGES = (
     "tensorflow",
@@ -61,6 +60,10 @@ def describe(model: Model, directory: pathlib.Path, name: str = "classifier") ->
         configuration: Of a run: its configuration, as gin text.
         packages: Versions of what made the export.
     """
+    normalization = {}
+    if model.info.mean is not None:
+        values = {"mean": list(model.info.mean), "deviation": list(model.info.deviation)}
+        normalization["normalization"] = values
     return {
         **litert.description(model.info, inference.state_shapes(model.core)),
         "name": name,
@@ -73,7 +76,7 @@ def describe(model: Model, directory: pathlib.Path, name: str = "classifier") ->
             "head_size": int(model.head.hidden_bias.shape[0]),
             "classes": model.info.num_classes,
             "weights": int(sum(np.prod(w.shape) for part in model.parts for w in part.weights)),
-            **_normalization(model.info),
+            **normalization,
         },
         "artefacts": _artefacts(directory),
         "files": {
@@ -88,12 +91,6 @@ def describe(model: Model, directory: pathlib.Path, name: str = "classifier") ->
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
-
-
-def _normalization(info: DatasetInfo) -> dict[str, Any]:
-    if info.mean is None:
-        return {}
-    return {"normalization": {"mean": list(info.mean), "deviation": list(info.deviation)}}
 
 
 def _artefacts(directory: pathlib.Path) -> dict[str, Any]:
@@ -147,7 +144,7 @@ def _signatures(directory: pathlib.Path) -> dict[str, Any]:
 def _tensors(infos: Any) -> dict[str, Any]:
     return {
         name: {
-            "shape": [None if d.size < 0 else d.size for d in info.tensor_shape.dim],
+            "shape": tf.TensorShape(info.tensor_shape).as_list(),
             "dtype": tf.as_dtype(info.dtype).name,
         }
         for name, info in sorted(infos.items())

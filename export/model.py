@@ -1,4 +1,4 @@
-"""What is exported: a classifier, what it reads, and what is known of where it comes from."""
+"""A classifier to be exported, with its data set and its origin."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Model:
         classifier: With its weights.
         info: What it reads.
         dataset: What to call the data; empty where it is not known.
-        trained: How it is trained, for people, after "that ... at its end, ".
-        source: Where its weights are from, for people; empty where nothing is known.
+        trained: How it is trained, for the card, after "that ... at its end, ".
+        source: Where its weights are from, for the card; empty if that is unknown.
         reference: What the artefacts are compared with: "checkpoint" or "model".
-        origin: What metadata.json says of where it is from.
+        origin: Entries of metadata.json on its origin.
     """
 
     classifier: BaseClassifier
@@ -59,9 +59,8 @@ class Model:
         classifier = run.classifier
         if not isinstance(classifier, BaseClassifier):
             raise UserError(
-                f"t2aux export exports recurrent networks, and this run's model is a "
-                f"{type(classifier).__name__}: `t2aux evaluate --model_dir={run.model_dir}` and "
-                f"`t2aux classify --model={run.model_dir}` work on the run itself."
+                f"t2aux export can't export a {type(classifier).__name__}: use `t2aux classify "
+                f"--model={run.model_dir}` or `t2aux evaluate --model_dir={run.model_dir}`."
             )
         inference.initial_state(classifier.core)
         name = printable(run.model_dir.resolve().name)
@@ -133,13 +132,8 @@ class Model:
         return self.input_layer, self.core, self.head
 
 
-def name_of(directory: Any) -> str:
-    """A folder's own name."""
-    return pathlib.Path(directory).resolve().name
-
-
 def _dataset(run: Run) -> str:
-    """What to call the data: a file format's name alone tells nobody what is in the files."""
+    """The data's name: with its folder's, if the source is just a file format."""
     name = run.info.name
     if not run.source.in_folder or isinstance(run.source, TfdsSource):
         return name
@@ -147,4 +141,4 @@ def _dataset(run: Run) -> str:
         folder = folder_of(gin.query_parameter("dataset.data_dir"))
     except (ValueError, UserError):  # Not configured, or a reference.
         folder = folder_of(None)
-    return name if folder is None else f"{name_of(folder)} ({name})"
+    return name if folder is None else f"{pathlib.Path(folder).resolve().name} ({name})"

@@ -1,7 +1,7 @@
-"""Which way up an image is, as Pillow's `ImageOps.exif_transpose` has it, in TensorFlow's graph.
+"""An image's orientation, as in Pillow's `ImageOps.exif_transpose`, in TensorFlow's graph.
 
-A camera stores its picture as the sensor lay, and says in the file's EXIF how to turn it. Without
-that entry, what the XMP of a picture editor says counts.
+The file's EXIF says how to turn the picture of a camera's sensor. Without that entry, the XMP of a
+picture editor counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ENTRY_BYTES = 12
 _SHORT, _LONG = 3, 4
 _XMP = r'(?s)\C*?tiff:Orientation(?:="|>)([0-9])\C*'
 _UPRIGHT = 1
-# No more is read of a file that is made to take long.
+# Limits, for files that are made to take long.
 _MAX_PARTS = 10_000
 _MAX_XMP_BYTES = 1 << 16
 # Of a JPEG file's APP1 segments, and a PNG file's iTXt chunk.
@@ -41,21 +41,13 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
         return turn
 
-    turns = [
-        turned(False),
-        turned(False, 1),
-        turned(False, 0, 1),
-        turned(False, 0),
-        turned(True),
-        turned(True, 1),
-        turned(True, 0, 1),
-        turned(True, 0),
-    ]
+    reversed_axes = ((), (1,), (0, 1), (0,))
+    turns = [turned(transposed, *axes) for transposed in (False, True) for axes in reversed_axes]
     return tf.switch_case(orientation - 1, dict(enumerate(turns)), default=turns[0])
 
 
 def jpeg_parts(content: tf.Tensor) -> list[tf.Tensor]:
-    """Where a JPEG file's EXIF and XMP are: begin and end, int64 [2] each; zeros: not there."""
+    """Where a JPEG file's EXIF and XMP are: begin and end, int64 [2] each; zeros: absent."""
     data = tf.io.decode_raw(content, tf.uint8)
 
     def part(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -71,7 +63,7 @@ def jpeg_parts(content: tf.Tensor) -> list[tf.Tensor]:
         is_bare = tf.equal(marker, 0x00) | tf.equal(marker, 0x01)
         is_bare |= (marker >= 0xD0) & (marker <= 0xD8)
         is_between = ~tf.equal(number(data, position, 1), 0xFF) | tf.equal(marker, 0xFF)
-        after = tf.where(is_bare, position + 2, tf.where(is_last, _size(data), end))
+        after = tf.where(is_bare, position + 2, tf.where(is_last, tf.size(data, tf.int64), end))
         after = tf.where(is_between, position + 1, after)
         return after, tf.stack([is_exif, is_xmp]), tf.stack([[begin + 6, end], [begin, end]])
 
@@ -79,7 +71,7 @@ def jpeg_parts(content: tf.Tensor) -> list[tf.Tensor]:
 
 
 def png_parts(content: tf.Tensor) -> list[tf.Tensor]:
-    """Where a PNG file's EXIF, XMP and tRNS (what colours are transparent) are; as `jpeg_parts`."""
+    """Where a PNG file's EXIF, XMP and tRNS (the transparent colours) are; as `jpeg_parts`."""
     data = tf.io.decode_raw(content, tf.uint8)
 
     def part(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -93,7 +85,7 @@ def png_parts(content: tf.Tensor) -> list[tf.Tensor]:
 
 
 def of_parts(content: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
-    """The orientation that a file tells.
+    """A file's orientation.
 
     Args:
         content: The file.
@@ -101,7 +93,7 @@ def of_parts(content: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
         xmp: Where its XMP is.
 
     Returns:
-        int32, 1 to 8; 1 where neither tells it.
+        int32, 1 to 8; 1 if it is in neither.
     """
     tiff = tf.io.decode_raw(tf.strings.substr(content, exif[0], exif[1] - exif[0]), tf.uint8)
     from_exif = tf.cond(exif[1] > 0, lambda: _of_exif(tiff), lambda: 0)
@@ -112,7 +104,7 @@ def of_parts(content: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
 
 
 def number(data: tf.Tensor, position: tf.Tensor | int, size: int) -> tf.Tensor:
-    """A big-endian number, int64, of `size` bytes of uint8 data; bytes behind the end are 0."""
+    """A big-endian number, int64, of `size` bytes of uint8 data; bytes after the end are 0."""
     return _number(_bytes(data, position, size), big=True)
 
 
@@ -122,14 +114,14 @@ def _parts(data: tf.Tensor, begin: int, part: Callable, count: int) -> list[tf.T
     Args:
         data: The file's bytes, uint8 [N].
         begin: Where the first part is.
-        part: Reads the part at a position: gives where the next is (behind the end: none), which of
-            those looked for it is, bool [count], and where their content is, int64 [count, 2].
-        count: How many are looked for.
+        part: Reads the part at a position: returns the next position (after the end: none), which
+            of the wanted parts it is, bool [count], and their ranges, int64 [count, 2].
+        count: How many parts are wanted.
 
     Returns:
-        int64 [2] of each: begin and end of the first; zeros where there is none.
+        int64 [2] of each: begin and end of the first; zeros if it is absent.
     """
-    size = _size(data)
+    size = tf.size(data, tf.int64)
 
     def step(position: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         after, here, ranges = part(position)
@@ -147,12 +139,12 @@ def _parts(data: tf.Tensor, begin: int, part: Callable, count: int) -> list[tf.T
 
 
 def _of_exif(tiff: tf.Tensor) -> tf.Tensor:
-    """The entry of a TIFF header's first directory, int32; 0 where there is none."""
+    """The entry of a TIFF header's first directory, int32; 0 if it is absent."""
     big = _starts(tiff, 0, b"MM")
     offset = _number(_bytes(tiff, 4, 4), big)
     count = _number(_bytes(tiff, offset, 2), big)
-    directory = tiff[tf.minimum(offset + 2, _size(tiff)) :]
-    count = tf.minimum(count, _size(directory) // _ENTRY_BYTES)
+    directory = tiff[tf.minimum(offset + 2, tf.size(tiff, tf.int64)) :]
+    count = tf.minimum(count, tf.size(directory, tf.int64) // _ENTRY_BYTES)
     entries = tf.reshape(directory[: count * _ENTRY_BYTES], [-1, _ENTRY_BYTES])
     matches = tf.boolean_mask(entries, tf.equal(_number(entries[:, :2], big), _TAG))
     # Of several, Pillow keeps the last.
@@ -163,8 +155,8 @@ def _of_exif(tiff: tf.Tensor) -> tf.Tensor:
         _number(entry[8:10], big),
         tf.where(tf.equal(kind, _LONG), _number(entry[8:12], big), _UPRIGHT),
     )
-    mark = [_starts(tiff, 2, b"*\0"), _starts(tiff, 2, b"\0*")]
-    is_tiff = (big | _starts(tiff, 0, b"II")) & tf.reduce_any(mark)
+    is_42 = _starts(tiff, 2, b"*\0") | _starts(tiff, 2, b"\0*")
+    is_tiff = (big | _starts(tiff, 0, b"II")) & is_42
     present = is_tiff & (tf.shape(matches)[0] > 0)
     value = tf.where((value < 1) | (value > 8), tf.constant(_UPRIGHT, tf.int64), value)
     return tf.where(present, tf.cast(value, tf.int32), 0)
@@ -182,8 +174,8 @@ def _starts(data: tf.Tensor, position: tf.Tensor | int, name: bytes) -> tf.Tenso
 
 
 def _bytes(data: tf.Tensor, position: tf.Tensor | int, size: int) -> tf.Tensor:
-    """uint8 [size] from a position on; behind the end, 0."""
-    begin = tf.minimum(tf.cast(position, tf.int64), _size(data))
+    """uint8 [size] from a position on; 0 after the end."""
+    begin = tf.minimum(tf.cast(position, tf.int64), tf.size(data, tf.int64))
     part = data[begin : begin + size]
     return tf.ensure_shape(tf.pad(part, [[0, size - tf.shape(part)[0]]]), [size])
 
@@ -194,7 +186,3 @@ def _number(values: tf.Tensor, big: tf.Tensor | bool) -> tf.Tensor:
     powers = [256**i for i in range(size)]
     powers = tf.where(big, tf.constant(powers[::-1], tf.int64), tf.constant(powers, tf.int64))
     return tf.reduce_sum(tf.cast(values, tf.int64) * powers, -1)
-
-
-def _size(data: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.shape(data)[0], tf.int64)

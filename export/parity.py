@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -59,50 +60,48 @@ def measure(
         UserError: The SavedModel or a file in float32 is further off than the tolerance.
     """
     known = CheckpointClassifier(classifier, split.info)
-    wanted = _in_batches(known.batch, split, _progress(f"the {reference}", len(split)))
+    wanted = _measured(
+        f"the {reference}", split, lambda progress: _in_batches(known.batch, split, progress)
+    )
     accuracy = _accuracy(wanted, split.labels)
-    comparisons: dict[str, Comparison] = {}
-    variant_of: dict[str, str | None] = {}
+    # By variant; None for the SavedModel.
+    comparisons: dict[str | None, dict[str, Comparison]] = collections.defaultdict(dict)
     faults: dict[str, str] = {}
     for artefact in _artefacts(directory, split, segment):
         if artefact.variant in faults:
             continue
         try:
-            probabilities = artefact.predict(_progress(artefact.name, len(split)))
+            probabilities = _measured(artefact.name, split, artefact.predict)
         except UserError as error:
             if artefact.exact:
                 raise
             faults[artefact.variant] = str(error).rstrip(".")
             continue
+        difference = np.abs(probabilities - wanted)
         comparison = Comparison(
             accuracy=_accuracy(probabilities, split.labels),
-            agreement=float(np.mean(probabilities.argmax(1) == wanted.argmax(1))),
+            agreement=_accuracy(probabilities, wanted.argmax(1)),
             # NaN in either is a difference, too.
-            largest_difference=float(np.max(np.abs(probabilities - wanted))),
-            mean_difference=float(np.mean(np.abs(probabilities - wanted).max(1))),
+            largest_difference=float(np.max(difference)),
+            mean_difference=float(np.mean(difference.max(1))),
             bytes=artefact.bytes,
             milliseconds=artefact.milliseconds(),
         )
+        comparisons[artefact.variant][artefact.name] = comparison
         fault = comparison.fault(artefact.name, accuracy, tolerance, artefact.exact, reference)
         if fault and artefact.exact:
             raise UserError(f"{fault}; nothing was exported.")
         if fault:
             faults[artefact.variant] = fault
-        comparisons[artefact.name] = comparison
-        variant_of[artefact.name] = artefact.variant
+    failed = {v: Failure(reason, comparisons.pop(v, {})) for v, reason in faults.items()}
     return Parity(
         split.info.name if dataset is None else dataset,
         len(split),
         segment,
         tolerance,
         accuracy,
-        {name: c for name, c in comparisons.items() if variant_of[name] not in faults},
-        {
-            variant: Failure(
-                reason, {name: c for name, c in comparisons.items() if variant_of[name] == variant}
-            )
-            for variant, reason in faults.items()
-        },
+        {name: c for found in comparisons.values() for name, c in found.items()},
+        failed,
         reference,
     )
 
@@ -113,14 +112,14 @@ class _Artefact:
 
     Attributes:
         name: What to call it.
-        predict: Gives the probabilities [N, K] of the whole split; told how to report progress.
+        predict: Returns the probabilities [N, K] of the whole split, and updates the progress.
         bytes: Its size.
         milliseconds: Measures the median time of a sequence, or gives None.
         variant: Of a TensorFlow Lite file: its variant.
     """
 
     name: str
-    predict: Callable[[Callable[[int], None]], np.ndarray]
+    predict: Callable[[Progress], np.ndarray]
     bytes: int
     milliseconds: Callable[[], float | None] = lambda: None
     variant: str | None = None
@@ -136,7 +135,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
     metadata = litert.read_metadata(directory)
     if (directory / "saved_model.pb").exists():
         model = SavedModelClassifier(directory)
-        # The warm-up requests beside it are no part of the model.
+        # Without the warm-up requests, which are not a part of the model.
         size = sum(
             entry["bytes"]
             for name, entry in metadata["files"].items()
@@ -200,38 +199,34 @@ def text_of_ids(info: DatasetInfo, ids: np.ndarray) -> bytes:
 
 @data.user_errors()
 def _in_batches(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    split: data.Split,
-    progress: Callable[[int], None],
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray], split: data.Split, progress: Progress
 ) -> np.ndarray:
     parts = []
-    done = 0
     for batch in split.batches(_BATCH):
         parts.append(function(batch.inputs.numpy(), batch.lengths.numpy()))
-        done += len(parts[-1])
-        progress(done)
+        progress.update(min(_BATCH * len(parts), len(split)))
     return np.concatenate(parts)
 
 
 def _in_litert(
-    path: pathlib.Path, split: data.Split, segment: int, progress: Callable[[int], None]
+    path: pathlib.Path, split: data.Split, segment: int, progress: Progress
 ) -> np.ndarray:
     """Runs a file over a split, on all cores: LiteRT lets other threads run meanwhile."""
-    own = threading.local()
+    local = threading.local()
 
     def load() -> None:
-        own.classifier = litert.LiteRTClassifier(path)
+        local.classifier = litert.LiteRTClassifier(path)
 
     def classify(index: int) -> np.ndarray:
-        return _classified(own.classifier, split.example(index), segment)
+        return _classified(local.classifier, split.example(index), segment)
 
-    load()  # Once here, where an error is told as such.
+    load()  # Once here, where an error is raised as it is.
     pool = ThreadPoolExecutor(os.cpu_count(), initializer=load)
     parts = []
     try:
         for part in pool.map(classify, range(len(split))):
             parts.append(part)
-            progress(len(parts))
+            progress.update(len(parts))
     finally:
         # An interrupted measurement ends at once.
         pool.shutdown(cancel_futures=True)
@@ -264,13 +259,11 @@ def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(1) == labels))
 
 
-def _progress(name: str, total: int) -> Callable[[int], None]:
-    """Returns what is to be called with the number of examples that are done."""
-    shown, started = Progress(f"Measuring {name}", total), time.monotonic()
-
-    def report(done: int) -> None:
-        shown.update(done)
-        if done == total:
-            logging.info("Measured %s in %.1f s.", name, time.monotonic() - started)
-
-    return report
+def _measured(
+    name: str, split: data.Split, predict: Callable[[Progress], np.ndarray]
+) -> np.ndarray:
+    """The probabilities [N, K] of a split; logs the progress and the time."""
+    started = time.monotonic()
+    probabilities = predict(Progress(f"Measuring {name}", len(split)))
+    logging.info("Measured %s in %.1f s.", name, time.monotonic() - started)
+    return probabilities

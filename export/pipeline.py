@@ -1,4 +1,4 @@
-"""The export stage: a classifier becomes a version with its artefacts, and says what it is."""
+"""The export: a classifier becomes a version's folder with artefacts and their description."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from t2aux import config, data, files, tf32, tf_serving
 from t2aux.errors import UserError
 from t2aux.export import card, comparison, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
-from t2aux.export.model import Model, name_of
-from t2aux.export.twin import Twin
+from t2aux.export.model import Model
+from t2aux.export.stateless import StatelessClassifier
 from t2aux.run import Run
 from t2aux_ondevice import litert
 
@@ -45,7 +45,7 @@ class Settings:
         formats: Which artefacts to make: "saved_model", "tflite".
         variants: Which variants of the TensorFlow Lite files; see `t2aux.export.variants`.
         segment: Steps of a segment when the streaming artefacts are measured and the SavedModel is
-            warmed up, and the most that files with a state of their own take at once.
+            warmed up, and the most that files that keep their state take at once.
         tolerance: How far an artefact may be off.
         serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
         model_name: What the model card calls the model; the name of the base directory by default.
@@ -67,10 +67,8 @@ class Settings:
                 raise UserError(f"{name} is a text: give a list, such as [{value!r}].")
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown or not self.formats:
-            raise UserError(
-                f"The format {unknown[0] if unknown else ''!r} is unknown: give one or more of "
-                f"{', '.join(FORMATS)}."
-            )
+            name = unknown[0] if unknown else ""
+            raise UserError(f"There is no format {name!r}: give {' or '.join(FORMATS)}.")
         if self.version is not None and (type(self.version) is not int or self.version < 1):
             raise UserError(f"The version is {self.version!r}: give a whole number from 1 on.")
         if self.segment < 1:
@@ -100,7 +98,7 @@ def export(
             it says where the test data lies.
         export_dir: The base directory; the version goes into a folder of its number in it.
         calibration_examples: How many training examples the variant int8 is calibrated on.
-        examples: How many test examples to measure (a fixed random choice); all by default; with 0
+        examples: How many test examples to measure (a fixed random choice); all by default; 0:
             nothing is measured, and no test data is read.
         before_publishing: See `write`.
         **settings: How it is exported, see `Settings`.
@@ -109,9 +107,7 @@ def export(
         UserError: As `write`; or the model is a Transformer, or the test data is missing.
     """
     if calibration_examples < 1:
-        raise UserError(
-            f"{calibration_examples} calibration examples are too few: give at least 1."
-        )
+        raise UserError(f"There are {calibration_examples} calibration examples: give at least 1.")
     return write(
         Model.of_run(run),
         export_dir,
@@ -138,21 +134,20 @@ def write(
         model: The classifier.
         export_dir: The base directory; the version goes into a folder of its number in it.
         settings: How it is exported.
-        test: Gives what is measured; None: nothing.
-        calibration: Gives the sequences that the variant int8 is calibrated on, or raises UserError
-            where there are none.
-        before_publishing: Called when all is written, the last moment to give up: where it raises,
-            nothing is left behind.
+        test: Returns the data to measure on; None: nothing is measured.
+        calibration: Returns the sequences that the variant int8 is calibrated on, or raises
+            UserError.
+        before_publishing: Called when all is written. If it raises, nothing is left behind.
 
     Returns:
         The version's directory, and what was measured.
 
     Raises:
-        UserError: The directory can't be written, the version is there already, the SavedModel or a
+        UserError: The directory can't be written, the version exists already, the SavedModel or a
             file in float32 could not be made or is further off than the tolerance, or nothing is
             left to export. Nothing is left behind then.
     """
-    name = settings.model_name or name_of(export_dir) or "classifier"
+    name = settings.model_name or pathlib.Path(export_dir).resolve().name or "classifier"
     with staging.staged(export_dir, settings.version) as stage:
         split = test()
         directory = stage.directory
@@ -169,17 +164,11 @@ def write(
                 failed[variant.name] = comparison.Failure(_sentence(error))
         described = metadata.describe(model, directory, name)
         files.write_json(directory / litert.METADATA, described)
-        if split is None:
-            measured = comparison.Parity(
-                model.dataset,
-                0,
-                settings.segment,
-                settings.tolerance,
-                failed=failed,
-                reference=model.reference,
-            )
-        else:
-            found = parity.measure(
+        measured = comparison.Parity(
+            model.dataset, 0, settings.segment, settings.tolerance, reference=model.reference
+        )
+        if split is not None:
+            measured = parity.measure(
                 directory,
                 model.classifier,
                 split,
@@ -188,8 +177,8 @@ def write(
                 dataset=model.dataset,
                 reference=model.reference,
             )
-            measured = dataclasses.replace(found, failed={**failed, **found.failed})
-            described = _without(described, set(found.failed), directory)
+            described = _without(described, set(measured.failed), directory)
+        measured = dataclasses.replace(measured, failed={**failed, **measured.failed})
         if not described["artefacts"]:
             raise UserError(f"{'; '.join(measured.failures())}; nothing was exported.")
         files.write_json(directory / "parity.json", measured.to_json())
@@ -204,29 +193,37 @@ def _save(
 ) -> None:
     """Writes the SavedModel and its warm-up requests."""
     logging.info("Writing the SavedModel ...")
-    twin = Twin(model)
-    saved_model.save(twin, directory)
+    network = StatelessClassifier(model)
+    saved_model.save(network, directory)
     lengths = warmup.lengths_of(model.info) if split is None else split.lengths
     warmup.write(
-        directory, model.info, twin.state, lengths, settings.segment, settings.serving_batch_sizes
+        directory,
+        model.info,
+        network.state,
+        lengths,
+        settings.segment,
+        settings.serving_batch_sizes,
     )
 
 
 def _sentence(error: UserError) -> str:
-    """An error's message without its period, and without what gin adds behind it."""
+    """An error's message without its period, and without what gin adds to it."""
     return str(error).splitlines()[0].rstrip(".")
 
 
-def _test_split(run: Run, examples: int | None) -> data.Split:
+def _load(run: Run, split: str, examples: int | None, message: str) -> data.Split:
+    """Loads a run's data; `message` has the place of an error's message."""
     arguments = {} if examples is None else {"max_examples": examples}
     try:
         with config.user_errors():
-            return data.load(run.source, "test", run.info, **arguments)
+            return data.load(run.source, split, run.info, **arguments)
     except UserError as error:
-        raise UserError(
-            f"{_sentence(error)}; to export without test data, and measure nothing, give "
-            "--parity_examples=0."
-        ) from error
+        raise UserError(message.format(_sentence(error))) from error
+
+
+def _test_split(run: Run, examples: int | None) -> data.Split:
+    message = "{}; to export without test data, give --parity_examples=0."
+    return _load(run, "test", examples, message)
 
 
 def _convert(
@@ -251,13 +248,7 @@ def _convert(
 
 def _calibration(run: Run, examples: int) -> list[np.ndarray]:
     """Training sequences."""
-    try:
-        with config.user_errors():
-            split = data.load(run.source, "train", run.info, max_examples=examples)
-    except UserError as error:
-        raise UserError(
-            f"The variant int8 is calibrated on training data, and {_sentence(error)}."
-        ) from error
+    split = _load(run, "train", examples, "The variant int8 needs training data: {}.")
     return [split.example(i) for i in range(len(split))]
 
 

@@ -1,10 +1,9 @@
 """The recurrence as LiteRT runs it fastest: a loop over a few steps of dense operations.
 
-LiteRT hands dense operations of fixed shapes to XNNPACK, in the body of a WHILE too, and each pass
-through the loop costs a microsecond or two beside them. So a pass is a few steps, written out. The
-weights of an LSTM are packed anew for each of these steps, so that more of them do not fit into a
-processor core's cache: two in float32 and four in 8 bits were fastest for 128 cells
-(`benchmarks/inference.py`).
+LiteRT runs dense operations of fixed shapes with XNNPACK, also in the body of a WHILE, and each
+pass through the loop costs a microsecond or two. So a pass is a few steps, unrolled. XNNPACK packs
+the weights of an LSTM for each of these steps again, and more of them do not fit into a core's
+cache: two in float32 and four in 8 bits were fastest for 128 cells (`benchmarks/inference.py`).
 
 TensorFlow's converter does not make a fused LSTM of it, which took twice the time.
 """
@@ -16,29 +15,31 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from t2aux.export.twin import Twin
+from t2aux.export.stateless import StatelessClassifier
 from t2aux.model.core import State
 
 
 class UnrolledRecurrence:
-    """A twin's core over one sequence, a few steps a pass."""
+    """A classifier's core over one sequence, a few steps a pass."""
 
-    def __init__(self, twin: Twin, unroll: int, *, integer_table: bool = False) -> None:
+    def __init__(
+        self, network: StatelessClassifier, unroll: int, *, integer_table: bool = False
+    ) -> None:
         """Arranges the weights.
 
         Args:
-            twin: The weights.
-            unroll: Steps of a pass through the loop, where the core has no number of its own.
+            network: The weights.
+            unroll: Steps of a pass through the loop; a core's `pass_steps` replaces it.
             integer_table: Store the table of ids in int8, as ai-edge-quantizer can't.
         """
-        self._twin = twin
-        self._recurrence = twin.recurrence
-        self._unroll = twin.recurrence.pass_steps or unroll
+        self._network = network
+        self._recurrence = network.recurrence
+        self._unroll = network.recurrence.pass_steps or unroll
         self._table = self._scale = None
-        if twin.info.reads_ids:
-            # What each id gives, computed now.
+        if network.info.reads_ids:
+            # The core's input for each id, computed now.
             self._table = tf.constant(
-                self._recurrence.read(tf.range(twin.info.vocabulary_size)).numpy()
+                self._recurrence.read(tf.range(network.info.vocabulary_size)).numpy()
             )
             if integer_table:
                 self._scale = tf.reduce_max(tf.abs(self._table)).numpy() / 127
@@ -58,7 +59,7 @@ class UnrolledRecurrence:
         if steps is None:
             steps = tf.shape(tokens)[0]
         whole = steps // self._unroll * self._unroll
-        # Where the length is known, a loop that would do nothing is left out.
+        # If the length is known, a loop without passes is left out.
         if not isinstance(steps, int) or whole:
             state = self._loop(tokens, state, 0, whole, self._unroll)
         if self._unroll > 1 and (not isinstance(steps, int) or whole < steps):
@@ -77,21 +78,21 @@ class UnrolledRecurrence:
 
         def passes(t: tf.Tensor, tokens: tf.Tensor, *before: tf.Tensor) -> Sequence[tf.Tensor]:
             read = self._read(tokens, t, unroll)
-            after = tf.nest.flatten(self._recurrence.steps(read, self._twin.packed(before)))
+            after = tf.nest.flatten(self._recurrence.steps(read, self._network.packed(before)))
             for new, old in zip(after, before, strict=True):
                 new.set_shape(old.shape)
             return [t + unroll, tokens, *after]
 
-        # The tokens travel along, since what a body takes from outside makes no file.
+        # The tokens are a loop variable: the converter can't capture them in the body.
         _, _, *last = tf.while_loop(
             lambda t, *_: t < end,
             passes,
             [tf.convert_to_tensor(begin), tokens, *tf.nest.flatten(state)],
         )
-        return self._twin.packed(last)
+        return self._network.packed(last)
 
     def _read(self, tokens: tf.Tensor, begin: tf.Tensor, count: int) -> tf.Tensor:
-        """What of some steps does not depend on the state, [count, G]."""
+        """The part of some steps that does not depend on the state, [count, G]."""
         if self._table is not None:
             rows = tf.gather(self._table, tf.slice(tokens, [begin], [count]))
             return rows if self._scale is None else tf.cast(rows, tf.float32) * self._scale

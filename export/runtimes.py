@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import files, run, tf32
+from t2aux.data import Source
 from t2aux.errors import UserError
 from t2aux.export import examples, keras_models
 from t2aux.model.classifier import BaseClassifier
@@ -18,6 +19,7 @@ from t2aux.model.core import State
 from t2aux.model.transformer import Transformer
 from t2aux.training import settings
 from t2aux_ondevice import litert
+from t2aux_ondevice.errors import reason
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.sequences import check_sequence, padded, segments
 from t2aux_ondevice.stream import BaseStream
@@ -56,7 +58,7 @@ class BatchClassifier:
         Args:
             state: Before them.
             inputs: [B, S, C] float32 or [B, S] int32, padded on the right.
-            lengths: [B] int32, from 0 to S: the steps that are there.
+            lengths: [B] int32, from 0 to S: without padding.
 
         Returns:
             The state after them, and the probabilities so far, float32 [B, K].
@@ -77,13 +79,16 @@ class BatchClassifier:
             The number of steps read and the probabilities so far, float32 [B, K].
         """
         state = self.begin(len(lengths))
-        for done, part, there in _segments(inputs, lengths, segment):
+        lengths = np.asarray(lengths)
+        for done, steps in segments(np.arange(lengths.max()), segment):
+            begin = done - len(steps)
+            part_lengths = np.clip(lengths - begin, 0, len(steps)).astype(np.int32)
             with tf32.off():
-                state, probabilities = self.advance(state, part, there)
+                state, probabilities = self.advance(state, inputs[:, begin:done], part_lengths)
             yield done, probabilities
 
     def start(self) -> BatchStream:
-        """Begins a sequence that comes in piece by piece; see `litert.LiteRTClassifier`."""
+        """Begins a sequence that arrives in parts; see `litert.LiteRTClassifier`."""
         return BatchStream(self)
 
     @tf32.off()
@@ -104,7 +109,7 @@ class BatchClassifier:
 
 
 class BatchStream(BaseStream):
-    """A sequence that comes in piece by piece; see `t2aux_ondevice.stream.Stream`."""
+    """A sequence that arrives in parts; see `t2aux_ondevice.stream.Stream`."""
 
     def __init__(self, classifier: BatchClassifier) -> None:
         """Begins with no step read. Raises UserError if the model has no streaming form."""
@@ -130,7 +135,7 @@ class SavedModelClassifier(BatchClassifier):
         """Loads a version's directory.
 
         Raises:
-            UserError: It is no SavedModel of an export, or a file of it is missing or damaged.
+            UserError: It is not a SavedModel of an export, or a file is missing or damaged.
         """
         directory = pathlib.Path(directory)
         metadata = litert.read_metadata(directory)
@@ -142,27 +147,26 @@ class SavedModelClassifier(BatchClassifier):
             with files.for_tensorflow(directory) as folder:
                 self._module = tf.saved_model.load(folder)
         except (OSError, ValueError, tf.errors.OpError) as error:
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
             raise UserError(
-                f"TensorFlow can't load the SavedModel in {directory} ({reason}): export again."
+                f"Can't load the SavedModel in {directory} ({reason(error)}): export again."
             ) from error
         self._signatures = self._module.signatures
 
     def batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """See the base class; through `serving_default`."""
-        answers = self._signatures["serving_default"](
-            inputs=tf.constant(inputs), lengths=tf.constant(lengths)
-        )
-        return answers["probabilities"].numpy()
+        return self._probabilities("serving_default", inputs=inputs, lengths=lengths)
 
     def text_batch(self, texts: list[str] | list[bytes]) -> np.ndarray:
         """Classifies texts through `serving_text`. Returns float32 [B, K]."""
-        return self._signatures["serving_text"](text=tf.constant(texts))["probabilities"].numpy()
+        return self._probabilities("serving_text", text=texts)
 
     def image_batch(self, images: list[bytes]) -> np.ndarray:
         """Classifies PNG or JPEG files through `serving_image`. Returns float32 [B, K]."""
-        answers = self._signatures["serving_image"](image_bytes=tf.constant(images))
-        return answers["probabilities"].numpy()
+        return self._probabilities("serving_image", image_bytes=images)
+
+    def _probabilities(self, signature: str, **inputs: Any) -> np.ndarray:
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
+        return self._signatures[signature](**tensors)["probabilities"].numpy()
 
     def example_batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """As `batch`, through `serving_classify`: the sequences as tf.Examples."""
@@ -200,7 +204,10 @@ class CheckpointClassifier(BatchClassifier):
     Attributes:
         info: The classes and the preprocessing.
         model: The classifier.
+        source: Of a run: the data set that it was trained on.
     """
+
+    source: Source | None = None
 
     def __init__(
         self, classifier: BaseClassifier | Transformer, info: DatasetInfo | None = None
@@ -209,7 +216,7 @@ class CheckpointClassifier(BatchClassifier):
 
         Args:
             classifier: The classifier.
-            info: What it reads; by default what it says itself.
+            info: What it reads; its own by default.
         """
         self.info = classifier.info if info is None else info
         self.model = classifier
@@ -247,7 +254,10 @@ class CheckpointClassifier(BatchClassifier):
         gin's configuration stays as it is.
         """
         with settings.kept():
-            return cls(run.load_run(model_dir, checkpoint, auxiliary=True).classifier)
+            loaded = run.load_run(model_dir, checkpoint, auxiliary=True)
+            made = cls(loaded.classifier)
+            made.source = loaded.source
+            return made
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> CheckpointClassifier:
@@ -262,10 +272,7 @@ class CheckpointClassifier(BatchClassifier):
     def begin(self, batch: int) -> State:
         """See the base class. Raises UserError where the classifier has no state to carry."""
         if self._init_state is None:
-            raise UserError(
-                "The run's model is a Transformer, which reads whole sequences only: classify "
-                "without --stream."
-            )
+            raise UserError("A Transformer reads whole sequences: classify without --stream.")
         return self._init_state(batch)
 
     def advance(
@@ -294,18 +301,6 @@ def check_files(directory: pathlib.Path, entries: dict[str, dict]) -> None:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(
-                f"The SavedModel in {directory} is incomplete: can't read {name} "
-                f"({error.strerror or error}); export again."
+                f"The SavedModel in {directory} lacks {name} ({reason(error)}): export again."
             ) from error
         litert.check_content(path, content, entry)
-
-
-def _segments(
-    inputs: np.ndarray, lengths: np.ndarray, segment: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Cuts a batch along time; yields steps read, the segment, and each sequence's part of it."""
-    lengths = np.asarray(lengths)
-    for done, steps in segments(np.arange(lengths.max()), segment):
-        begin = done - len(steps)
-        there = np.clip(lengths - begin, 0, len(steps)).astype(np.int32)
-        yield done, np.asarray(inputs[:, begin:done]), there

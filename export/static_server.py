@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 from t2aux.errors import UserError
 
 _HEADERS = {
-    # Alone with its origin, which a build of LiteRT.js with threads would need.
+    # Isolation, which a build of LiteRT.js with threads would need.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # The next build of the page is seen at once.
+    # So that a new build of the page is shown at once.
     "Cache-Control": "no-cache",
 }
 # Browsers refuse modules and WebAssembly of another type, and the system's table may lack them.
@@ -46,11 +46,11 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         super().end_headers()
 
     def list_directory(self, path: Any) -> None:
-        """Tells nobody what is in a folder."""
+        """Refuses to list a folder."""
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keeps the terminal for what matters."""
+        """Does not log requests."""
 
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):  # The browser went away.
@@ -58,7 +58,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A server that listens; `serve_forever` answers.
+    """A server that listens; `serve_forever` handles requests.
 
     Attributes:
         url: The page's address.
@@ -69,11 +69,11 @@ class Server(http.server.ThreadingHTTPServer):
 
         Args:
             directory: What to serve.
-            host: Where to listen.
-            port: Where to listen; 0 for any that is free.
+            host: Address to listen at.
+            port: Port to listen at; 0 for any that is free.
 
         Raises:
-            UserError: It can't listen there.
+            UserError: The address is taken, or not this machine's.
         """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -11,8 +11,8 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 class TextIds(tf.Module):
     """Turns a batch of strings into padded ids with tensorflow-text.
 
-    Equal to `DatasetInfo.text_ids` for every text that it accepts. Unlike it, a text of white space
-    alone is not refused here: under TF Serving it shares a batch with other people's requests.
+    Equal to `DatasetInfo.text_ids` for every text that it accepts. A text of white space alone
+    is not refused: under TF Serving it shares a batch with other requests.
     """
 
     def __init__(self, info: DatasetInfo) -> None:
@@ -30,7 +30,7 @@ class TextIds(tf.Module):
         self._splitter = tf_text.UnicodeCharTokenizer()
         code_points = tf.constant([ord(character) for character in info.vocabulary], tf.int32)
         ids = tf.range(len(info.vocabulary), dtype=tf.int32)
-        # A table rather than a gather: a vocabulary with one emoji would need 128,000 rows.
+        # A hash table: for a vocabulary with an emoji, a gather would need 128,000 rows.
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(tf.cast(code_points, tf.int64), ids),
             default_value=0,

@@ -10,11 +10,11 @@ first, in float32), and have one signature, `serving_default`:
 | stateful | segment [1, S, C] or [1, S] | probabilities | a fused LSTM that keeps its state |
 
 The state is h and c, [1, H] each, of an LSTM, h of a GRU, and of any core the tensors that
-`Twin.state` names. T is fixed where the data has one length, and otherwise, like S of the streaming
-form, any number: LiteRT's signature runner resizes the input by itself. S of the stateful form is
-fixed, because LiteRT forgets the state when an input is resized; `reset_all_variables()` sets it to
-zeros. Only an LSTM has the stateful form, see `forms`. The forms are files of their own, since one
-with two signatures would hold the weights twice.
+`StatelessClassifier.state` names. T is fixed if the data has one length, and otherwise, like S of
+the streaming form, any number: LiteRT's signature runner resizes the input by itself. S of the
+stateful form is fixed, because LiteRT forgets the state when an input is resized;
+`reset_all_variables()` sets it to zeros. Only an LSTM has the stateful form, see `forms`. The forms
+are separate files, since one with two signatures would have the weights twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from t2aux.errors import UserError
 from t2aux.export import flatbuffer, saved_model, variants
 from t2aux.export.lstm import is_lstm
 from t2aux.export.recurrence import UnrolledRecurrence
-from t2aux.export.twin import Twin
+from t2aux.export.stateless import StatelessClassifier
 from t2aux.export.variants import Variant
 from t2aux.model import inference, lstm
 from t2aux.model.classifier import BaseClassifier
@@ -48,14 +48,12 @@ if TYPE_CHECKING:
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
-# Why other cores have no file that keeps its state, and none in integers alone.
-# `reset_all_variables()` does not reset resource variables, which such a file would keep it in.
-NO_STATEFUL_FORM = "LiteRT can reset a state that a file keeps only in its fused LSTM"
+# Why other cores have no file that keeps its state: `reset_all_variables()` does not reset the
+# resource variables that would hold it. They have none in integers, either.
+NO_STATEFUL_FORM = "LiteRT can reset the state of a fused LSTM only"
 # Calibrating a loop crashes the converter.
-_NO_INTEGERS = (
-    "TensorFlow's converter can make LiteRT's fused LSTM compute in integers alone, but not a loop"
-)
-# The scope of the head's operations, by which its tensors are told from the recurrence's.
+_NO_INTEGERS = "TensorFlow's converter can quantise a fused LSTM to integers, but not a loop"
+# The scope of the head's operations, which identifies its tensors.
 _HEAD = "head"
 
 
@@ -95,23 +93,18 @@ def convert(
         The flatbuffer.
 
     Raises:
-        UserError: The converter made something else than it should: the LSTM did not fuse, weights
-            are not stored as the variant says, or an operation is not one of LiteRT's own.
+        UserError: The converter made a wrong file: the LSTM did not fuse, weights are not stored as
+            the variant says, or an operation is not one of LiteRT's own.
     """
-    make = {
-        litert.WHOLE_FORM: _whole,
-        litert.STREAM_FORM: _stream,
-        litert.STATEFUL_FORM: _stateful,
-    }[form]
     if form not in forms(classifier, variant):
         raise UserError(f"The form {form} can't be made: {NO_STATEFUL_FORM}.")
     name = litert.file_name(form, variant.name)
     if form == litert.STATEFUL_FORM:
         segment = stateful_segment(classifier.info.length, segment)
-        content = make(classifier, variant, segment, calibration)
+        content = _stateful(classifier, variant, segment, calibration)
         flatbuffer.check_operators(content, required={FUSED: 1}, forbidden={_LOOP})
     else:
-        content = make(classifier, variant)
+        content = (_whole if form == litert.WHOLE_FORM else _stream)(classifier, variant)
         flatbuffer.check_operators(content, required={}, forbidden={FUSED})
     if variant.name == variants.INT4_HEAD:
         content = variants.quantise_head(content, f".*{_HEAD}/.*")
@@ -128,10 +121,10 @@ def stateful_segment(length: int | None, longest: int) -> int:
 
     Args:
         length: T, or None where lengths vary.
-        longest: The most steps wanted.
+        longest: At most so many steps.
 
     Returns:
-        The most that divide all lengths: 1 where they vary.
+        The largest number that divides all lengths: 1 if they vary.
     """
     if length is None:
         return 1
@@ -139,26 +132,26 @@ def stateful_segment(length: int | None, longest: int) -> int:
 
 
 def _whole(classifier: BaseClassifier | Model, variant: Variant) -> bytes:
-    twin, recurrence = _unrolled(classifier, variant)
+    network, recurrence = _unrolled(classifier, variant)
 
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        state = recurrence(inputs[0], twin.init_state(1))
-        return {"probabilities": _probabilities(twin, state.h)}
+        state = recurrence(inputs[0], network.init_state(1))
+        return {"probabilities": _probabilities(network, state.h)}
 
     return _convert(
-        classify, [twin.tokens_spec(1, classifier.info.length, "inputs")], twin, variant
+        classify, [network.tokens_spec(1, classifier.info.length, "inputs")], network, variant
     )
 
 
 def _stream(classifier: BaseClassifier | Model, variant: Variant) -> bytes:
-    twin, recurrence = _unrolled(classifier, variant)
+    network, recurrence = _unrolled(classifier, variant)
 
     def step_segment(segment: tf.Tensor, *state: tf.Tensor) -> dict[str, tf.Tensor]:
-        after = recurrence(segment[0], twin.packed(state))
-        return {**twin.named(after), "probabilities": _probabilities(twin, after.h)}
+        after = recurrence(segment[0], network.packed(state))
+        return {**network.named(after), "probabilities": _probabilities(network, after.h)}
 
-    specs = [twin.tokens_spec(1, None, "segment"), *twin.state_specs(1)]
-    return _convert(step_segment, specs, twin, variant)
+    specs = [network.tokens_spec(1, None, "segment"), *network.state_specs(1)]
+    return _convert(step_segment, specs, network, variant)
 
 
 def _stateful(
@@ -167,9 +160,9 @@ def _stateful(
     segment: int,
     calibration: Iterable[np.ndarray],
 ) -> bytes:
-    twin = Twin(classifier)
-    # An embedding's rows go into the fused operation one by one; real values need no layer of
-    # their own, since the projection is folded into the kernel.
+    network = StatelessClassifier(classifier)
+    # The rows of an embedding are inputs of the fused operation; the projection of real values is
+    # folded into the kernel.
     core = classifier.core
     kernel, bias = core.kernel, core.bias
     if not classifier.info.reads_ids:
@@ -180,33 +173,33 @@ def _stateful(
 
     def classify(segment: tf.Tensor) -> dict[str, tf.Tensor]:
         x = classifier.input_layer(segment) if classifier.info.reads_ids else segment
-        # The fused operation keeps a constant initial state in variables, and goes on from there.
-        last = _fusible_lstm(x, twin.init_state(1), *weights)
-        return {"probabilities": _probabilities(twin, last)}
+        # The fused operation keeps a constant initial state in variables, and continues from it.
+        last = _fusible_lstm(x, network.init_state(1), *weights)
+        return {"probabilities": _probabilities(network, last)}
 
     def representative() -> Iterable[dict[str, np.ndarray]]:
-        # The converter does not reset the state between sequences: the ranges that it finds are
-        # those of the first steps after another sequence, too.
+        # The converter does not reset the state between sequences, so the ranges include first
+        # steps after another sequence.
         for sequence in calibration:
             for _, part in segments(normalized(classifier.info, sequence), segment):
                 yield {"segment": part[np.newaxis]}
 
-    specs = [twin.tokens_spec(1, segment, "segment")]
-    content = _convert(classify, specs, twin, variant, representative)
+    specs = [network.tokens_spec(1, segment, "segment")]
+    content = _convert(classify, specs, network, variant, representative)
     return flatbuffer.without_cell_clip(content)
 
 
 def _unrolled(
     classifier: BaseClassifier | Model, variant: Variant
-) -> tuple[Twin, UnrolledRecurrence]:
-    twin = Twin(classifier, batches=False)
+) -> tuple[StatelessClassifier, UnrolledRecurrence]:
+    network = StatelessClassifier(classifier, batches=False)
     integer_table = variant.name == variants.INT4_HEAD
-    return twin, UnrolledRecurrence(twin, variant.unroll, integer_table=integer_table)
+    return network, UnrolledRecurrence(network, variant.unroll, integer_table=integer_table)
 
 
-def _probabilities(twin: Twin, h: tf.Tensor) -> tf.Tensor:
+def _probabilities(network: StatelessClassifier, h: tf.Tensor) -> tf.Tensor:
     with tf.name_scope(_HEAD):
-        return twin.probabilities(h)
+        return network.probabilities(h)
 
 
 def _fusible_lstm(
@@ -243,7 +236,7 @@ def _fusible_lstm(
         return final.h, outputs, final.h, final.c, tf.constant(0.0)
 
     attributes = {
-        # What follows the underscore tells one layer's functions from another's.
+        # What follows the underscore identifies the layer.
         "api_implements": f"lstm_{uuid.uuid4()}",
         "time_major": False,
         "go_backwards": False,
@@ -261,8 +254,8 @@ def _convert(
 ) -> bytes:
     """Converts a function; `tracked` holds its variables."""
     concrete = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
-    # The converter itself would go through a SavedModel too, and, where it can't write one, take
-    # another way, on which nothing fuses.
+    # The converter itself would write a SavedModel, too; if it can't, it converts in another way,
+    # without fusion.
     with tempfile.TemporaryDirectory() as directory:
         saved_model.write(tracked, directory, {"serving_default": concrete})
         with logs.quiet_libraries():

@@ -27,9 +27,9 @@ from t2aux import logs
 from t2aux.errors import UserError
 from t2aux.export import flatbuffer
 from t2aux_ondevice import litert
+from t2aux_ondevice.errors import reason
 
 INT4_HEAD = "dynamic_int8_int4_head"
-_FORMER_NAMES = {"dynamic_int4": INT4_HEAD}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Variant:
 
     @property
     def is_exact(self) -> bool:
-        """Whether its answers are the checkpoint's but for rounding."""
+        """Whether its predictions are the checkpoint's except for rounding."""
         return self.name == "float32"
 
 
@@ -64,7 +64,7 @@ VARIANTS = {
         Variant("int8", frozenset({"int8"}), 1, (litert.STATEFUL_FORM,)),
     )
 }
-# Any network has it: the matrices of a small one are not worth quantising.
+# Every network has it, also one that is too small to quantise.
 DEFAULT = ("float32",)
 
 
@@ -72,21 +72,13 @@ def named(names: Iterable[str]) -> list[Variant]:
     """The variants of these names, in the table's order.
 
     Raises:
-        UserError: There is no such variant, or none is named.
+        UserError: A variant does not exist, or none is named.
     """
     names = list(names)
-    for name in names:
-        if name in _FORMER_NAMES:
-            raise UserError(
-                f"The variant {name} is now called {_FORMER_NAMES[name]}, since its recurrence is "
-                "in int8 and its head alone in int4: give the new name."
-            )
     unknown = [name for name in names if name not in VARIANTS]
     if unknown or not names:
-        raise UserError(
-            f"There is no variant {unknown[0] if unknown else ''!r}: give one or more of "
-            f"{', '.join(VARIANTS)}."
-        )
+        name = unknown[0] if unknown else ""
+        raise UserError(f"There is no variant {name!r}: give some of {', '.join(VARIANTS)}.")
     return [variant for name, variant in VARIANTS.items() if name in names]
 
 
@@ -95,7 +87,7 @@ def configure(
     variant: Variant,
     calibration: Callable[[], Iterable[dict[str, np.ndarray]]] | None,
 ) -> None:
-    """Tells TensorFlow's converter what to make.
+    """Configures TensorFlow's converter.
 
     Args:
         converter: Of a network in float32.
@@ -129,12 +121,12 @@ def quantise_head(content: bytes, head: str) -> bytes:
         from ai_edge_quantizer import quantizer, recipe
     except ImportError as error:
         raise UserError(
-            f"The variant {INT4_HEAD} needs ai-edge-quantizer ({error}): install it with "
-            "`pip install 't2aux[quantization]'`, or leave the variant out."
+            f"The variant {INT4_HEAD} needs ai-edge-quantizer ({error}): run `pip install "
+            "'t2aux[quantization]'`, or leave it out."
         ) from error
     in_eight_bits, in_four_bits = recipe.dynamic_wi8_afp32(), recipe.dynamic_wi4_afp32()
     for rule in (*in_eight_bits, *in_four_bits):
-        rule["op_config"]["min_weight_elements"] = flatbuffer.LEAST_QUANTISED
+        rule["op_config"]["min_weight_elements"] = flatbuffer.MIN_QUANTISED
     for rule in in_eight_bits:
         # A scale and a zero point of each of the 4H channels would be a tenth of the kernel.
         rule["op_config"]["weight_tensor_config"]["granularity"] = "TENSORWISE"
@@ -153,12 +145,10 @@ def failed(tool: str, variant: str, error: Exception) -> UserError:
     lacking = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor", str(error))))
     if lacking:
         return UserError(
-            f"The variant {variant} can't be made: TensorFlow Lite has no operation "
-            f"{', '.join(lacking)}, which the core's step uses; use another there, or export "
-            "without TensorFlow Lite files (--formats=saved_model)."
+            f"The variant {variant} can't be made: LiteRT has no {', '.join(lacking)}; use another "
+            "operation in the core's step, or --formats=saved_model."
         )
-    reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
     return UserError(
-        f"{tool} can't make the variant {variant} ({reason}): use the versions that t2aux's "
-        "constraints name, or export without this variant."
+        f"{tool} can't make the variant {variant} ({reason(error)}): use the versions in t2aux's "
+        "constraints, or leave it out."
     )

@@ -1,9 +1,9 @@
 """Warm-up requests: TF Serving replays them before it gives a new version its first request.
 
 Each signature has a request of every batch size that the server forms (`export/deploy/
-batching.config` allows the same), with the lengths that the data has. What a signature's first runs
-of a size cost then comes while the version before still serves. The requests hold no data: all
-their values are the same, and where the format lets them, they are stored once.
+batching.config` allows the same), with the data's lengths. So the slow first runs of each size are
+over before the version takes requests. The requests have no data: all their values are the same,
+and stored once if the format allows it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import tensorflow as tf
 from t2aux import files
 from t2aux.errors import UserError
 from t2aux.export import examples, saved_model
-from t2aux.tf_serving import BATCH_SIZES, MOST_WARM_UP_REQUESTS, WARM_UP, protos
+from t2aux.tf_serving import BATCH_SIZES, MAX_WARM_UP_REQUESTS, WARM_UP, protos
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# tf.Examples hold all their values. A few steps run all there is to warm up.
+# tf.Examples store all their values. A few steps are enough to warm up.
 _EXAMPLE_STEPS = 16
 _PIXEL = 0.5
-# Of sequences of which no length is known.
+# Of sequences of unknown length.
 _UNKNOWN_STEPS = 128
 
 
@@ -34,16 +34,16 @@ def check_batch_sizes(sizes: Sequence[int]) -> None:
     rising = all(a < b for a, b in zip((0, *sizes), sizes, strict=False))
     if not sizes or not rising:
         raise UserError(
-            f"The batch sizes for serving are {', '.join(map(str, sizes)) or 'none'}: give sizes "
-            "from 1 on, each larger than the one before, such as 1,2,4,8."
+            f"The batch sizes for serving are {', '.join(map(str, sizes)) or 'none'}: give rising "
+            "sizes from 1 on, such as 1,2,4,8."
         )
-    most = MOST_WARM_UP_REQUESTS // 5
-    if len(sizes) > most:
-        raise UserError(f"There are {len(sizes)} batch sizes for serving: give at most {most}.")
+    max_sizes = MAX_WARM_UP_REQUESTS // 5
+    if len(sizes) > max_sizes:
+        raise UserError(f"{len(sizes)} batch sizes for serving are too many: give {max_sizes}.")
 
 
 def lengths_of(info: DatasetInfo) -> np.ndarray:
-    """Lengths [N] to warm up for where no data is there to tell them."""
+    """Lengths [N] to warm up for if there is no data."""
     return np.array([info.length or info.max_length or _UNKNOWN_STEPS], np.int32)
 
 
@@ -60,8 +60,8 @@ def write(
     Args:
         directory: The SavedModel's.
         info: What it reads.
-        state: The shapes of its state's tensors, by name; see `Twin.state`.
-        lengths: [N], the lengths of sequences as they will come.
+        state: The shapes of its state's tensors, by name; see `StatelessClassifier.state`.
+        lengths: [N], the lengths of sequences to expect.
         segment: Steps of a segment.
         batch_sizes: See `check_batch_sizes`.
 
@@ -94,7 +94,7 @@ def requests(
 ) -> Iterator[Any]:
     """Yields the requests as `PredictionLog` messages. See `write`."""
     for batch in batch_sizes:
-        # Evenly spread over the lengths that there are; a single one is the median.
+        # Evenly spread over the lengths; a single one is the median.
         spread = (np.arange(batch) + 0.5) / batch
         taken = np.quantile(lengths, spread, method="nearest").astype(np.int32)
         yield _predict(
@@ -145,10 +145,8 @@ def _classify(info: DatasetInfo, lengths: np.ndarray) -> Any:
     log = protos.PredictionLog()
     request = log.classify_log.request
     request.model_spec.signature_name = saved_model.CLASSIFY
+    step = np.int32(0) if info.reads_ids else np.full([info.channels], _PIXEL, np.float32)
     for length in lengths.tolist():
-        if info.reads_ids:
-            sequence = np.zeros([length], np.int32)
-        else:
-            sequence = np.full([length, info.channels], _PIXEL, np.float32)
+        sequence = np.stack([step] * length)
         request.input.example_list.examples.append(examples.serialized(sequence))
     return log

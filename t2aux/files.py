@@ -1,18 +1,18 @@
-"""Files that are whole or absent: write to a temporary name, then rename."""
+"""Files and folders that are complete or absent: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import glob
 import json
 import os
 import pathlib
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 from t2aux.errors import UserError
@@ -28,11 +28,10 @@ __all__ = [
     "for_tensorflow",
     "locked",
     "read_json",
+    "temporary_folder",
     "write_json",
 ]
 
-# What a lock that another process holds is refused with; over NFS it may be EACCES.
-_TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
 # What TensorFlow takes as it stands in a path, wherever it may take it for a glob pattern or a URL.
 _PLAIN = re.compile(r"[A-Za-z0-9_./ +-]*")
 _DESCRIPTORS = "/proc/self/fd"
@@ -94,7 +93,7 @@ def clear_temporary(path: str | os.PathLike[str]) -> None:
 
 
 class Lines:
-    """A text file that grows: what one call adds is there whole or, if the disk is full, not."""
+    """A text file that grows. On a full disk, a call adds nothing rather than a part."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens the file for adding to it.
@@ -231,32 +230,70 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
     """
     path = pathlib.Path(directory) / ".lock"
     try:
-        file = path.open("w")
-    except OSError as error:
-        raise UserError(f"Can't write {path}: {error.strerror or error}.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _TAKEN:
-                raise UserError(
-                    f"Can't lock {path}: {error.strerror or error}. Choose a directory on a file "
-                    "system that has locks."
-                ) from error
-            raise _taken(directory) from error
-        # A process that ended between the two calls may have removed the file and its folder.
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise _taken(directory)
+        held = _acquired(path)
+    except (OSError, NotImplementedError) as error:
+        raise UserError(
+            f"Can't lock {path}: {getattr(error, 'strerror', None) or error}. Choose a directory "
+            "that you may write to, on a file system that has locks."
+        ) from error
+    if held is None:
+        raise UserError(
+            f"Another process is training in {directory}: wait until it is done or stop it, or "
+            "give another directory."
+        )
+    with held:
         yield
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: str | os.PathLike[str], prefix: str) -> Iterator[pathlib.Path]:
+    """Makes an empty folder that is to be renamed when it is complete.
+
+    It is in a hidden folder, which is removed when the block ends. So are those that killed
+    processes left with the same prefix; a lock tells them from folders that are in use.
+
+    Args:
+        parent: Where; on the file system of the folder's later name. It must exist.
+        prefix: What the hidden folder's name begins with.
+
+    Yields:
+        The folder. The block renames it; if it does not, nothing remains.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    parent = pathlib.Path(parent)
+    for left in parent.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError):  # It was removed meanwhile, or is another user's.
+            if (held := _acquired(left / "lock")) is not None:
+                with held:
+                    shutil.rmtree(left, ignore_errors=True)
+    outer = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        with _acquired(outer / "lock"):
+            folder = outer / "new"
+            folder.mkdir()
+            yield folder
+    finally:
+        shutil.rmtree(outer, ignore_errors=True)
+
+
+def _acquired(path: pathlib.Path) -> AbstractContextManager[Any] | None:
+    """Locks a file; None where another process has it. Raises OSError where it can't be locked."""
+    import filelock
+
+    lock = filelock.FileLock(path, blocking=False)
+    try:
+        held = lock.acquire()
+    except filelock.Timeout:
+        return None
+    # A process that ended between opening and locking may have removed the file and its folder.
+    if not path.exists():
+        lock.release()
+        return None
+    return held
 
 
 def is_version(name: str) -> bool:
     """Whether a folder's name is the number of an export's version, in the digits 0 to 9."""
     return name.isascii() and name.isdecimal()
-
-
-def _taken(directory: str | os.PathLike[str]) -> UserError:
-    return UserError(
-        f"Another process is training in {directory}: wait until it is done or stop it, or give "
-        "another directory."
-    )

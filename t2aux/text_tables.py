@@ -35,6 +35,7 @@ def table(
         headers=header,
         tablefmt="pipe" if markdown else "plain",
         disable_numparse=True,
+        preserve_whitespace=True,
         colalign=["left" if i in left else "right" for i in range(columns)],
     )
     return "\n".join(f"{indent}{line}".rstrip() for line in text.splitlines())

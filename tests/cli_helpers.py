@@ -1,11 +1,8 @@
 """Runs the real command line in a subprocess."""
 
-import atexit
 import functools
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -20,33 +17,27 @@ def environment(**variables):
 def t2aux(*arguments, check=True, timeout=300, **variables):
     """Runs `t2aux ARGUMENTS` in a process of its own; with `check`, asserts that it ends well.
 
-    Without variables of the environment the process is forked from one that has imported
-    TensorFlow, which takes most of the time of a short command.
+    It is forked from one that has imported TensorFlow, which takes most of the time of a short
+    command. See `fork_server.Server.start` for the variables.
     """
-    arguments = list(map(str, arguments))
-    if variables:
-        done = subprocess.run(
-            [sys.executable, "-m", "t2aux", *arguments],
-            capture_output=True,
-            text=True,
-            env=environment(**variables),
-            timeout=timeout,
-        )
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            done = _server().complete(folder, arguments, timeout)
+    with tempfile.TemporaryDirectory() as folder:
+        done = fork_server().complete(folder, *arguments, timeout=timeout, **variables)
     if check:
         assert done.returncode == 0, done.stderr + done.stdout
     return done
 
 
+def python(code, *arguments, **more):
+    """Runs Python code as `t2aux` runs a command: where TensorFlow and t2aux are imported."""
+    return t2aux(*arguments, code=code, **more)
+
+
 @functools.cache
-def _server():
+def fork_server():
+    """The server of this test process; see `tests.fork_server`."""
     from tests.fork_server import Server
 
-    server = Server()
-    atexit.register(server.__exit__)
-    return server
+    return Server()
 
 
 def assert_one_sentence(done, *parts):

@@ -1,10 +1,13 @@
 """What all tests share."""
 
+import gc
 import pathlib
 
 import gin
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.shared import _shared_folder  # noqa: F401
 
 # How long an example takes says how busy the machine is, and nothing about the code. The
 # examples are the same in every run; tests.fuzz draws new ones.
@@ -14,12 +17,22 @@ settings.register_profile(
 settings.load_profile("t2aux")
 
 # Folders with fixtures that all of their files share.
-_SHARING = {"cli", "client", "export", "ondevice", "pipelines", "prediction", "serving"}
+_SHARING = {"cli", "client", "ondevice", "pipelines", "prediction", "serving"}
+
+
+# They take longest: were one of them begun last, the other process would wait.
+_FIRST = ("cli", "serving", "ondevice", "test_readme", "test_runner", "test_gin_files", "export")
 
 
 def pytest_collection_modifyitems(items):
-    """The README's commands come first: they take longest, and one process runs them."""
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    def order(item):
+        found = [i for i, n in enumerate(_FIRST) if n in (item.path.stem, item.path.parent.name)]
+        return min(found, default=len(_FIRST))
+
+    items.sort(key=order)
+    # Nothing of what is imported is garbage: to look at it again and again takes minutes.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,7 +4,10 @@ Most of the time of a short command is the import of TensorFlow. Here one proces
 without a thread being started, and forks: what is killed in a test is a whole process all the same.
 """
 
+import atexit
 import contextlib
+import functools
+import gc
 import json
 import os
 import pathlib
@@ -17,68 +20,85 @@ from tests.cli_helpers import environment
 
 
 class Server:
-    """Starts commands. A context manager."""
+    """Starts commands, in a folder and with variables of the environment. A context manager.
+
+    All servers of a process share the one that forks, which is started with the first.
+    """
 
     def __init__(self, cwd=None, **variables):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fork_server"],
-            cwd=cwd,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment(
-                TF_CPP_MIN_LOG_LEVEL="3",
-                NO_GCE_CHECK="true",
-                OPENBLAS_NUM_THREADS="1",  # It would start the others when it is imported.
-                **variables,
-            ),
-            text=True,
-        )
+        self._cwd, self._variables = cwd, variables
+        self._process = _start()
         assert self._ask({}) == {"threads": 1}
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._process.stdin.close()
-        self._process.wait()
+        pass
 
-    def start(self, log, *arguments, limit=None):
+    def start(self, log, *arguments, limit=None, code=None, out=None, **variables):
         """Starts `t2aux ARGUMENTS`, whose stderr and stdout go to a file; returns a Process.
+
+        It has our environment and these variables; `code` is run in the place of t2aux, `out` gets
+        stdout alone.
 
         No file of it may grow beyond `limit` bytes: like a full disk, it comes in the midst of
         writing.
         """
         asked = {"arguments": list(map(str, arguments)), "log": str(log), "limit": limit}
+        asked |= {"code": code, "out": out and str(out), "cwd": str(self._cwd or os.getcwd())}
+        asked["variables"] = environment(**self._variables, **variables)
         return Process(self._ask(asked)["pid"], self._ask, pathlib.Path(log))
 
-    def complete(self, folder, arguments, timeout):
-        """Runs `t2aux ARGUMENTS` as `subprocess.run` would, from here and with our environment.
+    def complete(self, folder, *arguments, timeout=300, **more):
+        """Runs `t2aux ARGUMENTS` as `subprocess.run` would.
 
         Args:
             folder: Where the files lie that stdout and stderr go to.
-            arguments: Of the command.
+            *arguments: Of the command.
             timeout: Seconds.
+            **more: See `start`.
 
         Returns:
             A subprocess.CompletedProcess.
         """
         out, log = (pathlib.Path(folder) / name for name in ("stdout", "stderr"))
-        asked = {"arguments": arguments, "log": str(log), "out": str(out)}
-        asked |= {"cwd": os.getcwd(), "variables": dict(os.environ)}
-        status = Process(self._ask(asked)["pid"], self._ask, log).wait(timeout)
+        status = self.start(log, *arguments, out=out, **more).wait(timeout)
         texts = (path.read_text("utf-8", "surrogateescape") for path in (out, log))
         return subprocess.CompletedProcess(["t2aux", *arguments], status, *texts)
 
-    def run(self, log, *arguments, limit=None):
-        """Runs `t2aux ARGUMENTS` to its end; returns a Process."""
-        process = self.start(log, *arguments, limit=limit)
+    def run(self, log, *arguments, **more):
+        """Runs `t2aux ARGUMENTS` to its end; returns a Process. See `start`."""
+        process = self.start(log, *arguments, **more)
         process.wait()
         return process
 
     def _ask(self, question):
         print(json.dumps(question), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
+
+
+@functools.cache
+def _start():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.fork_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(
+            TF_CPP_MIN_LOG_LEVEL="3",
+            NO_GCE_CHECK="true",
+            OPENBLAS_NUM_THREADS="1",  # It would start the others when it is imported.
+        ),
+        text=True,
+    )
+
+    def end():
+        process.stdin.close()
+        process.wait()
+
+    atexit.register(end)
+    return process
 
 
 class Process:
@@ -105,7 +125,7 @@ class Process:
             if time.monotonic() > deadline:
                 self.send_signal(signal.SIGKILL)
                 raise AssertionError(f"It did not end: {self.stderr}")
-            time.sleep(0.005)
+            time.sleep(0.01)
         return self.returncode
 
     def wait_until(self, condition, timeout=120):
@@ -133,6 +153,9 @@ def _serve():
     import t2aux.run
     import t2aux.training.train
 
+    # No command needs to look at them again, or to copy them.
+    gc.collect()
+    gc.freeze()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in sys.stdin:
@@ -141,7 +164,8 @@ def _serve():
             pid, status = os.waitpid(question["poll"], os.WNOHANG)
             answer = {"status": os.waitstatus_to_exitcode(status) if pid else None}
         elif "arguments" in question:
-            pathlib.Path(question["log"]).write_text("")
+            for path in filter(None, (question["log"], question["out"])):
+                pathlib.Path(path).write_text("")
             pid = os.fork()
             if not pid:
                 answers.close()
@@ -152,7 +176,7 @@ def _serve():
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _child(main, arguments, log, limit=None, out=None, cwd=None, variables=None):
+def _child(main, arguments, log, limit, code, out, cwd, variables):
     """Becomes the command. Does not return."""
     status = 1
     try:
@@ -163,11 +187,10 @@ def _child(main, arguments, log, limit=None, out=None, cwd=None, variables=None)
         if out is not None:
             descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
-        if cwd is not None:
-            os.chdir(cwd)
-        if variables is not None:
-            os.environ.clear()
-            os.environ.update(variables)
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(variables)
+        sys.path[:0] = variables["PYTHONPATH"].split(os.pathsep)
         # In the background of a script, or under nohup, they are ignored, and would be so here.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -177,7 +200,11 @@ def _child(main, arguments, log, limit=None, out=None, cwd=None, variables=None)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         sys.argv = ["t2aux", *arguments]
         try:
-            main()
+            if code is None:
+                main()
+            else:
+                exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})
+                status = 0
         except SystemExit as end:
             status = end.code or 0
         except BaseException:

@@ -104,7 +104,7 @@ def test_a_setting_of_other_bytes_is_read(setting):
 @pytest.mark.parametrize(
     "setting", ["caf\udce9 = 3", "dataset.data_dir = 'a\0b'", "\ufeffSEED = 7"]
 )
-def test_a_setting_that_is_no_text_is_one_sentence(setting):
+def test_a_setting_that_is_not_text_is_one_sentence(setting):
     with pytest.raises(UserError, match="--gin_param") as caught:
         config.parse(["quickstart"], [setting])
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.cli_helpers import ROOT, environment
+from tests.cli_helpers import ROOT, environment, python
 
 EXAMPLES = ROOT / "examples"
 
@@ -52,7 +52,7 @@ def test_keras_fit(tmp_path, epochs):
     want = keras.saving.load_model(tmp_path / "digits.keras").predict(x, verbose=0)
     np.save(tmp_path / "x.npy", x)
     # In another process: the import of t2aux makes its classes known to Keras.
-    run("-c", _PREDICT, *(tmp_path / name for name in ("digits.keras", "x.npy", "y.npy")))
+    python(_PREDICT, *(tmp_path / name for name in ("digits.keras", "x.npy", "y.npy")))
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), want, atol=1e-6)
 
 

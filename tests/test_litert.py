@@ -45,7 +45,7 @@ def rewrite_metadata(directory, **entries):
 
 
 def redescribe(directory, name):
-    """Makes metadata.json tell of a file what it is now."""
+    """Updates a file's entry in metadata.json."""
     described = json.loads((directory / litert.METADATA).read_text())["files"]
     described[name] = litert.digest((directory / name).read_bytes())
     rewrite_metadata(directory, files=described)
@@ -139,7 +139,7 @@ def test_tensorflow_is_not_imported(exports):
         ("text", np.zeros([0], int), "at least one step"),
         ("text", np.zeros([4]), "integer ids"),
         ("text", np.zeros([4, 1], int), "integer ids"),
-        ("text", np.array([0, 7]), "the id 7: ids run from 0 to 6"),
+        ("text", np.array([0, 7]), "the id 7: .* 0 to 6"),
         ("text", np.array([0, -1]), "the id -1"),
         ("text", np.array([2**40]), "the id 1099511627776"),
     ],
@@ -172,8 +172,8 @@ def flip(content, position):
         (lambda content: content[: len(content) // 2], "damaged"),
         (lambda content: content[:-1], "damaged"),
         (lambda content: content + b"\0", "damaged"),
-        (lambda content: flip(content, len(content) // 2), "SHA-256"),
-        (lambda content: flip(content, len(content) - 1), "SHA-256"),
+        (lambda content: flip(content, len(content) // 2), "sha256"),
+        (lambda content: flip(content, len(content) - 1), "sha256"),
     ],
 )
 @pytest.mark.parametrize("name", [litert.WHOLE, litert.STREAM])
@@ -224,7 +224,7 @@ def test_a_tflite_file_of_something_else(copied):
         litert.LiteRTClassifier(copied / litert.WHOLE)
 
 
-def test_weights_with_nan_are_told(tmp_path):
+def test_weights_with_nan_are_errors(tmp_path):
     info = networks.vectors_info(channels=1, length=2)
     small_exports.write(tmp_path / "export", info, poison=float("nan"))
     with pytest.raises(UserError, match="NaN"):
@@ -236,7 +236,7 @@ def test_weights_with_nan_are_told(tmp_path):
     [
         (litert.WHOLE, "There is no file"),
         (litert.METADATA, "There is no metadata.json in"),
-        (litert.STREAM, "There is no classifier_stream.tflite"),
+        (litert.STREAM, "classifier_stream.tflite"),
     ],
 )
 def test_a_missing_file(copied, missing, message):
@@ -254,7 +254,7 @@ def test_a_missing_file(copied, missing, message):
         ({"format_version": "1"}, "format version '1'"),
         ({"preprocessing": None}, "preprocessing"),
         ({"preprocessing": {"name": "x"}}, "preprocessing"),
-        ({"classes": ["a"]}, "classes contradict"),
+        ({"classes": ["a"]}, "entry `classes`"),
         ({"files": None}, "entry `files`"),
         ({"files": {litert.WHOLE: 3}}, "entry `files`"),
         ({"files": {}}, "does not describe"),
@@ -269,7 +269,7 @@ def test_damaged_metadata(copied, entries, message):
 
 
 @pytest.mark.parametrize("content", ["", "[" * 100_000, "[]", "null", '{"format"', "\ufeff{}"])
-def test_metadata_that_is_none(copied, content):
+def test_metadata_that_is_invalid(copied, content):
     (copied / litert.METADATA).write_text(content, "utf-8")
     with pytest.raises(UserError, match=r"metadata\.json"):
         litert.LiteRTClassifier(copied / litert.WHOLE)

@@ -15,12 +15,11 @@ import tensorflow as tf
 
 import t2aux
 from t2aux.errors import UserError
-from t2aux.export.pipeline import export
 from t2aux_ondevice import litert
 from tests import small_exports
 from tests.cli_helpers import environment
 from tests.cli_helpers import t2aux as command
-from tests.export.conftest import TEXTS, load, make_run
+from tests.export.conftest import TEXTS, export_of, load, model_dir_of
 
 EXACT = 1e-5
 LENGTHS = [12, 1, 9, 4]
@@ -28,12 +27,12 @@ LENGTHS = [12, 1, 9, 4]
 
 def of_run(kind, folder):
     """A run of a kind of data, its export, and its classifier in every form."""
-    model_dir = make_run(kind, folder)
-    run = load(model_dir)
-    directory, _ = export(run, folder / "export", examples=0, serving_batch_sizes=(1,))
+    shutil.copytree(model_dir_of(kind), folder / "run")
+    run = load(folder / "run")
+    directory, _ = export_of(kind)
     places = {
-        "run": model_dir,
-        "export": folder / "export",
+        "run": folder / "run",
+        "export": directory.parent,
         "version": directory,
         **{form: directory / litert.file_name(form) for form in litert.FORMS},
     }
@@ -313,7 +312,7 @@ def test_what_is_none_of_these(vectors, tmp_path):
         (tmp_path / "file.tflite", r"file\.tflite is damaged"),
         (vectors.places["version"] / "saved_model.pb", r"saved_model\.pb is damaged or not"),
         ("", "empty"),
-        ("s3://bucket/model", "copy it here"),
+        ("s3://bucket/model", "not on this machine"),
         (vectors.loaded["run"], "The path is a LoadedClassifier"),
     ):
         with pytest.raises(UserError, match=message):

@@ -207,7 +207,7 @@ def test_source_distribution_holds_what_devices_need_too(sources, tmp_path):
     example = {file.relative_to(ROOT).as_posix() for file in (ROOT / CPP).iterdir()}
     example.discard(f"{CPP}/build")
     assert {f"{CPP}/classifier.h", f"{CPP}/Makefile"} < example < names
-    assert "export/twin.py" in names
+    assert "export/stateless.py" in names
     assert f"{CPP}/build/left.cc" not in names
     client = {f.relative_to(ROOT).as_posix() for f in (ROOT / ONDEVICE).glob("*.py")}
     assert client | {f"{CLIENT}/{f}" for f in ("setup.cfg", "pyproject.toml")} < names

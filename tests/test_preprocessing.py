@@ -63,7 +63,7 @@ def test_damaged_vocabulary_is_a_user_error(vocabulary):
         DatasetInfo.from_json({**TEXT.to_json(), "vocabulary": vocabulary})
 
 
-def test_what_is_no_dictionary_is_a_user_error():
+def test_what_is_not_a_dictionary_is_a_user_error():
     with pytest.raises(UserError, match=r"dataset\.json"):
         DatasetInfo.from_json(["classes"])
 

@@ -94,15 +94,15 @@ RESEARCH = {
     "t2aux reproduce table2 --budget=short --data_dir=DATA --output_dir=runs/paper "
     "--rows='^mnist/'": ["--list"],
     "t2aux report runs/paper/short": [],
-    "t2aux export --model_dir=runs/quick --export_dir=exports/digits": [],
-    "t2aux export --model_dir=runs/quick --export_dir=exports/unmeasured --parity_examples=0": [],
+    "t2aux export --model_dir=runs/quick --export_dir=exports/digits": ["--parity_examples=20"],
+    "t2aux export --model_dir=runs/quick --export_dir=exports/unmeasured --parity_examples=0": [
+        "--formats=tflite"
+    ],
     "t2aux export --variants=float32,float16,dynamic_int8,dynamic_int8_int4_head,int8": [
         *QUICK,
         "--export_dir=exports/variants",
-        "--parity_examples=20",
+        "--parity_examples=0",
         "--formats=tflite",
-        "--accuracy_tolerance=1",
-        "--quantised_accuracy_tolerance=1",
     ],
 }
 # Without TensorFlow, by a shell.
@@ -310,9 +310,7 @@ def served(place):
             ports[port] = str(taken.getsockname()[1])
     words = shlex.split(SERVE)[1:]
     words += [f"--port={ports['8500']}", f"--rest_api_port={ports['8501']}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "t2aux", *words], cwd=place, env=environment()
-    )
+    process = Server(cwd=place).start(place / "serve.log", *words)
     try:
         address = f"http://localhost:{ports['8501']}/v1/models/digits"
         deadline = time.monotonic() + 120
@@ -360,13 +358,11 @@ def build_the_demo_page(place):
     tmp_path = place / "npm"
     tmp_path.mkdir()
     write_npm(tmp_path, NPM)
-    shell(
-        place,
-        f"{PAGE} {PAGE_FLAGS}",
-        str(tmp_path / "bin"),
-        NPM_RUNS=str(tmp_path / "runs"),
-        T2AUX_CACHE_DIR=str(tmp_path / "cache"),
-    )
+    variables = {"NPM_RUNS": str(tmp_path / "runs"), "T2AUX_CACHE_DIR": str(tmp_path / "cache")}
+    variables["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    words = shlex.split(f"{PAGE} {PAGE_FLAGS}")[1:]
+    done = Server(cwd=place, **variables).run(place / "log", *words)
+    assert done.returncode == 0, done.stderr
     assert (place / "site" / "index.html").is_file()
 
 
@@ -387,13 +383,8 @@ def run_two_workers(place):
         given["task"]["index"] = index
         given["cluster"]["worker"] = [f"localhost:{port}" for port in ports]
         words = [*shlex.split(WORKERS[1])[1:], "--model_dir=D_workers", *MNIST, *NOTHING]
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "t2aux", *words],
-                cwd=place,
-                env=environment(TF_CONFIG=json.dumps(given), TF_NUM_INTRAOP_THREADS="1"),
-            )
-        )
+        server = Server(cwd=place, TF_CONFIG=json.dumps(given), TF_NUM_INTRAOP_THREADS="1")
+        processes.append(server.start(place / f"worker{index}.log", *words))
     assert [process.wait(240) for process in processes] == [0, 0]
     assert pathlib.Path(place / "D_workers" / "config.gin").is_file()
 

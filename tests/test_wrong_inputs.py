@@ -74,9 +74,9 @@ def test_a_text_is_not_taken_for_a_table(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"abc\0def", "NUL"),
+        (b"abc\0def", "binary"),
         ("a text".encode("utf-16"), "UTF-16"),
-        ("a text".encode("utf-16-le"), "NUL"),
+        ("a text".encode("utf-16-le"), "UTF-16"),
         ("caf\u00e9".encode("latin-1"), "UTF-8"),
         (b"PK\x03\x04abc", "archive"),
         (b"\x1f\x8babc", "compressed"),

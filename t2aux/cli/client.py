@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
             version=connecting.VERSION.value,
             signature=_SIGNATURE.value,
             described=described,
-            attempts=Retries(timeout=connecting.TIMEOUT.value, most=connecting.RETRIES.value),
+            attempts=Retries(connecting.TIMEOUT.value, connecting.RETRIES.value),
         )
         answering.show(classifier, argv[1:], _BATCH.value)
     finally:

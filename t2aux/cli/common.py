@@ -147,7 +147,7 @@ def define_columns() -> None:
 def check_columns(source: Source) -> None:
     """Raises UserError where flags of `define_columns` are given and the data is not a table."""
     for name in _COLUMN_FLAGS:
-        if flags.FLAGS[name].value and source.gin_name != "csv":
+        if name in flags.FLAGS and flags.FLAGS[name].value and source.gin_name != "csv":
             raise UserError(
                 f"--{name} is for tables (--gin_file=texts or datasets/csv), not for "
                 f"{source.gin_name}: leave it out."

@@ -54,7 +54,11 @@ def main(argv: Sequence[str]) -> None:
     data.log_summary({opened.split_name: opened.split})
     logits_of = opened.run.classifier.logits_of
     result = evaluation.evaluate(
-        tf.function(lambda batch: logits_of(batch.inputs, batch.lengths), reduce_retracing=True),
+        tf.function(
+            lambda batch: logits_of(batch.inputs, batch.lengths),
+            reduce_retracing=True,
+            autograph=False,
+        ),
         opened.split,
         _BATCH_SIZE.value,
         Progress("Sequences", len(opened.split)).update,
@@ -83,8 +87,8 @@ def _regression(opened: Opened) -> Regression | None:
     if opened.name == "train":
         train = opened.training_part(opened.whole)
     else:
-        limit = gin.get_bindings("dataset").get("max_examples") or baselines.MOST_EXAMPLES
-        limit = min(limit, baselines.MOST_EXAMPLES)
+        limit = gin.get_bindings("dataset").get("max_examples") or baselines.MAX_EXAMPLES
+        limit = min(limit, baselines.MAX_EXAMPLES)
         try:
             train = data.load(opened.run.source, "train", opened.run.info, max_examples=limit)
         except UserError as error:

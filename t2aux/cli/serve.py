@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
     logs.quiet_tensorflow()
     try:
         from t2aux.serving import configuration, server
-        from t2aux.serving.models import Retries
+        from t2aux.serving.models import LoadRetries
     except ImportError as error:
         if (error.name or "").startswith("t2aux"):
             raise
@@ -137,7 +137,7 @@ def main(argv: Sequence[str]) -> None:
         rest_api_port=_REST_PORT.value,
         batching=_batching(),
         poll_seconds=_POLL.value,
-        retries=Retries(most_seconds=_RETRY_INTERVAL.value / 1e6, most=_RETRIES.value),
+        retries=LoadRetries(max_pause=_RETRY_INTERVAL.value / 1e6, max_retries=_RETRIES.value),
         rest_timeout=_REST_TIMEOUT.value / 1000,
         max_request_bytes=_REQUEST_MB.value * 1_000_000,
         max_pending_bytes=max(_PENDING_MB.value, _REQUEST_MB.value) * 1_000_000,

@@ -1,4 +1,4 @@
-"""TLS of the client: whom to trust, and what to show."""
+"""TLS of the client: the certificates that it trusts and shows."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from t2aux.certificates import load_identity, warn_if_readable
 from t2aux.client.retries import BAD_ANSWER, Failure
 from t2aux.errors import UserError
 
-# What gRPC's TLS library and Python's call the same, and what is told.
+_OTHER_HOST = "its certificate is for another host"
+_UNTRUSTED = "its certificate is not signed by one that is trusted; give --ca_file"
+_ASKS = "it asks for a certificate; give --cert_file and --key_file"
+_DISTRUSTS = "it does not trust the certificate of --cert_file"
+_NOT_TLS = "it does not speak TLS; write http:// or grpc://"
+# By parts of the messages of gRPC's TLS library and Python's, without underscores.
 _REASONS = {
     "expired": "its certificate has expired",
     "not yet valid": "its certificate is not valid yet",
-    "hostname mismatch": "its certificate is for another host",
-    "ip address mismatch": "its certificate is for another host",
-    "is not in peer certificate": "its certificate is for another host",
-    "not valid for": "its certificate is for another host",
-    "hostname verification": "its certificate is for another host",
-    "self-signed": "its certificate is not signed by one that is trusted; give --ca_file",
-    "self signed": "its certificate is not signed by one that is trusted; give --ca_file",
-    "local issuer": "its certificate is not signed by one that is trusted; give --ca_file",
-    "certificate_verify_failed": "its certificate can't be verified; give --ca_file",
-    "certificate required": "it asks for a certificate; give --cert_file and --key_file",
-    "certificate_required": "it asks for a certificate; give --cert_file and --key_file",
-    "unknown ca": "it does not trust the certificate of --cert_file",
-    "unknown_ca": "it does not trust the certificate of --cert_file",
-    "unknown_certificate_authority": "it does not trust the certificate of --cert_file",
-    "wrong version number": "what listens there does not speak TLS; write http:// or grpc://",
-    "wrong_version_number": "what listens there does not speak TLS; write http:// or grpc://",
-    "record layer failure": "what listens there does not speak TLS; write http:// or grpc://",
+    "hostname mismatch": _OTHER_HOST,
+    "ip address mismatch": _OTHER_HOST,
+    "is not in peer certificate": _OTHER_HOST,
+    "not valid for": _OTHER_HOST,
+    "hostname verification": _OTHER_HOST,
+    "self-signed": _UNTRUSTED,
+    "self signed": _UNTRUSTED,
+    "local issuer": _UNTRUSTED,
+    "certificate verify failed": "its certificate can't be verified; give --ca_file",
+    "certificate required": _ASKS,
+    "unknown ca": _DISTRUSTS,
+    "unknown certificate authority": _DISTRUSTS,
+    "wrong version number": _NOT_TLS,
+    "record layer failure": _NOT_TLS,
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class ClientTls:
-    """Whom to trust, and what to show.
+    """The certificates that the client trusts and shows.
 
     Attributes:
         ca_file: A PEM file of the certificates that the server's must be signed by; None: those
@@ -59,8 +61,7 @@ class ClientTls:
             context = ssl.create_default_context(cafile=self.ca_file)
         except ssl.SSLError as error:
             raise UserError(
-                f"{self.ca_file} holds no certificate in PEM: give the one that the server's is "
-                "signed by."
+                f"{self.ca_file} has no certificate in PEM: give the one that signs the server's."
             ) from error
         except OSError as error:
             raise UserError(f"Can't read {self.ca_file}: {error.strerror or error}.") from error
@@ -84,9 +85,7 @@ class ClientTls:
 
 
 def failure(text: str) -> Failure | None:
-    """What a failed handshake means, for good; None where it is something else."""
-    low = text.lower()
-    for sign, reason in _REASONS.items():
-        if sign in low:
-            return Failure(BAD_ANSWER, reason)
-    return None
+    """What a failed handshake means, which no retry helps; None for other errors."""
+    text = text.lower().replace("_", " ")
+    reason = next((reason for sign, reason in _REASONS.items() if sign in text), None)
+    return reason and Failure(BAD_ANSWER, reason)

@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
-import numpy as np
 
+from t2aux.addresses import with_port
 from t2aux.client.client_tls import ClientTls
 from t2aux.client.client_tls import failure as tls_failure
 from t2aux.client.retries import BAD_ANSWER, RESOURCE_EXHAUSTED, UNAVAILABLE, Failure
-from t2aux.client.transport import Status, name_with_port
+from t2aux.client.transport import Arrays, Spec, Status
 from t2aux.tf_serving import protos
 
 _OPTIONS = (
     # Long sequences in large batches are more than gRPC's 4 MB.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # Retries are ours: gRPC's would come on top, and it waits up to minutes to connect again.
+    # We retry ourselves: gRPC's retries would come on top, and wait up to minutes.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # As over REST, http_proxy is not for a server that is named by host and port.
+    # As over REST, http_proxy is not used for a server that is given by host and port.
     ("grpc.enable_http_proxy", 0),
 )
-# What gRPC says, among other things, where something else than gRPC listens.
+# Parts of gRPC's messages about a server that does not speak gRPC.
 _OTHER_PROTOCOL = ("http1", "http/1", "http2 frame", "http/2", "settings frame", "wrong version")
 
 
@@ -39,9 +39,9 @@ class GrpcTransport:
 
     def __init__(self, host: str, port: int, tls: ClientTls | None = None) -> None:
         """Makes the channel; it connects with the first request."""
-        self.address = name_with_port("grpcs" if tls else "grpc", host, port)
+        target = with_port(host, port)
+        self.address = f"{'grpcs' if tls else 'grpc'}://{target}"
         self._with_tls = tls is not None
-        target = self.address.partition("://")[2]
         self._channel = (
             grpc.secure_channel(target, grpc.ssl_channel_credentials(*tls.pem()), options=_OPTIONS)
             if tls
@@ -59,17 +59,10 @@ class GrpcTransport:
         )
 
     def predict(
-        self,
-        model: str,
-        version: int,
-        signature: str,
-        inputs: dict[str, np.ndarray],
-        outputs: Sequence[str],
-        timeout: float,
-    ) -> dict[str, np.ndarray]:
+        self, spec: Spec, signature: str, inputs: Arrays, outputs: Sequence[str], timeout: float
+    ) -> Arrays:
         """See `Transport`."""
-        request = protos.PredictRequest(output_filter=outputs)
-        _set_model(request, model, version)
+        request = _of(spec, protos.PredictRequest(output_filter=outputs))
         request.model_spec.signature_name = signature
         for name, array in inputs.items():
             request.inputs[name].CopyFrom(protos.to_tensor(array))
@@ -77,13 +70,12 @@ class GrpcTransport:
         try:
             return {name: protos.to_array(response.outputs[name]) for name in outputs}
         except ValueError as error:
-            reason = f"its answer is no tensors of the signature {signature} ({error})"
+            reason = f"its outputs are not those of the signature {signature} ({error})"
             raise Failure(BAD_ANSWER, reason) from error
 
-    def status(self, model: str, version: int | None, timeout: float) -> list[Status]:
+    def status(self, spec: Spec, timeout: float) -> list[Status]:
         """See `Transport`."""
-        request = protos.GetModelStatusRequest()
-        _set_model(request, model, version)
+        request = _of(spec, protos.GetModelStatusRequest())
         response = self._call(self._status, request, timeout)
         return [
             Status(s.version, protos.STATES.get(s.state, "UNKNOWN"), s.status.error_message)
@@ -101,24 +93,21 @@ class GrpcTransport:
             raise self._failure(error.code().name, error.details() or "no reason given") from error
 
     def _failure(self, code: str, details: str) -> Failure:
-        told = tls_failure(details) if self._with_tls and code == UNAVAILABLE else None
-        if told is not None:
-            return told
-        if code in (UNAVAILABLE, "UNKNOWN", "INTERNAL") and any(
-            sign in details.lower() for sign in _OTHER_PROTOCOL
-        ):
-            return Failure(
-                BAD_ANSWER,
-                "what listens there does not speak gRPC; for its REST port, write http://HOST:PORT",
-            )
+        if self._with_tls and code == UNAVAILABLE and (failure := tls_failure(details)):
+            return failure
+        is_other = any(sign in details.lower() for sign in _OTHER_PROTOCOL)
+        if is_other and code in (UNAVAILABLE, "UNKNOWN", "INTERNAL"):
+            reason = "it does not speak gRPC; for its REST port, write http://HOST:PORT"
+            return Failure(BAD_ANSWER, reason)
         if code == "INTERNAL" and "deserializing" in details:
-            return Failure(BAD_ANSWER, "its answer is not a message of TF Serving")
+            return Failure(BAD_ANSWER, "its response is not a message of TF Serving")
         too_large = "larger than max" in details
         may_pass = code in (UNAVAILABLE, RESOURCE_EXHAUSTED) and not too_large
         return Failure(code, details, may_pass=may_pass)
 
 
-def _set_model(request: Any, model: str, version: int | None) -> None:
-    request.model_spec.name = model
-    if version is not None:
-        request.model_spec.version.value = version
+def _of(spec: Spec, request: Any) -> Any:
+    request.model_spec.name = spec.model
+    if spec.version is not None:
+        request.model_spec.version.value = spec.version
+    return request

@@ -1,4 +1,4 @@
-"""A classifier on a server, with the interface that `t2aux_ondevice.answers` knows."""
+"""A classifier on a server, with the interface of `t2aux_ondevice.answers`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from t2aux import files
 from t2aux.client import retries
 from t2aux.client.retries import Failure, Retries
-from t2aux.client.transport import Status, Transport
+from t2aux.client.transport import Arrays, Spec, Status, Transport
 from t2aux.errors import UserError
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -22,20 +22,32 @@ from t2aux_ondevice.sequences import check_sequence, padded, segments
 
 DESCRIBE = "describe"
 _COMING = ("START", "LOADING")
-# TensorFlow Serving's words, of which later versions have one more; the code is any mistake's.
+_DESCRIBE_INPUT = {"batch": np.zeros([1], np.int32)}
+_MESSAGES = {
+    retries.NOT_FOUND: "{address} has no model {model} ({reason}): check --model and --version.",
+    retries.DEADLINE_EXCEEDED: "{address} gave no answer within {timeout:g} s ({reason}): try "
+    "later, send less at once, or give a larger --timeout.",
+    retries.UNAVAILABLE: "{address} can't be reached or is not ready ({reason}): check the address "
+    "and the server.",
+    retries.RESOURCE_EXHAUSTED: "{address} is busy, or the request is too large ({reason}): try "
+    "later, or give a smaller --batch.",
+    retries.TOO_LARGE: "The request is too large for {address} ({reason}): give a smaller --batch.",
+    retries.BAD_ANSWER: "{address} does not answer as TF Serving ({reason}): check the address.",
+}
+# TensorFlow Serving's message; its code is that of any invalid request.
 _TOO_MANY_ROWS = re.compile(r"Task size \d+ is larger than maximum (?:input )?batch size")
 
 
 class RemoteClassifier:
     """A model of a server. See `t2aux_ondevice.answers.SequenceClassifier`.
 
-    Requests name the version that was the newest in the beginning, so that an answer's classes are
-    those of `info`, and a stream stays with the weights that its state comes from. When the server
-    takes that version away, the client goes on with the newest by itself.
+    Requests name the version that was the newest in the beginning, so that the classes are those of
+    `info`, and a stream stays with the weights that its state comes from. When the server unloads
+    that version, the client continues with the newest.
 
     Attributes:
         info: The classes and the preprocessing.
-        version: The version that answers.
+        version: The version that is used.
     """
 
     info: DatasetInfo
@@ -51,15 +63,15 @@ class RemoteClassifier:
         described: dict[str, Any] | None = None,
         attempts: Retries | None = None,
     ) -> None:
-        """Asks the server for the model's versions and for what a client has to know.
+        """Reads the model's versions and its description from the server.
 
         Args:
-            transport: The way to the server.
+            transport: The connection to the server.
             model: The model's name.
             version: Its version; the newest by default.
             signature: The signature for whole sequences, with `serving_default`'s inputs.
             described: What the model reads, see `read_description`; by default the server is asked.
-            attempts: How often and how long to try.
+            attempts: How often and how long to retry.
 
         Raises:
             UserError: The server can't be reached, has no such model or version, or does not say
@@ -87,7 +99,7 @@ class RemoteClassifier:
             float32 [B, K].
 
         Raises:
-            UserError: A sequence is none for this classifier, or there is no good answer.
+            UserError: A sequence is not for this classifier, or the request failed.
         """
         checked = [check_sequence(self.info, sequence) for sequence in sequences]
         arrays = dict(zip(("inputs", "lengths"), padded(checked), strict=True))
@@ -95,7 +107,7 @@ class RemoteClassifier:
             answer = self._predict(self._signature, arrays, ("probabilities",))
         except Failure as failure:
             if not self._has_moved_on(failure):
-                raise self._told(failure) from failure
+                raise self._error(failure) from failure
             return self.batch_probabilities(sequences)
         return self._checked(answer["probabilities"], len(checked))
 
@@ -103,14 +115,13 @@ class RemoteClassifier:
         """Reads one sequence by segments, keeping the state here; see `LiteRTClassifier`.
 
         Raises:
-            UserError: As `batch_probabilities`; or the server took the version away in the midst.
+            UserError: As `batch_probabilities`; or the server unloaded the version meanwhile.
         """
         sequence = check_sequence(self.info, sequence)
         begun = False
         try:
-            start = {"batch": np.zeros([1], np.int32)}
             names = tuple(self._state_shapes)
-            state = self._predict("initial_state", start, names)
+            state = self._predict("initial_state", _DESCRIBE_INPUT, names)
             for steps, part in segments(sequence, segment):
                 inputs = {
                     "segment": part[np.newaxis],
@@ -124,11 +135,11 @@ class RemoteClassifier:
         except Failure as failure:
             version = self.version
             if not self._has_moved_on(failure):
-                raise self._told(failure) from failure
+                raise self._error(failure) from failure
             if begun:
                 raise UserError(
-                    f"{self._transport.address} took version {version} of {self._model} away while "
-                    f"the sequence was read, and has version {self.version} now: start again."
+                    f"{self._transport.address} unloaded version {version} of {self._model} during "
+                    f"the sequence, and has version {self.version} now: start again."
                 ) from failure
             yield from self.stream(sequence, segment)
 
@@ -136,13 +147,10 @@ class RemoteClassifier:
         """Ends the connection."""
         self._transport.close()
 
-    def _predict(
-        self, signature: str, inputs: dict[str, np.ndarray], outputs: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    def _predict(self, signature: str, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        spec = Spec(self._model, self.version)
         return self._attempts.run(
-            lambda left: self._transport.predict(
-                self._model, self.version, signature, inputs, outputs, left
-            )
+            lambda left: self._transport.predict(spec, signature, inputs, outputs, left)
         )
 
     def _resolve(self) -> None:
@@ -150,7 +158,7 @@ class RemoteClassifier:
         try:
             self.version = self._attempts.run(self._newest)
         except Failure as failure:
-            raise self._told(failure) from failure
+            raise self._error(failure) from failure
         described, name = self._given, "What is said of the model"
         if described is None:
             described = self._described()
@@ -159,10 +167,10 @@ class RemoteClassifier:
         self._state_shapes = litert.state_shapes(described)
 
     def _described(self) -> Any:
-        """What the server says of the model."""
+        """The model's description from the server."""
         try:
-            batch = {"batch": np.zeros([1], np.int32)}
-            (text,) = self._predict(DESCRIBE, batch, ("metadata",))["metadata"].ravel().tolist()
+            metadata = self._predict(DESCRIBE, _DESCRIBE_INPUT, ("metadata",))["metadata"]
+            (text,) = metadata.ravel().tolist()
             return json.loads(text)
         except Failure as failure:
             if failure.may_pass or failure.code in (
@@ -170,13 +178,13 @@ class RemoteClassifier:
                 retries.DEADLINE_EXCEEDED,
                 retries.RESOURCE_EXHAUSTED,
             ):
-                raise self._told(failure) from failure
+                raise self._error(failure) from failure
             raise self._undescribed(failure.reason) from failure
         except (ValueError, TypeError, RecursionError) as error:
-            raise self._undescribed("its signature `describe` gives no JSON") from error
+            raise self._undescribed("its signature `describe` does not return JSON") from error
 
     def _newest(self, timeout: float) -> int:
-        statuses = self._transport.status(self._model, self._wanted, timeout)
+        statuses = self._transport.status(Spec(self._model, self._wanted), timeout)
         available = [s.version for s in statuses if s.state == "AVAILABLE"]
         if available:
             return max(available)
@@ -185,12 +193,11 @@ class RemoteClassifier:
             reason = f"version {newest.version} of {self._model} is not loaded yet"
             raise Failure(retries.UNAVAILABLE, reason, may_pass=True)
         why = f" ({newest.error})" if newest.error else ""
-        raise Failure(
-            retries.NOT_FOUND, f"the state of version {newest.version} is {newest.state}{why}"
-        )
+        reason = f"the state of version {newest.version} is {newest.state}{why}"
+        raise Failure(retries.NOT_FOUND, reason)
 
     def _has_moved_on(self, failure: Failure) -> bool:
-        """Whether the version is gone and there is another, which is then taken."""
+        """Whether the version is gone and another exists, which is then used."""
         if failure.code != retries.NOT_FOUND or self._wanted is not None:
             return False
         gone = self.version
@@ -198,7 +205,7 @@ class RemoteClassifier:
         return self.version != gone
 
     def _state(self, name: str, array: np.ndarray) -> np.ndarray:
-        """A state as it is sent back; raises `Failure` where the server gave none."""
+        """A state as it is sent back; raises `Failure` if the server's is not one."""
         shape = self._state_shapes[name]
         is_row = array.ndim == 2 if shape is None else list(array.shape[1:]) == shape
         if not is_row or array.shape[0] != 1 or array.dtype.kind != "f":
@@ -210,9 +217,9 @@ class RemoteClassifier:
         wanted = (batch, self.info.num_classes)
         if probabilities.shape != wanted or probabilities.dtype.kind not in "fi":
             raise UserError(
-                f"{self._transport.address} answers with {probabilities.dtype} of the shape "
-                f"{list(probabilities.shape)} where {list(wanted)} belongs: the model and its "
-                "description are not of one export."
+                f"{self._transport.address} returns {probabilities.dtype} of the shape "
+                f"{list(probabilities.shape)}, not {list(wanted)}: the model and its description "
+                "are not of one export."
             )
         return probabilities.astype(np.float32)
 
@@ -222,43 +229,26 @@ class RemoteClassifier:
             f"({reason}): give --metadata, the metadata.json of its export."
         )
 
-    def _told(self, failure: Failure) -> UserError:
-        """What the user is told."""
-        address, reason = self._transport.address, failure.reason
-        if failure.code == retries.NOT_FOUND:
-            which = "" if self._wanted is None else f" in version {self._wanted}"
-            return UserError(
-                f"{address} has no model {self._model}{which} to give answers ({reason}): check "
-                "--model and --version."
+    def _error(self, failure: Failure) -> UserError:
+        """The message for the user."""
+        code = failure.code
+        if code not in _MESSAGES and _TOO_MANY_ROWS.search(failure.reason):
+            code = retries.TOO_LARGE
+        message = _MESSAGES.get(code, "{address} refuses the request ({code}): {reason}.")
+        version = "" if self._wanted is None else f" in version {self._wanted}"
+        return UserError(
+            message.format(
+                address=self._transport.address,
+                code=code,
+                reason=failure.reason,
+                model=f"{self._model}{version}",
+                timeout=self._attempts.timeout,
             )
-        if failure.code == retries.DEADLINE_EXCEEDED:
-            return UserError(
-                f"{address} gave no answer within {self._attempts.timeout:g} s ({reason}): try "
-                "later, send less at once, or give a larger --timeout."
-            )
-        if failure.code == retries.UNAVAILABLE:
-            return UserError(
-                f"{address} is not there, or not ready ({reason}): check the address, and that the "
-                "server runs."
-            )
-        if failure.code == retries.RESOURCE_EXHAUSTED:
-            return UserError(
-                f"{address} has too much to do, or the request is too large ({reason}): try later, "
-                "or give a smaller --batch."
-            )
-        if failure.code == retries.TOO_LARGE or _TOO_MANY_ROWS.search(reason):
-            return UserError(
-                f"The request is too large for {address} ({reason}): give a smaller --batch."
-            )
-        if failure.code == retries.BAD_ANSWER:
-            return UserError(
-                f"{address} gives no answer of TF Serving's: {reason}; check the address."
-            )
-        return UserError(f"{address} refuses the request ({failure.code}): {reason}.")
+        )
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what a client has to know of an export.
+    """Reads the description of an export.
 
     Args:
         path: metadata.json, or the folder that it is in.

@@ -1,7 +1,7 @@
 """TF Serving's REST API.
 
-Through http.client rather than `requests`: one connection that is kept, each error told apart, and
-retries where we want them are all there is to it, and it starts at once.
+Through http.client rather than `requests`: it needs one connection, distinct errors and our own
+retries only, and starts at once.
 """
 
 from __future__ import annotations
@@ -16,30 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from t2aux.client.client_tls import ClientTls, failure
-from t2aux.client.retries import (
-    BAD_ANSWER,
-    DEADLINE_EXCEEDED,
-    NOT_FOUND,
-    RESOURCE_EXHAUSTED,
-    TOO_LARGE,
-    UNAVAILABLE,
-    UNIMPLEMENTED,
-    Failure,
-)
-from t2aux.client.transport import Status, name_with_port
+from t2aux.addresses import with_port
+from t2aux.client.client_tls import ClientTls
+from t2aux.client.client_tls import failure as tls_failure
+from t2aux.client.retries import BAD_ANSWER, DEADLINE_EXCEEDED, TOO_LARGE, UNAVAILABLE, Failure
+from t2aux.client.transport import Arrays, Spec, Status
+from t2aux.tf_serving import HTTP_STATUS
 
+# Of proxies, too.
 _CODES = {
-    400: "INVALID_ARGUMENT",
-    404: NOT_FOUND,
+    **{status: code for code, status in reversed(HTTP_STATUS.items())},
     408: DEADLINE_EXCEEDED,
     412: "FAILED_PRECONDITION",
     413: TOO_LARGE,
-    429: RESOURCE_EXHAUSTED,
-    501: UNIMPLEMENTED,
     502: UNAVAILABLE,
-    503: UNAVAILABLE,
-    504: DEADLINE_EXCEEDED,
 }
 _MAY_PASS = (429, 502, 503)
 _CHUNK = 1 << 16
@@ -54,7 +44,7 @@ class RestTransport:
 
     def __init__(self, host: str, port: int, tls: ClientTls | None = None) -> None:
         """Connects with the first request."""
-        self.address = name_with_port("https" if tls else "http", host, port)
+        self.address = f"{'https' if tls else 'http'}://{with_port(host, port)}"
         self._connection = (
             http.client.HTTPSConnection(host, port, context=tls.context)
             if tls
@@ -62,44 +52,35 @@ class RestTransport:
         )
 
     def predict(
-        self,
-        model: str,
-        version: int,
-        signature: str,
-        inputs: dict[str, np.ndarray],
-        outputs: Sequence[str],
-        timeout: float,
-    ) -> dict[str, np.ndarray]:
+        self, spec: Spec, signature: str, inputs: Arrays, outputs: Sequence[str], timeout: float
+    ) -> Arrays:
         """See `Transport`."""
         body = {
             "signature_name": signature,
             "inputs": {name: array.tolist() for name, array in inputs.items()},
         }
-        answer = self._call("POST", _path(model, version) + ":predict", body, timeout)
+        answer = self._call("POST", _path(spec) + ":predict", body, timeout)
         found = answer.get("outputs")
         # A single output comes without its name.
         if isinstance(found, list) and len(outputs) == 1:
             found = {outputs[0]: found}
         try:
-            arrays = {name: np.array(found[name]) for name in outputs}
+            return {name: np.array(found[name]) for name in outputs}
         except (KeyError, TypeError, ValueError) as error:
-            raise Failure(BAD_ANSWER, f"its answer has no outputs {', '.join(outputs)}") from error
-        return arrays
+            reason = f"its response has no outputs {', '.join(outputs)}"
+            raise Failure(BAD_ANSWER, reason) from error
 
-    def status(self, model: str, version: int | None, timeout: float) -> list[Status]:
+    def status(self, spec: Spec, timeout: float) -> list[Status]:
         """See `Transport`."""
-        answer = self._call("GET", _path(model, version), None, timeout)
+        answer = self._call("GET", _path(spec), None, timeout)
         try:
             return [
-                Status(
-                    int(entry["version"]),
-                    entry["state"],
-                    entry.get("status", {}).get("error_message", ""),
-                )
-                for entry in answer["model_version_status"]
+                Status(int(s["version"]), s["state"], s.get("status", {}).get("error_message", ""))
+                for s in answer["model_version_status"]
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Failure(BAD_ANSWER, "its answer is no model status of TF Serving") from error
+            reason = "its response is not a model status of TF Serving"
+            raise Failure(BAD_ANSWER, reason) from error
 
     def close(self) -> None:
         """See `Transport`."""
@@ -121,42 +102,37 @@ class RestTransport:
                 content += part
                 if time.monotonic() > deadline:
                     raise TimeoutError
-            if response.length:  # Reading by parts does not tell.
+            if response.length:  # Reading by parts does not raise it.
                 raise http.client.IncompleteRead(bytes(content), response.length)
-        except TimeoutError as error:
+        except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise Failure(DEADLINE_EXCEEDED, "there was no answer in time") from error
-        except (http.client.RemoteDisconnected, http.client.IncompleteRead) as error:
-            connection.close()
-            reason = "the connection was closed before the answer was there"
-            raise Failure(UNAVAILABLE, reason, may_pass=True) from error
-        except http.client.HTTPException as error:
-            connection.close()
-            raise Failure(
-                BAD_ANSWER,
-                "what listens there does not speak HTTP/1.1; for its gRPC port, write "
-                "grpc://HOST:PORT",
-            ) from error
-        except ssl.SSLError as error:
-            connection.close()
-            told = failure(f"{getattr(error, 'verify_message', '')} {error}")
-            if told is not None:
-                raise told from error
-            raise Failure(BAD_ANSWER, f"TLS fails ({error.reason or error})") from error
-        except OSError as error:
-            connection.close()
-            reason = f"can't be reached ({error.strerror or error})"
-            raise Failure(UNAVAILABLE, reason, may_pass=True) from error
+            raise _failure(error) from error
         return _answer(response, bytes(content))
 
 
-def _path(model: str, version: int | None) -> str:
-    path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
-    return path if version is None else f"{path}/versions/{version}"
+def _failure(error: Exception) -> Failure:
+    """The failure that an exception of `http.client` stands for."""
+    if isinstance(error, TimeoutError):
+        return Failure(DEADLINE_EXCEEDED, "the time is over")
+    if isinstance(error, (http.client.RemoteDisconnected, http.client.IncompleteRead)):
+        reason = "the connection was closed before the response was complete"
+        return Failure(UNAVAILABLE, reason, may_pass=True)
+    if isinstance(error, http.client.HTTPException):
+        reason = "it does not speak HTTP/1.1; for its gRPC port, write grpc://HOST:PORT"
+        return Failure(BAD_ANSWER, reason)
+    if isinstance(error, ssl.SSLError):
+        known = tls_failure(f"{getattr(error, 'verify_message', '')} {error}")
+        return known or Failure(BAD_ANSWER, f"TLS fails ({error.reason or error})")
+    return Failure(UNAVAILABLE, str(error.strerror or error), may_pass=True)
+
+
+def _path(spec: Spec) -> str:
+    path = f"/v1/models/{urllib.parse.quote(spec.model, safe='')}"
+    return path if spec.version is None else f"{path}/versions/{spec.version}"
 
 
 def _answer(response: http.client.HTTPResponse, content: bytes) -> dict[str, Any]:
-    """The JSON of an answer; raises `Failure` where it is an error, or no JSON."""
+    """The JSON of a response; raises `Failure` if it is an error, or not JSON."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
@@ -164,13 +140,12 @@ def _answer(response: http.client.HTTPResponse, content: bytes) -> dict[str, Any
     status = response.status
     if status == 200 and isinstance(answer, dict):
         return answer
-    told = answer.get("error") if isinstance(answer, dict) else None
-    what = told if isinstance(told, str) else f"HTTP status {status} {response.reason}"
-    # A proxy in front of the server may say these, too.
-    plain = (*_MAY_PASS, 413)
-    if status == 200 or (status not in plain and not isinstance(told, str)):
-        reason = f"it does not answer as TF Serving's REST API does ({what})"
-        raise Failure(BAD_ANSWER, reason)
+    message = answer.get("error") if isinstance(answer, dict) else None
+    what = message if isinstance(message, str) else f"HTTP status {status} {response.reason}"
+    # A proxy in front of the server may send these, too.
+    of_proxies = (*_MAY_PASS, 413)
+    if status == 200 or (status not in of_proxies and not isinstance(message, str)):
+        raise Failure(BAD_ANSWER, f"it does not answer as TF Serving's REST API does ({what})")
     wait = response.headers.get("Retry-After", "")
     raise Failure(
         _CODES.get(status, "INTERNAL"),

@@ -12,40 +12,34 @@ from absl import logging
 
 T = TypeVar("T")
 
-# Codes as gRPC names them; BAD_ANSWER is ours, for what no server of this protocol says, and so is
-# TOO_LARGE, for a request that can't pass by trying later.
+# gRPC's codes; and our own BAD_ANSWER, for a response that is not of this protocol, and TOO_LARGE,
+# for a request that will not pass later, either.
 UNAVAILABLE = "UNAVAILABLE"
 RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
 NOT_FOUND = "NOT_FOUND"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
-UNIMPLEMENTED = "UNIMPLEMENTED"
 BAD_ANSWER = "BAD_ANSWER"
 TOO_LARGE = "TOO_LARGE"
-_LONGEST_REASON = 300
+_MAX_REASON = 300
 
 
 class Failure(Exception):
     """A request failed.
 
     Attributes:
-        code: A name of the above, or another of gRPC's.
-        reason: What happened, without a full stop.
+        code: One of the above, or another of gRPC's.
+        reason: What happened, without a period.
         may_pass: Whether the same request may succeed later.
-        retry_after: How many seconds the server asks to wait, or None.
+        retry_after: Seconds that the server asks to wait, or None.
     """
 
     def __init__(
-        self,
-        code: str,
-        reason: str,
-        *,
-        may_pass: bool = False,
-        retry_after: float | None = None,
+        self, code: str, reason: str, *, may_pass: bool = False, retry_after: float | None = None
     ) -> None:
         """Describes it; the reason is put on one line and shortened."""
         reason = " ".join(reason.split()).rstrip(".")
-        if len(reason) > _LONGEST_REASON:
-            reason = reason[: _LONGEST_REASON - 3] + "..."
+        if len(reason) > _MAX_REASON:
+            reason = reason[: _MAX_REASON - 3] + "..."
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -59,15 +53,15 @@ class Retries:
 
     Attributes:
         timeout: Seconds that a request may take, all attempts and pauses together.
-        most: How often to try again.
-        first: The first pause, in seconds.
-        longest: The longest pause, in seconds, unless the server asks for a longer one.
+        max_retries: How often to try again.
+        first_pause: The first pause, in seconds.
+        max_pause: The longest pause, in seconds, unless the server asks for a longer one.
     """
 
     timeout: float = 60.0
-    most: int = 5
-    first: float = 0.1
-    longest: float = 5.0
+    max_retries: int = 5
+    first_pause: float = 0.1
+    max_pause: float = 5.0
 
     def run(
         self,
@@ -80,7 +74,7 @@ class Retries:
         Args:
             attempt: Takes the seconds that are left; raises `Failure`.
             sleep: Waits that many seconds.
-            clock: Tells the time in seconds.
+            clock: The time in seconds.
 
         Returns:
             What the attempt returns.
@@ -89,21 +83,21 @@ class Retries:
             Failure: The last one.
         """
         started = clock()
-        for number in range(self.most + 1):
+        number = 0
+        while True:
             left = self.timeout - (clock() - started)
             try:
                 return attempt(max(left, 0.001))
             except Failure as failure:
-                pause = min(self.first * 2**number, self.longest) * random.uniform(0.5, 1)
+                pause = min(self.first_pause * 2**number, self.max_pause) * random.uniform(0.5, 1)
                 pause = max(pause, failure.retry_after or 0)
                 past = clock() - started
-                if not failure.may_pass:
+                is_last = number == self.max_retries or past + pause >= self.timeout
+                if not failure.may_pass or (is_last and not number):
                     raise
-                if number == self.most or past + pause >= self.timeout:
-                    if not number:
-                        raise
+                if is_last:
                     reason = f"{failure.reason}; tried {number + 1} times in {past:.1f} s"
                     raise Failure(failure.code, reason) from failure
                 logging.info("%s; trying again in %.1f s", failure.reason, pause)
                 sleep(pause)
-        raise AssertionError("The last attempt returns or raises.")
+            number += 1

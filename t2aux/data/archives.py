@@ -9,20 +9,17 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import io
 import pathlib
 import stat
 import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from t2aux.data.listing import File, Link, Listing, shown
 from t2aux.data.table import DAMAGE, damaged, open_compressed
 from t2aux.errors import UserError
-from t2aux_ondevice import limits
 from t2aux_ondevice.images import BEGINNING, has_image_suffix, is_image
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
@@ -37,19 +34,8 @@ ARCHIVE_DAMAGE = (
     LookupError,
 )
 _READ_AT_ONCE = 1 << 20
-# Of long names and other attributes, which tarfile holds, and searches in time that grows faster.
-_MAX_ATTRIBUTE_BYTES = 1 << 15
-# Others unpack without a bound.
-_ZIP_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ATTRIBUTES = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
-# A zip member's flags and extra field (PKWARE's APPNOTE 4.4.4, 4.6.9), and what systems made it.
-_ENCRYPTED, _UTF_8, _UNICODE_PATH = 1, 0x800, 0x7075
+# A zip member's flag (PKWARE's APPNOTE 4.4.4), and what systems made it.
+_UTF_8 = 0x800
 _UNIX, _MACOS = 3, 19
 _DOS_FOLDER = 0x10
 _LONGEST_LINK = 4096
@@ -73,8 +59,6 @@ class _Header(tarfile.TarInfo):
         # tarfile would go back, and read the same for ever.
         if header.size < 0:
             raise tarfile.ReadError("the archive is damaged: a size is negative")
-        if header.type in _ATTRIBUTES and header.size > _MAX_ATTRIBUTE_BYTES:
-            raise tarfile.ReadError(f"a name, or another attribute, has {header.size:,} bytes")
         return header
 
 
@@ -91,21 +75,30 @@ def list_archive(path: pathlib.Path) -> Listing:
     return _list(path, (status.st_mtime_ns, status.st_size))
 
 
-def read_members(path: pathlib.Path, places: Sequence[int]) -> Iterator[bytes]:
+def read_members(path: pathlib.Path, files: Sequence[tuple[int, str]]) -> Iterator[bytes]:
     """Reads members of an archive.
 
     Args:
         path: The archive.
-        places: Their numbers, ascending; one may stand several times.
+        files: The number and the name of each, the numbers ascending; one may be there twice.
 
     Yields:
-        Their contents. There are fewer if the archive has changed.
+        Their contents.
 
     Raises:
-        UserError: A member is larger than an image may be, or encrypted.
-        ARCHIVE_DAMAGE: The archive is damaged.
+        UserError: The archive is damaged or has changed.
     """
-    return (_read_zip if path.suffix == ".zip" else _read_tar)(path, places)
+    places = [place for place, _ in files]
+    contents = (_read_zip if path.suffix == ".zip" else _read_tar)(path, places)
+    for _, file in files:
+        name = f"{shown(file)} in {path}"
+        try:
+            content = next(contents, None)
+        except ARCHIVE_DAMAGE as error:
+            raise damaged(name, error) from error
+        if content is None:
+            raise UserError(f"{path} lacks {shown(file)}: it changed while being read.")
+        yield content
 
 
 @functools.lru_cache(maxsize=2)
@@ -191,8 +184,6 @@ class _Members:
         is_ignored = not name or self._listing.ignores(name, is_folder=False)
         if is_ignored:
             self._ignored.add(name)
-        elif name in self._members:
-            self._listing.replaced += 1
         # Last in the order, too.
         self._members.pop(name, None)
         self._members[name] = member
@@ -290,7 +281,7 @@ def _read_tar(path: pathlib.Path, places: Sequence[int]) -> Iterator[bytes]:
             if place == next_place:
                 if not member.isreg():
                     return
-                content = _content(archive.extractfile(member), member.size)
+                content = archive.extractfile(member).read()
                 while place == next_place:
                     yield content
                     next_place = next(wanted, None)
@@ -307,8 +298,7 @@ def _list_zip(path: pathlib.Path, members: _Members) -> None:
             if has_backslashes or not is_unix:
                 name = name.replace("\\", "/")
             mode = info.external_attr >> 16 if is_unix else 0
-            open_member = functools.partial(_open_zipped, archive, info)
-            is_readable = not info.flag_bits & _ENCRYPTED and info.compress_type in _ZIP_PACKINGS
+            open_member = functools.partial(archive.open, info)
             if name.endswith("/") or (not is_unix and info.external_attr & _DOS_FOLDER):
                 members.add_folder(name)
             elif stat.S_ISLNK(mode):
@@ -316,7 +306,7 @@ def _list_zip(path: pathlib.Path, members: _Members) -> None:
                     target = file.read(_LONGEST_LINK).decode("utf-8", "surrogateescape")
                 members.add_symbolic_link(name, target)
             elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
-                members.add_file(name, place, open_member if is_readable else io.BytesIO)
+                members.add_file(name, place, open_member)
             else:
                 members.add_special()
 
@@ -331,29 +321,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     # its code page is; and a few of the bytes of one are valid in the other.
     raw = info.orig_filename.encode("cp437")
     encoding = "utf-8" if info.create_system in (_UNIX, _MACOS) else "ascii"
-    extra = info.extra
-    while len(extra) >= 4:
-        kind, size = struct.unpack_from("<HH", extra)
-        field, extra = extra[4 : 4 + size], extra[4 + size :]
-        if kind == _UNICODE_PATH and size > 5 and field[0] == 1:
-            (checksum,) = struct.unpack_from("<I", field, 1)
-            if checksum == zlib.crc32(raw):
-                raw, encoding = field[5:], "utf-8"
     return raw.partition(b"\0")[0].decode(encoding, "surrogateescape")
-
-
-def _open_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    if info.flag_bits & _ENCRYPTED:
-        raise UserError(
-            f"{shown(_zip_name(info))} in {archive.filename} is encrypted: extract the archive "
-            "with its password, and use the folder."
-        )
-    if info.compress_type not in _ZIP_PACKINGS:
-        raise UserError(
-            f"{shown(_zip_name(info))} in {archive.filename} is packed by a method that is not "
-            "read here: pack the archive with the method Deflate, or extract it and use the folder."
-        )
-    return archive.open(info)
 
 
 def _read_zip(path: pathlib.Path, places: Sequence[int]) -> Iterator[bytes]:
@@ -362,16 +330,4 @@ def _read_zip(path: pathlib.Path, places: Sequence[int]) -> Iterator[bytes]:
         for place in places:
             if place >= len(infos):
                 return
-            with _open_zipped(archive, infos[place]) as file:
-                yield _content(file, infos[place].file_size)
-
-
-def _content(file: IO[bytes], size: int) -> bytes:
-    # A sparse file, or packed zeros, may be of any size.
-    most = limits.most_image_bytes()
-    if size > most:
-        raise UserError(
-            f"an image of the archive has {size:,} bytes, more than {most:,}: take it out, or set "
-            f"the environment variable {limits.IMAGE_PIXELS} to more."
-        )
-    return bytes(limits.read_most(file, size))
+            yield archive.read(infos[place])

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 # What keeps the regression within seconds: the examples that it is fitted to, and measured on; of
 # real values the products (examples x features x classes) of an iteration, and of all of them; of
 # texts the characters; the pixels of an image's side.
-MOST_EXAMPLES = 10_000
+MAX_EXAMPLES = 10_000
 _FEWEST_EXAMPLES = 100
 _PER_CLASS = 10
-_MOST_PRODUCTS = 150_000_000
-_MOST_PRODUCTS_OF_ALL = 6_000_000_000
+_MAX_PRODUCTS = 150_000_000
+_MAX_PRODUCTS_OF_ALL = 6_000_000_000
 _ITERATIONS = (20, 1000)
-_MOST_TOKENS = 2_500_000
-_MOST_PIXELS = 32
+_MAX_TOKENS = 2_500_000
+_MAX_PIXELS = 32
 _STEPS = 64
-_MOST_TERMS = 20_000
+_MAX_TERMS = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Regression:
 
     Attributes:
         features: What it is given of each sequence, in words.
-        accuracy: The share of right answers, in [0, 1].
+        accuracy: The share of correct predictions, in [0, 1].
         examples: How many sequences it was measured on.
         of_examples: How many there are in that split.
         training_examples: How many sequences it was fitted to.
@@ -76,7 +76,7 @@ class Regression:
 
 
 def majority(counts: np.ndarray) -> tuple[int, float]:
-    """The most frequent class: no model that always gives the same answer does better.
+    """The most frequent class: no model that always predicts the same class does better.
 
     Args:
         counts: The examples of each class, int64 [K].
@@ -168,7 +168,7 @@ def logistic_regression(train: Split, other: Split) -> Regression | None:
         # The number of iterations is limited on purpose.
         _ignore_limit()
         model.fit(read(train, chosen), train.labels[chosen])
-    measured = subset(len(other), MOST_EXAMPLES)
+    measured = subset(len(other), MAX_EXAMPLES)
     right = model.predict(read(other, measured)) == other.labels[measured]
     return Regression(
         features,
@@ -192,7 +192,7 @@ def _of_text(train: Split) -> tuple[str, _Read, ClassifierMixin]:
     from sklearn.pipeline import make_pipeline, make_union
 
     def terms(**parameters: Any) -> TfidfVectorizer:
-        return TfidfVectorizer(sublinear_tf=True, max_features=_MOST_TERMS, **parameters)
+        return TfidfVectorizer(sublinear_tf=True, max_features=_MAX_TERMS, **parameters)
 
     # saga gets near the optimum of sparse features in a few passes.
     regression = LogisticRegression(solver="saga", C=10.0, max_iter=20, random_state=0)
@@ -214,8 +214,8 @@ def _of_text(train: Split) -> tuple[str, _Read, ClassifierMixin]:
 
 def _of_images(train: Split, examples: int) -> tuple[str, _Read, ClassifierMixin]:
     """The name of the features, what makes them [N, F], and the model of images."""
-    averaged = _width(train) > _MOST_PIXELS
-    name = f"pixels, averaged to {_MOST_PIXELS} x {_MOST_PIXELS}" if averaged else "pixels"
+    averaged = _width(train) > _MAX_PIXELS
+    name = f"pixels, averaged to {_MAX_PIXELS} x {_MAX_PIXELS}" if averaged else "pixels"
     return name, _each(_pixels), _dense(train, examples)
 
 
@@ -242,7 +242,7 @@ def _dense(train: Split, examples: int) -> ClassifierMixin:
 
     fewest, most = _ITERATIONS
     products = examples * _features(train) * train.info.num_classes
-    return LogisticRegression(max_iter=min(max(fewest, _MOST_PRODUCTS_OF_ALL // products), most))
+    return LogisticRegression(max_iter=min(max(fewest, _MAX_PRODUCTS_OF_ALL // products), most))
 
 
 def _each(features: Callable[[Split, np.ndarray], np.ndarray]) -> _Read:
@@ -252,7 +252,7 @@ def _each(features: Callable[[Split, np.ndarray], np.ndarray]) -> _Read:
 def _pixels(split: Split, sequence: np.ndarray) -> np.ndarray:
     """The pixels of an image, as the steps have them, or averaged where there are many."""
     width = _width(split)
-    if width <= _MOST_PIXELS:
+    if width <= _MAX_PIXELS:
         return sequence.ravel()
     from PIL import Image
 
@@ -262,7 +262,7 @@ def _pixels(split: Split, sequence: np.ndarray) -> np.ndarray:
         pixels[split.info.permutation] = sequence
     image = np.round(255 * pixels.reshape(width, width, -1)).astype(np.uint8)
     small = Image.fromarray(image if image.shape[2] == 3 else image[..., 0])
-    size = (_MOST_PIXELS, _MOST_PIXELS)
+    size = (_MAX_PIXELS, _MAX_PIXELS)
     return np.asarray(small.resize(size, Image.Resampling.BOX)).ravel() / np.float32(255)
 
 
@@ -279,16 +279,16 @@ def _most_examples(train: Split) -> int:
     """How many examples the regression is fitted to."""
     classes = train.info.num_classes
     if train.info.reads_ids:
-        most = _MOST_TOKENS / train.lengths.mean()
+        most = _MAX_TOKENS / train.lengths.mean()
     else:
-        most = _MOST_PRODUCTS / (_features(train) * classes)
-    return min(max(int(most), _FEWEST_EXAMPLES, _PER_CLASS * classes), MOST_EXAMPLES)
+        most = _MAX_PRODUCTS / (_features(train) * classes)
+    return min(max(int(most), _FEWEST_EXAMPLES, _PER_CLASS * classes), MAX_EXAMPLES)
 
 
 def _features(split: Split) -> int:
     """How many features a sequence of real values has."""
     if split.info.kind == "image":
-        return min(_width(split), _MOST_PIXELS) ** 2 * split.info.channels
+        return min(_width(split), _MAX_PIXELS) ** 2 * split.info.channels
     return (_STEPS + 2) * split.info.channels
 
 

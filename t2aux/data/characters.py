@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from t2aux.data.places import Division
-from t2aux.data.table import Options, Table
+from t2aux.data.table import Found, Options, Table
 from t2aux.errors import UserError
 from t2aux.progress import Progress
-from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo, code_points
-
-_COUNTED_AT_ONCE = 1 << 18
-_CODE_POINTS = 0x110000
+from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
 
 
 class CharacterCounts:
@@ -27,17 +24,11 @@ class CharacterCounts:
             max_length: Only this many characters of each text count; None: all.
         """
         self._max_length = max_length
-        self._counts = np.zeros(_CODE_POINTS, np.int64)
-        self._waiting: list[str] = []
-        self._characters = 0
+        self._counts: collections.Counter[str] = collections.Counter()
 
     def add(self, text: str) -> None:
         """Counts a text."""
-        text = text[: self._max_length]
-        self._waiting.append(text)
-        self._characters += len(text)
-        if self._characters >= _COUNTED_AT_ONCE:
-            self._count()
+        self._counts.update(text[: self._max_length])
 
     def vocabulary(self, size: int) -> tuple[str, ...]:
         """Returns the unknown character and the most frequent characters.
@@ -48,21 +39,13 @@ class CharacterCounts:
         Returns:
             The characters by id: U+FFFD, then by falling frequency, equal ones by code point.
         """
-        self._count()
-        self._counts[ord(UNKNOWN)] = 0
-        # A stable sort of the negative counts leaves equal ones in the order of their code points.
-        frequent = np.argsort(-self._counts, kind="stable")[: size - 1]
-        return (UNKNOWN, *(chr(point) for point in frequent[self._counts[frequent] > 0]))
-
-    def _count(self) -> None:
-        found = np.bincount(code_points("".join(self._waiting)))
-        self._counts[: len(found)] += found
-        self._waiting.clear()
-        self._characters = 0
+        del self._counts[UNKNOWN]
+        frequent = sorted(self._counts, key=lambda character: (-self._counts[character], character))
+        return (UNKNOWN, *frequent[: size - 1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Texts:
+class Texts(Found):
     """Texts that are read again for their ids, one at a time, so that they need not fit in memory.
 
     Attributes:
@@ -71,7 +54,6 @@ class Texts:
         labels: int32 [N].
         lengths: int64 [N]: the tokens of each, see `count_tokens`.
         make: Gives an iterator over the N texts, none of them empty.
-        notes: As for `Examples`; so are `counts`, `found` and `division`.
     """
 
     what: str
@@ -79,10 +61,6 @@ class Texts:
     labels: np.ndarray
     lengths: np.ndarray
     make: Callable[[], Iterator[str]]
-    notes: tuple[str, ...] = ()
-    counts: np.ndarray | None = None
-    found: str = ""
-    division: Division | None = None
 
     @property
     def dtype(self) -> np.dtype:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
 import pathlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,10 +15,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from t2aux import files
 from t2aux.data import checks, manifest, records
 from t2aux.data.table import Examples
 from t2aux.errors import UserError
-from t2aux.files import write_json
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _MEBIBYTE = 1 << 20
@@ -38,7 +35,7 @@ def convert(
     progress: Callable[[int], None] | None = None,
     logged_to: Callable[[pathlib.Path], AbstractContextManager[None]] | None = None,
 ) -> None:
-    """Writes a data set as a folder of shards, whole or not at all.
+    """Writes a data set as a folder of shards, completely or not at all.
 
     The examples keep their order, and each file holds about as many of them as the others. Memory
     is needed for a sequence at a time and for the indices, 24 bytes an example, besides what the
@@ -82,13 +79,13 @@ def convert(
             )
             found[split] = seen.found(split, examples.notes, len(examples.labels))
         described = manifest.Manifest(folder, info, dtype, compression, entries, found)
-        write_json(folder / manifest.DESCRIPTION, described.to_json())
-        files = [entry for split in entries.values() for entry in split]
+        files.write_json(folder / manifest.DESCRIPTION, described.to_json())
+        written = [entry for split in entries.values() for entry in split]
         logging.info(
             "%d sequences, %.1f MB in %d files, %.0f seconds.",
             done,
-            sum(entry["bytes"] for entry in files) / 1e6,
-            len(files),
+            sum(entry["bytes"] for entry in written) / 1e6,
+            len(written),
             time.monotonic() - begun,
         )
 
@@ -123,7 +120,7 @@ def bounds(examples: int, count: int) -> list[tuple[int, int]]:
 
 
 class Seen:
-    """What is told of the data of a split besides the data itself."""
+    """What is recorded of a split besides the data itself."""
 
     def __init__(self, info: DatasetInfo) -> None:
         """Begins with no sequence."""
@@ -260,58 +257,36 @@ def _tensorflow_errors(path: pathlib.Path) -> Iterator[None]:
 def _staged(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
     """Makes a hidden folder beside `output_dir` that takes its name when the block ends well."""
     output_dir = pathlib.Path(os.path.abspath(output_dir))
-    parent = output_dir.parent
-    directory = lock = None
     try:
-        if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-            raise _taken(output_dir)
-        parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(output_dir)
-        directory = pathlib.Path(tempfile.mkdtemp(prefix=_prefix(output_dir), dir=parent))
-        lock = os.open(directory, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield directory
-        # mkdtemp makes folders that only their owner can enter.
-        umask = os.umask(0)
-        os.umask(umask)
-        directory.chmod(0o777 & ~umask)
-        os.fsync(lock)
-        directory.rename(output_dir)
-        directory = None
+        check_new(output_dir)
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{output_dir.name}.converting-"
+        with files.temporary_folder(output_dir.parent, prefix) as folder:
+            yield folder
+            publish(folder, output_dir)
     except OSError as error:
-        # Another conversion, or something else, took the name meanwhile.
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise _taken(output_dir) from error
         raise UserError(
             f"Can't write to {output_dir}: {error.strerror or error}. Free some space there, or "
             "choose another --output_dir."
         ) from error
-    finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
 
 
-def _prefix(output_dir: pathlib.Path) -> str:
-    return f".{output_dir.name}.converting-"
+def check_new(output_dir: pathlib.Path) -> None:
+    """Raises UserError where there is something in `output_dir` already."""
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise taken(output_dir)
 
 
-def _taken(output_dir: pathlib.Path) -> UserError:
-    return UserError(f"{output_dir} is there already: delete it, or give another --output_dir.")
+def publish(folder: pathlib.Path, output_dir: pathlib.Path) -> None:
+    """Gives a complete folder its name. Raises UserError where that was taken meanwhile."""
+    try:
+        folder.rename(output_dir)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise taken(output_dir) from error
+        raise
 
 
-def _clear_abandoned(output_dir: pathlib.Path) -> None:
-    """Removes the folders of conversions that were killed: nobody holds their lock any more."""
-    for path in output_dir.parent.glob(f"{_prefix(output_dir)}*"):
-        try:
-            lock = os.open(path, os.O_RDONLY)
-        except OSError:
-            continue  # It was finished or removed meanwhile, or is another user's.
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue  # Its conversion is still at work.
-        finally:
-            os.close(lock)
+def taken(output_dir: str | os.PathLike[str]) -> UserError:
+    """The error for an output that exists already."""
+    return UserError(f"{output_dir} already exists: delete it, or give another --output_dir.")

@@ -86,17 +86,14 @@ class _Walk:
     def _follow_folder(self, name: str, place: str) -> None:
         target = os.path.realpath(place)
         # To what the tree, or the link, is in.
-        leads_back = any(_is_in(p, target) for p in (self._root, os.path.realpath(_parent(place))))
+        leads_back = any(
+            _is_in(p, target) for p in (self._root, os.path.realpath(os.path.dirname(place)))
+        )
         key = _identity(target)
         if leads_back or key in self._folders:
             self.listing.links.append(Link(name, self._folders.get(key) or None))
         else:
-            self._note_outside(name, target)
             self._add_folder(name, place, is_own=False)
-
-    def _note_outside(self, name: str, target: str) -> None:
-        if not _is_in(target, self._root):
-            self.listing.outside.append((name, _text(target)))
 
     def _follow_file(self, name: str, place: str) -> None:
         try:
@@ -105,7 +102,7 @@ class _Walk:
             self.listing.broken.append(name)
             return
         target = os.path.realpath(place)
-        folder = self._folders.get(_identity(_parent(target)))
+        folder = self._folders.get(_identity(os.path.dirname(target)))
         base = _text(os.path.basename(target))
         if folder is not None and not is_system_name(base):
             known = f"{folder}/{base}" if folder else base
@@ -114,7 +111,6 @@ class _Walk:
         if known != name:
             self.listing.links.append(Link(name, known))
         else:
-            self._note_outside(name, target)
             self._add_file(name, place, is_regular=stat.S_ISREG(mode))
 
 
@@ -130,10 +126,6 @@ def _identity(place: str) -> tuple[object, ...]:
     status = os.stat(place)
     # Some file systems number nothing.
     return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(place),)
-
-
-def _parent(place: str) -> str:
-    return os.path.dirname(place)
 
 
 def _is_in(place: str, folder: str) -> bool:

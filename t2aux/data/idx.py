@@ -30,7 +30,6 @@ from t2aux.data.table import (
     subset,
 )
 from t2aux.errors import UserError, listing
-from t2aux_ondevice import limits
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 # What data sets call the four files: train-images-idx3-ubyte, train-images.idx3-ubyte,
@@ -60,16 +59,11 @@ class Idx(GreyImageSource):
         """
         folder = require_data_dir("idx", options)
         image_path, label_path = _paths(folder, split)
-        images, labels = read_array(image_path, 3), read_array(label_path, 1)
-        if len(images) != len(labels):
-            raise UserError(
-                f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels: "
-                "take both from the same data set."
-            )
+        images, labels = read_pair(image_path, label_path)
         size = images.shape[1:]
         if split != "train" and options.info is None:
             train_images, train_labels = _paths(folder, "train")
-            size = _read_shape(train_images, 3)[1:]
+            size = read_array(train_images, 3).shape[1:]
         classes = read_class_names(folder / "classes.txt")
         if classes is None and options.info is not None:
             classes = options.info.classes
@@ -127,26 +121,17 @@ def read_array(path: pathlib.Path, dimensions: int) -> np.ndarray:
     try:
         with open_compressed(path) as file:
             shape = _header(file, path, dimensions)
-            expected = math.prod(shape)
-            # One byte more, to notice a file that is too long.
-            values = limits.read_most(file, expected + 1)
-    except (*DAMAGE, MemoryError) as error:
-        raise damaged(path, error) from error
-    if len(values) != expected:
-        found = "more" if len(values) > expected else f"only {len(values):,}"
-        raise UserError(
-            f"{path} should hold {expected:,} values (its header says "
-            f"{' x '.join(map(str, shape))}) but holds {found}: download it again."
-        )
-    return np.frombuffer(values, np.uint8).reshape(shape)
-
-
-def _read_shape(path: pathlib.Path, dimensions: int) -> tuple[int, ...]:
-    try:
-        with open_compressed(path) as file:
-            return _header(file, path, dimensions)
+            values = file.read()
     except DAMAGE as error:
         raise damaged(path, error) from error
+    expected = math.prod(shape)
+    if len(values) != expected:
+        raise UserError(
+            f"{path} should hold {expected:,} values (its header says "
+            f"{' x '.join(map(str, shape))}) but holds {len(values):,}: download it "
+            "again."
+        )
+    return np.frombuffer(values, np.uint8).reshape(shape)
 
 
 def _header(file: IO[bytes], path: pathlib.Path, dimensions: int) -> tuple[int, ...]:
@@ -164,6 +149,21 @@ def _header(file: IO[bytes], path: pathlib.Path, dimensions: int) -> tuple[int, 
     if 0 in shape:
         raise UserError(f"{path} has no examples: download it again.")
     return shape
+
+
+def read_pair(image_path: pathlib.Path, label_path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads images, uint8 [N, H, W], and their labels, uint8 [N].
+
+    Raises:
+        UserError: As `read_array`; or the numbers of images and labels differ.
+    """
+    images, labels = read_array(image_path, 3), read_array(label_path, 1)
+    if len(images) != len(labels):
+        raise UserError(
+            f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels: take "
+            "both from the same data set."
+        )
+    return images, labels
 
 
 def is_images(path: pathlib.Path) -> bool:

@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from t2aux.data import image_tree, places
-from t2aux.data.archives import ARCHIVE_DAMAGE, ARCHIVE_SUFFIXES, read_members
+from t2aux.data.archives import ARCHIVE_SUFFIXES, read_members
 from t2aux.data.listing import shown
 from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.source import ImageSource
-from t2aux.data.table import Options, Rows, class_key, damaged
+from t2aux.data.table import Options, Rows, class_key
 from t2aux.errors import UserError
 from t2aux_ondevice.images import has_image_suffix, read_image
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -126,20 +126,8 @@ def _read(
         for image in images:
             yield str(image.place), read_image(image.place)
         return
-    contents = read_members(path, [image.place for image in images])
-    for image in images:
+    contents = read_members(path, [(image.place, image.file) for image in images])
+    for image, content in zip(images, contents, strict=True):
         name = f"{shown(image.file)} in {path}"
-        try:
-            content = next(contents)
-        except StopIteration:
-            raise UserError(
-                f"{path} lacks {shown(image.file)}: it changed while being read."
-            ) from None
-        except UserError as error:
-            message = str(error)
-            is_named = message.startswith(name)
-            raise UserError(message if is_named else f"{name}: {message}") from error
-        except ARCHIVE_DAMAGE as error:
-            raise damaged(name, error) from error
         suffix = pathlib.PurePosixPath(image.file).suffix
         yield name, read_image(io.BytesIO(content), name, suffix)

@@ -64,7 +64,7 @@ def read_tree(path: pathlib.Path, known: Collection[str] | None = None) -> Tree:
 
     Args:
         path: A folder or an archive.
-        known: The names of the classes in NFC, where they are known; they tell which folders are
+        known: The names of the classes in NFC, where they are known; they show which folders are
             around the classes.
 
     Raises:
@@ -102,7 +102,6 @@ class _Arranged:
             if name not in names:
                 names[name] = self._class_name(name)
         self._check_classes(names)
-        self._note_names(names)
         self._note_folders(names)
         self._note_links()
         self._note_skipped()
@@ -205,17 +204,6 @@ class _Arranged:
                     "is in another class: remove one of them."
                 )
 
-    def _note_names(self, names: dict[str, str]) -> None:
-        forms = collections.defaultdict(list)
-        for folder, name in names.items():
-            forms[name].append(folder)
-        for name, folders in forms.items():
-            if len(folders) > 1:
-                self._notes.append(
-                    f"{len(folders)} folders are the class {shown(name)}: their names differ only "
-                    "in Unicode's normal form."
-                )
-
     def _note_folders(self, names: dict[str, str]) -> None:
         """Notes folders that may be the classes, or the splits, where others are taken for them."""
         deep = [file.name for file in self._images if file.name.count("/") > self._depth + 1]
@@ -232,26 +220,14 @@ class _Arranged:
             )
 
     def _note_links(self) -> None:
-        links = [link for link in self._listing.links if link.file is None]
-        inside = [link.name for link in links if not self._leads_back(link.name, link.target)]
-        back = [link.name for link in links if self._leads_back(link.name, link.target)]
+        again = [link.name for link in self._listing.links if link.file is None]
         for what, found in (
-            ("leading back up the tree", back),
-            ("to what is read already", inside),
+            ("to what is read already, or contains it", again),
             ("to a file that does not exist", self._listing.broken),
         ):
             if found:
                 links = plural(len(found), "symbolic link")
                 self._notes.append(f"Skipped {links} {what}: {several(sorted(found))}.")
-        if outside := self._listing.outside:
-            name, target = outside[0]
-            self._notes.append(
-                f"Read {plural(len(outside), 'symbolic link')} out of the folder, such as "
-                f"{shown(name)} to {shown(target)}."
-            )
-
-    def _leads_back(self, name: str, target: str | None) -> bool:
-        return target is None or f"{name}/".startswith(f"{target}/")
 
     def _note_skipped(self) -> None:
         listing = self._listing
@@ -268,11 +244,6 @@ class _Arranged:
         if listing.hidden:
             self._notes.append(
                 f"Ignored {plural(len(listing.hidden), 'hidden image')}: {several(listing.hidden)}."
-            )
-        if listing.replaced:
-            self._notes.append(
-                f"Skipped {plural(listing.replaced, 'member')} of the archive with the name of a "
-                "later one: the last of each name counts."
             )
 
     def _only_others(self) -> str:

@@ -18,23 +18,12 @@ from t2aux_ondevice.images import has_image_suffix
 # What operating systems, file servers and tools put beside a user's files, in lower case. Names
 # that begin with a dot are ignored, too.
 _SYSTEM_NAMES = frozenset(
-    (
-        # Synology, QNAP.
-        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "@sharebin"),
-        "@synoeastream",
-        *("@__thumb", "@snapshot", "@snapshots", "#snapshots"),
-        # NetApp.
-        "~snapshot",
-        # macOS and older Apple systems.
-        *("__macosx", "icon\r", "network trash folder", "temporary items", "desktop db"),
-        *("desktop df", "thevolumesettingsfolder"),
-        # Windows.
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "thumbs.db"),
-        *("ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "autorun.inf", "msocache"),
-        *("picasa.ini", "_vti_cnf", "_vti_pvt", "_gsdata_", "$extend"),
-        # Linux and programs.
-        *("lost+found", "__pycache__"),
-    )
+    {
+        *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "@snapshot", "~snapshot"),
+        *("__macosx", "icon\r", "temporary items", "network trash folder"),
+        *("$recycle.bin", "recycler", "system volume information", "thumbs.db", "ehthumbs.db"),
+        *("desktop.ini", "autorun.inf", "picasa.ini", "_vti_cnf", "lost+found", "__pycache__"),
+    }
 )
 # The streams that Synology stores beside files, what Windows repairs, what editors lock.
 _SYSTEM_PATTERN = re.compile(r".*@syno(eastream|resource)|found\.\d{3}|~\$.*", re.IGNORECASE)
@@ -82,8 +71,6 @@ class Listing:
         special: Devices, sockets and the like.
         ignored: The system folders and hidden folders, which are not read.
         hidden: The hidden files that have an image's suffix, which are not read either.
-        outside: The links that are followed to a folder or a file outside the tree, and where to.
-        replaced: The number of files of an archive that a later one of the same name replaces.
     """
 
     files: list[File] = dataclasses.field(default_factory=list)
@@ -93,8 +80,6 @@ class Listing:
     special: int = 0
     ignored: set[str] = dataclasses.field(default_factory=set)
     hidden: list[str] = dataclasses.field(default_factory=list)
-    outside: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    replaced: int = 0
 
     def ignores(self, name: str, *, is_folder: bool) -> bool:
         """Whether a path is a system's or hidden file or folder, or in one; if so, notes it."""

@@ -35,7 +35,6 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 FORMAT, VERSION = "t2aux-shards", 1
 DESCRIPTION = "dataset.json"
-_ENTRIES = {"format", "version", "dataset", "dtype", "compression", "splits"}
 _NUMBERS = ("examples", "steps", "bytes")
 _HASHES = ("sha256", "index_sha256")
 _DTYPES = {
@@ -44,9 +43,6 @@ _DTYPES = {
     "vectors": ("float32",),
 }
 _HASHED_AT_ONCE = 1 << 20
-_HEADER_BYTES = 4096  # Of an .npy file, at most; numpy writes 192 for an index.
-# What zlib unpacks to at most: for a byte, and beside it for the little that has no bytes.
-_UNPACKED, _UNPACKED_BESIDE = 1032, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,53 +146,44 @@ def read(folder: pathlib.Path) -> Manifest:
             f"{path} has version {found.get('version')!r} of the format, and this program reads "
             f"version {VERSION}: convert the data again with `t2aux data convert`."
         )
-    if _ENTRIES - found.keys():
-        raise _wrong(path, f"it lacks {', '.join(sorted(_ENTRIES - found.keys()))}")
     try:
         info = DatasetInfo.from_json(found["dataset"])
+        stored = {
+            split: {
+                "notes": [str(note) for note in of_split["notes"]],
+                "values": _span(of_split["values"]),
+            }
+            for split, of_split in found.get("found", {}).items()
+        }
+        splits = found["splits"]
+        is_right = (
+            found["dtype"] in _DTYPES[info.kind]
+            and found["compression"] in records.COMPRESSIONS
+            and (info.channels or 1) < records.LARGEST
+            and splits.keys() - {"validation"} == {"train", "test"}
+            and all(entries and all(map(_is_entry, entries)) for entries in splits.values())
+        )
     except UserError as error:
         raise _wrong(path, str(error).split(": ", 1)[-1].split(". ")[0]) from error
-    if found["dtype"] not in _DTYPES[info.kind] or found["compression"] not in records.COMPRESSIONS:
-        raise _wrong(
-            path, f"its dtype is {found['dtype']!r}, its compression {found['compression']!r}"
-        )
-    dtype, splits = np.dtype(found["dtype"]), found["splits"]
-    if dtype.itemsize * (info.channels or 1) > records.LARGEST:
-        raise _wrong(path, f"its steps have {info.channels:,} channels, more than a record holds")
-    if not isinstance(splits, dict) or splits.keys() - {"validation"} != {"train", "test"}:
-        raise _wrong(path, "its splits are not train and test")
-    for split, entries in splits.items():
-        if not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
-            raise _wrong(path, f"its list of the files of {split} can't be read")
-    stored = found.get("found", {})
-    if not isinstance(stored, dict) or not all(map(_is_stored_note, stored.values())):
-        raise _wrong(path, "what was found in the data can't be read")
-    return Manifest(folder, info, dtype, found["compression"], splits, stored)
+    except KeyError as error:
+        raise _wrong(path, f"it lacks {error}") from error
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        raise _wrong(path, f"an entry has a wrong type ({error})") from error
+    if not is_right:
+        raise _wrong(path, "its channels, dtype, compression or splits are not those of shards")
+    return Manifest(folder, info, np.dtype(found["dtype"]), found["compression"], splits, stored)
 
 
-def _is_stored_note(found: Any) -> bool:
-    if not isinstance(found, dict) or found.keys() != {"notes", "values"}:
-        return False
-    notes, values = found["notes"], found["values"]
-    return (
-        isinstance(notes, list)
-        and all(isinstance(note, str) for note in notes)
-        and (
-            values is None
-            or (
-                isinstance(values, list)
-                and len(values) == 2
-                and all(type(value) in (int, float) and abs(value) < 1e39 for value in values)
-            )
-        )
-    )
+def _span(values: list[float] | None) -> list[float] | None:
+    if values is None:
+        return None
+    least, largest = values
+    return [float(least), float(largest)]
 
 
-def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and all(type(entry.get(name)) is int and entry[name] > 0 for name in _NUMBERS)
-        and all(isinstance(entry.get(name), str) for name in _HASHES)
+def _is_entry(entry: dict[str, Any]) -> bool:
+    return all(type(entry[name]) is int and entry[name] > 0 for name in _NUMBERS) and all(
+        isinstance(entry[name], str) for name in _HASHES
     )
 
 
@@ -217,10 +204,7 @@ def check_file(path: pathlib.Path, entry: dict[str, Any]) -> bytes:
 
 def read_index(path: pathlib.Path, entry: dict[str, Any], manifest: Manifest) -> np.ndarray:
     """Reads and checks an index, INDEX [N]. Raises UserError if it contradicts dataset.json."""
-    most = entry["examples"] * records.INDEX.itemsize + _HEADER_BYTES
     try:
-        if path.stat().st_size > most:
-            raise _changed(path, f"it does not hold {entry['examples']:,} entries")
         content = path.read_bytes()
     except OSError as error:
         raise UserError(
@@ -245,18 +229,13 @@ def _check_index(
         raise _changed(path, f"it does not hold {entry['examples']:,} entries")
     steps, sizes = index["steps"].astype(np.int64), index["size"].astype(np.int64)
     begins, labels = index["begin"], index["label"]
-    # No sequence is taken memory for that its bytes can't give.
-    unpacked = steps * manifest.step_bytes
-    if manifest.compression == "none":
-        fits = sizes == unpacked
-    else:
-        fits = unpacked <= np.minimum(sizes * _UNPACKED + _UNPACKED_BESIDE, records.LARGEST)
+    fits = manifest.compression != "none" or (sizes == steps * manifest.step_bytes).all()
     for is_right, what in (
         (((begins >= 0) & (begins <= entry["bytes"] - sizes)).all(), "places outside its file"),
         ((begins[1:] >= begins[:-1] + sizes[:-1]).all(), "places that overlap"),
         ((steps > 0).all() and steps.sum() == entry["steps"], f"other lengths than {DESCRIPTION}"),
         (info.length is None or (steps == info.length).all(), f"other lengths than {DESCRIPTION}"),
-        (fits.all(), "sizes that are not its lengths'"),
+        (fits, "sizes that are not its lengths'"),
         (labels.min() >= 0 and labels.max() < info.num_classes, "labels without a class"),
     ):
         if not is_right:

@@ -62,7 +62,7 @@ class Npz(Source):
             if (found := self._find(options, "train").path) != path:
                 train, train_path = _read_arrays(found), found
         elif split != "train" and (found := path.parent / "train.npz").is_file() and found != path:
-            train, train_path = _read_classes(found), found
+            train, train_path = read_npz(found, ("classes",)), found
         if options.info is not None:
             channels, length = options.info.channels, options.info.length
             classes = options.info.classes
@@ -147,12 +147,8 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
                 f"[{len(inputs)}], one for each of the inputs{_how(name, array, len(inputs))}."
             )
     if arrays["labels"].dtype.kind in _NAME_KINDS:
-        arrays["labels"] = _decoded(arrays["labels"], "labels", path)
+        arrays["labels"] = decoded(arrays["labels"], "labels", path)
     return arrays
-
-
-def _read_classes(path: pathlib.Path) -> dict[str, np.ndarray]:
-    return read_npz(path, ("classes",))
 
 
 def _array_names(path: pathlib.Path) -> list[str]:
@@ -227,7 +223,7 @@ def _check_same_classes(
 
 def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
     if names.dtype.kind in _NAME_KINDS:
-        names = _decoded(names, "classes", path)
+        names = decoded(names, "classes", path)
     if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) != len(names):
         raise UserError(
             f"{path}: classes is {names.dtype} of the shape {list(names.shape)}: give a list of "
@@ -236,10 +232,10 @@ def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
     return tuple(names.tolist())
 
 
-def _decoded(names: np.ndarray, what: str, path: pathlib.Path) -> np.ndarray:
+def decoded(names: np.ndarray, what: str, path: pathlib.Path) -> np.ndarray:
     """Strings, of strings or of bytes in UTF-8."""
-    if names.dtype.kind == "U":
-        return names
+    if names.dtype.kind != "S":
+        return names.astype(str)
     try:
         return np.char.decode(names, "utf-8")
     except UnicodeDecodeError as error:

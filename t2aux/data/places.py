@@ -1,4 +1,4 @@
-"""Where a split lies: in files of its own, or in data without a test set, which is then divided."""
+"""Where a split lies: in its own files, or in data without a test set, which is then divided."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from t2aux.data.table import Options, find_file, subset, unread
-from t2aux.errors import UserError, nearest
+from t2aux.data.table import Options, find_file, require_data_dir, subset, unread
+from t2aux.errors import UserError
 
 # What a split's files and folders are called; the first name is the split's own.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -162,21 +162,7 @@ def find(
     Raises:
         UserError: There is nothing there, or no such split.
     """
-    place, source = options.data_dir, options.source
-    if place is None:
-        raise UserError(
-            f"The data set {source} needs a folder or a file: give --data_dir=PATH, or set the "
-            "environment variable T2AUX_DATA_DIR."
-        )
-    if not place.exists():
-        near = None
-        if place.parent.is_dir():
-            near = nearest(place.name, [entry.name for entry in place.parent.iterdir()])
-        hint = f" (did you mean {place.parent / near}?)" if near else ""
-        raise UserError(
-            f"There is no folder or file {place}{hint}: give --data_dir=PATH, where the {source} "
-            "data is."
-        )
+    place = require_data_dir(options.source, options, or_file=True)
     if place.is_file():
         whole, name = place, None
     else:
@@ -199,14 +185,14 @@ def find(
             f"{place} is one file, without a split {split!r}: give a folder with a file for each "
             "split, or a fraction."
         )
-    return Place(find_file(place, _names(split, suffixes), source, wanted.format(split)))
+    return Place(find_file(place, _names(split, suffixes), options.source, wanted.format(split)))
 
 
 def splits_in(folder: pathlib.Path | None, suffixes: Sequence[str]) -> tuple[str, ...]:
-    """Returns which of the splits of `NAMES` have files of their own in a folder.
+    """Returns which of the splits of `NAMES` have their own files in a folder.
 
     Args:
-        folder: None, or what is no folder, has none.
+        folder: None, or what is not a folder, has none.
         suffixes: As for `find`.
     """
     if folder is None or not folder.is_dir():
@@ -227,7 +213,7 @@ def held_out(
         classes: K, more than the largest label.
         fraction: The share that is held out, in (0, 1).
         seed: Non-negative.
-        stream: What tells apart choices by the same seed.
+        stream: Distinguishes choices by the same seed.
 
     Returns:
         Whether each is held out, bool [N].

@@ -8,7 +8,7 @@ A record is a tf.train.Example with three features:
   length  int64 [1]  T
   label   int64 [1]  the number of the class
 
-`values` stands at the record's end. An index tells where, so that a sequence is read with a single
+`values` stands at the record's end. An index says where, so that a sequence is read with a single
 `pread`: any order costs the same, and nothing is parsed.
 """
 
@@ -89,37 +89,16 @@ class ShardWriter:
 
 
 def _example(values: bytes, steps: int, label: int) -> bytes:
-    """A serialised tf.train.Example that ends with `values`."""
-    # Protocol buffers by hand, from the inside out: the list, the feature, the map's entry with its
-    # key, all features, the example. Each is a tag and the size of what follows.
-    parts, size = [], len(values)
-    for before in (b"\x0a", b"\x0a", b"\x0a\x06values\x12", b"\x0a"):
-        parts.append(before + _varint(size))
-        size += len(parts[-1])
-    parts.append(_numbers(steps, label))
-    parts.append(b"\x0a" + _varint(size + len(parts[-1])))
-    return b"".join((*reversed(parts), values))
-
-
-@functools.lru_cache(maxsize=4096)
-def _numbers(steps: int, label: int) -> bytes:
-    """The entries of the map of features for `length` and `label`."""
+    """A serialised tf.train.Example, which ends with `values`: the keys are sorted."""
     import tensorflow as tf
 
     features = {
-        name: tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        for name, value in (("label", label), ("length", steps))
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+        "length": tf.train.Feature(int64_list=tf.train.Int64List(value=[steps])),
+        "values": tf.train.Feature(bytes_list=tf.train.BytesList(value=[values])),
     }
-    return tf.train.Features(feature=features).SerializeToString(deterministic=True)
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)
 
 
 def file_key(path: str | os.PathLike[str]) -> bytes:
@@ -153,17 +132,21 @@ def read_values(
         UserError: A file is gone, cut off or damaged, or there is no memory for so many steps.
     """
     ends = np.cumsum(places["steps"], dtype=np.int64) * step_bytes
+    size = int(ends[-1]) if len(ends) else 0
     try:
-        values = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
-    except MemoryError as error:
-        raise _too_much(keys, places, int(ends[-1])) from error
+        values = np.empty(size, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise UserError(
+            f"There is no memory for {size:,} bytes of {len(places):,} sequences at once: take "
+            "smaller batches, or convert the data again with `t2aux data convert`."
+        ) from error
     memory = memoryview(values)
     columns = [places[name].tolist() for name in ("shard", "begin", "size", "crc32")]
     reads = list(zip(*columns, [0, *ends[:-1].tolist()], ends.tolist(), strict=True))
     read = functools.partial(_read_part, keys, memory, compression == "zlib")
     parts = [reads[i : i + _READS_PER_THREAD] for i in range(0, len(reads), _READS_PER_THREAD)]
     if len(parts) > 1:
-        # The system's calls run without Python's lock: slow storage is asked for several at once.
+        # The system's calls run without Python's lock: slow storage reads several at once.
         list(_pool().map(read, parts))
     elif parts:
         read(parts[0])
@@ -190,19 +173,15 @@ def _read_part(
                 count += more
         except OSError as error:
             raise _damaged(keys[shard], error.strerror or str(error)) from error
-        except MemoryError as error:
-            raise _damaged(keys[shard], f"no memory for the {size:,} bytes of a record") from error
         if count < size:
             raise _damaged(keys[shard], f"it ends before byte {begin + size:,}")
         if zlib.crc32(found) != crc32:
             raise _damaged(keys[shard], f"the record at byte {begin:,} is not what was written")
         if compressed:
             try:
-                # No more than belongs there, however much it would unpack to.
-                unpacked = zlib.decompressobj().decompress(found, len(target) + 1)
-            except (zlib.error, MemoryError) as error:
-                why = str(error) or "it unpacks to more than there is memory for"
-                raise _damaged(keys[shard], f"byte {begin:,}: {why}") from error
+                unpacked = zlib.decompress(found)
+            except zlib.error as error:
+                raise _damaged(keys[shard], f"byte {begin:,}: {error}") from error
             if len(unpacked) != len(target):
                 why = f"the record at byte {begin:,} does not unpack to {len(target):,} bytes"
                 raise _damaged(keys[shard], why)
@@ -221,15 +200,6 @@ def _opened(key: bytes) -> io.FileIO:
 @functools.lru_cache(maxsize=1)
 def _pool() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(_THREADS, "t2aux-shards")
-
-
-def _too_much(keys: Sequence[bytes], places: np.ndarray, size: int) -> UserError:
-    longest = places[int(places["steps"].argmax())]
-    return UserError(
-        f"There is no memory for {size:,} bytes of {len(places):,} sequences at once, the longest "
-        f"of {longest['steps']:,} steps in {_path(keys[longest['shard']])}: take smaller batches, "
-        "or, if none is so long, convert the data again with `t2aux data convert`."
-    )
 
 
 def _damaged(key: bytes, why: str) -> UserError:

@@ -34,9 +34,7 @@ class Series(Source):
 
 
 def _source_of(name: str, options: Options) -> Source:
-    place = options.data_dir
-    if place is None or not place.is_file():
-        place = require_data_dir(name, options)
+    place = require_data_dir(name, options, or_file=True)
     paths = [place] if place.is_file() else place.iterdir()
     suffixes = {path.suffix.lower() for path in paths}
     found = [source for suffix, source in ((".npz", Npz), (SUFFIX, Ts)) if suffix in suffixes]

@@ -19,11 +19,11 @@ from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
 class Source(abc.ABC):
     """A data set: where its examples come from, and how they are prepared.
 
-    Every source is a gin configurable of its own, so that a configuration names one:
+    Every source is a gin configurable, so that a configuration names one:
     `train.data = @mnist()`. Its parameters are those that mean something to it. What holds for any
     source (the folder, how many examples, ...) is given to `t2aux.data.load`.
 
-    A source of your own is a subclass in a module of yours. Its parameters are its constructor's:
+    Your own source is a subclass in a module of yours. Its parameters are its constructor's:
 
         @gin.configurable
         @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ class GreyImageSource(Source):
         side: Height and width that images are resized to (bilinear, antialiased). None keeps
             square images of one size as they are.
         border: Black pixels that are put around the resized images, on each side: what MNIST has
-            around its digits, so that the last steps of a sequence tell nothing.
+            around its digits, so that the last steps of a sequence hold no information.
         permutation_seed: Seed of a fixed permutation of the pixels, the same for every image and
             split (pMNIST); None for raster order.
     """

@@ -42,9 +42,9 @@ def user_errors() -> Iterator[None]:
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns a dataset whose iterators can be given up at once.
 
-    TensorFlow's tuner, which has nothing to tune here, is a thread that looks ever more rarely, at
-    last once a minute. What deletes an iterator waits for it; and where it misses, as it sometimes
-    does, that it is told to end, until its next look: SIGTERM once took 48 s (TensorFlow 2.21).
+    TensorFlow's tuner, which has nothing to tune here, is a thread that wakes ever more rarely, at
+    last once a minute. Deleting an iterator waits for it, and it sometimes misses the request to
+    end until it wakes again: SIGTERM once took 48 s (TensorFlow 2.21).
     """
     import tensorflow as tf
 
@@ -258,7 +258,7 @@ class Split:
         with tf.device("/CPU:0"):
             order = tf.constant(self.order(batch_size, seed=seed, epoch=epoch))
 
-        # In TensorFlow's own operations: a Python function made anew each epoch would never be
+        # In TensorFlow's own operations: a Python function made in each epoch would never be
         # freed, since the default graph keeps whatever is given to tf.numpy_function.
         def fetch(number: tf.Tensor) -> Batch:
             return read(order[number * batch_size : (number + 1) * batch_size])

@@ -59,7 +59,7 @@ def summarise(splits: Mapping[str, Split]) -> str:
     ending = "class" if info.num_classes == 1 else "classes"
     rows.append((f"{info.num_classes} {ending}", *("" for _ in splits)))
     rows += [
-        (f"  {name}", *(f"{count[label]:,}" for count in counts))
+        (name, *(f"{count[label]:,}" for count in counts))
         for label, name in enumerate(info.classes)
     ]
     return "\n".join([*_describe(info), "", text_tables.table([("", *splits), *rows])])
@@ -168,7 +168,7 @@ def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -
         title = "channel" if len(lines) == info.channels else f"channel\n(of {info.channels})"
         figure.legend(lines, names, title=title, loc="outside right upper", fontsize=7)
     with atomic_write(path, "wb") as file, warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes, which tells enough.
+        # Characters that the font lacks are drawn as boxes, which is enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(file, format=path.suffix[1:].lower())
 
@@ -305,8 +305,7 @@ def _draw_vectors(part: SubFigure, split: Split, index: int) -> Axes:
 
 
 def _class_name(split: Split, index: int) -> str:
-    name = split.info.classes[split.labels[index]]
-    return name if len(name) <= 24 else name[:23] + "\N{HORIZONTAL ELLIPSIS}"
+    return shorten(split.info.classes[split.labels[index]], 24)
 
 
 def _colours(pixels: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from t2aux.errors import UserError, listing
+from t2aux.errors import UserError, listing, nearest
 from t2aux.progress import Progress
-from t2aux_ondevice import kinds, limits
+from t2aux_ondevice import kinds
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -48,7 +48,7 @@ class Options:
     """What a source reads with: `load`'s arguments and the parameters of the source.
 
     `load`, `t2aux.data.source.ImageSource` and `TextSource` document them. `source` is what gin
-    files call the source. `side` is that of `info` where there is one; `resize` tells whether the
+    files call the source. `side` is that of `info` where there is one; `resize` says whether the
     source was given one, so that images of other sizes are resized rather than errors.
     """
 
@@ -101,12 +101,37 @@ class Examples(Protocol):
     def sequences(self) -> Iterator[np.ndarray]:
         """Yields each sequence as it is stored: [T, C] pixels or vectors, or [T] ids."""
 
+    def some(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Yields the sequences from one to before another."""
+
     def table(self) -> Table:
         """Reads all of them into memory."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Found:
+    """What all examples have besides their sequences.
+
+    Attributes:
+        notes: As for `Examples`; so are the others.
+        counts: See there.
+        found: See there.
+        division: See there.
+    """
+
+    notes: tuple[str, ...] = ()
+    counts: np.ndarray | None = None
+    found: str = ""
+    division: Division | None = None
+
+    def some(self, first: int, end: int) -> Iterator[np.ndarray]:
+        """Yields the sequences from one to before another; those before are read, too."""
+        # To its end, where there are the last checks.
+        return itertools.islice(self.sequences(), first, end if end < len(self.labels) else None)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Table:
+class Table(Found):
     """Sequences of any lengths, one after the other.
 
     Attributes:
@@ -114,16 +139,11 @@ class Table:
             unsigned integer ids.
         offsets: int64 [N + 1]: sequence i is values[offsets[i]:offsets[i + 1]].
         labels: int32 [N].
-        notes: As for `Examples`; so are `counts`, `found` and `division`.
     """
 
     values: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
-    notes: tuple[str, ...] = ()
-    counts: np.ndarray | None = None
-    found: str = ""
-    division: Division | None = None
 
     @classmethod
     def of_rows(cls, rows: np.ndarray, labels: np.ndarray) -> Table:
@@ -173,12 +193,12 @@ class Table:
         is_taken[indices] = True
         values = self.values[np.repeat(is_taken, lengths)]
         taken = Table.of_lengths(values, lengths[indices], self.labels[indices])
-        same = {name: getattr(self, name) for name in ("notes", "counts", "found", "division")}
+        same = {field.name: getattr(self, field.name) for field in dataclasses.fields(Found)}
         return dataclasses.replace(taken, **same)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(Found):
     """Sequences of one shape that are made one at a time, so that they need not fit in memory.
 
     Attributes:
@@ -186,7 +206,6 @@ class Rows:
         labels: int32 [N].
         shape: T and C.
         make: Gives an iterator over N arrays uint8 [T, C]; called once.
-        notes: As for `Examples`; so are `counts`, `found` and `division`.
         make_some: Gives an iterator over those from one to before another, and makes no others;
             None: it can't.
     """
@@ -195,10 +214,6 @@ class Rows:
     labels: np.ndarray
     shape: tuple[int, int]
     make: Callable[[], Iterator[np.ndarray]]
-    notes: tuple[str, ...] = ()
-    counts: np.ndarray | None = None
-    found: str = ""
-    division: Division | None = None
     make_some: Callable[[int, int], Iterator[np.ndarray]] | None = None
 
     @property
@@ -219,8 +234,7 @@ class Rows:
         """Yields the rows from one to before another as soon as they are made."""
         if self.make_some is not None:
             return self.make_some(first, end)
-        # To its end, where there are the last checks.
-        return itertools.islice(self.make(), first, end if end < len(self.labels) else None)
+        return super().some(first, end)
 
     def table(self) -> Table:
         """Makes all rows."""
@@ -236,18 +250,6 @@ class Rows:
             values[index] = row
             progress.update(index + 1)
         return Table.of_rows(values, self.labels)
-
-
-def some(examples: Examples, first: int, end: int) -> Iterator[np.ndarray]:
-    """Yields the sequences of examples from one to before another.
-
-    Those before are read, too, where the source can't do without.
-    """
-    own = getattr(examples, "some", None)
-    if own is not None:
-        return own(first, end)
-    stop = end if end < len(examples.labels) else None
-    return itertools.islice(examples.sequences(), first, stop)
 
 
 def subset(count: int, max_examples: int | None) -> np.ndarray:
@@ -274,19 +276,24 @@ def choose(examples: Iterable[_T], indices: np.ndarray) -> Iterator[tuple[int, _
             return
 
 
-def require_data_dir(source: str, options: Options) -> pathlib.Path:
-    """Returns the folder of a user's own files; UserError if there is none."""
-    if options.data_dir is None:
+def require_data_dir(source: str, options: Options, *, or_file: bool = False) -> pathlib.Path:
+    """Returns the folder (or file) of a user's own files; UserError if there is none."""
+    what = "folder or file" if or_file else "folder"
+    place = options.data_dir
+    if place is None:
         raise UserError(
-            f"The data set {source} needs a folder: give --data_dir=FOLDER, or set the environment "
+            f"The data set {source} needs a {what}: give --data_dir=PATH, or set the environment "
             "variable T2AUX_DATA_DIR."
         )
-    if not options.data_dir.is_dir():
+    if not (place.exists() if or_file else place.is_dir()):
+        near = None
+        if place.parent.is_dir():
+            near = nearest(place.name, [entry.name for entry in place.parent.iterdir()])
+        hint = f" (did you mean {place.parent / near}?)" if near else ""
         raise UserError(
-            f"There is no folder {options.data_dir}: give --data_dir=FOLDER, the folder of the "
-            f"{source} data."
+            f"There is no {what} {place}{hint}: give --data_dir=PATH, where the {source} data is."
         )
-    return options.data_dir
+    return place
 
 
 def find_file(
@@ -325,58 +332,8 @@ def _what_is_in(folder: pathlib.Path, names: Sequence[str]) -> str:
 
 
 def open_compressed(path: pathlib.Path) -> IO[bytes]:
-    """Opens a file for reading bytes, through gzip if its name ends in .gz, or xz.
-
-    The file can't be sought in. Reading it raises UserError once it has unpacked to more than it
-    may (`t2aux_ondevice.limits`).
-    """
-    opener = _UNPACKERS.get(path.suffix.lower())
-    if opener is None:
-        return path.open("rb")
-    return unpack(opener, path, path, limits.most_unpacked(path.stat().st_size))
-
-
-def unpack(
-    opener: Callable[..., IO[bytes]], source: pathlib.Path | IO[bytes], name: object, most: int
-) -> IO[bytes]:
-    """Opens what is compressed.
-
-    Args:
-        opener: Such as `gzip.open`.
-        source: The file; one that is open is closed with what is returned.
-        name: For messages.
-        most: The bytes after which reading raises UserError.
-    """
-    return io.BufferedReader(_Unpacked(opener(source, "rb"), source, name, most))
-
-
-class _Unpacked(io.RawIOBase):
-    """What a compressed file holds, up to a limit."""
-
-    def __init__(
-        self, file: IO[bytes], packed: pathlib.Path | IO[bytes], name: object, most: int
-    ) -> None:
-        self._file = file
-        self._packed = packed
-        self._name = name
-        self._most = most
-        self._read = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        size = self._file.readinto(buffer)
-        self._read += size
-        if self._read > self._most:
-            raise limits.too_much(self._name, self._most)
-        return size
-
-    def close(self) -> None:
-        self._file.close()
-        if not isinstance(self._packed, pathlib.Path):
-            self._packed.close()
-        super().close()
+    """Opens a file for reading bytes, through gzip or xz if its name ends in .gz, .tgz or .xz."""
+    return _UNPACKERS.get(path.suffix.lower(), open)(path, "rb")
 
 
 def read_bytes(path: pathlib.Path) -> bytes:

@@ -157,14 +157,15 @@ class Csv(TextSource):
 
 
 class _Scan:
-    """What a first reading of a table tells.
+    """What the first reading of a table finds.
 
     Attributes:
+        table: The table, which has counted what it skipped.
         path: The table's.
         lines: The names of the classes in the order of their first rows, and these rows' lines.
         names: For each row, which of them is its own, int32 [N].
         lengths: The tokens of each row's text, int64 [N].
-        counts: The characters of all texts, if they were asked for.
+        counts: The characters of all texts, if they were requested.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class _Scan:
         counts: bool,
     ) -> None:
         """Reads the table. Raises UserError: see `Csv.read`."""
-        self._table = table
+        self.table = table
         self._options = options
         self.path = pathlib.Path(table.name)
         if len(table.columns) < 2:
@@ -214,20 +215,15 @@ class _Scan:
         self.names, self.lengths = np.array(names, np.int32), np.array(lengths, np.int64)
 
     @property
-    def table(self) -> tables.TableReader:
-        """The table, which has counted what it skipped."""
-        return self._table
-
-    @property
     def header(self) -> str | None:
         """What the header calls the class's column, where it was found by the table's names."""
-        if isinstance(self._table, DelimitedReader) and self._table.has_header and self._guessed:
-            return self._table.header[self._table.columns.index(self._chosen.label)]
+        if isinstance(self.table, DelimitedReader) and self.table.has_header and self._guessed:
+            return self.table.header[self.table.columns.index(self._chosen.label)]
         return None
 
     def texts(self) -> Iterator[str]:
         """Yields the texts."""
-        for batch in self._table.batches():
+        for batch in self.table.batches():
             yield from tables.joined(batch, self._chosen.texts).to_pylist()
 
     def counted(self, rows: np.ndarray) -> CharacterCounts:
@@ -241,7 +237,7 @@ class _Scan:
 
     def notes(self) -> tuple[str, ...]:
         """Returns what was skipped or guessed, a sentence each."""
-        table, short = self._table, self.path.name
+        table, short = self.table, self.path.name
         notes = [*table.notes, *self._chosen.notes]
         is_first = self._guessed and self._chosen.label == table.columns[0]
         if isinstance(table, DelimitedReader) and table.filled > 2 and is_first:
@@ -250,7 +246,7 @@ class _Scan:
             lost = "; commas of texts without quotes are lost" if least != most else ""
             notes.append(
                 f"{short}: the rows have {varying} columns, and all but the first are joined by a "
-                f"space to one text{lost}: put a text that has commas of its own in quotes."
+                f"space to one text{lost}: put a text with commas in quotes."
             )
         if self._are_numbers:
             notes.append(
@@ -270,7 +266,7 @@ class _Scan:
     def _rows(self) -> Iterator[tuple[Sequence[int], list[str], list[str]]]:
         """Yields some rows at a time: their lines, classes and texts."""
         keys: dict[str, str] = {}
-        for lines, batch in self._table.numbered():
+        for lines, batch in self.table.numbered():
             labels = tables.strings(batch, self._chosen.label).to_pylist()
             for label in set(labels) - keys.keys():
                 keys[label] = class_key(label)
@@ -289,7 +285,7 @@ class _Scan:
         if not missing and all(texts):
             return
         for line, label, text in zip(lines, labels, texts, strict=True):
-            where = f"{self.path}, {self._table.unit} {line}"
+            where = f"{self.path}, {self.table.unit} {line}"
             if label in missing:
                 what = f"{label!r}, a missing value" if label else "empty"
                 if line == 1 and not label:

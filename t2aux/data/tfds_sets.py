@@ -50,12 +50,32 @@ class TfdsSource(Source):
         return True
 
 
-@gin.configurable("mnist")
-@dataclasses.dataclass(frozen=True)
-class Mnist(GreyImageSource, TfdsSource):
-    """Handwritten digits, 28 x 28 grey, 10 classes."""
+def _named(name: str, base: type[Source], about: str) -> type[TfdsSource]:
+    """A data set of tensorflow-datasets with a name of its own in gin files."""
+    made = dataclasses.make_dataclass(
+        "".join(part.capitalize() for part in name.split("_")),
+        (),
+        bases=(base, TfdsSource),
+        namespace={"__doc__": about, "__module__": __name__, "builder": name},
+        frozen=True,
+    )
+    return gin.configurable(name)(made)
 
-    builder: ClassVar[str] = "mnist"
+
+Mnist = _named("mnist", GreyImageSource, "Handwritten digits, 28 x 28 grey, 10 classes.")
+FashionMnist = _named(
+    "fashion_mnist", GreyImageSource, "Articles of clothing, 28 x 28 grey, 10 classes."
+)
+Kmnist = _named("kmnist", GreyImageSource, "Cursive Japanese characters, 28 x 28 grey, 10 classes.")
+Emnist = _named("emnist", GreyImageSource, "Letters and digits, 28 x 28 grey, 62 classes.")
+Cifar10 = _named("cifar10", ImageSource, "Photographs, 32 x 32 colour, 10 classes.")
+Cifar100 = _named("cifar100", ImageSource, "Photographs, 32 x 32 colour, 100 classes.")
+SvhnCropped = _named("svhn_cropped", ImageSource, "House numbers, 32 x 32 colour, 10 classes.")
+StanfordDogs = _named("stanford_dogs", ImageSource, "Dogs, colour, 120 breeds; set its side.")
+Imagenette = _named("imagenette", ImageSource, "Photographs, colour, 10 classes; set its side.")
+AgNewsSubset = _named("ag_news_subset", TextSource, "News texts, 4 classes.")
+ImdbReviews = _named("imdb_reviews", TextSource, "Film reviews, 2 classes.")
+YelpPolarityReviews = _named("yelp_polarity_reviews", TextSource, "Reviews of firms, 2 classes.")
 
 
 @gin.configurable("pmnist")
@@ -70,120 +90,22 @@ class PMnist(Mnist):
     permutation_seed: int | None = 92916
 
 
-@gin.configurable("fashion_mnist")
 @dataclasses.dataclass(frozen=True)
-class FashionMnist(GreyImageSource, TfdsSource):
-    """Articles of clothing, 28 x 28 grey, 10 classes."""
-
-    builder: ClassVar[str] = "fashion_mnist"
-
-
-@gin.configurable("kmnist")
-@dataclasses.dataclass(frozen=True)
-class Kmnist(GreyImageSource, TfdsSource):
-    """Cursive Japanese characters, 28 x 28 grey, 10 classes."""
-
-    builder: ClassVar[str] = "kmnist"
-
-
-@gin.configurable("emnist")
-@dataclasses.dataclass(frozen=True)
-class Emnist(GreyImageSource, TfdsSource):
-    """Handwritten letters and digits, 28 x 28 grey, 62 classes."""
-
-    builder: ClassVar[str] = "emnist"
-
-
-@gin.configurable("cifar10")
-@dataclasses.dataclass(frozen=True)
-class Cifar10(ImageSource, TfdsSource):
-    """Photographs, 32 x 32 colour, 10 classes."""
-
-    builder: ClassVar[str] = "cifar10"
-
-
-@gin.configurable("cifar100")
-@dataclasses.dataclass(frozen=True)
-class Cifar100(ImageSource, TfdsSource):
-    """Photographs, 32 x 32 colour, 100 classes."""
-
-    builder: ClassVar[str] = "cifar100"
-
-
-@gin.configurable("svhn_cropped")
-@dataclasses.dataclass(frozen=True)
-class SvhnCropped(ImageSource, TfdsSource):
-    """House numbers, 32 x 32 colour, 10 classes."""
-
-    builder: ClassVar[str] = "svhn_cropped"
-
-
-@gin.configurable("stanford_dogs")
-@dataclasses.dataclass(frozen=True)
-class StanfordDogs(ImageSource, TfdsSource):
-    """Breeds of dogs, colour, 120 classes; set its side."""
-
-    builder: ClassVar[str] = "stanford_dogs"
-
-
-@gin.configurable("imagenette")
-@dataclasses.dataclass(frozen=True)
-class Imagenette(ImageSource, TfdsSource):
-    """Photographs, colour, 10 classes; set its side."""
-
-    builder: ClassVar[str] = "imagenette"
-
-
-@gin.configurable("ag_news_subset")
-@dataclasses.dataclass(frozen=True)
-class AgNewsSubset(TextSource, TfdsSource):
-    """News texts, 4 classes."""
-
-    builder: ClassVar[str] = "ag_news_subset"
-
-
-@gin.configurable("imdb_reviews")
-@dataclasses.dataclass(frozen=True)
-class ImdbReviews(TextSource, TfdsSource):
-    """Film reviews, 2 classes."""
-
-    builder: ClassVar[str] = "imdb_reviews"
-
-
-@gin.configurable("yelp_polarity_reviews")
-@dataclasses.dataclass(frozen=True)
-class YelpPolarityReviews(TextSource, TfdsSource):
-    """Reviews of businesses, 2 classes."""
-
-    builder: ClassVar[str] = "yelp_polarity_reviews"
+class _ByName(TfdsSource):
+    # A class of its own, so that the name is the first parameter.
+    name: str = ""
 
 
 @gin.configurable("tfds")
 @dataclasses.dataclass(frozen=True)
-class Tfds(TfdsSource):
+class Tfds(ImageSource, TextSource, _ByName):
     """Any other image or text classification data set of tensorflow-datasets, by its name.
 
     Attributes:
         name: What tensorflow-datasets calls it, such as "svhn_cropped".
-        side: Of images: height and width that they are resized to (bilinear, antialiased). None
-            keeps square images of one size as they are.
-        border: Of images: black pixels that are put around them, on each side.
-        grey: Of images: whether to turn colour into grey.
-        permutation_seed: Of images: seed of a fixed permutation of the pixels; None for raster
-            order.
-        tokens: Of texts: what a step is, "characters" (Unicode code points) or "bytes" (of UTF-8).
-        max_length: Of texts: where they are cut, in tokens; None for nowhere.
-        vocabulary_size: Of texts: the largest number of different characters, as for `TextSource`.
+        side: Of images, as for `ImageSource`; so are `border`, `permutation_seed` and `grey`.
+        tokens: Of texts, as for `TextSource`; so are `max_length` and `vocabulary_size`.
     """
-
-    name: str = ""
-    side: int | None = None
-    border: int = 0
-    grey: bool = False
-    permutation_seed: int | None = None
-    tokens: str = "characters"
-    max_length: int | None = None
-    vocabulary_size: int = 256
 
     def __post_init__(self) -> None:
         """Raises UserError where a parameter is out of its range."""

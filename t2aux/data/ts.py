@@ -47,7 +47,6 @@ SUFFIX = ".ts"
 # What the names of files end in that are a part of a problem.
 _PARTS = ("train", "test", "validation", "val")
 _PART = re.compile(rf"(?:(?P<problem>.*)_)?(?P<part>{'|'.join(_PARTS)})", re.IGNORECASE)
-_MISSING = ("?", "nan", "")
 _KNOWN = ("problemname", "timestamps", "missing", "univariate", "dimensions", "dimension")
 _KNOWN += ("equallength", "serieslength", "classlabel", "targetlabel", "data")
 _SHOWN_BYTES = 60
@@ -100,18 +99,18 @@ class Ts(Source):
 
     def _find(self, options: Options, split: str) -> places.Place:
         """Where a split is, and what is to be said of other files."""
-        if options.data_dir is not None and options.data_dir.is_file():
+        folder = require_data_dir("ts", options, or_file=True)
+        if folder.is_file():
             return places.find(options, split, (), single=lambda _: None, wanted=f"{{}}{SUFFIX}")
-        folder = require_data_dir("ts", options)
-        there = ts_files(folder)
+        files = ts_files(folder)
         wanted = f"NAME_{split.upper()}{SUFFIX} or {split}{SUFFIX}"
-        if not there:
+        if not files:
             raise UserError(
                 f"There is no {wanted} in {folder}: give --data_dir=FOLDER, the folder of the .ts "
                 "files."
             )
-        found = {problem: path for (problem, part), path in there.items() if part == split}
-        problems = {problem for problem, _ in there}
+        found = {problem: path for (problem, part), path in files.items() if part == split}
+        problems = {problem for problem, _ in files}
         problem = self.problem
         if problem is None:
             own = folder.resolve().name
@@ -123,13 +122,13 @@ class Ts(Source):
                     f"--gin_param='ts.problem = {problem!r}'."
                 )
         part = None
-        if split in ("train", "test") and (problem, "test") not in there and options.test_fraction:
-            found = {name: path for (name, of), path in there.items() if of == "train"}
+        if split in ("train", "test") and (problem, "test") not in files and options.test_fraction:
+            found = {name: path for (name, of), path in files.items() if of == "train"}
             part = split
         if problem not in found:
             raise UserError(
                 f"There is no {wanted.replace('NAME', problem) if problem else wanted} in {folder} "
-                f"(it holds {listing(printable(path.name) for path in there.values())}): put the "
+                f"(it holds {listing(printable(path.name) for path in files.values())}): put the "
                 "file there."
             )
         others = sorted(problems - {problem})
@@ -143,8 +142,8 @@ def ts_files(folder: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
     Raises UserError where two files are the same part.
     """
     found: dict[tuple[str, str], pathlib.Path] = {}
-    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == SUFFIX)
-    paths = [path for path in files if not path.name.startswith(".")]
+    candidates = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == SUFFIX)
+    paths = [path for path in candidates if not path.name.startswith(".")]
     if len(paths) == 1 and _PART.fullmatch(paths[0].stem) is None:
         return {(paths[0].stem, "train"): paths[0]}
     for path in paths:
@@ -264,8 +263,8 @@ class TsFile:
                 break
         else:
             raise UserError(
-                f"{self._path} has no line @data, after which the sequences stand: it is no file "
-                "of time series, or cut off."
+                f"{self._path} has no line @data, after which the sequences stand: it is cut off "
+                "or not a file of time series."
             )
         if self._header.get("timestamps", "").lower() == "true":
             raise UserError(
@@ -317,47 +316,36 @@ class TsFile:
         if values is not None and np.isfinite(values).all():
             return values
         for step, value in enumerate(texts):
-            where = (
-                f"{self._path}, line {place}: the value of channel {channel} at step {step} "
-                "(both counted from 0)"
-            )
-            if value.strip().lower() in _MISSING:
-                raise UserError(
-                    f"{where} is missing ({value.strip()!r}): fill it in, by interpolation for "
-                    "example, or remove the sequence."
-                )
             try:
                 is_finite = abs(float(value)) <= float(np.finfo(np.float32).max)
             except ValueError:
                 is_finite = False
             if not is_finite:
                 raise UserError(
-                    f"{where} is {shorten(value, _SHOWN_BYTES)!r}, not a finite number of float32: "
-                    "correct it."
+                    f"{self._path}, line {place}: the value of channel {channel} at step {step} "
+                    f"(both counted from 0) is {shorten(value, _SHOWN_BYTES)!r}, missing or not a "
+                    "finite number of float32: correct it, or remove the sequence."
                 )
         raise damaged(self._path, ValueError(f"line {place} can't be read"))
 
     def _check_header(self) -> None:
         """Notes what the header says and the data does not bear out."""
-        says = self._header
-        one = self.channels == 1
-        wrong = []
-        if "univariate" in says and (says["univariate"].lower() == "true") != one:
-            wrong.append(f"@univariate {says['univariate']}")
-        for name in ("dimensions", "dimension"):
-            if says.get(name, "").isdigit() and int(says[name]) != self.channels:
-                wrong.append(f"@{name} {says[name]}")
         lengths = sorted({len(sequence) for sequence in self.sequences})
-        if says.get("equallength", "").lower() == "true" and len(lengths) > 1:
-            wrong.append(f"@equalLength {says['equallength']}")
-        if says.get("serieslength", "").isdigit() and [int(says["serieslength"])] != lengths:
-            wrong.append(f"@seriesLength {says['serieslength']}")
+        steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
+        true = {
+            "univariate": str(self.channels == 1).lower(),
+            "dimensions": str(self.channels),
+            "dimension": str(self.channels),
+            "serieslength": steps,
+        }
+        if len(lengths) > 1:
+            true["equallength"] = "false"
+        says = {name: self._header.get(name, value).lower() for name, value in true.items()}
+        wrong = [f"@{name} {says[name]}" for name, value in true.items() if says[name] != value]
         if wrong:
-            plural = "" if one else "s"
-            steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
             self._notes.append(
                 f"{self._path.name}: the header says {listing(wrong)}, but the sequences have "
-                f"{self.channels} channel{plural} and {steps} steps, which counts."
+                f"{self.channels} channels and {steps} steps, which counts."
             )
 
 
@@ -374,7 +362,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
                     yield number, line
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not a text in UTF-8: it is no .ts file of time series, or is to be saved "
+            f"{path} is not a text in UTF-8: it is not a .ts file of time series, or must be saved "
             "as UTF-8."
         ) from error
     except DAMAGE as error:

@@ -246,7 +246,7 @@ def decoder(
     # Whether training samples does not matter here: `sampling` is given.
     loss.scheduled_sampling = True
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def decode(batch: data.Batch, number: tf.Tensor) -> Decoded:
         seeds = tf.stack([seed, number])
         tokens = classifier.normalized(batch.inputs)
@@ -330,7 +330,7 @@ def measure(
     """
     is_text = split.info.is_text
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def sums(batch: data.Batch, number: tf.Tensor) -> tuple:
         decoded = decode(batch, number)
         targets = decoded.tokens[1:]

@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import logging
@@ -160,7 +159,8 @@ def _name(key: str, path: pathlib.Path) -> str:
 
 
 def _compile(compiler: list[str], folder: pathlib.Path, key: str) -> pathlib.Path:
-    with _temporary(folder) as temporary:
+    with files.temporary_folder(folder, ".lstm-") as place:
+        temporary = place / "lstm.so"
         command = [
             *compiler,
             *_FLAGS,
@@ -180,17 +180,6 @@ def _compile(compiler: list[str], folder: pathlib.Path, key: str) -> pathlib.Pat
         path = folder / _name(key, temporary)
         os.replace(temporary, path)
     return path
-
-
-@contextlib.contextmanager
-def _temporary(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    handle, name = tempfile.mkstemp(prefix=".lstm-", suffix=".so", dir=folder)
-    os.close(handle)
-    path = pathlib.Path(name)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _is_full(folder: pathlib.Path) -> bool:

@@ -6,10 +6,9 @@ its content, does not depend on who writes it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import errno
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +21,7 @@ from apache_beam.utils import shared
 from t2aux.data import convert as here
 from t2aux.data import loading, manifest
 from t2aux.data.source import Source
-from t2aux.data.table import Examples, some
+from t2aux.data.table import Examples
 from t2aux.errors import UserError
 from t2aux.pipelines import runners, storage
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -149,7 +148,7 @@ class _Write(beam.DoFn):
             name = runners.file_name(shard.place, 0, shard.end - shard.start)
             local = tuple(pathlib.Path(place, name + suffix) for suffix in ("", ".index"))
             labels = examples.labels[shard.start : shard.end]
-            sequences = some(examples, shard.start, shard.end)
+            sequences = examples.some(shard.start, shard.end)
             entry = here.write_shard(
                 local, sequences, labels, plan.compression, plan.dtype, seen, self._sequences.inc
             )
@@ -178,12 +177,12 @@ class _Finish(beam.DoFn):
         for found in written:
             entries[found.shard.split].append(found.entry)
             seen[found.shard.split].merge(found.seen)
-        told = {
+        of_splits = {
             split: seen[split].found(split, plan.notes[split], plan.examples[split])
             for split in plan.counts
         }
         described = manifest.Manifest(
-            pathlib.Path(), plan.info, plan.dtype, plan.compression, entries, told
+            pathlib.Path(), plan.info, plan.dtype, plan.compression, entries, of_splits
         )
         content = json.dumps(described.to_json(), indent=2, ensure_ascii=False) + "\n"
         # A folder of this machine takes its name as a whole; elsewhere there are no folders.
@@ -208,14 +207,12 @@ class _Finish(beam.DoFn):
 
 def _rename(folder: str, output: str) -> None:
     try:
-        os.rename(folder, output)
+        here.publish(pathlib.Path(folder), pathlib.Path(output))
     except FileNotFoundError:
         # A second attempt.
         if not pathlib.Path(output, manifest.DESCRIPTION).exists():
             raise
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise _taken(output) from error
         raise UserError(f"Can't write {output}: {error.strerror or error}.") from error
 
 
@@ -253,21 +250,21 @@ def convert(
     """
     runner.pipeline_options()
     output = runner.place(output_dir, "--output_dir").rstrip("/")
-    _check_new(output)
+    if not storage.is_url(output):
+        here.check_new(pathlib.Path(output))
+    elif storage.files_in(output):
+        raise here.taken(output)
     given = dict(arguments)
     if given.get("data_dir") is not None:
         given["data_dir"] = runner.place(given["data_dir"], "--data_dir")
     data_set = DataSet(source, given)
-    opened = Opened(data_set)
-    try:
+    with contextlib.closing(Opened(data_set)) as opened:
         info, train = opened.examples("train")
         splits = {"train": train, "test": opened.examples("test")[1]}
         counts = here.count_shards(info, splits, shards, shard_mebibytes, compression)
         sizes = {split: len(examples.labels) for split, examples in splits.items()}
         notes = {split: tuple(examples.notes) for split, examples in splits.items()}
         dtype = train.dtype
-    finally:
-        opened.close()
     total = sum(sizes.values())
     logging.info(
         "Converting %s: %d sequences into %d files, on %s.",
@@ -293,18 +290,3 @@ def convert(
         pattern = storage.join(folder, _FILES, "*")
         runners.run(runner, build, folder, runners.progress(pattern, "Sequences", total))
     return info, total
-
-
-def _check_new(output: str) -> None:
-    """Raises UserError where there is something already."""
-    if storage.is_url(output):
-        taken = bool(storage.files_in(output))
-    else:
-        place = pathlib.Path(output)
-        taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
-    if taken:
-        raise _taken(output)
-
-
-def _taken(output: str) -> UserError:
-    return UserError(f"{output} is there already: delete it, or give another --output_dir.")

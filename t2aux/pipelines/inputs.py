@@ -6,6 +6,7 @@ they have on one machine, so that a part's number and a row's place in it say wh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import pathlib
@@ -181,14 +182,11 @@ def _files(found: Sequence[str], what: str, info: DatasetInfo, reading: Reading)
 
 
 def _shards(data: str, info: DatasetInfo, reading: Reading) -> Division:
-    staged = storage.Staged()
-    try:
+    with contextlib.closing(storage.Staged()) as staged:
         place = pathlib.Path(data)
         if storage.is_url(data):
             place = staged.files([storage.join(data, DESCRIPTION)])
         parts, opened = of_arrays.shards(place, reading.split, info)
-    finally:
-        staged.close()
     made = tuple(Part(n, data, shard=(reading.split, n)) for n in range(parts))
     return Division(opened.what, made, _columns(opened), opened)
 
@@ -197,84 +195,74 @@ def _columns(opened: Source) -> Columns:
     return Columns(opened.labelled, opened.columns, opened.name_type)
 
 
-class opened_part:
+@contextlib.contextmanager
+def opened_part(part: Part, info: DatasetInfo, reading: Reading) -> Iterator[Source]:
     """Opens a part where a worker is; files of other file systems are copied there first."""
-
-    def __init__(self, part: Part, info: DatasetInfo, reading: Reading) -> None:
-        """Keeps the part; raises nothing."""
-        self._part = part
-        self._info = info
-        self._reading = reading
-        self._staged = storage.Staged()
-
-    def __enter__(self) -> Source:
-        part = self._part
-        if part.listed:
-            rows = pickle.loads(storage.read(part.path))
-            return Source(part.path, lambda: iter(rows), labelled=False, total=len(rows))
-        place = pathlib.Path(part.path)
-        if storage.is_url(part.path):
-            place = self._staged.files(self._needed())
+    if part.listed:
+        rows = pickle.loads(storage.read(part.path))
+        yield Source(part.path, lambda: iter(rows), labelled=False, total=len(rows))
+        return
+    with contextlib.closing(storage.Staged()) as staged:
+        is_url = storage.is_url(part.path)
+        place = staged.files(_needed(part)) if is_url else pathlib.Path(part.path)
         if part.shard is not None:
-            return of_arrays.shard(place, *part.shard, self._info)
-        if not storage.is_url(part.path):
-            return self._named(sources.open_source(part.path, self._info, self._reading))
-        place /= part.path.rpartition("/")[2]
-        # Messages name the file, not its copy.
-        there, here = storage.parent(part.path), str(place.parent)
-        try:
-            opened = sources.open_source(str(place), self._info, self._reading)
-        except UserError as error:
-            raise UserError(str(error).replace(here, there)) from error
-        return self._named(
-            dataclasses.replace(
+            yield of_arrays.shard(place, *part.shard, info)
+        elif not is_url:
+            yield _named(part, sources.open_source(part.path, info, reading))
+        else:
+            # Messages name the file, not its copy.
+            original, copy = storage.parent(part.path), str(place)
+            try:
+                file = place / part.path.rpartition("/")[2]
+                opened = sources.open_source(str(file), info, reading)
+            except UserError as error:
+                raise UserError(str(error).replace(copy, original)) from error
+            renamed = dataclasses.replace(
                 opened,
-                what=opened.what.replace(here, there),
-                rows=lambda: _renamed(opened.rows(), here, there),
+                what=opened.what.replace(copy, original),
+                rows=lambda: _renamed(opened.rows(), copy, original),
             )
-        )
-
-    def __exit__(self, *_: object) -> None:
-        self._staged.close()
-
-    def _needed(self) -> list[str]:
-        """The files that are read for a part: it, and what readers look for beside it."""
-        path = self._part.path
-        if self._part.shard is not None:
-            split, number = self._part.shard
-            names = f"{split}-{number:05}-of-*"
-            beside = storage.matching(storage.join(path, names))
-            return [storage.join(path, DESCRIPTION), *beside]
-        folder = storage.parent(path)
-        beside = [storage.join(folder, "classes.txt")]
-        if "images" in path.rpartition("/")[2].lower():
-            beside += storage.matching(storage.join(folder, "*labels*"))
-        return [path, *(name for name in beside if storage.exists(name))]
-
-    def _named(self, opened: Source) -> Source:
-        """Rows that have numbers are called FILE:NUMBER, of several files."""
-        if not self._part.named or opened.columns is not None:
-            return opened
-        file = self._part.path.rpartition("/")[2]
-
-        def rows() -> Iterator[Row]:
-            for row in opened.rows():
-                yield dataclasses.replace(row, name=f"{file}:{row.name}")
-
-        return dataclasses.replace(opened, rows=rows, name_type=pa.string())
+            yield _named(part, renamed)
 
 
-def _renamed(rows: Iterator[Row], here: str, there: str) -> Iterator[Row]:
+def _needed(part: Part) -> list[str]:
+    """The files that are read for a part: it, and what readers look for beside it."""
+    path = part.path
+    if part.shard is not None:
+        split, number = part.shard
+        beside = storage.matching(storage.join(path, f"{split}-{number:05}-of-*"))
+        return [storage.join(path, DESCRIPTION), *beside]
+    folder = storage.parent(path)
+    beside = [storage.join(folder, "classes.txt")]
+    if "images" in path.rpartition("/")[2].lower():
+        beside += storage.matching(storage.join(folder, "*labels*"))
+    return [path, *(name for name in beside if storage.exists(name))]
+
+
+def _named(part: Part, opened: Source) -> Source:
+    """Rows that have numbers are called FILE:NUMBER, of several files."""
+    if not part.named or opened.columns is not None:
+        return opened
+    file = part.path.rpartition("/")[2]
+
+    def rows() -> Iterator[Row]:
+        for row in opened.rows():
+            yield dataclasses.replace(row, name=f"{file}:{row.name}")
+
+    return dataclasses.replace(opened, rows=rows, name_type=pa.string())
+
+
+def _renamed(rows: Iterator[Row], copy: str, original: str) -> Iterator[Row]:
     try:
         for row in rows:
             content = row.content
             if isinstance(content, TextFile):  # Which is read elsewhere.
-                content = TextFile(content.path.replace(here, there))
+                content = TextFile(content.path.replace(copy, original))
             elif isinstance(content, ImageFile):
-                content = ImageFile(content.path.replace(here, there), content.content)
-            yield dataclasses.replace(row, where=row.where.replace(here, there), content=content)
+                content = ImageFile(content.path.replace(copy, original), content.content)
+            yield dataclasses.replace(row, where=row.where.replace(copy, original), content=content)
     except UserError as error:
-        raise UserError(str(error).replace(here, there)) from error
+        raise UserError(str(error).replace(copy, original)) from error
 
 
 def blocks(part: Part, info: DatasetInfo, reading: Reading, columns: Columns) -> Iterator[Block]:

@@ -9,7 +9,7 @@ complete.
 
 `apache_beam.ml.inference.RunInference` is not used: it chooses the size of a batch by how long the
 last ones took, and the last digits of a probability depend on that size. `Predictor` computes a row
-in a batch whose size depends on the row's length alone, so that the answers are those of one
+in a batch whose size depends on the row's length alone, so that the predictions are those of one
 machine. What else it has, one model a process, is Beam's `Shared`.
 """
 
@@ -31,9 +31,9 @@ from apache_beam.utils import shared
 from t2aux import logs
 from t2aux.errors import UserError
 from t2aux.pipelines import inputs, runners, storage
-from t2aux.prediction import api, pipeline, predictor, report, writing
+from t2aux.prediction import api, predictor, report, writing
 from t2aux.prediction.model import Model
-from t2aux.prediction.predictor import Answers, Predictor
+from t2aux.prediction.predictor import Predictions, Predictor
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Reading
 from t2aux_ondevice import paths
@@ -88,17 +88,10 @@ class Loaded:
         with without_notes():
             self.info = self.predictor.info
 
-    def answers(self, rows: Sequence[Row]) -> Answers:
+    def predict(self, rows: Sequence[Row]) -> Predictions:
         """Classifies rows; one thread at a time. Raises UserError as `Predictor`."""
         with self._lock:
-            # A few at a time, so that files of images are not all in memory.
-            starts = range(0, len(rows), pipeline.ROWS_AT_ONCE)
-            pool = pipeline.one_of(
-                [self.predictor.prepare(rows[i : i + pipeline.ROWS_AT_ONCE]) for i in starts]
-            )
-            caller, batches = self.predictor.callers[0], self.predictor.plan(pool)
-            found = [self.predictor.run(caller, pool, *batch) for batch in batches]
-            return self.predictor.join(pool, found)
+            return self.predictor(rows)
 
     def close(self) -> None:
         """Ends threads and connections, and removes copies of files."""
@@ -114,7 +107,7 @@ class _Done:
         part: The number of its part.
         number: Its place in the part.
         is_last: Whether it is the last one of its part.
-        path: The file of its answers; None where it has no rows.
+        path: The file of its predictions; None where it has no rows.
     """
 
     part: int
@@ -151,12 +144,12 @@ class _Classify(beam.DoFn):
             # Not in setup: an error has a place in the data.
             loaded = self._handle.acquire(lambda: Loaded(self._spec))
             if block.rows:
-                answers = loaded.answers(block.rows)
+                predictions = loaded.predict(block.rows)
                 tally = report.Tally(self._layout.classes, labelled=self._layout.labelled)
-                tally.add(answers)
+                tally.add(predictions)
                 name = runners.file_name(block.part, block.number, len(block.rows))
                 path = storage.join(self._folder, _BLOCKS, name)
-                _write_block(path, self._layout.table(answers), tally)
+                _write_block(path, self._layout.table(predictions), tally)
                 self._rows.inc(len(block.rows))
         yield _Done(block.part, block.number, block.is_last, path)
 
@@ -245,10 +238,11 @@ def predict(
     loaded = Loaded(spec)
     try:
         info = loaded.info
+        reads = reads.after(loaded.predictor.source)
         with storage.temporary_folder(output) as folder:
             divided = inputs.divide(data, info, reads, folder)
             api.check_labelled(divided.what, divided.columns.labelled, writes)
-            api.tell(divided.source.notes(), ())
+            api.log_notes(divided.source.notes())
             layout = writing.Layout(
                 classes=info.classes,
                 kept=divided.columns.kept,
@@ -321,7 +315,7 @@ def _checked_output(writes: api.Writing) -> str:
         raise UserError("Workers can't write to standard output: give --output=FILE.")
     if storage.is_url(output):
         writes.check_settings()
-        storage.check_scheme(output)
+        storage.exists(output)  # Whether Beam can use the file system.
     else:
         output = str(pathlib.Path(paths.local(output, "--output")).absolute())
         dataclasses.replace(writes, output=output).check()
@@ -329,7 +323,7 @@ def _checked_output(writes: api.Writing) -> str:
 
 
 def _outputs(output: str, parts: int, *, overwrite: bool) -> list[str]:
-    """The names of the outputs. Raises UserError where one is there already."""
+    """The names of the outputs. Raises UserError where one exists already."""
     if "*" not in output:
         names = [output]
     else:
@@ -342,7 +336,7 @@ def _outputs(output: str, parts: int, *, overwrite: bool) -> list[str]:
 
 
 def _write_block(path: str, batch: pa.RecordBatch, tally: report.Tally) -> None:
-    """Writes the answers to a block, and what they add to the summary."""
+    """Writes the predictions for a block, and what they add to the summary."""
     counted = zlib.compress(pickle.dumps(tally))
     schema = batch.schema.with_metadata({_TALLY: counted})
     with (

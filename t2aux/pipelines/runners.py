@@ -154,7 +154,7 @@ def run(
 
     Raises:
         UserError: The pipeline failed. Of errors of workers the one of the first part of the data
-            is told, as by a run on one machine.
+            is reported, as by a run on one machine.
     """
     options = runner.pipeline_options()
     storage.make_folder(storage.join(folder, _ERRORS))
@@ -200,7 +200,7 @@ def failing(folder: str, part: int, number: int = 0) -> Iterator[None]:
         yield
     except UserError as error:
         name = f"{part:08}-{number:010}-{uuid.uuid4().hex[:8]}.json"
-        # What failed is told by the error itself where this can't be written.
+        # The error itself says what failed where this can't be written.
         with contextlib.suppress(UserError):
             storage.write(storage.join(folder, _ERRORS, name), json.dumps(str(error)).encode())
         raise

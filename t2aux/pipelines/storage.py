@@ -83,11 +83,6 @@ def write(path: str, content: bytes) -> None:
             file.write(content)
 
 
-def check_scheme(path: str) -> None:
-    """Raises UserError where Beam has no file system for a URL, or can't use it."""
-    exists(path)
-
-
 def create(path: str) -> IO[bytes]:
     """Opens a new file for writing. Its folder must be there where the file system has folders."""
     return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)

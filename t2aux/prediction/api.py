@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class Writing:
         output: A file whose name ends in .csv, .jsonl or .parquet; or "-" for standard output.
         output_format: One of `writing.FORMATS`; None: as the name says, CSV for "-".
         overwrite: Whether a file of that name is replaced.
-        top: How many classes are told, best first.
+        top: How many classes are written, best first.
         all_classes: Whether the probabilities of all classes are.
         report: A folder for evaluation.json and confusion.png; None for none.
     """
@@ -84,7 +85,7 @@ def predict(
     connection: Connection | None = None,
     batch_size: int | None = None,
 ) -> Summary:
-    """Classifies all rows of a file, a folder or a data set, and writes a table of the answers.
+    """Classifies all rows of a file, a folder or a data set, and writes a table of the predictions.
 
     The memory that it takes does not grow with the number of rows, but for an `.npz` or IDX file,
     which is read whole.
@@ -102,14 +103,14 @@ def predict(
         output: A file whose name ends in .csv, .jsonl or .parquet; or "-" for standard output. It
             has the columns `input`, `label` where there are labels, `class` and `probability`; see
             `writing.Layout`.
-        top: How many classes are told, best first.
-        all_classes: Whether the probabilities of all classes are told.
+        top: How many classes are written, best first.
+        all_classes: Whether the probabilities of all classes are written.
         label_column: Of a table: the column of the true classes, by name or position; by default
-            found by its name.
+            that of a run's training data, if the table has it, else found by its name.
         text_columns: Of a table: the columns of the text; likewise.
         encoding: Of a table or of lines; by default UTF-8, or what a byte order mark says.
         keep_columns: Whether the columns of a table are written, in place of `input` and `label`.
-            One that has the name of a column of the answers is called `input_NAME`.
+            One that has the name of a column of the predictions is called `input_NAME`.
         data_format: "table", "lines" (a text a line), "text" (the file is one text) or "npz"; by
             default what the name says.
         split: Of shards or a `t2aux.data.Source`.
@@ -144,11 +145,8 @@ def predict(
     if isinstance(text_columns, str):
         text_columns = (text_columns,)
     reads = Reading(data_format, label_column, tuple(text_columns), encoding, keep_columns, split)
-    classifier = Predictor(place, on_error=on_error, batch_size=batch_size)
-    try:
-        return predict_with(classifier, data, reads, writes)
-    finally:
-        classifier.close()
+    with contextlib.closing(Predictor(place, on_error=on_error, batch_size=batch_size)) as made:
+        return predict_with(made, data, reads, writes)
 
 
 def predict_with(
@@ -160,10 +158,10 @@ def predict_with(
     """Does what `predict` does, with a predictor. Raises UserError as it does."""
     writes.check()
     info = classifier.info
-    opened = _open(data, info, reads)
+    opened = _open(data, info, reads.after(classifier.source))
     check_labelled(opened.what, opened.labelled, writes)
     _refuse_same_file(data, writes)
-    told = tell(opened.notes(), ())
+    logged = log_notes(opened.notes())
     layout = writing.Layout(
         classes=info.classes,
         kept=opened.columns,
@@ -177,12 +175,12 @@ def predict_with(
     progress = Progress("Rows", opened.expected if opened.total is None else opened.total)
     output_format = writing.format_of(writes.output, writes.output_format)
     with writing.open_output(writes.output, output_format, layout.schema) as write:
-        for answers in pipeline.answers(classifier, opened, progress.add):
-            tally.add(answers)
-            write(layout.table(answers))
+        for predictions in pipeline.predictions(classifier, opened, progress.add):
+            tally.add(predictions)
+            write(layout.table(predictions))
         summary = tally.summary(writes.output)
         check_summary(opened.what, summary, writes)
-    tell(opened.notes(), told)
+    log_notes(opened.notes(), logged)
     if writes.report is not None:
         about = {"model": classifier.model.place, "data": opened.what, "output": writes.output}
         report.write(writes.report, summary, about, opened.what)
@@ -205,10 +203,10 @@ def _refuse_same_file(data: Any, writes: Writing) -> None:
         raise UserError(f"{writes.output} is the data itself: give another --output.")
 
 
-def tell(notes: Sequence[str], told: Sequence[str]) -> tuple[str, ...]:
-    """Says what was not said before."""
+def log_notes(notes: Sequence[str], logged: Sequence[str] = ()) -> tuple[str, ...]:
+    """Logs the notes that were not logged before, and returns all."""
     for note in notes:
-        if note not in told:
+        if note not in logged:
             logging.info("Note: %s", note)
     return tuple(notes)
 

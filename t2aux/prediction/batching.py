@@ -1,8 +1,8 @@
 """Which rows are classified together: rows of like lengths, in batches of fixed sizes.
 
-How large a batch is depends on the lengths of its own sequences alone, and a batch that is not full
-is filled up. The answer to a row so does not depend on the rows around it, which are others where
-many processes share the work.
+The size of a batch depends on the lengths of its sequences alone, and an incomplete batch is filled
+up. So the prediction for a row does not depend on the rows around it, which differ where many
+processes share the work.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 BATCH_SIZE = 512
 # Steps of a batch, those that pad it among them: what long sequences' batches are kept small by.
-_MOST_STEPS = 1 << 18
+_MAX_STEPS = 1 << 18
 
 
 def rows_of(length: int, batch_size: int = BATCH_SIZE) -> int:
     """How many rows a batch has whose longest sequence has so many steps."""
     rounded = 1 << max(int(length) - 1, 0).bit_length()
-    return max(1, min(batch_size, _MOST_STEPS // rounded))
+    return max(1, min(batch_size, _MAX_STEPS // rounded))
 
 
 def plan(lengths: Sequence[int], batch_size: int = BATCH_SIZE) -> list[tuple[np.ndarray, int]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import urllib.parse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Connection:
     key_file: str | None = None
 
 
-class Caller(Protocol):
+class Caller(abc.ABC):
     """A loaded model, used by one thread at a time.
 
     Attributes:
@@ -61,22 +62,21 @@ class Caller(Protocol):
 
     info: DatasetInfo
 
+    @abc.abstractmethod
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
         """Classifies sequences [T, C] or [T].
 
         Args:
             sequences: At least one, at most `rows`.
             rows: The size that the batch is filled up to where the model is computed in batches,
-                so that an answer does not depend on what else is in the batch.
+                so that a prediction does not depend on what else is in the batch.
 
         Returns:
             float32 [B, K].
         """
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  Most have none.
         """Ends a connection."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Model:
                 name,
                 version=given.version,
                 described=described,
-                attempts=Retries(timeout=given.timeout, most=given.retries),
+                attempts=Retries(given.timeout, given.retries),
             )
             callers.append(_Requests(classifier))
         return callers
@@ -182,11 +182,12 @@ def split_address(place: str) -> tuple[str, str]:
     return f"{scheme}://{host}", name
 
 
-class _Batches:
+class _Batches(Caller):
     """A model that TensorFlow computes in batches."""
 
     def __init__(self, classifier: BatchClassifier) -> None:
         self.info = classifier.info
+        self.source = getattr(classifier, "source", None)
         self._classifier = classifier
 
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
@@ -200,11 +201,8 @@ class _Batches:
         with tf32.off():
             return self._classifier.batch(inputs, lengths)[: len(sequences)]
 
-    def close(self) -> None:
-        """Has no connection."""
 
-
-class _OneByOne:
+class _OneByOne(Caller):
     """A `.tflite` file in LiteRT, one sequence at a time."""
 
     def __init__(self, classifier: LiteRTClassifier) -> None:
@@ -215,11 +213,8 @@ class _OneByOne:
         del rows
         return np.stack([self._classifier.probabilities(sequence) for sequence in sequences])
 
-    def close(self) -> None:
-        """Has no connection."""
 
-
-class _Requests:
+class _Requests(Caller):
     """A model on a server, a request for each batch."""
 
     def __init__(self, classifier: object) -> None:
@@ -228,12 +223,12 @@ class _Requests:
 
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
         del rows
-        answers = self._classifier.batch_probabilities(sequences)
+        probabilities = self._classifier.batch_probabilities(sequences)
         if self._classifier.info.classes != self.info.classes:
             raise UserError(
                 "The server has another version of the model now, with other classes: start again."
             )
-        return answers
+        return probabilities
 
     def close(self) -> None:
         """Ends the connection."""

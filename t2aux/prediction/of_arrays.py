@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import gin
 import numpy as np
@@ -13,11 +14,12 @@ import pyarrow as pa
 from t2aux import data
 from t2aux.data import idx as idx_files
 from t2aux.data import loading, manifest
+from t2aux.data.npz import decoded
 from t2aux.data.shards import open_shard
-from t2aux.data.table import read_class_names
+from t2aux.data.table import Examples, read_class_names
 from t2aux.errors import UserError
 from t2aux.prediction.rows import Row
-from t2aux.prediction.source import Source
+from t2aux.prediction.source import Source, check_images
 from t2aux_ondevice import reading
 from t2aux_ondevice.arrays import read_npz
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -49,12 +51,7 @@ def npz(path: pathlib.Path, info: DatasetInfo, name: str | None = None) -> Sourc
     except UserError as error:
         raise UserError(str(error).replace(str(path), name)) from error
 
-    def rows() -> Iterator[Row]:
-        for index, sequence in enumerate(sequences):
-            label = None if labels is None else labels[index]
-            yield Row(index, f"{name}[{index}]", sequence, label)
-
-    return _source(name, rows, labels is not None, len(sequences))
+    return _source(name, sequences, labels)
 
 
 def ts(path: pathlib.Path) -> Source:
@@ -69,14 +66,7 @@ def ts(path: pathlib.Path) -> Source:
     from t2aux.data.ts import TsFile
 
     file = TsFile(path, needs_classes=False)
-
-    def rows() -> Iterator[Row]:
-        for index, sequence in enumerate(file.sequences):
-            yield Row(
-                index, f"{path}[{index}]", sequence, file.labels[index] if file.labels else None
-            )
-
-    return _source(str(path), rows, bool(file.labels), len(file.sequences))
+    return _source(str(path), file.sequences, file.labels or None)
 
 
 def _npz_labels(path: pathlib.Path, info: DatasetInfo, count: int) -> list[str | int] | None:
@@ -90,24 +80,13 @@ def _npz_labels(path: pathlib.Path, info: DatasetInfo, count: int) -> list[str |
             f"numbers or names [{count}], one for each of the inputs, or leave it out."
         )
     if labels.dtype.kind not in "iu":
-        return _texts(labels, path)
+        return decoded(labels, "labels", path).tolist()
     if "classes" in arrays:
-        names = _texts(arrays["classes"], path)
+        names = decoded(arrays["classes"], "classes", path).ravel().tolist()
         return [names[n] if 0 <= n < len(names) else str(n) for n in labels.tolist()]
     if all(_NUMBER.fullmatch(name) for name in info.classes):
         return [str(label) for label in labels.tolist()]
     return labels.tolist()
-
-
-def _texts(array: np.ndarray, path: pathlib.Path) -> list[str]:
-    if array.dtype.kind == "S":
-        try:
-            array = np.char.decode(array, "utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}: labels or classes holds bytes that are not UTF-8: save it with dtype=str."
-            ) from error
-    return [str(value) for value in array.ravel().tolist()]
 
 
 def idx(path: pathlib.Path, info: DatasetInfo) -> Source:
@@ -119,29 +98,16 @@ def idx(path: pathlib.Path, info: DatasetInfo) -> Source:
     Raises:
         UserError: A file is damaged, or the classifier does not read images.
     """
-    if info.kind != "image":
-        raise UserError(f"{path} holds images, and the classifier reads {info.kind}: give those.")
-    images = idx_files.read_array(path, 3)
+    check_images(path, info)
     label_path = idx_files.labels_of(path)
-    labels: list[str | int] | None = None
-    if label_path is not None:
-        labels = idx_files.read_array(label_path, 1).tolist()
-        if len(labels) != len(images):
-            raise UserError(
-                f"{path} holds {len(images)} images but {label_path} {len(labels)} labels: take "
-                "both from the same data set."
-            )
-        names = read_class_names(path.parent / "classes.txt")
-        if names is not None:
-            labels = [names[n] if n < len(names) else str(n) for n in labels]
-
-    def rows() -> Iterator[Row]:
-        for index, image in enumerate(images):
-            label = None if labels is None else labels[index]
-            yield Row(index, f"image {index} of {path}", image, label)
-
-    notes = () if label_path is None else (f"The labels are in {label_path.name}.",)
-    return _source(str(path), rows, labels is not None, len(images), notes)
+    if label_path is None:
+        return _source(str(path), idx_files.read_array(path, 3), None)
+    images, numbers = idx_files.read_pair(path, label_path)
+    labels = numbers.tolist()
+    names = read_class_names(path.parent / "classes.txt")
+    if names is not None:
+        labels = [names[n] if n < len(names) else str(n) for n in labels]
+    return _source(str(path), images, labels, notes=(f"The labels are in {label_path.name}.",))
 
 
 def data_set(
@@ -166,13 +132,7 @@ def data_set(
         given["data_dir"] = str(data_dir)
     found, examples = loading.read(source, split, info, **given)
 
-    def rows() -> Iterator[Row]:
-        labels = examples.labels.tolist()
-        for index, (sequence, label) in enumerate(zip(examples.sequences(), labels, strict=True)):
-            yield Row(index, f"{found.name}, {split}[{index}]", sequence, label)
-
-    what = f"{found.name}, {split}"
-    return _source(what, rows, True, len(examples.labels), tuple(examples.notes))
+    return _of_examples(f"{found.name}, {split}", examples)
 
 
 def shards(folder: pathlib.Path, split: str, info: DatasetInfo) -> tuple[int, Source]:
@@ -194,9 +154,9 @@ def shards(folder: pathlib.Path, split: str, info: DatasetInfo) -> tuple[int, So
     if split not in found.splits:
         raise UserError(f"The split is {split!r}: shards have {' and '.join(found.splits)} only.")
     entries = found.splits[split]
-    total = sum(entry["examples"] for entry in entries)
+    labels = [None] * sum(entry["examples"] for entry in entries)
     notes = tuple(found.found.get(split, {}).get("notes", ()))
-    return len(entries), _source(f"{info.name}, {split}", lambda: iter(()), True, total, notes)
+    return len(entries), _source(f"{info.name}, {split}", (), labels, notes=notes)
 
 
 def shard(folder: pathlib.Path, split: str, number: int, info: DatasetInfo) -> Source:
@@ -204,28 +164,35 @@ def shard(folder: pathlib.Path, split: str, number: int, info: DatasetInfo) -> S
     found = manifest.read(folder)
     examples = open_shard(found, split, number)
     start = sum(entry["examples"] for entry in found.splits[split][:number])
+    return _of_examples(f"{info.name}, {split}", examples, start)
 
-    def rows() -> Iterator[Row]:
-        labels = examples.labels.tolist()
-        pairs = zip(examples.sequences(), labels, strict=True)
-        for index, (sequence, label) in enumerate(pairs, start=start):
-            yield Row(index, f"{info.name}, {split}[{index}]", sequence, label)
 
-    return _source(f"{info.name}, {split}", rows, True, len(examples.labels))
+def _of_examples(what: str, examples: Examples, start: int = 0) -> Source:
+    labels = examples.labels.tolist()
+    return _source(what, examples.sequences, labels, start=start, notes=tuple(examples.notes))
 
 
 def _source(
     what: str,
-    rows: object,
-    labelled: bool,
-    total: int,
+    sequences: Sequence[np.ndarray] | Callable[[], Iterable[np.ndarray]],
+    labels: Sequence[str | int | None] | None,
+    *,
+    start: int = 0,
     notes: tuple[str, ...] = (),
 ) -> Source:
+    """Rows that are numbered, from `start` on; without labels their number is that of sequences."""
+
+    def rows() -> Iterator[Row]:
+        made = sequences() if callable(sequences) else sequences
+        pairs = zip(made, labels or itertools.repeat(None), strict=labels is not None)
+        for index, (sequence, label) in enumerate(pairs, start):
+            yield Row(index, f"{what}[{index}]", sequence, label)
+
     return Source(
         what=what,
         rows=rows,
-        labelled=labelled,
+        labelled=labels is not None,
         name_type=pa.int64(),
-        total=total,
+        total=len(sequences if labels is None else labels),
         notes=lambda: notes,
     )

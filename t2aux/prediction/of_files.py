@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import collections
 import io
 import os
@@ -12,14 +11,15 @@ from typing import IO
 
 import pyarrow as pa
 
-from t2aux.data.archives import ARCHIVE_DAMAGE, list_archive, read_members
+from t2aux.data.archives import list_archive, read_members
 from t2aux.data.folders import list_folder
 from t2aux.data.listing import File, Listing, plural, shown
 from t2aux.data.table import class_key, damaged
 from t2aux.data.tables.json_lines import not_of_encoding
+from t2aux.data.tables.opening import codec_of
 from t2aux.errors import UserError
 from t2aux.prediction.rows import ImageFile, Row, TextFile
-from t2aux.prediction.source import Source
+from t2aux.prediction.source import Source, check_images
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _TEXT_SUFFIX = ".txt"
@@ -74,22 +74,16 @@ def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
         UserError: The archive is damaged, or holds no images; or the classifier does not read
             images.
     """
-    _check_images(path, info)
+    check_images(path, info)
     listing = list_archive(path)
     files = sorted((f for f in _files(listing) if f.is_image), key=lambda file: file.place)
     if not files:
         raise UserError(f"{path} holds no images: give an archive of images.")
 
     def rows() -> Iterator[Row]:
-        contents = read_members(path, [file.place for file in files])
-        for file, label in zip(files, labels, strict=True):
+        contents = read_members(path, [(file.place, file.name) for file in files])
+        for file, content, label in zip(files, contents, labels, strict=True):
             name = f"{shown(file.name)} in {path}"
-            try:
-                content = next(contents, None)
-            except ARCHIVE_DAMAGE as error:
-                raise damaged(name, error) from error
-            if content is None:
-                raise UserError(f"{path} lacks {shown(file.name)}: it changed while being read.")
             yield Row(shown(file.name), name, ImageFile(name, content), label)
 
     labels = _labels([file.name for file in files], info)
@@ -104,7 +98,7 @@ def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
 
 def image(path: pathlib.Path, info: DatasetInfo) -> Source:
     """One image. Raises UserError where the classifier does not read images."""
-    _check_images(path, info)
+    check_images(path, info)
     row = Row(path.name, str(path), ImageFile(str(path)))
     return Source(what=str(path), rows=lambda: iter([row]), labelled=False, total=1)
 
@@ -133,11 +127,7 @@ def lines(source: pathlib.Path | IO[bytes], name: str, encoding: str | None) -> 
     Raises:
         UserError: The encoding is unknown; while rows are read: it is not this encoding.
     """
-    try:
-        codec = codecs.lookup(encoding or "utf-8").name
-        codec = "utf-8-sig" if codec == "utf-8" else codec
-    except LookupError as error:
-        raise UserError(f"There is no encoding {encoding!r}: give one of Python's.") from error
+    codec = codec_of(encoding) or "utf-8-sig"
     position = [0, 0]  # Bytes and lines.
     size = source.stat().st_size if isinstance(source, pathlib.Path) else 0
 
@@ -162,11 +152,6 @@ def lines(source: pathlib.Path | IO[bytes], name: str, encoding: str | None) -> 
         return int(size / position[0] * position[1]) if size and position[0] else None
 
     return Source(what=name, rows=rows, labelled=False, name_type=pa.int64(), about=about)
-
-
-def _check_images(path: pathlib.Path, info: DatasetInfo) -> None:
-    if info.kind != "image":
-        raise UserError(f"{path} holds images, and the classifier reads {info.kind}: give those.")
 
 
 def _files(listing: Listing) -> list[File]:

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from t2aux.data import tables
 from t2aux.data.table import class_key, read_class_names
-from t2aux.data.tables.parquet import ParquetReader
 from t2aux.errors import UserError, shorten
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Reading, Source
@@ -23,33 +22,41 @@ def table(
 ) -> Source:
     """The rows of a table of texts.
 
-    The columns of the text, and of the class where there is one, are those that are given, or are
-    found by their names. A class that is a number counts from 1 where a classes.txt beside the file
-    names the classes, as in training.
+    The columns of the text, and of the class where there is one, are those that are given; else
+    those of the training data, where the table has them; else they are found by their names. A
+    class that is a number counts from 1 where a classes.txt beside the file names the classes, as
+    in training.
 
     Raises:
         UserError: See `tables.open_table` and `tables.choose_columns`.
     """
     wanted = [reading.label_column, *reading.text_columns]
+    trained = (reading.trained_label, *reading.trained_texts)
     opened = tables.open_table(
         source,
         name=name,
         encoding=reading.encoding,
         columns=[column for column in wanted if column is not None],
+        usual=[str(column) for column in trained if column is not None],
         known=frozenset(map(class_key, info.classes)),
     )
-    chosen = tables.choose_columns(opened, reading.label_column, reading.text_columns)
+    label, texts = reading.label_column, reading.text_columns
+    if label is None and str(trained[0]) in set(opened.columns).difference(texts):
+        label = trained[0]
+    if not texts and set(map(str, reading.trained_texts)) <= set(opened.columns) - {label}:
+        texts = reading.trained_texts
+    chosen = tables.choose_columns(opened, label, texts)
     batches = opened.numbered()
     first = next(batches, None)
     if first is None:
         raise UserError(f"{name} holds no rows: there is nothing to classify.")
     schema = first.batch.schema
     names = _class_names(source)
-    if reading.label_column is None and chosen.label is not None and not opened.has_header:
+    if label is None and chosen.label is not None and not opened.has_header:
         found = {_label(v, names) for v in tables.strings(first.batch, chosen.label).to_pylist()}
         classes = set(map(class_key, info.classes))
         if not any(label is not None and class_key(label) in classes for label in found):
-            if not reading.text_columns:
+            if not texts:
                 raise _no_header(opened, first.batch, chosen.label)
             chosen = chosen._replace(label=None)
     read = _Rows(opened, chosen, names, source, schema.names if reading.keep_columns else [])
@@ -59,7 +66,7 @@ def table(
         labelled=chosen.label is not None,
         columns=schema if reading.keep_columns else None,
         name_type=pa.int64() if opened.index is None else schema.field(opened.index).type,
-        total=_parquet_rows(source) if isinstance(opened, ParquetReader) else None,
+        total=getattr(opened, "num_rows", None),
         about=read.about,
         notes=lambda: (*opened.notes, *chosen.notes),
     )
@@ -81,7 +88,7 @@ class _Rows:
         self._names = names
         self._kept = kept
         self._size = 0
-        if isinstance(source, pathlib.Path) and not isinstance(opened, ParquetReader):
+        if isinstance(source, pathlib.Path):
             packed = source.name.lower().endswith((".gz", ".xz", ".bz2"))
             self._size = 0 if packed else source.stat().st_size
         self._read = self._bytes = 0
@@ -138,19 +145,8 @@ def _label(label: str, names: tuple[str, ...] | None) -> str | None:
 def _no_header(opened: tables.TableReader, batch: pa.RecordBatch, label: str) -> UserError:
     value = shorten(tables.strings(batch, label)[0].as_py())
     return UserError(
-        f"It can't be told which columns of {opened.name} are what: its first row is no header "
+        f"It is not clear which columns of {opened.name} are what: its first row is no header "
         f"that is known, and its first column, which begins with {value!r}, holds none of the "
         f"classifier's classes: give --text_column=NAME, or a position such as --text_column=1 "
         "(the first column is 0)."
     )
-
-
-def _parquet_rows(source: pathlib.Path | IO[bytes]) -> int | None:
-    import pyarrow.parquet
-
-    if not isinstance(source, pathlib.Path):
-        return None
-    try:
-        return pyarrow.parquet.read_metadata(source).num_rows
-    except (pa.ArrowException, OSError):  # It is compressed as a whole.
-        return None

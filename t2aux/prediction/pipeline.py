@@ -6,24 +6,21 @@ import collections
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent import futures
 
 from t2aux.prediction import batching
-from t2aux.prediction.predictor import Answers, Pool, Predictor
-from t2aux.prediction.rows import Row
+from t2aux.prediction.predictor import ROWS_AT_ONCE, Pool, Predictions, Predictor
 from t2aux.prediction.source import Source
 
 # Of a pool: rows are sorted by length in it, and its rows are written together.
 _POOL_BATCHES = 8
 _POOL_BYTES = 1 << 24
-# Rows that are prepared at once.
-ROWS_AT_ONCE = 64
 
 
-def answers(
+def predictions(
     predictor: Predictor, source: Source, progress: Callable[[int], None] | None = None
-) -> Iterator[Answers]:
+) -> Iterator[Predictions]:
     """Classifies all rows of a source.
 
     A thread reads and prepares the next rows while the model computes. At most three pools of rows
@@ -35,7 +32,7 @@ def answers(
         progress: Called, by any thread, with the number of rows that were just classified.
 
     Yields:
-        The answers to some rows at a time, in the order of the rows.
+        The predictions for some rows at a time, in the order of the rows.
 
     Raises:
         UserError: A row can't be read, or can't be classified and `predictor.on_error` is "stop";
@@ -89,7 +86,7 @@ def _next_of(pools: Iterator[Pool]) -> futures.Future:
     return future
 
 
-def _joined(predictor: Predictor, pool: Pool, started: list[futures.Future]) -> Answers:
+def _joined(predictor: Predictor, pool: Pool, started: list[futures.Future]) -> Predictions:
     return predictor.join(pool, [future.result() for future in started])
 
 
@@ -109,19 +106,7 @@ def _pools(predictor: Predictor, source: Source) -> Iterator[Pool]:
         count += len(part)
         size += sum(item.sequence.nbytes for item in pool.prepared if item is not None)
         if count >= most_rows or size >= _POOL_BYTES:
-            yield one_of(waiting)
+            yield Pool.joined(waiting)
             waiting, size, count = [], 0, 0
     if waiting:
-        yield one_of(waiting)
-
-
-def one_of(pools: Sequence[Pool]) -> Pool:
-    """Several pools as one, in their order."""
-    rows: list[Row] = []
-    prepared = []
-    errors = {}
-    for pool in pools:
-        errors |= {len(rows) + index: error for index, error in pool.errors.items()}
-        rows += pool.rows
-        prepared += pool.prepared
-    return Pool(rows, prepared, errors)
+        yield Pool.joined(waiting)

@@ -1,4 +1,4 @@
-"""`Predictor`: rows in, answers out."""
+"""`Predictor`: rows in, predictions out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,12 @@ from t2aux.prediction.model import Caller, Model
 from t2aux.prediction.rows import ImageFile, Prepared, Row, TextFile, prepare
 from t2aux_ondevice.preprocessing import DatasetInfo
 
+if TYPE_CHECKING:
+    from t2aux.data.source import Source
+
 STOP, SKIP = ON_ERROR = ("stop", "skip")
+# Rows that are prepared at once.
+ROWS_AT_ONCE = 64
 _FETCHED_AT_ONCE = 16
 
 
@@ -34,10 +39,22 @@ class Pool:
     prepared: Sequence[Prepared | None]
     errors: dict[int, str]
 
+    @classmethod
+    def joined(cls, pools: Sequence[Pool]) -> Pool:
+        """Several pools as one, in their order."""
+        rows: list[Row] = []
+        prepared: list[Prepared | None] = []
+        errors: dict[int, str] = {}
+        for pool in pools:
+            errors |= {len(rows) + index: error for index, error in pool.errors.items()}
+            rows += pool.rows
+            prepared += pool.prepared
+        return cls(rows, prepared, errors)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Answers:
-    """What the classifier answers to rows, in their order.
+class Predictions:
+    """What the classifier predicts for rows, in their order.
 
     Attributes:
         rows: The rows.
@@ -52,7 +69,7 @@ class Answers:
     cut: int
 
     @property
-    def answered(self) -> np.ndarray:
+    def predicted(self) -> np.ndarray:
         """Which rows were classified, bool [N]."""
         found = np.ones(len(self.rows), bool)
         found[list(self.errors)] = False
@@ -62,7 +79,7 @@ class Answers:
 class Predictor:
     """Classifies rows. Can be pickled: each process loads the model when it is first used.
 
-    The answer to a row does not depend on which rows are given with it.
+    The prediction for a row does not depend on which rows are given with it.
     """
 
     def __init__(
@@ -73,12 +90,12 @@ class Predictor:
         batch_size: int | None = None,
         fetch: Callable[[str], bytes] | None = None,
     ) -> None:
-        """Keeps what it is told; nothing is loaded.
+        """Keeps the arguments; nothing is loaded.
 
         Args:
             model: The model.
             on_error: What becomes of a row that can't be classified: "stop" raises UserError,
-                "skip" leaves it without an answer.
+                "skip" leaves it without a prediction.
             batch_size: The most rows that the model computes at once; `model.batch_size` by
                 default.
             fetch: As for `rows.prepare`: a function of a module, so that it can be pickled.
@@ -114,14 +131,21 @@ class Predictor:
         """What the classifier reads, and its classes. Raises UserError as `Model.load`."""
         return self.callers[0].info
 
-    def __call__(self, rows: Sequence[Row]) -> Answers:
+    @property
+    def source(self) -> Source | None:
+        """The data set that a run was trained on. Raises UserError as `Model.load`."""
+        return getattr(self.callers[0], "source", None)
+
+    def __call__(self, rows: Sequence[Row]) -> Predictions:
         """Classifies rows in this thread.
 
         Raises:
             UserError: A row can't be classified and `on_error` is "stop"; or the model does not
                 answer.
         """
-        pool = self.prepare(rows)
+        # A few at a time, so that files of images are not all in memory.
+        starts = range(0, len(rows), ROWS_AT_ONCE)
+        pool = Pool.joined([self.prepare(rows[i : i + ROWS_AT_ONCE]) for i in starts])
         found = [self.run(self.callers[0], pool, *batch) for batch in self.plan(pool)]
         return self.join(pool, found)
 
@@ -147,9 +171,13 @@ class Predictor:
 
     def plan(self, pool: Pool) -> list[tuple[np.ndarray, int]]:
         """Divides a pool into batches; see `batching.plan`, with indices of the pool's rows."""
-        there = np.array([i for i, item in enumerate(pool.prepared) if item is not None], np.int64)
-        lengths = [len(pool.prepared[i].sequence) for i in there]
-        return [(there[chosen], rows) for chosen, rows in batching.plan(lengths, self.batch_size)]
+        readable = np.array(
+            [i for i, item in enumerate(pool.prepared) if item is not None], np.int64
+        )
+        lengths = [len(pool.prepared[i].sequence) for i in readable]
+        return [
+            (readable[chosen], rows) for chosen, rows in batching.plan(lengths, self.batch_size)
+        ]
 
     def run(
         self, caller: Caller, pool: Pool, chosen: np.ndarray, rows: int
@@ -166,22 +194,20 @@ class Predictor:
             `chosen`, and the probabilities, float32 [B, K].
 
         Raises:
-            UserError: The model does not answer, or with NaN.
+            UserError: The model does not answer, or gives NaN.
         """
         probabilities = caller([pool.prepared[i].sequence for i in chosen], rows)
         if not np.isfinite(probabilities).all():
-            raise UserError(
-                "The classifier answers with NaN: its weights are damaged, or diverged."
-            )
+            raise UserError("The classifier gives NaN: its weights are damaged, or diverged.")
         return chosen, probabilities
 
-    def join(self, pool: Pool, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Answers:
+    def join(self, pool: Pool, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Predictions:
         """Puts what `run` returned for the batches of a pool in the order of its rows."""
         probabilities = np.zeros([len(pool.rows), self.info.num_classes], np.float32)
-        for chosen, answers in found:
-            probabilities[chosen] = answers
+        for chosen, values in found:
+            probabilities[chosen] = values
         cut = sum(item is not None and item.cut for item in pool.prepared)
-        return Answers(pool.rows, probabilities, pool.errors, cut)
+        return Predictions(pool.rows, probabilities, pool.errors, cut)
 
     def close(self) -> None:
         """Ends threads and connections. The model is loaded again if it is used again."""

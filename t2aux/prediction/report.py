@@ -14,7 +14,7 @@ from t2aux.data.listing import plural
 from t2aux.data.table import class_key
 from t2aux.errors import listing
 from t2aux.evaluation import classification_report
-from t2aux.prediction.predictor import Answers
+from t2aux.prediction.predictor import Predictions
 from t2aux.training.scores import Evaluation, Scores
 from t2aux_ondevice.errors import printable
 
@@ -117,9 +117,9 @@ class Tally:
         """How many of them have no class."""
         return self._totals["skipped"]
 
-    def add(self, predictions: Answers) -> None:
+    def add(self, predictions: Predictions) -> None:
         """Adds the predictions of some rows."""
-        is_predicted = predictions.answered
+        is_predicted = predictions.predicted
         skipped = len(predictions.errors)
         self._totals.update(rows=len(predictions.rows), skipped=skipped, cut=predictions.cut)
         self._first_error = self._first_error or next(iter(predictions.errors.values()), None)

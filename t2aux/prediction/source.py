@@ -35,6 +35,9 @@ class Reading:
         encoding: Of a table or of lines; None: UTF-8, or what a byte order mark says.
         keep_columns: Whether the columns of a table are written, in place of `input` and `label`.
         split: Of a folder of shards or a data set.
+        trained_label: The column of the classes in the training data, which is taken where
+            `label_column` is None and the table has it.
+        trained_texts: Likewise the columns of the text.
     """
 
     data_format: str | None = None
@@ -43,6 +46,16 @@ class Reading:
     encoding: str | None = None
     keep_columns: bool = False
     split: str = "test"
+    trained_label: str | int | None = None
+    trained_texts: tuple[str | int, ...] = ()
+
+    def after(self, training: object | None) -> Reading:
+        """Adds the columns of the training data, a `t2aux.data.Source`; None: it is not known."""
+        return dataclasses.replace(
+            self,
+            trained_label=getattr(training, "label_column", None),
+            trained_texts=getattr(training, "text_columns", ()),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -177,6 +190,12 @@ def _of_folder(path: pathlib.Path, info: DatasetInfo, reading: Reading) -> Sourc
 
         return of_arrays.data_set(ShardFolder(), reading.split, info, path)
     return of_files.folder(path, info)
+
+
+def check_images(path: pathlib.Path, info: DatasetInfo) -> None:
+    """Raises UserError where the classifier does not read images."""
+    if info.kind != "image":
+        raise UserError(f"{path} holds images, and the classifier reads {info.kind}: give those.")
 
 
 def is_shards(path: pathlib.Path) -> bool:

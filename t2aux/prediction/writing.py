@@ -1,4 +1,4 @@
-"""Answers as a table, and how it is written: CSV, JSON lines or Parquet, through pyarrow."""
+"""Predictions as a table, and how it is written: CSV, JSON lines or Parquet, through pyarrow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from t2aux import files
 from t2aux.errors import UserError
-from t2aux.prediction.predictor import Answers
+from t2aux.prediction.predictor import Predictions
 
 FORMATS = ("csv", "jsonl", "parquet")
 STANDARD = "-"
@@ -43,7 +43,7 @@ class Layout:
         kept: The columns of the input that are kept; None: none are.
         name_type: The type of the column `input`.
         labelled: Whether there are labels.
-        top: How many classes are told.
+        top: How many classes are written.
         all_classes: Whether the probabilities of all classes are.
         with_errors: Whether rows are skipped.
     """
@@ -82,9 +82,9 @@ class Layout:
             kept.append(field.with_name(name))
         return pa.schema([*kept, *own])
 
-    def table(self, answers: Answers) -> pa.RecordBatch:
-        """The answers to some rows, in these columns."""
-        rows, probabilities = answers.rows, answers.probabilities
+    def table(self, predictions: Predictions) -> pa.RecordBatch:
+        """The predictions for some rows, in these columns."""
+        rows, probabilities = predictions.rows, predictions.probabilities
         schema = self.schema
         columns: list[Any] = [
             pa.array([row.columns[i] for row in rows], field.type)
@@ -94,7 +94,7 @@ class Layout:
             columns.append(pa.array([row.name for row in rows], self.name_type))
             if self.labelled:
                 columns.append(pa.array([self._label(row.label) for row in rows], pa.string()))
-        missing = ~answers.answered
+        missing = ~predictions.predicted
         names = np.array([*self.classes, None], object)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(self.top, 1)]
         for rank in range(best.shape[1]):
@@ -107,7 +107,7 @@ class Layout:
                 values = np.ascontiguousarray(probabilities[:, label])
                 columns.append(pa.array(values, pa.float32(), mask=missing))
         if self.with_errors:
-            errors = [answers.errors.get(i) for i in range(len(rows))]
+            errors = [predictions.errors.get(i) for i in range(len(rows))]
             columns.append(pa.array(errors, pa.string()))
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -179,7 +179,7 @@ def open_output(
 
 
 def check_output(output: str, *, overwrite: bool) -> None:
-    """Raises UserError where the output is there already, or its folder is not."""
+    """Raises UserError where the output exists already, or its folder is not."""
     if output == STANDARD:
         return
     path = pathlib.Path(output)

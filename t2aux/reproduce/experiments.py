@@ -47,6 +47,12 @@ class Experiment:
         """What it trains, each once, in order."""
         return list(dict.fromkeys(cell.row for cell in self.cells if cell.row is not None))
 
+    @property
+    def lines(self) -> dict[str, list[Cell]]:
+        """The cells of each line, by its name."""
+        names = dict.fromkeys(cell.line for cell in self.cells)
+        return {name: [cell for cell in self.cells if cell.line == name] for name in names}
+
 
 _IMAGES = ("mnist", "pmnist", "cifar10")
 # What the paper calls the rows of Tables 2 and 3, and ours.

@@ -67,7 +67,7 @@ def costs(experiment: Experiment, rows: Rows) -> tuple[Table, Table]:
 
 def _costs(experiment: Experiment, rows: Rows) -> tuple[dict[str, _Points], ...]:
     """By line: the paper's seconds, and ours, and our memory, each by length."""
-    keys = dict(zip(_lines(experiment), published.FIGURE_3_ACCURACY, strict=True))
+    keys = dict(zip(experiment.lines, published.FIGURE_3_ACCURACY, strict=True))
     return (
         {name: published.FIGURE_3_SECONDS.get(key, {}) for name, key in keys.items()},
         _measured(experiment, rows, lambda summary: summary.seconds_per_step),
@@ -75,15 +75,11 @@ def _costs(experiment: Experiment, rows: Rows) -> tuple[dict[str, _Points], ...]
     )
 
 
-def _lines(experiment: Experiment) -> list[str]:
-    return list(dict.fromkeys(cell.line for cell in experiment.cells))
-
-
 def _measured(
     experiment: Experiment, rows: Rows, of: Callable[[Summary], float | None]
 ) -> dict[str, dict[int, float]]:
     """What was measured beside the accuracy, by line and length."""
-    found: dict[str, dict[int, float]] = {name: {} for name in _lines(experiment)}
+    found: dict[str, dict[int, float]] = {name: {} for name in experiment.lines}
     for cell in experiment.cells:
         if cell.row.id in rows and of(rows[cell.row.id]):
             found[cell.line][cell.column] = of(rows[cell.row.id])
@@ -91,28 +87,20 @@ def _measured(
 
 
 def _curves(experiment: Experiment, rows: Rows) -> list[drawings.Curve]:
-    made = []
-    for line in _lines(experiment):
-        cells = [cell for cell in experiment.cells if cell.line == line]
-        made.append(
-            drawings.Curve(
-                line,
-                _known(cells, tables.value, experiment, rows),
-                {c.column: c.published for c in cells if c.published is not None},
-                _known(cells, tables.spread, experiment, rows),
-            )
+    measure = experiment.measure
+
+    def points(cells: Sequence[Cell], of: Callable[[Cell], float | None]) -> dict[int, float]:
+        return {cell.column: y for cell in cells if (y := of(cell)) is not None}
+
+    return [
+        drawings.Curve(
+            line,
+            points(cells, lambda cell: tables.value(cell, measure, rows)),
+            points(cells, lambda cell: cell.published),
+            points(cells, lambda cell: tables.spread(cell, measure, rows)),
         )
-    return made
-
-
-def _known(
-    cells: list[Cell],
-    of: Callable[[Cell, str, Rows], float | None],
-    experiment: Experiment,
-    rows: Rows,
-) -> dict[int, float]:
-    every = {cell.column: of(cell, experiment.measure, rows) for cell in cells}
-    return {x: y for x, y in every.items() if y is not None}
+        for line, cells in experiment.lines.items()
+    ]
 
 
 _STEPS = "supervised BPTT, steps (not to scale)"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from t2aux.reproduce import tables, wording
 from t2aux.reproduce.document import Table
-from t2aux.reproduce.experiments import EXPERIMENTS, Cell, Experiment
+from t2aux.reproduce.experiments import EXPERIMENTS, Cell
 from t2aux.reproduce.published import FIGURE_3_SIDES
 from t2aux.reproduce.results import Summary
 from t2aux.reproduce.rows import Row
@@ -65,9 +65,9 @@ def findings(rows: Rows) -> Iterator[Finding]:
     }
     for family, claim, row, other in [*_pairs(rows), *_lengths(rows, published)]:
         yield _better(family, claim, row, other, published, rows)
-    for cells in _lines(EXPERIMENTS["figure4"]).values():
+    for cells in EXPERIMENTS["figure4"].lines.values():
         yield _falls(cells, rows)
-    for cells in _lines(EXPERIMENTS["table6"]).values():
+    for cells in EXPERIMENTS["table6"].lines.values():
         yield _best(cells, "20x30", rows)
     yield from _parts(rows)
 
@@ -136,13 +136,6 @@ def _against(first: float | None, second: float | None, digits: int) -> str:
         return MISSING
     pair = (MISSING if x is None else wording.number(x, digits) for x in (first, second))
     return " against ".join(pair)
-
-
-def _lines(experiment: Experiment) -> dict[str, list[Cell]]:
-    lines: dict[str, list[Cell]] = {}
-    for cell in experiment.cells:
-        lines.setdefault(cell.line, []).append(cell)
-    return lines
 
 
 def _done(row: Row, rows: Rows) -> Summary | None:

@@ -22,7 +22,7 @@ Tensors = dict[str, np.ndarray]
 # Sequences up to this share a batch; of longer ones, those within a factor of two. Otherwise one
 # long sequence would make all others of its batch as long, in time and in memory.
 _SHORT = 64
-_MOST_BYTES = 64 << 20
+_MAX_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,22 +75,22 @@ class _Batch:
         self.rows += task.rows
         self._row_bytes = max(self._row_bytes, task.row_bytes)
 
-    def has_room(self, task: _Task, most_rows: int) -> bool:
+    def fits(self, task: _Task, max_rows: int) -> bool:
         """Whether a request fits in, padded to the longest."""
         rows = self.rows + task.rows
-        return rows <= most_rows and rows * max(self._row_bytes, task.row_bytes) <= _MOST_BYTES
+        return rows <= max_rows and rows * max(self._row_bytes, task.row_bytes) <= _MAX_BYTES
 
 
 class Batcher:
-    """Puts requests together and runs them in threads. Lives in one event loop."""
+    """Combines requests and runs them in threads. Used in one event loop."""
 
     def __init__(self, options: BatchingOptions, threads: Executor, metrics: Metrics) -> None:
         """Makes an idle batcher.
 
         Args:
-            options: See there.
+            options: How batches are formed.
             threads: Where batches run, at least `num_batch_threads` of them.
-            metrics: Told of batches and of the queue.
+            metrics: Counts batches and the queue.
         """
         self._options = options
         self._threads = threads
@@ -105,7 +105,7 @@ class Batcher:
         """Runs a request, with others if there are any.
 
         Args:
-            servable: What runs it.
+            servable: Runs the request.
             signature: Of the servable.
             inputs: Checked; see `Signature.check`.
 
@@ -119,10 +119,8 @@ class Batcher:
             return await self._in_thread(servable.run, signature, inputs)
         rows = len(next(iter(inputs.values())))
         if rows > self._options.max_batch_size:
-            raise invalid(
-                f"Task size {rows} is larger than maximum batch size "
-                f"{self._options.max_batch_size}."
-            )
+            limit = self._options.max_batch_size
+            raise invalid(f"Task size {rows} is larger than maximum batch size {limit}.")
         loop = asyncio.get_running_loop()
         task = _Task(inputs, rows, loop.create_future())
         self._enqueue(servable, signature, task, loop)
@@ -138,15 +136,13 @@ class Batcher:
         # By the servable itself: a version that was replaced has the name and number of this one.
         key = (servable, signature.name, _kind(signature, task.inputs))
         batch = self._open.get(key)
-        if batch is not None and not batch.has_room(task, self._options.max_batch_size):
+        if batch is not None and not batch.fits(task, self._options.max_batch_size):
             self._close(batch)
             batch = None
         if batch is None:
             if self._waiting >= self._options.max_enqueued_batches:
-                raise ServingError(
-                    "UNAVAILABLE",
-                    "The batch scheduling queue to which this task was submitted is full.",
-                )
+                message = "The batch scheduling queue to which this task was submitted is full."
+                raise ServingError("UNAVAILABLE", message)
             batch = self._open[key] = _Batch(servable, signature, key)
             loop.call_later(self._options.batch_timeout_micros / 1e6, self._due, batch)
         batch.add(task)
@@ -161,7 +157,7 @@ class Batcher:
         return len({*self._ready, *self._open.values()})
 
     def _due(self, batch: _Batch) -> None:
-        """The batch has waited long enough: it runs as soon as a thread is free."""
+        """The timeout has passed: the batch runs as soon as a thread is free."""
         if self._open.get(batch.key) is batch and batch not in self._ready:
             self._ready.append(batch)
         self._start()
@@ -178,7 +174,7 @@ class Batcher:
             batch = self._ready.popleft()
             if self._open.get(batch.key) is batch:
                 del self._open[batch.key]
-            # Who asked may have gone meanwhile.
+            # Clients may have closed the connection.
             batch.tasks = [task for task in batch.tasks if not task.done.done()]
             if batch.tasks:
                 self._running += 1
@@ -201,7 +197,7 @@ class Batcher:
         try:
             merged = _merged(batch.signature, [task.inputs for task in batch.tasks], size)
             outputs = await self._in_thread(batch.servable.run, batch.signature, merged)
-        except Exception as error:  # Any: whoever waits must be told.
+        except Exception as error:  # Any: each waiting request must get it.
             if len(batch.tasks) == 1:
                 _fail(batch.tasks[0], error)
             else:
@@ -215,7 +211,7 @@ class Batcher:
                 task.done.set_result(part)
 
     async def _run_one_by_one(self, batch: _Batch) -> None:
-        """One request's mistake must not be the others'."""
+        """So that one wrong request does not fail the others."""
         for task in batch.tasks:
             try:
                 outputs = await self._in_thread(batch.servable.run, batch.signature, task.inputs)
@@ -258,7 +254,7 @@ def _length_class(steps: int) -> int:
 
 
 def _merged(signature: Signature, requests: list[Tensors], size: int) -> Tensors:
-    """Requests behind one another, sequences padded with zeros, filled up to `size` rows."""
+    """Requests concatenated, sequences padded with zeros, filled up to `size` rows."""
     merged = {}
     for name in requests[0]:
         values = [request[name] for request in requests]
@@ -266,7 +262,7 @@ def _merged(signature: Signature, requests: list[Tensors], size: int) -> Tensors
             steps = max(value.shape[1] for value in values)
             values = [_padded(value, steps) for value in values]
         rows = sum(len(value) for value in values)
-        # Any row that is right will do; its answer is thrown away.
+        # Any valid row will do; its output is dropped.
         values.append(np.repeat(values[0][:1], size - rows, axis=0))
         merged[name] = np.concatenate(values)
     return merged

@@ -6,66 +6,72 @@ import pathlib
 from typing import Any
 
 from absl import logging
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_format,
-    wrappers_pb2,  # noqa: F401  Puts wrappers.proto into the pool.
-)
+from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from t2aux.errors import UserError
 from t2aux.serving.batching import BatchingOptions
 from t2aux.serving.models import ModelConfig
+from t2aux.tf_serving.protos import message_classes
 from t2aux_ondevice import paths
 from t2aux_ondevice.files import read_text
 
-# Messages that tensorflow-serving-api lacks: their fields, as session_bundle_config.proto and
-# monitoring_config.proto have them.
-_BATCHING_FIELDS = {
-    "max_batch_size": "Int64Value",
-    "batch_timeout_micros": "Int64Value",
-    "max_enqueued_batches": "Int64Value",
-    "num_batch_threads": "Int64Value",
-    "thread_pool_name": "StringValue",
-    "allowed_batch_sizes": "repeated int64",
-    "pad_variable_length_inputs": "bool",
-    "enable_large_batch_splitting": "BoolValue",
-    "max_execution_batch_size": "Int64Value",
-}
-# Of these, what changes nothing here: a file is for both servers.
+# Messages that tensorflow-serving-api lacks: of session_bundle_config.proto,
+# monitoring_config.proto and ssl_config.proto. The text format does not use the fields' numbers.
+_MESSAGES = message_classes(
+    {
+        "Int64Value": ("int64 value 1",),
+        "StringValue": ("string value 1",),
+        "BoolValue": ("bool value 1",),
+        "BatchingParameters": (
+            "Int64Value max_batch_size 1",
+            "Int64Value batch_timeout_micros 2",
+            "Int64Value max_enqueued_batches 3",
+            "Int64Value num_batch_threads 4",
+            "StringValue thread_pool_name 5",
+            "repeated int64 allowed_batch_sizes 6",
+            "bool pad_variable_length_inputs 7",
+            "BoolValue enable_large_batch_splitting 8",
+            "Int64Value max_execution_batch_size 9",
+        ),
+        "PrometheusConfig": ("bool enable 1", "string path 2"),
+        "MonitoringConfig": ("PrometheusConfig prometheus_config 1",),
+        "SSLConfig": (
+            "string server_key 1",
+            "string server_cert 2",
+            "string custom_ca 3",
+            "bool client_verify 4",
+        ),
+    }
+)
+_BATCHING_VALUES = (
+    "max_batch_size",
+    "batch_timeout_micros",
+    "max_enqueued_batches",
+    "num_batch_threads",
+)
+# What changes nothing here: a file is for both servers.
 _WITHOUT_EFFECT = ("thread_pool_name", "enable_large_batch_splitting", "max_execution_batch_size")
-_PROMETHEUS_FIELDS = {"enable": "bool", "path": "string"}
 
 
 def read_models(path: str) -> list[ModelConfig]:
     """Reads --model_config_file, a ModelServerConfig. Raises UserError."""
-    message = model_server_config_pb2.ModelServerConfig()
-    parse(path, message, "ModelServerConfig")
-    entries = message.model_config_list.config
+    entries = parse(path, "ModelServerConfig").model_config_list.config
     names = {entry.name for entry in entries}
     if not names or len(names) < len(entries) or not all(e.name and e.base_path for e in entries):
         raise UserError(
-            f"{path} must have a model_config_list with a name of its own and a base_path for each "
-            "config."
+            f"{path} needs a model_config_list, with a unique name and a base_path in each config."
         )
     configs = []
     for entry in entries:
         policy = entry.model_version_policy
-        kind = policy.WhichOneof("policy_choice")
-        latest = policy.latest.num_versions or 1
-        specific: tuple[int, ...] | None = ()
-        if kind == "all":
-            specific = None
-        elif kind == "specific":
-            specific = tuple(policy.specific.versions)
+        specific = {"all": None, "specific": tuple(policy.specific.versions)}
         configs.append(
             ModelConfig(
                 entry.name,
                 pathlib.Path(paths.local(entry.base_path, f"The base_path of {entry.name}")),
-                latest,
-                specific,
+                policy.latest.num_versions or 1,
+                specific.get(policy.WhichOneof("policy_choice"), ()),
                 dict(entry.version_labels),
             )
         )
@@ -74,26 +80,16 @@ def read_models(path: str) -> list[ModelConfig]:
 
 def read_batching(path: str, default: BatchingOptions) -> BatchingOptions:
     """Reads --batching_parameters_file, BatchingParameters. Raises UserError."""
-    message = _message("BatchingParameters", _BATCHING_FIELDS)
-    parse(path, message, "BatchingParameters")
+    message = parse(path, "BatchingParameters")
     ignored = [name for name in _WITHOUT_EFFECT if message.HasField(name)]
     if ignored:
         logging.warning("%s sets what has no effect in t2aux serve: %s.", path, ", ".join(ignored))
-
-    def value(name: str) -> int:
-        if not message.HasField(name):
-            return getattr(default, name)
-        return getattr(message, name).value
-
+    values = {
+        name: getattr(message, name).value if message.HasField(name) else getattr(default, name)
+        for name in _BATCHING_VALUES
+    }
     sizes = tuple(message.allowed_batch_sizes)
-    return batching_options(
-        max_batch_size=value("max_batch_size"),
-        batch_timeout_micros=value("batch_timeout_micros"),
-        max_enqueued_batches=value("max_enqueued_batches"),
-        num_batch_threads=value("num_batch_threads"),
-        allowed_batch_sizes=sizes,
-        source=path,
-    )
+    return batching_options(allowed_batch_sizes=sizes, source=path, **values)
 
 
 def batching_options(
@@ -124,69 +120,20 @@ def batching_options(
 
 def read_monitoring_path(path: str) -> str | None:
     """Reads --monitoring_config_file: where Prometheus reads, or None. Raises UserError."""
-    inner = _message("PrometheusConfig", _PROMETHEUS_FIELDS)
-    file = descriptor_pb2.FileDescriptorProto(
-        name="t2aux/monitoring_config.proto",
-        package="t2aux.serving",
-        dependency=["t2aux/PrometheusConfig.proto"],
-        syntax="proto3",
-    )
-    outer = file.message_type.add(name="MonitoringConfig")
-    outer.field.add(
-        name="prometheus_config",
-        number=1,
-        label=1,
-        type=11,
-        type_name=f".{inner.DESCRIPTOR.full_name}",
-    )
-    message = made(file, "MonitoringConfig")
-    parse(path, message, "MonitoringConfig")
-    config = message.prometheus_config
-    if not config.enable:
-        return None
-    return config.path or "/monitoring/prometheus/metrics"
+    config = parse(path, "MonitoringConfig").prometheus_config
+    return (config.path or "/monitoring/prometheus/metrics") if config.enable else None
 
 
-def _message(name: str, fields: dict[str, str]) -> Any:
-    """An empty message of these fields."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name=f"t2aux/{name}.proto",
-        package="t2aux.serving",
-        dependency=["google/protobuf/wrappers.proto"],
-        syntax="proto3",
-    )
-    described = file.message_type.add(name=name)
-    plain = {"int64": 3, "bool": 8, "string": 9}
-    for number, (field, kind) in enumerate(fields.items(), 1):
-        repeated, _, kind = kind.rpartition(" ")
-        label = 3 if repeated else 1
-        if kind in plain:
-            described.field.add(name=field, number=number, label=label, type=plain[kind])
-        else:
-            type_name = f".google.protobuf.{kind}"
-            described.field.add(
-                name=field, number=number, label=label, type=11, type_name=type_name
-            )
-    return made(file, name)
+def parse(path: str, name: str) -> Any:
+    """Reads a message of `_MESSAGES`, or a ModelServerConfig, in protobuf's text format.
 
-
-def made(file: descriptor_pb2.FileDescriptorProto, name: str) -> Any:
-    """An empty message of a described file."""
-    pool = descriptor_pool.Default()
+    Raises:
+        UserError: The file can't be read, or is not such a message.
+    """
+    message = _MESSAGES.get(name, model_server_config_pb2.ModelServerConfig)()
     try:
-        described = pool.FindMessageTypeByName(f"{file.package}.{name}")
-    except KeyError:
-        pool.Add(file)
-        described = pool.FindMessageTypeByName(f"{file.package}.{name}")
-    return message_factory.GetMessageClass(described)()
-
-
-def parse(path: str, message: Any, what: str) -> None:
-    """Reads a file in protobuf's text format into a message. Raises UserError."""
-    text = read_text(path)
-    try:
-        text_format.Parse(text, message)
+        return text_format.Parse(read_text(path), message)
     except text_format.ParseError as error:
         # What it quotes of the file may be a part of a key.
-        why = f"look at line {error.GetLine()}" if what == "SSLConfig" else error
-        raise UserError(f"{path} is not a valid {what} in protobuf's text format: {why}.") from None
+        why = f"look at line {error.GetLine()}" if name == "SSLConfig" else error
+        raise UserError(f"{path} is not a valid {name} in protobuf's text format: {why}.") from None

@@ -1,4 +1,4 @@
-"""How much a server takes on at once: connections, and bytes of requests."""
+"""Limits of a server: connections, and bytes of requests, at once."""
 
 from __future__ import annotations
 
@@ -15,80 +15,71 @@ from t2aux.serving.status import ServingError
 
 # As long as a client on another continent needs to read an answer and close.
 _LINGER_SECONDS = 1.0
-# Of what is wrong with a request; aiohttp quotes all of it.
+# Characters of aiohttp's message, which quotes the whole request.
 _MAX_QUOTED = 200
-_CLIENTS_MISTAKES = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
+_CLIENT_ERRORS = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
 
 
 class Budget:
     """The bytes of the requests that are being received and answered, over both protocols."""
 
-    def __init__(self, most: int) -> None:
-        """Takes `most` bytes at once."""
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        """Allows `max_bytes` at once."""
+        self._max_bytes = max_bytes
         self._used = 0
 
     @contextlib.contextmanager
-    def reserved(self) -> Iterator[Reservation]:
-        """Of one request, until the block ends."""
-        reservation = Reservation(self)
+    def reserved(self) -> Iterator[Callable[[int], None]]:
+        """Yields what reserves bytes for one request, until the block ends.
+
+        It raises ServingError (UNAVAILABLE) where there is no space for more.
+        """
+        reserved = 0
+
+        def reserve(size: int) -> None:
+            nonlocal reserved
+            if self._used + size > self._max_bytes:
+                reason = f"The requests being answered take all {self._max_bytes} bytes: try again."
+                raise ServingError("UNAVAILABLE", reason)
+            self._used += size
+            reserved += size
+
         try:
-            yield reservation
+            yield reserve
         finally:
-            self._used -= reservation.size
-
-    def take(self, size: int) -> None:
-        """Raises ServingError (UNAVAILABLE) where there is no room for more."""
-        if self._used + size > self._most:
-            raise ServingError(
-                "UNAVAILABLE",
-                f"The requests being answered take the {self._most} bytes that they may: try "
-                "again.",
-            )
-        self._used += size
-
-
-class Reservation:
-    """What one request takes of a `Budget`.
-
-    Attributes:
-        size: Bytes.
-    """
-
-    def __init__(self, budget: Budget) -> None:
-        """Takes nothing yet."""
-        self.size = 0
-        self._budget = budget
-
-    def add(self, size: int) -> None:
-        """Takes more. Raises ServingError as `Budget.take`."""
-        self._budget.take(size)
-        self.size += size
+            self._used -= reserved
 
 
 class HttpServer(web.Server):
-    """Answers HTTP requests by one handler, and errors of the protocol itself with JSON as well."""
+    """Answers HTTP requests by one handler; errors of the protocol itself are JSON, too."""
 
     def __init__(
-        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], **options: Any
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        max_connections: int,
+        **options: Any,
     ) -> None:
         """Prepares.
 
         Args:
             handler: Answers a request.
+            max_connections: More are asked to try again.
             **options: Of the connections, as `web.Server` takes them.
         """
         cancels = options.pop("handler_cancellation", False)
         super().__init__(handler, handler_cancellation=cancels, **options)
+        self._max_connections = max_connections
         self._options = options
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> asyncio.Protocol:
         """For a new connection."""
+        if len(self.connections) >= self._max_connections:
+            return _Busy()
         return _Connection(self, loop=asyncio.get_running_loop(), **self._options)
 
 
 class _Connection(web.RequestHandler):
-    """A connection: its client gets its own mistakes as an answer, the log the server's."""
+    """A connection that answers malformed requests; only the server's own errors are logged."""
 
     __slots__ = ()
 
@@ -99,7 +90,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what no handler could answer, such as a request that is no HTTP."""
+        """The answer to a request that reaches no handler, such as one that is not HTTP."""
         if status >= 500:
             logging.error("A request failed.", exc_info=exc)
             shown = "The server failed; its log says why."
@@ -112,13 +103,13 @@ class _Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Leaves out what a client sent that is not what its headers say."""
-        if not isinstance(kwargs.get("exc_info"), _CLIENTS_MISTAKES):
+        """Leaves out the body of a client that contradicts its headers."""
+        if not isinstance(kwargs.get("exc_info"), _CLIENT_ERRORS):
             super().log_exception(*args, **kwargs)
 
 
 def _reason(error: BaseException | None, message: str) -> str:
-    """What is wrong with a request, where aiohttp's message is not for the client."""
+    """What is wrong with a request, in words for the client."""
     if isinstance(error, http_exceptions.LineTooLong):
         return f"its path or a header is longer than {error.args[1]} bytes"
     if isinstance(error, http_exceptions.ContentEncodingError):
@@ -128,7 +119,7 @@ def _reason(error: BaseException | None, message: str) -> str:
 
 
 def error_response(message: str, status: int) -> web.Response:
-    """An error as TensorFlow Serving's REST API tells it."""
+    """An error in the format of TensorFlow Serving's REST API."""
     return json_response({"error": message}, status)
 
 
@@ -141,29 +132,14 @@ def json_response(value: Any, status: int = 200) -> web.Response:
     )
 
 
-class Listener:
-    """Makes aiohttp's protocols for a number of connections; tells others to come back."""
-
-    def __init__(self, server: web.Server, most: int) -> None:
-        """Wraps aiohttp's own."""
-        self._server = server
-        self._most = most
-
-    def __call__(self) -> asyncio.Protocol:
-        """For a new connection."""
-        if len(self._server.connections) >= self._most:
-            return _Busy()
-        return self._server()
-
-
 class _Busy(asyncio.Protocol):
-    """Answers whatever is asked, and reads on until the client has had time to read that.
+    """Answers 503 to any request, and reads until the client has had time to read that.
 
     Closing a connection of which not all was read resets it, and the answer may be lost on its way.
     """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        body = json.dumps({"error": "The server has as many connections as it may: try again."})
+        body = json.dumps({"error": "The server has too many connections: try again."})
         answer = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"

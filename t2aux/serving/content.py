@@ -1,8 +1,8 @@
-"""What is in a version's folder: whether it has changed, and whether all of it is there.
+"""A version's folder: whether it has changed, and whether it is complete.
 
 A version may be copied file by file, replaced under its number, or removed and copied again with
 its old times. An export of t2aux has the SHA-256 of its files in metadata.json, which proves that
-it is whole; any other SavedModel is loaded when its files have stopped changing.
+it is complete; any other SavedModel is loaded when its files have stopped changing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from t2aux.data.manifest import sha256
 from t2aux_ondevice import litert
 
 _MODEL = "saved_model.pb"
-# What of a folder makes a SavedModel. Other files, such as those for LiteRT, don't matter here.
+# The files of a SavedModel. Others, such as those for LiteRT, are ignored.
 _FILES = (_MODEL, "fingerprint.pb", litert.METADATA)
 _FOLDERS = ("variables", "assets", "assets.extra")
 
@@ -42,8 +42,8 @@ class Findings:
     """What reading the files of a `Look` gave.
 
     Attributes:
-        missing: What is not whole, for a message; "" where nothing is known to be missing.
-        is_proven: Whether metadata.json says that all is there.
+        missing: What is incomplete, for a message; "" where nothing is known to be missing.
+        is_proven: Whether metadata.json proves that the folder is complete.
         digest: Of all files but metadata.json; "" where something is missing.
     """
 
@@ -53,7 +53,7 @@ class Findings:
 
 
 def look(directory: pathlib.Path) -> Look:
-    """Looks at a version's folder. What vanishes meanwhile is left out."""
+    """Lists a version's files. Those that vanish meanwhile are left out."""
     paths = [directory / name for name in _FILES]
     for name in _FOLDERS:
         for folder, _, names in os.walk(directory / name):
@@ -75,7 +75,7 @@ def read(directory: pathlib.Path, seen: Look) -> Findings:
 
     Args:
         directory: The version's folder.
-        seen: What is there.
+        seen: Its files.
 
     Returns:
         What was found.

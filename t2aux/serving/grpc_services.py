@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,75 +25,49 @@ from t2aux.serving.connections import Budget
 from t2aux.serving.request_handler import RequestHandler
 from t2aux.serving.status import ServingError, invalid
 
-_ONLY_CLASSIFIERS = (
-    grpc.StatusCode.UNIMPLEMENTED,
-    "The models are classifiers: only Predict and Classify are supported.",
-)
 
-_METHODS = {
-    predict_pb2.PredictRequest: "Predict",
-    classification_pb2.ClassificationRequest: "Classify",
-    get_model_metadata_pb2.GetModelMetadataRequest: "GetModelMetadata",
-    get_model_status_pb2.GetModelStatusRequest: "GetModelStatus",
-}
+def _handled(answer: Callable[[Any, Any], Awaitable]) -> Callable[[Any, Any, Any], Awaitable]:
+    """A method of a service: counted, within the client's deadline, with errors as gRPC's."""
+
+    @functools.wraps(answer)
+    async def handle(self: Any, request: Any, context: Any) -> Any:
+        name, model = answer.__name__, request.model_spec.name
+        try:
+            counted = self._handler.counted("GRPC", name, model, lambda: answer(self, request))
+            return await asyncio.wait_for(counted, context.time_remaining())
+        except ServingError as error:
+            await context.abort(grpc.StatusCode[error.code], error.message)
+        except asyncio.TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline has passed.")
+
+    return handle
 
 
-async def _answer(
-    handler: RequestHandler, request: Any, context: Any, answer: Callable[[Any], Awaitable]
-) -> Any:
-    """Answers within the client's deadline, and says what went wrong as gRPC does."""
-    method = _METHODS[type(request)]
-    try:
-        counted = handler.counted("GRPC", method, request.model_spec.name, lambda: answer(request))
-        return await asyncio.wait_for(counted, context.time_remaining())
-    except ServingError as error:
-        await context.abort(grpc.StatusCode[error.code], error.message)
-    except asyncio.TimeoutError:
-        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "The deadline has passed.")
+def _refused(message: str) -> Callable[[Any, Any, Any], Awaitable]:
+    async def refuse(self: Any, request: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
+
+    return refuse
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict, Classify and GetModelMetadata; Regress and MultiInference are not implemented."""
 
+    Regress = MultiInference = _refused(
+        "The models are classifiers: only Predict and Classify are supported."
+    )
+
     def __init__(self, handler: RequestHandler, max_tensor_bytes: int) -> None:
-        """Wraps what answers; refuses larger tensors, however few bytes they came in."""
+        """Refuses larger tensors, however few bytes they came in."""
         self._handler = handler
         self._max_tensor_bytes = max_tensor_bytes
 
-    async def Predict(
-        self, request: predict_pb2.PredictRequest, context: Any
-    ) -> predict_pb2.PredictResponse:
+    @_handled
+    async def Predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         """Runs a signature."""
-        return await _answer(self._handler, request, context, self._predict)
-
-    async def Classify(
-        self, request: classification_pb2.ClassificationRequest, context: Any
-    ) -> classification_pb2.ClassificationResponse:
-        """Classifies tf.Examples."""
-        return await _answer(self._handler, request, context, self._classify)
-
-    async def GetModelMetadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: Any
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """A model's signatures."""
-        return await _answer(self._handler, request, context, self._metadata)
-
-    async def _metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        return await metadata(self._handler, request)
-
-    async def Regress(self, request: Any, context: Any) -> None:
-        """Refused."""
-        await context.abort(*_ONLY_CLASSIFIERS)
-
-    async def MultiInference(self, request: Any, context: Any) -> None:
-        """Refused."""
-        await context.abort(*_ONLY_CLASSIFIERS)
-
-    async def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        most = self._max_tensor_bytes
-        inputs = {n: tensors.to_array(t, n, most) for n, t in request.inputs.items()}
+        inputs = {
+            n: tensors.to_array(t, n, self._max_tensor_bytes) for n, t in request.inputs.items()
+        }
         spec, outputs = await self._handler.predict(
             request.model_spec, inputs, list(request.output_filter)
         )
@@ -101,9 +76,11 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             response.outputs[name].CopyFrom(tensors.to_proto(value))
         return response
 
-    async def _classify(
+    @_handled
+    async def Classify(
         self, request: classification_pb2.ClassificationRequest
     ) -> classification_pb2.ClassificationResponse:
+        """Classifies tf.Examples."""
         spec, classes, scores = await self._handler.classify(
             request.model_spec, _examples(request.input)
         )
@@ -114,34 +91,33 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 entry.classes.add(label=name.decode("utf-8", "replace"), score=float(value))
         return response
 
+    @_handled
+    async def GetModelMetadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """A model's signatures."""
+        return await metadata(self._handler, request)
+
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """GetModelStatus; the configuration can't be changed while serving."""
 
+    HandleReloadConfigRequest = _refused("The configuration can't be changed while serving.")
+
     def __init__(self, handler: RequestHandler) -> None:
-        """Wraps what answers."""
+        """Wraps the handler."""
         self._handler = handler
 
+    @_handled
     async def GetModelStatus(
-        self, request: get_model_status_pb2.GetModelStatusRequest, context: Any
-    ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of a model's versions."""
-        return await _answer(self._handler, request, context, self._status)
-
-    async def _status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
+        """The states of a model's versions."""
         return self._handler.status(request.model_spec)
-
-    async def HandleReloadConfigRequest(self, request: Any, context: Any) -> None:
-        """Refused."""
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, "The configuration can't be changed while serving."
-        )
 
 
 class RefuseMalformed(grpc.aio.ServerInterceptor):
-    """Tells a client that its request is no message, or one too many.
+    """Refuses a request that is not a message, or that is one too many.
 
     gRPC itself would blame, and log, the server for the former.
     """
@@ -157,9 +133,9 @@ class RefuseMalformed(grpc.aio.ServerInterceptor):
             return handler
 
         async def answer(content: bytes, context: Any) -> Any:
-            with self._budget.reserved() as reservation:
+            with self._budget.reserved() as reserve:
                 try:
-                    reservation.add(len(content))
+                    reserve(len(content))
                     request = handler.request_deserializer(content)
                 except ServingError as error:
                     await context.abort(grpc.StatusCode[error.code], error.message)
@@ -178,7 +154,7 @@ class RefuseMalformed(grpc.aio.ServerInterceptor):
 async def metadata(
     handler: RequestHandler, request: get_model_metadata_pb2.GetModelMetadataRequest
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """What GetModelMetadata answers. Raises ServingError."""
+    """The response of GetModelMetadata. Raises ServingError."""
     if not request.metadata_field:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:

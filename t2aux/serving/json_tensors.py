@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from t2aux.serving.signature import Signature, TensorSpec
+from t2aux.serving.signature import Signature
 from t2aux.serving.status import invalid
 
 ROW, COLUMN = "row", "column"
-# numpy's arrays have as many dimensions, in every version of it.
-_DEEPEST = 32
+# numpy's arrays have at least so many dimensions, in every version of it.
+_MAX_DEPTH = 32
 _JSON_TYPES = {
     bool: "true or false",
     bytes: "strings",
@@ -36,7 +36,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise invalid("JSON Parse error: lists or objects are nested too deeply.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
-    except ValueError as error:  # Python refuses such numbers, since reading them takes long.
+    except ValueError as error:  # Python refuses such numbers: reading them takes long.
         raise invalid("JSON Parse error: a whole number has thousands of digits.") from error
     if not isinstance(value, dict):
         raise invalid("Request body is not a JSON object.")
@@ -63,10 +63,10 @@ def predict_inputs(
 
     Args:
         request: From `parse`.
-        signature: That it asks for.
+        signature: The signature that it names.
 
     Returns:
-        The inputs by name, and the format, in which it wants the answer.
+        The inputs by name, and the format of the response.
 
     Raises:
         ServingError: Something in it is wrong.
@@ -145,15 +145,10 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
         elif kinds == {float}:
             feature.float_list.value.extend(values)
         elif kinds <= {bytes, int, float} and kinds:
-            raise invalid(
-                f"The feature {name!r} mixes types: give only strings, only whole numbers, or only "
-                "numbers with a decimal point."
-            )
+            raise invalid(f"The feature {name!r} mixes types: give values of one type.")
         elif kinds:
-            raise invalid(
-                f"The feature {name!r} holds {_in_words(kinds - {bytes, int, float})} and must "
-                "hold numbers or strings."
-            )
+            wrong = _in_words(kinds - {bytes, int, float})
+            raise invalid(f"The feature {name!r} holds {wrong} and must hold numbers or strings.")
     return example
 
 
@@ -203,27 +198,25 @@ def _known(names: set[str], signature: Signature) -> None:
 
 def _only(signature: Signature) -> str:
     if len(signature.inputs) != 1:
-        raise invalid(
-            f"The signature {signature.name!r} has the inputs {', '.join(sorted(signature.inputs))}"
-            ": name them."
-        )
+        names = ", ".join(sorted(signature.inputs))
+        raise invalid(f"The signature {signature.name!r} has the inputs {names}: name them.")
     return next(iter(signature.inputs))
 
 
-def _spec(signature: Signature) -> TensorSpec:
+def _spec(signature: Signature) -> tf.TensorSpec:
     return signature.inputs[_only(signature)]
 
 
-def _tensor(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
+def _tensor(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
     """A (nested) list as an array of the signature's type."""
     if spec.dtype == tf.string:
         return _string_array(name, _strings(name, value))
-    wanted = np.dtype(spec.numpy_dtype)
+    wanted = np.dtype(spec.dtype.as_numpy_dtype)
     _check_kinds(name, _kinds(value), spec)
-    if _depth(value) > _DEEPEST:
+    if _depth(value) > _MAX_DEPTH:
         raise invalid(f"The lists of the input {name!r} are nested too deeply.")
     try:
-        # Whole numbers of any size are floats, as in JSON.
+        # Whole numbers of any size become floats, as in JSON.
         array = np.array(value, np.float64 if wanted.kind == "f" else None)
     except ValueError as error:
         raise invalid(
@@ -263,8 +256,8 @@ def _kinds(value: Any) -> set[type]:
     return found
 
 
-def _check_kinds(name: str, kinds: set[type], spec: TensorSpec) -> None:
-    """Types are converted where TensorFlow Serving does: whole numbers to any number, no others."""
+def _check_kinds(name: str, kinds: set[type], spec: tf.TensorSpec) -> None:
+    """Types are converted as in TensorFlow Serving: whole numbers to any number, no others."""
     if spec.dtype.is_floating:
         right, wanted = {int, float}, "numbers"
     elif spec.dtype.is_bool:
@@ -290,7 +283,7 @@ def _depth(value: Any) -> int:
 
 
 def _too_precise(value: Any, most: int) -> int | None:
-    """A whole number of 64 bits that is too large for a float to hold each like it, or None."""
+    """A whole number of 64 bits that a float may not represent exactly, or None."""
     if isinstance(value, list):
         found = (_too_precise(part, most) for part in value)
         return next((number for number in found if number is not None), None)
@@ -298,7 +291,7 @@ def _too_precise(value: Any, most: int) -> int | None:
 
 
 def _string_array(name: str, strings: Any) -> np.ndarray:
-    if _depth(strings) > _DEEPEST:
+    if _depth(strings) > _MAX_DEPTH:
         raise invalid(f"The lists of the input {name!r} are nested too deeply.")
     try:
         array = np.array(strings, object)

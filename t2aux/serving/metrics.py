@@ -1,6 +1,6 @@
-"""What the server tells Prometheus: TensorFlow Serving's metrics, by its names and labels.
+"""The server's metrics for Prometheus: TensorFlow Serving's, with its names and labels.
 
-Times are in microseconds, as there. What TensorFlow Serving has no equal of begins with t2aux_.
+Times are in microseconds, as there. Metrics that TensorFlow Serving lacks begin with t2aux_.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LATENCIES = [10.0 * 1.8**i for i in range(33)]
 _QUEUING = [100.0 * 1.2**i for i in range(52)]
 _RUNS = [1000.0 * 2**i for i in range(20)]
 _SIZES = [2.0**i for i in range(14)]
-# Its names for what TensorFlow's session and the threads of batches are called.
+# Its names for TensorFlow's session and the threads of batches.
 _RUNTIME = "TF1"
 _THREAD_POOL = "batch_threads"
-# Requests of these are counted; of others, none.
+# Only requests of these methods are counted.
 _INFERENCE = ("Predict", "Classify", "Regress")
-# prometheus_client puts it behind the name of every counter, TensorFlow Serving behind none.
+# prometheus_client adds it to the name of every counter, TensorFlow Serving to none.
 _TOTAL = re.compile(rb"^(# (?:HELP|TYPE) )?(:tensorflow:[\w:]+)_total\b", re.M)
 
 
@@ -42,34 +42,23 @@ class Metrics:
     """The counters of one server."""
 
     def __init__(self) -> None:
-        """Makes a registry of its own, so that several servers in a process don't mix."""
+        """Makes a separate registry, so that servers in one process don't mix."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = self._counter(
             f"{_SERVING}request_count", "Requests by model and status.", "model_name", "status"
         )
-        self._latency = self._histogram(
-            f"{_SERVING}request_latency",
-            "From a request's arrival to its answer, where there is one.",
-            _LATENCIES,
-            *("model_name", "API", "entrypoint"),
-        )
-        self._runtime = self._histogram(
-            f"{_SERVING}runtime_latency",
-            "What the model, and waiting for a batch, takes of a request.",
-            _LATENCIES,
-            *("model_name", "API", "runtime"),
-        )
+        name, labels = f"{_SERVING}request_latency", ("model_name", "API", "entrypoint")
+        self._latency = self._histogram(name, "Time of a request.", _LATENCIES, *labels)
+        name, labels = f"{_SERVING}runtime_latency", ("model_name", "API", "runtime")
+        self._runtime = self._histogram(name, "Time of a batch.", _LATENCIES, *labels)
         self._graph_runs = self._counter(f"{_CORE}graph_runs", "Runs of graphs.")
         self._graph_time = self._counter(f"{_CORE}graph_run_time_usecs", "Time of all runs.")
         self._graph_times = self._histogram(
             f"{_CORE}graph_run_time_usecs_histogram", "Time of a run.", _RUNS
         )
         self._queuing = self._histogram(
-            f"{_BATCHING}queuing_latency",
-            "How long a request waited for its batch to run.",
-            _QUEUING,
-            "thread_pool_name",
+            f"{_BATCHING}queuing_latency", "Waiting for a batch.", _QUEUING, "thread_pool_name"
         )
         self._batch_runs = self._counter(f"{_BATCHING}wrapped_run_count", "Runs of batches.")
         self._input_sizes = self._histogram(
@@ -78,35 +67,21 @@ class Metrics:
         self._batch_sizes = self._histogram(
             f"{_BATCHING}processed_batch_size", "Sequences of a batch, filled up.", _SIZES
         )
-        self._padding = self._histogram(
-            f"{_BATCHING}padding_size",
-            "Sequences that filled a batch up, by its size with them.",
-            [0.0, *_SIZES],
-            "execution_batch_size",
-        )
+        name, sizes = f"{_BATCHING}padding_size", [0.0, *_SIZES]
+        self._padding = self._histogram(name, "Rows of padding.", sizes, "execution_batch_size")
         self._loads = self._counter(
             f"{_LOADING}load_attempt_count", "Loads of versions.", "model_path", "status"
         )
         self._load_time = self._counter(
             f"{_LOADING}load_latency", "Time of a version's loads.", "model_path"
         )
-        self._warm_up = self._histogram(
-            f"{_SERVING}model_warmup_latency",
-            "Time of a version's warm-up requests.",
-            _LATENCIES,
-            *("model_path", "status"),
-        )
+        name, labels = f"{_SERVING}model_warmup_latency", ("model_path", "status")
+        self._warm_up = self._histogram(name, "Time of a warm-up.", _LATENCIES, *labels)
         self._queue = Gauge(
-            "t2aux_serve_queued_batches",
-            "Batches that wait for a thread or for more requests.",
-            registry=self._registry,
+            "t2aux_serve_queued_batches", "Batches that wait.", registry=self._registry
         )
-        self._versions = Gauge(
-            "t2aux_serve_loaded_version",
-            "1 for a version that is served.",
-            ["model_name", "version"],
-            registry=self._registry,
-        )
+        name, labels = "t2aux_serve_loaded_version", ["model_name", "version"]
+        self._versions = Gauge(name, "Served versions.", labels, registry=self._registry)
 
     def request(
         self, model: str, entrypoint: str, method: str, status: str, seconds: float

@@ -1,4 +1,4 @@
-"""The models that are served: which versions there are, and which take requests."""
+"""The models that are served: their versions, and which of these take requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gc
 import math
 import pathlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 
 # The states of a version, as in TensorFlow Serving's ModelVersionStatus.
 LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
-# TensorFlow Serving's versions are of 64 bits; a folder with a longer number is none.
-_LARGEST = 2**63 - 1
+# TensorFlow Serving's versions have 64 bits.
+_MAX_VERSION = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,45 +49,45 @@ class ModelConfig:
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def folders(self) -> dict[int, pathlib.Path]:
-        """The versions that are there, in rising order; names may begin with zeros.
+        """The versions that exist, in rising order; names may begin with zeros.
 
         Raises:
             OSError: The base path can't be read.
         """
         entries = sorted(self.base_path.iterdir())
         found = {int(p.name): p for p in entries if files.is_version(p.name) and p.is_dir()}
-        return {number: found[number] for number in sorted(found) if number <= _LARGEST}
+        return {number: found[number] for number in sorted(found) if number <= _MAX_VERSION}
 
     def aspired(self, folders: Mapping[int, pathlib.Path]) -> dict[int, pathlib.Path]:
-        """Those of `folders` that should be served."""
-        found = list(folders)
-        if self.specific:
-            found = [version for version in found if version in self.specific]
-        elif self.specific is not None:
-            found = found[-self.latest :]
+        """The versions among `folders` that should be served."""
+        if self.specific is None:
+            return dict(folders)
+        found = [v for v in folders if v in self.specific]
+        if not self.specific:
+            found = list(folders)[-self.latest :]
         return {version: folders[version] for version in found}
 
 
 @dataclasses.dataclass(frozen=True)
-class Retries:
+class LoadRetries:
     """When a version that could not be loaded is tried again; changed files are tried at once.
 
     Attributes:
-        first_seconds: The pause after the first failure; each is twice the one before it.
-        most_seconds: The longest pause.
-        most: How often; None: as long as the version is wanted.
+        first_pause: Seconds after the first failure; each pause is twice the one before it.
+        max_pause: The longest pause, in seconds.
+        max_retries: How often; None: as long as the version exists.
     """
 
-    first_seconds: float = 1.0
-    most_seconds: float = 60.0
-    most: int | None = None
+    first_pause: float = 1.0
+    max_pause: float = 60.0
+    max_retries: int | None = None
 
     def pause(self, failures: int) -> float:
         """Seconds until the next try, after so many failures."""
-        if self.most is not None and failures > self.most:
+        if self.max_retries is not None and failures > self.max_retries:
             return math.inf
-        # A power above this is longer than anybody waits.
-        return min(self.first_seconds * 2.0 ** min(failures - 1, 60), self.most_seconds)
+        # A larger power does not fit into a float.
+        return min(self.first_pause * 2.0 ** min(failures - 1, 60), self.max_pause)
 
 
 @dataclasses.dataclass
@@ -97,10 +97,10 @@ class Version:
     Attributes:
         number: Its number.
         state: See above.
-        error: Why it is not served, where it could not be loaded.
-        servable: Where it is AVAILABLE or UNLOADING.
-        in_flight: How many requests it answers just now.
-        idle: Set while there are none.
+        error: Why it could not be loaded.
+        servable: If it is AVAILABLE or UNLOADING.
+        in_flight: How many requests it is answering.
+        idle: Set while it has no requests.
     """
 
     number: int
@@ -120,11 +120,11 @@ class _Folder:
     """What is known of a version's folder.
 
     Attributes:
-        seen: What was there when it was last looked at.
-        served: What was there when what is served was loaded.
-        digest: Of what is served; "" where nothing is.
-        failures: How often what is there could not be loaded.
-        next_try: When it is tried again, by `time.monotonic`.
+        seen: Its files at the last look.
+        served: Its files when the served version was loaded.
+        digest: Of the files that are served; "" for none.
+        failures: How often these files could not be loaded.
+        next_try: When they are tried again, by `time.monotonic`.
         logged: The reason that was logged last.
     """
 
@@ -139,19 +139,19 @@ class _Folder:
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
     digest: str
-    servable: Servable | None = None  # None: it is what is served already.
+    servable: Servable | None = None  # None: the one that is served already.
     warmed: int = 0
 
 
 class Models:
-    """Loads what should be served, and unloads what should no longer be."""
+    """Loads the versions that should be served, and unloads the others."""
 
     def __init__(
         self,
         configs: Sequence[ModelConfig],
         loader: Executor,
         metrics: Metrics,
-        retries: Retries | None = None,
+        retries: LoadRetries | None = None,
     ) -> None:
         """Serves nothing yet; see `poll`.
 
@@ -159,14 +159,14 @@ class Models:
             configs: The models.
             loader: Where versions are loaded, beside the threads that answer requests.
             metrics: Counts the loaded versions.
-            retries: See `Retries`.
+            retries: When a version is loaded again.
         """
         self._configs = {config.name: config for config in configs}
         self._loader = loader
         self._metrics = metrics
         self._versions: dict[str, dict[int, Version]] = {name: {} for name in self._configs}
         self._folders: dict[tuple[str, int], _Folder] = {}
-        self._retries = retries or Retries()
+        self._retries = retries or LoadRetries()
         self._unreadable: dict[str, str] = {}
         self._unloading: set[asyncio.Task] = set()
 
@@ -176,7 +176,7 @@ class Models:
         return list(self._configs)
 
     def versions(self, name: str) -> list[Version]:
-        """All versions that there were, the newest first. Raises ServingError: no such model."""
+        """All known versions, the newest first. Raises ServingError: no such model."""
         if name not in self._versions:
             raise ServingError("NOT_FOUND", f"Could not find any versions of model {name}")
         return [v for _, v in sorted(self._versions[name].items(), reverse=True)]
@@ -203,13 +203,13 @@ class Models:
         Raises:
             ServingError: There is none.
         """
-        asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+        request = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         known = self._versions.get(name, {})
-        if version is None:
-            version = max((n for n, v in known.items() if v.state == AVAILABLE), default=None)
-        found = known.get(version) if version is not None else None
-        if found is None or found.state != AVAILABLE or found.servable is None:
-            raise ServingError("NOT_FOUND", f"Servable not found for request: {asked}")
+        available = [n for n, v in known.items() if v.state == AVAILABLE]
+        number = max(available, default=None) if version is None else version
+        if number not in available:
+            raise ServingError("NOT_FOUND", f"Servable not found for request: {request}")
+        found = known[number]
         found.in_flight += 1
         found.idle.clear()
         try:
@@ -220,18 +220,18 @@ class Models:
                 found.idle.set()
 
     async def start(self, pause: float) -> None:
-        """Loads what is there, and waits for what is still being copied where nothing else is.
+        """Loads all versions; waits for one that is still being copied if a model has no other.
 
         Args:
             pause: Seconds between looks.
         """
         await self.poll()
-        waited: set[str] = set()
-        while arriving := [n for n in self._configs if not self.available(n) and self._arriving(n)]:
-            for name in set(arriving) - waited:
+        waiting: set[str] = set()
+        while arriving := {n for n in self._configs if not self.available(n) and self._arriving(n)}:
+            for name in arriving - waiting:
                 version = self._arriving(name)[-1]
-                logging.info("Waiting for version %d of %s to be all there.", version, name)
-            waited |= set(arriving)
+                logging.info("Waiting for version %d of %s to be complete.", version, name)
+            waiting |= arriving
             await asyncio.sleep(pause)
             await self.poll()
 
@@ -240,15 +240,18 @@ class Models:
         for name, config in self._configs.items():
             try:
                 folders = await self._in_loader(config.folders)
-            except OSError as error:  # What is loaded stays so.
-                self._log_unreadable(name, str(error.strerror or error))
+            except OSError as error:  # What is loaded stays loaded.
+                reason = str(error.strerror or error)
+                if self._unreadable.get(name) != reason:
+                    logging.warning("Can't read the versions of %s: %s.", name, reason)
+                    self._unreadable[name] = reason
                 continue
             self._unreadable.pop(name, None)
             wanted = config.aspired(folders)
             for number, directory in wanted.items():
                 await self._ensure(config, number, directory)
             tried = set(wanted)
-            # Where the newest can't be loaded at the start, one before it is better than none.
+            # If the newest can't be loaded at the start, an older one is served.
             if config.specific == ():
                 for number in sorted(folders.keys() - tried, reverse=True):
                     if self.available(name):
@@ -256,42 +259,39 @@ class Models:
                     await self._ensure(config, number, folders[number])
                     tried.add(number)
             self._forget(name, tried)
-            # An old version goes when there is one that takes its place.
+            # An old version is unloaded when another has replaced it.
             if wanted.keys() & set(self.available(name)):
-                for number in set(self.available(name)) - wanted.keys():
-                    self._retire(name, self._versions[name][number])
-                    self._metrics.loaded(name, number, False)
+                self._unload(name, set(self.available(name)) - wanted.keys())
 
     async def close(self) -> None:
         """Unloads everything, after the requests in flight."""
         for name in self._configs:
-            for number in self.available(name):
-                self._retire(name, self._versions[name][number])
-                self._metrics.loaded(name, number, False)
+            self._unload(name, self.available(name))
         await asyncio.gather(*self._unloading)
 
     def check(self) -> None:
-        """Raises UserError for a model of which nothing could be loaded."""
+        """Raises UserError for a model of which no version could be loaded."""
         for name, config in self._configs.items():
             if self.available(name):
                 continue
             errors = [v.error.message for v in self.versions(name) if v.error is not None]
             why = errors[0] if errors else f"{config.base_path} has no version to serve"
             raise UserError(
-                f"The model {name} can't be served: {why.rstrip('.')}. Give the directory that "
-                "`t2aux export --export_dir` made, with a folder for each version."
+                f"The model {name} can't be served: {why.rstrip('.')}. Give an --export_dir of "
+                "`t2aux export`, with a folder for each version."
             )
 
     def _arriving(self, name: str) -> list[int]:
+        """The versions that are still being copied."""
         return sorted(n for n, v in self._versions[name].items() if v.state == LOADING)
 
     async def _in_loader(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Runs what may read files."""
+        """Runs a function that reads files."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._loader, function, *arguments)
 
     async def _ensure(self, config: ModelConfig, number: int, directory: pathlib.Path) -> None:
-        """Serves what is in a version's folder, unless it is served, not whole, or has failed."""
+        """Serves a version's folder, unless it is served already, incomplete, or has failed."""
         name = config.name
         folder = self._folders.setdefault((name, number), _Folder())
         version = self._versions[name].get(number)
@@ -325,8 +325,7 @@ class Models:
             self._retire(name, self._versions[name][number])
         self._versions[name][number] = Version(number, AVAILABLE, servable=loaded.servable)
         self._metrics.loaded(name, number, True)
-        warmed = loaded.warmed
-        logging.info("Serving version %d of %s (%d warm-up requests).", number, name, warmed)
+        logging.info("Serving version %d of %s (%d warm-up requests).", number, name, loaded.warmed)
 
     def _load(
         self,
@@ -337,31 +336,29 @@ class Models:
         is_quiet: bool,
         served: str,
     ) -> _Loaded | None:
-        """Loads what is in a version's folder, if it is all there.
+        """Loads a version's folder, if it is complete.
 
         Args:
             name: The model's.
             number: The version's.
             directory: The version's folder.
-            seen: What is in it.
-            is_quiet: Whether that has not changed since the look before.
-            served: The digest of what is served already, or "".
+            seen: Its files.
+            is_quiet: Whether they have not changed since the last look.
+            served: The digest of the files that are served already, or "".
 
         Returns:
             What was loaded; None where it is still being copied.
 
         Raises:
-            ServingError: It is not whole and has stopped changing, or can't be loaded.
+            ServingError: It is incomplete and has stopped changing, or can't be loaded.
         """
         found = content.read(directory, seen)
         if not is_quiet and not found.is_proven:
             return None
         try:
             if found.missing:
-                raise ServingError(
-                    "FAILED_PRECONDITION",
-                    f"The version in {directory} is not complete: {found.missing}.",
-                )
+                message = f"The version in {directory} is not complete: {found.missing}."
+                raise ServingError("FAILED_PRECONDITION", message)
             if found.digest == served:
                 return _Loaded(found.digest)
             loaded = self._load_now(name, number, directory, found.digest)
@@ -369,7 +366,7 @@ class Models:
             if content.look(directory).files != seen.files:
                 return None
             raise
-        # What changed while it was read may be half of each.
+        # Files that changed during the load may be of two versions.
         return loaded if content.look(directory) == seen else None
 
     def _load_now(self, name: str, number: int, directory: pathlib.Path, digest: str) -> _Loaded:
@@ -391,7 +388,7 @@ class Models:
         return _Loaded(digest, servable, warmed)
 
     def _failed(self, name: str, number: int, folder: _Folder, error: ServingError) -> None:
-        """Notes that what is in a version's folder could not be loaded; tells a reason once."""
+        """Notes that a version's folder could not be loaded; logs a reason once."""
         folder.failures += 1
         folder.next_try = time.monotonic() + self._retries.pause(folder.failures)
         version = self._versions[name][number]
@@ -406,17 +403,17 @@ class Models:
             folder.logged = error.message
 
     def _forget(self, name: str, tried: Set[int]) -> None:
-        """Forgets what could not be loaded and is not wanted any more, or not there."""
+        """Forgets versions that could not be loaded and are no longer wanted."""
         known = self._versions[name]
         for number in [n for n in known if n not in tried and known[n].servable is None]:
             self._folders.pop((name, number), None)
             if known[number].state == LOADING or known[number].error is not None:
                 del known[number]
 
-    def _log_unreadable(self, name: str, reason: str) -> None:
-        if self._unreadable.get(name) != reason:
-            logging.warning("Can't read the versions of %s: %s.", name, reason)
-            self._unreadable[name] = reason
+    def _unload(self, name: str, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._retire(name, self._versions[name][number])
+            self._metrics.loaded(name, number, False)
 
     def _retire(self, name: str, version: Version) -> None:
         """New requests no longer get the version; it is unloaded after those in flight."""

@@ -1,4 +1,4 @@
-"""What the server does with a request, whichever protocol it came by."""
+"""How the server handles a request, over either protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from t2aux.serving.servable import Servable
 from t2aux.serving.signature import CLASSIFY, Signature
 from t2aux.serving.status import ServingError, invalid
 
-# What a model is called in metrics that nobody serves: clients must not be able to make new ones.
+# The name in metrics of a model that is not served: clients must not be able to add names.
 _UNKNOWN = "unknown"
 _CODES = {"OK": 0, "INVALID_ARGUMENT": 3, "FAILED_PRECONDITION": 9, "INTERNAL": 13}
 
@@ -27,7 +27,7 @@ class RequestHandler:
     """The server without its protocols."""
 
     def __init__(self, models: Models, batcher: Batcher, metrics: Metrics) -> None:
-        """Wraps what answers requests."""
+        """Combines the models with a batcher."""
         self.models = models
         self.metrics = metrics
         self._batcher = batcher
@@ -58,10 +58,10 @@ class RequestHandler:
             wanted: The outputs to give; None or empty: all.
 
         Returns:
-            What answered, and the outputs by name.
+            The model's version and signature, and the outputs by name.
 
         Raises:
-            ServingError: There is no such model, or the request is wrong, or too many wait.
+            ServingError: There is no such model, the request is wrong, or too many wait.
         """
         async with self.models.using(spec.name, self.version(spec)) as servable:
             # TensorFlow Serving's code for it here, and here alone.
@@ -78,8 +78,8 @@ class RequestHandler:
     ) -> dict[str, np.ndarray]:
         """As `predict`, on a servable that the caller keeps loaded.
 
-        For whoever needs the signature to read a request: a second look for the same version would
-        not find it any more where a newer one has come meanwhile.
+        For a caller that needs the signature to read the request: the version may be replaced
+        before a second call finds it.
         """
         unknown = sorted(set(wanted or ()) - set(signature.outputs))
         if unknown:
@@ -93,10 +93,11 @@ class RequestHandler:
         """Classifies serialized tf.Examples.
 
         Returns:
-            What answered, the classes' names [B, K] (bytes), and their scores [B, K].
+            The model's version and signature, the classes' names [B, K] (bytes), and their
+            scores [B, K].
 
         Raises:
-            ServingError: As `predict`; or the signature is none for classification.
+            ServingError: As `predict`; or the signature is not for classification.
         """
         async with self.models.using(spec.name, self.version(spec)) as servable:
             signature = servable.signature(spec.signature_name)
@@ -114,7 +115,7 @@ class RequestHandler:
     async def _checked(
         self, api: str, servable: Servable, signature: Signature, inputs: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        if signature.reads_examples:  # They are parsed, which others needn't wait for.
+        if signature.reads_examples:  # They are parsed, which takes time.
             await asyncio.to_thread(signature.check, inputs)
         else:
             signature.check(inputs)
@@ -138,24 +139,23 @@ class RequestHandler:
                     entry.status.error_message = version.error.message
         if not response.model_version_status:
             suffix = "" if wanted is None else f" with version {wanted}"
-            raise ServingError(
-                "NOT_FOUND", f"Could not find any versions of model {spec.name}{suffix}"
-            )
+            message = f"Could not find any versions of model {spec.name}{suffix}"
+            raise ServingError("NOT_FOUND", message)
         return response
 
     async def counted(
         self, entrypoint: str, method: str, model: str, answer: Callable[[], Awaitable]
     ) -> Any:
-        """Awaits what `answer` gives, counts and times it. Any failure becomes a ServingError.
+        """Awaits `answer()`, counts and times it. Any failure becomes a ServingError.
 
         Args:
             entrypoint: "GRPC" or "REST".
             method: "Predict", "Classify", "Regress", "GetModelStatus" or "GetModelMetadata".
-            model: What the client calls it.
-            answer: Gives the answer.
+            model: Its name in the request.
+            answer: Returns the response.
 
         Raises:
-            ServingError: There is none.
+            ServingError: The request failed.
         """
         begin = time.perf_counter()
         status = "OK"
@@ -172,8 +172,8 @@ class RequestHandler:
             logging.exception("A %s request failed.", method)
             raise ServingError("INTERNAL", "The server failed; its log says why.") from error
         finally:
-            known = model if model in self.models.names else _UNKNOWN
             seconds = time.perf_counter() - begin
+            known = model if model in self.models.names else _UNKNOWN
             self.metrics.request(known, entrypoint, method, status, seconds)
 
 

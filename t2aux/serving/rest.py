@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from t2aux.serving import grpc_services, json_tensors
-from t2aux.serving.connections import Budget, Reservation, error_response, json_response
+from t2aux.serving.connections import Budget, error_response, json_response
 from t2aux.serving.request_handler import RequestHandler
 from t2aux.serving.status import ServingError, invalid
 
@@ -35,14 +35,14 @@ class RestHandlers:
         monitoring_path: str | None,
         budget: Budget | None = None,
     ) -> None:
-        """Wraps what answers.
+        """Wraps the handler.
 
         Args:
-            handler: See there.
+            handler: Without a protocol.
             timeout: Seconds in which a request must have arrived, and must be answered.
             max_bytes: Of a request's body; larger ones are refused.
             monitoring_path: Where Prometheus reads; None: nowhere.
-            budget: Of the bytes of all requests; None: for one of the largest.
+            budget: For the bytes of all requests; None: for one of the largest size.
         """
         self._budget = budget or Budget(max_bytes)
         self._handler = handler
@@ -51,24 +51,22 @@ class RestHandlers:
         self._monitoring_path = monitoring_path
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answers a request; an error is an answer in JSON, too."""
+        """Answers a request; an error is JSON, too."""
         if request.method == "GET" and request.path == self._monitoring_path:
-            text = self._handler.metrics.text()
-            return web.Response(
-                body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-            )
+            headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            return web.Response(body=self._handler.metrics.text(), headers=headers)
         try:
             await _continue(request)
             return json_response(await self._answer(request))
         except ServingError as error:
             response = error_response(error.message, error.http_status)
             if error.http_status in (413, 417, 503, 504):
-                # What is left of a body that was not read would be taken for the next request.
+                # The rest of a body that was not read would be read as the next request.
                 response.force_close()
             return response
 
     async def _answer(self, request: web.BaseRequest) -> Any:
-        # Before its %XX are replaced: a model's name may have any character.
+        # Not decoded yet: a model's name may have any character.
         path = request.rel_url.raw_path
         found = _MODEL.fullmatch(path)
         method = request.method
@@ -94,18 +92,18 @@ class RestHandlers:
             run = self._predict if label == "Predict" else self._classify
 
             async def answer() -> Any:
-                with self._budget.reserved() as reservation:
-                    return await run(spec, await self._body(request, reservation))
+                with self._budget.reserved() as reserve:
+                    return await run(spec, await self._body(request, reserve))
 
         elif method == "POST" and (verb or "").lower() == "regress":
-            raise ServingError(
-                "UNIMPLEMENTED", "The models are classifiers: Regress is not supported."
-            )
+            raise ServingError("UNIMPLEMENTED", "Regress is not supported.")
         elif method == "GET" and not verb:
             label = "GetModelMetadata" if wants_metadata else "GetModelStatus"
 
             async def answer() -> Any:
-                return await self._metadata(spec) if wants_metadata else self._status(spec)
+                if wants_metadata:
+                    return await self._metadata(spec)
+                return _of_message(self._handler.status(spec))
 
         else:
             raise malformed
@@ -113,29 +111,25 @@ class RestHandlers:
             counted = self._handler.counted("REST", label, name, answer)
             return await asyncio.wait_for(counted, self._timeout)
         except asyncio.TimeoutError:
-            raise ServingError(
-                "DEADLINE_EXCEEDED",
-                f"The request was not received and answered within {self._timeout:g} s.",
-            ) from None
+            message = f"The request was not received and answered within {self._timeout:g} s."
+            raise ServingError("DEADLINE_EXCEEDED", message) from None
 
-    async def _body(self, request: web.BaseRequest, reservation: Reservation) -> dict[str, Any]:
+    async def _body(
+        self, request: web.BaseRequest, reserve: Callable[[int], None]
+    ) -> dict[str, Any]:
         body = bytearray()
         try:
-            # Unpacked, where the client has packed it.
+            # Already decompressed.
             async for part in request.content.iter_any():
-                reservation.add(len(part))
+                reserve(len(part))
                 body += part
                 if len(body) > self._max_bytes:
-                    message = (
-                        f"The request body is larger than the {self._max_bytes} bytes allowed."
-                    )
-                    raise ServingError("RESOURCE_EXHAUSTED", message, 413)
+                    reason = f"The body is larger than the {self._max_bytes} bytes allowed."
+                    raise ServingError("RESOURCE_EXHAUSTED", reason, 413)
         except ConnectionError as error:
             raise ServingError("CANCELLED", "The client closed the connection.") from error
         except (web.RequestPayloadError, http_exceptions.HttpProcessingError) as error:
-            raise invalid("The request body can't be read: it is not what its headers say.") from (
-                error
-            )
+            raise invalid("The body can't be read: it contradicts its headers.") from error
         if len(body) < _LARGE:
             return json_tensors.parse(bytes(body))
         return await asyncio.to_thread(json_tensors.parse, bytes(body))
@@ -162,9 +156,6 @@ class RestHandlers:
         del answer["metadata"]["signature_def"]["@type"]
         return answer
 
-    def _status(self, spec: model_pb2.ModelSpec) -> Any:
-        return _of_message(self._handler.status(spec))
-
 
 def _of_message(message: Any) -> Any:
     return json_format.MessageToDict(
@@ -173,14 +164,13 @@ def _of_message(message: Any) -> Any:
 
 
 async def _continue(request: web.BaseRequest) -> None:
-    """Lets a client that asks before it sends its body send it. Raises ServingError."""
+    """Answers a client that waits before it sends its body. Raises ServingError."""
     expected = request.headers.get("Expect")
     if expected is None or request.version < HttpVersion11:
         return
     if expected.strip().lower() != "100-continue":
-        raise ServingError(
-            "INVALID_ARGUMENT", "The only Expect header supported is 100-continue.", 417
-        )
+        message = "The only Expect header supported is 100-continue."
+        raise ServingError("INVALID_ARGUMENT", message, 417)
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     request.writer.output_size = 0  # The answer itself has not begun.
 

@@ -15,14 +15,14 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from t2aux import files, tf_serving
 from t2aux.errors import UserError
-from t2aux.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+from t2aux.serving.signature import DEFAULT_SIGNATURE, Signature
 from t2aux.serving.status import ServingError, invalid
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 # An export's own signature that says what it reads.
 _DESCRIBE = "describe"
-# What TensorFlow's messages have around the reason: lines, and parts of its line.
+# What surrounds the reason in TensorFlow's messages: whole lines, and parts of its line.
 _NO_REASON = (
     "Graph execution error",
     "Detected at",
@@ -36,7 +36,11 @@ _AROUND = re.compile(
     r"^\d+ root error\(s\) found\.|^\(\d+\) [A-Z_]+:|\{\{function_node [^}]*\}\}|\[\[.*$|"
     r"\[Op:\w+\].*$"
 )
-_LONGEST = 500
+_MAX_LENGTH = 500
+_CODES = {
+    tf.errors.InvalidArgumentError: "INVALID_ARGUMENT",
+    tf.errors.ResourceExhaustedError: "RESOURCE_EXHAUSTED",
+}
 
 
 class Servable:
@@ -69,10 +73,7 @@ class Servable:
             with files.for_tensorflow(directory) as folder:
                 self._module = _load(folder)
         except Exception as error:  # TensorFlow reports damage by any exception.
-            reason = _first_sentence(str(error)) or type(error).__name__
-            raise ServingError(
-                "FAILED_PRECONDITION", f"Can't load the SavedModel in {directory}: {reason}"
-            ) from error
+            raise _failed(f"Can't load the SavedModel in {directory}", error) from error
         self.signature_defs: dict[str, meta_graph_pb2.SignatureDef] = {
             n: s for n, s in graph.signature_def.items() if not n.startswith("__")
         }
@@ -98,7 +99,7 @@ class Servable:
 
         Args:
             name: The signature's; the default one for "".
-            missing: The code of the error where there is no such signature.
+            missing: The code of the error if the signature does not exist.
 
         Raises:
             ServingError: There is none.
@@ -118,16 +119,13 @@ class Servable:
         try:
             answers = self._module.signatures[signature.name](**tensors)
             return {name: value.numpy() for name, value in answers.items()}
-        except UnicodeDecodeError as error:  # TensorFlow quotes bytes that are no text.
-            raise invalid("The model can't read the values: they are no valid text.") from error
+        except UnicodeDecodeError as error:  # TensorFlow quotes bytes that are not text.
+            raise invalid("The values are not valid text.") from error
         except tf.errors.OpError as error:
-            code = type(error).__name__.removesuffix("Error")
-            message = _first_sentence(error.message) or "The model failed."
-            if code == "InvalidArgument":
-                raise invalid(message) from error
-            if code == "ResourceExhausted":
-                raise ServingError("RESOURCE_EXHAUSTED", message) from error
-            raise ServingError("INTERNAL", message) from error
+            code = _CODES.get(type(error), "INTERNAL")
+            raise ServingError(
+                code, _first_sentence(error.message) or "The model failed."
+            ) from error
 
     def warm_up(self) -> int:
         """Runs the warm-up requests that came with the SavedModel; returns how many.
@@ -140,11 +138,8 @@ class Servable:
             return 0
         try:
             return self._run_records(path)
-        except Exception as error:  # As damage of the SavedModel.
-            reason = _first_sentence(str(error)) or type(error).__name__
-            raise ServingError(
-                "FAILED_PRECONDITION", f"Can't run the warm-up requests in {path}: {reason}"
-            ) from error
+        except Exception as error:  # TensorFlow reports damage by any exception.
+            raise _failed(f"Can't run the warm-up requests in {path}", error) from error
 
     def _run_records(self, path: pathlib.Path) -> int:
         from tensorflow_serving.apis import prediction_log_pb2
@@ -184,20 +179,17 @@ def _load(directory: str) -> Any:
         return tf.saved_model.load(directory)
 
 
-def _specs(infos: Any) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(
-            None
-            if info.tensor_shape.unknown_rank
-            else tuple(None if d.size < 0 else d.size for d in info.tensor_shape.dim),
-            tf.as_dtype(info.dtype),
-        )
-        for name, info in infos.items()
-    }
+def _specs(infos: Any) -> dict[str, tf.TensorSpec]:
+    return {n: tf.TensorSpec(tf.TensorShape(i.tensor_shape), i.dtype) for n, i in infos.items()}
+
+
+def _failed(what: str, error: Exception) -> ServingError:
+    reason = _first_sentence(str(error)) or type(error).__name__
+    return ServingError("FAILED_PRECONDITION", f"{what}: {reason}")
 
 
 def _first_sentence(message: str) -> str:
-    """What a failed operation says, without the names of nodes around it; "" for nothing."""
+    """The reason in an operation's error, without the names of nodes; "" for none."""
     # An assertion's own words come first in what it prints.
     found = re.search(r"assertion failed: \[(.*?)\]", message)
     if found:
@@ -205,5 +197,5 @@ def _first_sentence(message: str) -> str:
     for line in map(str.strip, message.splitlines()):
         line = _AROUND.sub("", line).strip()
         if line and not line.startswith(_NO_REASON):
-            return line[:_LONGEST]
+            return line[:_MAX_LENGTH]
     return ""

@@ -17,10 +17,10 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 from t2aux.addresses import with_port
 from t2aux.errors import UserError
 from t2aux.serving.batching import Batcher, BatchingOptions
-from t2aux.serving.connections import Budget, HttpServer, Listener
+from t2aux.serving.connections import Budget, HttpServer
 from t2aux.serving.grpc_services import ModelService, PredictionService, RefuseMalformed
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.models import ModelConfig, Models, Retries
+from t2aux.serving.models import LoadRetries, ModelConfig, Models
 from t2aux.serving.request_handler import RequestHandler
 from t2aux.serving.rest import RestHandlers
 from t2aux.serving.ssl_config import ServerTls
@@ -43,9 +43,9 @@ class ServerOptions:
         max_connections: REST connections, and gRPC requests, at once; others are refused.
         grpc_connection_seconds: After these, a gRPC connection may begin no more requests, and ends
             when those it has are answered, or after `rest_timeout`; clients make another. So a
-            client that begins requests and never sends them does not keep others out for ever.
-        tls: Of both ports; None: they speak plainly.
-        grace_seconds: For requests in flight when the server is told to stop.
+            client that begins requests and never sends them can't keep others out for ever.
+        tls: Of both ports; None: no TLS.
+        grace_seconds: For requests in flight when the server stops.
         monitoring_path: Where Prometheus reads, on the REST port; None: nowhere.
     """
 
@@ -54,7 +54,7 @@ class ServerOptions:
     rest_api_port: int = 8501
     batching: BatchingOptions = dataclasses.field(default_factory=BatchingOptions)
     poll_seconds: float = 1.0
-    retries: Retries = dataclasses.field(default_factory=Retries)
+    retries: LoadRetries = dataclasses.field(default_factory=LoadRetries)
     rest_timeout: float = 30.0
     max_request_bytes: int = 64 << 20
     max_pending_bytes: int = 256 << 20
@@ -85,7 +85,7 @@ class Server:
         self.rest_api_port = options.rest_api_port
         self._options = options
         self._loader = ThreadPoolExecutor(1, "t2aux-load")
-        # Two more, for requests that can't be put together.
+        # Two more, for requests that can't be batched.
         self._threads = ThreadPoolExecutor(options.batching.num_batch_threads + 2, "t2aux-run")
         metrics = Metrics()
         self.models = Models(configs, self._loader, metrics, options.retries)
@@ -171,6 +171,7 @@ class Server:
         )
         server = HttpServer(
             handlers.handle,
+            options.max_connections,
             access_log=None,
             keepalive_timeout=options.rest_timeout,
             handler_cancellation=True,
@@ -179,7 +180,7 @@ class Server:
         await self._rest.setup()
         try:
             self._rest_listener = await asyncio.get_running_loop().create_server(
-                Listener(server, options.max_connections),
+                server,
                 options.host,
                 options.rest_api_port,
                 ssl=None if options.tls is None else options.tls.context(),
@@ -195,12 +196,11 @@ class Server:
             await asyncio.sleep(self._options.poll_seconds)
             try:
                 await self.models.poll()
-            except Exception as error:  # The server lives, whatever a version's files do.
-                if repr(error) != logged:
-                    logged = repr(error)
-                    logging.exception("Looking for new versions failed.")
-            else:
                 logged = ""
+            except Exception as error:  # The server continues, whatever a version's files are.
+                if repr(error) != logged:
+                    logging.exception("Looking for new versions failed.")
+                logged = repr(error)
 
 
 def serve(
@@ -227,15 +227,14 @@ def serve(
             loop.add_signal_handler(number, stopped.set)
         starting, stopping = (asyncio.ensure_future(c) for c in (server.start(), stopped.wait()))
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            started(server)
-            await stopping
-        else:
+        if not starting.done():
             starting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
             return
+        starting.result()
+        started(server)
+        await stopping
         logging.info("Stopping: the requests in flight are answered first.")
         await server.stop()
 
@@ -244,6 +243,5 @@ def serve(
 
 def _taken(host: str, port: int, flag: str) -> UserError:
     return UserError(
-        f"Can't listen at {with_port(host, port)}: the port is taken, or the address is not this "
-        f"machine's. Give another --{flag} (0 for any that is free) or --host."
+        f"Can't listen at {with_port(host, port)}: give another --{flag} (0 for any) or --host."
     )

@@ -28,24 +28,6 @@ _KINDS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TensorSpec:
-    """A signature's input or output.
-
-    Attributes:
-        shape: With None for a dimension of any size; None where the rank is any, too.
-        dtype: TensorFlow's.
-    """
-
-    shape: tuple[int | None, ...] | None
-    dtype: tf.DType
-
-    @property
-    def numpy_dtype(self) -> type:
-        """Of the arrays that stand for it; object for strings."""
-        return object if self.dtype == tf.string else self.dtype.as_numpy_dtype
-
-
-@dataclasses.dataclass(frozen=True)
 class Signature:
     """What a client can call.
 
@@ -59,15 +41,15 @@ class Signature:
 
     name: str
     method_name: str
-    inputs: dict[str, TensorSpec]
-    outputs: dict[str, TensorSpec]
+    inputs: dict[str, tf.TensorSpec]
+    outputs: dict[str, tf.TensorSpec]
     info: DatasetInfo | None = None
 
     @property
     def batches(self) -> bool:
         """Whether dimension 0 of every input and output is the batch."""
         specs = [*self.inputs.values(), *self.outputs.values()]
-        return bool(self.inputs) and all(s.shape and s.shape[0] is None for s in specs)
+        return bool(self.inputs) and all(s.shape.rank and s.shape[0] is None for s in specs)
 
     @property
     def pads(self) -> bool:
@@ -84,23 +66,21 @@ class Signature:
         """The input [B, T, ...] that `lengths` is of; None where there is none."""
         if not (self.pads and self.batches):
             return None
-        found = [n for n, s in self.inputs.items() if s.shape and s.shape[:2] == (None, None)]
+        found = [n for n, s in self.inputs.items() if s.shape[:2].as_list() == [None, None]]
         return found[0] if len(found) == 1 else None
 
     def check(self, inputs: dict[str, np.ndarray]) -> None:
         """Checks a request's tensors.
 
         Args:
-            inputs: By name; strings as arrays of objects. What is behind a sequence's length
-                becomes 0.
+            inputs: By name; strings as arrays of objects. Steps after a sequence's length
+                become 0.
 
         Raises:
             ServingError: Names, types, shapes or lengths are wrong, or a value is NaN or infinite.
         """
-        extra, missing = (
-            sorted(set(inputs) - set(self.inputs)),
-            sorted(set(self.inputs) - {*inputs}),
-        )
+        extra = sorted(inputs.keys() - self.inputs)
+        missing = sorted(self.inputs.keys() - inputs)
         if extra or missing:
             raise invalid(
                 f"input size does not match signature {self.name!r}: {len(inputs)} != "
@@ -112,22 +92,20 @@ class Signature:
         if self.batches:
             sizes = {name: value.shape[0] for name, value in inputs.items()}
             if len(set(sizes.values())) > 1:
-                raise invalid(
-                    f"The inputs of {self.name!r} differ in dimension 0, the batch: {sizes}."
-                )
+                raise invalid(f"The inputs of {self.name!r} differ in their batch sizes: {sizes}.")
             if not all(sizes.values()):
                 raise invalid(f"The batch of {self.name!r} is empty: send at least one sequence.")
         self._check_lengths(inputs)
         for name, value in inputs.items():
             if self.reads_examples and value.dtype == object:
                 check_examples(value.flat, self.info)
-            # TensorFlow Serving computes with them, and answers NaN.
+            # TensorFlow Serving would return NaN.
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise invalid(f"Input {name!r} of {self.name!r} holds NaN or an infinite value.")
         self._check_steps(inputs)
 
     def check_answer(self, outputs: dict[str, np.ndarray]) -> None:
-        """Refuses an answer that is not finite: JSON has no such number, and it means nothing.
+        """Refuses outputs that are not finite: JSON has no such number.
 
         Raises:
             ServingError: A number is NaN or infinite.
@@ -135,23 +113,23 @@ class Signature:
         for name, value in outputs.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise invalid(
-                    f"The output {name!r} of {self.name!r} is NaN or infinite for these values: "
-                    "they are too large for the model."
+                    f"The output {name!r} of {self.name!r} is NaN or infinite: the values are too "
+                    "large for the model."
                 )
 
     def _check_lengths(self, inputs: dict[str, np.ndarray]) -> None:
-        """Checks lengths before a batch is run for others, too; clears what is behind them."""
+        """Checks lengths before the batch runs with others' requests; sets the padding to 0."""
         name = self.sequences
         if name is None:
             return
         sequences, lengths = inputs[name], inputs["lengths"]
-        least, steps = 0 if self.name == _SEGMENTS else 1, sequences.shape[1]
-        if lengths.min() < least:
-            raise invalid(f"A length is {lengths.min()} and must be at least {least}.")
+        minimum, steps = 0 if self.name == _SEGMENTS else 1, sequences.shape[1]
+        if lengths.min() < minimum:
+            raise invalid(f"A length is {lengths.min()} and must be at least {minimum}.")
         if lengths.max() > steps:
             raise invalid(f"A length is {lengths.max()}, more than the steps given, {steps}.")
         if lengths.min() < steps:
-            # It does not matter, whatever it is; NaN would be refused.
+            # Padding may hold any value; NaN would be refused.
             sequences = sequences.copy()
             sequences[np.arange(steps) >= lengths[:, np.newaxis]] = 0
             inputs[name] = sequences
@@ -159,54 +137,45 @@ class Signature:
     def _check_steps(self, inputs: dict[str, np.ndarray]) -> None:
         """Checks that sequences have the length that the model was made for, if it has one.
 
-        How long a sequence is that comes in segments only its client knows; none of them may be
-        longer than the whole.
+        Of a sequence that comes in segments, a segment may at most be as long as the whole.
         """
         if self.info is None or self.info.length is None or self.sequences is None:
             return
         lengths = inputs["lengths"]
         if self.name == _SEGMENTS:
             if lengths.max() > self.info.length:
-                raise invalid(
-                    f"A segment has {lengths.max()} steps where the classifier reads sequences of "
-                    f"{self.info.length}."
-                )
+                raise _wrong_length(lengths.max(), self.info.length)
         elif self.name == DEFAULT_SIGNATURE:
             for length in lengths[lengths != self.info.length]:
                 raise _wrong_length(length, self.info.length)
 
-    def _check_one(self, name: str, value: np.ndarray, spec: TensorSpec) -> None:
-        if value.dtype != spec.numpy_dtype:
+    def _check_one(self, name: str, value: np.ndarray, spec: tf.TensorSpec) -> None:
+        if value.dtype != spec.dtype.as_numpy_dtype:
             found = "string" if value.dtype == object else value.dtype.name
             raise invalid(
                 f"Input {name!r} of {self.name!r} is {found}, expected {spec.dtype.name}."
             )
-        if spec.shape is not None and (
-            value.ndim != len(spec.shape)
-            or any(w not in (None, n) for n, w in zip(value.shape, spec.shape, strict=True))
-        ):
-            wanted = [-1 if n is None else n for n in spec.shape]
+        if not spec.shape.is_compatible_with(value.shape):
+            found, wanted = list(value.shape), [-1 if n is None else n for n in spec.shape]
             raise invalid(
-                f"Input {name!r} of {self.name!r} has the shape {list(value.shape)}, expected "
-                f"{wanted}."
+                f"Input {name!r} of {self.name!r} has the shape {found}, expected {wanted}."
             )
 
 
 def check_examples(contents: Iterable[bytes], info: DatasetInfo | None) -> None:
-    """Checks serialized tf.Examples, of which TensorFlow's own messages say little.
+    """Checks serialized tf.Examples, with more helpful messages than TensorFlow's.
 
     Args:
         contents: One example each.
-        info: What the model reads; None: not known, and only NaN is looked for.
+        info: What the model reads; None: unknown, so only NaN is refused.
 
     Raises:
         ServingError: It is not a tf.Example, a feature has the wrong type, holds NaN or an infinite
             value, or does not have the length that the model was made for.
     """
-    kinds = {}
-    if info is not None:
-        kinds = {"inputs": "int64_list" if info.reads_ids else "float_list", "text": "bytes_list"}
-        kinds = kinds if info.is_text else {"inputs": kinds["inputs"]}
+    kinds = {} if info is None else {"inputs": "int64_list" if info.reads_ids else "float_list"}
+    if info is not None and info.is_text:
+        kinds["text"] = "bytes_list"
     for content in contents:
         try:
             features = example_pb2.Example.FromString(content).features.feature
@@ -226,14 +195,10 @@ def check_examples(contents: Iterable[bytes], info: DatasetInfo | None) -> None:
                 values = np.fromiter(feature.float_list.value, np.float32)
                 if not np.isfinite(values).all():
                     raise invalid(f"The feature {name!r} holds NaN or an infinite value.")
-                if info is not None:
-                    _check_count(len(values), info)
-
-
-def _check_count(values: int, info: DatasetInfo) -> None:
-    steps, rest = divmod(values, info.channels)
-    if info.length is not None and steps and not rest and steps != info.length:
-        raise _wrong_length(steps, info.length)
+                if info is not None and info.length is not None:
+                    steps, rest = divmod(len(values), info.channels)
+                    if steps and not rest and steps != info.length:
+                        raise _wrong_length(steps, info.length)
 
 
 def _wrong_length(steps: int, wanted: int) -> ServingError:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import ssl
 import tempfile
 
 import grpc
 from absl import logging
-from google.protobuf import descriptor_pb2
 
 from t2aux.certificates import load_identity, warn_if_readable
 from t2aux.errors import UserError
 from t2aux.serving import configuration
 
-# As ssl_config.proto has them; tensorflow-serving-api lacks it.
-_FIELDS = {"server_key": "string", "server_cert": "string", "custom_ca": "string"}
-_FIELDS["client_verify"] = "bool"
-
 
 @dataclasses.dataclass(frozen=True)
 class ServerTls:
-    """What a server shows and asks for. Keys and certificates are in PEM.
+    """A server's TLS settings. Keys and certificates are in PEM.
 
     Attributes:
         key: The server's private key.
@@ -38,28 +32,23 @@ class ServerTls:
     verifies_clients: bool = False
 
     def context(self) -> ssl.SSLContext:
-        """For the REST port. Raises UserError: key, certificate or authority are no such."""
+        """For the REST port. Raises UserError: key, certificate or authority is not valid."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Python's ssl reads them from files alone; this folder is the user's own.
+        # Python's ssl reads them only from files; only this user can enter the folder.
         with tempfile.TemporaryDirectory(prefix="t2aux-tls-") as folder:
-            files = {"key": self.key, "cert": self.certificates}
-            paths = {name: os.path.join(folder, name) for name in files}
-            for name, content in files.items():
-                descriptor = os.open(paths[name], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(content)
-            load_identity(
-                context, paths["cert"], paths["key"], "server_cert and server_key of the SSLConfig"
-            )
+            key, certificates = pathlib.Path(folder, "key"), pathlib.Path(folder, "certificates")
+            key.write_text(self.key)
+            certificates.write_text(self.certificates)
+            name = "server_cert and server_key of the SSLConfig"
+            load_identity(context, certificates, key, name)
         if self.verifies_clients:
             context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(cadata=self.authority)
             except ssl.SSLError as error:
                 raise UserError(
-                    "custom_ca of the SSLConfig is no certificate in PEM: copy it into the file "
-                    "whole."
+                    "custom_ca of the SSLConfig is not a whole certificate in PEM: copy it again."
                 ) from error
         return context
 
@@ -78,35 +67,21 @@ def read_ssl_config(path: str) -> ServerTls:
     Raises:
         UserError: It can't be read, or something in it is missing or wrong.
     """
-    message = _message()
-    configuration.parse(path, message, "SSLConfig")
+    message = configuration.parse(path, "SSLConfig")
     for name in ("server_key", "server_cert"):
         if "-----BEGIN " not in getattr(message, name):
             raise UserError(
-                f"{path} has no {name}: it is the content of a PEM file, from -----BEGIN on, and "
-                "not the file's name."
+                f"{path} has no {name}: give a PEM file's content (-----BEGIN ...), not its name."
             )
     if message.client_verify and not message.custom_ca:
         raise UserError(
-            f"{path} asks for client_verify but has no custom_ca: give the certificate that the "
-            "clients' are signed by."
+            f"{path} has client_verify but no custom_ca: give the certificate that signs clients'."
         )
     warn_if_readable(pathlib.Path(path))
     if message.custom_ca and not message.client_verify:
-        logging.warning("%s has a custom_ca, but without client_verify nobody is checked.", path)
+        logging.warning("%s has a custom_ca, but without client_verify no client is checked.", path)
     found = ServerTls(
         message.server_key, message.server_cert, message.custom_ca, message.client_verify
     )
     found.context()
     return found
-
-
-def _message() -> object:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="t2aux/ssl_config.proto", package="t2aux.serving", syntax="proto3"
-    )
-    described = file.message_type.add(name="SSLConfig")
-    kinds = {"string": 9, "bool": 8}
-    for number, (name, kind) in enumerate(_FIELDS.items(), 1):
-        described.field.add(name=name, number=number, label=1, type=kinds[kind])
-    return configuration.made(file, "SSLConfig")

@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
+from t2aux.tf_serving import HTTP_STATUS
 from t2aux_ondevice.errors import printable
-
-# TensorFlow Serving's own translation of its status codes to HTTP's.
-HTTP_STATUS = {
-    "CANCELLED": 499,
-    "UNKNOWN": 500,
-    "INVALID_ARGUMENT": 400,
-    "DEADLINE_EXCEEDED": 504,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "UNIMPLEMENTED": 501,
-    "INTERNAL": 500,
-    "UNAVAILABLE": 503,
-    "DATA_LOSS": 500,
-}
 
 
 class ServingError(Exception):
@@ -27,12 +12,12 @@ class ServingError(Exception):
     Attributes:
         code: A key of `HTTP_STATUS`.
         message: One clear sentence for the client, on one line.
-        http_status: What REST answers.
+        http_status: Of the REST response.
     """
 
     def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
         """Makes the error; `http_status` is by default what the code stands for."""
-        # It may quote names of the request's.
+        # It may quote names from the request.
         message = printable(message)
         super().__init__(message)
         self.code = code
@@ -41,5 +26,5 @@ class ServingError(Exception):
 
 
 def invalid(message: str) -> ServingError:
-    """The client's mistake."""
+    """An error of the client."""
     return ServingError("INVALID_ARGUMENT", message)

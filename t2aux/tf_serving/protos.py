@@ -1,30 +1,23 @@
 """TF Serving's messages, as far as a client and warm-up requests need them.
 
-`tensorflow-serving-api` has the same, but importing any of it imports TensorFlow, which takes
-seconds that a client has no use for, and `t2aux export` must work where it is not installed. The
-messages here have the same fields with the same numbers, and so the same bytes; tests compare them
-with those of `tensorflow-serving-api`. They live in a pool of their own and don't clash with it.
+`tensorflow-serving-api` has the same, but importing it imports TensorFlow, which takes seconds, and
+`t2aux export` must work without it. The messages here have the same fields with the same numbers,
+and so the same bytes; tests compare them. They are in a separate pool and don't clash.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _Field = descriptor_pb2.FieldDescriptorProto
-_TYPES = {
-    "int32": _Field.TYPE_INT32,
-    "int64": _Field.TYPE_INT64,
-    "float": _Field.TYPE_FLOAT,
-    "double": _Field.TYPE_DOUBLE,
-    "string": _Field.TYPE_STRING,
-    "bytes": _Field.TYPE_BYTES,
-}
-# Each field: its type, its name and its number. An enumeration is an int32 on the wire, and a
-# message of which only the bytes are wanted may stand as `bytes`.
+_SCALARS = ("int32", "int64", "float", "double", "string", "bytes", "bool")
+# See `message_classes`. An enumeration is an int32 on the wire, and a message may be `bytes` where
+# its fields are not needed.
 _MESSAGES = {
     "Dim": ("int64 size 1",),
     "TensorShape": ("repeated Dim dim 2",),
@@ -64,56 +57,64 @@ STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOAD
 # tensorflow.DataType.
 _NUMPY_OF_DTYPE = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64}
 _STRING = 7
-_MOST_VALUES = 1 << 26
+_MAX_VALUES = 1 << 26
 _VALUES = {1: "float_val", 2: "double_val", 3: "int_val", _STRING: "string_val", 9: "int64_val"}
 
 
-def _describe() -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="t2aux/tf_serving/protos.proto", package=_PACKAGE, syntax="proto3"
-    )
-    for name, fields in _MESSAGES.items():
+def message_classes(messages: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Makes classes of messages, in a separate pool.
+
+    Args:
+        messages: By name, the fields of each: "[repeated | map] TYPE NAME NUMBER", where TYPE is a
+            scalar type or another of the messages; a map's keys are strings.
+
+    Returns:
+        The classes by name.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name="t2aux.proto", package=_PACKAGE, syntax="proto3")
+    for name, fields in messages.items():
         message = file.message_type.add(name=name)
         for field in fields:
-            *repeated, kind, field_name, number = field.split()
-            added = message.field.add(name=field_name, number=int(number))
-            added.label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
-            if repeated == ["map"]:
+            *label, kind, field_name, number = field.split()
+            if label == ["map"]:
                 entry = "".join(part.title() for part in field_name.split("_")) + "Entry"
                 nested = message.nested_type.add(name=entry)
                 nested.options.map_entry = True
-                nested.field.add(
-                    name="key", number=1, type=_Field.TYPE_STRING, label=_Field.LABEL_OPTIONAL
-                )
-                _set_type(nested.field.add(name="value", number=2, label=1), kind)
+                _add_field(nested, "string", "key", 1)
+                _add_field(nested, kind, "value", 2)
                 kind = f"{name}.{entry}"
-            _set_type(added, kind)
-    return file
+            _add_field(message, kind, field_name, int(number), repeated=bool(label))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in messages
+    }
 
 
-def _set_type(field: Any, kind: str) -> None:
-    if kind in _TYPES:
-        field.type = _TYPES[kind]
+def _add_field(
+    message: descriptor_pb2.DescriptorProto,
+    kind: str,
+    name: str,
+    number: int,
+    repeated: bool = False,
+) -> None:
+    field = message.field.add(name=name, number=number)
+    field.label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
+    if kind in _SCALARS:
+        field.type = getattr(_Field, f"TYPE_{kind.upper()}")
     else:
-        field.type = _Field.TYPE_MESSAGE
-        field.type_name = f".{_PACKAGE}.{kind}"
+        field.type, field.type_name = _Field.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
 
 
-_pool = descriptor_pool.DescriptorPool()
-_pool.Add(_describe())
-
-
-def _message(name: str) -> Any:
-    return message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-
-
-Tensor = _message("Tensor")
-ModelSpec = _message("ModelSpec")
-PredictRequest = _message("PredictRequest")
-PredictResponse = _message("PredictResponse")
-PredictionLog = _message("PredictionLog")
-GetModelStatusRequest = _message("GetModelStatusRequest")
-GetModelStatusResponse = _message("GetModelStatusResponse")
+_classes = message_classes(_MESSAGES)
+Tensor = _classes["Tensor"]
+ModelSpec = _classes["ModelSpec"]
+PredictRequest = _classes["PredictRequest"]
+PredictResponse = _classes["PredictResponse"]
+PredictionLog = _classes["PredictionLog"]
+GetModelStatusRequest = _classes["GetModelStatusRequest"]
+GetModelStatusResponse = _classes["GetModelStatusResponse"]
 
 
 def to_tensor(array: np.ndarray) -> Any:
@@ -146,12 +147,12 @@ def to_array(tensor: Any) -> np.ndarray:
     """The array of a `Tensor`; strings are bytes objects.
 
     Raises:
-        ValueError: Its type is none of those that `to_tensor` knows, its values do not fill its
-            shape, or they are more than any answer has.
+        ValueError: Its type is not one of `to_tensor`, its values do not fill its shape, or they
+            are more than any response has.
     """
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     # One value may stand for all, so a server could ask for any amount of memory.
-    if min(shape, default=0) < 0 or math.prod(shape) > _MOST_VALUES:
+    if min(shape, default=0) < 0 or math.prod(shape) > _MAX_VALUES:
         raise ValueError(f"a tensor of the shape {shape[:10]}")
     if tensor.dtype not in _VALUES:
         raise ValueError(f"a tensor of the type {tensor.dtype}")

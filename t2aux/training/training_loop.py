@@ -85,6 +85,7 @@ class TrainingLoop:
             tf.function(
                 lambda batch: trainer.classifier.logits_of(batch.inputs, batch.lengths),
                 reduce_retracing=True,
+                autograph=False,
             ),
             splits,
             position,
@@ -289,6 +290,8 @@ class TrainingLoop:
         trainer, position, replicas = self._trainer, self._position, self._replicas
         variables = trainer.trained_variables(auxiliary=phase.auxiliary)
         is_alone = replicas.workers == 1
+        # Only the loop below needs AutoGraph, which would take seconds to convert a step.
+        replicas_step = tf.autograph.experimental.do_not_convert(replicas.step)
         made, stop = tf.constant(0), tf.constant(False)
         values = tf.zeros([len(self._checked)])
         # A signal that came during a step ends the loop; several workers agree in the next step.
@@ -297,7 +300,7 @@ class TrainingLoop:
             batch = next(iterator)
             step_in_phase = position.step - first_step
             phase_steps = phase.epochs * self._steps_per_epoch
-            step, stop = replicas.step(
+            step, stop = replicas_step(
                 trainer,
                 batch,
                 stop=tf.identity(self._stop.flag),

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
+from t2aux.cli import demo
+from t2aux.errors import UserError
 from t2aux_ondevice import litert
 from tests.cli_helpers import environment, t2aux
 
@@ -19,11 +22,22 @@ def accuracy(model_dir):
     return json.loads((model_dir / "evaluation/test/evaluation.json").read_text())["accuracy"]
 
 
-def test_the_demo_walks_the_whole_way(tmp_path):
+def test_the_demo_walks_the_whole_way(tmp_path, monkeypatch, capsys):
     root = tmp_path / "demo"
-    done = t2aux("demo", f"--output_dir={root}", *[f"--gin_param={s}" for s in SHORT])
+    flags = (("_OUTPUT_DIR", str(root)), ("_GIN_PARAM", SHORT))
+    for name, value in flags:
+        monkeypatch.setattr(demo, name, types.SimpleNamespace(value=value))
+
+    def run(*arguments):
+        print("$ t2aux", *arguments)
+        print(t2aux(*arguments).stdout)
+
+    # Forked, which spares the import of TensorFlow in each.
+    monkeypatch.setattr(demo, "_run", run)
+    assert demo.main(["t2aux"]) == 0
+    printed = capsys.readouterr().out
     for command in ("train", "evaluate", "export", "classify"):
-        assert f"$ t2aux {command} " in done.stdout
+        assert f"$ t2aux {command} " in printed
     version = root / "export" / "1"
     for path in (
         root / "r_lstm",
@@ -36,7 +50,16 @@ def test_the_demo_walks_the_whole_way(tmp_path):
         root / "digit.png",
     ):
         assert path.exists()
-        assert str(path) in done.stdout or path.name == "saved_model.pb"
+        assert str(path) in printed or path.name == "saved_model.pb"
+
+
+def test_a_command_of_the_demo_is_shown_and_may_fail(capfd):
+    demo._run("data", "--help")
+    printed = capfd.readouterr().out
+    assert printed.startswith("\n$ t2aux data --help\n")
+    assert "Example" in printed
+    with pytest.raises(UserError, match="data ended with status 1"):
+        demo._run("data", "no_data_set_has_this_name")
 
 
 @pytest.mark.long

@@ -27,14 +27,6 @@ def test_each_command_has_help_of_its_own(name):
         # The libraries' flags are not in it.
         assert "--showprefixforinfo" not in out
         assert max(map(len, out.splitlines())) <= 100
-    module = subprocess.run(
-        [sys.executable, "-m", f"t2aux.cli.{name.replace('-', '_')}", "--help"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=True,
-    )
-    assert module.stdout.split("\nFlags:\n")[1].split("\n\n")[0] in out
 
 
 def test_helpfull_has_the_libraries_flags_as_well():

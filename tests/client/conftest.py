@@ -17,7 +17,7 @@ KINDS = {
     "texts": small_exports.TEXT,
     "vectors": small_exports.VECTORS,
 }
-QUICK = Retries(timeout=120, most=3, first=0.01)
+QUICK = Retries(timeout=120, max_retries=3, first_pause=0.01)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Small servers that answer as TF Serving does, from a real SavedModel; and fail when told to."""
+"""Small servers that answer as TF Serving does, from a real SavedModel; and fail on demand."""
 
 import base64
 import collections

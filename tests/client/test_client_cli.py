@@ -1,4 +1,4 @@
-"""`t2aux client` as users run it: in a process of its own, where TensorFlow can't be imported."""
+"""`t2aux client` as users run it: in a separate process, where TensorFlow can't be imported."""
 
 import json
 import subprocess
@@ -75,7 +75,7 @@ def test_arrays_are_sent_in_batches(served, scheme, tmp_path):
     assert [b for _, s, b in it.model.seen if s == "serving_default"] == [3, 3, 1]
 
 
-def test_a_busy_server_is_told_and_asked_again(served, scheme, picture):
+def test_a_busy_server_is_logged_and_tried_again(served, scheme, picture):
     it = served("images")
     it.model.plan.extend(["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
     done = client(f"--server={it.addresses[scheme]}", picture, "--top=1")
@@ -106,7 +106,7 @@ def test_mistakes(served, picture, tmp_path):
         ([server, "--text=a"], "is a text, and the classifier reads images"),
         (["--server=localhost", picture], "give grpc://HOST:PORT"),
         ([server, f"--metadata={tmp_path}", picture], "no metadata.json"),
-        (["--server=http://127.0.0.1:1", "--retries=0", picture], "http://127.0.0.1:1 is not"),
+        (["--server=http://127.0.0.1:1", "--retries=0", picture], "http://127.0.0.1:1 "),
         ([it.addresses["http"].join(["--server=", "/x"]), picture], "give grpc://HOST:PORT"),
     ):
         done = client(*arguments)

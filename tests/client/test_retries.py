@@ -6,7 +6,7 @@ from t2aux.client.retries import Failure, Retries
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """Time that passes only while `sleep` is called."""
 
     def __init__(self):
         self.now = 100.0
@@ -41,7 +41,9 @@ def test_pauses_double_up_to_the_longest_and_differ_between_clients():
     for _ in range(50):
         clock = Clock()
         attempt, left = attempts_that_fail(6, may_pass=True)
-        assert run(Retries(most=6, first=1.0, longest=10.0), attempt, clock) == "answer"
+        assert (
+            run(Retries(max_retries=6, first_pause=1.0, max_pause=10.0), attempt, clock) == "answer"
+        )
         for pause, full in zip(clock.pauses, [1, 2, 4, 8, 10, 10], strict=True):
             assert full / 2 <= pause <= full
         # Each attempt has what the pauses left of the time.
@@ -62,7 +64,7 @@ def test_what_will_not_pass_is_not_tried_again():
 def test_attempts_run_out():
     attempt, left = attempts_that_fail(10, may_pass=True)
     with pytest.raises(Failure, match="busy; tried 4 times in"):
-        run(Retries(most=3), attempt, Clock())
+        run(Retries(max_retries=3), attempt, Clock())
     assert len(left) == 4
 
 
@@ -70,7 +72,7 @@ def test_time_runs_out():
     clock = Clock()
     attempt, left = attempts_that_fail(10, may_pass=True)
     with pytest.raises(Failure, match="busy; tried"):
-        run(Retries(timeout=5, most=10, first=1), attempt, clock)
+        run(Retries(timeout=5, max_retries=10, first_pause=1), attempt, clock)
     assert clock.now - 100 < 5
     assert 2 < len(left) < 10
 
@@ -78,7 +80,7 @@ def test_time_runs_out():
 def test_no_retries():
     attempt, left = attempts_that_fail(1, may_pass=True)
     with pytest.raises(Failure, match=r"^busy$"):
-        run(Retries(most=0), attempt, Clock())
+        run(Retries(max_retries=0), attempt, Clock())
     assert len(left) == 1
 
 

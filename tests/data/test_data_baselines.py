@@ -99,13 +99,13 @@ def test_words_of_texts_and_ids(kind):
     assert baselines.logistic_regression(train, test).accuracy == 1.0
 
 
-def test_what_is_too_much_is_cut_and_told(monkeypatch):
-    monkeypatch.setattr(baselines, "MOST_EXAMPLES", 30)
+def test_what_is_too_much_is_cut_and_reported(monkeypatch):
+    monkeypatch.setattr(baselines, "MAX_EXAMPLES", 30)
     train, test = series([0, 1, 2] * 30), series([0, 1, 2] * 20, seed=1)
     found = baselines.logistic_regression(train, test)
     assert (found.training_examples, found.examples) == (30, 30)
-    told = found.describe("test")
-    assert "fitted to 30 of 90 training examples, measured on 30 of 60 test examples" in told
+    text = found.describe("test")
+    assert "fitted to 30 of 90 training examples, measured on 30 of 60 test examples" in text
     assert found.accuracy == baselines.logistic_regression(train, test).accuracy
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import lzma
 import struct
 import tarfile
 import tracemalloc
@@ -18,7 +17,7 @@ from t2aux.errors import UserError
 from t2aux_ondevice import arrays, images, limits
 from tests.sources import load
 
-MOST_MIB = 64
+MAX_MIB = 64
 
 
 def refused(read, *arguments, match):
@@ -27,7 +26,7 @@ def refused(read, *arguments, match):
     try:
         with pytest.raises(UserError, match=match) as caught:
             read(*arguments)
-        assert tracemalloc.get_traced_memory()[1] < MOST_MIB << 20
+        assert tracemalloc.get_traced_memory()[1] < MAX_MIB << 20
     finally:
         tracemalloc.stop()
     return str(caught.value)
@@ -43,35 +42,12 @@ def test_an_idx_header_takes_no_memory(tmp_path):
     header = struct.pack(">BBBBIII", 0, 0, 8, 3, 2**10, 2**15, 2**15)
     for name, content in (("plain", header), ("packed.gz", gzip.compress(header))):
         (tmp_path / name).write_bytes(content + b"")
-        refused(read_array, tmp_path / name, 3, match="should hold 1,099,511,627,776 .* only 0")
+        refused(read_array, tmp_path / name, 3, match="should hold 1,099,511,627,776 .* holds 0")
 
 
 def test_an_idx_file_without_examples(tmp_path):
     (tmp_path / "x").write_bytes(struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 0, 2**32 - 1))
     refused(read_array, tmp_path / "x", 3, match="no examples")
-
-
-@pytest.mark.parametrize("suffix", ["csv.gz", "tar.gz", "tar.xz"])
-def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, suffix):
-    monkeypatch.setenv(limits.UNPACKED_MB, "2")
-    text = b"a," + b"b" * 1000 + b"\n"
-    content = text * 4000
-    if suffix != "csv.gz":
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w") as archive:
-            for number in range(4):
-                header = tarfile.TarInfo(f"a/{number}.png")
-                header.size = 10**6
-                archive.addfile(header, io.BytesIO(bytes(header.size)))
-        content = stream.getvalue()
-    packed = (lzma if suffix.endswith("xz") else gzip).compress(content)
-    (tmp_path / f"train.{suffix}").write_bytes(packed)
-    name = "csv" if suffix == "csv.gz" else "image_folder"
-
-    def read():
-        load("train", name=name, data_dir=str(tmp_path))
-
-    refused(read, match=f"more than 2,000,000 bytes.*{limits.UNPACKED_MB}")
 
 
 def test_packed_in_earnest_is_read(monkeypatch):
@@ -115,7 +91,7 @@ def test_an_npz_file_of_zeros_is_refused(tmp_path, monkeypatch):
 
 def test_an_npz_file_in_another_packing_is_refused(tmp_path):
     npz(tmp_path / "x.npz", inputs=npy((1,), content=bytes(4)), packing=zipfile.ZIP_LZMA)
-    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match="packed as numpy does not")
+    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match="not compressed as numpy")
 
 
 def png(width, height):
@@ -160,7 +136,7 @@ def test_a_long_text_in_a_picture_takes_no_memory():
     content = content[:33] + chunk + content[33:]
     tracemalloc.start()
     assert images.read_image(io.BytesIO(content), "it").size == (3, 3)
-    assert tracemalloc.get_traced_memory()[1] < MOST_MIB << 20
+    assert tracemalloc.get_traced_memory()[1] < MAX_MIB << 20
     tracemalloc.stop()
 
 
@@ -197,30 +173,13 @@ def read_folder(folder):
     return load("train", name="image_folder", data_dir=str(folder), side=3)
 
 
-def test_a_sparse_member_takes_no_memory(tmp_path):
-    header = member("a/x.png", 0)
-    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
-    block[156:157] = tarfile.GNUTYPE_SPARSE
-    block[483:495] = b"100000000000"[:12]  # Its real size, octal: 8 GiB.
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    (tmp_path / "train.tar").write_bytes(bytes(block) + bytes(1024))
-    refused(read_folder, tmp_path, match="has 8,589,934,592 bytes, more than")
-
-
-def test_a_negative_size_is_no_endless_loop(tmp_path):
+def test_a_negative_size_ends(tmp_path):
     content = bytearray(tar((member("a/x.png", 0), b"")))
     content[124:136] = (2**96 - 512).to_bytes(12, "big")
     content[148:156] = b" " * 8
     content[148:156] = b"%06o\0 " % sum(content[:512])
     (tmp_path / "train.tar").write_bytes(content)
     refused(read_folder, tmp_path, match="a size is negative")
-
-
-def test_a_name_of_megabytes_is_refused(tmp_path):
-    name = member("././@LongLink", 10**6, tarfile.GNUTYPE_LONGNAME)
-    (tmp_path / "train.tar").write_bytes(tar((name, b"a" * 10**6)))
-    refused(read_folder, tmp_path, match="has 1,000,000 bytes")
 
 
 def test_archives_write_nothing_outside(tmp_path):
@@ -248,10 +207,11 @@ def test_archives_write_nothing_outside(tmp_path):
     assert len(after) == len(before) - 1
 
 
-def test_a_zip_member_in_another_packing_is_refused(tmp_path):
+def test_a_zip_member_in_another_packing_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "train.zip", "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("a/1.png", picture())
-    refused(read_folder, tmp_path, match="packed by a method that is not read here")
+        archive.writestr("b/1.png", picture())
+    assert len(read_folder(tmp_path)) >= 1
 
 
 def test_a_zip_member_without_a_name_is_refused(tmp_path):
@@ -268,7 +228,7 @@ def test_a_zip_member_without_a_name_is_refused(tmp_path):
     refused(read_folder, tmp_path, match="Can't read")
 
 
-def test_more_pictures_than_memory_are_told(monkeypatch, tmp_path):
+def test_more_pictures_than_memory_are_reported(monkeypatch, tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "1.png").write_bytes(picture())
     with pytest.raises(UserError, match="more than the memory holds: set a smaller side"):

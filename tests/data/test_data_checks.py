@@ -92,7 +92,7 @@ def test_small_data_is_right(source):
     assert any("All test examples are of one class" in note for note in read("test").notes)
 
 
-def test_a_random_choice_of_examples_is_no_false_alarm(source):
+def test_a_random_choice_of_examples_is_not_a_false_alarm(source):
     _, write, read = source
     write("train", [0, 1, 2, 3, 4, 5] * 4)
     write("test", [0, 1, 2, 3, 4, 5] * 2)
@@ -104,7 +104,7 @@ def test_a_random_choice_of_examples_is_no_false_alarm(source):
     assert not load("train", name="digits", max_examples=6).notes
 
 
-def test_classes_that_the_test_data_lacks_are_told(source):
+def test_classes_that_the_test_data_lacks_are_reported(source):
     _, write, read = source
     write("train", [0, 1, 2] * 3)
     write("test", [0, 1, 0, 1])
@@ -113,7 +113,7 @@ def test_classes_that_the_test_data_lacks_are_told(source):
     assert "no test example: 'c2'" in note or "no test example: '2'" in note
 
 
-def test_empty_classes_are_told(tmp_path):
+def test_empty_classes_are_reported(tmp_path):
     npz(tmp_path, "train", [0, 2, 0, 2])
     (note,) = load("train", name="npz", data_dir=str(tmp_path)).notes
     assert "no training example: '1'" in note
@@ -154,14 +154,14 @@ def test_values_of_any_size_are_right_for_the_network_normalises_them(tmp_path):
         assert not vectors(tmp_path, values)
 
 
-def test_test_values_in_another_unit_are_told(tmp_path):
+def test_test_values_in_another_unit_are_reported(tmp_path):
     inputs = CHANCE.uniform(size=(8, 5, 3))
     vectors(tmp_path, inputs)
-    for test, is_told in ((inputs + 0.5, False), (5 * inputs, False), (1000 * inputs, True)):
+    for test, is_noted in ((inputs + 0.5, False), (5 * inputs, False), (1000 * inputs, True)):
         vectors(tmp_path, test, "test")
         splits = {s: load(s, name="npz", data_dir=str(tmp_path)) for s in ("train", "test")}
         found = [note for note in summary.notes(splits) if "same unit" in note]
-        assert len(found) == is_told
+        assert len(found) == is_noted
     assert "The test values (" in found[0]
     assert not checks.beyond((1.0, 1.0), (5.0, 6.0))
 
@@ -179,7 +179,7 @@ def test_the_range_of_each_channel(steps):
         np.testing.assert_allclose(found.largest, values.max(axis=0) / scale)
 
 
-def test_constant_channels_and_equal_sequences_are_told(tmp_path):
+def test_constant_channels_and_equal_sequences_are_reported(tmp_path):
     inputs = CHANCE.uniform(size=(8, 5, 3))
     inputs[:, :, 1] = 0.25
     (note,) = vectors(tmp_path, inputs)
@@ -192,14 +192,14 @@ def test_constant_channels_and_equal_sequences_are_told(tmp_path):
     assert any("All 2 training sequences are the same" in note for note in notes)
 
 
-def test_exchanged_axes_are_told(tmp_path):
+def test_exchanged_axes_are_reported(tmp_path):
     inputs = CHANCE.uniform(size=(8, 2, 20))
     (note,) = vectors(tmp_path, inputs)
     assert "2 steps of 20 channels" in note
     assert not vectors(tmp_path, inputs.transpose(0, 2, 1))
 
 
-def test_images_of_zeros_and_ones_are_told(tmp_path):
+def test_images_of_zeros_and_ones_are_reported(tmp_path):
     idx(tmp_path, "train", [0, 1] * 3)
     images = CHANCE.integers(0, 2, (6, 4, 4)).astype(np.uint8)
     (tmp_path / FILES["train"][0]).write_bytes(idx_bytes(images))
@@ -207,7 +207,7 @@ def test_images_of_zeros_and_ones_are_told(tmp_path):
     assert "hardly vary (channel 0: 0 to 0.003922)" in note
 
 
-def test_test_examples_among_the_training_data_are_told(tmp_path):
+def test_test_examples_among_the_training_data_are_reported(tmp_path):
     csv(tmp_path, "train", [0, 1] * 10)
     rows = (tmp_path / "train.csv").read_text().splitlines(keepends=True)
     (tmp_path / "test.csv").write_text(
@@ -221,18 +221,18 @@ def test_test_examples_among_the_training_data_are_told(tmp_path):
 
 
 def test_the_log_has_classes_lengths_values_and_notes_as_warnings(tmp_path, monkeypatch):
-    told = {"info": [], "warning": []}
-    for level, lines in told.items():
+    logged = {"info": [], "warning": []}
+    for level, lines in logged.items():
         monkeypatch.setattr(logging, level, lambda form, *a, lines=lines: lines.append(form % a))
     npz(tmp_path, "train", np.arange(60) % 15)
     npz(tmp_path, "test", np.arange(14))
     log_summary({s: load(s, name="npz", data_dir=str(tmp_path)) for s in ("train", "test")})
-    text = "\n".join(told["info"])
+    text = "\n".join(logged["info"])
     assert "train: 60 examples, length 4, values 0." in text
     assert "test: 14 examples" in text
     assert "15 classes (train and test examples): 0 (4, 1), 1 (4, 1)" in text
     assert "9 (4, 1) and 5 more" in text
-    assert told["warning"] == ["Note: 1 class has no test example: '14'."]
+    assert logged["warning"] == ["Note: 1 class has no test example: '14'."]
 
 
 def test_data_shows_the_range_and_the_notes(tmp_path):

@@ -3,8 +3,6 @@
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import weakref
 
 import numpy as np
@@ -20,7 +18,7 @@ from t2aux.run import load_run
 from t2aux.training import evaluation
 from t2aux.training import train as train_module
 from t2aux_ondevice.preprocessing import DatasetInfo
-from tests.cli_helpers import assert_one_sentence, environment, t2aux
+from tests.cli_helpers import assert_one_sentence, python, t2aux
 from tests.sources import load, read
 
 INFO = DatasetInfo("made", "image", ("a", "b"), channels=1, length=10_000, side=100)
@@ -131,10 +129,10 @@ def test_an_error_of_the_source_leaves_nothing(tmp_path):
 def test_what_is_there_is_not_touched(tmp_path):
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "mine").write_text("x")
-    with pytest.raises(UserError, match="shards is there already"):
+    with pytest.raises(UserError, match="shards already exists"):
         write(tmp_path / "shards")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="file is there already"):
+    with pytest.raises(UserError, match="file already exists"):
         write(tmp_path / "file")
 
     # It appears while the conversion is at work.
@@ -142,7 +140,7 @@ def test_what_is_there_is_not_touched(tmp_path):
         (tmp_path / "late").mkdir(exist_ok=True)
         (tmp_path / "late" / "theirs").write_text("x")
 
-    with pytest.raises(UserError, match="late is there already"):
+    with pytest.raises(UserError, match="late already exists"):
         write(tmp_path / "late", progress=appear)
     assert names(tmp_path) == ["file", "late", "shards"]
     assert names(tmp_path / "late") == ["theirs"]
@@ -182,12 +180,7 @@ convert.convert(info, {"train": rows, "test": rows}, sys.argv[1], shards=4)
 
 
 def test_a_killed_conversion_is_absent_and_is_cleared_away(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "shards")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    done = python(KILLED, tmp_path / "shards", check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (left,) = names(tmp_path)
     assert left.startswith(".shards.converting-")
@@ -204,7 +197,7 @@ def test_a_conversion_at_work_is_not_cleared_away(tmp_path):
             inner.append(done)
             write(tmp_path / "shards")
 
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="already exists"):
         write(tmp_path / "shards", progress=again)
     assert names(tmp_path) == ["shards"]
 
@@ -311,7 +304,9 @@ def test_damage_while_training_and_evaluating_is_a_users_error(
         train_module.train(str(tmp_path / "run"), text)
     run = load_run(digits_and_shards / "run")
     split = load("test", info=run.info, name="shards", data_dir=str(damaged_shards))
-    predict = tf.function(lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths))
+    predict = tf.function(
+        lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths), autograph=False
+    )
     with pytest.raises(UserError, match=r"test-00002-of-00005\.tfrecord is missing"):
         evaluation.evaluate(predict, split)
 
@@ -337,7 +332,9 @@ def test_evaluation_on_shards_is_that_on_the_source(digits_and_shards):
     results = []
     for arguments in ({}, {"name": "shards", "data_dir": str(digits_and_shards / "shards")}):
         split = load("test", info=run.info, **arguments)
-        predict = tf.function(lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths))
+        predict = tf.function(
+            lambda batch: run.classifier.logits_of(batch.inputs, batch.lengths), autograph=False
+        )
         results.append(evaluation.evaluate(predict, split).to_json())
     assert results[0] == results[1]
 

@@ -85,16 +85,6 @@ def test_an_unknown_header_of_the_test_data_is_an_error_that_says_so(tmp_path):
         read(tmp_path, csv_of(ROWS, "klasse,tekst"), "test")
 
 
-def test_a_header_that_is_also_a_class_is_an_error(tmp_path):
-    rows = [("topic", "text"), ("topic", "one"), ("topic", "two"), ("other", "a"), ("other", "b")]
-    with pytest.raises(UserError, match=r"'topic', is also the class of line 2.*first_row"):
-        read(tmp_path, csv_of(rows))
-    assert len(read(tmp_path, csv_of(rows), allow="first_row")) == 5
-    # A name in classes.txt is a class.
-    (tmp_path / "classes.txt").write_text("other\ntopic\n")
-    assert read(tmp_path, csv_of(rows)).labels.tolist() == [1, 1, 1, 0, 0]
-
-
 def test_headers_between_the_rows_are_skipped(tmp_path):
     content = csv_of(ROWS, "label,text")
     split = read(tmp_path, content + content)
@@ -216,7 +206,7 @@ def test_missing_classes_are_errors(tmp_path, name):
         read(tmp_path, csv_of(rows))
     split = read(tmp_path, csv_of(rows), allow=("missing_labels",))
     assert name.strip() in split.info.classes
-    # A run that was trained on it goes on to know it; in the test data of another it is an error.
+    # A run that was trained on it still knows it; in the test data of another it is an error.
     assert read(tmp_path, csv_of(rows), "test", info=split.info).info == split.info
     info = read(tmp_path, csv_of(ROWS)).info
     with pytest.raises(UserError, match=r"test\.csv, line 6: the class is "):
@@ -228,7 +218,7 @@ def test_missing_classes_are_errors(tmp_path, name):
 )
 @pytest.mark.parametrize("quote", ["", '"'])
 @pytest.mark.parametrize("header", [None, "label{}text"])
-def test_other_separators_are_read_and_told(tmp_path, separator, said, quote, header):
+def test_other_separators_are_read_and_reported(tmp_path, separator, said, quote, header):
     rows = [(name, text.replace(separator, " ")) for name, text in ROWS]
     if quote:
         rows[3] = rows[7] = ("Arts, crafts", "one")
@@ -259,13 +249,7 @@ def test_spaces_before_quotes(tmp_path, space):
     assert texts_of(split) == [text for _, text in ROWS]
 
 
-@pytest.mark.parametrize("space", ["\t", "\xa0", "\u3000"])
-def test_other_white_space_before_quotes_is_an_error(tmp_path, space):
-    with pytest.raises(UserError, match="white space"):
-        read(tmp_path, "".join(f'"{name}",{space}"{text}"\n' for name, text in ROWS))
-
-
-def test_commas_of_texts_without_quotes_are_told(tmp_path):
+def test_commas_of_texts_without_quotes_are_reported(tmp_path):
     split = read(tmp_path, "1,Hello, world\n2,a\n1,b\n2,c\n")
     assert texts_of(split)[0] == "Hello world"
     (note,) = split.notes
@@ -273,7 +257,7 @@ def test_commas_of_texts_without_quotes_are_told(tmp_path):
     assert "quotes" in note
 
 
-def test_columns_that_are_no_texts_are_told(tmp_path):
+def test_columns_that_are_not_texts_are_reported(tmp_path):
     rows = [(name, f"name {name}", text) for name, text in ROWS]
     notes = " ".join(read(tmp_path, csv_of(rows, "label,label_text,text")).notes)
     assert "hold what these columns hold, too: 'label_text';" in notes
@@ -288,7 +272,7 @@ def test_ends_of_lines_blank_rows_and_trailing_separators(tmp_path, end):
     assert "empty columns: 2" in note
 
 
-def test_names_that_look_alike_are_told(tmp_path):
+def test_names_that_look_alike_are_reported(tmp_path):
     rows = [
         (name, f"text {n}") for n, name in enumerate(["Cat", "cat ", "dog", "1", "01", "1.0"] * 3)
     ]
@@ -316,17 +300,9 @@ def test_test_classes_of_another_form_are_errors_that_name_the_class(tmp_path):
         ("one\ntwo\n", "one column"),
     ],
 )
-def test_what_is_no_table_of_utf_8_is_an_error(tmp_path, content, said):
+def test_what_is_not_a_table_of_utf_8_is_an_error(tmp_path, content, said):
     with pytest.raises(UserError, match=said):
         read(tmp_path, content)
-
-
-@pytest.mark.parametrize("quotes", ["‘’", "“”", "„“", "«»", "``"])
-def test_other_quotes_are_an_error(tmp_path, quotes):
-    opening, closing = quotes
-    lines = [f"{opening}{name}{closing},{opening}{text}{closing}" for name, text in ROWS]
-    with pytest.raises(UserError, match=r"train\.csv: .*quotes.*separator"):
-        read(tmp_path, "\n".join(lines))
 
 
 @pytest.mark.parametrize("separator", [",", ";", "^"])
@@ -354,13 +330,6 @@ def test_more_forms_of_missing_classes(tmp_path, missing):
         read(tmp_path, csv_of([*ROWS, (missing, "Some text")]))
 
 
-def test_a_class_that_may_stand_for_missing_labels_is_noted(tmp_path):
-    rows = [("?" if number % 5 == 4 else name, text) for number, (name, text) in enumerate(ROWS)]
-    assert any("'?'" in note for note in read(tmp_path, csv_of(rows)).notes)
-    rows = [("+-"[number % 2], text) for number, (_, text) in enumerate(ROWS)]
-    assert not any("missing" in note for note in read(tmp_path, csv_of(rows)).notes)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -377,3 +346,34 @@ def test_tables_of_numbers_are_noted(tmp_path):
     rows = [(str(number % 2), f"{number / 7}", f"-{number}e-3") for number in range(12)]
     assert any("npz" in note for note in read(tmp_path, csv_of(rows)).notes)
     assert not any("npz" in note for note in read(tmp_path, csv_of(ROWS)).notes)
+
+
+def test_a_header_that_is_also_a_class_is_an_error(tmp_path):
+    rows = [("topic", "text"), ("topic", "one"), ("topic", "two"), ("other", "a"), ("other", "b")]
+    with pytest.raises(UserError, match=r"'topic', is also the class of line 2.*first_row"):
+        read(tmp_path, csv_of(rows))
+    assert len(read(tmp_path, csv_of(rows), allow="first_row")) == 5
+    # A name in classes.txt is a class.
+    (tmp_path / "classes.txt").write_text("other\ntopic\n")
+    assert read(tmp_path, csv_of(rows)).labels.tolist() == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("space", ["\t", "\xa0", "\u3000"])
+def test_other_white_space_before_quotes_is_an_error(tmp_path, space):
+    with pytest.raises(UserError, match="white space"):
+        read(tmp_path, "".join(f'"{name}",{space}"{text}"\n' for name, text in ROWS))
+
+
+@pytest.mark.parametrize("quotes", ["‘’", "“”", "„“", "«»", "``"])
+def test_other_quotes_are_an_error(tmp_path, quotes):
+    opening, closing = quotes
+    lines = [f"{opening}{name}{closing},{opening}{text}{closing}" for name, text in ROWS]
+    with pytest.raises(UserError, match=r"train\.csv: .*quotes.*separator"):
+        read(tmp_path, "\n".join(lines))
+
+
+def test_a_class_that_may_stand_for_missing_labels_is_noted(tmp_path):
+    rows = [("?" if number % 5 == 4 else name, text) for number, (name, text) in enumerate(ROWS)]
+    assert any("'?'" in note for note in read(tmp_path, csv_of(rows)).notes)
+    rows = [("+-"[number % 2], text) for number, (_, text) in enumerate(ROWS)]
+    assert not any("missing" in note for note in read(tmp_path, csv_of(rows)).notes)

@@ -131,8 +131,8 @@ def test_damaged_gzip(folder):
         (b"\x00\x00\x08", "00 00 08 where 00 00 08 01 belongs"),
         (b"\x00\x00\x0d\x01" + b"\x00" * 4, "not an IDX file"),
         (b"\x00\x00\x08\x03" + b"\x00" * 20, "not an IDX file"),
-        (b"\x00\x00\x08\x01\x00\x00\x00\x05" + b"abc", "should hold 5 .* only 3"),
-        (b"\x00\x00\x08\x01\x00\x00\x00\x02" + b"abc", "should hold 2 .* more"),
+        (b"\x00\x00\x08\x01\x00\x00\x00\x05" + b"abc", "should hold 5 .* holds 3"),
+        (b"\x00\x00\x08\x01\x00\x00\x00\x02" + b"abc", "should hold 2 .* holds 3"),
     ],
 )
 def test_malformed_files(tmp_path, content, message):
@@ -212,7 +212,7 @@ def test_labels_of_another_data_set_are_an_error(folder):
         read(folder)
 
 
-def test_labels_from_one_are_told(folder):
+def test_labels_from_one_are_reported(folder):
     (folder / FILES["train"][1]).write_bytes(idx_bytes((1 + np.arange(12) % 3).astype(np.uint8)))
     (note,) = read(folder).notes
     assert "no training example: '0'" in note

@@ -1,10 +1,8 @@
 """What tar and zip archives of images hold besides plain members."""
 
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
 
 import pytest
 
@@ -76,9 +74,7 @@ def test_the_last_member_of_a_name_counts(tmp_path, suffix):
     pack = zipped if suffix == "zip" else tar
     names = ("cat/1.png", "dog/2.png", "./cat/1.png", "dog/4.png")
     pack(tmp_path / f"train.{suffix}", *names)
-    values, notes = found(tmp_path)
-    assert values == {"cat": [3], "dog": [2, 4]}
-    assert "1 member" in notes
+    assert found(tmp_path)[0] == {"cat": [3], "dog": [2, 4]}
 
 
 def test_a_hard_link_keeps_what_is_replaced_later(tmp_path):
@@ -115,10 +111,10 @@ def test_an_encrypted_zip_is_named(tmp_path):
     refused(tmp_path, "dog/2.png", "encrypted")
 
 
-def with_raw_name(tmp_path, raw, extra=b"", system=0):
+def with_raw_name(tmp_path, raw, system=0):
     """A zip whose second class has a name of these bytes, without the flag of UTF-8."""
     info = zipfile.ZipInfo("?" * len(raw) + "/2.png")
-    info.extra, info.create_system = extra, system
+    info.create_system = system
     zipped(tmp_path / "train.zip", "cat/1.png", (info, picture(2)))
     path = tmp_path / "train.zip"
     path.write_bytes(path.read_bytes().replace(b"?" * len(raw) + b"/", raw + b"/"))
@@ -132,10 +128,6 @@ def test_names_in_a_zip_are_utf8_or_refused(tmp_path):
     refused(with_raw_name(tmp_path, b"caf\xe9", system=3), "not UTF-8", r"caf\xe9")
     # As macOS writes them.
     assert list(found(with_raw_name(tmp_path, "\u732b".encode(), system=3))[0]) == ["cat", "\u732b"]
-    name = "\u732b\u72ac/2.png".encode()
-    field = struct.pack("<BI", 1, zlib.crc32(gbk + b"/2.png")) + name
-    extra = struct.pack("<HH", 0x7075, len(field)) + field
-    assert list(found(with_raw_name(tmp_path, gbk, extra))[0]) == ["cat", "\u732b\u72ac"]
 
 
 def test_names_in_a_tar_are_utf8_or_refused(tmp_path):

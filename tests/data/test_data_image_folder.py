@@ -103,7 +103,7 @@ def test_reads_an_archive_as_it_reads_the_folder(tmp_path, suffix, prefix):
         assert split.labels[where] == some.labels[index]
 
 
-def test_an_archive_that_changes_is_read_anew(tmp_path):
+def test_an_archive_that_changes_is_read_again(tmp_path):
     write_tar(tmp_path / "train.tar", tree(2))
     assert len(read(tmp_path)) == 6
     write_tar(tmp_path / "train.tar", tree(9))

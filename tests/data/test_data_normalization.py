@@ -119,7 +119,7 @@ def test_what_is_held_out_does_not_count(tmp_path):
         {"kind": "image"},
     ],
 )
-def test_damaged_numbers_are_told(wrong):
+def test_damaged_numbers_are_reported(wrong):
     info = DatasetInfo("x", "vectors", ("a",), channels=2, mean=(1.0, 2.0), deviation=(1.0, 2.0))
     assert DatasetInfo.from_json(info.to_json()) == info
     with pytest.raises(UserError, match="damaged"):

@@ -190,7 +190,7 @@ def test_the_remainder_stays_at_the_end():
     assert len(dropped) == 5
 
 
-def test_deterministic_ops_are_no_hindrance():
+def test_deterministic_ops_do_not_hinder():
     split = text_split(np.arange(1, 30))
     expected = as_lists(split.batches(4, seed=1))
     config.enable_op_determinism()

@@ -117,7 +117,7 @@ def test_a_header_that_names_no_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("@dimensions 2", "@dimensions 3", "@dimensions 3, but the sequences have 2 channels"),
         ("@univariate false", "@univariate true", "@univariate true"),
@@ -126,10 +126,10 @@ def test_a_header_that_names_no_classes(tmp_path):
         ("@missing", "@colour blue\n@missing", "@colour is not read"),
     ],
 )
-def test_a_header_that_the_data_contradicts_is_noted(tmp_path, old, new, told):
+def test_a_header_that_the_data_contradicts_is_noted(tmp_path, old, new, message):
     write(tmp_path, header=HEADER.replace(old, new))
     (note,) = read(tmp_path).notes
-    assert re.search(told, note)
+    assert re.search(message, note, re.IGNORECASE)
 
 
 def test_comments(tmp_path):
@@ -141,18 +141,18 @@ def test_comments(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["1,?:1,2:a"], r"line 11: the value of channel 0 at step 1 .* missing \('\?'\)"),
-        (["1,2:1,NaN:a"], r"channel 1 at step 1 .* missing"),
-        (["1,:1,2:a"], r"channel 0 at step 1 .* missing \(''\)"),
-        (["1,2:1,two:a"], r"channel 1 at step 1 .* is 'two', not a finite number"),
-        (["1,2:1,1e99:a"], r"is '1e99', not a finite number of float32"),
+        (["1,?:1,2:a"], r"line 11: the value of channel 0 at step 1 .* is '\?', missing"),
+        (["1,2:1,NaN:a"], r"channel 1 at step 1 .* is 'NaN', missing"),
+        (["1,:1,2:a"], r"channel 0 at step 1 .* is '', missing"),
+        (["1,2:1,two:a"], r"channel 1 at step 1 .* is 'two'"),
+        (["1,2:1,1e99:a"], r"is '1e99'.* finite number of float32"),
         (["1,2:1,inf:a"], "is 'inf'"),
         (["1,2:1:a"], "line 11: the channels of the sequence have 1 to 2 steps"),
         ([ROWS[0], "1,2:a"], "line 12: the sequence has 1 channels where the one before has 2"),
         (["1,2:3,4:c"], "line 11: the class is 'c', but the classes are 'b', 'a'"),
         (["1,2:3,4:"], "line 11: there is no class at the end"),
         (["1,2"], "line 11: there is no class at the end"),
-        (["(0,1),(1,2):(0,3),(1,4):a"], r"is '\(0', not a finite number"),
+        (["(0,1),(1,2):(0,3),(1,4):a"], r"is '\(0'"),
         ([], "has no sequence after @data"),
     ],
 )

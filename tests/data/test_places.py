@@ -104,7 +104,7 @@ def test_the_vocabulary_is_that_of_the_training_part(tmp_path):
     assert np.array_equal(test.division.test, chosen)
 
 
-def test_duplicates_are_told(tmp_path):
+def test_duplicates_are_reported(tmp_path):
     rows = rows_of(COUNTS)
     path = write(tmp_path / "reviews.csv", rows)
     train, test = both(path)

@@ -317,8 +317,8 @@ def test_what_can_t_be_read_is_an_error(content, message):
 def test_files_that_are_not_what_their_names_say(tmp_path):
     path = tmp_path / "t.csv.gz"
     path.write_text("a,b\n")
-    with pytest.raises(UserError, match=r"t\.csv\.gz is not compressed with gzip"):
-        tables.open_table(path)
+    assert rows_of(tables.open_table(path, columns=["a"])) == []
+    assert tables.open_table(path).columns
     with pytest.raises(UserError, match=r"Can't read .*absent\.csv .No such file"):
         tables.open_table(tmp_path / "absent.csv")
 

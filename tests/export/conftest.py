@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import pickle
 import types
 
 import numpy as np
@@ -17,9 +18,9 @@ from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
 from t2aux.model import weights
 from t2aux.training.classifier import make_classifier
 from t2aux_ondevice import litert
-from tests import sources
+from tests import shared, sources
 
-KINDS = ("grey", "rgb", "characters", "bytes", "vectors", "direct")
+KINDS = ("grey", "rgb", "characters", "bytes", "vectors")
 TEXTS = (
     "good film",
     "bad Film!",
@@ -74,7 +75,7 @@ def make_run(kind, folder, *more):
     folder.mkdir(parents=True)
     settings = write_data(kind, folder)
     settings += [f"dataset.data_dir = '{folder}'", "Classifier.hidden_size = 8"]
-    settings += [f"Classifier.projection_size = {None if kind == 'direct' else 6}", *more]
+    settings += [f"Classifier.projection_size = {None if kind == 'rgb' else 6}", *more]
     model_dir = folder / "run"
     model_dir.mkdir()
     (model_dir / "config.gin").write_text("\n".join(settings))
@@ -93,10 +94,28 @@ def make_run(kind, folder, *more):
     return model_dir
 
 
+@functools.cache
+def model_dir_of(kind):
+    """The run directory of a kind, which all tests share."""
+    return shared.made_once(f"{kind}_run", functools.partial(make_run, kind)) / "run"
+
+
+def export_of(kind):
+    """The export of that run, which all tests share, and its parity."""
+
+    def make(base):
+        base.mkdir()
+        _, parity = export(load(model_dir_of(kind)), base / "export", segment=3)
+        (base / "parity").write_bytes(pickle.dumps(parity))
+
+    base = shared.made_once(f"{kind}_export", make)
+    return base / "export" / "1", pickle.loads((base / "parity").read_bytes())
+
+
 @pytest.fixture(scope="session")
-def model_dirs(tmp_path_factory):
+def model_dirs():
     """Gives the run directory of a kind."""
-    return functools.cache(lambda kind: make_run(kind, tmp_path_factory.mktemp("runs") / kind))
+    return model_dir_of
 
 
 @contextlib.contextmanager
@@ -123,7 +142,7 @@ def exports(model_dirs):
     def exported(kind):
         loaded = load(model_dirs(kind))
         split = data.load(loaded.source, "test", loaded.info)
-        directory, parity = export(loaded, model_dirs(kind) / "export", segment=3)
+        directory, parity = export_of(kind)
         return types.SimpleNamespace(
             run=loaded,
             info=loaded.info.without_normalization(),  # What the export says.

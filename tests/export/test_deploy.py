@@ -2,8 +2,8 @@
 
 import pathlib
 import re
+import signal
 import subprocess
-import sys
 import urllib.request
 from concurrent import futures
 
@@ -20,7 +20,7 @@ from t2aux.export.runtimes import CheckpointClassifier
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
 from tests import small_exports
-from tests.cli_helpers import environment
+from tests.cli_helpers import fork_server
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "export" / "deploy"
@@ -147,7 +147,7 @@ def test_files_are_mounted_where_the_flags_look_for_them(service, container, pod
         assert (DEPLOY / name).is_file()
 
 
-def test_nobody_runs_it_and_it_writes_nothing(service, container, pod):
+def test_it_has_no_privileges_and_writes_nothing(service, container, pod):
     assert service["user"] == "65534:65534"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -165,7 +165,7 @@ def test_nobody_runs_it_and_it_writes_nothing(service, container, pod):
 
 
 def test_the_model_card_opens_no_port_to_others():
-    card = (ROOT / "export" / "card.py").read_text()
+    card = (ROOT / "export" / "card.md.jinja").read_text()
     assert re.findall(r"docker run .*?-p (\S+)", card) == ["127.0.0.1:8501:8501"]
 
 
@@ -177,8 +177,8 @@ def test_ports_probes_and_metrics_agree(service, container, pod, kinds, model):
     for port in kinds["Service"]["spec"]["ports"]:
         assert port["port"] == ports[port["targetPort"]]
     for probe in ("startupProbe", "readinessProbe"):
-        asked = container[probe]["httpGet"]
-        assert asked == {"path": f"/v1/models/{model.name}/metadata", "port": "rest"}
+        requested = container[probe]["httpGet"]
+        assert requested == {"path": f"/v1/models/{model.name}/metadata", "port": "rest"}
     assert container["livenessProbe"]["tcpSocket"] == {"port": "grpc"}
     check = service["healthcheck"]["test"][-1]
     assert f"GET /v1/models/{model.name} " in check
@@ -245,22 +245,14 @@ def running(tmp_path_factory):
         "--port=0",
         "--rest_api_port=0",
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "t2aux", "serve", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    process = fork_server().start(folder / "log", "serve", *arguments)
     try:
-        for line in process.stdout:
-            found = re.search(r"gRPC at 127.0.0.1:(\d+), REST at http://127.0.0.1:(\d+)/", line)
-            if found:
-                break
-        yield classifier, *map(int, found.groups())
+        line = r"gRPC at 127.0.0.1:(\d+), REST at http://127.0.0.1:(\d+)/"
+        process.wait_until(lambda: re.search(line, process.stderr))
+        yield classifier, *map(int, re.search(line, process.stderr).groups())
     finally:
-        process.terminate()
-        process.wait(300)
-        process.stdout.close()
+        process.send_signal(signal.SIGTERM)
+        process.wait()
 
 
 def test_requests_of_all_lengths_share_batches_with_these_files(running):
@@ -306,7 +298,7 @@ def test_the_health_check_knows_available_from_unavailable(service, state, code,
     assert done.returncode == status
 
 
-def test_the_health_check_tells_whether_a_version_is_there(running, service):
+def test_the_health_check_shows_whether_a_version_exists(running, service):
     *_, rest_port = running
     kind, shell, option, script = service["healthcheck"]["test"]
     assert (kind, shell, option) == ("CMD", "bash", "-c")

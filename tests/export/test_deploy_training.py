@@ -86,7 +86,7 @@ def test_parts_of_the_cluster_find_each_other(kinds, pod, container):
     assert {m["name"] for m in container["volumeMounts"]} == volumes
 
 
-def test_it_is_nobody_special_and_writes_where_it_may(pod, container):
+def test_it_has_no_privileges_and_writes_only_its_folders(pod, container):
     dockerfile = (ROOT / "Dockerfile").read_text()
     user = int(re.search(r"useradd .*--uid (\d+)", dockerfile)[1])
     security = pod["spec"]["securityContext"]
@@ -108,7 +108,7 @@ def test_it_is_nobody_special_and_writes_where_it_may(pod, container):
 
 
 def test_the_command_is_one(container, tmp_path):
-    """Up to the data, which is not there."""
+    """Up to the data, which is missing."""
     arguments = [a.replace("/data/", f"{tmp_path}/") for a in container["args"]]
     (tmp_path / "mnist").mkdir()
     done = run_t2aux(*arguments, check=False, TF_CONFIG="")

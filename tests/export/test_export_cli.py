@@ -1,10 +1,7 @@
 """`t2aux export` as users run it."""
 
 import os
-import resource
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -12,13 +9,13 @@ from t2aux import run
 from t2aux.errors import UserError
 from t2aux.export.pipeline import export
 from t2aux_ondevice import litert
-from tests.cli_helpers import assert_one_sentence, environment, t2aux
+from tests.cli_helpers import assert_one_sentence, fork_server, t2aux
 from tests.export.conftest import load
 
 
 def command(model_dir, base, *more):
     arguments = [f"--model_dir={model_dir}", f"--export_dir={base}", "--checkpoint=ckpt-3", *more]
-    return [sys.executable, "-m", "t2aux", "export", *arguments]
+    return ["export", *arguments]
 
 
 def names(base):
@@ -26,13 +23,7 @@ def names(base):
 
 
 def test_exports_and_shows_the_table(model_dirs, tmp_path):
-    done = subprocess.run(
-        command(model_dirs("grey"), tmp_path, "--version=7", "--parity_examples=5"),
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = t2aux(*command(model_dirs("grey"), tmp_path, "--version=7", "--parity_examples=5"))
     assert names(tmp_path) == ["7"]
     assert {litert.WHOLE, litert.STREAM, "saved_model.pb", "variables", "metadata.json"} <= set(
         names(tmp_path / "7")
@@ -58,9 +49,7 @@ def test_exports_and_shows_the_table(model_dirs, tmp_path):
 )
 def test_mistakes_on_the_command_line(tmp_path, flags, parts):
     base = tmp_path / "base"
-    done = subprocess.run(
-        command("x", base, *flags), env=environment(), capture_output=True, text=True
-    )
+    done = t2aux(*command("x", base, *flags), check=False)
     assert_one_sentence(done, *parts)
     assert not base.exists()
 
@@ -74,8 +63,8 @@ def test_flags_that_must_be_given(flag):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"formats": ["onnx"]}, "'onnx' is unknown: .* saved_model, tflite"),
-        ({"formats": []}, "is unknown: give one or more"),
+        ({"formats": ["onnx"]}, "'onnx': .*saved_model or tflite"),
+        ({"formats": []}, "'': .*saved_model or tflite"),
         ({"segment": 0}, "A segment has 0 steps"),
         ({"serving_batch_sizes": [2, 1]}, "The batch sizes for serving are 2, 1"),
     ],
@@ -97,32 +86,17 @@ def test_missing_test_data(model_dirs, tmp_path):
 
 def test_a_full_disk_leaves_nothing(model_dirs, tmp_path):
     base = tmp_path / "base"
-    done = subprocess.run(
-        command(model_dirs("vectors"), base),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        # No file may grow beyond this: like a full disk, it comes in the midst of writing.
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
+    done = t2aux(*command(model_dirs("vectors"), base), check=False, limit=20_000)
     assert_one_sentence(done, "Can't write", str(base))
     assert not base.exists()
 
 
 def test_a_stopped_export_leaves_nothing(model_dirs, tmp_path):
     base = tmp_path / "base"
-    process = subprocess.Popen(
-        command(model_dirs("vectors"), base),
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if line.startswith("Writing the SavedModel"):
-            break
+    process = fork_server().start(tmp_path / "log", *command(model_dirs("vectors"), base))
+    process.wait_until(lambda: "Writing the SavedModel" in process.stderr)
     assert any(name.startswith(".export-") for name in os.listdir(base))
     process.send_signal(signal.SIGTERM)
-    rest = process.communicate()[1]
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "Traceback" not in rest
+    assert process.wait() == 128 + signal.SIGTERM
+    assert "Traceback" not in process.stderr
     assert not base.exists()

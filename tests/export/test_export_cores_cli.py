@@ -47,7 +47,7 @@ def test_a_gru_is_trained_exported_and_classified(run, tmp_path):
     digit = tmp_path / "digit.png"
     run("train", f"--model_dir={model_dir}", *SETTINGS)
 
-    # All that can be made is there; what can't is named.
+    # All that can be made exists; what can't is named.
     arguments = [f"--model_dir={model_dir}", f"--export_dir={export_dir}", "--parity_examples=30"]
     arguments += [f"--variants={','.join(VARIANTS)},int8", "--quantised_accuracy_tolerance=5"]
     exported = run("export", *arguments, "--serving_batch_sizes=1,4", status=1)

@@ -91,27 +91,27 @@ def test_texts_and_ids_in_one_batch(exports, kind):
         ("characters", {"text": [b""]}, "A text is empty"),
     ],
 )
-def test_wrong_examples_are_told(exports, kind, features, message):
+def test_wrong_examples_are_errors(exports, kind, features, message):
     right = {"rgb": {"inputs": [0.5] * 6}}.get(kind, {"inputs": [1, 2]})
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         classify(exports(kind), [example(**right), example(**features)])
 
 
-def test_what_is_no_example_is_told(exports):
+def test_an_invalid_example_is_an_error(exports):
     with pytest.raises(tf.errors.InvalidArgumentError, match="Could not parse"):
         classify(exports("grey"), [b"no example"])
 
 
-def test_a_server_tells_its_clients_what_they_need(exported):
+def test_a_server_describes_itself_to_clients(exported):
     signatures = load(exported)
     answers = signatures["describe"](batch=tf.constant([5, 5, 5]))["metadata"].numpy()
     assert answers.shape == (3,)
-    told = json.loads(answers[0])
-    assert set(told.pop("signatures")) == set(signatures)
-    assert DatasetInfo.from_json(told["preprocessing"]) == exported.info
+    described = json.loads(answers[0])
+    assert set(described.pop("signatures")) == set(signatures)
+    assert DatasetInfo.from_json(described["preprocessing"]) == exported.info
     written = litert.read_metadata(exported.directory)
-    assert told == {name: written[name] for name in told}
-    assert litert.check_description(told, "the server") == exported.info
+    assert described == {name: written[name] for name in described}
+    assert litert.check_description(described, "the server") == exported.info
     # REST sends strings as they are: these must be such that JSON holds them.
     assert answers[0].isascii()
 
@@ -128,7 +128,7 @@ def test_a_server_tells_its_clients_what_they_need(exported):
         {"state": {"h": [8, 0]}},
     ],
 )
-def test_a_description_of_something_else_is_told(exports, change):
-    told = {**litert.description(exports("grey").info), **change}
+def test_a_description_of_something_else_is_an_error(exports, change):
+    described = {**litert.description(exports("grey").info), **change}
     with pytest.raises(UserError, match="the server"):
-        litert.check_description(told, "the server")
+        litert.check_description(described, "the server")

@@ -25,8 +25,10 @@ def made(directory):
 def test_the_command_names_the_failed_variant_last_and_exports_the_others(model_dirs, tmp_path):
     flags = ["--formats=tflite", "--variants=dynamic_int8,float32", "--parity_examples=3"]
     flags += ["--quantised_probability_tolerance=0"]
+    arguments = command(model_dirs("vectors"), tmp_path / "base", *flags)
+    # Where TensorFlow is not imported yet, for how much it says is set before.
     done = subprocess.run(
-        command(model_dirs("vectors"), tmp_path / "base", *flags),
+        [sys.executable, "-m", "t2aux", *arguments],
         env=environment(),
         capture_output=True,
         text=True,
@@ -118,7 +120,7 @@ def test_without_data_nothing_is_measured_and_that_is_said(model_dirs, tmp_path)
     assert written["measured"] is False
     assert written["checkpoint_accuracy"] is None
     assert not written["artefacts"]
-    for part in ("int8", "calibrated on training data", "/nowhere"):
+    for part in ("int8", "needs training data", "/nowhere"):
         assert part in measured.failures()[0]
     assert "Nothing was measured" in measured.table()
     card = (directory / "README.md").read_text()
@@ -129,7 +131,7 @@ def test_without_data_nothing_is_measured_and_that_is_said(model_dirs, tmp_path)
 def test_four_bits_under_the_former_name(tmp_path):
     from t2aux.export import variants
 
-    with pytest.raises(UserError, match="dynamic_int4 is now called dynamic_int8_int4_head"):
+    with pytest.raises(UserError, match=r"dynamic_int4.*dynamic_int8_int4_head"):
         variants.named(["float32", "dynamic_int4"])
 
 

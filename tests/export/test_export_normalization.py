@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from t2aux.export import flatbuffer, saved_model, tflite, variants
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
-from t2aux.export.twin import Twin
+from t2aux.export.stateless import StatelessClassifier
 from t2aux_ondevice import litert
 from tests import networks
 from tests.export.test_export_variants import answer
@@ -50,7 +50,7 @@ def test_the_saved_model(normalised, tmp_path):
     from t2aux.export import metadata
     from t2aux.export.model import Model
 
-    saved_model.save(Twin(classifier), tmp_path)
+    saved_model.save(StatelessClassifier(classifier), tmp_path)
     model = Model(classifier, classifier.info, "", "")
     described = metadata.describe(model, tmp_path)
     assert described["model"]["normalization"] == {"mean": list(MEAN), "deviation": list(DEVIATION)}
@@ -71,7 +71,11 @@ def test_the_saved_model(normalised, tmp_path):
 
 @pytest.mark.parametrize(
     ("variant", "form"),
-    [(name, form) for name, found in variants.VARIANTS.items() for form in found.forms],
+    [
+        pytest.param(name, form, marks=[pytest.mark.long] if number and name != "float32" else [])
+        for name, found in variants.VARIANTS.items()
+        for number, form in enumerate(found.forms)
+    ],
 )
 def test_tensorflow_lite_files(normalised, tmp_path, variant, form):
     if variant == variants.INT4_HEAD:
@@ -86,7 +90,7 @@ def test_tensorflow_lite_files(normalised, tmp_path, variant, form):
 
 
 @pytest.mark.parametrize("form", litert.FORMS)
-@pytest.mark.parametrize("length", [None, STEPS])
+@pytest.mark.parametrize("length", [pytest.param(None, marks=pytest.mark.long), STEPS])
 def test_a_file_has_the_inputs_of_one_that_does_not_normalise(form, length):
     def inputs(info):
         content = tflite.convert(networks.classifier(info), form)

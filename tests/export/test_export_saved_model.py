@@ -20,7 +20,7 @@ LENGTHS = (12, 1, 7)
 
 
 def load(exported):
-    return tf.saved_model.load(str(exported.directory)).signatures
+    return exported.saved_model._signatures
 
 
 def padded(exported, lengths, filler):
@@ -124,7 +124,7 @@ def test_a_segment_of_no_steps_keeps_the_state(exported):
         ("step_segment", [12, 13, 3], "A length is more than the number of steps"),
     ],
 )
-def test_wrong_lengths_are_told(exported, signature, lengths, message):
+def test_wrong_lengths_are_errors(exported, signature, lengths, message):
     inputs, _, _ = padded(exported, LENGTHS, 0)
     state = {n: tf.zeros([3, 8]) for n in ("h", "c")} if signature == "step_segment" else {}
     name = "segment" if state else "inputs"
@@ -136,7 +136,7 @@ def test_wrong_lengths_are_told(exported, signature, lengths, message):
 @pytest.mark.parametrize(
     ("value", "message"), [(-1, "An id is negative"), (256, "not in the vocabulary")]
 )
-def test_wrong_ids_are_told(exports, kind, value, message):
+def test_wrong_ids_are_errors(exports, kind, value, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         load(exports(kind))["serving_default"](
             inputs=tf.constant([[0, 1, value]]), lengths=tf.constant([3])
@@ -184,7 +184,7 @@ def test_texts_are_classified_as_their_ids(exports, kind):
 
 
 @pytest.mark.parametrize("kind", ["characters", "bytes"])
-def test_an_empty_text_is_told(exports, kind):
+def test_an_empty_text_is_an_error(exports, kind):
     with pytest.raises(tf.errors.InvalidArgumentError, match="A text is empty"):
         exports(kind).saved_model.text_batch(["good", ""])
 
@@ -196,10 +196,10 @@ def test_only_plain_operations(exported):
     assert not [n for n in names if any(w in n for w in ("Cudnn", "Xla", "PyFunc", "Custom"))]
 
 
-def test_a_damaged_saved_model_is_told(exports, tmp_path):
+def test_a_damaged_saved_model_is_an_error(exports, tmp_path):
     for name, damage, message in (
         ("saved_model.pb", lambda p: p.write_bytes(p.read_bytes()[:-9]), "damaged"),
-        ("variables/variables.index", lambda p: p.unlink(), "incomplete"),
+        ("variables/variables.index", lambda p: p.unlink(), "lacks variables/variables.index"),
         ("metadata.json", lambda p: p.write_text("{"), "damaged"),
     ):
         copy = tmp_path / name.replace("/", "_")

@@ -1,4 +1,4 @@
-"""A version is there whole, or not at all."""
+"""A version is complete or absent."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def test_versions_count_up(tmp_path):
 
 def test_a_version_is_never_overwritten(tmp_path):
     make(tmp_path, 3)
-    with pytest.raises(UserError, match=r"already has a version 3: .* or none for 4"):
+    with pytest.raises(UserError, match=r"already has a version 3: .* 4"):
         make(tmp_path, 3)
     assert names(tmp_path) == ["3"]
 
@@ -61,10 +61,11 @@ def test_a_number_that_was_taken_meanwhile(tmp_path):
     assert names(tmp_path) == ["1", "2", "5"]
 
 
-def test_nobody_sees_a_version_in_the_making(tmp_path):
+def test_a_version_is_hidden_until_it_is_complete(tmp_path):
     with staging.staged(tmp_path) as stage:
-        assert names(tmp_path) == [stage.directory.name]
-        assert stage.directory.name.startswith(".")
+        (hidden,) = names(tmp_path)
+        assert hidden == stage.directory.parent.name
+        assert hidden.startswith(".")
         assert staging.versions(tmp_path) == []
 
 
@@ -88,13 +89,13 @@ def test_a_failure_leaves_nothing(tmp_path, error):
     assert names(base) == ["1"]
 
 
-def test_a_full_disk_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"Can't write the export to .*: No space left on device"):
+def test_a_full_disk_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"Can't write the export to .*No space left on device"):
         fail(tmp_path, OSError(28, os.strerror(28)))
     assert names(tmp_path) == []
 
 
-def test_a_directory_that_can_not_be_made_is_told(tmp_path):
+def test_a_directory_that_can_not_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Can't write to the directory"):
         make(tmp_path / "file" / "base")
@@ -114,7 +115,7 @@ def test_what_a_killed_export_left_is_cleared(tmp_path):
     assert staging.versions(tmp_path) == []
     # One that is still at work is left alone.
     with staging.staged(tmp_path) as other:
-        assert names(tmp_path) == [other.directory.name]
+        assert names(tmp_path) == [other.directory.parent.name]
         assert make(tmp_path).name == "1"
-        assert names(tmp_path) == sorted([other.directory.name, "1"])
+        assert names(tmp_path) == sorted([other.directory.parent.name, "1"])
     assert names(tmp_path) == ["1", "2"]

@@ -98,8 +98,9 @@ def test_cells_may_grow_beyond_ten():
     state = classifier.scan(tf.constant(sequence[np.newaxis]), classifier.init_state(1))
     assert np.abs(state.c).max() > 15
     content = tflite.convert(classifier, "stateful", segment=40)
-    (options,) = flatbuffer.fused_options(content)
-    assert options.CellClip() == options.ProjClip() == 0
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    (options,) = flatbuffer.fused_options(model)
+    assert options.cellClip == options.projClip == 0
     run = Interpreter(model_content=content).get_signature_runner()
     answer = run(segment=sequence[np.newaxis])["probabilities"][0]
     wanted = CheckpointClassifier(classifier).probabilities(sequence)
@@ -107,7 +108,7 @@ def test_cells_may_grow_beyond_ten():
     assert 0.01 < wanted.max() < 0.99
 
 
-def test_answers_do_not_depend_on_what_was_asked_before(exported):
+def test_answers_do_not_depend_on_earlier_requests(exported):
     run = runner(exported, litert.WHOLE)
     # Short where it may be: a long sequence washes an earlier state out.
     steps = exported.info.length or 2
@@ -231,7 +232,7 @@ def test_16384_steps_in_segments_equal_the_whole():
     np.testing.assert_allclose(wanted[0], reference, atol=EXACT)
 
 
-# In a process of its own, since memory that others have freed would be taken first.
+# In a separate process, since memory that others have freed would be used first.
 READ_STEPS = """
 import sys
 import numpy as np

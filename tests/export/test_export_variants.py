@@ -73,7 +73,7 @@ def test_a_variant_is_what_it_says_and_answers_nearly_the_same(
     content = tflite.convert(classifier, form, variant, calibration=sequences)
     assert capfd.readouterr() == ("", "")  # No library's notes.
     stored = flatbuffer.weights(content)
-    large = {t for t, counts in stored.items() if max(counts) >= flatbuffer.LEAST_QUANTISED}
+    large = {t for t, counts in stored.items() if max(counts) >= flatbuffer.MIN_QUANTISED}
     assert large == variant.types
     exact = tflite.convert(classifier, form)
     assert len(content) < 0.95 * len(exact)
@@ -106,7 +106,7 @@ def test_a_network_that_is_too_small_is_refused():
 def test_weights_that_stay_in_float_are_refused():
     classifier, _ = network("vectors")
     content = tflite.convert(classifier, "whole")
-    with pytest.raises(UserError, match=r"weights of it in int8 but kept 4,096 values in float32"):
+    with pytest.raises(UserError, match=r"weights of it in int8 .it kept 4,096 values in float32"):
         flatbuffer.check_weights(content, {"int8"}, "it")
 
 
@@ -128,6 +128,6 @@ def test_a_stateful_file_takes_multiples_of_its_segment(tmp_path):
     content = tflite.convert(classifier, "stateful")
     answer(tmp_path, content, classifier.info, "stateful", "float32", sequences[0])
     model = litert.LiteRTClassifier(tmp_path / litert.file_name("stateful"))
-    with pytest.raises(UserError, match=r"takes 21 steps at once: .* not 5"):
+    with pytest.raises(UserError, match=r"takes 21 steps at once"):
         list(model.stream(sequences[0], 5))
     assert [steps for steps, _ in model.stream(sequences[0], 21)] == [21, 42]

@@ -116,12 +116,12 @@ def test_no_part_of_tensorflow_serving_api_is_needed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("sizes", [(), (0, 1), (1, 1), (2, 1), (-1,)])
-def test_wrong_batch_sizes_are_told(sizes):
+def test_wrong_batch_sizes_are_errors(sizes):
     with pytest.raises(UserError, match="batch sizes for serving"):
         warmup.check_batch_sizes(sizes)
 
 
-def test_too_many_batch_sizes_are_told():
+def test_too_many_batch_sizes_are_errors():
     warmup.check_batch_sizes(range(1, 201))
-    with pytest.raises(UserError, match="at most 200"):
+    with pytest.raises(UserError, match=r"201 .* 200"):
         warmup.check_batch_sizes(range(1, 202))

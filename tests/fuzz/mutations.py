@@ -53,7 +53,7 @@ def files(draw, seeds):
 def documents(draw, seeds):
     """The JSON of one of `seeds` with some values replaced; or damaged as text."""
     value = json.loads(json.dumps(draw(st.sampled_from(seeds))))
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2, 3]))):
         value = _replaced(draw, value)
     content = json.dumps(value).encode()
     kind = draw(st.integers(0, 9))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from t2aux.errors import UserError
 from t2aux.training import checkpoints
 from t2aux_ondevice import paths
-from tests.fuzz.readers import Reader, told
+from tests.fuzz.readers import Reader, check_refusal
 
 PIECES = [b"a", b"b", b"ab", b"/", b"/", b" ", b"-", b"~", b"~nobody99", b".", b"..", b"\0", b"\n"]
 PIECES += [bytes([c]) for c in b"[]*?{}\\!^$%#&;:'\"()=,|<>@+\t\x7f"]
@@ -29,7 +29,7 @@ def make(folder: pathlib.Path) -> Reader:
         try:
             path = paths.local(os.fsdecode(name), "--model_dir")
         except UserError as error:
-            told(error)
+            check_refusal(error)
             return False
         parts = pathlib.Path(path).parts
         if path.startswith("/") or {"..", "a", "b", "ab"} & {*parts} or not parts:

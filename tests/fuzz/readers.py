@@ -56,7 +56,7 @@ class Reader:
     seeds: list
 
 
-def told(error):
+def check_refusal(error):
     """Checks a refusal: something is said, and no traceback."""
     message = str(error)
     assert message.strip(), "a refusal without a word"
@@ -69,7 +69,7 @@ def read_or_refused(read, *arguments, **options):
     try:
         read(*arguments, **options)
     except UserError as error:
-        told(error)
+        check_refusal(error)
         return False
     return True
 
@@ -452,7 +452,7 @@ def _answer():
             for tensor in message.outputs.values():
                 protos.to_array(tensor)
         except ValueError as error:
-            told(error)
+            check_refusal(error)
             return False
         return True
 

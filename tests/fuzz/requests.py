@@ -145,7 +145,7 @@ class Served:
             kind, content = request
             try:
                 message = kind.FromString(content)
-            except DecodeError:  # `RefuseMalformed` tells the client.
+            except DecodeError:  # `RefuseMalformed` informs the client.
                 return False
             try:
                 self.loop.run_until_complete(calls[kind](message, _Context()))

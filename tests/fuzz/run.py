@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from tests.fuzz import paths, readers, requests
 
 # What a run may add to the most memory that the process ever had, whatever its inputs claim.
-MOST_MIB = 1024
+MAX_MIB = 1024
 
 
 @contextlib.contextmanager
@@ -61,5 +61,5 @@ def fuzz(reader, inputs, number=0):
         warnings.simplefilter("ignore")
         one()
     grown = peak_mib() - before
-    assert grown < MOST_MIB, f"{grown} MiB for {inputs} inputs"
+    assert grown < MAX_MIB, f"{grown} MiB for {inputs} inputs"
     return {**counts, "grown_mib": grown}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from t2aux.serving import models as models_module
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.models import ModelConfig, Models, Retries
+from t2aux.serving.models import LoadRetries, ModelConfig, Models
 from t2aux.serving.status import ServingError
 from t2aux_ondevice import litert
 from tests.fuzz.readers import Reader
@@ -88,7 +88,7 @@ def make(folder: pathlib.Path, loop: asyncio.AbstractEventLoop) -> Reader:
         steps, last, order, polls = steps_and_end
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir()
-        models = Models([ModelConfig("m", base)], _Inline(), Metrics(), Retries(0.0))
+        models = Models([ModelConfig("m", base)], _Inline(), Metrics(), LoadRetries(0.0))
         unproven = set()
 
         def poll():

@@ -7,15 +7,13 @@ import concurrent.futures
 import logging
 import os
 import pathlib
-import resource
 import shlex
-import subprocess
 import sys
 
 import pytest
 
 from t2aux.kernels import build, ops
-from tests.cli_helpers import assert_one_sentence, environment, t2aux
+from tests.cli_helpers import assert_one_sentence, python, t2aux
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -71,15 +69,7 @@ def machine(tmp_path, kernel, monkeypatch):
 
 
 def use(**variables):
-    done = subprocess.run(
-        [sys.executable, "-c", USE],
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+    return python(USE, **variables)
 
 
 def said(done):
@@ -200,15 +190,7 @@ def test_a_file_that_does_not_load_is_done_without(machine, tmp_path):
 
 
 def test_a_full_disk_is_done_without(machine, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", USE],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
-    assert done.returncode == 0, done.stderr
+    done = use(limit=20_000)
     assert done.stdout == "enabled False\n"
     assert any("can't be used" in line for line in said(done))
     assert list(tmp_path.glob("cache/*")) == []

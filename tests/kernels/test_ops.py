@@ -2,10 +2,7 @@
 
 import gc
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import psutil
@@ -15,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2aux.kernels import ops
+from tests.cli_helpers import python
 from tests.kernels import reference
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -205,7 +203,7 @@ def test_ten_thousand_calls_leak_nothing(precision):
     problem = reference.random_problem(7, steps=3, batch=4, hidden=16, inputs=2)
     values = {k: tf.constant(v) for k, v in problem.parameters.items()}
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(count):
         def body(i, total):
             with tf.GradientTape() as tape:
@@ -251,11 +249,7 @@ for batch in (1, 2, 4, 9, 150):
             worst[precision] = max(worst[precision], error)
 print(json.dumps(worst))
 """
-    env = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = python(code, TF_NUM_INTRAOP_THREADS=str(threads))
     worst = json.loads(done.stdout.splitlines()[-1])
     assert worst["float32"] < 1e-5
     assert worst["bfloat16"] < 8 / 256

@@ -12,7 +12,7 @@ from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model import weights
 from t2aux.model.lstm import LSTMState
 from t2aux.training.trainer import Trainer
-from tests import networks
+from tests import grids, networks
 
 KINDS = {
     "pixels": (networks.vectors_info(channels=2, length=20), [20] * 4),
@@ -25,9 +25,7 @@ def without_kernel(monkeypatch):
     monkeypatch.setattr(ops, "enabled", lambda: False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sampling", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("truncation", [None, 3])
+@grids.pairwise(kind=KINDS, sampling=[0.0, 0.5, 1.0], truncation=[None, 3])
 def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatch):
     info, lengths = KINDS[kind]
     classifier = networks.classifier(info, hidden=18)
@@ -39,7 +37,7 @@ def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatc
     states = LSTMState(*[tf.random.stateless_normal([4, 18], [i, 0]) for i in (1, 2)])
 
     def decoded():
-        @tf.function
+        @tf.function(autograph=False)
         def run():
             with tf.GradientTape() as tape:
                 tape.watch(states)
@@ -120,7 +118,7 @@ def test_a_hundred_losses_agree(kind, losses, monkeypatch):
         optimizer.build(trainer.variables_in_order)
         batches = [networks.batch(info, lengths, seed=i) for i in range(4)]
 
-        @tf.function
+        @tf.function(autograph=False)
         def step(batch, index):
             result = trainer.step(
                 batch,

@@ -1,7 +1,6 @@
 """Every recurrent core: the contract of `t2aux.model.core`, and independent references."""
 
 import functools
-import subprocess
 import sys
 
 import keras
@@ -16,7 +15,7 @@ from t2aux.model.gru import GRU, GRUState
 from t2aux.model.lstm import LSTM
 from t2aux.model.mingru import MinGRU, linear_recurrence
 from tests import networks
-from tests.cli_helpers import ROOT, environment
+from tests.cli_helpers import python
 from tests.cores import Dimmed, DimmedLSTM, Traces
 
 CORES = {
@@ -147,6 +146,7 @@ def test_compiled_for_any_number_of_steps_and_sequences(name):
                 tf.TensorSpec([None, None, 2]),
                 tf.nest.map_structure(shape, state),
             ],
+            autograph=False,
         )
         return run(x, state)
 
@@ -204,7 +204,7 @@ def test_the_bits_are_the_same_every_time(name):
     made, layer, state = make(name)
     x = tokens(100)
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradients():
         with tf.GradientTape() as tape:
             at, _ = made.states_at(x, layer, Scan(state, tf.constant([100, 50])))
@@ -389,14 +389,7 @@ print((field("VmHWM:") - before) / 1024)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("name", ["MinGRU", pytest.param("GRU", marks=pytest.mark.long)])
 def test_a_sweep_without_gradient_takes_no_memory_of_the_length(name):
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK, name],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python(_PEAK, name)
     # The outputs of 6,000 steps alone, which it must not hold, are 187 MiB.
     assert float(done.stdout) < 80, done.stdout
 

@@ -1,6 +1,5 @@
 """The Transformer: Keras's attention as reference, padding, blocks, dropout, memory, size."""
 
-import subprocess
 import sys
 
 import keras
@@ -13,7 +12,7 @@ from t2aux.model import transformer
 from t2aux.model.transformer import Transformer, attention, positions
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests import networks
-from tests.cli_helpers import ROOT, environment
+from tests.cli_helpers import python
 
 KINDS = {"pixels": networks.vectors_info(channels=2), "text": networks.text_info()}
 
@@ -187,13 +186,6 @@ print((field("VmHWM:") - before) / 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_scores_are_never_held_whole():
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python(_PEAK)
     # The scores of one layer are 324 MiB, and softmax and gradient as much again.
     assert float(done.stdout) < 250, done.stdout

@@ -39,7 +39,7 @@ _TIMEOUT = 300
 
 
 def find():
-    """The browser's program, or None where there is none."""
+    """The browser's program, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -47,7 +47,7 @@ class Page:
     """A tab.
 
     Attributes:
-        requests: The addresses of all that it asked for.
+        requests: The addresses of all its requests.
         problems: What it reported: uncaught exceptions, console errors and failed requests.
     """
 

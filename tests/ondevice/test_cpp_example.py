@@ -139,7 +139,7 @@ def test_it_reads_bytes_as_pixels(classify, exports):
         np.testing.assert_allclose(found, [expected], rtol=0, atol=1e-6)
 
 
-# Latin, Greek, Han and what is no letter, in and out of the Basic Multilingual Plane.
+# Latin, Greek, Han and other characters, in and out of the Basic Multilingual Plane.
 LETTERS = [*map(chr, range(32, 127)), *map(chr, range(0x391, 0x3CA)), *'é中文\n"\\\u2028😀𝄞\x01']
 TEXTS = {
     "characters": dataclasses.replace(
@@ -231,7 +231,7 @@ def test_a_long_text_is_cut_as_by_the_python_client(classify, texts, tmp_path, f
 def test_a_wrong_text_is_one_sentence(classify, texts, tmp_path, form, given, message):
     folder, info = texts
     (tmp_path / "it.txt").write_bytes(given)
-    with pytest.raises(UserError, match=r"is empty|is not a text in UTF-8"):
+    with pytest.raises(UserError, match=r"is empty|is not UTF-8 text"):
         list(reading.read_inputs(info, [str(tmp_path / "it.txt")]))
     path = folder / litert.file_name(form)
     assert message in fails(classify, path, "--input=bytes", given=given)
@@ -348,7 +348,7 @@ def test_it_runs_variants(classify, tmp_path, name):
 )
 def test_a_wrong_sequence_is_one_sentence(classify, exports, kind, arguments, given, message):
     assert message in fails(classify, exports / kind / litert.WHOLE, *arguments, given=given)
-    if kind != "images":  # The file itself does not tell how many steps an image has.
+    if kind != "images":  # The file does not have the number of steps of an image.
         path = exports / kind / litert.STREAM
         assert message in fails(classify, path, *arguments, given=given)
 
@@ -421,7 +421,7 @@ def test_a_file_of_something_else_is_one_sentence(classify, tmp_path):
     assert "is not a classifier that t2aux exported" in error
 
 
-def test_weights_with_nan_are_told(classify, tmp_path):
+def test_weights_with_nan_are_errors(classify, tmp_path):
     classifier = networks.classifier(INFOS["vectors"])
     for variable in classifier.trainable_variables:
         variable.assign(variable * float("nan"))
@@ -431,7 +431,7 @@ def test_weights_with_nan_are_told(classify, tmp_path):
     assert "answers with NaN" in fails(classify, tmp_path / litert.WHOLE, given="1 2")
 
 
-def test_an_answer_that_cannot_be_written_is_told(classify, exports):
+def test_an_answer_that_cannot_be_written_is_an_error(classify, exports):
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [classify, exports / "vectors" / litert.WHOLE],

@@ -92,7 +92,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture
 def opened(page, tmp_path):
-    """Builds and serves an export's page, and goes there; checks at the end what it asked for."""
+    """Builds and serves an export's page, and goes there; checks its requests at the end."""
     with contextlib.ExitStack() as stack:
         addresses = []
 
@@ -238,13 +238,13 @@ def test_a_text_of_bytes_is_cut_as_in_python(exported_text, opened):
         assert found == {"cut": info.cuts(text), "ids": info.text_ids(text).tolist()}
 
 
-@pytest.mark.parametrize(("text", "tells"), [("", "The text is empty"), (" \n\t", "is empty")])
-def test_nothing_to_read_is_one_sentence(exported_text, opened, text, tells):
+@pytest.mark.parametrize(("text", "part"), [("", "The text is empty"), (" \n\t", "is empty")])
+def test_nothing_to_read_is_one_sentence(exported_text, opened, text, part):
     page = opened(exported_text)
     page.run(f"document.getElementById('text').value = {json.dumps(text)}")
     page.click("#classify")
     page.wait("!document.getElementById('error').hidden")
-    assert tells in words(page, "#error")
+    assert part in words(page, "#error")
 
 
 def test_nothing_drawn_is_one_sentence(exported_digits, opened):
@@ -257,7 +257,7 @@ def test_nothing_drawn_is_one_sentence(exported_digits, opened):
 def test_page_without_its_model_says_so(exported_text, opened):
     page = opened(exported_text, "error", lambda place: (place / demo_page.MODEL).unlink())
     assert words(page, "#error") == (
-        "The file classifier.tflite of this page is missing: build the page anew."
+        "The file classifier.tflite of this page is missing: build the page again."
     )
 
 

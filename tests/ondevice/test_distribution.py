@@ -1,4 +1,4 @@
-"""The client for devices: a distribution of its own, where nothing else is installed."""
+"""The client for devices: a separate distribution, where nothing else is installed."""
 
 import importlib.metadata
 import json
@@ -55,8 +55,8 @@ def bare(wheel, tmp_path_factory):
     subprocess.run([*pip, "--quiet", wheel], check=True)
     (packages,) = place.glob("lib/python*/site-packages")
     (information,) = packages.glob("t2aux_ondevice-*.dist-info")
-    asked = importlib.metadata.Distribution.at(information).requires
-    for distribution in needed(asked).values():
+    requested = importlib.metadata.Distribution.at(information).requires
+    for distribution in needed(requested).values():
         for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
             if not (packages / top).exists():
                 (packages / top).symlink_to(distribution.locate_file(top))
@@ -96,8 +96,8 @@ def test_it_asks_for_numpy_and_litert_alone(bare):
     (packages,) = bare.glob("lib/python*/site-packages")
     (information,) = packages.glob("t2aux_ondevice-*.dist-info")
     lines = importlib.metadata.Distribution.at(information).requires
-    asked = {Requirement(line).name for line in lines if "extra" not in line}
-    assert asked == {"ai-edge-litert", "numpy"}
+    requested = {Requirement(line).name for line in lines if "extra" not in line}
+    assert requested == {"ai-edge-litert", "numpy"}
     for absent in ("tensorflow", "t2aux", "PIL", "absl"):
         assert run(bare, "python", "-c", f"import {absent}").returncode
     assert t2aux_ondevice.__version__ == t2aux.__version__
@@ -162,7 +162,7 @@ def test_mistakes_are_told_in_a_sentence(bare, exports, arguments, part):
     assert done.stderr.count("\n") == 1
 
 
-def test_wrong_flags_are_told(bare, exports):
+def test_wrong_flags_are_errors(bare, exports):
     model = exports / "vectors" / litert.WHOLE
     for wrong in ("--top=0", "--top=two", "--segment=-1", "--nonsense", ""):
         done = run(bare, "t2aux-ondevice", model, *([wrong] if wrong else []))

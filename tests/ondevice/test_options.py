@@ -136,7 +136,7 @@ def test_the_cpp_example_takes_options_anywhere(classify, export, tmp_path):
         (["m", "x", "y"], ["y"]),
     ],
 )
-def test_wrong_options_of_the_cpp_example_are_told(classify, arguments, parts):
+def test_wrong_options_of_the_cpp_example_are_errors(classify, arguments, parts):
     done = run(classify, *arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     error = done.stderr.decode()
@@ -153,7 +153,7 @@ def test_the_cpp_example_says_what_it_takes(classify):
         assert b"--segment=N" in done.stdout
 
 
-def test_the_cpp_example_names_inputs_that_are_none(classify, export, tmp_path):
+def test_the_cpp_example_names_inputs_that_are_invalid(classify, export, tmp_path):
     text = ["--input=bytes", str(export / "text" / litert.WHOLE)]
     for name in ("hidden.csv", "hidden.JSONL", "a.zip"):
         (tmp_path / name).write_text("a,b\n")

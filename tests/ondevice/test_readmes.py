@@ -1,4 +1,4 @@
-"""The commands of the device clients' READMEs and of deploying's, as they stand there."""
+"""The commands of the device clients' READMEs and of deploying's, as written."""
 
 import json
 import os

@@ -70,7 +70,7 @@ def test_a_sequence_ends_where_the_classifier_does(directories):
     classifier = litert.LiteRTClassifier(directories / "IMAGES" / litert.STREAM)
     stream = classifier.start()
     stream.read(np.zeros([12, 1]))
-    with pytest.raises(UserError, match="more than the 16 steps"):
+    with pytest.raises(UserError, match="more than 16 steps"):
         stream.read(np.zeros([5, 1]))
     stream.read(np.zeros([4, 1]))
 
@@ -95,6 +95,6 @@ def test_a_file_that_keeps_its_state_has_one_stream(directories):
 def test_a_file_of_fixed_segments_refuses_others(directories):
     path = directories / "IMAGES" / litert.file_name(litert.STATEFUL_FORM)
     stream = litert.LiteRTClassifier(path).start()
-    with pytest.raises(UserError, match="takes 16 steps at once: give a segment of 16 steps"):
+    with pytest.raises(UserError, match="takes 16 steps at once"):
         stream.read(np.zeros([15, 1]))
     stream.read(np.zeros([16, 1]))

@@ -52,7 +52,7 @@ def test_images_only_those_of_a_shard_are_made(photos, tmp_path, bucket):
     convert.convert(RUNNER, source, {"data_dir": folder}, f"{bucket.root}/shards", **given)
     made = {name.rpartition("/")[2]: bucket.files[name] for name in set(bucket.files) - before}
     assert made == contents(tmp_path / "here")
-    with pytest.raises(UserError, match="/b/shards is there already"):
+    with pytest.raises(UserError, match="/b/shards already exists"):
         convert.convert(RUNNER, source, {"data_dir": folder}, f"{bucket.root}/shards")
 
 

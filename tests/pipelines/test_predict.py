@@ -59,8 +59,7 @@ def test_two_workers_killed_and_started_again_answer_as_one_process(exports, tmp
     if output.exists():  # It was as quick as that.
         assert output.read_bytes() == (tmp_path / "here.csv").read_bytes()
         output.unlink()
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run_t2aux(*command[3:])
     assert output.read_bytes() == (tmp_path / "here.csv").read_bytes()
     assert hidden(tmp_path) == []
     assert "10,000 rows" in done.stdout
@@ -232,16 +231,12 @@ def test_what_can_not_run_is_said_in_one_sentence(exports, tmp_path, arguments, 
     assert hidden(tmp_path) == []
 
 
-def test_without_beam_its_installation_is_told(exports, tmp_path):
+def test_without_beam_its_installation_is_reported(exports, tmp_path):
     table = write_table(tmp_path / "t.csv", 2)
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "apache_beam.py").write_text("raise ImportError('none')")
     path = os.pathsep.join([str(tmp_path / "hidden"), environment()["PYTHONPATH"]])
     given = [f"--model={exports('texts')}", f"--data={table}", f"--output={tmp_path / 'o.csv'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "t2aux", "predict", *given, "--runner=DirectRunner"],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+    given.append("--runner=DirectRunner")
+    done = run_t2aux("predict", *given, check=False, PYTHONPATH=path)
     assert_one_sentence(done, "pip install 't2aux[beam]'")

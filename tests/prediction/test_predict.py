@@ -15,7 +15,7 @@ from t2aux.errors import UserError
 from t2aux.prediction import pipeline, report
 from t2aux.prediction.api import Writing, predict_with
 from t2aux.prediction.model import Model, split_address
-from t2aux.prediction.predictor import Answers, Predictor
+from t2aux.prediction.predictor import Predictions, Predictor
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Reading, Source
 from tests.prediction.conftest import expected, read_csv
@@ -155,7 +155,7 @@ def test_few_rows_are_read_ahead_of_what_is_written(place, texts, monkeypatch):
 
     predictor = Predictor(Model(place))
     written = 0
-    for answers in pipeline.answers(predictor, Source("made up", rows, labelled=False)):
+    for answers in pipeline.predictions(predictor, Source("made up", rows, labelled=False)):
         written += len(answers.rows)
         assert read - written <= 40
     assert written == 500
@@ -180,7 +180,7 @@ def test_reading_goes_on_while_the_model_computes(place):
                 second_read.set()
             yield Row(number, "x", "abc")
 
-    found = list(pipeline.answers(predictor, Source("made up", rows, labelled=False)))
+    found = list(pipeline.predictions(predictor, Source("made up", rows, labelled=False)))
     assert sum(len(answers.rows) for answers in found) == 32
 
 
@@ -241,7 +241,7 @@ def test_weights_that_are_nan_are_an_error(models, tmp_path, monkeypatch):
     predictor = Predictor(Model(models("texts").place["tflite"]), on_error="skip")
     broken = np.full([1, 3], np.nan, np.float32)
     monkeypatch.setattr(predictor, "_callers", [_Answering(predictor.info, broken)])
-    with pytest.raises(UserError, match="answers with NaN"):
+    with pytest.raises(UserError, match="NaN"):
         predictor([Row(0, "x", "abc")])
 
 
@@ -302,7 +302,7 @@ def test_a_server_s_address():
 
 def test_a_server_that_is_not_there(table, tmp_path):
     connection = t2aux.prediction.model.Connection(retries=0, timeout=2)
-    with pytest.raises(UserError, match="is not there, or not ready"):
+    with pytest.raises(UserError, match="not ready"):
         t2aux.predict("grpc://localhost:1/news", table, tmp_path / "o.csv", connection=connection)
 
 
@@ -353,7 +353,7 @@ def test_a_tally_is_bounded_and_in_normal_form():
     tally = report.Tally(("cafe\u0301", "b"), labelled=True)
     probabilities = np.array([[0.9, 0.1]], np.float32)
     for label in ("café", "b", 0, 7, None, *map(str, range(1500))):
-        tally.add(Answers([Row(0, "x", "y", label)], probabilities, {}, 0))
+        tally.add(Predictions([Row(0, "x", "y", label)], probabilities, {}, 0))
     found = tally.summary("o.csv")
     assert found.evaluation.confusion.tolist() == [[2, 0], [1, 0]]
     assert found.unlabelled == 1
@@ -377,3 +377,22 @@ def test_what_a_killed_process_left_is_removed(place, table, tmp_path):
     predictor = Predictor(Model(place), on_error="skip")
     predict_with(predictor, str(table), Reading(), Writing(str(tmp_path / "o.csv")))
     assert sorted(os.listdir(tmp_path)) == ["o.csv", "other.csv", "t.csv"]
+
+
+@pytest.mark.parametrize("separate", ["grade", None])
+def test_the_columns_are_those_of_the_training_data(models, tmp_path, separate):
+    run = tmp_path / "run"
+    shutil.copytree(models("texts").place["run"], run)
+    with (run / "config.gin").open("a") as file:
+        file.write("train.data = @csv()\ncsv.label_column = 'grade'\ncsv.text_columns = 'essay'\n")
+    rows = [("abc", "class 0"), ("bcd", "class 1"), ("ddd", "class 2")]
+    # The usual names are there, too, with other content.
+    header = f"text,label,essay,{separate or 'mark'}\n"
+    lines = [f"other,class 1,{text},{label}\n" for text, label in rows]
+    (tmp_path / "t.csv").write_text(header + "".join(lines))
+    t2aux.predict(run, tmp_path / "t.csv", tmp_path / "found.csv")
+    (tmp_path / "plain.csv").write_text("text\n" + "".join(f"{text}\n" for text, _ in rows))
+    t2aux.predict(run, tmp_path / "plain.csv", tmp_path / "plain_found.csv")
+    found, plain = (read_csv(tmp_path / f"{name}.csv") for name in ("found", "plain_found"))
+    assert found["probability"] == plain["probability"]
+    assert found["label"] == ([label for _, label in rows] if separate else ["class 1"] * 3)

@@ -164,7 +164,7 @@ def test_folders_with_the_names_of_classes_are_labels(photos, around):
     assert source.labelled
 
 
-def test_folders_of_other_names_are_no_labels(photos):
+def test_folders_of_other_names_are_not_labels(photos):
     for folder in photos.iterdir():
         folder.rename(photos / f"set {folder.name}")
     source, rows = read(photos, IMAGES)
@@ -295,7 +295,7 @@ def test_standard_input(monkeypatch, tmp_path):
         read("-", VECTORS)
 
 
-def test_what_is_no_data_for_the_classifier(tmp_path, photos):
+def test_what_is_not_data_for_the_classifier(tmp_path, photos):
     (tmp_path / "a.csv").write_text("text\nabc\n")
     (tmp_path / "empty").mkdir()
     for path, info, message in (

@@ -1,4 +1,4 @@
-"""A server in a thread of its own, over small untrained exports."""
+"""A server in a separate thread, over small untrained exports."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ class Running:
         return answer.status_code, answer.json()
 
     def metric(self, name, **labels):
-        """A number that Prometheus would read; 0 where it is not there."""
+        """A number that Prometheus would read; 0 if it is missing."""
         page = requests.get(f"{self.url}/monitoring/prometheus/metrics", timeout=60).text
         for line in page.splitlines():
             if line.startswith(name) and all(f'{k}="{v}"' in line for k, v in labels.items()):

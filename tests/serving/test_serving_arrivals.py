@@ -16,7 +16,7 @@ import tensorflow as tf
 from t2aux.errors import UserError
 from t2aux.serving import models as models_module
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.models import ModelConfig, Models, Retries
+from t2aux.serving.models import LoadRetries, ModelConfig, Models
 from t2aux.serving.servable import Servable
 from t2aux.serving.status import ServingError
 from t2aux_ondevice import litert
@@ -59,7 +59,7 @@ class Watched:
     """Models of one base path, looked at when a test says so."""
 
     def __init__(self, base, loop, loader, **config):
-        retries = config.pop("retries", Retries(first_seconds=0.0))
+        retries = config.pop("retries", LoadRetries(first_pause=0.0))
         self.base = base
         self.loop = loop
         self.models = Models([ModelConfig("m", base, **config)], loader, Metrics(), retries)
@@ -267,7 +267,7 @@ def damaged(source, target):
         os.utime(path, (OLD_TIME, OLD_TIME))
 
 
-NEVER = Retries(first_seconds=10_000.0, most_seconds=10_000.0)
+NEVER = LoadRetries(first_pause=10_000.0, max_pause=10_000.0)
 
 
 @pytest.mark.parametrize("with_metadata", [True, False])
@@ -330,7 +330,7 @@ def failing(monkeypatch):
 
 def test_pauses_grow_and_have_a_limit(watch, sources, failing):
     servable, clock = failing(*["no"] * 9)
-    served = watch(retries=Retries(1.0, 60.0))
+    served = watch(retries=LoadRetries(1.0, 60.0))
     shutil.copytree(sources / "1", served.base / "1")
     tried_at = []
     while not served.available:
@@ -349,8 +349,8 @@ def test_reasons_are_told_once(watch, sources, failing, caplog):
     served = watch()
     shutil.copytree(sources / "1", served.base / "1")
     served.poll(20)
-    told = [m.partition(". It is")[0] for m in caplog.messages]
-    assert told == [
+    messages = [m.partition(". It is")[0] for m in caplog.messages]
+    assert messages == [
         "Can't serve version 1 of m: first",
         "Can't serve version 1 of m: second",
         "Serving version 1 of m (0 warm-up requests).",
@@ -359,7 +359,7 @@ def test_reasons_are_told_once(watch, sources, failing, caplog):
 
 def test_retries_may_be_few_and_begin_again_with_other_files(watch, sources, failing):
     servable, clock = failing(*["no"] * 4)
-    served = watch(retries=Retries(1.0, 1.0, most=2))
+    served = watch(retries=LoadRetries(1.0, 1.0, max_retries=2))
     shutil.copytree(sources / "1", served.base / "1")
     for _ in range(10):
         served.poll()
@@ -391,9 +391,9 @@ def test_a_wrong_replacement_does_not_stop_what_is_served(watch, sources, caplog
     (served.base / "1" / "saved_model.pb").write_bytes(b"damaged")
     served.poll(5)
     assert (served.states, served.answer()) == ({1: "AVAILABLE"}, 1)
-    (told,) = caplog.messages
-    assert "saved_model.pb" in told
-    assert "remains in service" in told
+    (message,) = caplog.messages
+    assert "saved_model.pb" in message
+    assert "remains in service" in message
 
 
 def test_the_version_before_serves_where_the_newest_is_not_whole_at_the_start(watch, sources):
@@ -451,7 +451,7 @@ def test_a_base_path_that_can_not_be_read_is_told_once(watch, sources, caplog):
 
 
 @pytest.mark.parametrize("name", ["9" * 25, "1.5", "-3", "1e3", " 2", "²", ".2", "2~", "v2"])
-def test_folders_that_are_no_versions(watch, sources, name):
+def test_folders_that_are_not_versions(watch, sources, name):
     served = watch(specific=None)
     shutil.copytree(sources / "1", served.base / "1")
     shutil.copytree(sources / "2", served.base / name)
@@ -473,7 +473,7 @@ def test_a_version_may_be_a_link_that_is_turned(watch, sources):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x05" + bytes(40)])
-def test_damaged_warm_up_requests_are_told(watch, sources, content):
+def test_damaged_warm_up_requests_are_errors(watch, sources, content):
     served = watch()
     target = served.base / "1"
     shutil.copytree(sources / "1", target)

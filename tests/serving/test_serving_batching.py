@@ -10,15 +10,15 @@ import tensorflow as tf
 
 from t2aux.serving.batching import Batcher, BatchingOptions
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.signature import Signature, TensorSpec
+from t2aux.serving.signature import Signature
 from t2aux.serving.status import ServingError
 
-FLOATS = TensorSpec((None, None, 1), tf.float32)
+FLOATS = tf.TensorSpec((None, None, 1), tf.float32)
 SIGNATURE = Signature(
     "serving_default",
     "tensorflow/serving/predict",
-    {"inputs": FLOATS, "lengths": TensorSpec((None,), tf.int32)},
-    {"sums": TensorSpec((None,), tf.float32)},
+    {"inputs": FLOATS, "lengths": tf.TensorSpec((None,), tf.int32)},
+    {"sums": tf.TensorSpec((None,), tf.float32)},
 )
 
 
@@ -57,7 +57,7 @@ def run(requests, servable, **options):
             tasks = [
                 asyncio.ensure_future(batcher.run(servable, SIGNATURE, one)) for one in requests
             ]
-            # asyncio begins tasks in their order: when this goes on, each is queued or refused.
+            # asyncio begins tasks in their order: when this continues, each is queued or refused.
             await asyncio.sleep(0)
             servable.go.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
@@ -162,7 +162,7 @@ def test_too_many_rows():
     assert answer.message == "Task size 129 is larger than maximum batch size 128."
 
 
-def test_nobody_waits_for_a_request_that_was_given_up():
+def test_a_cancelled_request_delays_no_others():
     servable = Sums()
     servable.go.clear()
 
@@ -186,7 +186,7 @@ def test_nobody_waits_for_a_request_that_was_given_up():
     assert servable.shapes == [(1, 1, 1)] * 2
 
 
-@pytest.mark.parametrize("spec", [TensorSpec((4,), tf.float32), TensorSpec(None, tf.float32)])
+@pytest.mark.parametrize("spec", [tf.TensorSpec((4,), tf.float32), tf.TensorSpec(None, tf.float32)])
 def test_what_has_no_batch_is_not_put_together(spec):
     signature = Signature("s", "", {"x": spec}, {"y": spec})
     assert not signature.batches
@@ -199,8 +199,8 @@ def test_a_version_that_was_replaced_shares_no_batch_with_its_successor():
     async def main():
         with concurrent.futures.ThreadPoolExecutor(4) as threads:
             batcher = Batcher(BatchingOptions(batch_timeout_micros=50_000), threads, Metrics())
-            asked = [(old, 3), (new, 4), (old, 5)]
-            runs = (batcher.run(one, SIGNATURE, request(value, 1)) for one, value in asked)
+            requested = [(old, 3), (new, 4), (old, 5)]
+            runs = (batcher.run(one, SIGNATURE, request(value, 1)) for one, value in requested)
             return await asyncio.gather(*runs)
 
     answers = asyncio.run(main())

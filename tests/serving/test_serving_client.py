@@ -45,9 +45,9 @@ def test_the_client_answers_as_the_checkpoint(server, classifiers, kind, protoco
         np.testing.assert_allclose(remote.batch_probabilities(sequences), expected, atol=NEAR)
         for sequence, wanted in zip(sequences, expected, strict=True):
             np.testing.assert_allclose(remote.probabilities(sequence), wanted, atol=NEAR)
-            there, here = (list(c.stream(sequence, 5)) for c in (remote, local))
-            assert [steps for steps, _ in there] == [steps for steps, _ in here]
-            for (_, a), (_, b) in zip(there, here, strict=True):
+            remotely, locally = (list(c.stream(sequence, 5)) for c in (remote, local))
+            assert [steps for steps, _ in remotely] == [steps for steps, _ in locally]
+            for (_, a), (_, b) in zip(remotely, locally, strict=True):
                 np.testing.assert_allclose(a, b, atol=NEAR)
     finally:
         way.close()

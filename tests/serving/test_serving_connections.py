@@ -19,15 +19,15 @@ from t2aux.serving.status import ServingError
 from tests.serving.conftest import running
 
 BODY = b'{"instances": [{"inputs": [' + b",".join([b"[0.5]"] * 16) + b'], "lengths": 16}]}'
-MOST = 200_000
+MAX_BYTES = 200_000
 
 
 def taking_little(base_paths, **limits):
     return running(
         [ModelConfig("images", base_paths["images"][0])],
         max_connections=4,
-        max_request_bytes=MOST,
-        max_pending_bytes=MOST,
+        max_request_bytes=MAX_BYTES,
+        max_pending_bytes=MAX_BYTES,
         **limits,
     )
 
@@ -102,7 +102,7 @@ def test_who_is_refused_while_sending_learns_why(small, monkeypatch):
 
     def answer():
         with contextlib.ExitStack() as stack:
-            # Where an idle one came later than this one, nobody answers.
+            # If an idle one came later than this one, there is no answer.
             if (late := refused(stack)) is None:
                 return b""
             late.settimeout(120)
@@ -117,11 +117,13 @@ def test_who_is_refused_while_sending_learns_why(small, monkeypatch):
 
 def test_bytes_of_all_requests_are_counted(small):
     address = ("127.0.0.1", small.server.rest_api_port)
-    head = f"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {MOST}\r\n\r\n"
+    head = (
+        f"POST /v1/models/images:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BYTES}\r\n\r\n"
+    )
 
     def beside_a_large_one():
         with socket.create_connection(address, timeout=120) as slow:
-            slow.sendall(head.encode() + b" " * (MOST - 100))
+            slow.sendall(head.encode() + b" " * (MAX_BYTES - 100))
             status, text = post(small, BODY)
             return status, "The requests being answered take" in text
 
@@ -132,18 +134,18 @@ def test_bytes_of_all_requests_are_counted(small):
 def test_a_budget_is_given_back():
     budget = connections.Budget(10)
     with budget.reserved() as first:
-        first.add(6)
+        first(6)
         with budget.reserved() as second, pytest.raises(ServingError, match="try again"):
-            second.add(5)
-        first.add(4)
+            second(5)
+        first(4)
     with budget.reserved() as third:
-        third.add(10)
+        third(10)
 
 
 @pytest.mark.parametrize("size", [10_000_000, 300_000])
 def test_packed_bodies_count_unpacked(small, size):
     packed = gzip.compress(b" " * size)
-    assert len(packed) < MOST
+    assert len(packed) < MAX_BYTES
     status, text = post(small, packed, **{"Content-Encoding": "gzip"})
     assert status in (413, 503), text
     assert post(small, gzip.compress(BODY), **{"Content-Encoding": "gzip"})[0] == 200

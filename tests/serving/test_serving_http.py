@@ -1,4 +1,4 @@
-"""Requests that are no HTTP, or not as their headers say: one JSON error each, and no traceback."""
+"""Requests that are not HTTP, or contradict their headers: one JSON error each, no traceback."""
 
 import gzip
 import json

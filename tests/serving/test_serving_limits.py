@@ -1,11 +1,10 @@
-"""What a request must not be able to do: take the memory, or spoil what others asked for."""
+"""What a request must not do: take the memory, or spoil other requests."""
 
 import asyncio
 import contextlib
+import pathlib
 import re
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -23,19 +22,19 @@ from tensorflow_serving.apis import (
 
 from t2aux.serving import batching, tensors
 from t2aux.serving.metrics import Metrics
-from t2aux.serving.signature import Signature, TensorSpec
+from t2aux.serving.signature import Signature
 from t2aux.serving.status import ServingError
 from tests import cli_helpers, small_exports
 
-MOST = 1000
+MAX_BYTES = 1000
 SIGNATURE = Signature(
     "serving_default",
     "tensorflow/serving/predict",
     {
-        "inputs": TensorSpec((None, None, 2), tf.float32),
-        "lengths": TensorSpec((None,), tf.int32),
+        "inputs": tf.TensorSpec((None, None, 2), tf.float32),
+        "lengths": tf.TensorSpec((None,), tf.int32),
     },
-    {"sums": TensorSpec((None,), tf.float32)},
+    {"sums": tf.TensorSpec((None,), tf.float32)},
 )
 
 
@@ -61,14 +60,14 @@ def test_tensors_come_back(value):
     assert not ours.tensor_content
     np.testing.assert_array_equal(tf.make_ndarray(ours), value)
     for proto in (ours, tf.make_tensor_proto(value, tf.string if value.dtype == object else None)):
-        read = tensors.to_array(proto, "x", MOST)
+        read = tensors.to_array(proto, "x", MAX_BYTES)
         assert read.dtype == value.dtype
         assert read.shape == value.shape
         np.testing.assert_array_equal(read, value)
 
 
 def test_one_value_may_stand_for_many():
-    read = tensors.to_array(shaped(2, 3, dtype=1, float_val=[0.5]), "x", MOST)
+    read = tensors.to_array(shaped(2, 3, dtype=1, float_val=[0.5]), "x", MAX_BYTES)
     np.testing.assert_array_equal(read, np.full([2, 3], 0.5, np.float32))
 
 
@@ -81,14 +80,14 @@ def test_one_value_may_stand_for_many():
         (shaped(-1, dtype=1), "shape is not known"),
         (shaped(3, dtype=1, tensor_content=b"1234"), "does not have the size"),
         (shaped(1, dtype=1, float_val=[1, 2]), "it has 2 values"),
-        (shaped(1, dtype=4, int_val=[256]), "a value is no uint8"),
+        (shaped(1, dtype=4, int_val=[256]), "uint8"),
         (shaped(1, dtype=20), "its type is resource"),
         (shaped(1, dtype=999), "its type is unknown"),
     ],
 )
-def test_what_is_no_tensor_is_told(proto, part):
+def test_an_invalid_tensor_is_an_error(proto, part):
     with pytest.raises(ServingError, match=part) as caught:
-        tensors.to_array(proto, "x", MOST)
+        tensors.to_array(proto, "x", MAX_BYTES)
     assert caught.value.code == "INVALID_ARGUMENT"
 
 
@@ -109,7 +108,7 @@ def test_lengths_are_checked_and_what_is_behind_them_is_cleared():
 
 
 class Sums:
-    """A servable that tells what batches it was given."""
+    """A servable that records its batches."""
 
     name, version = "sums", 1
 
@@ -146,32 +145,23 @@ def test_short_sequences_share_a_batch_and_long_ones_do_not_lengthen_it():
 
 
 def test_a_batch_of_long_sequences_has_a_size(monkeypatch):
-    monkeypatch.setattr(batching, "_MOST_BYTES", 2 * 1000 * 2 * 4 + 100)
+    monkeypatch.setattr(batching, "_MAX_BYTES", 2 * 1000 * 2 * 4 + 100)
     assert run_together([1000] * 5) == [(1, 1000, 2), (2, 1000, 2), (2, 1000, 2)]
 
 
 @contextlib.contextmanager
 def serving(base_path, *flags):
-    """`t2aux serve` in a process of its own: the process, gRPC's address and REST's."""
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "t2aux", "serve", f"--model_base_path={base_path}"),
-            *("--port=0", "--rest_api_port=0", *flags),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=cli_helpers.environment(),
-    )
+    """`t2aux serve` in a separate process: the process, gRPC's address and REST's."""
+    log = pathlib.Path(base_path).with_name("serve.log")
+    arguments = [f"--model_base_path={base_path}", "--port=0", "--rest_api_port=0", *flags]
+    process = cli_helpers.fork_server().start(log, "serve", *arguments)
     try:
-        process.stdout.readline()
-        found = re.search(r"gRPC at (\S+), REST at (http://[^/]+)", process.stdout.readline())
-        assert found, process.stderr.read()
+        line = r"gRPC at (\S+), REST at (http://[^/]+)/"
+        process.wait_until(lambda: re.search(line, process.stderr))
+        found = re.search(line, process.stderr)
         yield process, found[1], found[2]
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(120)
+        process.kill()
 
 
 def test_hostile_messages_get_one_answer_and_the_server_lives(tmp_path):
@@ -212,4 +202,4 @@ def test_hostile_messages_get_one_answer_and_the_server_lives(tmp_path):
         assert len(answer.float_val) == 6
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-        assert "Traceback" not in process.stderr.read()
+        assert "Traceback" not in process.stderr

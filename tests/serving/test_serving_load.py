@@ -18,8 +18,8 @@ def question(*answers):
 
 
 def test_the_benchmark_knows_how_far_apart_right_answers_are():
-    asked = [question([0.9, 0.1], [0.5, 0.5]), question([0.2, 0.8], [0.53, 0.47])]
-    assert serving.closest(asked) == pytest.approx(0.03)
+    requested = [question([0.9, 0.1], [0.5, 0.5]), question([0.2, 0.8], [0.53, 0.47])]
+    assert serving.closest(requested) == pytest.approx(0.03)
 
 
 def test_the_recorded_results_say_that_batching_doubles_what_is_answered():

@@ -179,9 +179,9 @@ def test_status_and_metadata(server):
     assert set(answer["metadata"]["signature_def"]) == {"signature_def"}
     definitions = answer["metadata"]["signature_def"]["signature_def"]
     assert {"serving_default", "serving_classify", "step_segment"} <= set(definitions)
-    asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    asked.model_spec.name = "images"
-    response = server.predictions.GetModelMetadata(asked, timeout=120)
+    requested = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    requested.model_spec.name = "images"
+    response = server.predictions.GetModelMetadata(requested, timeout=120)
     unpacked = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(unpacked)
     assert unpacked.signature_def["serving_default"].inputs["lengths"].dtype == tf.int32
@@ -252,7 +252,7 @@ ROW = [[0.5]] * 16
         ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [2**40]}}, 400, "int32's range"),
         ("images:predict", {"inputs": {"inputs": [["a"]], "lengths": [1]}}, 400, "holds strings"),
         ("images:predict", {"inputs": {"inputs": [[[1], [1, 2]]], "lengths": [2]}}, 400, "rows of"),
-        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [16, 16]}}, 400, "dimension 0"),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [16, 16]}}, 400, "batch sizes"),
         ("images:predict", {"inputs": {"inputs": ROW, "lengths": [16]}}, 400, "has the shape"),
         (
             "images:predict",

@@ -181,7 +181,7 @@ def test_features_of_texts(server, example, part):
     assert part in answer["error"]
 
 
-def test_features_that_nobody_reads_do_not_matter(server):
+def test_unused_features_do_not_matter(server):
     body = classify(HALF)
     right = server.post("images:classify", body)
     assert right[0] == 200

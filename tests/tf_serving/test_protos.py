@@ -53,7 +53,7 @@ def test_a_value_stands_for_the_rest():
 
 
 @pytest.mark.parametrize("change", [{"dtype": 14}, {"float_val": [1.0] * 7}, {"float_val": []}])
-def test_tensors_that_are_none(change):
+def test_tensors_that_are_invalid(change):
     tensor = protos.filled_tensor((2, 3), 0.5, np.float32)
     for name, value in change.items():
         tensor.ClearField(name)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -247,7 +248,7 @@ def test_a_lock_that_can_not_be_had_says_why(tmp_path, monkeypatch, number, mess
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(UserError, match=message), files.locked(tmp_path):
         pass
 

@@ -149,7 +149,7 @@ def test_batches_of_any_size_need_no_step_of_their_own(core, losses, kind):
     trainer, batch = make(core, kind, losses, supervised_bptt=4, auxiliary_bptt=6)
     shapes = [tf.TensorSpec([*[None] * len(x.shape[:2]), *x.shape[2:]], x.dtype) for x in batch]
 
-    @tf.function(input_signature=shapes)
+    @tf.function(input_signature=shapes, autograph=False)
     def run(*parts):
         return trainer.step(
             Batch(*parts), seed=test_trainer.SEED, progress=tf.constant(0.5), supervised=True

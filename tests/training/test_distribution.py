@@ -6,8 +6,6 @@ import random
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,7 +14,8 @@ import tensorflow as tf
 
 from t2aux import files
 from t2aux.training import best
-from tests.cli_helpers import environment, t2aux
+from tests.cli_helpers import t2aux
+from tests.fork_server import Server
 from tests.training import test_training_loop
 
 # Texts of various lengths, both auxiliary losses with all that is random in them, and 41 examples
@@ -102,10 +101,9 @@ class Workers:
         more = [*settings, WORKERS, *([f"--data_dir={texts}"] if texts else []), *more]
         for index in range(count):
             place = self.model_dir if index == 0 else folder / "elsewhere"
-            command = [sys.executable, "-m", "t2aux", "train", f"--model_dir={place}", *more]
-            own = environment(TF_CONFIG=tf_config(ports, index), TF_NUM_INTRAOP_THREADS="1")
-            with (folder / f"{index}.log").open("w") as log:
-                self.processes.append(subprocess.Popen(command, stderr=log, env=own))
+            server = Server(TF_CONFIG=tf_config(ports, index), TF_NUM_INTRAOP_THREADS="1")
+            command = ["train", f"--model_dir={place}", *more]
+            self.processes.append(server.start(folder / f"{index}.log", *command))
 
     def __enter__(self):
         return self

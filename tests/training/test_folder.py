@@ -1,5 +1,6 @@
 """A run that fails before its first step leaves the disk as it was."""
 
+import fcntl
 import os
 import signal
 
@@ -72,13 +73,13 @@ def test_what_was_trained_is_kept(tmp_path, monkeypatch):
 
 
 def test_the_lock_of_a_folder_that_was_removed_does_not_count(tmp_path, monkeypatch):
-    flock = files.fcntl.flock
+    flock = fcntl.flock
 
     def remove_first(file, how):
         (tmp_path / ".lock").unlink()
         flock(file, how)
 
-    monkeypatch.setattr(files.fcntl, "flock", remove_first)
+    monkeypatch.setattr(fcntl, "flock", remove_first)
     with pytest.raises(UserError, match="Another process"), files.locked(tmp_path):
         pass
 

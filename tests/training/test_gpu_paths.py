@@ -12,7 +12,7 @@ from t2aux.losses import LanguageModel, Prediction, Reconstruction, SequenceAuto
 from t2aux.model import cudnn
 from t2aux.model.core import Active, Scan
 from t2aux.training.trainer import Trainer
-from tests import networks
+from tests import grids, networks
 
 PIXELS, TEXT = networks.vectors_info(channels=2, length=13), networks.text_info()
 # 11 steps are two iterations of the compiled loop and one step more.
@@ -45,7 +45,7 @@ def steps(info, losses, lengths, **bptt):
     trainer = Trainer(classifier, losses, **bptt)
     batch = networks.batch(info, lengths)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         return trainer.step(
             batch,
@@ -102,10 +102,10 @@ def test_fit_on_the_paths_of_a_gpu_is_the_same(monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("positions", [[0], [5, 0, 5, 9], [9, 3], [9]])
-@pytest.mark.parametrize("gradient", [True, False])
-@pytest.mark.parametrize(
-    "bounds", [None, ([0, 3, 9, 12], None), (None, [9, 0, 4, 20]), ([-2, 4, 0, 6], [3, 7, 0, 5])]
+@grids.pairwise(
+    positions=[[0], [5, 0, 5, 9], [9, 3], [9]],
+    gradient=[True, False],
+    bounds=[None, ([0, 3, 9, 12], None), (None, [9, 0, 4, 20]), ([-2, 4, 0, 6], [3, 7, 0, 5])],
 )
 def test_states_at_any_positions(positions, bounds, gradient):
     rng = np.random.default_rng(0)

@@ -202,7 +202,7 @@ def test_without_joint_training_the_auxiliary_networks_stay_as_pretrained(parts,
 def operations(trainer, batch, **settings):
     """How many operations of each type a step needs, those of its loops among them."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def run():
         return trainer.step(
             batch, seed=SEED, progress=tf.constant(0.5), supervised=True, **settings

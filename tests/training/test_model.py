@@ -124,7 +124,8 @@ def gradients_of(model, batch):
     return tf.function(
         lambda: trainer.step(
             batch, seed=tf.constant([5, 1]), progress=tf.constant(0.5), supervised=True, padded=True
-        )
+        ),
+        autograph=False,
     )()
 
 

@@ -49,7 +49,7 @@ def make(kind, losses, precision, **truncation):
 def traced(trainer, batch):
     """A compiled step."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch):
         return trainer.step(
             batch, seed=tf.constant([5, 11]), progress=tf.constant(0.5), supervised=True
@@ -81,7 +81,7 @@ def test_all_passes_of_a_step_have_it_and_no_other(kind, losses, bptt):
     truncation = dict.fromkeys(TRUNCATED, "full") if bptt == "full" else TRUNCATED
     trainer, batch = make(kind, losses, "bfloat16", **truncation)
     assert precisions(traced(trainer, batch)) == {"bfloat16"}
-    evaluate = tf.function(trainer.classifier.logits_of)
+    evaluate = tf.function(trainer.classifier.logits_of, autograph=False)
     assert precisions(evaluate.get_concrete_function(batch.inputs, batch.lengths)) == {"float32"}
 
 
@@ -138,7 +138,7 @@ def test_a_keras_model_takes_its_own_or_its_cores(core, own, want):
         one.build((None, 20, 2))
         batch = networks.batch(KINDS["pixels"][0], [20] * 4)
         assert precisions(traced(one.trainer, batch)) == {want}
-        call = tf.function(lambda x, training, one=one: one(x, training=training))
+        call = tf.function(lambda x, training, one=one: one(x, training=training), autograph=False)
         for training, precision in ((True, want), (False, "float32")):
             function = call.get_concrete_function(batch.inputs, training)
             assert precisions(function) == {precision}

@@ -53,7 +53,7 @@ def make(kind, losses, rows, bptt, **parameters):
 def compiled(trainer, batch, **arguments):
     arguments = {"progress": tf.constant(0.6), "supervised": True, **arguments}
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(seed):
         return trainer.step(batch, seed=seed, **arguments)._replace(logits=())
 

@@ -51,7 +51,9 @@ def assert_shares_add_up(trainer, batch, replicas):
         "progress": tf.constant(0.6),
         "supervised": True,
     }
-    step = tf.function(lambda *a: trainer.step(a[0], share=a[1] if a[1:] else None, **arguments))
+    step = tf.function(
+        lambda *a: trainer.step(a[0], share=a[1] if a[1:] else None, **arguments), autograph=False
+    )
     whole = step(batch)
     gradients = [0.0] * len(whole.gradients)
     metrics = dict.fromkeys(whole.metrics, 0.0)

@@ -17,7 +17,7 @@ SEED = tf.constant([5, 11])
 
 
 def step(trainer, batch, progress=0.5, supervised=True):
-    @tf.function
+    @tf.function(autograph=False)
     def run():
         return trainer.step(batch, seed=SEED, progress=tf.constant(progress), supervised=supervised)
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from t2aux import config, files
 from t2aux.training import train, training_loop
-from tests.cli_helpers import assert_one_sentence, environment, t2aux
+from tests.cli_helpers import assert_one_sentence, environment, fork_server, t2aux
 
 # Small, with everything random in it that there is: both auxiliary losses, scheduled sampling,
 # DropConnect, two phases.
@@ -79,13 +79,9 @@ def quiet_run(tmp_path_factory):
 
 
 def start_and_wait_for_step(model_dir, step, *more):
-    """A run that has come to a step, and makes at most 8 more until it gets a signal."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", BRAKED, str(step + 8), *arguments(model_dir, *more)],
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """A run that has come to a step, and makes at most 8 more steps until it gets a signal."""
+    log = model_dir.with_name(f"{model_dir.name}.log")
+    process = fork_server().start(log, step + 8, *arguments(model_dir, *more), code=BRAKED)
     deadline = time.monotonic() + 300
     state = model_dir / "checkpoints" / "checkpoint"
     while time.monotonic() < deadline and process.poll() is None:
@@ -94,7 +90,7 @@ def start_and_wait_for_step(model_dir, step, *more):
             return process
         time.sleep(0.01)
     process.kill()
-    raise AssertionError(process.communicate()[1])
+    raise AssertionError(process.stderr)
 
 
 def assert_same_weights(got, want):
@@ -129,7 +125,6 @@ def test_a_run_explains_itself(quiet_run):
 def test_a_killed_run_ends_with_the_same_weights(quiet_run, tmp_path, step):
     process = start_and_wait_for_step(tmp_path / "run", step)
     process.kill()
-    process.communicate()
     again = t2aux(*arguments(tmp_path / "run"))
     assert "Continuing from" in again.stderr
     assert_same_weights(tmp_path / "run", quiet_run[0])
@@ -162,9 +157,8 @@ def test_a_slow_run_says_where_it_is_between_lines_of_metrics(tmp_path, monkeypa
 def test_sigterm_saves_and_says_start_again(quiet_run, tmp_path):
     process = start_and_wait_for_step(tmp_path / "run", 4)
     process.send_signal(signal.SIGTERM)
-    error = process.communicate(timeout=300)[1]
-    assert process.returncode == 75, error
-    assert "Traceback" not in error
+    assert process.wait() == 75, process.stderr
+    assert "Traceback" not in process.stderr
     stopped = int(tf.train.latest_checkpoint(str(tmp_path / "run/checkpoints")).rsplit("-", 1)[1])
     assert 4 <= stopped < STEPS
     # No --gin_file: it continues as it was configured.

@@ -14,7 +14,7 @@
 namespace t2aux {
 namespace {
 
-constexpr char kMending[] = ": copy it again from the export, or export again.";
+constexpr char kRepair[] = ": copy it again from the export, or export again.";
 constexpr char kMetadata[] = "metadata.json";
 constexpr char kWhole[] =
     "The file is for whole sequences: give classifier_stream.tflite of the export.";
@@ -79,7 +79,7 @@ bool Describe(LiteRtSignature signature, LiteRtParamIndex count, NameOf name_of,
   return true;
 }
 
-// Where a tensor is among others; -1 for nowhere.
+// A tensor's index among others; -1 for none.
 int Place(const std::vector<Tensor>& tensors, const std::string& name) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (tensors[i].name == name) return static_cast<int>(i);
@@ -104,25 +104,25 @@ Status ReadFile(const std::string& path, const std::string& missing, std::string
   return Status();
 }
 
-// Reads a .tflite file, holds it against metadata.json, and reads the preprocessing there.
+// Reads a .tflite file, checks it against metadata.json, and reads the preprocessing from that.
 Status ReadModel(const std::string& path, std::string* content, Preprocessing* preprocessing) {
   Status read = ReadFile(path, "check the path.", content);
   if (!read.ok()) return read;
-  if (content->empty()) return Status::Error(path + " is empty" + kMending);
-  // Bytes 4 to 7 tell what is in a flatbuffer.
+  if (content->empty()) return Status::Error(path + " is empty" + kRepair);
+  // Bytes 4 to 7 are a flatbuffer's identifier.
   if (content->size() < 8 || content->compare(4, 4, "TFL3") != 0) {
-    return Status::Error(path + " is damaged or not a TensorFlow Lite file" + kMending);
+    return Status::Error(path + " is damaged or not a TensorFlow Lite file" + kRepair);
   }
   const std::string beside = path.substr(0, path.find_last_of('/') + 1) + kMetadata;
   std::string metadata;
   read =
-      ReadFile(beside, "copy it there from the export; it tells a damaged model from a whole one.",
+      ReadFile(beside, "copy it there from the export; it has the model's SHA-256.",
                &metadata);
   if (!read.ok()) return read;
-  // Wherever it stands there: the file may have been renamed.
+  // In any entry: the file may have been renamed.
   if (metadata.find("\"" + Sha256(*content) + "\"") == std::string::npos) {
     return Status::Error(path + " is damaged, or not a file that the " + kMetadata +
-                         " beside it describes" + kMending);
+                         " beside it describes" + kRepair);
   }
   return ReadPreprocessing(beside, metadata, preprocessing);
 }
@@ -162,16 +162,16 @@ class Classifier::Model {
   }
   Status Failed(const char* what, LiteRtStatus status) const {
     return Status::Error("LiteRT can't " + std::string(what) + " " + path_ + " (status " +
-                         std::to_string(status) + ")" + kMending);
+                         std::to_string(status) + ")" + kRepair);
   }
 
-  // In the order in which they are made: the later need the earlier.
+  // In the order of creation: the later need the earlier.
   std::string path_, content_;
   Preprocessing preprocessing_;
   OwnedEnvironment environment_;
   OwnedModel model_;
   OwnedCompiledModel compiled_;
-  // In the signature's order, with the places of those that are known by name; -1 for none.
+  // In the signature's order, with the indices of those that are known by name; -1 for none.
   std::vector<Tensor> inputs_, outputs_;
   int tokens_ = -1, probabilities_ = -1;
   std::vector<std::pair<int, int>> state_;  // Among the inputs and the outputs.
@@ -192,7 +192,7 @@ Status Classifier::Model::Init(const std::string& path, bool verbose) {
   if (!status.ok()) return status;
 
   LiteRtEnvOption env[2] = {};
-  // Or it would look for a GPU's library, too.
+  // Otherwise it would also look for a GPU's library.
   env[0].tag = kLiteRtEnvOptionTagAutoRegisterAccelerators;
   env[0].value.type = kLiteRtAnyTypeInt;
   env[0].value.int_value = kLiteRtHwAcceleratorCpu;
@@ -233,7 +233,7 @@ Status Classifier::Model::Init(const std::string& path, bool verbose) {
 }
 
 Status Classifier::Model::ReadSignature() {
-  const Status strange = Status::Error(path_ + " is not a classifier that t2aux exported" + kMending);
+  const Status strange = Status::Error(path_ + " is not a classifier that t2aux exported" + kRepair);
   LiteRtParamIndex signatures = 0, inputs = 0, outputs = 0;
   LiteRtSignature signature = nullptr;
   if (LiteRtGetNumModelSignatures(model_.get(), &signatures) != kLiteRtStatusOk ||
@@ -281,7 +281,7 @@ Status Classifier::Model::Allocate(Tensor* tensor) {
   return Status();
 }
 
-// Makes the model read so many steps at once.
+// Resizes the model's input to so many steps.
 Status Classifier::Model::Resize(int steps) {
   Tensor& tokens = inputs_[tokens_];
   if (tokens.buffer && tokens.dimension(1) == steps) return Status();

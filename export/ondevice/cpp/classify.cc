@@ -35,19 +35,18 @@ constexpr char kUsage[] =
     "export's\n"
     "metadata.json beside it. The streaming file reads sequences of any length in constant "
     "memory.\n"
-    "What is longer than metadata.json's max_length is cut there. Options may stand anywhere; what\n"
-    "follows -- is not an option.\n"
+    "A sequence is cut at metadata.json's max_length. Options may be anywhere, but not after --.\n"
     "\n"
     "  --input=text   numbers with white space or commas between them (the default)\n"
     "  --input=raw    little-endian float32 for real values, int32 for ids\n"
     "  --input=bytes  uint8 pixels, which are scaled to [0, 1]; or a text in UTF-8\n"
     "  --segment=N    steps that the streaming file reads at once (28)\n"
-    "  --every        answer after each segment, not only at the end\n"
+    "  --every        print after each segment, not only at the end\n"
     "  --verbose      let LiteRT note what it does on stderr\n";
 
-constexpr long kLongestSegment = 1 << 20;
+constexpr long kMaxSegment = 1 << 20;
 // Steps of a whole sequence are all in memory.
-constexpr size_t kMostValues = size_t{1} << 26;
+constexpr size_t kMaxValues = size_t{1} << 26;
 
 enum class Format { kText, kRaw, kBytes };
 
@@ -78,12 +77,12 @@ class Values {
   // Reads up to `count` values; fewer only at the end of the file, or where the sequence is cut.
   Status Read(size_t count, std::vector<T>* values) {
     values->clear();
-    bool there = true;
-    while (there && left_ > 0 && values->size() < count) {
+    bool found = true;
+    while (found && left_ > 0 && values->size() < count) {
       T value;
-      Status status = Next(&value, &there);
+      Status status = Next(&value, &found);
       if (!status.ok()) return status;
-      if (there) {
+      if (found) {
         values->push_back(value);
         --left_;
       }
@@ -91,27 +90,27 @@ class Values {
     return Status();
   }
 
-  // After all was read: whether there is more, which is cut.
+  // After all was read: whether the file has more, which is cut.
   Status ReadBeyond(bool* more) {
     T value;
     Status status = Next(&value, more);
-    // What is visible in a text may come after the cut.
-    bool there = *more;
-    while (status.ok() && there && IsText() && !text_.visible()) status = Next(&value, &there);
+    // A visible character may come after the cut.
+    bool found = *more;
+    while (status.ok() && found && IsText() && !text_.visible()) status = Next(&value, &found);
     return status;
   }
 
  private:
   bool IsText() const { return std::is_integral_v<T> && format_ == Format::kBytes; }
 
-  Status Next(T* value, bool* there) {
+  Status Next(T* value, bool* found) {
     Status status;
     if (format_ == Format::kText) {
-      status = ReadNumber(value, there);
+      status = ReadNumber(value, found);
     } else if constexpr (std::is_integral_v<T>) {
-      status = IsText() ? text_.Next(value, there) : Decode(value, there);
+      status = IsText() ? text_.Next(value, found) : Decode(value, found);
     } else {
-      status = Decode(value, there);
+      status = Decode(value, found);
     }
     if (std::ferror(file_)) {
       return Status::Error(std::string("Can't read the input (") + std::strerror(errno) + ").");
@@ -121,13 +120,13 @@ class Values {
 
   static bool Separates(int c) { return c == ',' || c == ' ' || (c >= '\t' && c <= '\r'); }
 
-  Status ReadNumber(T* value, bool* there) {
+  Status ReadNumber(T* value, bool* found) {
     char text[kLongestNumber + 1];
     size_t size = 0;
     int c;
     do {
       c = std::getc(file_);
-      // Of a table with an empty cell; without it, all later values would take another's place.
+      // An empty cell of a table would shift all later values.
       if (c == ',' && wants_value_) return Missing();
       if (c == ',' || c == '\n') wants_value_ = true;
     } while (Separates(c));
@@ -135,8 +134,8 @@ class Values {
       if (size == kLongestNumber) return NoNumber(std::string(text, size) + "...");
       text[size++] = static_cast<char>(c);
     }
-    *there = size > 0;
-    if (!*there) return Status();
+    *found = size > 0;
+    if (!*found) return Status();
     wants_value_ = c == ',' || c == '\n';
     text[size] = '\0';
     char* end;
@@ -150,7 +149,7 @@ class Values {
       }
       *value = static_cast<T>(number);
     } else {
-      *value = std::strtof(text, &end);  // What is too large becomes infinite, which is refused.
+      *value = std::strtof(text, &end);  // Infinite if it is too large, which is refused.
       if (end != text + size) return NoNumber(std::string(text, size));
     }
     return Status();
@@ -171,12 +170,12 @@ class Values {
   }
 
   // One value of binary input.
-  Status Decode(T* value, bool* there) {
+  Status Decode(T* value, bool* found) {
     unsigned char bytes[4];
     const size_t wanted = format_ == Format::kBytes ? 1 : 4;
     const size_t count = std::fread(bytes, 1, wanted, file_);
-    *there = count == wanted;
-    if (!*there) {
+    *found = count == wanted;
+    if (!*found) {
       return count == 0 || std::ferror(file_)
                  ? Status()
                  : Status::Error("The input ends within a value: it is cut, or of another type.");
@@ -215,9 +214,9 @@ Status Print(int64_t steps, const std::vector<float>& probabilities) {
 template <typename T>
 Status ClassifyWhole(Classifier* classifier, Values<T> input, bool* cut) {
   std::vector<T> sequence;
-  // One more than there should be, so that a longer sequence is told from a right one.
+  // One more than a sequence has, so that a longer one is noticed.
   const size_t most =
-      classifier->length() ? size_t(classifier->length()) * classifier->channels() : kMostValues;
+      classifier->length() ? size_t(classifier->length()) * classifier->channels() : kMaxValues;
   Status status = input.Read(most + 1, &sequence);
   if (!status.ok()) return status;
   if (sequence.size() > most) {
@@ -262,7 +261,7 @@ Status ClassifyInput(Classifier* classifier, const Options& options, FILE* file,
              : ClassifyWhole<T>(classifier, input, cut);
 }
 
-// Whether a file's name says that it holds many texts, or none.
+// Whether a file's suffix is of a file with many texts, or without any.
 bool IsNoText(const std::string& name) {
   const size_t dot = name.find_last_of("./");
   if (dot == std::string::npos || name[dot] == '/') return false;
@@ -275,7 +274,7 @@ bool IsNoText(const std::string& name) {
   return false;
 }
 
-// Classifies; what is to be noted of it goes to `notes`.
+// Classifies, and writes remarks to `notes`.
 Status Run(const Options& options, FILE* notes) {
   std::unique_ptr<Classifier> classifier;
   Status status = Classifier::Load(options.model, options.verbose, &classifier);
@@ -311,7 +310,7 @@ Status Run(const Options& options, FILE* notes) {
   return status;
 }
 
-// How many letters must be put in, taken out or changed to make a word of another.
+// The edit distance of two words.
 size_t Distance(const std::string& a, const std::string& b) {
   std::vector<size_t> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
@@ -360,9 +359,9 @@ Status ParseSegment(const std::string& value, Options* options) {
   options->segment = std::strtol(value.c_str(), &end, 10);
   options->segment_given = true;
   if (value.empty() || *end != '\0' || options->segment < 1 ||
-      options->segment > kLongestSegment) {
+      options->segment > kMaxSegment) {
     return Status::Error("--segment is '" + value + "': give a whole number from 1 to " +
-                         std::to_string(kLongestSegment) + ".");
+                         std::to_string(kMaxSegment) + ".");
   }
   return Status();
 }
@@ -417,7 +416,7 @@ Status Parse(int count, char** arguments, Options* options) {
   return Status();
 }
 
-// Keeps what LiteRT writes there off stderr; returns a file that still goes to it.
+// Hides what LiteRT writes to stderr; returns a file that still writes to it.
 FILE* QuietStderr() {
   const int kept = dup(STDERR_FILENO);
   const int nowhere = open("/dev/null", O_WRONLY);

@@ -1,7 +1,7 @@
 // The part of LiteRT's C API that the example uses.
 //
-// LiteRT's own headers, where they are on the include path. No package registry has them (README.md
-// says what was looked at), so that without them the same functions are declared here, as
+// LiteRT's own headers, where they are on the include path. No package registry has them (see
+// README.md), so that without them the same functions are declared here, as
 // libLiteRt.so of ai-edge-litert 2.3.0 exports them; 2.1.6 and 2.2.0 have the same. In 2.1.0
 // LiteRtCreateModelFromBuffer took no environment: with that library the program aborts.
 
@@ -48,7 +48,7 @@ enum LiteRtTensorBufferLockMode : int {
 enum LiteRtAnyType : int { kLiteRtAnyTypeInt = 2 };
 enum LiteRtEnvOptionTag : int {
   kLiteRtEnvOptionTagAutoRegisterAccelerators = 24,  // bits of LiteRtHwAccelerators
-  kLiteRtEnvOptionTagMinLoggerSeverity = 25,         // 0 tells all, 4 nothing
+  kLiteRtEnvOptionTagMinLoggerSeverity = 25,         // 0 logs all, 4 nothing
 };
 
 struct LiteRtAny {

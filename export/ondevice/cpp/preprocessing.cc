@@ -15,7 +15,7 @@ constexpr uint32_t kByteOrderMark = 0xfeff;
 bool IsSurrogate(uint32_t code) { return code >= 0xd800 && code < 0xe000; }
 
 // Reads the rest of a character in UTF-8 whose first byte is `lead`; `next` gives bytes, or EOF.
-// False where it is none.
+// False if it is invalid.
 template <typename Next>
 bool DecodeUtf8(int lead, Next next, uint32_t* code) {
   constexpr uint32_t kLeast[] = {0, 0x80, 0x800, 0x10000};
@@ -30,15 +30,15 @@ bool DecodeUtf8(int lead, Next next, uint32_t* code) {
   return *code >= kLeast[more] && *code <= 0x10ffff && !IsSurrogate(*code);
 }
 
-// White space as Python's str.isspace knows it.
+// White space as in Python's str.isspace.
 bool IsSpace(uint32_t code) {
   return (code >= 0x09 && code <= 0x0d) || (code >= 0x1c && code <= 0x20) || code == 0x85 ||
          code == 0xa0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200a) || code == 0x2028 ||
          code == 0x2029 || code == 0x202f || code == 0x205f || code == 0x3000;
 }
 
-// Reads JSON from its beginning on. Every function reads one value, and is false where there is
-// none of the kind.
+// Reads JSON from its beginning on. Every function reads one value, and is false if that is of
+// another kind.
 class Json {
  public:
   explicit Json(const std::string& text) : text_(text) {}
@@ -89,7 +89,7 @@ class Json {
     return false;
   }
 
-  // Whatever comes.
+  // A value of any kind.
   bool Skip() {
     std::u32string ignored;
     switch (Peek()) {
@@ -107,7 +107,7 @@ class Json {
   bool AtEnd() { return Peek() == EOF; }
 
  private:
-  // Deeper ones would take the stack that there is.
+  // Deeper ones would overflow the stack.
   static constexpr int kDeepest = 100;
 
   int Byte() { return at_ < text_.size() ? static_cast<unsigned char>(text_[at_++]) : EOF; }
@@ -244,7 +244,7 @@ Status ReadPreprocessing(const std::string& path, const std::string& content,
   return Status();
 }
 
-Status Text::Next(int32_t* id, bool* there) {
+Status Text::Next(int32_t* id, bool* found) {
   if (ids_.empty()) {
     std::string bytes;
     uint32_t code = 0;
@@ -252,8 +252,8 @@ Status Text::Next(int32_t* id, bool* there) {
     if (status.ok() && !begun_ && code == kByteOrderMark) status = Character(&bytes, &code);
     begun_ = true;
     if (!status.ok()) return status;
-    *there = !bytes.empty();
-    if (!*there) {
+    *found = !bytes.empty();
+    if (!*found) {
       return visible_ || std::ferror(file_)
                  ? Status()
                  : Status::Error("The text is empty: give at least one visible character.");
@@ -269,7 +269,7 @@ Status Text::Next(int32_t* id, bool* there) {
       ids_.push_back(found == preprocessing_.vocabulary.end() ? 0 : found->second);
     }
   }
-  *there = true;
+  *found = true;
   *id = ids_.front();
   ids_.pop_front();
   return Status();

@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), by which an export's metadata.json knows its files.
+// SHA-256 (FIPS 180-4), of the files in an export's metadata.json.
 
 #ifndef T2AUX_ONDEVICE_SHA256_H_
 #define T2AUX_ONDEVICE_SHA256_H_

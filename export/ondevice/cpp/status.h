@@ -1,4 +1,4 @@
-// What an operation answers where it may fail.
+// The result of an operation that may fail.
 
 #ifndef T2AUX_ONDEVICE_STATUS_H_
 #define T2AUX_ONDEVICE_STATUS_H_
@@ -8,7 +8,7 @@
 
 namespace t2aux {
 
-// What went wrong, as one sentence; or nothing did.
+// An error, as one sentence; or success.
 class [[nodiscard]] Status {
  public:
   Status() = default;

@@ -8,7 +8,7 @@ export class Classifier {
    * Loads LiteRT.js, from this page's own folder, and a file.
    *
    * @param {Uint8Array} content The `.tflite` file.
-   * @param {number} classes How many classes its answers have.
+   * @param {number} classes How many classes it has.
    */
   static async load(content, classes) {
     // Without threads: a sequence is one long chain of small steps.
@@ -22,7 +22,7 @@ export class Classifier {
     const inputs = new Map(model.getInputDetails().map((tensor) => [tensor.name, tensor]));
     this.stepShape = Array.from(inputs.get("segment").shape);
     inputs.delete("segment");
-    // What is left is the state.
+    // The other inputs are the state.
     this.stateShapes = Array.from(inputs, ([name, { shape }]) => [name, Array.from(shape)]);
   }
 
@@ -51,13 +51,13 @@ class Stream {
     const { model, classes, stepShape } = this.classifier;
     const inputs = { segment: new Tensor(step.slice(), stepShape), ...this.state };
     const { probabilities, ...state } = await model.run(inputs);
-    // LiteRT.js's memory is not the browser's: nothing in it is collected.
+    // LiteRT.js's memory is not garbage-collected.
     Object.values(inputs).forEach((tensor) => tensor.delete());
     this.state = state;
     const answer = probabilities.toTypedArray().slice();
     probabilities.delete();
     if (answer.length !== classes || !answer.every(Number.isFinite)) {
-      throw new Error("The model does not answer with probabilities: build the page anew.");
+      throw new Error("The model does not return probabilities: build the page again.");
     }
     return answer;
   }

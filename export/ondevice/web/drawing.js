@@ -1,11 +1,11 @@
 // The pad that a visitor draws on, and the picture that its strokes make.
 
-// How the pictures of the data are framed, which their sizes do not tell. `fill` is how much of the
-// side the ink takes along its longer axis, `pen` how thick the line is, as a part of the side.
+// How the pictures of each data set are framed. `fill` is the part of the side that the ink covers
+// along its longer axis, `pen` the thickness of the line as a part of the side.
 //
 // MNIST's digits fill 20 of 28 pixels around their centre of mass; so do most sets that came after
-// it. Those of scikit-learn fill the side and are centred by their box, and there is as much ink in
-// a 1 as in an 8: a third of the picture is white.
+// it. Those of scikit-learn fill the side and are centred by their box, and a 1 has as much ink as
+// an 8: a third of the picture is white.
 const FRAMES = { digits: { fill: 1, ink: 0.3, pens: [0.1, 0.3], byMass: false } };
 const FRAME = { fill: 20 / 28, pens: [0.1], byMass: true };
 // Of the rendered picture for each pixel that the classifier sees.

@@ -4,7 +4,7 @@ import { Pad, framed } from "./drawing.js";
 import { imageSequence, isCut, pictureOf, textIds } from "./preprocessing.js";
 import { Bars, Chart, PixelView, TextView, best, percent } from "./views.js";
 
-const LONGEST_READING = 4; // Seconds that a reading is drawn out to, at most.
+const MAX_READING = 4; // Seconds: a reading is slowed down to at most so many.
 const SECONDS_A_STEP = 0.045;
 const FRAME_MILLISECONDS = 12;
 
@@ -12,7 +12,7 @@ const NARROW = matchMedia("(max-width: 52rem)");
 
 const element = (id) => document.getElementById(id);
 
-/** What was read last, for who looks at the page from outside. */
+/** What was read last, for tests of the page. */
 export const page = {
   description: null,
   metadata: null,
@@ -44,7 +44,7 @@ function fail(error) {
   state("error", "");
 }
 
-/** Runs what a button does; what goes wrong is told in a sentence. */
+/** Runs a button's action; an error is shown as a sentence. */
 function guarded(action) {
   return async (...given) => {
     element("error").hidden = true;
@@ -64,7 +64,7 @@ async function fetched(name) {
     throw new Error(`The file ${name} can't be fetched: is the server still running?`);
   }
   if (!response.ok) {
-    throw new Error(`The file ${name} of this page is missing: build the page anew.`);
+    throw new Error(`The file ${name} of this page is missing: build the page again.`);
   }
   return response;
 }
@@ -90,7 +90,7 @@ async function load() {
     classifier = await Classifier.load(content, classes.length);
   } catch (error) {
     const reason = String(error?.message ?? "a file of LiteRT.js is missing").split("\n")[0];
-    throw new Error(`The classifier can't be loaded (${reason}): build the page anew.`);
+    throw new Error(`The classifier can't be loaded (${reason}): build the page again.`);
   }
   for (const id of ["classify", "clear", "open"]) {
     element(id).disabled = false;
@@ -100,7 +100,7 @@ async function load() {
   state("ready", `${what}, and choose Classify.`);
 }
 
-/** What reads the input; exports of before do not say which core it has. */
+/** The name of the core; older exports do not have it. */
 function network() {
   const core = page.metadata.model?.core;
   return core ? `A recurrent network (${core})` : "A recurrent network";
@@ -236,10 +236,10 @@ async function read(sequence, size, cut = false) {
   element("step").disabled = true;
   element("step").max = steps;
   state("reading", "Reading …");
-  // Where all stands in one column, what happens is further down.
+  // In a layout of one column, the view is further down.
   element("seen").scrollIntoView({ block: NARROW.matches ? "start" : "nearest" });
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const seconds = calm ? 0 : Math.min(LONGEST_READING, steps * SECONDS_A_STEP);
+  const seconds = calm ? 0 : Math.min(MAX_READING, steps * SECONDS_A_STEP);
   const stream = classifier.start();
   const begin = performance.now();
   try {
@@ -250,7 +250,7 @@ async function read(sequence, size, cut = false) {
       }
       const part = seconds ? Math.max(0, now - begin) / (1000 * seconds) : 1;
       const due = Math.min(steps, Math.ceil(part * steps));
-      // What takes longer than a frame goes on in the next.
+      // Steps that take longer than a frame continue in the next.
       const end = performance.now() + FRAME_MILLISECONDS;
       while (page.probabilities.length < due && performance.now() < end) {
         const at = page.probabilities.length * size;
@@ -268,7 +268,7 @@ async function read(sequence, size, cut = false) {
   state("done", `Taken for ${name}, with ${percent(Math.max(...final))}${limit}.`);
 }
 
-/** Shows what the classifier knew after a number of steps. */
+/** Shows the probabilities after a number of steps. */
 function showStep(step) {
   const { classes, kind } = page.metadata;
   const total = Number(element("step").max);

@@ -1,12 +1,11 @@
-// What turns a picture or a text into the sequence that the classifier reads.
+// Turns a picture or a text into the sequence that the classifier reads.
 //
 // The numbers are those of t2aux_ondevice's preprocessing.py and images.py, to the last bit: the
-// resize is Pillow's bilinear one, in the same fixed-point arithmetic. What is to be done stands in
-// the export's metadata.json, entry `preprocessing`.
+// resize is Pillow's bilinear one, in the same fixed-point arithmetic. Its parameters are
+// in the export's metadata.json, entry `preprocessing`.
 
 const PRECISION_BITS = 22; // Of Pillow's weights for 8-bit channels.
-// What Python's str.isspace takes for space and the \s of JavaScript does not, and the other way
-// around.
+// White space of Python's str.isspace that JavaScript's \s lacks, and the other way around.
 const VISIBLE = /[^\s\x1c-\x1f\x85]|\ufeff/u;
 
 /**

@@ -1,6 +1,6 @@
 // What the page shows of a reading: the sequence, the bars and the lines.
 
-// Of the classes, by their number; told apart by eyes that see few colours, too.
+// Of the classes, by their number; also for colour-blind readers.
 const COLOURS = [
   "#4c78a8", "#f58518", "#54a24b", "#d64550", "#2aa5a0",
   "#a45bb8", "#d9a908", "#8c6b52", "#f287a5", "#858c96",
@@ -16,7 +16,7 @@ export function best(probabilities) {
   return probabilities.indexOf(Math.max(...probabilities));
 }
 
-/** A picture's pixels as the classifier sees them; those that were not read yet are dim. */
+/** A picture's pixels as the classifier sees them; the steps to come are dim. */
 export class PixelView {
   constructor(canvas, { side, border, channels }, permutation) {
     this.canvas = canvas;
@@ -89,7 +89,7 @@ export class PixelView {
   }
 }
 
-/** A text's tokens; those that were not read yet are dim. */
+/** A text's tokens; the steps to come are dim. */
 export class TextView {
   constructor(element, unit) {
     this.bytes = unit === "bytes";
@@ -123,7 +123,7 @@ export class TextView {
   }
 }
 
-/** A bar for each class, or for the most probable ones where there are many. */
+/** A bar for each class, or for the most probable ones of many. */
 export class Bars {
   constructor(list, classes) {
     this.classes = classes;
@@ -194,7 +194,7 @@ export class Chart {
     if (!rows?.length) {
       return;
     }
-    // A few points for each pixel of the width are all that can be seen.
+    // A few points for each pixel of the width are enough.
     const stride = Math.max(1, Math.floor(rows.length / (2 * width)));
     const final = rows.at(-1);
     this.classes.forEach((_, label) => {
@@ -233,8 +233,8 @@ export class Chart {
       context.fillText(`${100 * value} %`, area.left - 6, y(value));
     }
     context.textBaseline = "top";
-    const marks = steps ? [0, 0.25, 0.5, 0.75, 1].map((part) => Math.round(part * steps)) : [];
-    for (const step of new Set(marks)) {
+    const ticks = steps ? [0, 0.25, 0.5, 0.75, 1].map((part) => Math.round(part * steps)) : [];
+    for (const step of new Set(ticks)) {
       context.textAlign = "center";
       context.fillText(step.toLocaleString(), x(step), area.bottom + 8);
     }

@@ -70,8 +70,8 @@ def choose_columns(
         texts: Likewise those of the text.
 
     Raises:
-        UserError: A column does not exist, is given twice, or it can't be told which one is the
-            text. That there is no class is no error.
+        UserError: A column does not exist, is given twice, or it is not clear which one is the
+            text. That there is no class is not an error.
     """
     texts = tuple(_find(table, text) for text in texts)
     given = label is not None

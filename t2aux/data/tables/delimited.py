@@ -7,11 +7,9 @@ ab, has no lines for errors, no spaces before quotes, and no rows with fewer col
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
@@ -21,8 +19,6 @@ from t2aux.data.tables.base import CHARACTERS, ROWS, Numbered, TableReader
 from t2aux.data.tables.columns import distinct, is_index_name
 from t2aux.data.tables.json_lines import not_of_encoding
 from t2aux.errors import UserError, listing
-
-_field_limit_lock = threading.Lock()
 
 
 class DelimitedReader(TableReader):
@@ -50,11 +46,12 @@ class DelimitedReader(TableReader):
         *,
         separator: str | None,
         wanted: Sequence[str | int],
+        usual: Sequence[str],
         known: frozenset[str],
         options: Options,
         notes: Sequence[str],
     ) -> None:
-        """Tells how the table is written.
+        """Finds out how the table is written.
 
         Args:
             name: For messages.
@@ -63,6 +60,7 @@ class DelimitedReader(TableReader):
             rows: See `dialect.sample_rows`.
             separator: See `dialect.detect`.
             wanted: See `dialect.is_header`.
+            usual: Likewise.
             known: Likewise.
             options: `allow` is read.
             notes: What is already to be said.
@@ -76,7 +74,7 @@ class DelimitedReader(TableReader):
         self._dialect = dialects.detect(name, short, rows, separator, options)
         cells = dialects.cells_of(rows, self._dialect)
         self.header: list[str] | None = None
-        if dialects.is_header(cells, wanted, known, options):
+        if dialects.is_header(cells, wanted, usual, known, options):
             self.header = cells[0]
             columns = distinct(cells[0])
         else:
@@ -134,6 +132,7 @@ class DelimitedReader(TableReader):
                     first = _stripped(cells)
                     if first != self.header:
                         self._add(line, cells, lines, rows)
+                # Joined files repeat it. Cell by cell is slow.
                 elif not (cells[0].strip() == first[0] and _stripped(cells) == first):
                     self._add(line, cells, lines, rows)
                 elif self.header is not None:
@@ -149,6 +148,7 @@ class DelimitedReader(TableReader):
 
     def _blocks(self) -> Iterator[list[tuple[int, list[str]]]]:
         """Yields some rows at a time, with their lines."""
+        csv.field_size_limit(2**31 - 1)  # By default 128 KiB.
         line = 1
         try:
             with (
@@ -163,13 +163,12 @@ class DelimitedReader(TableReader):
                 while True:
                     block: list[tuple[int, list[str]]] = []
                     size = 0
-                    with _no_field_limit():
-                        for cells in reader:
-                            block.append((line, cells))
-                            line = before + reader.line_num + 1
-                            size += sum(map(len, cells))
-                            if len(block) == ROWS or size >= CHARACTERS:
-                                break
+                    for cells in reader:
+                        block.append((line, cells))
+                        line = before + reader.line_num + 1
+                        size += sum(map(len, cells))
+                        if len(block) == ROWS or size >= CHARACTERS:
+                            break
                     if not block:
                         return
                     yield block
@@ -207,7 +206,7 @@ class DelimitedReader(TableReader):
         if filled > width and not self.joins_rest:
             raise UserError(
                 f"{self.name}, line {line}: the row has {count} columns where the header has "
-                f"{width}: put a text that has commas of its own in quotes."
+                f"{width}: put a text with commas in quotes."
             )
         if filled > width:
             rest = " ".join(filter(None, map(str.strip, cells[width - 1 :])))
@@ -219,17 +218,6 @@ class DelimitedReader(TableReader):
             if "\0" in "".join(column):
                 line = next(n for n, c in zip(lines, column, strict=True) if "\0" in c)
                 raise UserError(f"{self.name}, line {line}: the row holds a NUL byte: delete it.")
-
-
-@contextlib.contextmanager
-def _no_field_limit() -> Iterator[None]:
-    # The limit for the size of a field (128 KiB) is a global of the csv module.
-    with _field_limit_lock:
-        limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        try:
-            yield
-        finally:
-            csv.field_size_limit(limit)
 
 
 def _stripped(cells: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from t2aux.errors import UserError
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars (|)"}
 _SUFFIXES = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
-_MOST = 0.9  # Of the first rows.
+_ENOUGH = 0.9  # Of the first rows.
 # The first field of a row, in quotes or not, and what ends it.
 _FIRST_FIELD = re.compile(r' *(?:"(?:[^"]|"")*" *|[^,;|\t"][^,;|\t]*|)([,;|\t])')
 # Single and typographic quotes. Of these only the single ones can be read.
@@ -31,7 +31,7 @@ _IN_SENTENCES = re.compile(r"(?:[^,]|, )*")
 _FASTTEXT = "__label__"
 # What Excel needs as a first line to open a file with another separator than its own.
 _SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.)"?\r?\n?', re.IGNORECASE)
-# A byte order mark within concatenated files, and other marks that nobody sees.
+# A byte order mark within concatenated files, and other invisible characters.
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 
 
@@ -84,7 +84,7 @@ def sample_rows(text: str, *, whole: bool) -> list[str]:
 def detect(
     path: str, short: str, rows: Sequence[str], separator: str | None, options: Options
 ) -> Dialect:
-    """Tells how a table is written by its first rows.
+    """Finds out how a table is written, from its first rows.
 
     Args:
         path: The file's name, for errors.
@@ -94,9 +94,8 @@ def detect(
         options: `allow` is read.
 
     Raises:
-        UserError: The rows are in another format, or in quotes that can't be read; it can't be told
-            which of two separators is meant (unless `options.allow` has "separator", which means
-            commas).
+        UserError: The rows are in another format, or in quotes that can't be read; or two
+            separators are possible (unless `options.allow` has "separator", which means commas).
     """
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         raise UserError(
@@ -144,13 +143,14 @@ def cells_of(rows: Sequence[str], dialect: Dialect) -> list[list[str]]:
             if any(cells):
                 found.append(cells)
     except csv.Error:
-        pass  # Reading comes there again, and tells the line.
+        pass  # Reading fails there again, and names the line.
     return found
 
 
 def is_header(
     cells: Sequence[Sequence[str]],
     wanted: Sequence[str | int],
+    usual: Sequence[str],
     known: frozenset[str],
     options: Options,
 ) -> bool:
@@ -159,6 +159,7 @@ def is_header(
     Args:
         cells: Those of the first rows; see `cells_of`.
         wanted: What the user calls columns. Where these are names, there is a header.
+        usual: What columns may be called.
         known: Names of classes.
         options: `allow` is read.
     """
@@ -166,6 +167,8 @@ def is_header(
         return False
     first = cells[0]
     if any(str(name) in first or not columns.is_position(name) for name in wanted):
+        return True
+    if not {name for name in usual if not columns.is_position(name)}.isdisjoint(first):
         return True
     if columns.normalised(first[0]) in columns.HEADERS:
         return True
@@ -194,15 +197,15 @@ def numbers_rows(cells: Sequence[Sequence[str]], first: int) -> bool:
 def _quote(path: str, rows: Sequence[str], options: Options) -> str:
     """The quotes. Raises UserError for some that can't be read.
 
-    They are other characters, or white space other than spaces stands between them and the comma.
+    They are other characters, or there is white space other than spaces between them and the comma.
     """
 
-    def most(found: int) -> bool:
-        return len(rows) > 1 and found >= _MOST * len(rows)
+    def are_most(found: int) -> bool:
+        return len(rows) > 1 and found >= _ENOUGH * len(rows)
 
-    if most(sum(map(bool, map(_SINGLE_QUOTES.match, rows)))):
+    if are_most(sum(map(bool, map(_SINGLE_QUOTES.match, rows)))):
         return "'"
-    if most(sum(map(bool, map(_OTHER_QUOTES.match, rows)))):
+    if are_most(sum(map(bool, map(_OTHER_QUOTES.match, rows)))):
         checks.refuse(
             options,
             checks.SEPARATOR,
@@ -210,7 +213,7 @@ def _quote(path: str, rows: Sequence[str], options: Options) -> str:
         )
     matches = [match for match in map(_FIRST_FIELD.match, rows) if match]
     odd = [m for m in matches if re.match(r'[^\S ]\s*"', m.string[m.end() :])]
-    if odd and len(odd) >= _MOST * len(rows):
+    if odd and len(odd) >= _ENOUGH * len(rows):
         checks.refuse(
             options,
             checks.SEPARATOR,
@@ -226,7 +229,7 @@ def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> 
         widths = _widths(rows, Dialect(separator, quote))
         if widths:
             width, count = collections.Counter(widths).most_common(1)[0]
-            if width > 1 and count >= _MOST * len(widths):
+            if width > 1 and count >= _ENOUGH * len(widths):
                 regular[separator] = width
     stem = path.removesuffix(".gz").lower()
     named = next((s for suffix, s in _SUFFIXES.items() if stem.endswith(suffix)), None)
@@ -235,7 +238,7 @@ def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> 
     ends = [match[1] for match in map(_FIRST_FIELD.match, rows) if match]
     others = collections.Counter(end for end in ends if end != ",")
     first = others.most_common(1)[0][0] if others else None
-    ends_most = sum(others.values()) >= _MOST * len(rows)
+    ends_most = sum(others.values()) >= _ENOUGH * len(rows)
     if "," not in regular:
         if regular:
             return max(regular, key=lambda s: (s == first, regular[s]))
@@ -244,7 +247,7 @@ def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> 
         # Each row has commas and others alike. Nobody types tabs, commas of sentences have a space
         # behind them, and a header tells.
         in_sentences = sum(map(bool, map(_IN_SENTENCES.fullmatch, rows)))
-        if first == "\t" or in_sentences >= _MOST * len(rows):
+        if first == "\t" or in_sentences >= _ENOUGH * len(rows):
             return first
         header = cells_of(rows[:1], Dialect(first, quote))
         if header and all(columns.is_class_name(c) or columns.is_text_name(c) for c in header[0]):

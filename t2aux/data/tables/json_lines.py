@@ -2,7 +2,7 @@
 
 By the standard library's json. pyarrow's streaming reader settles the types by the first block: a
 class that is 1 here and "1" there, a field that comes later, a text that looks like a date at first
-and a line longer than a block are errors in it, and it does not tell their lines.
+and a line longer than a block are errors in it, and it does not name their lines.
 """
 
 from __future__ import annotations

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import bz2
 import codecs
-import contextlib
 import gzip
 import io
 import lzma
 import os
-import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import IO
 
-from t2aux.data import table as files
 from t2aux.data.table import DAMAGE, Options, damaged
 from t2aux.data.tables.base import TableReader
 from t2aux.data.tables.delimited import DelimitedReader
@@ -23,7 +20,7 @@ from t2aux.data.tables.dialect import sample_rows
 from t2aux.data.tables.json_lines import JsonLinesReader
 from t2aux.data.tables.parquet import ParquetReader
 from t2aux.errors import UserError, nearest
-from t2aux_ondevice import kinds, limits
+from t2aux_ondevice import kinds
 
 # What tables are called, without and with compression.
 STEMS = (".csv", ".tsv", ".tab", ".psv", ".jsonl", ".ndjson", ".jsonlines", ".parquet")
@@ -31,9 +28,9 @@ _PACKED = (".gz", ".xz", ".bz2")
 SUFFIXES = tuple(stem + packed for packed in ("", *_PACKED) for stem in STEMS)
 _SAMPLE_BYTES = 1 << 16
 _UNPACKERS = {
-    b"\x1f\x8b": (gzip.open, "gzip", (".gz", ".tgz")),
-    b"\xfd7zXZ": (lzma.open, "xz", (".xz",)),
-    b"BZh": (bz2.open, "bzip2", (".bz2",)),
+    b"\x1f\x8b": gzip.open,
+    b"\xfd7zXZ": lzma.open,
+    b"BZh": bz2.open,
 }
 _PARQUET = b"PAR1"
 # Longer ones first.
@@ -65,10 +62,11 @@ def open_table(
     encoding: str | None = None,
     separator: str | None = None,
     columns: Sequence[str | int] = (),
+    usual: Sequence[str] = (),
     known: frozenset[str] = frozenset(),
     allow: Sequence[str] = (),
 ) -> TableReader:
-    """Opens a table and reads its beginning, which tells what it is; its name does not matter.
+    """Opens a table and reads its beginning, which shows what it is; its name does not matter.
 
     It is CSV, with commas, tabs, semicolons or vertical bars, JSON lines or Parquet, possibly
     compressed with gzip, xz or bzip2.
@@ -80,6 +78,7 @@ def open_table(
         encoding: Of texts; any of Python's codecs. None: UTF-8, or what a byte order mark says.
         separator: Of the columns of a text table; None: it is found out.
         columns: What the user calls columns. Where these are names, the first row is a header.
+        usual: What columns may be called: a first row that has one of these is a header.
         known: Names of classes, in NFC: a first row that begins with one is not a header.
         allow: As `dataset.allow`: "first_row" means that there is no header, "separator" that
             commas separate the columns.
@@ -89,10 +88,8 @@ def open_table(
             unknown.
     """
     options = Options(allow=tuple(allow))
-    encoding = _codec(encoding)
+    encoding = codec_of(encoding)
     opened, name, start = _unpacked(source, name)
-    if not isinstance(source, (str, os.PathLike)):
-        opened = _once(opened(), name, start)
     if start.startswith(_PARQUET):
         return ParquetReader(name, _seekable(opened))
     notes = []
@@ -119,13 +116,14 @@ def open_table(
         sample_rows(text, whole=whole),
         separator=separator,
         wanted=columns,
+        usual=usual,
         known=known,
         options=options,
         notes=notes,
     )
 
 
-def _codec(encoding: str | None) -> str | None:
+def codec_of(encoding: str | None) -> str | None:
     """An encoding's name as Python has it. Raises UserError: it has none."""
     if encoding is None:
         return None
@@ -153,77 +151,65 @@ def _unpacked(
     source: str | os.PathLike[str] | IO[bytes], name: str | None
 ) -> tuple[Callable[[], IO[bytes]], str, bytes]:
     """What opens a source, its name, and how its unpacked content begins."""
-    if isinstance(source, (str, os.PathLike)):
-        path = pathlib.Path(source)
-        name = name or str(path)
-        opened: Callable[[], IO[bytes]] = lambda: path.open("rb")  # noqa: E731
-        packed_bytes = 0
-        with contextlib.suppress(OSError):
-            packed_bytes = path.stat().st_size
-    else:
-        name, packed_bytes = name or str(getattr(source, "name", "the stream")), 0
-        path, opened = None, lambda: source
+    is_path = isinstance(source, (str, os.PathLike))
+    name = name or (os.fspath(source) if is_path else str(getattr(source, "name", "the stream")))
     try:
-        if path is not None:
-            with opened() as file:
-                start = bytes(limits.read_most(file, _SAMPLE_BYTES))
-        else:
-            start = bytes(limits.read_most(source, _SAMPLE_BYTES))
-            opened = _once(source, name, start)
-        packing = next((p for s, p in _UNPACKERS.items() if start.startswith(s)), None)
-        if packing is None:
-            _check_packed_name(name, start)
-            return (opened if path is not None else lambda: source), name, start
-        opener, most, before = packing[0], limits.most_unpacked(packed_bytes), opened
-        unpacked = lambda: files.unpack(opener, before(), name, most)  # noqa: E731
-        if path is None:
-            stream = unpacked()
-            return lambda: stream, name, bytes(limits.read_most(stream, _SAMPLE_BYTES))
-        with unpacked() as file:
-            return unpacked, name, bytes(limits.read_most(file, _SAMPLE_BYTES))
+        if is_path:
+            opener, start = open, _start(open, source)
+            if unpacker := _unpacker(start):
+                opener, start = unpacker, _start(unpacker, source)
+            return lambda: opener(source, "rb"), name, start
+        stream, start = _begun(source)
+        if unpacker := _unpacker(start):
+            stream, start = _begun(unpacker(stream, "rb"))
+        return _once(stream, name), name, start
     except DAMAGE as error:
         raise damaged(name, error) from error
 
 
-def _check_packed_name(name: str, start: bytes) -> None:
-    """Raises UserError for a file that is called compressed, and is not."""
-    suffix = os.path.splitext(name)[1].lower()
-    packing = next((what for _, what, suffixes in _UNPACKERS.values() if suffix in suffixes), None)
-    if packing is not None and start:
-        raise UserError(
-            f"{name} is not compressed with {packing}, as its name says: rename it, or restore it."
-        )
+def _start(opener: Callable[..., IO[bytes]], path: str | os.PathLike[str]) -> bytes:
+    with opener(path, "rb") as file:
+        return file.read(_SAMPLE_BYTES)
+
+
+def _unpacker(start: bytes) -> Callable[..., IO[bytes]] | None:
+    return next((opener for mark, opener in _UNPACKERS.items() if start.startswith(mark)), None)
 
 
 class _Begun(io.RawIOBase):
     """A stream whose beginning was read already."""
 
     def __init__(self, start: bytes, rest: IO[bytes]) -> None:
-        self._start = memoryview(start)
+        self._start = start
         self._rest = rest
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        part = self._start[: len(buffer)]
-        if not len(part):
-            part = self._rest.read(len(buffer))
-            buffer[: len(part)] = part
-            return len(part)
-        self._start = self._start[len(part) :]
+        part = self._start[: len(buffer)] or self._rest.read(len(buffer))
+        self._start = self._start[len(buffer) :]
         buffer[: len(part)] = part
         return len(part)
 
 
-def _once(stream: IO[bytes], name: str, start: bytes) -> Callable[[], IO[bytes]]:
-    """What opens a stream whose beginning was read, once."""
-    begun = [io.BufferedReader(_Begun(start, stream))]
+def _begun(stream: IO[bytes]) -> tuple[IO[bytes], bytes]:
+    """A stream as it was, and its beginning."""
+    start = b""
+    # A pipe gives what it has.
+    while len(start) < _SAMPLE_BYTES and (part := stream.read(_SAMPLE_BYTES - len(start))):
+        start += part
+    return io.BufferedReader(_Begun(start, stream)), start
+
+
+def _once(stream: IO[bytes], name: str) -> Callable[[], IO[bytes]]:
+    """What opens a stream, once."""
+    streams = [stream]
 
     def opened() -> IO[bytes]:
-        if not begun:
+        if not streams:
             raise UserError(f"{name} can be read only once: save it as a file first.")
-        return begun.pop()
+        return streams.pop()
 
     return opened
 
@@ -231,7 +217,8 @@ def _once(stream: IO[bytes], name: str, start: bytes) -> Callable[[], IO[bytes]]
 def _seekable(opened: Callable[[], IO[bytes]]) -> Callable[[], IO[bytes]]:
     """What opens a file in which one can seek: itself, or a temporary copy of it."""
     with opened() as file:
-        if file.seekable():
+        # In what is compressed one can seek, but slowly.
+        if isinstance(file, io.BufferedReader) and file.seekable():
             return opened
         copy = tempfile.TemporaryFile()  # noqa: SIM115
         shutil.copyfileobj(file, copy)
@@ -246,7 +233,7 @@ def _seekable(opened: Callable[[], IO[bytes]]) -> Callable[[], IO[bytes]]:
 
 
 def _check_content(name: str, start: bytes, encoding: str) -> None:
-    """Raises UserError for what is no text table."""
+    """Raises UserError for what is not a text table."""
     for signature, what in _OTHERS:
         if start.startswith(signature):
             raise UserError(f"{name} {what}.")

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 class ParquetReader(TableReader):
-    """A Parquet file; its columns keep their types."""
+    """A Parquet file; its columns keep their types.
+
+    Attributes:
+        num_rows: The number of rows.
+    """
 
     unit = "row"
 
@@ -34,6 +38,7 @@ class ParquetReader(TableReader):
         with _opened(name, opened) as file:
             columns = file.schema_arrow.names
             index = _index_of(file)
+            self.num_rows = file.metadata.num_rows
         if not columns:
             raise UserError(f"{name} has no columns.")
         super().__init__(name, columns, index=index)

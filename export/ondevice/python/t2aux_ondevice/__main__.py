@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the answers has had enough.
+        # The reader has closed the pipe.
         streams.drop_output()
         return 1
     except OSError as error:
         if error.filename is not None:
             raise
-        streams.complain(f"t2aux-ondevice: error: Can't write the answers: {error.strerror}.")
+        streams.complain(f"t2aux-ondevice: error: Can't write the predictions: {error.strerror}.")
         streams.drop_output()
         return 1
 
@@ -59,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses the command line; exits with status 2 where it is wrong."""
-        # What follows "--" is not an option; argparse's own handling of it depends on its version.
+        # After "--" there are no options; argparse's own handling of it depends on its version.
         end = arguments.index("--") if "--" in arguments else len(arguments)
         options, left = self.parse_known_args([*arguments[:end]])
         number = self._negative_number_matcher.match
@@ -80,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        # argparse's own swallows what goes wrong, such as a full disk.
+        # argparse's own method ignores errors, such as a full disk.
         if message and file is sys.stdout:
             print(message, end="", flush=True)
         else:
@@ -105,7 +105,9 @@ def _parser() -> _Parser:
         "--top", type=_positive, default=5, help="how many classes to show (%(default)s)"
     )
     parser.add_argument(
-        "--stream", action="store_true", help="read by segments, and show how the answer changes"
+        "--stream",
+        action="store_true",
+        help="read by segments, and show how the prediction changes",
     )
     parser.add_argument(
         "--segment", type=_positive, default=28, help="steps of a segment (%(default)s)"

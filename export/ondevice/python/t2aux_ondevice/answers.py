@@ -1,4 +1,4 @@
-"""Classifies inputs with any classifier, and shows answers that read well."""
+"""Classifies inputs with any classifier, and prints the predictions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,12 +17,12 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.reading import Input, named
 
 _BAR = 20
-# A file of so many lines may have been meant as so many texts.
+# A file of so many lines may have been meant as many texts.
 _MANY_LINES = 100
 
 
 class SequenceClassifier(Protocol):
-    """What a classifier in any form can do.
+    """The interface of every classifier.
 
     Attributes:
         info: Its classes and its preprocessing.
@@ -40,7 +40,7 @@ class SequenceClassifier(Protocol):
             float32 [K].
 
         Raises:
-            UserError: The sequence is none for this classifier, or the model is damaged.
+            UserError: The sequence is not for this classifier, or the model is damaged.
         """
         ...
 
@@ -66,7 +66,7 @@ class BatchClassifier(SequenceClassifier, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A classifier's answer.
+    """A classifier's prediction.
 
     Attributes:
         name: What was classified; see `Input`.
@@ -75,8 +75,8 @@ class Answer:
         labels: Their numbers.
         probabilities: Their probabilities.
         steps: How many steps were read.
-        total: How many there are.
-        cut: Whether the input had more, which is left out; see `Input`.
+        total: How many steps it has.
+        cut: Whether the input was longer and was cut; see `Input`.
         text_lines: How many lines a file of text has; see `Input`.
     """
 
@@ -139,7 +139,7 @@ def classify(classifier: SequenceClassifier, item: Input, top: int = 5) -> Answe
     Args:
         classifier: In any form.
         item: What to classify.
-        top: How many of the best classes to tell.
+        top: How many of the best classes to return.
 
     Returns:
         The answer.
@@ -167,7 +167,7 @@ def classify_batch(
 def stream(
     classifier: SequenceClassifier, item: Input, segment: int = 28, top: int = 5
 ) -> Iterator[Answer]:
-    """Yields the answers so far after each segment. See `classify`."""
+    """Yields the prediction after each segment. See `classify`."""
     with named(item.title):
         for steps, probabilities in classifier.stream(item.sequence, segment):
             yield _answer(classifier.info, item, probabilities, top, steps)
@@ -175,11 +175,11 @@ def stream(
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """How answers are printed.
+    """How predictions are printed.
 
     Attributes:
-        top: How many of the best classes to tell.
-        segment: Steps of a segment, after each of which the answer so far is told; None to read
+        top: How many of the best classes to return.
+        segment: Steps of a segment, after each of which the prediction is printed; None to read
             each input whole.
         as_json: Print one JSON object a line.
         batch: How many inputs to classify at once; more than 1 for a `BatchClassifier` only.
@@ -193,57 +193,58 @@ class Show:
     def __call__(
         self, classifier: SequenceClassifier | BatchClassifier, items: Iterable[Input]
     ) -> None:
-        """Classifies inputs and prints the answers as they come.
+        """Classifies inputs and prints each prediction at once.
 
         Args:
             classifier: In any form.
             items: The inputs, as `reading.read_inputs` gives them.
 
         Raises:
-            UserError: An input is missing, damaged or none for this classifier. What comes before
-                it is answered.
+            UserError: An input is missing, damaged or not for this classifier. Those before it are
+                classified.
         """
         if self.segment is not None:
             for item in items:
                 self._show_stream(classifier, item)
-        elif self.batch > 1:
-            self._show_batches(classifier, items)
-        else:
-            for item in items:
-                self._print(classify(classifier, item, self.top))
+            return
+        for batch in _batches(items, self.batch):
+            if self.batch > 1:
+                answers = classify_batch(classifier, batch, self.top)
+            else:
+                answers = [classify(classifier, batch[0], self.top)]
+            for answer in answers:
+                self._print(answer, answer.lines)
 
     def _show_stream(self, classifier: SequenceClassifier, item: Input) -> None:
         for number, answer in enumerate(stream(classifier, item, self.segment, self.top)):
             if not self.as_json and number == 0:
                 print(answer.heading())
-            print(json.dumps(answer.to_json()) if self.as_json else answer.line(), flush=True)
+            self._print(answer, answer.line)
 
-    def _show_batches(self, classifier: BatchClassifier, items: Iterable[Input]) -> None:
-        waiting: list[Input] = []
-        try:
-            for item in items:
-                waiting.append(item)
-                if len(waiting) == self.batch:
-                    taken, waiting = waiting, []
-                    self._show_batch(classifier, taken)
-        except UserError:
-            # Where the next input can't be read, those before it are answered.
-            self._show_batch(classifier, waiting)
-            raise
-        self._show_batch(classifier, waiting)
+    def _print(self, answer: Answer, text: Callable[[], str]) -> None:
+        print(json.dumps(answer.to_json()) if self.as_json else text(), flush=True)
 
-    def _show_batch(self, classifier: BatchClassifier, items: list[Input]) -> None:
-        if items:
-            for answer in classify_batch(classifier, items, self.top):
-                self._print(answer)
 
-    def _print(self, answer: Answer) -> None:
-        print(json.dumps(answer.to_json()) if self.as_json else answer.lines(), flush=True)
+def _batches(items: Iterable[Input], size: int) -> Iterator[list[Input]]:
+    """Yields lists of `size` inputs; those before one that can't be read, before the error."""
+    batch: list[Input] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except UserError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 @contextlib.contextmanager
 def without_notes() -> Iterator[None]:
-    """Keeps off the terminal what LiteRT writes while it loads; what fails is an exception too."""
+    """Hides what LiteRT writes to the terminal while it loads; errors are exceptions, too."""
     sys.stderr.flush()
     stderr = os.dup(2)
     try:
@@ -259,7 +260,7 @@ def _answer(
     info: DatasetInfo, item: Input, probabilities: np.ndarray, top: int, steps: int
 ) -> Answer:
     if not np.isfinite(probabilities).all():
-        raise UserError("The classifier answers with NaN: its weights are damaged, or diverged.")
+        raise UserError("The classifier returns NaN: its weights are damaged, or diverged.")
     best = [int(i) for i in np.argsort(-probabilities, kind="stable")[:top]]
     return Answer(
         item.name,

@@ -1,8 +1,8 @@
-"""The one exception for mistakes that a user can mend, and how it is shown."""
+"""The exception for mistakes that a user can repair, and how messages are shown."""
 
 from __future__ import annotations
 
-_LONGEST = 2000
+_MAX_LENGTH = 2000
 
 
 class UserError(Exception):
@@ -13,8 +13,14 @@ class UserError(Exception):
     """
 
 
+def reason(error: BaseException) -> str:
+    """The first line of an exception's message, without its period; its type if it has none."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
 def printable(text: str) -> str:
-    """A text for a terminal, on one line: names in files may hold what would control it."""
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]}..."
+    """A text on one line, with control characters escaped: names in files may contain any."""
+    if len(text) > _MAX_LENGTH:
+        text = f"{text[:_MAX_LENGTH]}..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

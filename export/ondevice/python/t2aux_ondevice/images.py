@@ -14,16 +14,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from t2aux_ondevice import kinds, limits
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import UserError, reason
 from t2aux_ondevice.preprocessing import raster
 
 # Modes that Pillow converts to 8-bit grey or RGB without losing the scale of the values. The others
 # (I, I;16, F) hold wider values that `convert` would clip.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-# What is read whatever a file is called.
+# Read from files with any name.
 _FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "AVIF", "TIFF", "PPM")
-# What is read only from files whose suffix says so: little in their content marks some of them, so
-# that a damaged file of another format could be taken for one.
+# Read only from files with the right suffix: some have so little of a signature that a damaged file
+# of another format could be read as one.
 _NAMED_FORMATS = ("BLP", "CUR", "DCX", "DDS", "FLI", "FTEX", "GBR", "ICNS", "ICO", "IM", "JPEG2000")
 _NAMED_FORMATS += ("MSP", "PCX", "PIXAR", "PSD", "QOI", "SGI", "SUN", "TGA", "XBM", "XPM")
 # Not the others that Pillow knows: EPS is a program, which it has Ghostscript run; IPTC can hold an
@@ -45,6 +45,10 @@ _TRANSPOSITIONS = {
 }
 
 
+# A file name, or a binary file open for reading, which can be sought in.
+_Source = str | os.PathLike[str] | IO[bytes]
+
+
 @functools.cache
 def image_suffixes() -> dict[str, str]:
     """The suffixes of the image files that are read: Pillow's format of each, such as ".png"."""
@@ -60,11 +64,11 @@ def has_image_suffix(name: str) -> bool:
 
 
 def is_image(name: str, read_beginning: Callable[[], bytes]) -> bool:
-    """Whether a file is an image: by its suffix or, where that may mislead, by content.
+    """Whether a file is an image: by its suffix or, if that is ambiguous, by its content.
 
     Args:
         name: Its name.
-        read_beginning: Returns its first `BEGINNING` bytes; called where they are needed.
+        read_beginning: Returns its first `BEGINNING` bytes; called if they are needed.
     """
     if image_suffixes().get(_suffix(name)) in _FORMATS:
         return True
@@ -77,18 +81,16 @@ def is_image(name: str, read_beginning: Callable[[], bytes]) -> bool:
     )
 
 
-def read_image(
-    path: str | os.PathLike[str] | IO[bytes], name: str | None = None, suffix: str | None = None
-) -> Image.Image:
+def read_image(path: _Source, name: str | None = None, suffix: str | None = None) -> Image.Image:
     """Reads an image file whole, upright (its EXIF orientation is applied).
 
-    Of an animation the first frame is read. What stands beside the picture (texts, colour profiles,
-    a damaged EXIF block) is not needed and can't make a sound picture unreadable.
+    Of an animation the first frame is read. Damaged texts, colour profiles and EXIF blocks are
+    ignored.
 
     Args:
-        path: A file name, or a binary file open for reading, which can be sought in.
+        path: A file name, or a binary file open for reading, with `seek`.
         name: What to call the image in error messages; the file name if None.
-        suffix: Tells the format where the content does not, such as ".tga"; that of `name` if None.
+        suffix: Decides the format where the content does not, such as ".tga"; by default `name`'s.
 
     Returns:
         The decoded image, of a mode that converts to 8-bit grey or RGB.
@@ -114,13 +116,12 @@ def read_image(
         raise UserError(f"{name} {what}.") from error
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"The image {name} has more than {most:,} pixels: make it smaller, or set the "
-            f"environment variable {limits.IMAGE_PIXELS} to more."
+            f"The image {name} has more than {most:,} pixels: make it smaller, or increase the "
+            f"environment variable {limits.IMAGE_PIXELS}."
         ) from error
     except Exception as error:  # Pillow's decoders report damage by any of Python's exceptions.
-        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         raise UserError(
-            f"Can't read the image {name} ({reason.splitlines()[0]}): replace it, or remove it."
+            f"Can't read the image {name} ({reason(error)}): replace it, or remove it."
         ) from error
     _check_mode(upright, name)
     return upright
@@ -160,12 +161,12 @@ def image_pixels(
     return raster(np.asarray(image, dtype=np.uint8).reshape(side, side, channels), border)
 
 
-def _beginning(source: str | os.PathLike[str] | IO[bytes]) -> bytes:
+def _beginning(source: _Source, size: int = BEGINNING) -> bytearray:
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
-            return file.read(BEGINNING)
+            return limits.read_most(file, size)
     source.seek(0)
-    return source.read(BEGINNING)
+    return limits.read_most(source, size)
 
 
 def _suffix(name: str) -> str:
@@ -181,12 +182,12 @@ def _formats(suffix: str) -> list[str]:
 
 def _begins_as(kind: str, beginning: bytes) -> bool:
     accepts = Image.OPEN[kind][1]
-    # What AVIF's function returns besides is a reason why not. Nothing marks a DIB file.
+    # AVIF's function may also return a reason why not. A DIB file has no signature.
     if kind == "DIB" or (accepts is not None and accepts(beginning[:16]) is not True):
         return False
     if kind == "AVIF":
         return beginning[8:12] in (b"avif", b"avis")
-    # Nothing marks the former; a text may begin with the two letters of the latter.
+    # The former have no signature; a text may begin with the two letters of the latter.
     if accepts is None or kind in ("BMP", "PPM"):
         try:
             with Image.open(io.BytesIO(beginning), formats=[kind]) as image:
@@ -198,9 +199,7 @@ def _begins_as(kind: str, beginning: bytes) -> bool:
     return True
 
 
-def _decode(
-    source: str | os.PathLike[str] | IO[bytes], formats: list[str], most: int
-) -> Image.Image:
+def _decode(source: _Source, formats: list[str], most: int) -> Image.Image:
     try:
         return _open(source, formats, most)
     except Image.DecompressionBombError:
@@ -213,7 +212,7 @@ def _decode(
         raise
 
 
-def _open(source: str | os.PathLike[str] | IO[bytes], formats: list[str], most: int) -> Image.Image:
+def _open(source: _Source, formats: list[str], most: int) -> Image.Image:
     with Image.open(source, formats=formats) as image:
         if image.width * image.height > most:
             raise Image.DecompressionBombError
@@ -233,7 +232,7 @@ def _open(source: str | os.PathLike[str] | IO[bytes], formats: list[str], most: 
 
 
 def _transparency(image: Image.Image) -> int | tuple[int, ...] | bytes | None:
-    """What shows nothing, in the values that the pixels have once they are loaded.
+    """The transparent value, in the values of the loaded pixels.
 
     Pillow scales the grey values of fewer than 8 bits, and the colours of 16, but not the one that
     a PNG file names as transparent.
@@ -252,18 +251,13 @@ def _transparency(image: Image.Image) -> int | tuple[int, ...] | bytes | None:
     return transparency if isinstance(transparency, (int, tuple, bytes)) else None
 
 
-def _bare_png(source: str | os.PathLike[str] | IO[bytes]) -> io.BytesIO | None:
-    """A PNG file without what stands beside the picture; None if it can't be read or is not PNG.
+def _bare_png(source: _Source) -> io.BytesIO | None:
+    """A PNG file without texts and profiles; None if it can't be read or is not PNG.
 
     Pillow refuses a file for a text or a colour profile that is damaged, or of megabytes.
     """
     try:
-        if isinstance(source, (str, os.PathLike)):
-            with open(source, "rb") as file:
-                content = limits.read_most(file, limits.most_image_bytes())
-        else:
-            source.seek(0)
-            content = limits.read_most(source, limits.most_image_bytes())
+        content = _beginning(source, limits.most_image_bytes())
     except OSError:
         return None
     if not content.startswith(_PNG_SIGNATURE):
@@ -275,7 +269,7 @@ def _bare_png(source: str | os.PathLike[str] | IO[bytes]) -> io.BytesIO | None:
         # A chunk: the length of its data, its kind, the data, and the CRC of kind and data.
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
         kind, chunk = bytes(content[place + 4 : place + 8]), content[place:end]
-        # A capital letter marks what no reader may leave out.
+        # The kinds that every reader needs begin with a capital letter.
         needed = kind[:1].isupper() or kind == b"tRNS"
         if kind == b"eXIf":
             needed = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
@@ -288,22 +282,16 @@ def _bare_png(source: str | os.PathLike[str] | IO[bytes]) -> io.BytesIO | None:
 
 def _check_mode(image: Image.Image, name: str) -> None:
     if image.mode not in _MODES:
-        raise UserError(
-            f"The mode of {name} is {image.mode}, which is not supported: save it as 8-bit grey or "
-            "RGB."
-        )
+        raise UserError(f"The mode of {name} is {image.mode}: save it as 8-bit grey or RGB.")
 
 
 def _image_of_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if (
-        array.dtype != np.uint8
-        or not array.size
-        or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
-    ):
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not array.size or not is_image:
         raise UserError(
             f"The image is an array of {array.dtype} and shape {list(array.shape)}: give uint8 "
-            "[height, width], or [height, width, channels] with 1, 3 or 4 channels."
+            "[height, width] or [height, width, 1, 3 or 4]."
         )
     return Image.fromarray(np.ascontiguousarray(array))

@@ -1,4 +1,4 @@
-"""What a file is that a classifier does not read: by its name, and by how it begins."""
+"""Recognises files that a classifier does not read, by their names and first bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 
+from t2aux_ondevice import files
 from t2aux_ondevice.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -18,37 +19,21 @@ _WANTED = {
     "ids": "sequences of ids: give .npz files",
 }
 _ONE_BY_ONE = {
-    "image": "each image as a file of its own",
-    "text": "each text as a .txt file of its own, or as --text",
+    "image": "each image as a separate file",
+    "text": "each text as a separate .txt file, or as --text",
     "vectors": "the sequences in an .npz file",
     "ids": "the sequences in an .npz file",
 }
 _TABLE, _ARCHIVE, _ARRAYS = "a table", "an archive", "a file of arrays"
-_SUFFIXES = {
-    **dict.fromkeys(
-        (
-            *(".csv", ".tsv", ".tab", ".psv", ".json", ".jsonl", ".ndjson", ".jsonlines"),
-            *(".parquet", ".feather", ".arrow", ".orc", ".avro", ".tfrecord", ".tfrecords"),
-            *(".xls", ".xlsx", ".xlsm", ".xlsb", ".ods", ".sqlite", ".sqlite3", ".db", ".dta"),
-            *(".sav", ".arff", ".libsvm"),
-        ),
-        _TABLE,
-    ),
-    **dict.fromkeys(
-        (
-            *(".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".lz4"),
-            *(".7z", ".rar", ".z"),
-        ),
-        _ARCHIVE,
-    ),
-    **dict.fromkeys(
-        (".npy", ".h5", ".hdf5", ".mat", ".pkl", ".pickle", ".pt", ".pth", ".safetensors"), _ARRAYS
-    ),
-    **dict.fromkeys(
-        (".pdf", ".doc", ".docx", ".odt", ".rtf", ".ppt", ".pptx", ".odp", ".epub"), "a document"
-    ),
-    ".tflite": "a model",
+_NAMES = {
+    _TABLE: "csv tsv tab psv json jsonl ndjson jsonlines parquet feather arrow orc avro tfrecord "
+    "tfrecords xls xlsx xlsm xlsb ods sqlite sqlite3 db dta sav arff libsvm",
+    _ARCHIVE: "zip tar tgz tbz2 txz gz bz2 xz zst lz4 7z rar z",
+    _ARRAYS: "npy h5 hdf5 mat pkl pickle pt pth safetensors",
+    "a document": "pdf doc docx odt rtf ppt pptx odp epub",
+    "a model": "tflite",
 }
+_SUFFIXES = {f".{name}": what for what, names in _NAMES.items() for name in names.split()}
 _BEGINNINGS = {
     b"PK\x03\x04": "an archive or an office document",
     b"\x1f\x8b": "compressed",
@@ -59,13 +44,11 @@ _BEGINNINGS = {
     b"\x89PNG": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
     b"\x93NUMPY": "an array",
-    b"\xff\xfe": "a text in UTF-16",
-    b"\xfe\xff": "a text in UTF-16",
 }
-# Rows from which on columns that are the same in each make a table. Commas are common in prose.
-_FEWEST_ROWS = {"\t": 5, ";": 8, "|": 5, ",": 10}
+# A text with at least so many rows of equally many columns is a table. Commas are common in prose.
+_MIN_ROWS = {"\t": 5, ";": 8, "|": 5, ",": 10}
 _MAX_CHARACTERS = 1 << 18
-# What downloads leave in a file's place.
+# What failed downloads leave instead of a file.
 _PLACEHOLDERS = {
     b"version https://git-lfs": "is a pointer of Git LFS, not the file: run `git lfs pull`",
     b"<!doctype html": "is a web page: download the file again",
@@ -74,9 +57,7 @@ _PLACEHOLDERS = {
 
 
 def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
-    """Raises UserError for a file whose name says that no classifier of this kind reads it.
-
-    A name that says nothing, or that the file is what the classifier reads, passes.
+    """Raises UserError for a file with the suffix of a kind that this classifier does not read.
 
     Args:
         info: What the classifier reads.
@@ -90,18 +71,15 @@ def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
     if what == _TABLE:
         raise _table(info, f"{path} is")
     if what == _ARCHIVE:
-        raise UserError(f"{path} is an archive or compressed: unpack it and give the files in it.")
+        raise UserError(f"{path} is an archive or compressed: unpack it and give its files.")
     if what == _ARRAYS:
-        raise UserError(
-            f"{path} is a file of arrays: save them with numpy.savez(FILE.npz, inputs=...) and "
-            "give that."
-        )
+        raise UserError(f"{path} is a file of arrays: use numpy.savez(FILE.npz, inputs=...).")
     if what is not None:
         raise UserError(f"{path} is {what}, and the classifier reads {_WANTED[info.kind]}.")
 
 
 def placeholder(beginning: bytes) -> str | None:
-    """Says what stands in a file's place, and what to do; None if nothing is known of it.
+    """What a file is instead of an image, and what to do; None if that is not known.
 
     Args:
         beginning: The first bytes of a file that can't be read; none if it is empty.
@@ -136,23 +114,17 @@ def decode_text(info: DatasetInfo, content: bytes, path: str | os.PathLike[str])
     for beginning, what in _BEGINNINGS.items():
         if content.startswith(beginning):
             raise UserError(f"{path} is {what}, not a text in UTF-8: convert it.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text in UTF-8 ({error.reason}): convert it.") from error
-    if "\0" in text:
-        raise UserError(f"{path} is not a text in UTF-8 (it holds NUL bytes): convert it.")
+    text = files.decode(content, str(path))
     if _is_table(text[:_MAX_CHARACTERS]):
         raise _table(info, f"{path} looks like", ", and a single text of this form as --text")
-    # Editors end a file with a line break that is no part of the text.
+    # Editors end a file with a line break that is not part of the text.
     return text.removesuffix("\n").removesuffix("\r")
 
 
 def _table(info: DatasetInfo, name: str, otherwise: str = "") -> UserError:
     return UserError(
-        f"{name} a table of many inputs, which are classified one by one: give "
-        f"{_ONE_BY_ONE[info.kind]}{otherwise} (`t2aux predict --data=FILE` classifies a whole "
-        "table)."
+        f"{name} a table of many inputs: give {_ONE_BY_ONE[info.kind]}{otherwise}; or classify the "
+        "table with `t2aux predict --data=FILE`."
     )
 
 
@@ -162,7 +134,7 @@ def _is_table(text: str) -> bool:
     lines = [line.lstrip() for line in text.splitlines() if line.strip()]
     if _is_json(text) or (len(lines) >= 2 and all(_is_json(line, dict) for line in lines[:3])):
         return True
-    for separator, fewest in _FEWEST_ROWS.items():
+    for separator, min_rows in _MIN_ROWS.items():
         if separator not in text:
             continue
         try:
@@ -171,7 +143,7 @@ def _is_table(text: str) -> bool:
             continue
         # The last one may be cut.
         columns = {len(row) for row in rows[:-1]}
-        if len(rows) >= fewest and len(columns) == 1 and columns.pop() > 1:
+        if len(rows) >= min_rows and len(columns) == 1 and columns.pop() > 1:
             return True
     return False
 

@@ -1,7 +1,7 @@
-"""How much a file may make the program hold, whatever it says of itself.
+"""Limits of the memory that a file may take, whatever its header says.
 
-A few bytes can stand for gigabytes: a picture's size, packed zeros, the shape of an array. Who
-needs more than the limits here raises them by environment variables.
+A few bytes can stand for gigabytes: an image's size, compressed zeros, the shape of an array.
+Environment variables raise the limits.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from t2aux_ondevice.errors import UserError
 
 IMAGE_PIXELS = "T2AUX_MAX_IMAGE_PIXELS"
 UNPACKED_MB = "T2AUX_MAX_UNPACKED_MB"
-# Where Pillow begins to warn, so that nothing else is to be said of what is below.
+# Pillow warns above this.
 _PIXELS = 89_478_485
 _MEGABYTES = 4096
-# Of what is packed in earnest; zeros in gzip become more than 1,000 times as many.
+# Real data compresses less; zeros in gzip shrink more than 1,000 times.
 _RATIO = 20
-# A pixel of an image file: four channels of 16 bits, not packed.
+# A pixel of an image file: four channels of 16 bits, not compressed.
 _PIXEL_BYTES = 8
 _AT_ONCE = 1 << 20
 
 
 def most_pixels() -> int:
-    """Pixels of an image: T2AUX_MAX_IMAGE_PIXELS, or 89,478,485. Raises UserError: no number."""
+    """Pixels of an image: T2AUX_MAX_IMAGE_PIXELS, or 89,478,485. Raises UserError: not a number."""
     return _limit(IMAGE_PIXELS, _PIXELS)
 
 
@@ -37,27 +37,27 @@ def most_unpacked(packed: int) -> int:
     """Bytes that a compressed file may unpack to.
 
     Args:
-        packed: The bytes that it has.
+        packed: Its size in bytes.
 
     Returns:
-        T2AUX_MAX_UNPACKED_MB, or 4,096 MB; or 20 times what it has, where that is more.
+        T2AUX_MAX_UNPACKED_MB, or 4,096 MB; or 20 times `packed`, where that is more.
 
     Raises:
-        UserError: The environment variable is no number.
+        UserError: The environment variable is not a number.
     """
     return max(_limit(UNPACKED_MB, _MEGABYTES) * 1_000_000, _RATIO * packed)
 
 
 def too_much(what: object, most: int) -> UserError:
-    """What is told where a file unpacks to more than it may."""
+    """The error for a file that unpacks to more than it may."""
     return UserError(
-        f"{what} unpacks to more than {most:,} bytes, which looks like an attack: if it is none, "
-        f"unpack it yourself, or set the environment variable {UNPACKED_MB} to more megabytes."
+        f"{what} unpacks to more than {most:,} bytes, as an attack would: to read it, set the "
+        f"environment variable {UNPACKED_MB} to more megabytes."
     )
 
 
 def read_most(file: IO[bytes], most: int) -> bytearray:
-    """Reads so many bytes, or what there is; memory is taken for what comes, not for `most`."""
+    """Reads up to `most` bytes; takes memory only for what the file has."""
     content = bytearray()
     while len(content) < most and (part := file.read(min(most - len(content), _AT_ONCE))):
         content += part

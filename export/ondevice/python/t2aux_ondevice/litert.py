@@ -1,7 +1,7 @@
 """Classifies sequences with an exported `.tflite` file, through LiteRT alone.
 
-Needs numpy and ai-edge-litert. Everything else that a client has to know
-(the classes, the preprocessing) stands in the `metadata.json` beside the file.
+Needs numpy and ai-edge-litert. The classes and the preprocessing are in the `metadata.json` beside
+the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from t2aux_ondevice import files
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import UserError, reason
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.sequences import check_probabilities, check_sequence, segments
 from t2aux_ondevice.stream import Stream
@@ -42,7 +42,7 @@ STREAM = file_name(STREAM_FORM)
 # "TFL3" is the identifier of TensorFlow Lite's flatbuffers, at byte 4.
 _IDENTIFIER = b"TFL3"
 _VARIANT = re.compile(r"[a-z0-9_]{1,40}")
-_MENDING = "copy it again from the export, or export again."
+_REPAIR = "copy it again from the export, or export again."
 # The input that holds a sequence or a segment; the streaming form's others are the state.
 INPUTS = {WHOLE_FORM: "inputs", STREAM_FORM: "segment", STATEFUL_FORM: "segment"}
 # Exports that do not name the tensors of the state are of LSTMs.
@@ -63,25 +63,22 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = pathlib.Path(directory) / METADATA
     if not path.is_file():
-        raise UserError(
-            f"There is no {METADATA} in {path.parent}: it says what the classes and the inputs "
-            "are; copy it there from the export."
-        )
+        raise UserError(f"There is no {METADATA} in {path.parent}: copy it there from the export.")
     metadata = files.read_json(path)
     check_description(metadata, path)
     for name in ("artefacts", "files"):
         entries = metadata.get(name)
         if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
-            raise UserError(f"{path} is damaged in its entry `{name}`: {_MENDING}")
+            raise _damaged(path, name)
     return metadata
 
 
 def description(
     info: DatasetInfo, state: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, Any]:
-    """The part of metadata.json that says what a classifier reads and what it answers.
+    """The part of metadata.json that describes a classifier's inputs and outputs.
 
-    A normalisation is no part of it: the exported network computes it, of values as they are.
+    It has no normalisation, which the exported network itself computes.
 
     Args:
         info: The classes and the preprocessing.
@@ -121,25 +118,27 @@ def check_description(value: Any, source: str | os.PathLike[str]) -> DatasetInfo
         UserError: It is damaged, or of another format than this program reads.
     """
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise UserError(f"{source} does not describe an export of t2aux: {_MENDING}")
+        raise UserError(f"{source} does not describe an export of t2aux: {_REPAIR}")
     version = value.get("format_version")
     if version != FORMAT_VERSION or type(version) is not int:
         raise UserError(
-            f"{source} has the format version {version!r}, and this program reads "
-            f"{FORMAT_VERSION}: install the t2aux that wrote it, or export again."
+            f"{source} has the format version {version!r}, not {FORMAT_VERSION}: install the t2aux "
+            "that wrote it, or export again."
         )
     try:
         info = DatasetInfo.from_json(value.get("preprocessing"))
     except UserError as error:
-        raise UserError(f"{source} is damaged in its entry `preprocessing`: {_MENDING}") from error
+        raise _damaged(source, "preprocessing") from error
     if value.get("classes") != list(info.classes):
-        raise UserError(
-            f"{source} is damaged: its classes contradict its preprocessing's; {_MENDING}"
-        )
+        raise _damaged(source, "classes")
     state = value.get("state", {})
     if not isinstance(state, dict) or not all(map(_is_shape, state.values())):
-        raise UserError(f"{source} is damaged in its entry `state`: {_MENDING}")
+        raise _damaged(source, "state")
     return info
+
+
+def _damaged(source: str | os.PathLike[str], entry: str) -> UserError:
+    return UserError(f"{source} is damaged in its entry `{entry}`: {_REPAIR}")
 
 
 def _is_shape(value: Any) -> bool:
@@ -147,12 +146,12 @@ def _is_shape(value: Any) -> bool:
 
 
 def digest(content: bytes) -> dict[str, int | str]:
-    """What metadata.json keeps of a file: its size in bytes and its SHA-256."""
+    """A file's entry in metadata.json: its size in bytes and its SHA-256."""
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def check_content(path: pathlib.Path, content: bytes, entry: dict[str, Any]) -> None:
-    """Checks a file's content against what metadata.json says of it.
+    """Checks a file's content against its entry in metadata.json.
 
     Args:
         path: The file, for the message.
@@ -163,16 +162,12 @@ def check_content(path: pathlib.Path, content: bytes, entry: dict[str, Any]) -> 
         UserError: They differ.
     """
     found = digest(content)
-    if entry.get("bytes") != found["bytes"]:
-        raise UserError(
-            f"{path} is damaged, or not the file that {METADATA} beside it describes: it has "
-            f"{found['bytes']} bytes and not {entry.get('bytes')}; {_MENDING}"
-        )
-    if entry.get("sha256") != found["sha256"]:
-        raise UserError(
-            f"{path} is damaged, or not the file that {METADATA} beside it describes: its SHA-256 "
-            f"differs; {_MENDING}"
-        )
+    for name in ("bytes", "sha256"):
+        if entry.get(name) != found[name]:
+            raise UserError(
+                f"{path} is damaged, or not the file that {METADATA} describes ({name}: "
+                f"{found[name]}, not {entry.get(name)}): {_REPAIR}"
+            )
 
 
 def read_tflite(path: pathlib.Path) -> bytes:
@@ -181,15 +176,12 @@ def read_tflite(path: pathlib.Path) -> bytes:
     Raises:
         UserError: It is missing, can't be read, or does not begin as such a file.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}: check the path.") from error
-    except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+    if not os.path.lexists(path):
+        raise UserError(f"There is no file {path}: check the path.")
+    content = files.read_bytes(path)
     if content[4:8] != _IDENTIFIER:
         what = "empty" if not content else "damaged or not a TensorFlow Lite file"
-        raise UserError(f"{path} is {what}: {_MENDING}")
+        raise UserError(f"{path} is {what}: {_REPAIR}")
     return content
 
 
@@ -207,9 +199,8 @@ class LiteRTModel:
 
         Args:
             path: The file.
-            entry: What metadata.json says of it (`bytes`, `sha256`). What differs from it is
-                refused before LiteRT sees it. LiteRT finds truncation by itself, but other damage
-                can make it crash, hang or answer wrongly.
+            entry: Its entry in metadata.json (`bytes`, `sha256`). A file that differs is refused
+                before LiteRT reads it: damage can make LiteRT crash, hang or compute wrongly.
 
         Raises:
             UserError: The file is missing, damaged, or holds what this LiteRT can't run.
@@ -218,17 +209,17 @@ class LiteRTModel:
         content = read_tflite(self.path)
         if entry is not None:
             check_content(self.path, content, entry)
-        # Here, since it takes a while and checking a file does not need it.
+        # Imported here, since it takes a while and checking a file does not need it.
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise UserError(
-                f"LiteRT can't be imported ({error}): install it with `pip install ai-edge-litert`."
+                f"LiteRT can't be imported ({error}): run `pip install ai-edge-litert`."
             ) from error
         with self._failing("load"):
             # A sequence is one long chain of small steps: threads have nothing to share.
             self._interpreter = Interpreter(model_content=content, num_threads=1)
-            # Now rather than at the first call, so that what LiteRT notes and misses comes here.
+            # Now rather than at the first call, so that errors are raised here.
             self._interpreter.allocate_tensors()
             self._runner = self._interpreter.get_signature_runner()
             self.inputs: dict[str, dict[str, Any]] = self._runner.get_input_details()
@@ -253,8 +244,9 @@ class LiteRTModel:
         try:
             yield
         except Exception as error:  # LiteRT reports damage by any of Python's exceptions.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise UserError(f"LiteRT can't {what} {self.path} ({reason}): {_MENDING}") from error
+            raise UserError(
+                f"LiteRT can't {what} {self.path} ({reason(error)}): {_REPAIR}"
+            ) from error
 
 
 class LiteRTClassifier:
@@ -282,7 +274,7 @@ class LiteRTClassifier:
         self.info = DatasetInfo.from_json(self.metadata["preprocessing"])
         self._directory = path.parent
         entries = {n: e for n, e in self.metadata["files"].items() if n.endswith(".tflite")}
-        # By its content first, since the file may have been renamed.
+        # By its content first: the file may have been renamed.
         found = digest(content)
         same = [name for name, entry in entries.items() if entry == found]
         name = (same or [path.name if path.name in entries else WHOLE])[0]
@@ -293,7 +285,7 @@ class LiteRTClassifier:
 
     @property
     def streaming(self) -> LiteRTModel:
-        """The model of the streaming file of the same variant; loaded when it is first wanted.
+        """The model of the streaming file of the same variant; loaded at the first use.
 
         Raises:
             UserError: It is not beside the whole-sequence file, or damaged.
@@ -303,8 +295,7 @@ class LiteRTClassifier:
             path = self._directory / name
             if not path.is_file():
                 raise UserError(
-                    f"There is no {name} in {self._directory}, which streaming needs: copy it "
-                    "there from the export."
+                    f"Streaming needs {name} in {self._directory}: copy it from the export."
                 )
             self._stream = self._load(path, name)
         return self._stream
@@ -328,7 +319,7 @@ class LiteRTClassifier:
         return check_probabilities(self.info, self._model.path, answer)
 
     def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Reads a sequence that is there segment by segment, carrying the state.
+        """Reads a whole sequence segment by segment, with the state.
 
         Args:
             sequence: Real values [T, C] or ids [T].
@@ -339,7 +330,7 @@ class LiteRTClassifier:
 
         Raises:
             UserError: See `probabilities`; there is no streaming file; or the file is of the
-                stateful form, and `segment` is no multiple of the steps that it takes at once.
+                stateful form, and `segment` is not a multiple of the steps that it takes at once.
         """
         sequence = check_sequence(self.info, sequence)
         stream = self.start()
@@ -375,23 +366,19 @@ class LiteRTClassifier:
             or not _VARIANT.fullmatch(variant)
             or (form == STATEFUL_FORM and (type(segment) is not int or segment < 1))
         ):
-            raise UserError(
-                f"{self._directory / METADATA} is damaged in its entry `artefacts`: {_MENDING}"
-            )
+            raise _damaged(self._directory / METADATA, "artefacts")
         return form, variant, segment or 1
 
     def _load(self, path: pathlib.Path, name: str) -> LiteRTModel:
         """Loads `path`, which should be the export's file `name`."""
         if name not in self.metadata["files"]:
-            raise UserError(f"{METADATA} in {self._directory} does not describe {path}: {_MENDING}")
+            raise UserError(f"{METADATA} in {self._directory} does not describe {path}: {_REPAIR}")
         model = LiteRTModel(path, self.metadata["files"][name])
         form, _, _ = self._described(name)
-        state = set(model.inputs) - {INPUTS[form]}
-        answers = {"probabilities", *state}
-        if (
-            INPUTS[form] not in model.inputs
-            or bool(state) != (form == STREAM_FORM)
-            or not answers <= set(model.outputs)
-        ):
-            raise UserError(f"{path} is not a classifier that t2aux exported: {_MENDING}")
+        state = model.inputs.keys() - {INPUTS[form]}
+        has_tensors = INPUTS[form] in model.inputs and {"probabilities", *state} <= set(
+            model.outputs
+        )
+        if not has_tensors or bool(state) != (form == STREAM_FORM):
+            raise UserError(f"{path} is not a classifier that t2aux exported: {_REPAIR}")
         return model

@@ -1,6 +1,6 @@
-"""Paths that a user gave: those that can't be meant are refused before anything is read or written.
+"""Checks paths that a user gave, before anything is read or written.
 
-Any bytes that the system takes in a name are fine, except where a name is a URL's.
+Any name that the system accepts is valid, except a URL.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _REMOTE = re.compile(
     re.IGNORECASE,
 )
 _SHOWN = 100
-# In bytes, of a name and of a path; with room for the files of a run in it.
-_LONGEST_NAME = 255
-_LONGEST = 3800
+# In bytes, of a name and of a path; with space for the files of a run in it.
+_MAX_NAME = 255
+_MAX_PATH = 3800
 
 
 def home() -> str | None:
@@ -43,7 +43,7 @@ def local(value: str | os.PathLike[str], what: str) -> str:
         The path.
 
     Raises:
-        UserError: It is empty, a URL (gs://, s3://, ...), names a home folder that there is not,
+        UserError: It is empty, a URL (gs://, s3://, ...), names a home folder that does not exist,
             or can't be a path: a name in it is too long, or holds a NUL character.
     """
     path = os.fspath(value)
@@ -52,8 +52,8 @@ def local(value: str | os.PathLike[str], what: str) -> str:
     shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
     if _URL.match(path.lstrip()) or _REMOTE.match(path.lstrip()):
         raise UserError(
-            f"{what} is {shown}, which is not a folder or file of this machine: copy it here or "
-            "mount it, and give a local path."
+            f"{what} is {shown}, which is not on this machine: copy or mount it, and give a local "
+            "path."
         )
     try:
         if path.startswith("~"):
@@ -63,8 +63,8 @@ def local(value: str | os.PathLike[str], what: str) -> str:
     except ValueError as error:  # A NUL character; or what this system's names can't be written in.
         raise UserError(f"{what} is {shown}, which can't be a path: {error}.") from error
     except OSError as error:
-        # A name's length is looked at only where the folder that it is in is there.
-        long = max(map(len, parts)) > _LONGEST_NAME or sum(map(len, parts)) > _LONGEST
+        # The system checks a name's length only if its folder exists.
+        long = max(map(len, parts)) > _MAX_NAME or sum(map(len, parts)) > _MAX_PATH
         if long or error.errno == errno.ENAMETOOLONG:
             raise UserError(f"{what} is {shown}, which is too long for a path.") from error
     return path
@@ -76,7 +76,7 @@ def _expanded(path: str, what: str) -> str:
     if found != path:
         return found
     if user and os.path.lexists(path):
-        # A file of that name, such as an editor's copy; not to be taken for a user's later.
+        # A file of that name, such as an editor's copy, and not a user's folder.
         return os.path.join(os.curdir, path)
     why = f"there is no user {user}" if user else "HOME is not set, and this user has no home"
     raise UserError(f"There is no folder {path} ({what}): {why}; give the whole path.")

@@ -15,29 +15,30 @@ import numpy as np
 
 from t2aux_ondevice import limits
 from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.sequences import check_steps
 
 if TYPE_CHECKING:
     from PIL import Image
 
 KINDS = ("image", "text", "vectors", "ids")
-# Entries of a description that not every kind of data has.
+# Entries that older descriptions do not have.
 _OPTIONAL = ("ids", "mean", "deviation")
 TOKENS = ("characters", "bytes")
-UNKNOWN = "\ufffd"  # Stands at id 0 of every character vocabulary.
+UNKNOWN = "\ufffd"  # Has the id 0 in every vocabulary of characters.
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a classifier has to know of the data it was trained on; saved beside its weights.
+    """What a classifier knows of the data that it was trained on; saved with its weights.
 
     Attributes:
         name: The data set, such as "digits", "mnist" or "csv".
-        kind: "image", "text", "vectors", or "ids" of which it is not known how they are made.
+        kind: "image", "text", "vectors", or "ids" of any other origin.
         classes: The names of the classes, by label.
         channels: C of real-valued input [T, C]: 1 or 3 for images; None for text and ids.
         length: The number of steps T that every sequence has, or None where lengths vary.
         max_length: The longest text allowed, in tokens (a longer one is cut), or None.
-        side: Height and width of the images after the resize; None if the input is no image.
+        side: Height and width of the images after the resize; None if the input is not an image.
         border: Black pixels around the resized images.
         permutation_seed: Seed of the fixed pixel permutation, or None for raster order.
         tokens: What a step of text is, "characters" or "bytes"; None for other kinds.
@@ -114,7 +115,7 @@ class DatasetInfo:
 
         Raises:
             UserError: This data is not images; the image has the wrong shape, type or mode; or it
-                is of another size than the classifier's, and Pillow is not there.
+                needs a resize, and Pillow is missing.
         """
         if self.kind != "image" or self.side is None or self.channels is None:
             raise UserError(f"The classifier reads {self.kind}, not images: give it {self.kind}.")
@@ -168,7 +169,7 @@ class DatasetInfo:
         )
 
     def text(self, ids: np.ndarray) -> str:
-        """The text of token ids [T], on one line: what can't be printed is U+FFFD, a new line ⏎."""
+        """The text of token ids [T] on one line: U+FFFD for control characters, ⏎ for new lines."""
         if self.vocabulary is None:
             text = bytes(ids.astype(np.uint8)).decode("utf-8", "replace")
         else:
@@ -191,27 +192,12 @@ class DatasetInfo:
         if self.kind != "vectors":
             raise UserError(f"The classifier reads {self.kind}, not vectors: give it {self.kind}.")
         array = np.asarray(array)
-        if array.dtype.kind not in "fiub":
-            raise UserError(f"The sequence holds {array.dtype} values: give real numbers.")
         if array.ndim == 1 and self.channels == 1:
             array = array[:, np.newaxis]
-        if array.ndim != 2 or array.shape[1] != self.channels or not len(array):
-            raise UserError(
-                f"The sequence has the shape {list(array.shape)}: give [T, {self.channels}] with "
-                "at least one step."
-            )
-        with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
-            array = array.astype(np.float32)
-        finite = np.isfinite(array).all(axis=1)
-        if not finite.all():
-            raise UserError(
-                f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} "
-                "(counted from 0): correct the data."
-            )
-        return array
+        return check_steps(self, array)
 
     def without_normalization(self) -> DatasetInfo:
-        """What whoever gives sequences has to know: the network itself normalises them."""
+        """The description for clients: the network itself normalises the values."""
         return dataclasses.replace(self, mean=None, deviation=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -220,7 +206,7 @@ class DatasetInfo:
             field.name: list(value) if isinstance(value, tuple) else value
             for field in dataclasses.fields(self)
             for value in [getattr(self, field.name)]
-            # Left out where there are none, as in descriptions of older versions.
+            # Left out where they are None, as in older descriptions.
             if field.name not in _OPTIONAL or value is not None
         }
 
@@ -249,8 +235,8 @@ class DatasetInfo:
         """Raises UserError if an entry has the wrong type or contradicts another."""
         for name in ("channels", "length", "max_length", "side", "permutation_seed", "ids"):
             entry = getattr(self, name)
-            least = 0 if name == "permutation_seed" else 1
-            if entry is not None and (type(entry) is not int or entry < least):
+            minimum = 0 if name == "permutation_seed" else 1
+            if entry is not None and (type(entry) is not int or entry < minimum):
                 raise _damaged(f"its {name} is {entry!r}")
         if type(self.border) is not int or self.border < 0:
             raise _damaged(f"its border is {self.border!r}")
@@ -279,9 +265,9 @@ class DatasetInfo:
         ):
             raise _damaged("its side, border, length and channels do not agree")
         if self.kind == "image" and self.length > limits.most_pixels():
-            raise _damaged(f"its images have {self.length:,} pixels, more than there may be")
+            raise _damaged(f"its images have {self.length:,} pixels, which is too many")
         if self.permutation_seed is not None and self.kind != "image":
-            raise _damaged("it permutes what is no image")
+            raise _damaged("it has a permutation of pixels, but no images")
         self._check_normalisation()
 
     def _check_normalisation(self) -> None:
@@ -315,10 +301,7 @@ def with_pillow() -> Any:
     try:
         from t2aux_ondevice import images
     except ImportError as error:
-        raise UserError(
-            f"Images need Pillow, which can't be imported ({error}): install it with `pip install "
-            "pillow`."
-        ) from error
+        raise UserError(f"Images need Pillow ({error}): run `pip install pillow`.") from error
     return images
 
 
@@ -332,6 +315,4 @@ def _are_strings(values: Any) -> bool:
 
 
 def _damaged(what: str) -> UserError:
-    return UserError(
-        f"The description of the data (dataset.json) is damaged: {what}. Restore it, or train anew."
-    )
+    return UserError(f"dataset.json is damaged: {what}. Restore it, or train again.")

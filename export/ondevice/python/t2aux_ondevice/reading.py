@@ -17,12 +17,13 @@ import numpy as np
 from t2aux_ondevice import kinds
 from t2aux_ondevice.arrays import read_npz as read_arrays
 from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.files import read_bytes
 from t2aux_ondevice.paths import local
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels, with_pillow
 from t2aux_ondevice.sequences import check_sequence
 
-_LONGEST_TITLE = 60
-_LONGEST_NAME = 255
+_MAX_TITLE = 60
+_MAX_NAME = 255
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Input:
         name: The file, with the number of the sequence where it holds several; or the text.
         sequence: As the classifier reads it: float32 [T, C] or int32 [T].
         title: What to call it in messages: the name, or the beginning of the text.
-        cut: Whether there was more than the classifier's `max_length`, which is left out.
+        cut: Whether it was longer than the classifier's `max_length`, and was cut.
         text_lines: How many lines a file of text has, all of which are one text.
     """
 
@@ -52,12 +53,12 @@ def read_inputs(
     Args:
         info: What the classifier reads.
         paths: Image files; `.txt` files (UTF-8, one text each, without the line break at its end);
-            or `.npz` files, see `read_npz`. A file whose name tells nothing is taken for what the
+            or `.npz` files, see `read_npz`. A file with any other name is read as what the
             classifier reads; a table, an archive or a document is refused.
         texts: Texts given as such; they come first.
 
     Yields:
-        The sequences, each when it is asked for.
+        The sequences, one at a time.
 
     Raises:
         UserError: An input is missing, damaged, empty or not of the kind that the classifier
@@ -72,13 +73,12 @@ def read_inputs(
     for given in paths:
         if not given:
             raise UserError("An input is an empty name: give the name of a file.")
-        # What is longer may be a text, given by mistake.
-        path = pathlib.Path(given if len(str(given)) > _LONGEST_NAME else local(given, "An input"))
+        # A longer one may be a text, given by mistake.
+        path = pathlib.Path(given if len(str(given)) > _MAX_NAME else local(given, "An input"))
         # Not Path's methods, which raise OSError for a name that is too long, such as a text.
         if os.path.isdir(path):
             raise UserError(
-                f"{path} is a directory: give the files in it (`t2aux predict --data=FOLDER` "
-                "classifies them all)."
+                f"{path} is a directory: give its files, or use `t2aux predict --data={path}`."
             )
         if not os.path.exists(path):
             hint = ", or give a text as --text" if info.is_text else ""
@@ -89,7 +89,7 @@ def read_inputs(
         kinds.check_name(info, path)
         if _is_read_as_text(info, path):
             kinds.check_kind(info, "text", str(path))
-            text = kinds.decode_text(info, _read(path), path)
+            text = kinds.decode_text(info, read_bytes(path), path)
             with named(str(path)):
                 ids = info.text_ids(text)
             lines = text.count("\n") + 1
@@ -108,7 +108,7 @@ def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
     them: in its order, and pixels in [0, 1]. For an image classifier it may also be uint8: pixel
     sequences of the same shape, which are scaled, or images [N, H, W] or [N, H, W, C] of any size,
     which are treated as files are. For a classifier of text or ids it is integer ids [N, T]. The
-    optional `lengths` [N] tells how many steps of each sequence are true.
+    optional `lengths` [N] has the number of steps of each sequence, without padding.
 
     Yields:
         The sequences in their order.
@@ -125,10 +125,10 @@ def npz_sequences(info: DatasetInfo, path: pathlib.Path) -> NpzSequences:
     """Reads the arrays of an `.npz` file, see `read_npz`.
 
     Returns:
-        The sequences as `read_array` takes them, without what pads them.
+        The sequences as `read_array` takes them, without padding.
 
     Raises:
-        UserError: As `read_npz`, but for what is wrong with a single sequence.
+        UserError: As `read_npz`, except for errors in a single sequence.
     """
     inputs, lengths = _read_arrays(path)
     if inputs.ndim == 2 and not info.reads_ids:
@@ -136,9 +136,7 @@ def npz_sequences(info: DatasetInfo, path: pathlib.Path) -> NpzSequences:
     wanted = "[N, T] (ids)" if info.reads_ids else f"[N, T, {info.channels}]"
     is_images = _are_images(info, inputs[0])
     if not is_images and inputs.shape[2:] != (() if info.reads_ids else (info.channels,)):
-        raise UserError(
-            f"{path}: inputs has the shape {list(inputs.shape)}, and the classifier reads {wanted}."
-        )
+        raise UserError(f"{path}: inputs has the shape {list(inputs.shape)}, not {wanted}.")
     return NpzSequences(inputs, None if is_images else lengths)
 
 
@@ -169,8 +167,8 @@ def read_array(info: DatasetInfo, array: np.ndarray, name: str) -> Input:
         name: What to call it.
 
     Raises:
-        UserError: It has another shape or type than the classifier reads, or holds NaN or an id or
-            a pixel that there is not; the message names it.
+        UserError: It has another shape or type than the classifier reads, or holds NaN or an
+            invalid id or pixel; the message names it.
     """
     if array.ndim == 1 and info.channels == 1:
         array = array[:, np.newaxis]
@@ -189,7 +187,7 @@ def read_array(info: DatasetInfo, array: np.ndarray, name: str) -> Input:
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-    """Puts the input's name before what is wrong with it."""
+    """Puts the input's name before an error's message."""
     try:
         yield
     except UserError as error:
@@ -208,7 +206,7 @@ def _names(path: pathlib.Path, kind: str) -> bool:
 def _shortened(text: str) -> str:
     """The beginning of a text, on one line."""
     text = " ".join(text.split())
-    return text if len(text) <= _LONGEST_TITLE else text[: _LONGEST_TITLE - 3] + "..."
+    return text if len(text) <= _MAX_TITLE else text[: _MAX_TITLE - 3] + "..."
 
 
 def _are_images(info: DatasetInfo, array: np.ndarray) -> bool:
@@ -227,36 +225,25 @@ def _check_pixels(info: DatasetInfo, sequence: np.ndarray) -> None:
         )
 
 
-def _read(path: pathlib.Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
-
-
 def _read_arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads inputs [N, T, ...] and lengths [N]."""
     arrays = read_arrays(path, ("inputs", "lengths"))
     if "inputs" not in arrays:
-        raise UserError(f"{path} has no array `inputs`: save it with numpy.savez(..., inputs=...).")
+        raise UserError(f"{path} has no array `inputs`: use numpy.savez(..., inputs=...).")
     inputs, lengths = arrays["inputs"], arrays.get("lengths")
     if inputs.dtype.kind not in "fiu" or inputs.ndim < 2 or not inputs.size:
-        raise UserError(
-            f"{path}: inputs is {inputs.dtype} of the shape {list(inputs.shape)}: give numbers "
-            "[N, T, C], none of them 0."
-        )
+        found = f"{inputs.dtype} of the shape {list(inputs.shape)}"
+        raise UserError(f"{path}: inputs is {found}: give numbers [N, T, C], none of them 0.")
     if lengths is None:
         return inputs, None
     if lengths.dtype.kind not in "iu" or lengths.shape != (len(inputs),):
-        raise UserError(
-            f"{path}: lengths is {lengths.dtype} of the shape {list(lengths.shape)}: give integers "
-            f"[{len(inputs)}], one for each of the inputs."
-        )
+        found = f"{lengths.dtype} of the shape {list(lengths.shape)}"
+        raise UserError(f"{path}: lengths is {found}: give integers [{len(inputs)}].")
     wrong = (lengths < 1) | (lengths > inputs.shape[1])
     if wrong.any():
         index = int(wrong.argmax())
         raise UserError(
-            f"{path}: the length of sequence {index} (counted from 0) is {lengths[index]}: lengths "
-            f"run from 1 to {inputs.shape[1]}, the steps of inputs."
+            f"{path}: the length of sequence {index} (counted from 0) is {lengths[index]}, and not "
+            f"from 1 to {inputs.shape[1]}, the steps of inputs."
         )
     return inputs, lengths

@@ -1,14 +1,17 @@
-"""Checks what goes into a classifier and what comes out, whichever runtime runs it."""
+"""Checks a classifier's inputs and outputs, for every runtime."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from t2aux_ondevice.errors import UserError
-from t2aux_ondevice.preprocessing import DatasetInfo
+
+if TYPE_CHECKING:
+    from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 def check_sequence(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
@@ -27,8 +30,7 @@ def check_sequence(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
     sequence = check_steps(info, sequence)
     if info.length is not None and len(sequence) != info.length:
         raise UserError(
-            f"The sequence has {len(sequence)} steps where the classifier reads {info.length}: "
-            f"give {info.length}."
+            f"The sequence has {len(sequence)} steps where the classifier reads {info.length}."
         )
     return sequence
 
@@ -43,33 +45,28 @@ def check_steps(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
     sequence = np.asarray(sequence)
     if info.reads_ids:
         if sequence.ndim != 1 or not sequence.size or sequence.dtype.kind not in "iu":
-            raise UserError(
-                f"The sequence is {sequence.dtype} of the shape {list(sequence.shape)}: give "
-                "integer ids [T] with at least one step."
-            )
+            got = f"{sequence.dtype} of the shape {list(sequence.shape)}"
+            raise UserError(f"The sequence is {got}: give integer ids [T] with at least one step.")
         wrong = (sequence < 0) | (sequence >= info.vocabulary_size)
         if wrong.any():
-            raise UserError(
-                f"The sequence holds the id {sequence[wrong.argmax()]}: ids run from 0 to "
-                f"{info.vocabulary_size - 1}."
-            )
-        sequence = sequence.astype(np.int32)
-    else:
-        if sequence.dtype.kind not in "fiub":
-            raise UserError(f"The sequence holds {sequence.dtype} values: give real numbers.")
-        if sequence.ndim != 2 or sequence.shape[1] != info.channels or not sequence.size:
-            raise UserError(
-                f"The sequence has the shape {list(sequence.shape)}: give [T, {info.channels}] "
-                "with at least one step."
-            )
-        with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
-            sequence = sequence.astype(np.float32)
-        finite = np.isfinite(sequence).all(axis=1)
-        if not finite.all():
-            raise UserError(
-                f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} "
-                "(counted from 0): correct the data."
-            )
+            found, last = sequence[wrong.argmax()], info.vocabulary_size - 1
+            raise UserError(f"The sequence holds the id {found}: ids are from 0 to {last}.")
+        return sequence.astype(np.int32)
+    if sequence.dtype.kind not in "fiub":
+        raise UserError(f"The sequence holds {sequence.dtype} values: give real numbers.")
+    if sequence.ndim != 2 or sequence.shape[1] != info.channels or not sequence.size:
+        raise UserError(
+            f"The sequence has the shape {list(sequence.shape)}: give [T, {info.channels}] with at "
+            "least one step."
+        )
+    with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
+        sequence = sequence.astype(np.float32)
+    finite = np.isfinite(sequence).all(axis=1)
+    if not finite.all():
+        raise UserError(
+            f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} (counted "
+            "from 0): correct the data."
+        )
     return sequence
 
 
@@ -93,28 +90,27 @@ def padded(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def check_probabilities(
     info: DatasetInfo, model: str | os.PathLike[str], probabilities: np.ndarray
 ) -> np.ndarray:
-    """Checks what a model answered for one sequence.
+    """Checks a model's output for one sequence.
 
     Args:
         info: Of the classifier.
-        model: What the model is called, for the message.
-        probabilities: Its answer, [1, K].
+        model: What to call the model in the message.
+        probabilities: Its output, [1, K].
 
     Returns:
         float32 [K].
 
     Raises:
         UserError: It has another number of classes, or holds NaN: the model is damaged, or its
-            metadata belongs to another.
+            metadata is another model's.
     """
     if probabilities.shape != (1, info.num_classes):
         raise UserError(
-            f"{model} answers with the shape {list(probabilities.shape)}, but its description "
-            f"names {info.num_classes} classes: they are not of one model; copy both again from "
-            "the export."
+            f"{model} returns the shape {list(probabilities.shape)}, but its description names "
+            f"{info.num_classes} classes: copy both again from one export."
         )
     if not np.isfinite(probabilities).all():
-        raise UserError(f"{model} answers with NaN: its weights are damaged, or diverged.")
+        raise UserError(f"{model} returns NaN: its weights are damaged, or diverged.")
     return np.asarray(probabilities[0], np.float32)
 
 
@@ -122,7 +118,7 @@ def segments(sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarr
     """Cuts a sequence [T, ...] into segments of `segment` steps; the last may be shorter.
 
     Yields:
-        How many steps there were up to the segment's end, and the segment.
+        The number of steps up to the segment's end, and the segment.
 
     Raises:
         UserError: `segment` is less than 1.

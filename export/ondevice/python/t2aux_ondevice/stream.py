@@ -1,4 +1,4 @@
-"""A sequence that comes in piece by piece."""
+"""A sequence that arrives in parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BaseStream(abc.ABC):
-    """A sequence that comes in piece by piece, of any length, in constant memory.
+    """A sequence that arrives in parts, of any length, in constant memory.
 
     Attributes:
         steps: How many steps were read.
@@ -39,7 +39,7 @@ class BaseStream(abc.ABC):
 
         Args:
             steps: Real values [n, C] or ids [n], n >= 1; for the stateful form a multiple of what
-                it takes at once. What is wrong is refused as a whole: the state stays as it was.
+                it takes at once. An error leaves the state as it was.
 
         Returns:
             float32 [K]: the classes' probabilities, should the sequence end here.
@@ -51,10 +51,7 @@ class BaseStream(abc.ABC):
         steps = check_steps(self._info, steps)
         length = self._info.length
         if length is not None and self.steps + len(steps) > length:
-            raise UserError(
-                f"The sequence has more than the {length} steps that the classifier reads: start "
-                "another."
-            )
+            raise UserError(f"The sequence has more than {length} steps: start another.")
         probabilities = self._advance(steps)
         self.steps += len(steps)
         return check_probabilities(self._info, self._name, probabilities)
@@ -73,7 +70,7 @@ class Stream(BaseStream):
         """Begins with no step read.
 
         Args:
-            classifier: What the sequence is for.
+            classifier: Of the sequence.
             model: Of its streaming or stateful form.
             segment: How many steps the stateful form takes at once; None for explicit states.
         """
@@ -95,12 +92,9 @@ class Stream(BaseStream):
     def _advance_stateful(self, steps: np.ndarray, segment: int) -> np.ndarray:
         path = self._model.path
         if not self._classifier.is_current(self):
-            raise UserError(f"Another sequence was started on {path}, which keeps one state only.")
+            raise UserError(f"Another sequence was started on {path}, which has a single state.")
         if len(steps) % segment:
-            raise UserError(
-                f"{path} takes {segment} steps at once: give a segment of {segment} steps, or a "
-                f"multiple of it, not {len(steps)}."
-            )
+            raise UserError(f"{path} takes {segment} steps at once, or a multiple of it.")
         for _, part in segments(steps, segment):
             answer = self._model(segment=part[np.newaxis])
         return answer["probabilities"]

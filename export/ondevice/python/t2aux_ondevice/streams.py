@@ -1,4 +1,4 @@
-"""Standard input, output and error that may be closed, full, or of a terminal without UTF-8."""
+"""Standard input, output and error, which may be closed, full, or without UTF-8."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TextIO
 def prepare() -> None:
     """Makes the three streams usable. Call it before anything is opened.
 
-    What is closed becomes /dev/null: the file that is opened next would take its place otherwise,
-    and get what libraries write to the terminal. What a terminal can't show becomes an escape.
+    A closed stream becomes /dev/null: otherwise the next file that is opened would take its number,
+    and get what libraries write to the terminal. Characters that a terminal lacks are escaped.
     """
     for descriptor in range(3):
         try:

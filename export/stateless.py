@@ -1,9 +1,8 @@
-"""The classifier's stateless twin, from which the artefacts are made.
+"""The classifier as exported: without dropout, with the state as an input and an output.
 
-Dropout is gone, and only what inference needs is in it. On a server its recurrence is for batches
-on TensorFlow's own kernels, and was chosen by measuring (`benchmarks/inference.py`): a large batch
-is scanned as two halves in loops of their own, which run side by side while one operation would
-wait for its threads. On a device it is for one sequence, see `recurrence`.
+On a server its recurrence is for batches on TensorFlow's own kernels, the fastest that
+`benchmarks/inference.py` measured: a large batch is scanned as two halves in separate loops, which
+run in parallel. On a device it is for one sequence, see `recurrence`.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from t2aux.model.normalization import normalized
 if TYPE_CHECKING:
     from t2aux.export.model import Model
 
-# A batch of fewer sequences is not divided.
-_LEAST = 16
+# A smaller batch is not divided.
+_MIN_DIVIDED = 16
 
 
-class Twin(tf.Module):
+class StatelessClassifier(tf.Module):
     """A classifier for inference, with explicit state.
 
     Attributes:
@@ -94,7 +93,7 @@ class Twin(tf.Module):
         """
         tokens = normalized(self.info, tokens)
         batch = tf.shape(tokens)[0]
-        second = tf.where(batch < _LEAST, 0, batch // 2)
+        second = tf.where(batch < _MIN_DIVIDED, 0, batch // 2)
         first = batch - second
         states = []
         for rows in (slice(first), slice(first, None)):
