@@ -50,6 +50,7 @@ _DATA = "train.data"
 _PLACE = {"dataset.data_dir", _DATA}
 # Of the data's settings, this alone decides more than the data: the order of the batches.
 _ORDER = "dataset.bucket_batches"
+_MAX_SHOWN = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,13 +363,14 @@ def _is_changeable(name: str) -> bool:
 
 
 def _of_values(name: str, old: Any, new: Any) -> Difference:
-    """The difference of two values; of tuples, such as class names, from where they differ."""
+    """The difference of two values; of long tuples, from where they differ."""
     if isinstance(old, tuple) and isinstance(new, tuple):
-        both = enumerate(zip(old, new, strict=False))
-        same = next((i for i, (a, b) in both if a != b), min(len(old), len(new)))
         if len(old) != len(new):
             name = f"{name} ({len(old)} -> {len(new)})"
-        name = f"{name} from number {same} on"
-        old, new = old[same:], new[same:]
+        if len(repr(old)) > _MAX_SHOWN or len(repr(new)) > _MAX_SHOWN:
+            both = enumerate(zip(old, new, strict=False))
+            first = next((i for i, (a, b) in both if a != b), min(len(old), len(new)))
+            name = f"{name} from number {first} on"
+            old, new = old[first:], new[first:]
         return Difference(name, ", ".join(map(repr, old)), ", ".join(map(repr, new)))
     return Difference(name, repr(old), repr(new))

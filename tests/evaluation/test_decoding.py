@@ -97,14 +97,14 @@ def plain_losses(run, loss, split, decoded, batch_size, known):
     classifier, sums, count = run.classifier, {}, 0
     for number, batch in enumerate(split.batches(batch_size)):
         one = decoded(batch, tf.constant(number))
-        positions, room = one.positions.numpy(), one.room.numpy()
+        positions, valid_mask = one.positions.numpy(), one.valid_mask.numpy()
         size, anchors = len(batch.labels), []
         steps = int(max(batch.lengths))
         starts = steps - batch.lengths.numpy() if split.info.length is None else np.zeros(size, int)
         seed = tf.stack([3, number])
         anchors = loss.draw(seed, tf.constant(starts, tf.int32), tf.constant(steps)).numpy()
         for row in range(loss.anchors * size):
-            if not room[row]:
+            if not valid_mask[row]:
                 continue
             anchor, b = anchors[row // size], row % size
             place = positions[:, row]
@@ -381,7 +381,7 @@ def test_mistakes_are_one_sentence_each(tmp_path):
         load_run(bare, "ckpt-3", settings, auxiliary=True)
 
 
-def test_no_sequence_with_room_for_a_segment():
+def test_no_sequence_that_a_segment_fits_into():
     run, loss, split = make(INFOS["ragged"])
     known = decoding.statistics(split, reverse=True)
     short = Split(split.info, Table.of_lengths(np.ones((5, 2), np.float32), [2, 3], [0, 1]))

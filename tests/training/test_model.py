@@ -381,7 +381,7 @@ WRONG = {
     "no layer": (lambda: fitted(make(core=3)), "core is 3"),
     "dropout": (lambda: fitted(make(core=keras.layers.LSTM(4, dropout=0.1))), "dropout"),
     "no loss": (lambda: make(auxiliary=["r"]), "auxiliary holds 'r'"),
-    "twice": (lambda: fitted(make(auxiliary=[*losses(), *losses()])), "a name of its own"),
+    "twice": (lambda: fitted(make(auxiliary=[*losses(), *losses()])), "name reconstruction"),
     "bptt": (lambda: fitted(make(auxiliary_bptt=-1)), "auxiliary_bptt"),
     "negative bptt": (lambda: fitted(make(supervised_bptt=-1)), "supervised_bptt"),
     "classes": (lambda: SequenceClassifier(classes=["a", "a"]), "different names"),
