@@ -59,7 +59,7 @@ def summarise(splits: Mapping[str, Split]) -> str:
     ending = "class" if info.num_classes == 1 else "classes"
     rows.append((f"{info.num_classes} {ending}", *("" for _ in splits)))
     rows += [
-        (name, *(f"{count[label]:,}" for count in counts))
+        (f"  {name}", *(f"{count[label]:,}" for count in counts))
         for label, name in enumerate(info.classes)
     ]
     return "\n".join([*_describe(info), "", text_tables.table([("", *splits), *rows])])
