@@ -95,6 +95,7 @@ def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
     if unknown:
         return UserError(
             f"{path} names {unknown[1]}, which is not known: register it with "
-            "keras.saving.register_keras_serializable, and import its module first."
+            "keras.saving.register_keras_serializable, and import its module first. A command "
+            "can't import it: use t2aux.load or t2aux.export_model in a program."
         )
     return UserError(f"Keras can't load {path} ({reason(error)}): save the model again.")

@@ -106,11 +106,33 @@ class OwnLoss(Reconstruction):
 """
 
 
+# A loss as Keras's, which give a value for each row.
+ROWS = """
+import gin
+import tensorflow as tf
+
+from t2aux.losses import AuxiliaryLoss, StatesAt
+
+
+@gin.configurable
+class Rows(AuxiliaryLoss):
+    def build(self, network):
+        pass
+
+    def declare(self, sequences, seed):
+        return StatesAt(sequences.steps[tf.newaxis], tf.size(sequences.all_starts))
+
+    def call(self, given):
+        return tf.reduce_sum(given.states.h, axis=-1)
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "lib" / "my_package").mkdir(parents=True)
     (folder / "lib" / "my_package" / "waves.py").write_text(WAVES)
+    (folder / "lib" / "my_package" / "rows.py").write_text(ROWS)
     (folder / "mine.gin").write_text(GIN)
     return folder
 
@@ -119,10 +141,10 @@ def place(tmp_path_factory):
 def command(place):
     with Server(PYTHONPATH=f"{ROOT}:{place / 'lib'}") as server:
 
-        def run(*arguments):
+        def run(*arguments, status=0):
             done = server.run(place / "log", *arguments)
             text = (place / "log").read_text()
-            assert done.returncode == 0, text
+            assert done.returncode == status, text
             return text
 
         yield run
@@ -148,6 +170,14 @@ def test_a_source_of_ones_own_in_every_command(place, command):
     np.savez(place / "some.npz", inputs=np.zeros([2, 12, 1], np.float32))
     for model in (place / "run", exported):
         assert "square" in command("classify", f"--model={model}", place / "some.npz")
+
+
+def test_a_loss_with_a_value_for_each_row_is_one_sentence(place, command):
+    rows = place / "rows.gin"
+    rows.write_text(f"import my_package.rows\n{GIN}\ntrain.auxiliary_losses = [@Rows]\n")
+    text = command("train", f"--model_dir={place / 'rows'}", f"--gin_file={rows}", status=1)
+    assert "t2aux: error: Rows.call must return a scalar" in text.splitlines()[-1]
+    assert not (place / "rows").exists()
 
 
 def test_a_core_and_a_loss_of_ones_own(tmp_path, monkeypatch):

@@ -117,9 +117,7 @@ SHELL = [
     "runs/demo/digit.png",
 ]
 INSTALL = "pip install export/ondevice/python"
-ONDEVICE = (
-    "t2aux-ondevice classifier_stream_dynamic_int8.tflite --stream --segment=28 sequences.npz"
-)
+ONDEVICE = "t2aux-ondevice classifier_stream.tflite --stream --segment=28 sequences.npz"
 PAGE = "t2aux demo-page --export_dir=exports/digits"
 PAGE_FLAGS = "--output_dir=site --build_only"
 WORKERS = [
@@ -129,6 +127,7 @@ WORKERS = [
 ]
 BENCHMARKS = (
     "beam",
+    "gradient_norms",
     "predict",
     "distributed",
     "input_pipeline",
@@ -176,6 +175,8 @@ ELSEWHERE = {
     ),
     "--tasks=mnist": "benchmarks/rows.py",
     "--tasks=documents": "benchmarks/rows.py",
+    """curl -d '{"signature_name": "serving_text", "instances": ["a text"]}' """
+    "localhost:8501/v1/models/reviews:predict": "tests/serving/test_serving_protocols.py",
     "--server=grpcs://HOST:8500": "tests/serving/test_serving_tls.py",
     "--figure3 --plot=FILE.png": "tests/test_benchmarks.py",
 }
@@ -345,7 +346,7 @@ def run_the_device_engineers_commands(place):
     target = place / "device"
     offline = "--no-deps --no-index --no-build-isolation --quiet --no-warn-conflicts"
     shell(place, f"{pip} {offline} --target={target}")
-    for name in ("classifier_stream_dynamic_int8.tflite", "metadata.json"):
+    for name in ("classifier_stream.tflite", "metadata.json"):
         shutil.copy(place / "exports/variants/1" / name, place / name)
     np.savez(place / "sequences.npz", inputs=np.random.default_rng(0).random([2, 64, 1]))
     printed = shell(place, ONDEVICE, str(target / "bin"), PYTHONPATH=str(target))

@@ -7,7 +7,7 @@ results.html.
 
 Examples:
   t2aux reproduce all --output_dir=runs/paper --budget=smoke     (minutes; needs no data)
-  t2aux reproduce table2 --output_dir=runs/paper --data_dir=data --rows=mnist/
+  t2aux reproduce table2 --output_dir=runs/paper --data_dir=data --rows=^mnist/
   t2aux reproduce table2 --output_dir=runs/paper --list
 """
 
@@ -62,6 +62,8 @@ def main(argv: Sequence[str]) -> int:
     data_dir = flags.FLAGS.data_dir
     if data_dir is None and os.environ.get("T2AUX_DATA_DIR"):
         data_dir = paths.local(os.environ["T2AUX_DATA_DIR"], "T2AUX_DATA_DIR")
+    if data_dir is not None and not os.path.isdir(data_dir):
+        raise UserError(f"There is no folder {data_dir}: check --data_dir.")
     root = pathlib.Path(_OUTPUT_DIR.value)
     running = runner.Runner(root, _BUDGET.value, _JOBS.value)
     jobs = running.jobs(chosen, seeds, data_dir)
@@ -92,7 +94,7 @@ def _next(experiment: str, job: Job) -> list[str]:
     larger = _BUDGETS[_BUDGETS.index(_BUDGET.value) + 1 :]
     if larger:
         given = {"rows": _ROWS.value or None, "seeds": ",".join(_SEEDS.value)}
-        given |= {"data_dir": flags.FLAGS.data_dir, "jobs": _JOBS.value}
+        given |= {"data_dir": flags.FLAGS.data_dir or "DATA", "jobs": _JOBS.value}
         commands.append(
             next_steps.command(
                 f"reproduce {experiment}",

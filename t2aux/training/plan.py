@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from t2aux.errors import UserError
 from t2aux.losses.base import (
     AuxiliaryLoss,
     Bptt,
@@ -142,7 +143,14 @@ class Plan:
 
     def _call(self, given: States | Outputs) -> tuple[tf.Tensor, Any]:
         result = self.loss.call(given)
-        return result if isinstance(result, tuple) else (result, ())
+        total, carry = result if isinstance(result, tuple) else (result, ())
+        total = tf.convert_to_tensor(total)
+        if total.shape.rank != 0:
+            raise UserError(
+                f"{type(self.loss).__name__}.call must return a scalar, the sum over the terms of "
+                f"the batch, but returned the shape {total.shape}."
+            )
+        return total, carry
 
 
 def draw_rows(

@@ -253,7 +253,11 @@ class TrainingLoop:
                 self._steps_per_epoch - batch,
                 config.log_every - step % config.log_every,
             )
-            made, stop, values = self._steps(phase, first_step, iterator, tf.constant(count))
+            try:
+                made, stop, values = self._steps(phase, first_step, iterator, tf.constant(count))
+            except UserError as error:
+                # AutoGraph raises it again with a traceback in its message.
+                raise error.__context__ or error from None
             self._agreed_to_stop = bool(stop)
             batch, step = batch + int(made), step + int(made)
             is_over = batch == self._steps_per_epoch

@@ -21,6 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from t2aux.errors import UserError
 from t2aux.losses.base import (
     AuxiliaryLoss,
     Bptt,
@@ -333,13 +334,20 @@ def plan(context: Context, loss: AuxiliaryLoss, seed: tf.Tensor, bptt: Bptt) -> 
         The plan.
 
     Raises:
-        TypeError: The loss declares something else.
+        UserError: The loss declares something else.
     """
     declaration = loss.declare(context.sequences, seed)
     if type(declaration) not in _PLANS:
-        raise TypeError(
+        raise UserError(
             f"{type(loss).__name__}.declare must return StatesAt, OutputsFrom or OutputsOfAll, but "
             f"returned {declaration!r}."
+        )
+    declaration = declaration._replace(count=tf.cast(declaration.count, tf.float32))
+    positions = getattr(declaration, "positions", None)
+    if positions is not None and tf.convert_to_tensor(positions).shape.rank != 1:
+        raise UserError(
+            f"{type(loss).__name__}.declare must give positions [n], the same for all sequences, "
+            f"but gave the shape {tf.convert_to_tensor(positions).shape}."
         )
     bptt = bptt if loss.bptt is None else loss.bptt
     return _PLANS[type(declaration)](context, loss, declaration, seed, bptt)

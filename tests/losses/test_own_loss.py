@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import t2aux
 from t2aux.errors import UserError
-from t2aux.losses import AuxiliaryLoss, OutputsFrom, OutputsOfAll, Reconstruction
+from t2aux.losses import AuxiliaryLoss, OutputsFrom, OutputsOfAll, Reconstruction, StatesAt
 from t2aux.model.gru import GRU
 from t2aux.model.lstm import LSTM, LSTMState
 from t2aux.model.mingru import MinGRU
@@ -181,13 +181,41 @@ def test_full_backpropagation_passes_the_beginning_of_the_range():
     assert max(np.abs(a - b).max() for a, b in zip(first, other, strict=True)) > 1e-4
 
 
-def test_what_is_no_declaration_is_named():
+@pytest.mark.parametrize(
+    ("declaration", "message"),
+    [
+        (lambda steps, count: steps, r"Wrong\.declare must return StatesAt"),
+        (lambda steps, count: StatesAt(steps, count), r"declare must give positions \[n\].*\(\)"),
+    ],
+)
+def test_a_wrong_declaration_is_an_error(declaration, message):
     class Wrong(MeanToken):
         def declare(self, sequences, seed):
-            return sequences.steps
+            return declaration(sequences.steps, super().declare(sequences, seed).count)
 
     trainer, batch = make("fixed", "lstm", Wrong)
-    with pytest.raises(TypeError, match=r"Wrong\.declare must return StatesAt"):
+    with pytest.raises(UserError, match=message):
+        step(trainer, batch)
+
+
+def test_a_count_may_be_an_integer():
+    class Whole(MeanToken):
+        def declare(self, sequences, seed):
+            return super().declare(sequences, seed)._replace(count=tf.size(sequences.starts))
+
+    trainers = [make("fixed", "lstm", loss)[0] for loss in (MeanToken, Whole)]
+    batch = make("fixed", "lstm", Whole)[1]
+    values = [float(step(trainer, batch).metrics["loss"]) for trainer in trainers]
+    assert values[0] == values[1]
+
+
+def test_a_loss_that_is_not_a_scalar_is_an_error():
+    class Rows(MeanToken):
+        def call(self, given):
+            return super().call(given) * tf.ones([tf.shape(given.states.h)[1]])
+
+    trainer, batch = make("fixed", "lstm", Rows)
+    with pytest.raises(UserError, match=r"Rows\.call must return a scalar"):
         step(trainer, batch)
 
 

@@ -94,7 +94,9 @@ class Stream(BaseStream):
         if not self._classifier.is_current(self):
             raise UserError(f"Another sequence was started on {path}, which has a single state.")
         if len(steps) % segment:
-            raise UserError(f"{path} takes {segment} steps at once, or a multiple of it.")
+            raise UserError(
+                f"{path} takes {segment} steps at once, or a multiple of it: give such a segment."
+            )
         for _, part in segments(steps, segment):
             answer = self._model(segment=part[np.newaxis])
         return answer["probabilities"]
