@@ -28,8 +28,8 @@ FOLDERS = {
     WEB: "t2aux/export/ondevice/web",
 }
 SUFFIXES = {
-    "t2aux": (".py", ".cc", ".h"),
-    "export": (".py",),
+    "t2aux": (".py", ".cc", ".h", ".jinja"),
+    "export": (".py", ".jinja"),
     "gin": (".gin",),
     WEB: (".html", ".css", ".js", ".json"),
 }
