@@ -233,7 +233,7 @@ def test_without_products_of_bfloat16_it_is_float32_and_is_said_once(kernel, mon
         "auto": "this processor has no AVX512-BF16 instructions",
     }
     assert [r.getMessage() for r in caplog.records] == [
-        f"Products in bfloat16 were asked for, but are computed in float32: {reason[kernel]}."
+        f"Products in bfloat16 are configured, but are computed in float32: {reason[kernel]}."
     ]
 
 

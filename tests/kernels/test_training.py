@@ -76,8 +76,8 @@ def test_own_ids_are_sampled_from_the_softmax():
     result = ops._require().t2aux_lstm_decode(
         given=tf.zeros([2, count], tf.int32),
         previous=tf.zeros([count], tf.int32),
-        own=tf.constant([[False], [True]]) | tf.zeros([2, count], tf.bool),
-        draws=tf.random.stateless_uniform([2, count], [1, 2]),
+        use_sampled=tf.constant([[False], [True]]) | tf.zeros([2, count], tf.bool),
+        uniforms=tf.random.stateless_uniform([2, count], [1, 2]),
         head_hidden_kernel=tf.zeros([3, 5]),
         head_hidden_bias=tf.zeros([5]),
         head_output_kernel=tf.zeros([5, vocabulary]),
