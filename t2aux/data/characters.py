@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Callable, Iterator
 
@@ -11,7 +10,10 @@ import numpy as np
 from t2aux.data.table import Found, Options, Table
 from t2aux.errors import UserError
 from t2aux.progress import Progress
-from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
+from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo, code_points
+
+_COUNTED_AT_ONCE = 1 << 18
+_CODE_POINTS = 0x110000
 
 
 class CharacterCounts:
@@ -24,11 +26,17 @@ class CharacterCounts:
             max_length: Only this many characters of each text count; None: all.
         """
         self._max_length = max_length
-        self._counts: collections.Counter[str] = collections.Counter()
+        self._counts = np.zeros(_CODE_POINTS, np.int64)
+        self._waiting: list[str] = []
+        self._characters = 0
 
     def add(self, text: str) -> None:
         """Counts a text."""
-        self._counts.update(text[: self._max_length])
+        text = text[: self._max_length]
+        self._waiting.append(text)
+        self._characters += len(text)
+        if self._characters >= _COUNTED_AT_ONCE:
+            self._count()
 
     def vocabulary(self, size: int) -> tuple[str, ...]:
         """Returns the unknown character and the most frequent characters.
@@ -39,9 +47,17 @@ class CharacterCounts:
         Returns:
             The characters by id: U+FFFD, then by falling frequency, equal ones by code point.
         """
-        del self._counts[UNKNOWN]
-        frequent = sorted(self._counts, key=lambda character: (-self._counts[character], character))
-        return (UNKNOWN, *frequent[: size - 1])
+        self._count()
+        self._counts[ord(UNKNOWN)] = 0
+        # A stable sort of the negative counts leaves equal ones in the order of their code points.
+        frequent = np.argsort(-self._counts, kind="stable")[: size - 1]
+        return (UNKNOWN, *(chr(point) for point in frequent[self._counts[frequent] > 0]))
+
+    def _count(self) -> None:
+        found = np.bincount(code_points("".join(self._waiting)))
+        self._counts[: len(found)] += found
+        self._waiting.clear()
+        self._characters = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
