@@ -177,7 +177,7 @@ def test_a_budget_changes_the_schedule_and_the_lengths_alone(whole):
         assert dropped(found["dataset"], "max_examples") == dropped(own["dataset"], "max_examples")
         assert dropped(found["RunConfig"], "log_every") == dropped(own["RunConfig"], "log_every")
         (loss,), (own_loss,) = found["train"]["auxiliary_losses"], own["train"]["auxiliary_losses"]
-        concerns = ("length", "distant_past", "final_sampling", "weight", "rows")
+        concerns = ("length", "distant_past", "final_sampling", "weight", "rows", "levels")
         assert dropped(loss, *concerns) == dropped(own_loss, *concerns), name
 
 

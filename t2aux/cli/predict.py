@@ -113,7 +113,7 @@ _REPORT = common.define_path(
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "Rows that are computed at once (512 if not set) or, by a server, sent at once (64).",
+    "Rows that are computed at once (128 if not set) or, by a server, sent at once (64).",
     lower_bound=1,
 )
 _RUNNER = common.define_runner()

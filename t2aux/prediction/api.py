@@ -124,7 +124,7 @@ def predict(
             the run has no validation set, the latest.
         connection: How a server is asked.
         batch_size: The most rows that are computed at once or, by a server, sent at once; by
-            default 512 and 64.
+            default 128 and 64.
 
     Returns:
         What came out: counts and, where there are labels, accuracy and confusion matrix.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BATCH_SIZE = 512
+BATCH_SIZE = 128
 # Steps of a batch, those that pad it among them: what long sequences' batches are kept small by.
 _MAX_STEPS = 1 << 18
 

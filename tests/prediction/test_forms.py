@@ -147,5 +147,5 @@ def test_a_batch_is_as_large_as_its_own_lengths_say():
         assert rows * lengths[chosen].max() <= 1 << 18 or rows == 1
         seen += chosen.tolist()
     assert sorted(seen) == list(range(500))
-    assert batching.rows_of(400) == 512
+    assert batching.rows_of(400) == 128
     assert batching.plan([], 4) == []

@@ -40,7 +40,12 @@ def test_rows_and_seeds_leave_results_and_a_report(done_once):
     evaluate, larger = (shlex.split(line)[1:] for line in done.stdout.splitlines()[-2:])
     assert evaluate == ["evaluate", f"--model_dir={root / 'smoke' / LSTM / 'seed0'}"]
     assert larger[:4] == ["reproduce", "table4", "--budget=short", f"--output_dir={root}"]
-    assert larger[4:] == ["--rows=/(lstm|r_lstm)_trunc", "--seeds=0,1", "--data_dir=DATA", "--jobs=2"]
+    assert larger[4:] == [
+        "--rows=/(lstm|r_lstm)_trunc",
+        "--seeds=0,1",
+        "--data_dir=DATA",
+        "--jobs=2",
+    ]
     for row in (LSTM, "dbpedia/r_lstm_truncated"):
         for seed in (0, 1):
             result = results.read(result_file(root, row, seed))
