@@ -268,14 +268,28 @@ def temporary_folder(parent: str | os.PathLike[str], prefix: str) -> Iterator[pa
             if (held := _acquired(left / "lock")) is not None:
                 with held:
                     shutil.rmtree(left, ignore_errors=True)
-    outer = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    outer, held = _locked_folder(parent, prefix)
     try:
-        with _acquired(outer / "lock"):
+        with held:
             folder = outer / "new"
             folder.mkdir()
             yield folder
     finally:
         shutil.rmtree(outer, ignore_errors=True)
+
+
+def _locked_folder(
+    parent: pathlib.Path, prefix: str
+) -> tuple[pathlib.Path, AbstractContextManager[Any]]:
+    while True:
+        outer = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        # Until it is locked, another process may take it for one that was left, and remove it.
+        try:
+            held = _acquired(outer / "lock")
+        except FileNotFoundError:
+            held = None
+        if held is not None:
+            return outer, held
 
 
 def _acquired(path: pathlib.Path) -> AbstractContextManager[Any] | None:

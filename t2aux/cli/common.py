@@ -127,8 +127,8 @@ def define_columns() -> None:
     flags.DEFINE_string(
         "label_column",
         None,
-        "Of a table: the column of the class, by its name; or by its position, from 0, where there "
-        "is no header. By default it is found by the usual names. Sets csv.label_column.",
+        "Of a table: the column of the class, by its name; or by its position, from 0, in a table "
+        "without a header. By default it is found by the usual names. Sets csv.label_column.",
     )
     flags.DEFINE_multi_string(
         "text_column",

@@ -145,8 +145,8 @@ def _label(label: str, names: tuple[str, ...] | None) -> str | None:
 def _no_header(opened: tables.TableReader, batch: pa.RecordBatch, label: str) -> UserError:
     value = shorten(tables.strings(batch, label)[0].as_py())
     return UserError(
-        f"It is not clear which columns of {opened.name} are what: its first row is no header "
-        f"that is known, and its first column, which begins with {value!r}, holds none of the "
-        f"classifier's classes: give --text_column=NAME, or a position such as --text_column=1 "
+        f"The columns of {opened.name} are not known: its first row is not a known header, and its "
+        f"first column, which begins with {value!r}, holds none of the classifier's classes: "
+        "give --text_column=NAME, or a position such as --text_column=1 "
         "(the first column is 0)."
     )

@@ -144,13 +144,19 @@ class Plan:
     def _call(self, given: States | Outputs) -> tuple[tf.Tensor, Any]:
         result = self.loss.call(given)
         total, carry = result if isinstance(result, tuple) else (result, ())
-        total = tf.convert_to_tensor(total)
-        if total.shape.rank != 0:
+        if not tf.is_tensor(total) or total.shape.rank != 0 or total.dtype != tf.float32:
             raise UserError(
-                f"{type(self.loss).__name__}.call must return a scalar, the sum over the terms of "
-                f"the batch, but returned the shape {total.shape}."
+                f"{type(self.loss).__name__}.call must return a scalar float32 tensor, the sum "
+                f"over the terms of the batch, but returned {described(total)}."
             )
         return total, carry
+
+
+def described(value: Any) -> str:
+    """What a loss gave, for a message: a tensor's type and shape, or another value's type."""
+    if tf.is_tensor(value):
+        return f"{value.dtype.name} of shape {value.shape}"
+    return type(value).__name__
 
 
 def draw_rows(

@@ -34,7 +34,7 @@ from t2aux.losses.base import (
 from t2aux.model import weights
 from t2aux.model.core import Active, Scan, State, active_from, single_state
 from t2aux.training import truncation
-from t2aux.training.plan import Context, Plan, Result
+from t2aux.training.plan import Context, Plan, Result, described
 from t2aux.training.reading import Reading
 from t2aux.training.truncation import gradients_of
 
@@ -343,11 +343,13 @@ def plan(context: Context, loss: AuxiliaryLoss, seed: tf.Tensor, bptt: Bptt) -> 
             f"returned {declaration!r}."
         )
     declaration = declaration._replace(count=tf.cast(declaration.count, tf.float32))
-    positions = getattr(declaration, "positions", None)
-    if positions is not None and tf.convert_to_tensor(positions).shape.rank != 1:
-        raise UserError(
-            f"{type(loss).__name__}.declare must give positions [n], the same for all sequences, "
-            f"but gave the shape {tf.convert_to_tensor(positions).shape}."
-        )
+    if not isinstance(declaration, OutputsOfAll):
+        positions = tf.convert_to_tensor(declaration.positions)
+        if positions.shape.rank != 1 or positions.dtype != tf.int32:
+            raise UserError(
+                f"{type(loss).__name__}.declare must give positions [n] int32, the same for all "
+                f"sequences, but gave {described(positions)}."
+            )
+        declaration = declaration._replace(positions=positions)
     bptt = bptt if loss.bptt is None else loss.bptt
     return _PLANS[type(declaration)](context, loss, declaration, seed, bptt)

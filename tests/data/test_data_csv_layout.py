@@ -364,10 +364,11 @@ def test_other_white_space_before_quotes_is_an_error(tmp_path, space):
         read(tmp_path, "".join(f'"{name}",{space}"{text}"\n' for name, text in ROWS))
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("quotes", ["‘’", "“”", "„“", "«»", "``"])
-def test_other_quotes_are_an_error(tmp_path, quotes):
+def test_other_quotes_are_an_error(tmp_path, quotes, separator):
     opening, closing = quotes
-    lines = [f"{opening}{name}{closing},{opening}{text}{closing}" for name, text in ROWS]
+    lines = [f"{opening}{name}{closing}{separator}{opening}{text}{closing}" for name, text in ROWS]
     with pytest.raises(UserError, match=r"train\.csv: .*quotes.*separator"):
         read(tmp_path, "\n".join(lines))
 

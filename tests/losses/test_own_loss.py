@@ -186,6 +186,8 @@ def test_full_backpropagation_passes_the_beginning_of_the_range():
     [
         (lambda steps, count: steps, r"Wrong\.declare must return StatesAt"),
         (lambda steps, count: StatesAt(steps, count), r"declare must give positions \[n\].*\(\)"),
+        (lambda steps, count: StatesAt([0.5], count), r"declare must give positions.*float32"),
+        (lambda steps, count: OutputsFrom(steps, 2, count), "declare must give positions"),
     ],
 )
 def test_a_wrong_declaration_is_an_error(declaration, message):
@@ -209,13 +211,22 @@ def test_a_count_may_be_an_integer():
     assert values[0] == values[1]
 
 
-def test_a_loss_that_is_not_a_scalar_is_an_error():
-    class Rows(MeanToken):
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda total: total * tf.ones([3]), r"float32 of shape \(3,\)"),
+        (lambda total: tf.cast(total, tf.int32), "int32"),
+        (lambda total: None, "NoneType"),
+        (lambda total: (total * tf.ones([3]), ()), r"float32 of shape \(3,\)"),
+    ],
+)
+def test_a_loss_that_is_not_a_scalar_is_an_error(change, found):
+    class Changed(MeanToken):
         def call(self, given):
-            return super().call(given) * tf.ones([tf.shape(given.states.h)[1]])
+            return change(super().call(given))
 
-    trainer, batch = make("fixed", "lstm", Rows)
-    with pytest.raises(UserError, match=r"Rows\.call must return a scalar"):
+    trainer, batch = make("fixed", "lstm", Changed)
+    with pytest.raises(UserError, match=rf"Changed\.call must return a scalar.*{found}"):
         step(trainer, batch)
 
 

@@ -25,7 +25,7 @@ _ENOUGH = 0.9  # Of the first rows.
 _FIRST_FIELD = re.compile(r' *(?:"(?:[^"]|"")*" *|[^,;|\t"][^,;|\t]*|)([,;|\t])')
 # Single and typographic quotes. Of these only the single ones can be read.
 _SINGLE_QUOTES = re.compile(r"\s*'(?:[^']|'')*'\s*[,;|\t]")
-_OTHER_QUOTES = re.compile(r"\s*(?:‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*,")
+_OTHER_QUOTES = re.compile(r"\s*(?:‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*[,;|\t]")
 # A row all of whose commas are followed by a space.
 _IN_SENTENCES = re.compile(r"(?:[^,]|, )*")
 _FASTTEXT = "__label__"
