@@ -284,11 +284,7 @@ def _locked_folder(
     while True:
         outer = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         # Until it is locked, another process may take it for one that was left, and remove it.
-        try:
-            held = _acquired(outer / "lock")
-        except FileNotFoundError:
-            held = None
-        if held is not None:
+        if (held := _acquired(outer / "lock")) is not None:
             return outer, held
 
 

@@ -1,6 +1,7 @@
 """A version is complete or absent."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 
+from t2aux import files
 from t2aux.errors import UserError
 from t2aux.export import staging
 from tests.cli_helpers import environment
@@ -119,3 +121,21 @@ def test_what_a_killed_export_left_is_cleared(tmp_path):
         assert make(tmp_path).name == "1"
         assert names(tmp_path) == sorted([other.directory.parent.name, "1"])
     assert names(tmp_path) == ["1", "2"]
+
+
+def test_a_folder_that_another_process_locks_first_is_made_again(tmp_path, monkeypatch):
+    acquired, taken = files._acquired, []
+
+    def acquire(path):
+        if taken:
+            return acquired(path)
+        # The other process takes it for one that a killed process left.
+        taken.append(path.parent)
+        shutil.rmtree(path.parent)
+        return None
+
+    monkeypatch.setattr(files, "_acquired", acquire)
+    with files.temporary_folder(tmp_path, ".made-") as folder:
+        assert folder.is_dir()
+        assert folder.parent != taken[0]
+    assert not list(tmp_path.iterdir())
