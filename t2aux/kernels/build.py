@@ -25,7 +25,17 @@ from absl import logging
 from t2aux import files
 
 _HERE = pathlib.Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-w", "-fPIC", "-shared")
+# TensorFlow's copy of Eigen does not compile for AVX-512 FP16, which Intel's processors have since
+# Sapphire Rapids. The kernel does not use these instructions.
+_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-U__AVX512FP16__",
+    "-ffp-contract=fast",
+    "-w",
+    "-fPIC",
+    "-shared",
+)
 _TIMEOUT_SECONDS = 600
 
 

@@ -7,10 +7,13 @@ import concurrent.futures
 import logging
 import os
 import pathlib
+import platform
 import shlex
+import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from t2aux.kernels import build, ops
 from tests.cli_helpers import assert_one_sentence, python, t2aux
@@ -93,6 +96,23 @@ def test_another_processor_compiler_or_source_gets_its_own(machine, monkeypatch)
     monkeypatch.setattr(build, "_FLAGS", ("-O0", *build._FLAGS))
     paths.add(build.library())
     assert len(paths) == machine() == 4
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+def test_it_compiles_for_avx512_fp16():
+    flags = [f for f in build._FLAGS if not f.startswith("-march") and f != "-O3"]
+    command = [
+        *build._compiler(),
+        *flags,
+        "-march=sapphirerapids",
+        "-fsyntax-only",
+        *tf.sysconfig.get_compile_flags(),
+        str(pathlib.Path(build.__file__).with_name("lstm.cc")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "sapphirerapids" in done.stderr:
+        pytest.skip("this compiler does not know the processor")
+    assert done.returncode == 0, done.stderr[:2000]
 
 
 def test_without_a_home_it_is_compiled_aside(machine, monkeypatch, caplog):
