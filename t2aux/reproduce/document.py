@@ -61,12 +61,13 @@ class Drawings:
         return path
 
 
-def write(folder: pathlib.Path, name: str, **values: object) -> list[pathlib.Path]:
-    """Writes NAME.md with its drawings beside it, and NAME.html, from NAME.md.jinja.
+def write(folder: pathlib.Path, name: str, template: str, **values: object) -> list[pathlib.Path]:
+    """Writes NAME.md with its drawings beside it, and NAME.html, from a template.
 
     Args:
         folder: Where to. It is made where needed.
         name: Of the document.
+        template: The template's file.
         **values: What the template names, besides `table` and `drawing`.
 
     Returns:
@@ -76,9 +77,9 @@ def write(folder: pathlib.Path, name: str, **values: object) -> list[pathlib.Pat
         UserError: They can't be written.
     """
     drawings = Drawings(name)
-    template = _FOLDER / f"{name}.md.jinja"
-    text = joined(render(template, table=Table.markdown, drawing=drawings, **values))
-    page = joined(render(template, table=Table.html, drawing=drawings, **values))
+    path = _FOLDER / template
+    text = joined(render(path, table=Table.markdown, drawing=drawings, **values))
+    page = joined(render(path, table=Table.html, drawing=drawings, **values))
     files.ensure_directory(folder)
     written = {f"{name}.md": text, f"{name}.html": html(page, drawings)}
     for path, content in {**drawings.svg, **written}.items():
@@ -101,6 +102,8 @@ def joined(text: str) -> str:
 def html(text: str, drawings: Drawings) -> str:
     """Markdown as a page that has its drawings in it."""
     body = markdown.markdown(text, output_format="xhtml")
+    # Of another document in the same folder.
+    body = re.sub(r'href="(\w+)\.md"', r'href="\1.html"', body)
     for path, svg in drawings.svg.items():
         body = re.sub(rf'<img [^>]*src="{re.escape(path)}"[^>]*>', lambda _, svg=svg: svg, body)
     title = text.partition("\n")[0].removeprefix("# ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from t2aux.reproduce import tables, wording
 from t2aux.reproduce.document import Table
@@ -40,6 +40,7 @@ class Finding:
         paper: The published numbers, in words.
         here: The measured ones.
         verdict: One of four.
+        budget: At which it was measured; "": not run.
     """
 
     family: str
@@ -47,12 +48,27 @@ class Finding:
     paper: str
     here: str
     verdict: str
+    budget: str = ""
 
 
 def table(found: Sequence[Finding]) -> Table:
     """Findings, a line each."""
-    lines = [[f.claim, f.paper, f.here, f.verdict] for f in found]
-    return Table(["claim", "paper, %", "here, %", "verdict"], lines)
+    lines = [[f.claim, f.budget, f.paper, f.here, f.verdict] for f in found]
+    return Table(["claim", "budget", "paper, %", "here, %", "verdict"], lines)
+
+
+def of_budgets(measured: Mapping[str, Rows]) -> list[Finding]:
+    """Every claim, each at the first budget that has its rows.
+
+    Args:
+        measured: The rows of each budget, the largest budget first.
+    """
+    found = []
+    for same in zip(*(findings(rows) for rows in measured.values()), strict=True):
+        run = zip(measured, same, strict=True)
+        known = [dataclasses.replace(f, budget=b) for b, f in run if f.verdict != NOT_RUN]
+        found.append([*known, same[0]][0])
+    return found
 
 
 def findings(rows: Rows) -> Iterator[Finding]:

@@ -33,57 +33,76 @@ def write(
 ) -> list[pathlib.Path]:
     """Writes results.md (with SVG drawings beside it) and results.html.
 
+    They are on the largest budget of the results. Each smaller budget has results_BUDGET.md and
+    .html; only the claims at the beginning of results.md are on all of them.
+
     Args:
-        measured: The results, of any budgets; the report is on the largest budget among them.
+        measured: The results, of any budgets.
         folder: Made where needed.
         memory: What `t2aux reconstructions` measured, as `decoding_table.read_all` gives it.
 
     Returns:
-        The two paths.
+        The paths, those of the largest budget first.
 
     Raises:
         UserError: They can't be written.
     """
-    budget = max({result.budget for result in measured}, key=BUDGETS.index)
-    rows = results.by_row(measured, budget)
+    budgets = sorted({result.budget for result in measured}, key=BUDGETS.index, reverse=True)
+    by_budget = {budget: results.by_row(measured, budget) for budget in budgets}
+    names = {budget: f"results_{budget}" if i else "results" for i, budget in enumerate(budgets)}
+    written = []
+    for budget, rows in by_budget.items():
+        is_first = names[budget] == "results"
+        compared = by_budget if is_first else {budget: rows}
+        found = findings.of_budgets({b: r for b, r in compared.items() if b != "smoke"})
+        values = _values(budget, rows, found, memory if is_first else ())
+        others = {b: f"{names[b]}.md" for b in budgets if b != budget}
+        written += document.write(
+            folder, names[budget], "results.md.jinja", others=others, **values
+        )
+    return written
+
+
+def _values(
+    budget: str, rows: Rows, found: list[findings.Finding], memory: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """What the template of a budget's report names."""
     runs = [run for summary in rows.values() for run in summary.runs]
     shown = [
         experiment
         for experiment in EXPERIMENTS.values()
         if any(tables.shown(cell, experiment.measure, rows) for cell in experiment.cells)
     ]
-    found = list(findings.findings(rows))
-    claims = [c for c in found if c.verdict != findings.NOT_RUN and budget != "smoke"]
-    return document.write(
-        folder,
-        "results",
-        budget=budget,
-        rows=rows,
-        experiments=shown,
-        missing=[wording.title(e) for e in EXPERIMENTS.values() if e not in shown],
-        found=found,
-        claims=claims,
-        has_plateau=any(c.family == "truncated" and c.claim.startswith("MNIST") for c in claims),
-        seeds=wording.span({len(summary.runs) for summary in rows.values()}),
-        checked=_checked(rows),
-        from_folder=tables.from_folder(rows),
-        memory=memory,
-        # Older results say "1 cores".
-        hardware=sorted({re.sub(r"\b1 cores", "1 core", r.hardware) for r in runs if r.hardware}),
-        versions=sorted({v for run in runs if (v := run.versions.get("tensorflow"))}),
-        dates=sorted({run.finished for run in runs if run.finished}),
-        budget_table=_budget_table(rows),
-        choices=_choices(rows),
-        command=_command,
-        runs_table=_runs_table,
-        decoding_table=decoding_table,
-        deviations=deviations,
-        figures=figures,
-        findings=findings,
-        published=published,
-        tables=tables,
-        wording=wording,
-    )
+    claims = [claim for claim in found if claim.verdict != findings.NOT_RUN]
+    # Older results say "1 cores".
+    machines = {re.sub(r"\b1 cores", "1 core", run.hardware) for run in runs if run.hardware}
+    return {
+        "budget": budget,
+        "rows": rows,
+        "experiments": shown,
+        "missing": [wording.title(e) for e in EXPERIMENTS.values() if e not in shown],
+        "found": found,
+        "claims": claims,
+        "has_plateau": any(c.family == "truncated" and c.claim.startswith("MNIST") for c in claims),
+        "seeds": wording.span({len(summary.runs) for summary in rows.values()}),
+        "checked": _checked(rows),
+        "from_folder": tables.from_folder(rows),
+        "memory": memory,
+        "hardware": sorted(machines),
+        "versions": sorted({v for run in runs if (v := run.versions.get("tensorflow"))}),
+        "dates": sorted({run.finished for run in runs if run.finished}),
+        "budget_table": _budget_table(rows),
+        "choices": _choices(rows),
+        "command": _command,
+        "runs_table": _runs_table,
+        "decoding_table": decoding_table,
+        "deviations": deviations,
+        "figures": figures,
+        "findings": findings,
+        "published": published,
+        "tables": tables,
+        "wording": wording,
+    }
 
 
 def _budget_table(rows: Rows) -> Table:

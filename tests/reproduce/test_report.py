@@ -49,7 +49,7 @@ R_LSTM = Row("mnist", "r_lstm")
 
 def write(tmp_path, *found, memory=()):
     """The Markdown, with one space around the cells of tables, and the page."""
-    markdown, page = (p.read_text("utf-8") for p in report.write(found, tmp_path, memory))
+    markdown, page = (p.read_text("utf-8") for p in report.write(found, tmp_path, memory)[:2])
     return re.sub(r" +\|", " |", re.sub(r"\| +", "| ", markdown)), page
 
 
@@ -71,6 +71,31 @@ def test_means_spreads_and_differences(tmp_path):
     assert "over 3 seeds" in markdown
     assert cells_of(markdown, "r-LSTM, truncated 300", "## The runs")[:2] == ["0", "90.00"]
     assert "`t2aux reproduce table2 --budget=short --data_dir=DATA --seeds=0,1,2 " in markdown
+
+
+def test_budgets_are_kept_apart_but_for_the_claims(tmp_path):
+    lstm, p_lstm = Row("mnist", "lstm"), Row("mnist", "p_lstm")
+    short = [result(row, x) for row, x in ((R_LSTM, 0.8), (lstm, 0.9), (p_lstm, 0.95))]
+    medium = [result(row, x, budget="medium") for row, x in ((R_LSTM, 0.99), (lstm, 0.6))]
+    smoke = result(lstm, 0.1, budget="smoke")
+    paths = report.write([*short, *medium, smoke], tmp_path)
+    names = ["results", "results_short", "results_smoke"]
+    assert paths == [tmp_path / f"{name}.{kind}" for name in names for kind in ("md", "html")]
+    markdown, page = write(tmp_path, *short, *medium, smoke)
+    assert cells_of(markdown, "MNIST: r-LSTM beats") == [
+        *("medium", "96.4 against 11.3", "99.0 against 60.0", "seen")
+    ]
+    assert cells_of(markdown, "MNIST: p-LSTM beats")[0] == "short"
+    assert cells_of(markdown, "LSTM, truncated 300")[:2] == ["11.3", "60.0"]
+    assert cells_of(markdown, "p-LSTM, truncated 300")[:2] == ["95.4", "–"]
+    assert "[`short`](results_short.md)" in markdown
+    assert 'href="results_short.html"' in page
+    older = (tmp_path / "results_short.md").read_text("utf-8")
+    assert cells_of(older, "LSTM, truncated 300")[1] == "90.0"
+    assert cells_of(older, "MNIST: r-LSTM beats")[-1] == "not seen"
+    assert "99.0" not in older
+    # The numbers of a smoke budget mean nothing.
+    assert "## Findings" not in (tmp_path / "results_smoke.md").read_text("utf-8")
 
 
 def test_what_was_not_run_is_a_dash(tmp_path):
@@ -498,13 +523,15 @@ RESULTS = ROOT / "results" / "reproduce"
 
 def test_the_committed_report_is_that_of_the_committed_results(tmp_path):
     memory = decoding_table.read_all(RESULTS)
-    markdown = report.write(results.read_all(RESULTS), tmp_path, memory)[0].read_text("utf-8")
-    committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert committed == markdown, "t2aux report results/reproduce --output_dir=docs"
-    # Their text differs from one version of matplotlib to the next.
-    drawings = set(re.findall(r"\]\((results-\S+\.svg)\)", markdown))
-    assert drawings == {path.name for path in (ROOT / "docs").glob("results-*.svg")}
-    assert drawings == {path.name for path in tmp_path.glob("results-*.svg")}
+    report.write(results.read_all(RESULTS), tmp_path, memory)
+    for written in sorted(tmp_path.glob("*.md")):
+        markdown = written.read_text("utf-8")
+        committed = (ROOT / "docs" / written.name).read_text("utf-8")
+        assert committed == markdown, "t2aux report results/reproduce --output_dir=docs"
+        # Their text differs from one version of matplotlib to the next.
+        drawings = set(re.findall(rf"\]\(({written.stem}-\S+\.svg)\)", markdown))
+        for folder in (ROOT / "docs", tmp_path):
+            assert drawings == {path.name for path in folder.glob(f"{written.stem}-*.svg")}
 
 
 def test_the_rows_that_were_trained_twice_differ_by_the_noise():
