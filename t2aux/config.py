@@ -22,9 +22,8 @@ from gin import config as gin_config
 from gin import config_parser
 
 import t2aux
-from t2aux import config_imports, config_macros, config_sources, config_types
+from t2aux import config_imports, config_macros, config_older, config_sources, config_types
 from t2aux.config_macros import MACRO, Macros
-from t2aux.config_older import REMOVED_CONFIGURABLES, OlderNames
 from t2aux.config_order import Order
 from t2aux.config_scopes import PARAM, Scopes
 from t2aux.errors import UserError, did_you_mean
@@ -98,7 +97,6 @@ def parse(
             if not text.strip():
                 raise UserError("--gin_param is empty: write --gin_param='NAME = VALUE'.")
             parser.parse_text(io.StringIO(text), f"{PARAM}{param!r}")
-        parser.older.translate()
         parser.macros.check()
         parser.scopes.check()
         config_sources.keep_the_one(parser.places)
@@ -150,11 +148,10 @@ class _Parser:
 
     def __init__(self, search_path: list[pathlib.Path]) -> None:
         self._search_path = search_path
-        self._delegate = gin_config.ParserDelegate(skip_unknown=REMOVED_CONFIGURABLES)
+        self._delegate = gin_config.ParserDelegate(skip_unknown=config_older.REMOVED_CONFIGURABLES)
         self.macros = Macros(bundled_gin_dir())
         self.scopes = Scopes()
         self.places: dict[config_sources.Setting, str] = {}
-        self.older = OlderNames(self._bind_value)
         self._open: list[pathlib.Path] = []
         self._read: list[pathlib.Path] = []
 
@@ -169,7 +166,6 @@ class _Parser:
         # With any line ends.
         text = io.StringIO(files.read_text(path, "The gin file"), newline=None)
         self.parse_text(text, str(path), path)
-        self.older.translate()
         self._open.pop()
         return self._read[first:]
 
@@ -193,11 +189,10 @@ class _Parser:
             if isinstance(statement, config_parser.BindingStatement):
                 self._bind(statement, place)
             elif isinstance(statement, config_parser.IncludeStatement):
-                self.older.translate()
                 self.parse_file(statement.filename, path)
             elif isinstance(statement, config_parser.BlockDeclaration):
                 is_known = gin_config._REGISTRY.get_match(statement.selector)
-                if not is_known and statement.selector not in REMOVED_CONFIGURABLES:
+                if not is_known and statement.selector not in config_older.REMOVED_CONFIGURABLES:
                     raise UserError(_unknown_configurable(statement.selector, place))
             else:
                 config_imports.process(statement, place)
@@ -214,8 +209,10 @@ class _Parser:
             name = f"{scope}/{selector}" if scope else selector
             self.macros.places[name] = place
             gin.bind_parameter((name, MACRO, "value"), statement.value)
-        elif not self.older.take(scope, selector, parameter, statement.value, place):
-            self._bind_value(scope, selector, parameter, statement.value, place)
+            return
+        setting = scope, selector, parameter, statement.value, place
+        if not config_older.take(*setting, self._bind_value):
+            self._bind_value(*setting)
 
     def _bind_value(
         self, scope: str, selector: str, parameter: str, value: Any, place: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import gin
 from gin import config as gin_config
@@ -14,16 +13,11 @@ from t2aux.errors import UserError
 Setting = tuple[str, str, str]
 
 
-def value_bound() -> Any:
-    """What train.data is set to; None if it is not set."""
-    if gin_config._REGISTRY.get_match("train") is None:  # A command that trains nothing.
-        return None
-    return gin.get_bindings("train", resolve_references=False).get("data")
-
-
 def bound() -> gin_config.ConfigurableReference | None:
     """The reference to the data source that train.data is set to; None if it is not set to one."""
-    value = value_bound()
+    if gin_config._REGISTRY.get_match("train") is None:  # A command that trains nothing.
+        return None
+    value = gin.get_bindings("train", resolve_references=False).get("data")
     is_one = isinstance(value, gin_config.ConfigurableReference) and value.evaluate
     return value if is_one and not value.configurable.selector.startswith("gin.") else None
 

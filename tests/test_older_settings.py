@@ -1,12 +1,7 @@
-"""Settings by their older names mean what they did.
-
-Older versions had one configurable `load` for all data, and `train` had the parameters that are
-`RunConfig`'s today.
-"""
+"""Settings of `train` by their older names mean what they did."""
 
 import dataclasses
 import json
-import re
 import shutil
 
 import gin
@@ -22,18 +17,6 @@ from t2aux.run import load_run
 from t2aux.training import run_config, train
 from tests.cli_helpers import ROOT
 
-# What a configuration of such a version said of the data, all defaults among it.
-DEFAULTS = {
-    "allow": "()",
-    "border": "0",
-    "grey": "False",
-    "max_length": "None",
-    "permutation_seed": "None",
-    "side": "None",
-    "splits": "None",
-    "tokens": "'characters'",
-    "vocabulary_size": "256",
-}
 REST = """
 train.auxiliary_losses = []
 train.phases = [@Phase()]
@@ -68,78 +51,6 @@ REMOVED = {
     "BackOff.times": "5",
 }
 OLDER_TRAIN = "".join(f"{name} = {v}\n" for name, v in {**OLDER_VALUES, **REMOVED}.items())
-
-
-def older(**settings):
-    """What gin.config_str gave, in its order."""
-    values = {**DEFAULTS, **{name: repr(value) for name, value in settings.items()}}
-    return "".join(f"load.{name} = {value}\n" for name, value in sorted(values.items())) + REST
-
-
-def source_of(path, params=()):
-    config.parse([str(path)], params)
-    return gin.get_bindings("train")["data"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "source"),
-    [
-        ({"name": "digits", "side": 6, "border": 1}, data.Digits(side=6, border=1)),
-        ({"name": "mnist"}, data.Mnist()),
-        ({"name": "mnist", "permutation_seed": 92916}, data.Mnist(permutation_seed=92916)),
-        ({"name": "idx", "permutation_seed": 7}, data.Idx(permutation_seed=7)),
-        ({"name": "image_folder", "grey": True}, data.ImageFolder(grey=True)),
-        ({"name": "csv", "max_length": 9, "tokens": "bytes"}, data.Csv("bytes", 9)),
-        ({"name": "npz"}, data.Npz()),
-        ({"name": "emnist/letters", "side": 9}, data.Tfds("emnist/letters", side=9)),
-        ({"name": "tfds:quickdraw_bitmap"}, data.Tfds("quickdraw_bitmap")),
-        # What was no error, and did nothing.
-        ({"name": "idx", "tokens": "bytes", "grey": True}, data.Idx()),
-        ({"name": "npz", "splits": ("a", "b")}, data.Npz()),
-        ({"name": "shards", "side": 6, "border": 1}, data.ShardFolder()),
-    ],
-)
-def test_the_configuration_of_an_older_run(tmp_path, caplog, settings, source):
-    path = tmp_path / "config.gin"
-    path.write_text(older(max_examples=20, data_dir="/data", bucket_batches=3, **settings))
-    assert source_of(path) == source
-    bound = gin.get_bindings("dataset")
-    assert bound.pop("splits", None) is None
-    assert bound == {"max_examples": 20, "data_dir": "/data", "bucket_batches": 3, "allow": ()}
-    assert "load." not in gin.config_str()
-    assert not caplog.records
-    # With other data.
-    assert source_of(path, ["train.data = @csv()"]) == data.Csv()
-
-
-def test_without_a_name_the_digits_were_meant(tmp_path):
-    path = tmp_path / "config.gin"
-    path.write_text("load.side = 5\n" + REST)
-    config.parse([str(path)], [])
-    assert data.Digits().side == 5
-
-
-@pytest.mark.parametrize(
-    ("files", "params", "source"),
-    [
-        (["quickstart"], ["load.side = 12"], data.Digits(side=12, border=1)),
-        (["quickstart"], ["load.name = 'idx'"], data.Idx(side=6, border=1)),
-        (["quickstart", "datasets/csv"], ["load.tokens = 'bytes'"], data.Csv("bytes")),
-        # In any order: they were the parameters of one configurable.
-        (["base"], ["load.side = 3", "load.name = 'idx'"], data.Idx(side=3)),
-        (["quickstart"], ["load.name = 'npz'", "load.side = None", "load.border = 0"], data.Npz()),
-        # The data set was another form of the same, not another one.
-        (["paper/pmnist"], ["load.name = 'idx'"], data.Idx(permutation_seed=92916)),
-        (["paper/dbpedia"], ["load.name = 'csv'"], data.Csv(max_length=1024)),
-        (["paper/stanford_dogs"], ["SIDE = 40", "load.name = 'image_folder'"], None),
-    ],
-)
-def test_settings_of_the_user(caplog, files, params, source):
-    config.parse([*files, "models/lstm"], ["PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 1", *params])
-    assert gin.get_bindings("train")["data"] == (source or data.ImageFolder(side=40))
-    said = [record.getMessage() for record in caplog.records]
-    assert said
-    assert all(re.search(r"load\.\w+ .*: write [\w.]+ = ", message) for message in said)
 
 
 def values():
@@ -223,31 +134,6 @@ def test_older_names_are_checked_as_those_of_today(params, message):
         config.parse(["quickstart"], params)
 
 
-def test_a_file_of_the_user(tmp_path, caplog):
-    mine = tmp_path / "mine.gin"
-    mine.write_text("load.max_length = 9\nload.name = 'csv'\ninclude 'models/lstm.gin'\n")
-    assert source_of(mine) == data.Csv(max_length=9)
-    assert "write train.data = @csv()" in caplog.text
-    assert "write csv.max_length = 9" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        (["load.max_length = 3"], "digits has no parameter 'max_length'"),
-        (["load.sied = 3"], "load has no parameter 'sied' .*did you mean side"),
-        (["load.name = 'csv'"], r"keeps the side .* write train\.data = @csv\(\)"),
-        (["load.name = 'npz'", "load.border = 0", "load.side = 3"], "npz has no parameter"),
-        (["NAME = 'idx'", "load.name = %NAME"], r"train\.data = @NAME\(\)"),
-        (["train.data = %gin.REQUIRED", "load.side = 3"], "no data set is named"),
-        (["x/load.side = 3"], "no configurable 'load'"),
-    ],
-)
-def test_what_they_can_not_mean_is_one_sentence(params, message):
-    with pytest.raises(UserError, match=message):
-        config.parse(["quickstart"], params)
-
-
 def write_npz(folder):
     numbers = np.random.default_rng(0)
     folder.mkdir()
@@ -267,22 +153,18 @@ def older_run(tmp_path_factory):
     (root / "new.gin").write_text(NEW)
     assert train.train(str(root / "run"), parsed(root))
     config_gin = root / "run" / "config.gin"
-    text = older(name="npz", data_dir=str(root / "data")) + OLDER_TRAIN
-    config_gin.write_text(text)
+    text = "\n".join(
+        line for line in config_gin.read_text().splitlines() if "RunConfig" not in line
+    )
+    config_gin.write_text(f"{text}\n{OLDER_TRAIN}")
     run_json = root / "run" / "run.json"
     stored = json.loads(run_json.read_text())
-    ours = {name: value for name, value in stored["settings"].items() if name != "train.data"}
-    assert any(name.startswith("dataset.") for name in ours)
-    stored["settings"] = {re.sub(r"^dataset\.", "load.", name): v for name, v in ours.items()} | {
-        f"load.{name}": value for name, value in DEFAULTS.items() if name not in ("allow", "splits")
-    }
-    stored["settings"]["load.name"] = "'npz'"
     for name, today in OLDER_NAMES.items():
         stored["settings"].pop(today, None)
         stored["settings"][name] = OLDER_VALUES[name]
     stored["settings"] |= REMOVED
     del stored["settings"]["train.run_config"]
-    assert not any(re.match("RunConfig|dataset", name) for name in stored["settings"])
+    assert not any(name.startswith("RunConfig") for name in stored["settings"])
     run_json.write_text(json.dumps(stored))
     return root
 

@@ -139,7 +139,7 @@ def _configured(name: str | None) -> tuple[Source, dict[str, Any]]:
             # The files may import a module that has it. What else is wrong is reported below.
             with contextlib.suppress(UserError):
                 config.parse(flags.FLAGS.gin_file, [], flags.FLAGS.gin_search_path)
-        # The data needs no model. What settings of older versions mean depends on the source.
+        # The data needs no model.
         naming = [] if name is None else next_steps.naming(name)
         params = ["train.auxiliary_losses = []", *naming, *params]
     config.parse(flags.FLAGS.gin_file, params, flags.FLAGS.gin_search_path)
