@@ -253,11 +253,7 @@ class TrainingLoop:
                 self._steps_per_epoch - batch,
                 config.log_every - step % config.log_every,
             )
-            try:
-                made, stop, values = self._steps(phase, first_step, iterator, tf.constant(count))
-            except UserError as error:
-                # AutoGraph raises it again with a traceback in its message.
-                raise error.__context__ or error from None
+            made, stop, values = self._steps(phase, first_step, iterator, tf.constant(count))
             self._agreed_to_stop = bool(stop)
             batch, step = batch + int(made), step + int(made)
             is_over = batch == self._steps_per_epoch
@@ -281,7 +277,8 @@ class TrainingLoop:
         is_over = batch == self._steps_per_epoch
         return is_over and (step == self._total or self._evaluator.is_over(step))
 
-    @tf.function(reduce_retracing=True)
+    # AutoGraph would take seconds to convert a step.
+    @tf.function(reduce_retracing=True, autograph=False)
     def _steps(
         self, phase: Phase, first_step: tf.Tensor, iterator: Iterator, count: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -291,49 +288,62 @@ class TrainingLoop:
             How many steps it made, fewer than `count` where a signal came or the next step gives
             NaN or Inf; whether all workers are to stop; and the last values of `_checked`.
         """
-        trainer, position, replicas = self._trainer, self._position, self._replicas
-        variables = trainer.trained_variables(auxiliary=phase.auxiliary)
-        is_alone = replicas.workers == 1
-        # Only the loop below needs AutoGraph, which would take seconds to convert a step.
-        replicas_step = tf.autograph.experimental.do_not_convert(replicas.step)
-        made, stop = tf.constant(0), tf.constant(False)
-        values = tf.zeros([len(self._checked)])
         # A signal that came during a step ends the loop; several workers agree in the next step.
-        proceed = ~self._stop.flag if is_alone else tf.constant(True)
-        while made < count and proceed:
-            batch = next(iterator)
-            step_in_phase = position.step - first_step
-            phase_steps = phase.epochs * self._steps_per_epoch
-            step, stop = replicas_step(
-                trainer,
-                batch,
-                stop=tf.identity(self._stop.flag),
-                seed=tf.cast(tf.stack([position.seed, position.step]), tf.int32),
-                progress=tf.cast(step_in_phase / phase_steps, tf.float32),
-                supervised=phase.supervised,
-                auxiliary=phase.auxiliary,
-            )
-            gradients, norm = step.gradients, tf.linalg.global_norm(step.gradients)
-            metrics = {**step.metrics, "gradient_norm": norm}
-            latest = tf.stack([metrics.get(name, 0.0) for name in self._checked])
-            values = tf.ensure_shape(latest, values.shape)
-            is_finite = tf.math.is_finite(metrics["loss"]) & tf.math.is_finite(norm)
-            if is_finite:
-                if self._clip_norm is not None:
-                    gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
-                rate = phase.rate(step_in_phase, self._steps_per_epoch)
-                self._optimizer.learning_rate.assign(rate)
-                replicas.apply(self._optimizer, gradients, variables)
-                examples = replicas.examples(batch)
-                for name, value in {**metrics, "examples": examples}.items():
-                    self._means[name].update_state(value)
-                position.step.assign_add(1)
-                made += 1
-            if is_alone:
-                with tf.control_dependencies([is_finite]):
-                    stop = self._stop.flag.read_value()
-            proceed = is_finite & ~stop
+        proceed = ~self._stop.flag if self._replicas.workers == 1 else tf.constant(True)
+
+        def step(made: tf.Tensor, *_: tf.Tensor) -> list[tf.Tensor]:
+            is_finite, stop, values = self._step(phase, first_step, next(iterator))
+            return [made + tf.cast(is_finite, tf.int32), is_finite & ~stop, stop, values]
+
+        made, _, stop, values = tf.while_loop(
+            lambda made, proceed, *_: (made < count) & proceed,
+            step,
+            [tf.constant(0), proceed, tf.constant(False), tf.zeros([len(self._checked)])],
+        )
         return made, stop, values
+
+    def _step(
+        self, phase: Phase, first_step: tf.Tensor, batch: data.Batch | distribution.Shares
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """A step, which changes nothing where it gives NaN or Inf.
+
+        Returns:
+            Whether it does not; whether all workers are to stop; and the values of `_checked`.
+        """
+        trainer, position, replicas = self._trainer, self._position, self._replicas
+        step_in_phase = position.step - first_step
+        phase_steps = phase.epochs * self._steps_per_epoch
+        step, stop = replicas.step(
+            trainer,
+            batch,
+            stop=tf.identity(self._stop.flag),
+            seed=tf.cast(tf.stack([position.seed, position.step]), tf.int32),
+            progress=tf.cast(step_in_phase / phase_steps, tf.float32),
+            supervised=phase.supervised,
+            auxiliary=phase.auxiliary,
+        )
+        norm = tf.linalg.global_norm(step.gradients)
+        metrics = {**step.metrics, "gradient_norm": norm}
+        is_finite = tf.math.is_finite(metrics["loss"]) & tf.math.is_finite(norm)
+
+        def update() -> None:
+            gradients = step.gradients
+            if self._clip_norm is not None:
+                gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
+            rate = phase.rate(step_in_phase, self._steps_per_epoch)
+            self._optimizer.learning_rate.assign(rate)
+            variables = trainer.trained_variables(auxiliary=phase.auxiliary)
+            replicas.apply(self._optimizer, gradients, variables)
+            examples = replicas.examples(batch)
+            for name, value in {**metrics, "examples": examples}.items():
+                self._means[name].update_state(value)
+            position.step.assign_add(1)
+
+        tf.cond(is_finite, update, lambda: None)
+        if replicas.workers == 1:
+            with tf.control_dependencies([is_finite]):
+                stop = self._stop.flag.read_value()
+        return is_finite, stop, tf.stack([metrics.get(name, 0.0) for name in self._checked])
 
     # --- Logging ----------------------------------------------------------------------------------
 
