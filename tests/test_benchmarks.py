@@ -104,6 +104,7 @@ def test_a_step_is_timed_like_for_like(models):
     assert more & set(seconds) == (more if models else set())
 
 
+@pytest.mark.long
 def test_the_drop_in_layer_is_timed_beside_keras_s():
     sizes = ["--batches=2", "--length=5", "--units=3", "--repeat=1"]
     output = printed("drop_in", "--json", *sizes)

@@ -143,6 +143,9 @@ def test_every_file_is_covered():
 ALIKE = {"paper/images", "paper/pmnist", "paper/stanford_dogs"}
 ALIKE |= {"cores/lstm_chrono", "cores/lstm_plain", "training/truncated", "training/full"}
 ALIKE |= {"base", "models/r_lstm", "budgets/short", "budgets/medium", "budgets/paper"}
+# The demo, the examples and tests of the trainer and of strategies run what these set.
+ALIKE |= {"quickstart", "images", "paper/cifar10", "models/lstm", "models/p_lstm", "cores/gru"}
+ALIKE |= {"budgets/smoke", "training/bfloat16", "training/mirrored", "training/validation"}
 
 
 @pytest.mark.parametrize(

@@ -195,36 +195,6 @@ def test_an_older_run_is_evaluated_and_resumed(older_run, tmp_path, has_run_json
         train.train(str(run), parsed(older_run, "dataset.max_examples = 5"))
 
 
-# What `t2aux reproduce` once gave for two rows, and what it gives today.
-THEN = ["train.optimizer = @Adam", "joint/Phase.decay_factor = 0.2", "train.evaluate_every = 1"]
-THEN += ["joint/Phase.decay_epochs = 3", "BATCH_SIZE = 16"]
-ROWS = {
-    ("models/r_lstm", "short"): [
-        *("PRETRAIN_EPOCHS = 1", "JOINT_EPOCHS = 4", "Reconstruction.final_sampling = 0.5"),
-        *THEN,
-    ],
-    ("models/lstm", "short"): ["JOINT_EPOCHS = 5", *THEN],
-    # What would cut an auxiliary loss was not given where there is none.
-    ("models/lstm", "smoke"): [
-        *("SUPERVISED_BPTT = 5", "JOINT_EPOCHS = 2", "BATCH_SIZE = 16"),
-        *("train.evaluate_every = 1", "dataset.max_examples = 64"),
-    ],
-}
-LITTLE = ["digits.side = 4", "SEGMENT_LENGTH = 8", "Classifier.hidden_size = 4"]
-LITTLE += ["Classifier.head_size = 4", "Reconstruction.head_size = 4", "dataset.max_examples = 64"]
-
-
-@pytest.mark.parametrize(("row", "then"), ROWS.items(), ids=map("-".join, ROWS))
-def test_a_run_of_before_there_were_budgets_is_resumed(tmp_path, row, then):
-    model, budget = row
-    whole = ["paper/stanford_dogs", "datasets/digits", model]
-    assert train.train(str(tmp_path), config.parse(whole, [*then, *LITTLE]))
-    today = [*whole, f"budgets/{budget}"]
-    assert train.train(str(tmp_path), config.parse(today, LITTLE))
-    with pytest.raises(UserError, match=r"joint/Phase\.decay_factor"):
-        train.train(str(tmp_path), config.parse(today, [*LITTLE, "joint/Phase.decay_factor = 0.9"]))
-
-
 def test_results_that_are_committed_are_those_of_todays_rows(tmp_path):
     for name in ("mnist", "cifar10", "debian_sections"):
         (tmp_path / name).mkdir()

@@ -150,16 +150,26 @@ def test_wheel_holds_all_packages_and_gin_files_and_nothing_else(wheel):
             assert archive.read(name) == file.read_bytes(), name
 
 
-def test_no_file_belongs_to_both_distributions(wheels, tmp_path):
-    """Or pip would remove one's files with the other, or replace them by another version's."""
+@pytest.fixture(scope="module")
+def held(wheels):
+    """The files of each distribution."""
     held = {}
     for name, file in zip(("t2aux", "t2aux-ondevice"), wheels, strict=True):
         with zipfile.ZipFile(file) as archive:
             held[name] = contents(archive)
+    return held
+
+
+def test_no_file_belongs_to_both_distributions(held):
+    """Or pip would remove one's files with the other, or replace them by another version's."""
     assert held["t2aux-ondevice"] == {
         f"t2aux_ondevice/{file.name}" for file in (ROOT / ONDEVICE).glob("*.py")
     }
     assert not held["t2aux"] & held["t2aux-ondevice"]
+
+
+@pytest.mark.long
+def test_each_distribution_is_removed_without_the_other(held, wheels, tmp_path):
     # Without the variables that lead to other installations.
     variables = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     for removed, kept in (tuple(held), tuple(held)[::-1]):

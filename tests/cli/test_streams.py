@@ -50,8 +50,16 @@ def test_a_mistake_is_told_by_the_status_where_it_can_not_be_written():
     assert done.stdout.split() == [b"1", b"1"]
 
 
-def test_a_command_does_its_work_with_closed_streams(trained, tmp_path):
+def test_a_command_does_its_work_with_closed_streams(tmp_path):
     # The files that it writes must not take the place of a closed stream.
+    arguments = ["data", "digits", f"--picture={tmp_path / 'digits.png'}"]
+    done = shell("COMMAND >&- 2>&- <&-; echo $?", arguments=arguments)
+    assert done.stdout.split() == [b"0"], done.stderr
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.long
+def test_tensorflow_does_its_work_with_closed_streams(trained, tmp_path):
     done = shell(
         "COMMAND >&- 2>&- <&-; echo $?",
         arguments=["evaluate", f"--model_dir={trained}", f"--output_dir={tmp_path}"],

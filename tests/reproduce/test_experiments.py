@@ -1,5 +1,6 @@
 """The rows of every table and figure: what is published, and that each can be run."""
 
+import functools
 import math
 
 import pytest
@@ -21,6 +22,7 @@ def data_dir(tmp_path_factory):
     return str(folder)
 
 
+@functools.cache
 def in_effect(row, budget, data_dir):
     configured = rows.configuration(row, budget, data_dir, 0, "texts")
     assert configured.gin_files.count(f"budgets/{budget}") == 1
