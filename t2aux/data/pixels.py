@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
-from t2aux.data.table import Options, Rows, Table
+from t2aux.data.table import Options, Rows
 from t2aux.errors import UserError
 from t2aux_ondevice.images import image_pixels
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -84,16 +84,6 @@ def image_rows(
 
     what = f"Reading the images of {info.name}"
     return Rows(what, np.asarray(labels, np.int32), (info.length, info.channels), make)
-
-
-def image_table(
-    images: Iterable[tuple[str, Image.Image | np.ndarray]],
-    labels: np.ndarray,
-    info: DatasetInfo,
-    options: Options,
-) -> Table:
-    """The same in memory. Raises UserError where making the rows does."""
-    return image_rows(images, labels, info, options).table()
 
 
 def _image_row(
