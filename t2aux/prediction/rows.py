@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from t2aux.errors import UserError
 from t2aux_ondevice import kinds
+from t2aux_ondevice.files import read_bytes
 from t2aux_ondevice.preprocessing import DatasetInfo, with_pillow
 from t2aux_ondevice.reading import named, read_array
 
@@ -93,7 +92,7 @@ def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = 
     if isinstance(content, ImageFile):
         return Prepared(_image(info, content, fetch))
     if isinstance(content, TextFile):
-        read = _read if fetch is None else fetch
+        read = read_bytes if fetch is None else fetch
         content = kinds.decode_text(info, read(content.path), content.path)
     with named(row.where):
         text = content or ""
@@ -112,10 +111,3 @@ def _image(info: DatasetInfo, image: ImageFile, fetch: Callable[[str], bytes] | 
         read = images.read_image(io.BytesIO(content), image.path, suffix)
     with named(image.path):
         return info.image_sequence(read)
-
-
-def _read(path: str) -> bytes:
-    try:
-        return pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
