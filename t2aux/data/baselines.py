@@ -149,6 +149,7 @@ def logistic_regression(train: Split, other: Split) -> Regression | None:
         How well it does; None where the training examples are of one class only.
     """
     # Comes with scikit-learn.
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     started = time.monotonic()
@@ -166,7 +167,7 @@ def logistic_regression(train: Split, other: Split) -> Regression | None:
     # and rounds the same whatever the number of cores.
     with threadpool_limits(1), warnings.catch_warnings():
         # The number of iterations is limited on purpose.
-        _ignore_limit()
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(read(train, chosen), train.labels[chosen])
     measured = subset(len(other), MAX_EXAMPLES)
     right = model.predict(read(other, measured)) == other.labels[measured]
@@ -299,9 +300,3 @@ def _width(split: Split) -> int:
 
 def _share(some: int, of: int) -> str:
     return f"all {of:,}" if some == of else f"{some:,} of {of:,}"
-
-
-def _ignore_limit() -> None:
-    from sklearn.exceptions import ConvergenceWarning
-
-    warnings.simplefilter("ignore", ConvergenceWarning)
