@@ -105,6 +105,16 @@ def _image_row(
     return pixels if info.permutation is None else pixels[info.permutation]
 
 
+def picture(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
+    """The image that a sequence is of, [H, W, C], its border included."""
+    pixels = sequence
+    if info.permutation is not None:
+        pixels = np.empty_like(sequence)
+        pixels[info.permutation] = sequence
+    width = info.side + 2 * info.border
+    return pixels.reshape(width, width, -1)
+
+
 def permute(pixels: np.ndarray, info: DatasetInfo) -> np.ndarray:
     """Applies the fixed permutation of `info`, if any, to pixels [N, T, C] in place."""
     if info.permutation is not None:
