@@ -13,7 +13,7 @@ import numpy as np
 from t2aux_ondevice import kinds
 from t2aux_ondevice.files import read_bytes
 from t2aux_ondevice.preprocessing import DatasetInfo, with_pillow
-from t2aux_ondevice.reading import named, read_array
+from t2aux_ondevice.reading import Input, named, read_array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +60,7 @@ class Row:
     columns: tuple[Any, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """A row as the classifier reads it.
-
-    Attributes:
-        sequence: float32 [T, C] or int32 [T].
-        cut: Whether there was more than the classifier's `max_length`, which is left out.
-    """
-
-    sequence: np.ndarray
-    cut: bool = False
-
-
-def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = None) -> Prepared:
+def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = None) -> Input:
     """Prepares a row, as `t2aux classify` does.
 
     Args:
@@ -87,16 +74,15 @@ def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = 
     """
     content = row.content
     if isinstance(content, np.ndarray):
-        item = read_array(info, content, row.where)
-        return Prepared(item.sequence, item.cut)
+        return read_array(info, content, row.where)
     if isinstance(content, ImageFile):
-        return Prepared(_image(info, content, fetch))
+        return Input(row.where, _image(info, content, fetch), row.where)
     if isinstance(content, TextFile):
         read = read_bytes if fetch is None else fetch
         content = kinds.decode_text(info, read(content.path), content.path)
     with named(row.where):
         text = content or ""
-        return Prepared(info.text_ids(text), info.cuts(text))
+        return Input(row.where, info.text_ids(text), row.where, info.cuts(text))
 
 
 def _image(info: DatasetInfo, image: ImageFile, fetch: Callable[[str], bytes] | None) -> np.ndarray:
