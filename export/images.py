@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from t2aux.data.pixels import picture
 from t2aux.export import orientation
 from t2aux_ondevice import limits
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
@@ -241,10 +242,6 @@ def encoded(info: DatasetInfo, sequence: np.ndarray) -> bytes:
     Returns:
         A file of `side` x `side` pixels.
     """
-    pixels = np.round(sequence * 255).astype(np.uint8)
-    if info.permutation is not None:
-        pixels = pixels[np.argsort(info.permutation)]
-    whole = info.side + 2 * info.border
     inside = slice(info.border, info.border + info.side)
-    image = pixels.reshape(whole, whole, info.channels)[inside, inside]
+    image = picture(info, np.round(sequence * 255).astype(np.uint8))[inside, inside]
     return tf.io.encode_png(image).numpy()

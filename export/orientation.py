@@ -6,6 +6,8 @@ picture editor counts.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -34,15 +36,12 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         [H, W, C] or [W, H, C].
     """
 
-    def turned(transposed: bool, *axes: int) -> Callable[[], tf.Tensor]:
-        def turn() -> tf.Tensor:
-            result = tf.transpose(image, [1, 0, 2]) if transposed else image
-            return tf.reverse(result, list(axes)) if axes else tf.identity(result)
+    def turned(transposed: bool, axes: list[int]) -> tf.Tensor:
+        result = tf.transpose(image, [1, 0, 2]) if transposed else image
+        return tf.reverse(result, axes) if axes else tf.identity(result)
 
-        return turn
-
-    reversed_axes = ((), (1,), (0, 1), (0,))
-    turns = [turned(transposed, *axes) for transposed in (False, True) for axes in reversed_axes]
+    ways = itertools.product((False, True), ([], [1], [0, 1], [0]))
+    turns = [functools.partial(turned, *way) for way in ways]
     return tf.switch_case(orientation - 1, dict(enumerate(turns)), default=turns[0])
 
 

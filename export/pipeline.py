@@ -19,6 +19,7 @@ from t2aux.export.model import Model
 from t2aux.export.stateless import StatelessClassifier
 from t2aux.run import Run
 from t2aux_ondevice import litert
+from t2aux_ondevice.errors import reason
 
 FORMATS = ("saved_model", "tflite")
 
@@ -161,7 +162,7 @@ def write(
             except UserError as error:
                 if variant.is_exact:
                     raise
-                failed[variant.name] = comparison.Failure(_sentence(error))
+                failed[variant.name] = comparison.Failure(reason(error))
         described = metadata.describe(model, directory, name)
         files.write_json(directory / litert.METADATA, described)
         measured = comparison.Parity(
@@ -206,11 +207,6 @@ def _save(
     )
 
 
-def _sentence(error: UserError) -> str:
-    """An error's message without its period, and without what gin adds to it."""
-    return str(error).splitlines()[0].rstrip(".")
-
-
 def _load(run: Run, split: str, examples: int | None, message: str) -> data.Split:
     """Loads a run's data; `message` has the place of an error's message."""
     arguments = {} if examples is None else {"max_examples": examples}
@@ -218,7 +214,7 @@ def _load(run: Run, split: str, examples: int | None, message: str) -> data.Spli
         with config.user_errors():
             return data.load(run.source, split, run.info, **arguments)
     except UserError as error:
-        raise UserError(message.format(_sentence(error))) from error
+        raise UserError(message.format(reason(error))) from error
 
 
 def _test_split(run: Run, examples: int | None) -> data.Split:

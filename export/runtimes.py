@@ -230,10 +230,8 @@ class CheckpointClassifier(BatchClassifier):
             return tf.nn.softmax(classifier.logits_of(tokens, lengths))
 
         self._whole = whole
-        self._init_state = None
         if not isinstance(classifier, BaseClassifier):
             return
-        self._init_state = classifier.init_state
         state = tf.nest.map_structure(
             lambda s: tf.TensorSpec([None, *s.shape[1:]]), classifier.init_state(1)
         )
@@ -271,9 +269,9 @@ class CheckpointClassifier(BatchClassifier):
 
     def begin(self, batch: int) -> State:
         """See the base class. Raises UserError where the classifier has no state to carry."""
-        if self._init_state is None:
+        if not isinstance(self.model, BaseClassifier):
             raise UserError("A Transformer reads whole sequences: classify without --stream.")
-        return self._init_state(batch)
+        return self.model.init_state(batch)
 
     def advance(
         self, state: State, inputs: np.ndarray, lengths: np.ndarray

@@ -89,17 +89,12 @@ def quiet_tensorflow() -> None:
     # tensorflow-datasets looks for Google's cloud otherwise, which takes long without a network.
     os.environ.setdefault("NO_GCE_CHECK", "true")
     # Some notes are written before any level is looked at. Errors still come as exceptions.
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            import tensorflow as tf
+    from t2aux_ondevice.answers import without_notes
 
-            tf.config.list_physical_devices()
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with without_notes():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
 
 
 class FileHandler(logging.Handler):

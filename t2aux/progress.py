@@ -18,23 +18,15 @@ def duration(seconds: float) -> str:
 class Rate:
     """Steps a second, over the time since the last reading, and the time that is left."""
 
-    def __init__(self, every_seconds: float = 0.0) -> None:
-        """Begins to measure at the first `update`.
-
-        Args:
-            every_seconds: `update` gives a rate at most so often.
-        """
-        self._every = every_seconds
+    def __init__(self) -> None:
+        """Begins to measure at the first `update`."""
         self._step: int | None = None
         self._time = 0.0
         self._smooth: float | None = None
 
     def update(self, step: int) -> float | None:
-        """The rate since the last one given; None at the first call, and when it is too early."""
-        now = time.monotonic()
-        if self._step is not None and now - self._time < self._every:
-            return None
-        rate = None
+        """The rate since the last one given; None at the first call."""
+        now, rate = time.monotonic(), None
         if self._step is not None and step > self._step:
             rate = (step - self._step) / max(now - self._time, 1e-9)
             self._smooth = rate if self._smooth is None else 0.7 * self._smooth + 0.3 * rate

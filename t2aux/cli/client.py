@@ -18,6 +18,7 @@ Examples:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from absl import flags
@@ -44,28 +45,7 @@ _BATCH = flags.DEFINE_integer(
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; argv[1:] are the files."""
-    from t2aux.client import remote, transport
-    from t2aux.client.retries import Retries
-
     answering.check_inputs(argv[1:])
-    described = None
-    if connecting.METADATA.value is not None:
-        described = remote.read_description(connecting.METADATA.value)
-    tls = None
-    if any(flag.value is not None for flag in (connecting.CA, connecting.CERT, connecting.KEY)):
-        from t2aux.client.client_tls import ClientTls
-
-        tls = ClientTls(connecting.CA.value, connecting.CERT.value, connecting.KEY.value)
-    connection = transport.connect(_SERVER.value, tls)
-    try:
-        classifier = remote.RemoteClassifier(
-            connection,
-            _MODEL.value,
-            version=connecting.VERSION.value,
-            signature=_SIGNATURE.value,
-            described=described,
-            attempts=Retries(connecting.TIMEOUT.value, connecting.RETRIES.value),
-        )
+    classifier = connecting.connection().open(_SERVER.value, _MODEL.value, _SIGNATURE.value)
+    with contextlib.closing(classifier):
         answering.show(classifier, argv[1:], _BATCH.value)
-    finally:
-        connection.close()

@@ -27,18 +27,9 @@ def script(shell: str, commands: Sequence[Command]) -> str:
         commands=commands,
         gin_files=shlex.join(gin_files),
         quote=shlex.quote,
-        forms=_forms,
         escaped=_escaped,
         shortened=lambda text: textwrap.shorten(text, _MAX_ABOUT, placeholder=" ..."),
         action_of=_zsh_action,
-    )
-
-
-def _forms(command: Command) -> str:
-    """How the flags of a command begin on a command line."""
-    return " ".join(
-        f"--{flag.name} --no{flag.name}" if flag.is_boolean else f"--{flag.name}="
-        for flag in command.flags
     )
 
 

@@ -12,23 +12,23 @@ from t2aux.cli import common
 if TYPE_CHECKING:
     from t2aux.prediction.model import Connection
 
-VERSION = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "version", None, "The model's version; the newest that is ready if not set.", lower_bound=1
 )
-METADATA = common.define_path(
+common.define_path(
     "metadata",
     None,
     "The metadata.json of the export, or its folder: for a server that does not give it.",
 )
-TIMEOUT = flags.DEFINE_float(
+flags.DEFINE_float(
     "timeout", 60.0, "Seconds that a request may take, with all its retries.", lower_bound=0.001
 )
-CA = common.define_path(
+common.define_path(
     "ca_file", None, "PEM file of what the server's certificate must be signed by, for TLS."
 )
-CERT = common.define_path("cert_file", None, "PEM file of the certificate to show, for TLS.")
-KEY = common.define_path("key_file", None, "PEM file of its private key.")
-RETRIES = flags.DEFINE_integer("retries", 5, "How often to try again.", lower_bound=0)
+common.define_path("cert_file", None, "PEM file of the certificate to show, for TLS.")
+common.define_path("key_file", None, "PEM file of its private key.")
+flags.DEFINE_integer("retries", 5, "How often to try again.", lower_bound=0)
 
 
 def connection() -> Connection:

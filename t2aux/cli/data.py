@@ -107,10 +107,8 @@ def main(argv: Sequence[str]) -> int | None:
         print(f"{source.title} needs no preparation.")
     if _VERIFY.value:
         _verify(source, bindings.get("data_dir"))
-    if converts and _RUNNER.value:
-        _convert_by_pipeline(source, bindings, runner_options)
-    elif converts:
-        _convert(source, bindings)
+    if converts:
+        _convert(source, bindings, runner_options)
     else:
         next_steps.show(*next_steps.of_data(names[0] if names else None, _show(source)))
     return None
@@ -207,13 +205,33 @@ def _verify(source: Source, data_dir: str | None) -> None:
     print(f"All {count} files are as they were written.")
 
 
-def _convert(source: Source, arguments: dict[str, Any]) -> None:
-    """Converts a data set, read with these arguments of `load`."""
+def _convert(source: Source, arguments: dict[str, Any], options: Sequence[str]) -> None:
+    """Converts a data set, read with these arguments of `load`: here, or by a pipeline of Beam."""
+    # How batches are made is not a property of the data.
+    arguments.pop("bucket_batches", None)
+    how = {
+        "shards": _SHARDS.value,
+        "shard_mebibytes": _SHARD_MEBIBYTES.value,
+        "compression": _COMPRESSION.value,
+    }
+    if _RUNNER.value:
+        common.check_beam()
+        from t2aux.pipelines import convert, runners
+
+        runner = runners.Runner(_RUNNER.value, tuple(options))
+        info, total = convert.convert(runner, source, arguments, _OUTPUT_DIR.value, **how)
+    else:
+        info, total = _convert_here(source, arguments, how)
+    _show_shards(total, info, arguments.get("allow", ()))
+
+
+def _convert_here(
+    source: Source, arguments: dict[str, Any], how: dict[str, Any]
+) -> tuple[DatasetInfo, int]:
+    """Converts a data set. Returns what it is, and how many sequences it has."""
     from t2aux.data import convert, loading
     from t2aux.progress import Progress
 
-    # How batches are made is not a property of the data.
-    arguments.pop("bucket_batches", None)
     info, train = loading.read(source, "train", **arguments)
     others = {name: loading.read(source, name, info, **arguments)[1] for name in _others(source)}
     splits = {"train": train, **others}
@@ -230,31 +248,11 @@ def _convert(source: Source, arguments: dict[str, Any]) -> None:
         info,
         splits,
         _OUTPUT_DIR.value,
-        shards=_SHARDS.value,
-        shard_mebibytes=_SHARD_MEBIBYTES.value,
-        compression=_COMPRESSION.value,
         progress=Progress("Sequences", total).update,
         logged_to=common.logged_to,
+        **how,
     )
-    _show_shards(total, info, arguments.get("allow", ()))
-
-
-def _convert_by_pipeline(source: Source, arguments: dict[str, Any], options: Sequence[str]) -> None:
-    """Converts a data set by a pipeline of Beam."""
-    common.check_beam()
-    from t2aux.pipelines import convert, runners
-
-    arguments.pop("bucket_batches", None)
-    info, total = convert.convert(
-        runners.Runner(_RUNNER.value, tuple(options)),
-        source,
-        arguments,
-        _OUTPUT_DIR.value,
-        shards=_SHARDS.value,
-        shard_mebibytes=_SHARD_MEBIBYTES.value,
-        compression=_COMPRESSION.value,
-    )
-    _show_shards(total, info, arguments.get("allow", ()))
+    return info, total
 
 
 def _show_shards(total: int, info: DatasetInfo, allow: Sequence[str]) -> None:

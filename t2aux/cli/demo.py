@@ -23,6 +23,7 @@ from absl import flags
 from t2aux import exit_status, files, text_tables
 from t2aux.cli import common
 from t2aux.errors import UserError
+from t2aux.export import staging
 from t2aux.reproduce import dependent
 from t2aux.training import stopping
 
@@ -54,13 +55,14 @@ def _main() -> int:
     _run("train", f"--model_dir={lstm}", "--gin_file=quickstart_lstm", *settings)
     for model_dir in (r_lstm, lstm):
         _run("evaluate", f"--model_dir={model_dir}")
-    version = _next_version(root / "export")
+    made = staging.versions(root / "export")
+    version = root / "export" / str(max(made, default=0) + 1)
     _run("export", f"--model_dir={r_lstm}", f"--export_dir={root / 'export'}")
     image, label = _save_example(root)
     tflite = version / "classifier.tflite"
     _run("classify", f"--model={tflite}", image)
     print(f"(The data set says {label}.)\n")
-    _summary(root, r_lstm, lstm, version, image, time.monotonic() - began)
+    _summary(root, version, image, time.monotonic() - began)
     return 0
 
 
@@ -90,11 +92,6 @@ def _run(*arguments: str | pathlib.Path) -> None:
         raise UserError(f"t2aux {words[0]} ended with status {status}: its message is above.")
 
 
-def _next_version(export_dir: pathlib.Path) -> pathlib.Path:
-    made = [int(d.name) for d in export_dir.glob("*") if files.is_version(d.name)]
-    return export_dir / str(max(made, default=0) + 1)
-
-
 def _save_example(root: pathlib.Path) -> tuple[pathlib.Path, str]:
     """Writes a test image as a PNG file. Returns its path and its class."""
     import numpy as np
@@ -110,13 +107,10 @@ def _save_example(root: pathlib.Path) -> tuple[pathlib.Path, str]:
 
 
 def _summary(
-    root: pathlib.Path,
-    r_lstm: pathlib.Path,
-    lstm: pathlib.Path,
-    version: pathlib.Path,
-    image: pathlib.Path,
-    seconds: float,
+    root: pathlib.Path, version: pathlib.Path, image: pathlib.Path, seconds: float
 ) -> None:
+    r_lstm, lstm = root / "r_lstm", root / "lstm"
+
     def accuracy(model_dir: pathlib.Path) -> float:
         report = files.read_json(model_dir / "evaluation" / "test" / "evaluation.json")
         return 100 * report["accuracy"]

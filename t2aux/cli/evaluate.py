@@ -43,7 +43,6 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     common.no_arguments(argv)
     opened = evaluating.open_run("evaluation")
-    import tensorflow as tf
 
     from t2aux import data
     from t2aux.data import baselines
@@ -52,13 +51,8 @@ def main(argv: Sequence[str]) -> None:
     from t2aux.training import evaluation
 
     data.log_summary({opened.split_name: opened.split})
-    logits_of = opened.run.classifier.logits_of
     result = evaluation.evaluate(
-        tf.function(
-            lambda batch: logits_of(batch.inputs, batch.lengths),
-            reduce_retracing=True,
-            autograph=False,
-        ),
+        evaluation.logits_function(opened.run.classifier),
         opened.split,
         _BATCH_SIZE.value,
         Progress("Sequences", len(opened.split)).update,

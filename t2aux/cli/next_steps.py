@@ -95,7 +95,7 @@ def of_data(source: str | None, info: DatasetInfo) -> list[str]:
         info: What the data is.
     """
     given = {name: flags.FLAGS[name].value for name in _OF_DATA if name in flags.FLAGS}
-    return [_training(info.name, flags.FLAGS.gin_file, source, info, given)]
+    return [_training(flags.FLAGS.gin_file, source, info, given)]
 
 
 def of_shards(folder: str, info: DatasetInfo) -> list[str]:
@@ -105,15 +105,11 @@ def of_shards(folder: str, info: DatasetInfo) -> list[str]:
         folder: Of the shards.
         info: What the data is.
     """
-    return [_training(info.name, [], "shards", info, {"data_dir": folder})]
+    return [_training([], "shards", info, {"data_dir": folder})]
 
 
 def _training(
-    name: str,
-    gin_files: Sequence[str],
-    source: str | None,
-    info: DatasetInfo,
-    given: dict[str, object],
+    gin_files: Sequence[str], source: str | None, info: DatasetInfo, given: dict[str, object]
 ) -> str:
     # Here, since most commands need no gin.
     from t2aux import config
@@ -129,7 +125,7 @@ def _training(
     given_settings = given.pop("gin_param", None) or []
     return command(
         "train",
-        model_dir=_free(os.path.join("runs", re.sub(r"[^\w.-]+", "_", name))),
+        model_dir=_free(os.path.join("runs", re.sub(r"[^\w.-]+", "_", info.name))),
         gin_file=configured,
         gin_param=[*settings, *given_settings],
         **given,

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from t2aux import text_tables
+from t2aux.data.pixels import picture
 from t2aux.data.split import Split
 from t2aux.data.table import subset
 from t2aux.errors import shorten
@@ -149,6 +150,7 @@ def logistic_regression(train: Split, other: Split) -> Regression | None:
         How well it does; None where the training examples are of one class only.
     """
     # Comes with scikit-learn.
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     started = time.monotonic()
@@ -166,7 +168,7 @@ def logistic_regression(train: Split, other: Split) -> Regression | None:
     # and rounds the same whatever the number of cores.
     with threadpool_limits(1), warnings.catch_warnings():
         # The number of iterations is limited on purpose.
-        _ignore_limit()
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(read(train, chosen), train.labels[chosen])
     measured = subset(len(other), MAX_EXAMPLES)
     right = model.predict(read(other, measured)) == other.labels[measured]
@@ -251,16 +253,11 @@ def _each(features: Callable[[Split, np.ndarray], np.ndarray]) -> _Read:
 
 def _pixels(split: Split, sequence: np.ndarray) -> np.ndarray:
     """The pixels of an image, as the steps have them, or averaged where there are many."""
-    width = _width(split)
-    if width <= _MAX_PIXELS:
+    if _width(split) <= _MAX_PIXELS:
         return sequence.ravel()
     from PIL import Image
 
-    pixels = sequence
-    if split.info.permutation is not None:
-        pixels = np.empty_like(sequence)
-        pixels[split.info.permutation] = sequence
-    image = np.round(255 * pixels.reshape(width, width, -1)).astype(np.uint8)
+    image = np.round(255 * picture(split.info, sequence)).astype(np.uint8)
     small = Image.fromarray(image if image.shape[2] == 3 else image[..., 0])
     size = (_MAX_PIXELS, _MAX_PIXELS)
     return np.asarray(small.resize(size, Image.Resampling.BOX)).ravel() / np.float32(255)
@@ -299,9 +296,3 @@ def _width(split: Split) -> int:
 
 def _share(some: int, of: int) -> str:
     return f"all {of:,}" if some == of else f"{some:,} of {of:,}"
-
-
-def _ignore_limit() -> None:
-    from sklearn.exceptions import ConvergenceWarning
-
-    warnings.simplefilter("ignore", ConvergenceWarning)

@@ -158,19 +158,17 @@ class ValueRange:
         scale = 255.0 if values.dtype == np.uint8 else 1.0
         least = np.array([channel.min() for channel in values.T], np.float64) / scale
         largest = np.array([channel.max() for channel in values.T], np.float64) / scale
-        if self.least is None or self.largest is None:
-            self.least, self.largest = least, largest
-        else:
-            self.least = np.minimum(self.least, least)
-            self.largest = np.maximum(self.largest, largest)
+        self._widen(least, largest)
 
     def merge(self, other: ValueRange) -> None:
         """Takes in the values that another one has seen."""
-        if self.least is None or self.largest is None:
-            self.least, self.largest = other.least, other.largest
-        elif other.least is not None and other.largest is not None:
-            self.least = np.minimum(self.least, other.least)
-            self.largest = np.maximum(self.largest, other.largest)
+        if other.least is not None:
+            self._widen(other.least, other.largest)
+
+    def _widen(self, least: np.ndarray, largest: np.ndarray) -> None:
+        if self.least is not None:
+            least, largest = np.minimum(self.least, least), np.maximum(self.largest, largest)
+        self.least, self.largest = least, largest
 
     def notes(self, split: str, info: DatasetInfo) -> list[str]:
         """Returns what is odd about the range, a sentence each.

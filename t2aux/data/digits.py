@@ -13,7 +13,7 @@ from typing import ClassVar
 import gin
 import numpy as np
 
-from t2aux.data.pixels import image_info, image_table
+from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.source import GreyImageSource
 from t2aux.data.table import Options, Table, subset
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -45,9 +45,8 @@ class Digits(GreyImageSource):
         pixels = _pixels(digits.images[chosen])
         info = image_info("digits", CLASSES, 1, (SIDE, SIDE), options)
         images = ((f"digit {index}", image) for index, image in zip(chosen, pixels, strict=True))
-        table = image_table(
-            images, digits.target[chosen], info, dataclasses.replace(options, resize=True)
-        )
+        options = dataclasses.replace(options, resize=True)
+        table = image_rows(images, digits.target[chosen], info, options).table()
         return info, dataclasses.replace(table, counts=np.bincount(digits.target[whole]))
 
 

@@ -86,9 +86,8 @@ class _Walk:
     def _follow_folder(self, name: str, place: str) -> None:
         target = os.path.realpath(place)
         # To what the tree, or the link, is in.
-        leads_back = any(
-            _is_in(p, target) for p in (self._root, os.path.realpath(os.path.dirname(place)))
-        )
+        around = (self._root, os.path.realpath(os.path.dirname(place)))
+        leads_back = any(f"{p}/".startswith(f"{target.rstrip('/')}/") for p in around)
         key = _identity(target)
         if leads_back or key in self._folders:
             self.listing.links.append(Link(name, self._folders.get(key) or None))
@@ -126,10 +125,6 @@ def _identity(place: str) -> tuple[object, ...]:
     status = os.stat(place)
     # Some file systems number nothing.
     return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(place),)
-
-
-def _is_in(place: str, folder: str) -> bool:
-    return place == folder or place.startswith(folder.rstrip("/") + "/")
 
 
 def _text(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 import gin
 import numpy as np
 
-from t2aux.data.pixels import image_info, image_table, permute
+from t2aux.data.pixels import image_info, image_rows, permute
 from t2aux.data.source import GreyImageSource
 from t2aux.data.table import (
     DAMAGE,
@@ -89,7 +89,7 @@ class Idx(GreyImageSource):
                 (f"Image {i} of {image_path}", image)
                 for i, image in zip(chosen, images, strict=True)
             )
-            table = image_table(named, labels, info, options)
+            table = image_rows(named, labels, info, options).table()
         return info, dataclasses.replace(table, counts=counts, notes=notes)
 
 

@@ -105,17 +105,13 @@ def _single(folder: pathlib.Path) -> pathlib.Path | None:
     """The folder itself, if it holds folders with images."""
     # Splits that are incomplete, in capitals, or one folder further in are not classes.
     is_split = any(path.name.lower() in image_tree.SPLIT_NAMES for path in folder.iterdir())
-    if is_split or any(places.splits_in(inside, _SUFFIXES) for inside in _folders(folder)):
+    if is_split or any(places.splits_in(inside, _SUFFIXES) for inside in folder.iterdir()):
         return None
     for depth in _DEPTHS:
         for path in itertools.islice(folder.glob(depth), _LOOKED_AT):
             if has_image_suffix(path.name) and path.is_file():
                 return folder
     return None
-
-
-def _folders(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    return (path for path in folder.iterdir() if path.is_dir())
 
 
 def _read(

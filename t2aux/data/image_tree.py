@@ -7,17 +7,14 @@ import pathlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from t2aux.data import places
 from t2aux.data.archives import list_archive
 from t2aux.data.folders import list_folder
 from t2aux.data.listing import Listing, plural, several, shown
 from t2aux.data.table import class_key
 from t2aux.errors import UserError
 
-SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"}) | {
-    "dev",
-    "eval",
-    "evaluation",
-}
+SPLIT_NAMES = frozenset({"eval", "evaluation"}.union(*places.NAMES.values()))
 _SHOWN_FOLDERS = 8
 _SHOWN_COUNTS = 20
 
@@ -96,11 +93,8 @@ class _Arranged:
 
     def tree(self) -> Tree:
         """Makes the images, and what is to be said."""
-        names: dict[str, str] = {}
-        for file in self._images:
-            name = self._folder_of(file.name)
-            if name not in names:
-                names[name] = self._class_name(name)
+        folders = dict.fromkeys(self._folder_of(file.name) for file in self._images)
+        names = {folder: self._class_name(folder) for folder in folders}
         self._check_classes(names)
         self._note_folders(names)
         self._note_links()

@@ -256,15 +256,10 @@ def _options_of_info(options: Options, info: DatasetInfo) -> Options:
 
 def _check_applicable(options: Options, info: DatasetInfo) -> None:
     """Raises UserError if an option was set that this kind of data has no use for."""
-    useless = {
-        "side": options.side is not None and info.kind != "image",
-        "border": options.border != 0 and info.kind != "image",
-        "grey": options.grey and info.kind != "image",
-        "permutation_seed": options.permutation_seed is not None and info.kind != "image",
-        "max_length": options.max_length is not None and not info.is_text,
-    }
-    for name, is_useless in useless.items():
-        if is_useless:
+    useless = [] if info.kind == "image" else ["side", "border", "grey", "permutation_seed"]
+    useless += [] if info.is_text else ["max_length"]
+    for name in useless:
+        if getattr(options, name) != getattr(Options, name):
             raise UserError(
                 f"{options.source}.{name} is set, but {info.name} holds {info.kind}, which it does "
                 "not apply to: leave it out."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
-from t2aux.data.table import Options, Rows, Table
+from t2aux.data.table import Options, Rows
 from t2aux.errors import UserError
 from t2aux_ondevice.images import image_pixels
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -86,16 +86,6 @@ def image_rows(
     return Rows(what, np.asarray(labels, np.int32), (info.length, info.channels), make)
 
 
-def image_table(
-    images: Iterable[tuple[str, Image.Image | np.ndarray]],
-    labels: np.ndarray,
-    info: DatasetInfo,
-    options: Options,
-) -> Table:
-    """The same in memory. Raises UserError where making the rows does."""
-    return image_rows(images, labels, info, options).table()
-
-
 def _image_row(
     where: str, image: Image.Image | np.ndarray, info: DatasetInfo, options: Options
 ) -> np.ndarray:
@@ -113,6 +103,16 @@ def _image_row(
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     return pixels if info.permutation is None else pixels[info.permutation]
+
+
+def picture(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
+    """The image that a sequence is of, [H, W, C], its border included."""
+    pixels = sequence
+    if info.permutation is not None:
+        pixels = np.empty_like(sequence)
+        pixels[info.permutation] = sequence
+    width = info.side + 2 * info.border
+    return pixels.reshape(width, width, -1)
 
 
 def permute(pixels: np.ndarray, info: DatasetInfo) -> np.ndarray:

@@ -214,7 +214,7 @@ class ShardSplit(Split):
         import tensorflow as tf
 
         shards, read_shards = self._shards, self._shards.reader()
-        self._describe(self.info, shards.labels, shards.lengths, self._bucket_batches)
+        self._describe(self.info, shards.labels, shards.lengths, self.bucket_batches)
         input_type = tf.int32 if self.info.is_text else tf.float32
         is_pixels = shards.dtype == np.uint8 and not self.info.is_text
         is_ragged, steps = self._is_ragged, int(self.lengths[0])

@@ -145,7 +145,13 @@ class GreyImageSource(Source):
 
     def __post_init__(self) -> None:
         """Raises UserError where a parameter is out of its range."""
-        check_images(self)
+        name = self.gin_name
+        check_whole_number(f"{name}.side", self.side, least=1, optional=True)
+        check_whole_number(f"{name}.border", self.border, least=0)
+        seed = f"{name}.permutation_seed"
+        check_whole_number(seed, self.permutation_seed, least=0, optional=True)
+        if not isinstance(getattr(self, "grey", False), bool):
+            raise UserError(f"{name}.grey is {self.grey!r}: give True or False.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,27 +183,11 @@ class TextSource(Source):
 
     def __post_init__(self) -> None:
         """Raises UserError where a parameter is out of its range."""
-        check_texts(self)
-
-
-def check_images(source: Any) -> None:
-    """Checks the parameters of images. Raises UserError."""
-    name = source.gin_name
-    check_whole_number(f"{name}.side", source.side, least=1, optional=True)
-    check_whole_number(f"{name}.border", source.border, least=0)
-    seed = f"{name}.permutation_seed"
-    check_whole_number(seed, source.permutation_seed, least=0, optional=True)
-    if not isinstance(getattr(source, "grey", False), bool):
-        raise UserError(f"{name}.grey is {source.grey!r}: give True or False.")
-
-
-def check_texts(source: Any) -> None:
-    """Checks the parameters of texts. Raises UserError."""
-    name = source.gin_name
-    if source.tokens not in TOKENS:
-        raise UserError(f"{name}.tokens is {source.tokens!r}: give {' or '.join(TOKENS)}.")
-    check_whole_number(f"{name}.max_length", source.max_length, least=1, optional=True)
-    check_whole_number(f"{name}.vocabulary_size", source.vocabulary_size, least=2)
+        name = self.gin_name
+        if self.tokens not in TOKENS:
+            raise UserError(f"{name}.tokens is {self.tokens!r}: give {' or '.join(TOKENS)}.")
+        check_whole_number(f"{name}.max_length", self.max_length, least=1, optional=True)
+        check_whole_number(f"{name}.vocabulary_size", self.vocabulary_size, least=2)
 
 
 def check_whole_number(name: str, value: object, *, least: int, optional: bool = False) -> None:

@@ -75,6 +75,7 @@ class Split:
         info: What the sequences and the classes are.
         labels: int32 [N].
         lengths: int32 [N]: the number of steps of each sequence.
+        bucket_batches: As for `load`.
         notes: What the reader skipped, guessed or found odd, a sentence each.
         division: How the data was divided of which it is a part; None: it was not.
     """
@@ -115,7 +116,7 @@ class Split:
         self.info = info
         self.labels = labels
         self.lengths = lengths
-        self._bucket_batches = bucket_batches
+        self.bucket_batches = bucket_batches
         self._is_ragged = bool((lengths != lengths[0]).any())
 
     def __len__(self) -> int:
@@ -159,11 +160,6 @@ class Split:
         ]
         return np.array(found, np.uint64)
 
-    @property
-    def bucket_batches(self) -> int:
-        """As for `load`."""
-        return self._bucket_batches
-
     def origin(self, chosen: np.ndarray) -> np.ndarray:
         """The places that some examples had in the data as it was read, int64 [N].
 
@@ -201,11 +197,11 @@ class Split:
         generator = np.random.Generator(np.random.PCG64([seed, epoch]))
         order = generator.permutation(count)
         full = count // batch_size
-        if not self._is_ragged or self._bucket_batches < 2 or not full:
+        if not self._is_ragged or self.bucket_batches < 2 or not full:
             return order
         # The incomplete batch stays at the end, so that dropping it drops a random choice.
         head, rest = order[: full * batch_size], order[full * batch_size :]
-        pool = self._bucket_batches * batch_size
+        pool = self.bucket_batches * batch_size
         for start in range(0, len(head), pool):
             part = head[start : start + pool]
             head[start : start + pool] = part[np.argsort(self.lengths[part], kind="stable")]

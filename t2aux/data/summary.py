@@ -13,6 +13,7 @@ from absl import logging
 
 from t2aux import text_tables
 from t2aux.data import baselines, checks
+from t2aux.data.pixels import picture
 from t2aux.data.split import Split
 from t2aux.errors import UserError, listing, shorten
 from t2aux.files import atomic_write
@@ -236,16 +237,11 @@ def _title(info: DatasetInfo) -> str:
 def _draw_image(part: SubFigure, split: Split, index: int) -> Axes:
     info = split.info
     sequence = split.example(index)
-    pixels = sequence
-    if info.permutation is not None:
-        pixels = np.empty_like(sequence)
-        pixels[info.permutation] = sequence
     grid = part.add_gridspec(2, 2, width_ratios=[1, 6], height_ratios=[1, 4], hspace=0.05)
-    picture = part.add_subplot(grid[:, 0])
-    width = info.side + 2 * info.border
-    picture.imshow(_colours(pixels.reshape(width, width, -1)), cmap="gray", vmin=0, vmax=1)
-    picture.set_title(_class_name(split, index), fontsize=9, color=_ACCENT)
-    picture.axis("off")
+    image = part.add_subplot(grid[:, 0])
+    image.imshow(_colours(picture(info, sequence)), cmap="gray", vmin=0, vmax=1)
+    image.set_title(_class_name(split, index), fontsize=9, color=_ACCENT)
+    image.axis("off")
     curve = part.add_subplot(grid[1, 1])
     colours = _GREY_CURVE if info.channels == 1 else _COLOUR_CURVES
     thin = 0.9 if len(sequence) <= 1024 else 0.4

@@ -11,15 +11,7 @@ from typing import ClassVar
 
 import gin
 
-from t2aux.data.source import (
-    GreyImageSource,
-    ImageSource,
-    Source,
-    TextSource,
-    check_images,
-    check_texts,
-    sources,
-)
+from t2aux.data.source import GreyImageSource, ImageSource, Source, TextSource, sources
 from t2aux.data.table import Examples, Options
 from t2aux.errors import UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -111,8 +103,8 @@ class Tfds(ImageSource, TextSource, _ByName):
         """Raises UserError where a parameter is out of its range."""
         if not isinstance(self.name, str) or not self.name:
             raise UserError(f"tfds.name is {self.name!r}: give the name of a data set.")
-        check_images(self)
-        check_texts(self)
+        ImageSource.__post_init__(self)
+        TextSource.__post_init__(self)
 
     @property
     def builder(self) -> str:

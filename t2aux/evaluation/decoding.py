@@ -186,13 +186,11 @@ def statistics(train: data.Split, *, reverse: bool) -> Statistics:
     if train.info.is_text:
         return _text_statistics(train, reverse=reverse)
     longest, channels = int(train.lengths.max()), train.info.channels
-    total = np.zeros(channels)
     sums = np.zeros((longest, channels))
     counts = np.zeros(longest)
     is_pixels = False
     for values, lengths in train.chunks():
         is_pixels = values.dtype == np.uint8
-        total += values.sum(axis=0, dtype=np.float64)
         if (lengths == longest).all():
             sums += values.reshape(-1, longest, channels).sum(axis=0, dtype=np.float64)
             counts += len(lengths)
@@ -202,7 +200,7 @@ def statistics(train: data.Split, *, reverse: bool) -> Statistics:
         counts += np.bincount(position, minlength=longest)
         for c in range(channels):
             sums[:, c] += np.bincount(position, values[:, c], longest)
-    mean, by_position = total / counts.sum(), sums / counts[:, np.newaxis]
+    mean, by_position = sums.sum(axis=0) / counts.sum(), sums / counts[:, np.newaxis]
     if is_pixels:
         mean, by_position = scale_pixels(mean), scale_pixels(by_position)
     if train.info.mean is not None:

@@ -126,7 +126,8 @@ def _key(compiler: list[str]) -> str:
         _version(compiler),
         *_FLAGS,
         tf.version.GIT_VERSION + tf.version.VERSION,
-        *_abi_flags(),
+        # Not those that name a folder: an environment that has moved needs no new kernel.
+        *(flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("-I")),
         _processor(),
     ]
     digest = hashlib.sha256()
@@ -134,11 +135,6 @@ def _key(compiler: list[str]) -> str:
         data = part if isinstance(part, bytes) else part.encode()
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
-
-
-def _abi_flags() -> list[str]:
-    # Those that do not name a folder: an environment that has moved needs no new kernel.
-    return [flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("-I")]
 
 
 def _version(compiler: list[str]) -> str:

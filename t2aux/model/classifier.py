@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from t2aux.configurable import Configurable
 from t2aux.errors import UserError
-from t2aux.losses.base import Network
 from t2aux.model import inputs, weights
 from t2aux.model.core import Active, Core, Scan, State, active_until, check_sizes, single_state
 from t2aux.model.heads import Head
@@ -34,34 +33,11 @@ class BaseClassifier(Configurable, keras.Model):
         noise: The standard deviation of what is added to normalised real values in training.
     """
 
+    input_layer: inputs.InputLayer
+    core: Core
+    head: Head
     info: DatasetInfo | None = None
     noise: float = 0.0
-
-    def _assemble(
-        self,
-        input_layer: inputs.InputLayer,
-        core: Core,
-        *,
-        num_classes: int,
-        head_size: int,
-        dropconnect: float,
-        padded: bool,
-        network: Network,
-    ) -> None:
-        self.input_layer = input_layer
-        self.hidden_size = network.hidden_size
-        self.num_classes = num_classes
-        self.padded = padded
-        self.network = network
-        self.core = core
-        self.head = Head(
-            network.hidden_size,
-            head_size,
-            num_classes,
-            dropconnect=dropconnect,
-            seed=network.seed,
-            name="head",
-        )
 
     @property
     def recurrent_variables(self) -> list[tf.Variable]:

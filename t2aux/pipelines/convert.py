@@ -27,7 +27,6 @@ from t2aux.pipelines import runners, storage
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _FILES, _WHOLE = "files", "whole"
-_OF_OUTPUT = 99_999_999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +187,7 @@ class _Finish(beam.DoFn):
         # A folder of this machine takes its name as a whole; elsewhere there are no folders.
         is_elsewhere = storage.is_url(plan.output)
         folder = plan.output if is_elsewhere else storage.join(plan.folder, _WHOLE)
-        with runners.failing(plan.folder, _OF_OUTPUT):
+        with runners.failing(plan.folder, runners.OF_OUTPUT):
             if is_elsewhere:
                 storage.make_folder(folder)
             for found in written:

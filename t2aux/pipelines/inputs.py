@@ -33,21 +33,8 @@ _BLOCK_ROWS, _BLOCK_BYTES, _BLOCK_FILES = 4096, 1 << 22, 256
 # Of a folder: as many of its files as make a part.
 _PART_FILES = 16 * _BLOCK_FILES
 _PATTERN = frozenset("*?[")
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """What all parts have in common.
-
-    Attributes:
-        labelled: Whether rows have labels.
-        kept: As `Source.columns`.
-        name_type: As `Source.name_type`.
-    """
-
-    labelled: bool
-    kept: pa.Schema | None
-    name_type: pa.DataType
+# What all parts have in common, see `columns_of`.
+Columns = tuple[bool, pa.Schema | None, pa.DataType]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +80,11 @@ class Division:
     Attributes:
         what: What messages call the data.
         parts: The parts, in the order of the data.
-        columns: What their rows have in common.
         source: The data or, of many files, the first one, of which the beginning was read.
     """
 
     what: str
     parts: tuple[Part, ...]
-    columns: Columns
     source: Source
 
     def expected(self, done: int) -> int | None:
@@ -127,7 +112,11 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
         )
     if not storage.is_url(data) and pathlib.Path(data).exists():
         if pathlib.Path(data).is_dir():
-            return _folder_here(data, info, reading, folder)
+            # Checks that it is a folder of what the classifier reads.
+            opened = sources.open_source(data, info, reading)
+            if sources.is_shards(pathlib.Path(data)):
+                return _shards(data, info, reading)
+            return _of_rows(opened, folder)
         return _files([data], data, info, reading)
     found = storage.matching(data)
     if data in found:
@@ -147,14 +136,6 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
     return _listed(data, found, info, folder)
 
 
-def _folder_here(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Division:
-    # Checks that it is a folder of what the classifier reads.
-    opened = sources.open_source(data, info, reading)
-    if sources.is_shards(pathlib.Path(data)):
-        return _shards(data, info, reading)
-    return _of_rows(opened, folder)
-
-
 def _listed(root: str, found: Sequence[str], info: DatasetInfo, folder: str) -> Division:
     """The files of a folder of another file system."""
     listing = Listing()
@@ -172,13 +153,13 @@ def _of_rows(opened: Source, folder: str) -> Division:
         path = storage.join(folder, f"listing-{len(parts):08}")
         storage.write(path, pickle.dumps(some))
         parts.append(Part(len(parts), path, listed=True))
-    return Division(opened.what, tuple(parts), _columns(opened), opened)
+    return Division(opened.what, tuple(parts), opened)
 
 
 def _files(found: Sequence[str], what: str, info: DatasetInfo, reading: Reading) -> Division:
     parts = tuple(Part(n, path, named=len(found) > 1) for n, path in enumerate(found))
     with opened_part(parts[0], info, reading) as opened:
-        return Division(what, parts, _columns(opened), opened)
+        return Division(what, parts, opened)
 
 
 def _shards(data: str, info: DatasetInfo, reading: Reading) -> Division:
@@ -188,11 +169,12 @@ def _shards(data: str, info: DatasetInfo, reading: Reading) -> Division:
             place = staged.files([storage.join(data, DESCRIPTION)])
         parts, opened = of_arrays.shards(place, reading.split, info)
     made = tuple(Part(n, data, shard=(reading.split, n)) for n in range(parts))
-    return Division(opened.what, made, _columns(opened), opened)
+    return Division(opened.what, made, opened)
 
 
-def _columns(opened: Source) -> Columns:
-    return Columns(opened.labelled, opened.columns, opened.name_type)
+def columns_of(opened: Source) -> Columns:
+    """Whether a source has labels, the columns that are kept, and the type of the rows' names."""
+    return opened.labelled, opened.columns, opened.name_type
 
 
 @contextlib.contextmanager
@@ -274,7 +256,7 @@ def blocks(part: Part, info: DatasetInfo, reading: Reading, columns: Columns) ->
         UserError: It can't be read, or has other columns than the first part.
     """
     with opened_part(part, info, reading) as opened:
-        if not part.listed and _columns(opened) != columns:
+        if not part.listed and columns_of(opened) != columns:
             raise UserError(
                 f"{opened.what} has other columns than the first file, or only one of them has "
                 "labels: give files of one kind at once, or name the columns (--label_column, "

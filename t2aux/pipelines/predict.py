@@ -15,6 +15,7 @@ machine. What else it has, one model a process, is Beam's `Shared`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import pickle
@@ -32,7 +33,7 @@ from t2aux import logs
 from t2aux.errors import UserError
 from t2aux.pipelines import inputs, runners, storage
 from t2aux.prediction import api, predictor, report, writing
-from t2aux.prediction.model import Model
+from t2aux.prediction.model import SCHEMES, Model
 from t2aux.prediction.predictor import Predictions, Predictor
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Reading
@@ -44,10 +45,7 @@ _BLOCKS, _JOINED = "blocks", "joined"
 _SUMMARY = "summary.pickle"
 # Files that are read ahead while blocks are joined.
 _READS = 8
-_SERVERS = ("grpc", "grpcs", "http", "https")
 _TALLY = b"t2aux.tally"
-# Errors of the output are of no part of the data: after those.
-_OF_OUTPUT = 99_999_999
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Loaded:
         self._staged = storage.Staged()
         self._lock = threading.Lock()
         model = spec.model
-        if storage.is_url(model.place) and model.place.partition("://")[0] not in _SERVERS:
+        if storage.is_url(model.place) and model.place.partition("://")[0] not in SCHEMES:
             model = dataclasses.replace(model, place=str(self._staged.tree(model.place)))
         if model.needs_tensorflow:
             logs.quiet_tensorflow()
@@ -173,7 +171,7 @@ class _Join(beam.DoFn):
         path = storage.join(self._folder, _JOINED, runners.file_name(number, 0, 0))
         files = [block.path for block in done if block.path is not None]
         with (
-            runners.failing(self._folder, _OF_OUTPUT),
+            runners.failing(self._folder, runners.OF_OUTPUT),
             storage.errors(path),
             storage.create(path) as file,
             writing.open_writer(self._format, file, self._layout.schema) as write,
@@ -198,7 +196,7 @@ class _Finish(beam.DoFn):
         for _, _, counted in joined:
             tally.merge(pickle.loads(zlib.decompress(counted)))
         summary = storage.join(self._folder, _SUMMARY)
-        with runners.failing(self._folder, _OF_OUTPUT):
+        with runners.failing(self._folder, runners.OF_OUTPUT):
             storage.write(summary, pickle.dumps(tally))
             if tally.rows == tally.skipped:
                 return  # The process that waits says why there is no output.
@@ -235,33 +233,41 @@ def predict(
     output_format = writing.format_of(output, writes.output_format)
     model = dataclasses.replace(spec.model, place=runner.place(spec.model.place, "--model"))
     spec = dataclasses.replace(spec, model=model, fetches=storage.is_url(data))
-    loaded = Loaded(spec)
-    try:
+    with contextlib.closing(Loaded(spec)) as loaded:
         info = loaded.info
         reads = reads.after(loaded.predictor.source)
         with storage.temporary_folder(output) as folder:
             divided = inputs.divide(data, info, reads, folder)
-            api.check_labelled(divided.what, divided.columns.labelled, writes)
+            api.check_labelled(divided.what, divided.source.labelled, writes)
             api.log_notes(divided.source.notes())
-            layout = writing.Layout(
-                classes=info.classes,
-                kept=divided.columns.kept,
-                name_type=divided.columns.name_type,
-                labelled=divided.columns.labelled,
-                top=writes.top,
-                all_classes=writes.all_classes,
-                with_errors=spec.on_error == predictor.SKIP,
-            )
-            outputs = _outputs(output, len(divided.parts), overwrite=writes.overwrite)
+            layout = writes.layout(info.classes, divided.source, spec.on_error)
+            count = len(divided.parts)
+            outputs = _outputs(output, count, overwrite=writes.overwrite)
+            is_single = len(outputs) == 1
+            of_output = [range(count)] if is_single else [range(n, n + 1) for n in range(count)]
             for name in (_BLOCKS, _JOINED):
                 storage.make_folder(storage.join(folder, name))
             logging.info(
                 "%s: %d parts, on %s. Temporary files: %s",
-                *(divided.what, len(divided.parts), runner.name, folder),
+                *(divided.what, count, runner.name, folder),
             )
 
             def build(started: beam.Pipeline) -> None:
-                _steps(started, spec, info, divided, reads, layout, output_format, outputs, folder)
+                columns = inputs.columns_of(divided.source)
+                _ = (
+                    started
+                    | "Parts" >> beam.Create(divided.parts, reshuffle=True)
+                    | "Read" >> beam.ParDo(_Read(info, reads, columns, folder))
+                    # So that many workers classify what one of them reads.
+                    | "Distribute" >> beam.Reshuffle()
+                    | "Classify" >> beam.ParDo(_Classify(spec, layout, folder, shared.Shared()))
+                    | "By output" >> beam.Map(lambda done: (0 if is_single else done.part, done))
+                    | "Collect" >> beam.GroupByKey()
+                    | "Join" >> beam.ParDo(_Join(layout, output_format, folder, of_output))
+                    | "All outputs" >> beam.WithKeys(None)
+                    | "Collect outputs" >> beam.GroupByKey()
+                    | "Finish" >> beam.ParDo(_Finish(outputs, layout, folder))
+                )
 
             progress = runners.progress(
                 storage.join(folder, _BLOCKS, "*"), "Rows", divided.expected
@@ -270,42 +276,10 @@ def predict(
             tally = pickle.loads(storage.read(storage.join(folder, _SUMMARY)))
             summary = tally.summary(output)
             api.check_summary(divided.what, summary, writes)
-    finally:
-        loaded.close()
     if writes.report is not None:
         about = {"model": spec.model.place, "data": divided.what, "output": output}
         report.write(writes.report, summary, about, divided.what)
     return summary
-
-
-def _steps(
-    started: beam.Pipeline,
-    spec: Spec,
-    info: DatasetInfo,
-    divided: inputs.Division,
-    reads: Reading,
-    layout: writing.Layout,
-    output_format: str,
-    outputs: Sequence[str],
-    folder: str,
-) -> None:
-    count = len(divided.parts)
-    of_output = [range(n, n + 1) for n in range(count)] if len(outputs) > 1 else [range(count)]
-    single = len(outputs) == 1
-    _ = (
-        started
-        | "Parts" >> beam.Create(divided.parts, reshuffle=True)
-        | "Read" >> beam.ParDo(_Read(info, reads, divided.columns, folder))
-        # So that many workers classify what one of them reads.
-        | "Distribute" >> beam.Reshuffle()
-        | "Classify" >> beam.ParDo(_Classify(spec, layout, folder, shared.Shared()))
-        | "By output" >> beam.Map(lambda done: (0 if single else done.part, done))
-        | "Collect" >> beam.GroupByKey()
-        | "Join" >> beam.ParDo(_Join(layout, output_format, folder, of_output))
-        | "All outputs" >> beam.WithKeys(None)
-        | "Collect outputs" >> beam.GroupByKey()
-        | "Finish" >> beam.ParDo(_Finish(outputs, layout, folder))
-    )
 
 
 def _checked_output(writes: api.Writing) -> str:

@@ -28,6 +28,8 @@ from t2aux_ondevice import paths
 
 _SECONDS_BETWEEN_REPORTS = 10.0
 _ERRORS = "errors"
+# Errors of the output are of no part of the data: after those.
+OF_OUTPUT = 99_999_999
 # These know all of their options; the others learn some from their cluster.
 _CLOSED = ("direct", "fnapi", "dataflow")
 _HERE = ("direct", "fnapi", "bundlebaseddirect")
@@ -142,7 +144,7 @@ def run(
     runner: Runner,
     build: Callable[[beam.Pipeline], None],
     folder: str,
-    progress: Callable[[], None] | None = None,
+    progress: Callable[[], None],
 ) -> None:
     """Builds a pipeline, runs it and waits for its end.
 
@@ -161,15 +163,13 @@ def run(
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
     ended = threading.Event()
-    reporter = None
-    if progress is not None:
 
-        def report() -> None:
-            while not ended.wait(_SECONDS_BETWEEN_REPORTS):
-                progress()
+    def report() -> None:
+        while not ended.wait(_SECONDS_BETWEEN_REPORTS):
+            progress()
 
-        reporter = threading.Thread(target=report, name="t2aux-progress", daemon=True)
-        reporter.start()
+    reporter = threading.Thread(target=report, name="t2aux-progress", daemon=True)
+    reporter.start()
     try:
         with _quiet(runner):
             result = pipeline.run()
@@ -181,8 +181,7 @@ def run(
         ) from error
     finally:
         ended.set()
-        if reporter is not None:
-            reporter.join()
+        reporter.join()
     if state not in (None, beam.runners.runner.PipelineState.DONE):
         raise _reported(folder) or UserError(
             f"The pipeline ended as {state} on {runner.name}: look at the runner's logs, and give "

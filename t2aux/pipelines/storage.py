@@ -226,12 +226,8 @@ class Staged:
 def temporary_prefix(output: str) -> str:
     """What the names of the temporary folders of an output begin with."""
     folder, _, name = output.rstrip("/").rpartition("/")
-    named = f"{_hidden(name)}{_TEMPORARY}"
+    named = f".{name.replace('*', '_')}{_TEMPORARY}"
     return f"{folder}/{named}" if folder or output.startswith("/") else named
-
-
-def _hidden(name: str) -> str:
-    return f".{name.replace('*', '_')}"
 
 
 @contextlib.contextmanager
@@ -255,9 +251,7 @@ def clear(prefix: str) -> None:
     """Removes all files and folders whose paths begin so."""
     if not is_url(prefix):
         place = pathlib.Path(prefix)
-        for left in (
-            place.parent.glob(f"{glob.escape(place.name)}*") if place.parent.is_dir() else ()
-        ):
+        for left in place.parent.glob(f"{glob.escape(place.name)}*"):
             remove(str(left))
         return
     found = [path for path, _ in _entries(f"{prefix}**")]

@@ -43,6 +43,20 @@ class Writing:
     all_classes: bool = False
     report: str | None = None
 
+    def layout(
+        self, classes: tuple[str, ...], opened: source.Source, on_error: str
+    ) -> writing.Layout:
+        """The columns of the output for the rows of a source."""
+        return writing.Layout(
+            classes=classes,
+            kept=opened.columns,
+            name_type=opened.name_type,
+            labelled=opened.labelled,
+            top=self.top,
+            all_classes=self.all_classes,
+            with_errors=on_error == predictor.SKIP,
+        )
+
     def check(self) -> None:
         """Raises UserError where something is out of its range, or can't be written."""
         self.check_settings()
@@ -158,19 +172,17 @@ def predict_with(
     """Does what `predict` does, with a predictor. Raises UserError as it does."""
     writes.check()
     info = classifier.info
-    opened = _open(data, info, reads.after(classifier.source))
+    reads = reads.after(classifier.source)
+    if isinstance(data, (str, os.PathLike)):
+        opened = source.open_source(os.fspath(data), info, reads)
+    else:
+        from t2aux.prediction import of_arrays
+
+        opened = of_arrays.data_set(data, reads.split, info)
     check_labelled(opened.what, opened.labelled, writes)
     _refuse_same_file(data, writes)
     logged = log_notes(opened.notes())
-    layout = writing.Layout(
-        classes=info.classes,
-        kept=opened.columns,
-        name_type=opened.name_type,
-        labelled=opened.labelled,
-        top=writes.top,
-        all_classes=writes.all_classes,
-        with_errors=classifier.on_error == predictor.SKIP,
-    )
+    layout = writes.layout(info.classes, opened, classifier.on_error)
     tally = report.Tally(info.classes, labelled=opened.labelled)
     progress = Progress("Rows", opened.expected if opened.total is None else opened.total)
     output_format = writing.format_of(writes.output, writes.output_format)
@@ -185,16 +197,6 @@ def predict_with(
         about = {"model": classifier.model.place, "data": opened.what, "output": writes.output}
         report.write(writes.report, summary, about, opened.what)
     return summary
-
-
-def _open(
-    data: str | os.PathLike[str] | data_sets.Source, info: Any, reads: Reading
-) -> source.Source:
-    if isinstance(data, (str, os.PathLike)):
-        return source.open_source(os.fspath(data), info, reads)
-    from t2aux.prediction import of_arrays
-
-    return of_arrays.data_set(data, reads.split, info)
 
 
 def _refuse_same_file(data: Any, writes: Writing) -> None:

@@ -14,14 +14,15 @@ from t2aux.errors import UserError
 from t2aux.evaluation import location
 from t2aux.prediction import batching
 from t2aux_ondevice import paths
-from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.sequences import padded
 
 if TYPE_CHECKING:
+    from t2aux.client.remote import RemoteClassifier
+    from t2aux.data.source import Source
     from t2aux.export.runtimes import BatchClassifier
     from t2aux_ondevice.litert import LiteRTClassifier
 
-_SCHEMES = ("grpc", "grpcs", "http", "https")
+SCHEMES = ("grpc", "grpcs", "http", "https")
 # Rows of a request: servers limit them, `t2aux serve` to 128.
 _REQUEST_SIZE = 64
 # Rows that one of the threads that run LiteRT takes at a time.
@@ -52,15 +53,46 @@ class Connection:
     cert_file: str | None = None
     key_file: str | None = None
 
+    def open(self, server: str, model: str, signature: str = "serving_default") -> RemoteClassifier:
+        """Connects to a model on a server.
+
+        Args:
+            server: grpc://HOST:PORT, or http://HOST:PORT.
+            model: Its name there.
+            signature: That of whole sequences.
+
+        Raises:
+            UserError: The server can't be reached or has no such model, or a file can't be read.
+        """
+        from t2aux.client import remote, transport
+        from t2aux.client.client_tls import ClientTls
+        from t2aux.client.retries import Retries
+
+        described = None if self.metadata is None else remote.read_description(self.metadata)
+        files = (self.ca_file, self.cert_file, self.key_file)
+        return remote.RemoteClassifier(
+            transport.connect(server, ClientTls(*files) if any(files) else None),
+            model,
+            version=self.version,
+            signature=signature,
+            described=described,
+            attempts=Retries(self.timeout, self.retries),
+        )
+
 
 class Caller(abc.ABC):
     """A loaded model, used by one thread at a time.
 
     Attributes:
         info: The classes and the preprocessing.
+        source: The data set that a run was trained on.
     """
 
-    info: DatasetInfo
+    def __init__(self, classifier: BatchClassifier | LiteRTClassifier | RemoteClassifier) -> None:
+        """Keeps the classifier."""
+        self.info = classifier.info
+        self.source: Source | None = getattr(classifier, "source", None)
+        self._classifier = classifier
 
     @abc.abstractmethod
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
@@ -135,33 +167,12 @@ class Model:
                     f"The checkpoint {self.checkpoint} would be one of a run's, and {self.place} "
                     "is a server: leave it out."
                 )
-            return self._connect()
+            server, name = split_address(self.place)
+            return [_Requests(self.connection.open(server, name)) for _ in range(_REQUESTS)]
         found = self.locate()
         if found.form != "litert":
             return [_Batches(found.load(self.checkpoint))]
         return [_OneByOne(found.load(self.checkpoint)) for _ in range(callers)]
-
-    def _connect(self) -> list[Caller]:
-        from t2aux.client import remote, transport
-        from t2aux.client.client_tls import ClientTls
-        from t2aux.client.retries import Retries
-
-        server, name = split_address(self.place)
-        given = self.connection
-        described = None if given.metadata is None else remote.read_description(given.metadata)
-        files = (given.ca_file, given.cert_file, given.key_file)
-        tls = ClientTls(*files) if any(files) else None
-        callers: list[Caller] = []
-        for _ in range(_REQUESTS):
-            classifier = remote.RemoteClassifier(
-                transport.connect(server, tls),
-                name,
-                version=given.version,
-                described=described,
-                attempts=Retries(given.timeout, given.retries),
-            )
-            callers.append(_Requests(classifier))
-        return callers
 
 
 def split_address(place: str) -> tuple[str, str]:
@@ -173,7 +184,7 @@ def split_address(place: str) -> tuple[str, str]:
     scheme, _, rest = place.partition("://")
     host, _, name = rest.partition("/")
     name = urllib.parse.unquote(name.strip("/"))
-    if scheme not in _SCHEMES or not host or not name or "/" in name:
+    if scheme not in SCHEMES or not host or not name or "/" in name:
         raise UserError(
             f"The model is {place!r}: give grpc://HOST:PORT/NAME or http://HOST:PORT/NAME with the "
             "model's name on the server, such as grpc://localhost:8500/digits; or a file or a "
@@ -184,11 +195,6 @@ def split_address(place: str) -> tuple[str, str]:
 
 class _Batches(Caller):
     """A model that TensorFlow computes in batches."""
-
-    def __init__(self, classifier: BatchClassifier) -> None:
-        self.info = classifier.info
-        self.source = getattr(classifier, "source", None)
-        self._classifier = classifier
 
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
         from t2aux import tf32
@@ -205,10 +211,6 @@ class _Batches(Caller):
 class _OneByOne(Caller):
     """A `.tflite` file in LiteRT, one sequence at a time."""
 
-    def __init__(self, classifier: LiteRTClassifier) -> None:
-        self.info = classifier.info
-        self._classifier = classifier
-
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
         del rows
         return np.stack([self._classifier.probabilities(sequence) for sequence in sequences])
@@ -216,10 +218,6 @@ class _OneByOne(Caller):
 
 class _Requests(Caller):
     """A model on a server, a request for each batch."""
-
-    def __init__(self, classifier: object) -> None:
-        self.info = classifier.info
-        self._classifier = classifier
 
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
         del rows

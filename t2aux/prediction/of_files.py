@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import collections
 import io
-import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO
 
 import pyarrow as pa
@@ -21,8 +20,6 @@ from t2aux.errors import UserError
 from t2aux.prediction.rows import ImageFile, Row, TextFile
 from t2aux.prediction.source import Source, check_images
 from t2aux_ondevice.preprocessing import DatasetInfo
-
-_TEXT_SUFFIX = ".txt"
 
 
 def folder(path: pathlib.Path, info: DatasetInfo) -> Source:
@@ -48,23 +45,22 @@ def listed(name: str, listing: Listing, info: DatasetInfo) -> Source:
     Raises:
         UserError: The folder holds none.
     """
+    files = _files(listing)
     if info.kind == "image":
-        files = [file for file in _files(listing) if file.is_image]
-        if not files:
-            raise UserError(f"{name} holds no images: give a folder of images.")
-        return _of_files(name, files, listing, info, lambda file: ImageFile(str(file.place)))
-    if not info.is_text:
+        content, wanted = ImageFile, "images: give a folder of images"
+        files = [file for file in files if file.is_image]
+    elif info.is_text:
+        content = TextFile
+        wanted = ".txt files: give a folder of .txt files of one text each, or a table"
+        files = [file for file in files if file.name.lower().endswith(".txt")]
+    else:
         raise UserError(
             f"{name} is a folder, and the classifier reads {info.kind}: give an .npz file, or a "
             "folder of shards."
         )
-    files = [file for file in _files(listing) if file.name.lower().endswith(_TEXT_SUFFIX)]
     if not files:
-        raise UserError(
-            f"{name} holds no {_TEXT_SUFFIX} files: give a folder of {_TEXT_SUFFIX} files of one "
-            "text each, or a table."
-        )
-    return _of_files(name, files, listing, info, lambda file: TextFile(str(file.place)))
+        raise UserError(f"{name} holds no {wanted}.")
+    return _of_files(name, files, listing, info, lambda: (content(str(f.place)) for f in files))
 
 
 def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
@@ -80,20 +76,12 @@ def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
     if not files:
         raise UserError(f"{path} holds no images: give an archive of images.")
 
-    def rows() -> Iterator[Row]:
-        contents = read_members(path, [(file.place, file.name) for file in files])
-        for file, content, label in zip(files, contents, labels, strict=True):
-            name = f"{shown(file.name)} in {path}"
-            yield Row(shown(file.name), name, ImageFile(name, content), label)
+    def contents() -> Iterator[ImageFile]:
+        members = read_members(path, [(file.place, file.name) for file in files])
+        for file, content in zip(files, members, strict=True):
+            yield ImageFile(f"{shown(file.name)} in {path}", content)
 
-    labels = _labels([file.name for file in files], info)
-    return Source(
-        what=str(path),
-        rows=rows,
-        labelled=any(label is not None for label in labels),
-        total=len(files),
-        notes=lambda: _notes(str(path), files, listing),
-    )
+    return _of_files(str(path), files, listing, info, contents)
 
 
 def image(path: pathlib.Path, info: DatasetInfo) -> Source:
@@ -164,13 +152,13 @@ def _of_files(
     files: Sequence[File],
     listing: Listing,
     info: DatasetInfo,
-    content: Callable[[File], ImageFile | TextFile],
+    contents: Callable[[], Iterable[ImageFile | TextFile]],
 ) -> Source:
     labels = _labels([file.name for file in files], info)
 
     def rows() -> Iterator[Row]:
-        for file, label in zip(files, labels, strict=True):
-            yield Row(shown(file.name), os.fspath(file.place), content(file), label)
+        for file, content, label in zip(files, contents(), labels, strict=True):
+            yield Row(shown(file.name), content.path, content, label)
 
     return Source(
         what=name,

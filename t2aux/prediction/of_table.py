@@ -51,7 +51,9 @@ def table(
     if first is None:
         raise UserError(f"{name} holds no rows: there is nothing to classify.")
     schema = first.batch.schema
-    names = _class_names(source)
+    names = None
+    if isinstance(source, pathlib.Path):
+        names = read_class_names(source.parent / "classes.txt")
     if label is None and chosen.label is not None and not opened.has_header:
         found = {_label(v, names) for v in tables.strings(first.batch, chosen.label).to_pylist()}
         classes = set(map(class_key, info.classes))
@@ -124,12 +126,6 @@ class _Rows:
             self._read = number
             # A separator or a line's end for each value.
             self._bytes += batch.nbytes - 3 * batch.num_columns * len(batch)
-
-
-def _class_names(source: pathlib.Path | IO[bytes]) -> tuple[str, ...] | None:
-    """What a classes.txt beside a file holds."""
-    is_path = isinstance(source, pathlib.Path)
-    return read_class_names(source.parent / "classes.txt") if is_path else None
 
 
 def _label(label: str, names: tuple[str, ...] | None) -> str | None:

@@ -13,8 +13,9 @@ import numpy as np
 from t2aux.errors import UserError
 from t2aux.prediction import batching
 from t2aux.prediction.model import Caller, Model
-from t2aux.prediction.rows import ImageFile, Prepared, Row, TextFile, prepare
+from t2aux.prediction.rows import ImageFile, Row, TextFile, prepare
 from t2aux_ondevice.preprocessing import DatasetInfo
+from t2aux_ondevice.reading import Input
 
 if TYPE_CHECKING:
     from t2aux.data.source import Source
@@ -36,14 +37,14 @@ class Pool:
     """
 
     rows: Sequence[Row]
-    prepared: Sequence[Prepared | None]
+    prepared: Sequence[Input | None]
     errors: dict[int, str]
 
     @classmethod
     def joined(cls, pools: Sequence[Pool]) -> Pool:
         """Several pools as one, in their order."""
         rows: list[Row] = []
-        prepared: list[Prepared | None] = []
+        prepared: list[Input | None] = []
         errors: dict[int, str] = {}
         for pool in pools:
             errors |= {len(rows) + index: error for index, error in pool.errors.items()}
@@ -134,7 +135,7 @@ class Predictor:
     @property
     def source(self) -> Source | None:
         """The data set that a run was trained on. Raises UserError as `Model.load`."""
-        return getattr(self.callers[0], "source", None)
+        return self.callers[0].source
 
     def __call__(self, rows: Sequence[Row]) -> Predictions:
         """Classifies rows in this thread.
@@ -217,7 +218,7 @@ class Predictor:
             caller.close()
         self._threads = self._callers = None
 
-    def _try(self, row: Row) -> Prepared | UserError:
+    def _try(self, row: Row) -> Input | UserError:
         try:
             return prepare(self.info, row, self._fetch)
         except UserError as error:

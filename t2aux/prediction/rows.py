@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from t2aux.errors import UserError
 from t2aux_ondevice import kinds
+from t2aux_ondevice.files import read_bytes
 from t2aux_ondevice.preprocessing import DatasetInfo, with_pillow
-from t2aux_ondevice.reading import named, read_array
+from t2aux_ondevice.reading import Input, named, read_array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,20 +60,7 @@ class Row:
     columns: tuple[Any, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
-    """A row as the classifier reads it.
-
-    Attributes:
-        sequence: float32 [T, C] or int32 [T].
-        cut: Whether there was more than the classifier's `max_length`, which is left out.
-    """
-
-    sequence: np.ndarray
-    cut: bool = False
-
-
-def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = None) -> Prepared:
+def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = None) -> Input:
     """Prepares a row, as `t2aux classify` does.
 
     Args:
@@ -88,16 +74,15 @@ def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = 
     """
     content = row.content
     if isinstance(content, np.ndarray):
-        item = read_array(info, content, row.where)
-        return Prepared(item.sequence, item.cut)
+        return read_array(info, content, row.where)
     if isinstance(content, ImageFile):
-        return Prepared(_image(info, content, fetch))
+        return Input(row.where, _image(info, content, fetch), row.where)
     if isinstance(content, TextFile):
-        read = _read if fetch is None else fetch
+        read = read_bytes if fetch is None else fetch
         content = kinds.decode_text(info, read(content.path), content.path)
     with named(row.where):
         text = content or ""
-        return Prepared(info.text_ids(text), info.cuts(text))
+        return Input(row.where, info.text_ids(text), row.where, info.cuts(text))
 
 
 def _image(info: DatasetInfo, image: ImageFile, fetch: Callable[[str], bytes] | None) -> np.ndarray:
@@ -112,10 +97,3 @@ def _image(info: DatasetInfo, image: ImageFile, fetch: Callable[[str], bytes] | 
         read = images.read_image(io.BytesIO(content), image.path, suffix)
     with named(image.path):
         return info.image_sequence(read)
-
-
-def _read(path: str) -> bytes:
-    try:
-        return pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error

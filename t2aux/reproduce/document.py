@@ -45,22 +45,6 @@ class Table:
         return render(_FOLDER / "table.html.jinja", table=self, first=first if self.groups else ())
 
 
-class Drawings:
-    """The SVG drawings of a document, each drawn once."""
-
-    def __init__(self, document: str) -> None:
-        """Begins without drawings; `document` is what the names of their files begin with."""
-        self._document = document
-        self.svg: dict[str, str] = {}
-
-    def __call__(self, name: str, draw: Callable[..., str], *arguments: object) -> str:
-        """The name of the file of a drawing, which `draw` makes of the arguments."""
-        path = f"{self._document}-{name}.svg"
-        if path not in self.svg:
-            self.svg[path] = draw(*arguments)
-        return path
-
-
 def write(folder: pathlib.Path, name: str, template: str, **values: object) -> list[pathlib.Path]:
     """Writes NAME.md with its drawings beside it, and NAME.html, from a template.
 
@@ -76,13 +60,21 @@ def write(folder: pathlib.Path, name: str, template: str, **values: object) -> l
     Raises:
         UserError: They can't be written.
     """
-    drawings = Drawings(name)
+    svg: dict[str, str] = {}
+
+    def drawing(figure: str, draw: Callable[..., str], *arguments: object) -> str:
+        """The name of the file of a drawing, which `draw` makes of the arguments, once."""
+        path = f"{name}-{figure}.svg"
+        if path not in svg:
+            svg[path] = draw(*arguments)
+        return path
+
     path = _FOLDER / template
-    text = joined(render(path, table=Table.markdown, drawing=drawings, **values))
-    page = joined(render(path, table=Table.html, drawing=drawings, **values))
+    text = joined(render(path, table=Table.markdown, drawing=drawing, **values))
+    page = joined(render(path, table=Table.html, drawing=drawing, **values))
     files.ensure_directory(folder)
-    written = {f"{name}.md": text, f"{name}.html": html(page, drawings)}
-    for path, content in {**drawings.svg, **written}.items():
+    written = {f"{name}.md": text, f"{name}.html": html(page, svg)}
+    for path, content in {**svg, **written}.items():
         with files.atomic_write(folder / path) as file:
             file.write(content)
     return [folder / path for path in written]
@@ -99,12 +91,12 @@ def joined(text: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def html(text: str, drawings: Drawings) -> str:
-    """Markdown as a page that has its drawings in it."""
+def html(text: str, drawings: dict[str, str]) -> str:
+    """Markdown as a page that has its drawings, SVG by the names of their files, in it."""
     body = markdown.markdown(text, output_format="xhtml")
     # Of another document in the same folder.
     body = re.sub(r'href="(\w+)\.md"', r'href="\1.html"', body)
-    for path, svg in drawings.svg.items():
+    for path, svg in drawings.items():
         body = re.sub(rf'<img [^>]*src="{re.escape(path)}"[^>]*>', lambda _, svg=svg: svg, body)
     title = text.partition("\n")[0].removeprefix("# ")
     return render(_FOLDER / "page.html.jinja", title=title, body=body)

@@ -49,9 +49,9 @@ class Panel:
     y_scale: Literal["linear", "log"] = "linear"
 
 
-def draw(panels: Sequence[Panel], columns: int = 2) -> str:
-    """Draws panels, `columns` side by side; solid lines are measured, dashed ones published."""
-    columns = min(columns, len(panels))
+def draw(panels: Sequence[Panel]) -> str:
+    """Draws panels, two side by side; solid lines are measured, dashed ones published."""
+    columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure, axes = _figure(rows, columns)
     for panel, axis in zip(panels, axes, strict=False):
@@ -121,14 +121,15 @@ def _legend(panel: Panel, axis: Any) -> None:
     axis.legend(handles=handles, fontsize=8)
 
 
-def draw_bars(
-    names: Sequence[str],
-    measured: Sequence[float | None],
-    spread: Sequence[float | None],
-    published: Sequence[float],
-    x: str,
-) -> str:
-    """Draws pairs of horizontal bars, the published one above; a measured one may be missing."""
+def draw_bars(bars: Sequence[tuple[str, float | None, float | None, float]], x: str) -> str:
+    """Draws pairs of horizontal bars, the published one above.
+
+    Args:
+        bars: Of each pair the name, the measured value and its error bar, which may be missing, and
+            the published value.
+        x: The abscissa's name.
+    """
+    names, measured, spread, published = zip(*bars, strict=True)
     figure, (axis,) = _figure(1, 1)
     places = range(len(names))
     axis.barh([p - 0.2 for p in places], published, 0.38, label="paper", color="C7", alpha=0.6)

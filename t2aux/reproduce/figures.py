@@ -165,14 +165,12 @@ def _learning(experiment: Experiment, rows: Rows) -> dict[str, tuple[Summary, di
 
 def figure6(experiment: Experiment, rows: Rows) -> str:
     """The points that are lost without each part."""
-    _, *cells = experiment.cells
-    return drawings.draw_bars(
-        [cell.line for cell in cells],
-        [tables.value(cell, experiment.measure, rows) for cell in cells],
-        [tables.spread(cell, experiment.measure, rows) for cell in cells],
-        [cell.published for cell in cells],
-        "points of test accuracy lost",
-    )
+    measure, (_, *cells) = experiment.measure, experiment.cells
+    bars = []
+    for cell in cells:
+        error = tables.spread(cell, measure, rows)
+        bars.append((cell.line, tables.value(cell, measure, rows), error, cell.published))
+    return drawings.draw_bars(bars, "points of test accuracy lost")
 
 
 def has_parts(experiment: Experiment, rows: Rows) -> bool:

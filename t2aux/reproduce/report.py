@@ -85,7 +85,6 @@ def _values(
         "claims": claims,
         "has_plateau": any(c.family == "truncated" and c.claim.startswith("MNIST") for c in claims),
         "seeds": wording.span({len(summary.runs) for summary in rows.values()}),
-        "checked": _checked(rows),
         "from_folder": tables.from_folder(rows),
         "memory": memory,
         "hardware": sorted(machines),
@@ -149,20 +148,6 @@ def _choices(rows: Rows) -> list[str]:
     return [text.format(titles) for text, titles in wording.merged(found)]
 
 
-def _checked(rows: Rows) -> dict[str, Any] | None:
-    """The row that was trained twice, if it is in the report."""
-    row, other = findings.CHECKED
-    if row not in rows or not rows[row].finished or len(rows[row].runs) != 1:
-        return None
-    run, dataset = rows[row].runs[0], DATA_SETS[row.partition("/")[0]].title
-    return {
-        "name": f"{dataset}'s {wording.names().get(row, row)}",
-        "seed": run.seed,
-        "ours": wording.number(100 * run.accuracy),
-        "other": wording.number(other),
-    }
-
-
 def _command(experiment: Experiment, budget: str, rows: Rows) -> str:
     """The command that trains an experiment's rows."""
     measured = [rows[row.id] for row in experiment.rows if row.id in rows]
@@ -175,17 +160,11 @@ def _command(experiment: Experiment, budget: str, rows: Rows) -> str:
 
 def _runs_table(dataset: str, rows: Rows) -> Table:
     """Every run on a data set, a line each."""
-    summaries, names, is_error = (
-        wording.rows_of(dataset, rows),
-        wording.names(),
-        dataset == "dbpedia",
-    )
-    order = list(names)
+    summaries, names = wording.rows_of(dataset, rows), wording.names()
+    is_error, order = dataset == "dbpedia", list(names)
+    measure = "test error, %" if is_error else "test accuracy, %"
     return Table(
-        [
-            *("row", "seed", "test error, %" if is_error else "test accuracy, %"),
-            *("updates", "min", "s a step", "peak MiB"),
-        ],
+        ["row", "seed", measure, "updates", "min", "s a step", "peak MiB"],
         [
             [
                 names.get(row, row),

@@ -183,7 +183,9 @@ def configuration(
     settings: list[str] = []
     if stand_in == "digits":
         files.append("datasets/digits")
-        settings += _digits(row, budget)
+        if row.side is not None:
+            side = _SMOKE_SIDES[row.side] if budget == "smoke" else row.side
+            settings.append(f"digits.side = {side}")
     elif row.dataset == "stanford_dogs":
         settings.append(f"SIDE = {row.side}")
     if stand_in == "docstrings":
@@ -251,12 +253,6 @@ def flags_of_today(flags: Sequence[str], dataset: str) -> list[str]:
             continue
         found += [f"--gin_param={setting}" for setting in settings]
     return found
-
-
-def _digits(row: Row, budget: str) -> list[str]:
-    if row.side is None:
-        return []
-    return [f"digits.side = {_SMOKE_SIDES[row.side] if budget == 'smoke' else row.side}"]
 
 
 def _steps(row: Row, budget: str) -> int:

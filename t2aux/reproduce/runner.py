@@ -175,9 +175,11 @@ class Runner:
             waiting = {pool.submit(self._train, job, places[job], workers): job for job in todo}
             try:
                 for done in concurrent.futures.as_completed(waiting):
-                    if why := done.result():
-                        failed[waiting[done]] = why
-                        logging.error("%s failed: %s", waiting[done].name, why)
+                    try:
+                        done.result()
+                    except UserError as error:
+                        failed[waiting[done]] = str(error)
+                        logging.error("%s failed: %s", waiting[done].name, error)
             except BaseException:
                 self._stopping.set()
                 raise
@@ -190,19 +192,10 @@ class Runner:
             )
         return True
 
-    def _train(self, job: Job, place: str, workers: queue.Queue[_Worker | None]) -> str | None:
-        """Trains a row. Returns why it failed, or None."""
+    def _train(self, job: Job, place: str, workers: queue.Queue[_Worker | None]) -> None:
+        """Trains a row. Raises UserError where it fails, or can't be read or written."""
         if self._stopping.is_set():
-            return None
-        try:
-            return self._try_to_train(job, place, workers)
-        except UserError as error:
-            return str(error)
-
-    def _try_to_train(
-        self, job: Job, place: str, workers: queue.Queue[_Worker | None]
-    ) -> str | None:
-        """The same; what it can't read or write is a UserError."""
+            return
         files.ensure_directory(job.model_dir)
         flags, command = job.configuration.flags(), job.model_dir / "command.json"
         # The highest of all sessions, when the row was stopped in between.
@@ -221,7 +214,9 @@ class Runner:
             workers.put(worker)
         if why or self._stopping.is_set():
             self._write_part(job, peak)
-            return why
+            if why:
+                raise UserError(why)
+            return
         measured = results.measured(results.metrics(job.model_dir))
         result = self._result(job, peak, finished=time.strftime("%Y-%m-%d"), **measured)
         results.write(job.result, result)
@@ -234,19 +229,23 @@ class Runner:
             result.updates,
             result.seconds,
         )
-        return None
 
     def _result(self, job: Job, peak: float | None, **measured: Any) -> results.Result:
         return results.Result(
             row=job.row.id,
             budget=self._budget,
             seed=job.seed,
-            flags=_without_place(job.configuration.flags()),
+            # Data may be moved, and results shown to others.
+            flags=[f for f in job.configuration.flags() if not f.startswith("--data_dir=")],
             of_budget=self._recipes[job].of_budget,
             peak_mib=peak,
             stand_in=job.stand_in,
             hardware=hardware(),
-            versions=_versions(),
+            versions={
+                "t2aux": t2aux.__version__,
+                "tensorflow": importlib.metadata.version("tensorflow"),
+                "python": platform.python_version(),
+            },
             **measured,
         )
 
@@ -390,19 +389,6 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
-def _versions() -> dict[str, str]:
-    return {
-        "t2aux": t2aux.__version__,
-        "tensorflow": importlib.metadata.version("tensorflow"),
-        "python": platform.python_version(),
-    }
-
-
 def _last_line(log: pathlib.Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1].removeprefix("t2aux: error: ") if lines else ""
-
-
-def _without_place(flags: Sequence[str]) -> list[str]:
-    # Data may be moved, and results shown to others.
-    return [flag for flag in flags if not flag.startswith("--data_dir=")]

@@ -123,18 +123,8 @@ class Batcher:
             raise invalid(f"Task size {rows} is larger than maximum batch size {limit}.")
         loop = asyncio.get_running_loop()
         task = _Task(inputs, rows, loop.create_future())
-        self._enqueue(servable, signature, task, loop)
-        return await task.done
-
-    def _enqueue(
-        self,
-        servable: Servable,
-        signature: Signature,
-        task: _Task,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
         # By the servable itself: a version that was replaced has the name and number of this one.
-        key = (servable, signature.name, _kind(signature, task.inputs))
+        key = (servable, signature.name, _kind(signature, inputs))
         batch = self._open.get(key)
         if batch is not None and not batch.fits(task, self._options.max_batch_size):
             self._close(batch)
@@ -150,6 +140,7 @@ class Batcher:
         if batch.rows == self._options.max_batch_size:
             self._close(batch)
         self._start()
+        return await task.done
 
     @property
     def _waiting(self) -> int:

@@ -175,9 +175,10 @@ def _rows(instances: Any, signature: Signature) -> dict[str, np.ndarray]:
         names = set(instances[0])
         if any(set(i) != names for i in instances):
             raise invalid("Failed to process element: the instances have different names.")
-        _known(names, signature)
+        if unknown := sorted(names - set(signature.inputs)):
+            raise invalid(f"JSON object: does not have named input: {unknown[0]}")
         return {n: _tensor(n, [i[n] for i in instances], signature.inputs[n]) for n in names}
-    return {_only(signature): _tensor(_only(signature), instances, _spec(signature))}
+    return _only(signature, instances)
 
 
 def _columns(inputs: Any, signature: Signature) -> dict[str, np.ndarray]:
@@ -187,30 +188,22 @@ def _columns(inputs: Any, signature: Signature) -> dict[str, np.ndarray]:
         if missing:
             raise invalid(f"Missing named input: {missing[0]} in 'inputs' object.")
         return {n: _tensor(n, inputs[n], spec) for n, spec in signature.inputs.items()}
-    return {_only(signature): _tensor(_only(signature), inputs, _spec(signature))}
+    return _only(signature, inputs)
 
 
-def _known(names: set[str], signature: Signature) -> None:
-    unknown = sorted(names - set(signature.inputs))
-    if unknown:
-        raise invalid(f"JSON object: does not have named input: {unknown[0]}")
-
-
-def _only(signature: Signature) -> str:
+def _only(signature: Signature, value: Any) -> dict[str, np.ndarray]:
+    """The only input of a signature, which a request need not name."""
     if len(signature.inputs) != 1:
         names = ", ".join(sorted(signature.inputs))
         raise invalid(f"The signature {signature.name!r} has the inputs {names}: name them.")
-    return next(iter(signature.inputs))
-
-
-def _spec(signature: Signature) -> tf.TensorSpec:
-    return signature.inputs[_only(signature)]
+    ((name, spec),) = signature.inputs.items()
+    return {name: _tensor(name, value, spec)}
 
 
 def _tensor(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
     """A (nested) list as an array of the signature's type."""
     if spec.dtype == tf.string:
-        return _string_array(name, _strings(name, value))
+        return _string_array(name, _mapped(value, lambda v: _bytes_of(f"input {name!r}", v)))
     wanted = np.dtype(spec.dtype.as_numpy_dtype)
     _check_kinds(name, _kinds(value), spec)
     if _depth(value) > _MAX_DEPTH:
@@ -300,12 +293,6 @@ def _string_array(name: str, strings: Any) -> np.ndarray:
     if not all(isinstance(string, bytes) for string in array.flat):
         raise invalid(f"The input {name!r} has rows of different lengths: pad them to one length.")
     return array
-
-
-def _strings(name: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return [_strings(name, v) for v in value]
-    return _bytes_of(f"input {name!r}", value)
 
 
 def _bytes_of(what: str, value: Any) -> bytes:

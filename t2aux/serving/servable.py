@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -145,26 +144,23 @@ class Servable:
         from tensorflow_serving.apis import prediction_log_pb2
 
         count = 0
-        for record in _records(path):
-            log = prediction_log_pb2.PredictionLog.FromString(record)
-            kind = log.WhichOneof("log_type")
-            if kind == "predict_log":
-                request = log.predict_log.request
-                inputs = {n: tf.make_ndarray(t) for n, t in request.inputs.items()}
-            elif kind == "classify_log":
-                request = log.classify_log.request
-                examples = [e.SerializeToString() for e in request.input.example_list.examples]
-                inputs = {"inputs": np.array(examples, object)}
-            else:
-                continue
-            self.run(self.signature(request.model_spec.signature_name), inputs)
-            count += 1
+        with files.for_tensorflow(path.parent) as folder:
+            dataset = tf.data.TFRecordDataset(os.path.join(folder, path.name))
+            for record in dataset.as_numpy_iterator():
+                log = prediction_log_pb2.PredictionLog.FromString(record)
+                kind = log.WhichOneof("log_type")
+                if kind == "predict_log":
+                    request = log.predict_log.request
+                    inputs = {n: tf.make_ndarray(t) for n, t in request.inputs.items()}
+                elif kind == "classify_log":
+                    request = log.classify_log.request
+                    examples = [e.SerializeToString() for e in request.input.example_list.examples]
+                    inputs = {"inputs": np.array(examples, object)}
+                else:
+                    continue
+                self.run(self.signature(request.model_spec.signature_name), inputs)
+                count += 1
         return count
-
-
-def _records(path: pathlib.Path) -> Iterator[bytes]:
-    with files.for_tensorflow(path.parent) as folder:
-        yield from tf.data.TFRecordDataset(os.path.join(folder, path.name)).as_numpy_iterator()
 
 
 def _load(directory: str) -> Any:

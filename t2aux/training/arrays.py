@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from t2aux import rows
 from t2aux.errors import UserError, listing
+from t2aux_ondevice.sequences import padded
 
 
 def shape_of_inputs(shape: Any) -> tuple[int | None, ...]:
@@ -208,11 +209,7 @@ def _padded(given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
             "at least one step and all of the same channels; their shapes are "
             f"{listing(map(str, sorted({row.shape for row in arrays})))}."
         )
-    lengths = np.array([len(row) for row in arrays], np.int32)
-    padded = np.zeros((len(arrays), lengths.max(), *arrays[0].shape[1:]), arrays[0].dtype)
-    for row, target in zip(arrays, padded, strict=True):
-        target[: len(row)] = row
-    return padded, lengths
+    return padded(arrays)
 
 
 def _check_values(inputs: np.ndarray, vocabulary_size: int | None, channels: int | None) -> None:

@@ -12,7 +12,20 @@ from t2aux import data, tf32
 from t2aux.training.scores import Evaluation
 
 if TYPE_CHECKING:
+    from t2aux.model.transformer import Transformer
     from t2aux.training import distribution
+    from t2aux.training.model import SequenceClassifier
+
+
+def logits_function(
+    classifier: SequenceClassifier | Transformer,
+) -> Callable[[data.Batch], tf.Tensor]:
+    """What gives a batch's logits [B, K], for `evaluate`."""
+    return tf.function(
+        lambda batch: classifier.logits_of(batch.inputs, batch.lengths),
+        reduce_retracing=True,
+        autograph=False,
+    )
 
 
 @data.user_errors()
@@ -27,7 +40,7 @@ def evaluate(
     """Classifies a split.
 
     Args:
-        predict: Gives a batch's logits [B, K].
+        predict: What `logits_function` gives.
         split: The data.
         batch_size: B; the last batch may be smaller.
         progress: Called after every batch with the number of sequences done.

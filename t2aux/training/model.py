@@ -17,6 +17,7 @@ from t2aux.losses.base import AuxiliaryLoss, Bptt, Network, as_list
 from t2aux.model import inputs
 from t2aux.model.cell import as_core
 from t2aux.model.classifier import BaseClassifier, check_parameters
+from t2aux.model.heads import Head
 from t2aux.training import arrays, trainer, truncation
 from t2aux.training.callbacks import PhaseProgress, Pretrain
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -166,7 +167,11 @@ class SequenceClassifier(BaseClassifier):
         if not core.built:
             core.build((None, None, input_layer.output_size))
             core.built = True
-        network = Network(
+        self.input_layer = input_layer
+        self.hidden_size = core.hidden_size
+        self.num_classes = len(self.classes)
+        self.padded = self.info is not None and self.info.length is None
+        self.network = Network(
             hidden_size=core.hidden_size,
             input_size=input_layer.output_size,
             token_size=token_size,
@@ -175,14 +180,14 @@ class SequenceClassifier(BaseClassifier):
             data="the inputs" if self.info is None else self.info.name,
             seed=self._seed,
         )
-        self._assemble(
-            input_layer,
-            core,
-            num_classes=len(self.classes),
-            head_size=self._sizes["head_size"],
+        self.core = core
+        self.head = Head(
+            core.hidden_size,
+            self._sizes["head_size"],
+            self.num_classes,
             dropconnect=self._sizes["dropconnect"],
-            padded=self.info is not None and self.info.length is None,
-            network=network,
+            seed=self._seed,
+            name="head",
         )
         precision = self._precision or getattr(core, "precision", "float32")
         self.trainer = trainer.Trainer(self, self.auxiliary, **self._bptt, precision=precision)

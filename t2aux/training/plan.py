@@ -141,8 +141,9 @@ class Plan:
         mean = tf.math.divide_no_nan(total, self._declaration.count)
         return mean if self._rows is None else mean * self._scale
 
-    def _call(self, given: States | Outputs) -> tuple[tf.Tensor, Any]:
-        result = self.loss.call(given)
+    def _call(self, kind: type[States | Outputs], **given: Any) -> tuple[tf.Tensor, Any]:
+        """Calls the loss with what it declared. Returns its sum, and what it carries on."""
+        result = self.loss.call(kind(seed=self._seed, progress=self._context.progress, **given))
         total, carry = result if isinstance(result, tuple) else (result, ())
         if not tf.is_tensor(total) or total.shape.rank != 0 or total.dtype != tf.float32:
             raise UserError(

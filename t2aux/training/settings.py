@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -69,11 +69,7 @@ def in_effect(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
     Returns:
         The values as texts that are equal where the values are, by name.
     """
-    return {
-        _name(scope, selector, parameter): _text(value)
-        for scope, selector in configurables
-        for parameter, value in _values(scope, selector).items()
-    }
+    return {name: _text(value) for name, value in _named(configurables, _values).items()}
 
 
 def without_effect(found: Mapping[str, str]) -> set[str]:
@@ -84,21 +80,14 @@ def without_effect(found: Mapping[str, str]) -> set[str]:
 
 def defaults(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
     """As `in_effect`, of an empty configuration."""
-    return {
-        _name(scope, selector, parameter): _text(value)
-        for scope, selector in configurables
-        for parameter, value in _defaults(selector).items()
-    }
+    found = _named(configurables, lambda _, selector: _defaults(selector))
+    return {name: _text(value) for name, value in found.items()}
 
 
 def macros(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The macro that gives a parameter its value, by the parameter's name, where one does."""
-    return {
-        _name(scope, selector, parameter): config_macros.name_of(value)
-        for scope, selector in configurables
-        for parameter, value in _values(scope, selector).items()
-        if _is_macro(value)
-    }
+    found = _named(configurables, _values)
+    return {name: config_macros.name_of(v) for name, v in found.items() if _is_macro(v)}
 
 
 def in_effect_in_file(
@@ -136,6 +125,17 @@ def kept() -> Iterator[None]:
             state.clear()
             state.update(value)
         gin_config._set_config_is_locked(locked)
+
+
+def _named(
+    configurables: Sequence[tuple[str, str]], values: Callable[[str, str], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `values` gives for the parameters of configurables, by the parameters' names."""
+    return {
+        _name(scope, selector, parameter): value
+        for scope, selector in configurables
+        for parameter, value in values(scope, selector).items()
+    }
 
 
 def _values(scope: str, selector: str) -> dict[str, Any]:

@@ -107,15 +107,7 @@ class Trainer:
         self.supervised_bptt = supervised_bptt
         self.auxiliary_bptt = auxiliary_bptt
         self.precision = precision
-        self._variables = [
-            *weights.in_order(classifier),
-            *(v for loss in self.losses for v in weights.in_order(loss)),
-        ]
-
-    @property
-    def variables_in_order(self) -> list[tf.Variable]:
-        """All trainable variables: the classifier's, then each loss's."""
-        return self._variables
+        self.variables_in_order = _variables(classifier, losses)
 
     def trained_variables(self, *, auxiliary: bool = True) -> list[tf.Variable]:
         """The variables that `Step.gradients` are of, in that order.
@@ -127,10 +119,7 @@ class Trainer:
             The classifier's, then those of each loss that takes part and whose weight is not 0.
         """
         losses = [loss for loss in self.losses if auxiliary and loss.weight]
-        return [
-            *weights.in_order(self.classifier),
-            *(v for loss in losses for v in weights.in_order(loss)),
-        ]
+        return _variables(self.classifier, losses)
 
     def step(
         self,
@@ -177,14 +166,15 @@ class Trainer:
             loss = supervised_loss(logits[0])
             return loss, {"supervised_loss": loss}
 
-        context = Context(self.classifier, sequences, self._variables, progress)
+        every = self.variables_in_order
+        context = Context(self.classifier, sequences, every, progress)
         plans = [
             windows.plan(context, loss, stream(seed, _FIRST_AUXILIARY + i), self.auxiliary_bptt)
             for i, loss in enumerate(self.losses)
             if auxiliary
         ]
         trained = [plan for plan in plans if plan.loss.weight]
-        gradients, metrics = [tf.zeros_like(v) for v in self._variables], {}
+        gradients, metrics = [tf.zeros_like(v) for v in every], {}
         alone, last = trained, classify if supervised else None
         reach = [plan.bptt for plan in trained] or [self.auxiliary_bptt]
         # In pretraining as in the joint phase.
@@ -203,7 +193,7 @@ class Trainer:
         total = metrics.get("supervised_loss", tf.constant(0.0))
         for plan in trained:
             total = total + plan.loss.weight * metrics[plan.metric]
-        by_variable = {v.ref(): g for v, g in zip(self._variables, gradients, strict=True)}
+        by_variable = {v.ref(): g for v, g in zip(every, gradients, strict=True)}
         variables = self.trained_variables(auxiliary=auxiliary)
         gradients = [by_variable[v.ref()] for v in variables]
         return Step(gradients, {"loss": total, **metrics}, logits[0] if logits else None)
@@ -248,7 +238,7 @@ class Trainer:
                 value, supervised_metrics = classify(last.h[0])
                 objective += value
                 metrics.update(supervised_metrics)
-        return gradients_of(tape, objective, self._variables), metrics
+        return gradients_of(tape, objective, context.variables), metrics
 
     def _windows(
         self,
@@ -304,7 +294,12 @@ class Trainer:
                 tokens = sequences.tokens[begin:]
                 state = self.classifier.final(tokens, state, sequences.active(begin))
             loss, metrics = classify(state.h)
-        return gradients_of(tape, loss, self._variables), metrics
+        return gradients_of(tape, loss, self.variables_in_order), metrics
+
+
+def _variables(classifier: BaseClassifier, losses: Sequence[AuxiliaryLoss]) -> list[tf.Variable]:
+    of_losses = (variable for loss in losses for variable in weights.in_order(loss))
+    return [*weights.in_order(classifier), *of_losses]
 
 
 def classification_loss(

@@ -17,6 +17,7 @@ from t2aux.errors import UserError
 from t2aux.model import weights
 from t2aux.progress import Rate
 from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
+from t2aux.training.evaluation import logits_function
 from t2aux.training.evaluator import Evaluator
 from t2aux.training.position import Position
 from t2aux.training.progress import RunLog
@@ -82,11 +83,7 @@ class TrainingLoop:
             kept = tf.train.Checkpoint(position=position, **self._modules)
             self._best = best.Best(directory, kept, self._manager, len(splits.validation))
         self._evaluator = Evaluator(
-            tf.function(
-                lambda batch: trainer.classifier.logits_of(batch.inputs, batch.lengths),
-                reduce_retracing=True,
-                autograph=False,
-            ),
+            logits_function(trainer.classifier),
             splits,
             position,
             phases,

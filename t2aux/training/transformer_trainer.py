@@ -18,23 +18,19 @@ class TransformerTrainer:
     Attributes:
         classifier: The network.
         losses: None, an empty list.
+        variables_in_order: All trainable variables.
     """
 
     def __init__(self, classifier: Transformer) -> None:
         """Keeps the network."""
         self.classifier = classifier
         self.losses: list[AuxiliaryLoss] = []
-        self._variables = weights.in_order(classifier)
-
-    @property
-    def variables_in_order(self) -> list[tf.Variable]:
-        """All trainable variables."""
-        return self._variables
+        self.variables_in_order = weights.in_order(classifier)
 
     def trained_variables(self, *, auxiliary: bool = True) -> list[tf.Variable]:
         """The variables that `Step.gradients` are of, in that order; see `Trainer`."""
         del auxiliary
-        return self._variables
+        return self.variables_in_order
 
     def step(
         self, batch: Batch, *, seed: tf.Tensor, share: Share | None = None, **_: object
@@ -58,4 +54,5 @@ class TransformerTrainer:
                 share=share,
             )
             loss, metrics = classification_loss(logits, batch.labels, share)
-        return Step(gradients_of(tape, loss, self._variables), {"loss": loss, **metrics})
+        gradients = gradients_of(tape, loss, self.variables_in_order)
+        return Step(gradients, {"loss": loss, **metrics})

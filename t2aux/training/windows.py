@@ -95,16 +95,15 @@ class StatesPlan(Plan):
 
     def _value(self, states: State, bptt: int | None) -> tf.Tensor:
         context = self._context
-        given = States(
+        total, _ = self._call(
+            States,
             states=states,
             positions=self.positions,
             sequences=context.sequences,
             input_layer=context.classifier.input_layer,
-            seed=self._seed,
-            progress=context.progress,
             bptt=bptt,
         )
-        return self._mean(self._call(given)[0])
+        return self._mean(total)
 
     def _through_windows(
         self, at_positions: list[tf.Tensor], windows: truncation.Windows, first: State
@@ -213,17 +212,15 @@ class OutputsPlan(Plan):
         carry: Any,
     ) -> tuple[tf.Tensor, Any]:
         mask = tf.range(tf.shape(targets)[0])[:, tf.newaxis] >= begins[tf.newaxis]
-        given = Outputs(
+        return self._call(
+            Outputs,
             outputs=outputs,
             tokens=tokens,
             targets=targets,
             mask=tf.cast(mask, tf.float32),
             active=self._active(begins),
             carry=carry,
-            seed=self._seed,
-            progress=self._context.progress,
         )
-        return self._call(given)
 
 
 class WholeSequencePlan(Plan):
@@ -278,17 +275,15 @@ class WholeSequencePlan(Plan):
                 tokens = reading.window(begin, end + 1)
                 active = reading.active(begin)
                 outputs, after = self._context.classifier.outputs(tokens[:-1], state, active)
-                given = Outputs(
+                part, carry = self._call(
+                    Outputs,
                     outputs=outputs,
                     tokens=tokens[:-1],
                     targets=tokens[1:],
                     mask=reading.mask(begin, end),
                     active=active,
                     carry=carry,
-                    seed=self._seed,
-                    progress=self._context.progress,
                 )
-                part, carry = self._call(given)
                 objective = self.loss.weight * self._mean(part)
             parts = gradients_of(tape, objective, variables)
             sums = truncation.added(sums, parts)

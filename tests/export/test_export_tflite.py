@@ -195,7 +195,7 @@ def test_stateful_file_goes_on_until_it_is_reset(exported):
     for _ in range(2):
         for begin in range(0, len(sequence), size):
             answer = run(segment=sequence[np.newaxis, begin : begin + size])["probabilities"][0]
-    state = exported.checkpoint._init_state(1)
+    state = exported.checkpoint.begin(1)
     for _ in range(2):
         lengths = np.array([len(sequence)], np.int32)
         state, wanted = exported.checkpoint._step(sequence[np.newaxis], lengths, state)

@@ -244,7 +244,7 @@ def _batches(items: Iterable[Input], size: int) -> Iterator[list[Input]]:
 
 @contextlib.contextmanager
 def without_notes() -> Iterator[None]:
-    """Hides what LiteRT writes to the terminal while it loads; errors are exceptions, too."""
+    """Hides what LiteRT, or TensorFlow, writes while it is loaded; errors are exceptions, too."""
     sys.stderr.flush()
     stderr = os.dup(2)
     try:
