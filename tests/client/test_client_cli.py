@@ -41,7 +41,7 @@ def classify(directory, *arguments):
 
 def test_the_output_is_that_of_classify(served, scheme, picture):
     it = served("images")
-    for flags in ((), ("--top=1",), ("--stream", "--segment=5")):
+    for flags in ((), ("--top=1", "--stream", "--segment=5")):
         done = client(f"--server={it.addresses[scheme]}", picture, picture, *flags)
         assert (done.returncode, done.stderr) == (0, "")
         if scheme == "grpc":  # Once is enough: classify imports TensorFlow.
@@ -56,11 +56,14 @@ def test_texts_and_json(served, scheme):
     assert (one.returncode, one.stderr, batched.stderr) == (0, "", "")
     answers = [json.loads(line) for line in one.stdout.splitlines()]
     assert [(a["of"], a["cut"]) for a in answers] == [(3, False), (6, False), (100, True)]
-    for found in (batched.stdout, classify(it.directory, *texts) if scheme == "grpc" else ""):
-        for answer, other in zip(answers, map(json.loads, found.splitlines()), strict=False):
-            assert (answer["input"], answer["class"]) == (other["input"], other["class"])
-            assert answer["probability"] == pytest.approx(other["probability"], abs=1e-5)
-    assert len(batched.stdout.splitlines()) == 3
+    together = [json.loads(line) for line in batched.stdout.splitlines()]
+    for flag, answer, other in zip(texts, answers, together, strict=False):
+        assert (answer["input"], answer["class"]) == (other["input"], other["class"])
+        assert answer["probability"] == pytest.approx(other["probability"], abs=1e-5)
+        wanted = it.local.probabilities(it.info.text_ids(flag.removeprefix("--text=")))
+        assert answer["class"] == it.info.classes[wanted.argmax()]
+        assert answer["probability"] == pytest.approx(wanted.max(), abs=1e-5)
+    assert len(together) == 3
     assert [b for _, s, b in it.model.seen if s == "serving_default"] == [1, 1, 1, 2, 1]
 
 
