@@ -1,5 +1,7 @@
 """The recurrence that servers run, against the one that is trained."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,19 +26,38 @@ INFOS = {"vectors": networks.vectors_info(channels=2), "text": networks.text_inf
     ],
 )
 def test_a_batch_is_what_each_sequence_is_alone(kind, batch):
-    assert_same_alone(LSTM, INFOS[kind], batch)
+    assert_same_alone(LSTM, kind, batch)
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [*((name, "vectors") for name in CORES), ("GRU", "text"), ("MinGRU", "text")]
+    ("name", "kind"),
+    [
+        *((name, "vectors") for name in CORES),
+        pytest.param("GRU", "text", marks=pytest.mark.long),
+        ("MinGRU", "text"),
+    ],
 )
 def test_other_cores_are_too(name, kind):
-    assert_same_alone(CORES[name], INFOS[kind], 17)
+    assert_same_alone(CORES[name], kind, 17)
 
 
-def assert_same_alone(core, info, batch):
-    classifier = networks.classifier(info, core=core)
+@functools.cache
+def made(core, kind):
+    """A classifier, its network and the network's scan, for any batch."""
+    classifier = networks.classifier(INFOS[kind], core=core)
     network = StatelessClassifier(classifier)
+    specs = [network.tokens_spec(None, None, "tokens"), tf.TensorSpec([None], tf.int32)]
+
+    @tf.function(input_signature=[*specs, *network.state_specs(None)], autograph=False)
+    def scan(tokens, lengths, *state):
+        return tf.nest.flatten(network.scan(tokens, network.packed(state), lengths))
+
+    return classifier, network, scan
+
+
+def assert_same_alone(core, kind, batch):
+    classifier, network, scan = made(core, kind)
+    info = INFOS[kind]
     rng = np.random.default_rng(batch)
     if info.is_text:
         tokens = rng.integers(0, info.vocabulary_size, [batch, 9]).astype(np.int32)
@@ -47,12 +68,6 @@ def assert_same_alone(core, info, batch):
     # What is behind a sequence's end does not matter.
     if not info.is_text:
         tokens[np.arange(9) >= lengths[:, np.newaxis]] = np.nan
-
-    specs = [network.tokens_spec(None, None, "tokens"), tf.TensorSpec([None], tf.int32)]
-
-    @tf.function(input_signature=[*specs, *network.state_specs(None)], autograph=False)
-    def scan(tokens, lengths, *state):
-        return tf.nest.flatten(network.scan(tokens, network.packed(state), lengths))
 
     found = scan(tokens, lengths, *before)
     for row, length in enumerate(lengths):
