@@ -95,6 +95,7 @@ def test_the_mean_of_stored_pixels_is_that_of_what_the_model_sees():
 def plain_losses(run, loss, split, decoded, batch_size, known):
     """The losses per token by predictor, one sequence and one step at a time."""
     classifier, sums, count = run.classifier, {}, 0
+    step = tf.function(classifier.step, autograph=False)
     for number, batch in enumerate(split.batches(batch_size)):
         one = decoded(batch, tf.constant(number))
         positions, valid_mask = one.positions.numpy(), one.valid_mask.numpy()
@@ -118,7 +119,7 @@ def plain_losses(run, loss, split, decoded, batch_size, known):
             def state_of(b, anchor=anchor, starts=starts, batch=batch):
                 state = classifier.init_state(1)
                 for t in range(anchor - starts[b]):
-                    state = classifier.step(batch.inputs[b : b + 1, t], state)
+                    state = step(batch.inputs[b : b + 1, t], state)
                 return state
 
             def decode(state, forced, true=true):

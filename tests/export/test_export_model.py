@@ -1,6 +1,7 @@
 """`t2aux.export_model`: a Keras model with any core, exported as a run is."""
 
 import doctest
+import functools
 
 import keras
 import numpy as np
@@ -37,6 +38,10 @@ def model(core="lstm", ids=False, **parameters):
         if weight.dtype == "float32":
             weight.assign(2 * weight)
     return made
+
+
+# One that no test changes.
+shared = functools.cache(model)
 
 
 def sequences(ids=False, lengths=LENGTHS):
@@ -235,7 +240,7 @@ def padded(rows):
 @pytest.mark.parametrize("ids", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_test_data(form, ids):
-    info, x = info_of(model(ids=ids)), sequences(ids)
+    info, x = info_of(shared(ids=ids)), sequences(ids)
     split = keras_export._split(info, (FORMS[form](x), labels()), None)
     assert split.labels.tolist() == labels().tolist()
     for index, row in enumerate(x):
@@ -243,7 +248,7 @@ def test_forms_of_test_data(form, ids):
 
 
 def test_labels_may_be_one_hot_and_a_dataset_is_taken():
-    info, x = info_of(model()), sequences()
+    info, x = info_of(shared()), sequences()
     given = (padded(x), np.array(LENGTHS)), keras.utils.to_categorical(labels(), CLASSES)
     split = keras_export._split(info, tf.data.Dataset.from_tensor_slices(given).batch(2), None)
     assert split.labels.tolist() == labels().tolist()
@@ -277,25 +282,25 @@ X = np.zeros([2, 4, 2], np.float32)
         (unbuilt, {}, "no weights"),
         (lambda: keras.Sequential(), {}, "a Sequential"),
         (lambda: model(Begun(4)), {}, "Begun can't be exported.*zeros"),
-        (model, {"test_data": X}, "test_data is a ndarray"),
-        (model, {"test_data": (X, [0])}, "2 sequences, but y 1"),
-        (model, {"test_data": (X, [0, 3])}, "from 0 to 2"),
-        (model, {"test_data": (X, [0.5, 1])}, "whole numbers"),
-        (model, {"test_data": (X[..., :1], [0, 1])}, r"x\[0\]: .*give \[T, 2\]"),
-        (model, {"test_data": (X[0], [0, 1])}, r"\(4, 2\): give \[N, steps, channels\]"),
-        (model, {"test_data": (np.full_like(X, np.nan), [0, 1])}, "NaN"),
-        (model, {"test_data": (X[:0], [])}, "empty"),
-        (model, {"test_data": ((X, [4, 5]), [0, 1])}, "from 1 to the 4 steps"),
-        (model, {"test_data": endless}, "never ends"),
-        (lambda: model(ids=True), {"test_data": ([[1, 7]], [0])}, "the id 7"),
-        (model, {"variants": ["int8"]}, "calibration_data"),
-        (model, {"variants": ["int9"]}, "'int9'"),
-        (model, {"variants": "float16"}, "a list"),
-        (model, {"formats": ["onnx"]}, "'onnx'"),
-        (model, {"version": 0}, "from 1 on"),
-        (model, {"steps": 0}, "steps is 0"),
-        (model, {"segment": 0}, "0 steps"),
-        (model, {"parity_examples": -1}, "parity_examples is -1"),
+        (shared, {"test_data": X}, "test_data is a ndarray"),
+        (shared, {"test_data": (X, [0])}, "2 sequences, but y 1"),
+        (shared, {"test_data": (X, [0, 3])}, "from 0 to 2"),
+        (shared, {"test_data": (X, [0.5, 1])}, "whole numbers"),
+        (shared, {"test_data": (X[..., :1], [0, 1])}, r"x\[0\]: .*give \[T, 2\]"),
+        (shared, {"test_data": (X[0], [0, 1])}, r"\(4, 2\): give \[N, steps, channels\]"),
+        (shared, {"test_data": (np.full_like(X, np.nan), [0, 1])}, "NaN"),
+        (shared, {"test_data": (X[:0], [])}, "empty"),
+        (shared, {"test_data": ((X, [4, 5]), [0, 1])}, "from 1 to the 4 steps"),
+        (shared, {"test_data": endless}, "never ends"),
+        (lambda: shared(ids=True), {"test_data": ([[1, 7]], [0])}, "the id 7"),
+        (shared, {"variants": ["int8"]}, "calibration_data"),
+        (shared, {"variants": ["int9"]}, "'int9'"),
+        (shared, {"variants": "float16"}, "a list"),
+        (shared, {"formats": ["onnx"]}, "'onnx'"),
+        (shared, {"version": 0}, "from 1 on"),
+        (shared, {"steps": 0}, "steps is 0"),
+        (shared, {"segment": 0}, "0 steps"),
+        (shared, {"parity_examples": -1}, "parity_examples is -1"),
     ],
 )
 def test_wrong_use(make, options, message, tmp_path):
@@ -310,10 +315,10 @@ def test_a_directory_that_can_t_be(tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "base"):
         with pytest.raises(UserError, match="it is a file, or in one"):
-            t2aux.export_model(model(), place)
+            t2aux.export_model(shared(), place)
     for place, message in (("", "empty"), ("gs://bucket/x", "not on this machine"), (3, "a int")):
         with pytest.raises(UserError, match=f"output_dir is .*{message}"):
-            t2aux.export_model(model(), place)
+            t2aux.export_model(shared(), place)
 
 
 def test_the_docstring_s_example(tmp_path, monkeypatch):

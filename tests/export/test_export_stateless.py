@@ -43,7 +43,7 @@ def test_other_cores_are_too(name, kind):
 
 @functools.cache
 def made(core, kind):
-    """A classifier, its network and the network's scan, for any batch."""
+    """A network's scan of any batch, the classifier's of one sequence, and the network."""
     classifier = networks.classifier(INFOS[kind], core=core)
     network = StatelessClassifier(classifier)
     specs = [network.tokens_spec(None, None, "tokens"), tf.TensorSpec([None], tf.int32)]
@@ -52,11 +52,17 @@ def made(core, kind):
     def scan(tokens, lengths, *state):
         return tf.nest.flatten(network.scan(tokens, network.packed(state), lengths))
 
-    return classifier, network, scan
+    alone = [network.tokens_spec(1, None, "tokens"), *network.state_specs(1)]
+
+    @tf.function(input_signature=alone, autograph=False)
+    def scan_alone(tokens, *state):
+        return tf.nest.flatten(classifier.scan(tokens, network.packed(state)))
+
+    return scan, scan_alone, network
 
 
 def assert_same_alone(core, kind, batch):
-    classifier, network, scan = made(core, kind)
+    scan, scan_alone, network = made(core, kind)
     info = INFOS[kind]
     rng = np.random.default_rng(batch)
     if info.is_text:
@@ -73,8 +79,7 @@ def assert_same_alone(core, kind, batch):
     for row, length in enumerate(lengths):
         alone = [tf.constant(b[row : row + 1]) for b in before]
         if length:
-            one = tf.constant(tokens[row : row + 1, :length])
-            alone = tf.nest.flatten(classifier.scan(one, network.packed(alone)))
+            alone = scan_alone(tf.constant(tokens[row : row + 1, :length]), *alone)
         for ours, wanted in zip(found, alone, strict=True):
             np.testing.assert_allclose(ours[row], wanted[0], rtol=0, atol=1e-6)
 
