@@ -1,8 +1,10 @@
 """Runs the real command line in a subprocess."""
 
 import functools
+import json
 import os
 import pathlib
+import subprocess
 import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -30,6 +32,46 @@ def t2aux(*arguments, check=True, timeout=300, **variables):
 def python(code, *arguments, **more):
     """Runs Python code as `t2aux` runs a command: where TensorFlow and t2aux are imported."""
     return t2aux(*arguments, code=code, **more)
+
+
+# Runs commands in processes that have the modules already.
+_FORKS = """
+import importlib, json, os, sys
+folder, begin, modules, commands = map(json.loads, sys.argv[1:])
+exec(begin)
+from t2aux.cli import main
+for name in modules:
+    importlib.import_module(name)
+statuses = []
+for number, arguments in enumerate(commands):
+    pid = os.fork()
+    if not pid:
+        for output in (1, 2):
+            os.dup2(os.open(f"{folder}/{number}.{output}", os.O_WRONLY | os.O_CREAT), output)
+        sys.argv[1:] = arguments
+        main.main()
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print(json.dumps(statuses))
+"""
+
+
+def run_all(commands, modules, begin="", run=python):
+    """Runs `t2aux ARGUMENTS` for each of `commands`, one after the other.
+
+    Their processes are forked from one that has run `begin` and imported `modules`, which takes
+    most of the time of a short command; `run` runs the code of that one. Returns what
+    `subprocess.run` would.
+    """
+    commands = [list(map(str, arguments)) for arguments in commands]
+    with tempfile.TemporaryDirectory() as folder:
+        done = run(_FORKS, *map(json.dumps, (folder, begin, modules, commands)))
+        assert done.returncode == 0, done.stderr
+        found = []
+        for number, status in enumerate(json.loads(done.stdout)):
+            texts = (pathlib.Path(folder, f"{number}.{i}").read_text("utf-8") for i in (1, 2))
+            arguments = ["t2aux", *commands[number]]
+            found.append(subprocess.CompletedProcess(arguments, status, *texts))
+    return found
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import tensorflow as tf
 
 from t2aux import files
 from t2aux.export import metadata, saved_model, tflite, warmup
@@ -63,3 +64,34 @@ def _make_tflite(classifier, directory):
     directory.mkdir()
     for form in tflite.forms(classifier):
         (directory / litert.file_name(form)).write_bytes(tflite.convert(classifier, form))
+
+
+class _Quick(tf.Module):
+    """Answers as a classifier of IMAGES, from the mean of a sequence."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self._factor = tf.Variable(factor)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, 1], tf.float32, "inputs"),
+            tf.TensorSpec([None], tf.int32, "lengths"),
+        ]
+    )
+    def classify(self, inputs, lengths):
+        means = tf.reduce_sum(inputs, [1, 2]) / tf.cast(lengths, tf.float32)
+        return {"probabilities": tf.nn.softmax(self._factor * means[:, tf.newaxis] * [1.0, 2, 3])}
+
+
+def write_quick(directory, factor=1.0):
+    """Writes a SavedModel that loads at once, for tests of what surrounds a model.
+
+    It has `serving_default` alone, no warm-up requests and no metadata.json.
+    """
+
+    def make(path):
+        module = _Quick(factor)
+        tf.saved_model.save(module, str(path), {"serving_default": module.classify})
+
+    shutil.copytree(shared.made_once(f"quick-{factor}", make), directory)

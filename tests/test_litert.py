@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from t2aux.errors import UserError
+from t2aux.export import tflite
 from t2aux_ondevice import litert
 from tests import cli_helpers, networks, small_exports
 
@@ -224,11 +225,14 @@ def test_a_tflite_file_of_something_else(copied):
         litert.LiteRTClassifier(copied / litert.WHOLE)
 
 
-def test_weights_with_nan_are_errors(tmp_path):
-    info = networks.vectors_info(channels=1, length=2)
-    small_exports.write(tmp_path / "export", info, poison=float("nan"))
+def test_weights_with_nan_are_errors(copied):
+    classifier = networks.classifier(INFOS["images"])
+    for variable in classifier.trainable_variables:
+        variable.assign(variable + np.nan)
+    (copied / litert.WHOLE).write_bytes(tflite.convert(classifier, litert.WHOLE_FORM))
+    redescribe(copied, litert.WHOLE)
     with pytest.raises(UserError, match="NaN"):
-        litert.LiteRTClassifier(tmp_path / "export" / litert.WHOLE).probabilities(np.ones([2, 1]))
+        litert.LiteRTClassifier(copied / litert.WHOLE).probabilities(np.ones([16, 1]))
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,13 @@ def started(tmp_path_factory):
             directory = tmp_path_factory.mktemp(kind) / "export" / "1"
             directory.parent.mkdir()
             small_exports.write(directory, KINDS[kind], ("saved_model",))
-            model = servers.Model(directory)
+            local = SavedModelClassifier(directory)
+            model = servers.Model(directory, local._signatures)
             return types.SimpleNamespace(
                 model=model,
                 directory=directory,
                 info=KINDS[kind].without_normalization(),
-                local=SavedModelClassifier(directory),
+                local=local,
                 addresses=stack.enter_context(servers.serving(model)),
             )
 

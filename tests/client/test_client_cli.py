@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from t2aux.cli import main
 from tests import cli_helpers
 from tests.client import servers
 
@@ -20,19 +21,26 @@ def picture(tmp_path_factory):
     return path
 
 
-def client(*arguments, model=servers.Model.name):
-    code = (
-        "import sys; sys.modules['tensorflow'] = sys.modules['tensorflow_serving'] = None\n"
-        "sys.argv[:1] = ['t2aux', 'client']\n"
-        "from t2aux.cli import main; main.main()"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, f"--model={model}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=cli_helpers.environment(),
-        timeout=300,
-    )
+def clients(*commands):
+    """Runs `t2aux client` with the arguments of each."""
+    begin = "sys.modules['tensorflow'] = sys.modules['tensorflow_serving'] = None"
+    commands = [("client", f"--model={servers.Model.name}", *arguments) for arguments in commands]
+
+    def run(code, *arguments):
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            env=cli_helpers.environment(),
+            timeout=300,
+        )
+
+    return cli_helpers.run_all(commands, [main.module_of("client")], begin, run)
+
+
+def client(*arguments):
+    (done,) = clients(arguments)
+    return done
 
 
 def classify(directory, *arguments):
@@ -41,8 +49,10 @@ def classify(directory, *arguments):
 
 def test_the_output_is_that_of_classify(served, scheme, picture):
     it = served("images")
-    for flags in ((), ("--top=1",), ("--stream", "--segment=5")):
-        done = client(f"--server={it.addresses[scheme]}", picture, picture, *flags)
+    ways = ((), ("--top=1", "--stream", "--segment=5"))
+    server = f"--server={it.addresses[scheme]}"
+    found = clients(*((server, picture, picture, *flags) for flags in ways))
+    for flags, done in zip(ways, found, strict=True):
         assert (done.returncode, done.stderr) == (0, "")
         if scheme == "grpc":  # Once is enough: classify imports TensorFlow.
             assert done.stdout == classify(it.directory, picture, picture, *flags)
@@ -51,16 +61,19 @@ def test_the_output_is_that_of_classify(served, scheme, picture):
 def test_texts_and_json(served, scheme):
     it = served("texts")
     texts = ["--text=abc", "--text=café \U0001f600", "--text=" + "ab " * 200, "--json"]
-    one = client(f"--server={it.addresses[scheme]}", *texts)
-    batched = client(f"--server={it.addresses[scheme]}", *texts, "--batch=2")
+    given = (f"--server={it.addresses[scheme]}", *texts)
+    one, batched = clients(given, (*given, "--batch=2"))
     assert (one.returncode, one.stderr, batched.stderr) == (0, "", "")
     answers = [json.loads(line) for line in one.stdout.splitlines()]
     assert [(a["of"], a["cut"]) for a in answers] == [(3, False), (6, False), (100, True)]
-    for found in (batched.stdout, classify(it.directory, *texts) if scheme == "grpc" else ""):
-        for answer, other in zip(answers, map(json.loads, found.splitlines()), strict=False):
-            assert (answer["input"], answer["class"]) == (other["input"], other["class"])
-            assert answer["probability"] == pytest.approx(other["probability"], abs=1e-5)
-    assert len(batched.stdout.splitlines()) == 3
+    together = [json.loads(line) for line in batched.stdout.splitlines()]
+    for flag, answer, other in zip(texts, answers, together, strict=False):
+        assert (answer["input"], answer["class"]) == (other["input"], other["class"])
+        assert answer["probability"] == pytest.approx(other["probability"], abs=1e-5)
+        wanted = it.local.probabilities(it.info.text_ids(flag.removeprefix("--text=")))
+        assert answer["class"] == it.info.classes[wanted.argmax()]
+        assert answer["probability"] == pytest.approx(wanted.max(), abs=1e-5)
+    assert len(together) == 3
     assert [b for _, s, b in it.model.seen if s == "serving_default"] == [1, 1, 1, 2, 1]
 
 
@@ -89,8 +102,8 @@ def test_what_was_classified_before_an_error_is_printed(served, picture, tmp_pat
     it = served("images")
     (tmp_path / "damaged.png").write_bytes(picture.read_bytes()[:50])
     files = [picture, picture, picture, tmp_path / "damaged.png", picture]
-    for flags in ([], ["--batch=2"]):
-        done = client(f"--server={it.addresses['grpc']}", "--json", *files, *flags)
+    given = (f"--server={it.addresses['grpc']}", "--json", *files)
+    for done in clients(given, (*given, "--batch=2")):
         assert len(done.stdout.splitlines()) == 3
         cli_helpers.assert_one_sentence(done, "damaged.png")
 
@@ -98,7 +111,7 @@ def test_what_was_classified_before_an_error_is_printed(served, picture, tmp_pat
 def test_mistakes(served, picture, tmp_path):
     it = served("images")
     server = f"--server={it.addresses['http']}"
-    for arguments, *parts in (
+    cases = (
         ([picture], "--server", "must be given"),
         ([server], "nothing to classify"),
         ([server, "--batch=0", picture], "--batch"),
@@ -108,8 +121,9 @@ def test_mistakes(served, picture, tmp_path):
         ([server, f"--metadata={tmp_path}", picture], "no metadata.json"),
         (["--server=http://127.0.0.1:1", "--retries=0", picture], "http://127.0.0.1:1 "),
         ([it.addresses["http"].join(["--server=", "/x"]), picture], "give grpc://HOST:PORT"),
-    ):
-        done = client(*arguments)
+    )
+    found = clients(*(arguments for arguments, *_ in cases))
+    for (_, *parts), done in zip(cases, found, strict=True):
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
         cli_helpers.assert_one_sentence(done, *parts)

@@ -11,7 +11,7 @@ import pytest
 from t2aux.client import remote, transport
 from t2aux.client.retries import Retries
 from t2aux.errors import UserError
-from t2aux.export.runtimes import SavedModelClassifier
+from t2aux.export.runtimes import CheckpointClassifier
 from t2aux_ondevice import answers, litert, reading
 from tests import small_exports
 from tests.client import servers
@@ -55,10 +55,9 @@ def test_a_sequence_is_streamed_to_any_core(tmp_path, connect):
     directory = tmp_path / "export" / "1"
     directory.parent.mkdir()
     info = KINDS["vectors"]
-    small_exports.write(directory, info, ("saved_model",), core=CORES["own"])
-    local = SavedModelClassifier(directory)
+    made = small_exports.write(directory, info, ("saved_model",), core=CORES["own"])
     given = sequences("vectors")[1]
-    wanted = local.probabilities(given)
+    wanted = CheckpointClassifier(made).probabilities(given)
     with servers.serving(servers.Model(directory)) as addresses:
         for scheme in ("grpc", "http"):
             classifier = connect(addresses[scheme])

@@ -81,7 +81,7 @@ def test_the_table_fits_a_terminal_and_names_the_worst(classes):
         assert f"{100 * worst['f1']:.1f}%" in rows[0]
 
 
-@pytest.mark.parametrize("classes", [2, 10, 50])
+@pytest.mark.parametrize("classes", [2, 10, 21])
 def test_the_picture_shows_the_matrix(classes, tmp_path):
     labels = np.arange(classes * 5) % classes
     path = tmp_path / "confusion.png"
@@ -169,10 +169,10 @@ def test_other_data_is_named_and_goes_elsewhere(tmp_path):
         names = {path.name for path in (model_dir / "evaluation").iterdir()}
         assert names == {"test", "test-news", "test-news-2", "test-max_examples_4"}
         assert (model_dir / "evaluation" / "test" / "evaluation.json").read_bytes() == own
-        # The run's own data, given again.
-        evaluate_on(f"--data_dir={tmp_path / 'vectors'}/../vectors")
+        # The run's own data, given again, and settings that do not change it.
+        again = [f"--data_dir={tmp_path / 'vectors'}/../vectors", "--gin_param=train.seed = 3"]
+        evaluate_on(*again, "--gin_param=dataset.bucket_batches = 1")
         assert (model_dir / "evaluation" / "test" / "evaluation.json").read_bytes() == own
-        evaluate_on("--gin_param=train.seed = 3", "--gin_param=dataset.bucket_batches = 1")
         assert {path.name for path in (model_dir / "evaluation").iterdir()} == names
 
 

@@ -20,7 +20,9 @@ from t2aux.training.classifier import make_classifier
 from t2aux_ondevice import litert
 from tests import shared, sources
 
-KINDS = ("grey", "rgb", "characters", "bytes", "vectors")
+KINDS = ("rgb", "characters", "vectors")
+# What differs in them has tests without an export, and `small_exports.IMAGES` are grey.
+MORE_KINDS = ("grey", "bytes")
 TEXTS = (
     "good film",
     "bad Film!",
@@ -157,7 +159,12 @@ def exports(model_dirs):
     return exported
 
 
-@pytest.fixture(params=KINDS)
+def kinds(*names):
+    """Parameters: those of MORE_KINDS are in the long tier, each export of which takes seconds."""
+    return [pytest.param(n, marks=pytest.mark.long if n in MORE_KINDS else []) for n in names]
+
+
+@pytest.fixture(params=kinds(*KINDS, *MORE_KINDS))
 def exported(request, exports):
     """The export of each kind in turn."""
     return exports(request.param)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux.export import examples
-from tests.export.conftest import KINDS
+from tests.export.conftest import kinds
 from tests.export.test_export_tflite import EXACT, random_sequence
 
 BATCH = 32
@@ -102,7 +102,7 @@ def test_examples(exported):
         assert scores == pytest.approx(in_batch, abs=EXACT)
 
 
-@pytest.mark.parametrize("kind", ["characters", "bytes"])
+@pytest.mark.parametrize("kind", kinds("characters", "bytes"))
 def test_texts(exports, kind):
     exported = exports(kind)
     texts = ["good film", "ünknown ☃ chäracters", "x", "longer than twenty characters " * 3]
@@ -112,10 +112,9 @@ def test_texts(exports, kind):
     assert_rows_are_those_alone(together, alone)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_signatures_without_sequences(exports, kind):
+def test_signatures_without_sequences(exported):
     batch = np.arange(BATCH, dtype=np.int32)
     for signature in ("initial_state", "describe"):
-        together = run(exports(kind), signature, batch=batch)
-        alone = [run(exports(kind), signature, batch=batch[[row]]) for row in range(BATCH)]
+        together = run(exported, signature, batch=batch)
+        alone = [run(exported, signature, batch=batch[[row]]) for row in range(BATCH)]
         assert_rows_are_those_alone(together, alone)

@@ -87,7 +87,7 @@ def test_files_answer_as_the_checkpoint(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind", "limits"),
     [
-        ("MinGRU", "vectors", {"dynamic_int8": 0.05}),
+        pytest.param("MinGRU", "vectors", {"dynamic_int8": 0.05}, marks=pytest.mark.long),
         # The table of ids becomes int8, too.
         ("own", "text", {"float16": 2e-3, "dynamic_int8": 0.05, "dynamic_int8_int4_head": 0.15}),
     ],

@@ -10,6 +10,7 @@ from t2aux.errors import UserError
 from t2aux.export import examples, saved_model
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
+from tests.export.conftest import kinds
 from tests.export.test_export_saved_model import LENGTHS, load
 from tests.export.test_export_tflite import EXACT, random_sequence
 
@@ -59,7 +60,7 @@ def test_examples_of_different_lengths_in_one_batch(exported):
         np.testing.assert_allclose(scores, wanted.numpy()[order], atol=EXACT)
 
 
-@pytest.mark.parametrize("kind", ["characters", "bytes"])
+@pytest.mark.parametrize("kind", kinds("characters", "bytes"))
 def test_texts_and_ids_in_one_batch(exports, kind):
     exported = exports(kind)
     texts = ["good film", "ünknown ☃ chäracters", "x", "longer than twenty characters " * 3]
@@ -81,13 +82,13 @@ def test_texts_and_ids_in_one_batch(exports, kind):
         ("rgb", {"inputs": [0.5] * 4}, "must hold 3 values for each step"),
         ("rgb", {"pixels": [0.5] * 3}, "no feature `inputs`"),
         ("rgb", {"inputs": [1, 2, 3]}, "[Dd]ata type"),
-        ("bytes", {"inputs": [0.5]}, "[Dd]ata type"),
-        ("bytes", {"inputs": [256]}, "not in the vocabulary"),
-        ("bytes", {"inputs": [2**32 + 1]}, "not in the vocabulary"),
-        ("bytes", {"inputs": [-(2**32)]}, "An id is negative"),
-        ("bytes", {"inputs": [1], "text": [b"a"]}, "either the feature `text`"),
-        ("bytes", {"other": [1]}, "either the feature `text`"),
-        ("bytes", {"text": [b"a", b"b"]}, "more than one text"),
+        ("characters", {"inputs": [0.5]}, "[Dd]ata type"),
+        ("characters", {"inputs": [256]}, "not in the vocabulary"),
+        ("characters", {"inputs": [2**32 + 1]}, "not in the vocabulary"),
+        ("characters", {"inputs": [-(2**32)]}, "An id is negative"),
+        ("characters", {"inputs": [1], "text": [b"a"]}, "either the feature `text`"),
+        ("characters", {"other": [1]}, "either the feature `text`"),
+        ("characters", {"text": [b"a", b"b"]}, "more than one text"),
         ("characters", {"text": [b""]}, "A text is empty"),
     ],
 )
@@ -99,7 +100,7 @@ def test_wrong_examples_are_errors(exports, kind, features, message):
 
 def test_an_invalid_example_is_an_error(exports):
     with pytest.raises(tf.errors.InvalidArgumentError, match="Could not parse"):
-        classify(exports("grey"), [b"no example"])
+        classify(exports("rgb"), [b"no example"])
 
 
 def test_a_server_describes_itself_to_clients(exported):
@@ -129,6 +130,6 @@ def test_a_server_describes_itself_to_clients(exported):
     ],
 )
 def test_a_description_of_something_else_is_an_error(exports, change):
-    described = {**litert.description(exports("grey").info), **change}
+    described = {**litert.description(exports("rgb").info), **change}
     with pytest.raises(UserError, match="the server"):
         litert.check_description(described, "the server")

@@ -12,6 +12,7 @@ from PIL import Image
 from t2aux.export import images
 from t2aux_ondevice.images import read_image
 from t2aux_ondevice.preprocessing import DatasetInfo
+from tests.export.conftest import kinds
 
 SIZES = [(1, 1), (5, 5), (28, 28), (97, 131), (3, 400), (400, 3)]
 INFOS = [
@@ -224,7 +225,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(exports, name):
     content, reason = REFUSED[name]
-    model = exports("grey").saved_model
+    model = exports("rgb").saved_model
     with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
         model.image_batch([SOUND["PNG"], content])
 
@@ -237,7 +238,7 @@ def test_a_limit_of_ones_own(monkeypatch):
         function([saved(picture(10, 11, "L"))])
 
 
-@pytest.mark.parametrize("kind", ["grey", "rgb"])
+@pytest.mark.parametrize("kind", kinds("grey", "rgb"))
 def test_the_signature_answers_as_the_client_does(exports, kind):
     exported = exports(kind)
     files = [saved(picture(height, width, "RGBA")) for height, width in SIZES]

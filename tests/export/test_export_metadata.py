@@ -112,7 +112,7 @@ def test_the_card_names_model_and_data(exported):
     assert "/models/export:predict" in card
 
 
-@pytest.mark.parametrize("kind", ["grey", "vectors", "bytes"])
+@pytest.mark.parametrize("kind", ["rgb", "vectors", "characters"])
 def test_the_card_s_request_is_one(exports, kind, tmp_path):
     exported = exports(kind)
     card = (exported.directory / "README.md").read_text()
@@ -135,7 +135,7 @@ def test_the_card_s_request_is_one(exports, kind, tmp_path):
     request = json.loads(done.stdout)
     signature = request.get("signature_name", "serving_default")
     (inputs,) = (request[name] for name in ("inputs", "instances") if name in request)
-    if kind == "grey":
+    if kind == "rgb":
         assert signature == "serving_image"
         assert base64.b64decode(inputs[0]["b64"]) == b"an image"
         return

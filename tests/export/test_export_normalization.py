@@ -35,6 +35,18 @@ def normalised():
     return classifier, raw, wanted
 
 
+_files = {}
+
+
+def file(classifier, raw, form, variant="float32"):
+    """What the classifier becomes."""
+    if (form, variant) not in _files:
+        _files[form, variant] = tflite.convert(
+            classifier, form, variants.VARIANTS[variant], calibration=list(raw)
+        )
+    return _files[form, variant]
+
+
 def test_the_checkpoint(normalised):
     classifier, raw, wanted = normalised
     checkpoint = CheckpointClassifier(classifier)
@@ -81,7 +93,7 @@ def test_tensorflow_lite_files(normalised, tmp_path, variant, form):
     if variant == variants.INT4_HEAD:
         pytest.importorskip("ai_edge_quantizer")
     classifier, raw, wanted = normalised
-    content = tflite.convert(classifier, form, variants.VARIANTS[variant], calibration=list(raw))
+    content = file(classifier, raw, form, variant)
     assert flatbuffer.operators(content)[:2] == ["SUB", "DIV"]
     info = classifier.info.without_normalization()
     found = np.stack([answer(tmp_path, content, info, form, variant, s) for s in raw])
@@ -89,23 +101,34 @@ def test_tensorflow_lite_files(normalised, tmp_path, variant, form):
     np.testing.assert_allclose(found, wanted, atol=tolerance)
 
 
-@pytest.mark.parametrize("form", litert.FORMS)
-@pytest.mark.parametrize("length", [pytest.param(None, marks=pytest.mark.long), STEPS])
-def test_a_file_has_the_inputs_of_one_that_does_not_normalise(form, length):
-    def inputs(info):
-        content = tflite.convert(networks.classifier(info), form)
-        graph = schema.Model.GetRootAsModel(content, 0).Subgraphs(0)
-        tensors = [graph.Tensors(graph.Inputs(i)) for i in range(graph.InputsLength())]
-        return {
-            t.Name(): (
-                t.ShapeAsNumpy().tolist(),
-                np.atleast_1d(t.ShapeSignatureAsNumpy()).tolist(),
-                t.HasRank(),
-                t.Type(),
-            )
-            for t in tensors
-        }
+def inputs_of(content):
+    """What a file says of its inputs, by name."""
+    graph = schema.Model.GetRootAsModel(content, 0).Subgraphs(0)
+    tensors = [graph.Tensors(graph.Inputs(i)) for i in range(graph.InputsLength())]
+    return {
+        t.Name(): (
+            t.ShapeAsNumpy().tolist(),
+            np.atleast_1d(t.ShapeSignatureAsNumpy()).tolist(),
+            t.HasRank(),
+            t.Type(),
+        )
+        for t in tensors
+    }
 
-    info = networks.vectors_info(2, length)
-    wanted = inputs(info)
-    assert inputs(dataclasses.replace(info, mean=MEAN, deviation=DEVIATION)) == wanted
+
+@pytest.mark.parametrize("form", litert.FORMS)
+def test_a_file_has_the_inputs_of_one_that_does_not_normalise(normalised, form):
+    classifier, raw, _ = normalised
+    plain = networks.classifier(classifier.info.without_normalization(), hidden=32)
+    assert inputs_of(file(classifier, raw, form)) == inputs_of(tflite.convert(plain, form))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", litert.FORMS)
+def test_files_for_any_length_have_the_same_inputs(form):
+    info = networks.vectors_info(2)
+    contents = [
+        tflite.convert(networks.classifier(i), form)
+        for i in (info, dataclasses.replace(info, mean=MEAN, deviation=DEVIATION))
+    ]
+    assert inputs_of(contents[0]) == inputs_of(contents[1])

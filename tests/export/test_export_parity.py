@@ -62,16 +62,17 @@ def test_parity_json_and_the_tables_say_the_same(exported):
         assert (time_taken in row) == (name in FILES)
 
 
-def test_an_artefact_that_is_off_leaves_nothing(exports, tmp_path, monkeypatch):
-    exported = exports("grey")
-    convert = tflite.convert
+def test_an_artefact_that_is_off_leaves_nothing(model_dirs, tmp_path, monkeypatch):
+    convert, made = tflite.convert, {}
 
-    def convert_wrongly(classifier, *args, **kwargs):
-        with shifted_bias(classifier, 0.1):
-            return convert(classifier, *args, **kwargs)
+    def convert_wrongly(classifier, form, *args, **kwargs):
+        if form not in made:
+            with shifted_bias(classifier, 0.1):
+                made[form] = convert(classifier, form, *args, **kwargs)
+        return made[form]
 
     monkeypatch.setattr(tflite, "convert", convert_wrongly)
-    run = load(exported.run.model_dir)
+    run = load(model_dirs("grey"))
     with pytest.raises(UserError, match=r"classifier\.tflite is too far off: .*nothing"):
         export(run, tmp_path / "new" / "base", formats=["tflite"])
     assert not (tmp_path / "new" / "base").exists()

@@ -14,6 +14,7 @@ from t2aux.errors import UserError
 from t2aux.export import saved_model, text
 from t2aux.export.runtimes import SavedModelClassifier
 from t2aux_ondevice.preprocessing import DatasetInfo
+from tests.export.conftest import kinds
 from tests.export.test_export_tflite import EXACT, random_sequence
 
 LENGTHS = (12, 1, 7)
@@ -85,7 +86,7 @@ def test_top_classes_and_names(exported):
     np.testing.assert_array_equal(answers["top_probabilities"], best)
 
 
-@pytest.mark.parametrize("kind", ["rgb", "bytes", "vectors"])
+@pytest.mark.parametrize("kind", ["rgb", "characters", "vectors"])
 @given(segment=st.integers(1, 14), lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4))
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -132,7 +133,7 @@ def test_wrong_lengths_are_errors(exported, signature, lengths, message):
         load(exported)[signature](**{name: inputs, "lengths": tf.constant(lengths), **state})
 
 
-@pytest.mark.parametrize("kind", ["characters", "bytes"])
+@pytest.mark.parametrize("kind", kinds("characters", "bytes"))
 @pytest.mark.parametrize(
     ("value", "message"), [(-1, "An id is negative"), (256, "not in the vocabulary")]
 )
@@ -173,7 +174,7 @@ def test_text_becomes_the_same_ids_in_the_graph(tokens, max_length, texts):
         assert not row[length:].any()
 
 
-@pytest.mark.parametrize("kind", ["characters", "bytes"])
+@pytest.mark.parametrize("kind", kinds("characters", "bytes"))
 def test_texts_are_classified_as_their_ids(exports, kind):
     exported = exports(kind)
     texts = ["good film", "ünknown ☃ chäracters", "x", "longer than twenty characters " * 3]
@@ -183,7 +184,7 @@ def test_texts_are_classified_as_their_ids(exports, kind):
         np.testing.assert_allclose(answer, wanted, atol=EXACT)
 
 
-@pytest.mark.parametrize("kind", ["characters", "bytes"])
+@pytest.mark.parametrize("kind", kinds("characters", "bytes"))
 def test_an_empty_text_is_an_error(exports, kind):
     with pytest.raises(tf.errors.InvalidArgumentError, match="A text is empty"):
         exports(kind).saved_model.text_batch(["good", ""])
@@ -203,7 +204,7 @@ def test_a_damaged_saved_model_is_an_error(exports, tmp_path):
         ("metadata.json", lambda p: p.write_text("{"), "damaged"),
     ):
         copy = tmp_path / name.replace("/", "_")
-        shutil.copytree(exports("grey").directory, copy)
+        shutil.copytree(exports("vectors").directory, copy)
         damage(copy / name)
         with pytest.raises(UserError, match=message):
             SavedModelClassifier(copy)

@@ -53,7 +53,7 @@ def test_files_have_only_builtin_operations(exported):
 
 def test_a_known_length_needs_no_second_loop(exports):
     # 25 steps, two a pass, and one that is left; nine steps would be none.
-    whole = (exports("grey").directory / litert.WHOLE).read_bytes()
+    whole = (exports("rgb").directory / litert.WHOLE).read_bytes()
     assert flatbuffer.operators(whole).count(LOOP) == 2
     even = networks.classifier(networks.vectors_info(length=24))
     assert flatbuffer.operators(tflite.convert(even, "whole")).count(LOOP) == 1
@@ -74,7 +74,7 @@ def test_operators_are_those_that_litert_sees(exported):
     ],
 )
 def test_a_file_that_did_not_fuse_is_refused(exports, required, forbidden, message):
-    unfused = (exports("grey").directory / litert.STREAM).read_bytes()
+    unfused = (exports("rgb").directory / litert.STREAM).read_bytes()
     with pytest.raises(UserError, match=message):
         flatbuffer.check_operators(unfused, required, forbidden)
 
@@ -118,7 +118,7 @@ def test_answers_do_not_depend_on_earlier_requests(exported):
         np.testing.assert_allclose(answer, probabilities(exported, sequence), atol=EXACT)
 
 
-@pytest.mark.parametrize("kind", ["grey", "vectors"])
+@pytest.mark.parametrize("kind", ["rgb", "vectors"])
 def test_nan_does_not_outlast_its_call(exports, kind):
     exported = exports(kind)
     run = runner(exported, litert.WHOLE)
@@ -137,7 +137,7 @@ def test_any_length_where_lengths_vary(exports, kind, steps):
     np.testing.assert_allclose(answer, probabilities(exported, sequence), atol=EXACT)
 
 
-@pytest.mark.parametrize("kind", ["grey", "characters", "vectors"])
+@pytest.mark.parametrize("kind", ["rgb", "characters", "vectors"])
 @given(chunks=st.lists(st.integers(1, 25), min_size=1, max_size=8), seed=st.integers(0, 9))
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -1,5 +1,6 @@
 """The variants of the TensorFlow Lite files: they are what they say, and answer nearly the same."""
 
+import functools
 import sys
 
 import numpy as np
@@ -12,14 +13,22 @@ from t2aux_ondevice import litert
 from tests import networks
 
 STEPS = 42
+# Every variant and form for vectors; for text, whose table is quantised, too, whole sequences.
 QUANTISED = [
-    (name, form)
+    pytest.param(
+        kind,
+        name,
+        form,
+        marks=pytest.mark.long if (kind == "vectors") == (form == "whole") else [],
+    )
+    for kind in ("text", "vectors")
     for name, variant in variants.VARIANTS.items()
     if name != "float32"
     for form in variant.forms
 ]
 
 
+@functools.cache
 def network(kind):
     """A classifier whose matrices are large enough, and sequences for it."""
     rng = np.random.default_rng(0)
@@ -32,9 +41,19 @@ def network(kind):
     return classifier, list(rng.random((3, STEPS, 2)).astype(np.float32))
 
 
-@pytest.fixture(scope="module", params=["text", "vectors"])
-def trained(request):
-    return network(request.param)
+@functools.cache
+def expected(kind):
+    """The answers of the checkpoint."""
+    classifier, sequences = network(kind)
+    reference = CheckpointClassifier(classifier)
+    return [reference.probabilities(sequence) for sequence in sequences]
+
+
+@functools.cache
+def file(kind, form, variant="float32"):
+    """What the network becomes."""
+    classifier, sequences = network(kind)
+    return tflite.convert(classifier, form, variants.VARIANTS[variant], calibration=sequences)
 
 
 def answer(directory, content, info, form, variant, sequence):
@@ -64,33 +83,28 @@ def answer(directory, content, info, form, variant, sequence):
     return probabilities
 
 
-@pytest.mark.parametrize(("name", "form"), QUANTISED)
-def test_a_variant_is_what_it_says_and_answers_nearly_the_same(
-    trained, name, form, tmp_path, capfd
-):
-    classifier, sequences = trained
+@pytest.mark.parametrize(("kind", "name", "form"), QUANTISED)
+def test_a_variant_is_what_it_says_and_answers_nearly_the_same(kind, name, form, tmp_path, capfd):
+    classifier, sequences = network(kind)
     variant = variants.VARIANTS[name]
-    content = tflite.convert(classifier, form, variant, calibration=sequences)
+    content = file(kind, form, name)
     assert capfd.readouterr() == ("", "")  # No library's notes.
     stored = flatbuffer.weights(content)
     large = {t for t, counts in stored.items() if max(counts) >= flatbuffer.MIN_QUANTISED}
     assert large == variant.types
-    exact = tflite.convert(classifier, form)
-    assert len(content) < 0.95 * len(exact)
-    reference = CheckpointClassifier(classifier)
-    for sequence in sequences:
-        wanted = reference.probabilities(sequence)
+    assert len(content) < 0.95 * len(file(kind, form))
+    for sequence, wanted in zip(sequences, expected(kind), strict=True):
         found = answer(tmp_path, content, classifier.info, form, name, sequence)
         limit = {"float16": 1e-3, "dynamic_int8_int4_head": 0.1}.get(name, 0.03)
         assert 0 < np.abs(found - wanted).max() < limit
 
 
-def test_no_values_are_lost_or_stored_twice(trained):
-    classifier, _ = trained
+@pytest.mark.parametrize("kind", ["text", pytest.param("vectors", marks=pytest.mark.long)])
+def test_no_values_are_lost_or_stored_twice(kind):
     stored = {
-        name: sum(map(sum, flatbuffer.weights(tflite.convert(classifier, "whole", v)).values()))
-        for name, v in variants.VARIANTS.items()
-        if "whole" in v.forms
+        name: sum(map(sum, flatbuffer.weights(file(kind, "whole", name)).values()))
+        for name, variant in variants.VARIANTS.items()
+        if "whole" in variant.forms
     }
     assert len(set(stored.values())) == 1
 
@@ -104,10 +118,8 @@ def test_a_network_that_is_too_small_is_refused():
 
 
 def test_weights_that_stay_in_float_are_refused():
-    classifier, _ = network("vectors")
-    content = tflite.convert(classifier, "whole")
     with pytest.raises(UserError, match=r"weights of it in int8 .it kept 4,096 values in float32"):
-        flatbuffer.check_weights(content, {"int8"}, "it")
+        flatbuffer.check_weights(file("vectors", "stream"), {"int8"}, "it")
 
 
 def test_four_bits_need_the_extra(monkeypatch):
@@ -125,8 +137,9 @@ def test_unknown_variants(names):
 
 def test_a_stateful_file_takes_multiples_of_its_segment(tmp_path):
     classifier, sequences = network("vectors")
-    content = tflite.convert(classifier, "stateful")
-    answer(tmp_path, content, classifier.info, "stateful", "float32", sequences[0])
+    answer(
+        tmp_path, file("vectors", "stateful"), classifier.info, "stateful", "float32", sequences[0]
+    )
     model = litert.LiteRTClassifier(tmp_path / litert.file_name("stateful"))
     with pytest.raises(UserError, match=r"takes 21 steps at once"):
         list(model.stream(sequences[0], 5))

@@ -60,8 +60,8 @@ def test_requests_have_the_lengths_of_the_data(exports):
     assert found[1]["lengths"][0] in (7, 9)
     assert set(found[128]["lengths"]) == {1, 4, 7, 9, 12}
     assert found[128]["inputs"].shape == (128, 12, 2)
-    texts = [i["text"] for n, i in map(parts, read(exports("bytes"))) if n == "serving_text"]
-    longest = max(len(s) for s in exports("bytes").sequences)
+    texts = [i["text"] for n, i in map(parts, read(exports("characters"))) if n == "serving_text"]
+    longest = max(len(s) for s in exports("characters").sequences)
     assert max(len(text) for text in texts[-1]) == longest
 
 

@@ -457,7 +457,8 @@ def value(sequence, i):
 
 def test_the_library_reads_sequences_by_turns(exports, tmp_path):
     """See turns.cc."""
-    program = build(tmp_path / "turns", f"MAIN={pathlib.Path(__file__).parent / 'turns.cc'}")
+    main = pathlib.Path(__file__).parent / "turns.cc"
+    program = build(tmp_path / "turns", f"MAIN={main}", "CXXFLAGS=-O0 -Wall -Wextra -Werror")
     other = networks.classifier(INFOS["vectors"], hidden=6)
     content = tflite.convert(other, litert.STREAM_FORM)
     (tmp_path / litert.STREAM).write_bytes(content)

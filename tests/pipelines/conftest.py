@@ -10,7 +10,7 @@ pytest.importorskip("apache_beam", reason="needs the extra beam")
 
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
-from tests import small_exports
+from tests import cli_helpers, small_exports
 
 KINDS = {
     "texts": small_exports.TEXT,
@@ -199,3 +199,8 @@ def write_table(path, rows, start=0):
     ]
     path.write_text("id,text,label\n" + "".join(lines))
     return path
+
+
+def run_all(*commands):
+    """Runs commands in processes that have imported Beam, which takes a second."""
+    return cli_helpers.run_all(commands, ["t2aux.pipelines.convert", "t2aux.pipelines.predict"])

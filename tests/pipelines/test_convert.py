@@ -9,7 +9,8 @@ from t2aux.data import loading, manifest, named
 from t2aux.data.image_folder import ImageFolder
 from t2aux.errors import UserError
 from t2aux.pipelines import convert, runners
-from tests.cli_helpers import assert_one_sentence, t2aux
+from tests.cli_helpers import assert_one_sentence
+from tests.pipelines.conftest import run_all
 
 RUNNER = runners.Runner("DirectRunner")
 
@@ -70,18 +71,23 @@ def test_texts_and_their_notes(tmp_path):
 
 
 def test_the_command(photos, tmp_path):
-    given = [f"--data_dir={photos}", f"--output_dir={tmp_path / 'there'}", "--runner=DirectRunner"]
-    done = t2aux("data", "convert", "image_folder", *given)
+    command = ["data", "convert", "image_folder"]
+    given, runner = f"--data_dir={photos}", "--runner=DirectRunner"
+    to_there, to_other = (f"--output_dir={tmp_path / name}" for name in ("there", "other"))
+    done, again = run_all(*[[*command, given, to_there, runner]] * 2)
+    assert done.returncode == 0, done.stderr
     assert "17 sequences of image_folder are in" in done.stdout
     assert "t2aux train" in done.stdout
-    assert_one_sentence(t2aux("data", "convert", "image_folder", *given, check=False), "already")
+    assert_one_sentence(again, "already")
     (photos / "train" / "a" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n no image")
-    given[1] = f"--output_dir={tmp_path / 'other'}"
-    done = t2aux("data", "convert", "image_folder", *given, check=False)
-    assert_one_sentence(done, "0.png")
+    damaged, without, data_dir, output_dir = run_all(
+        [*command, given, to_other, runner],
+        ["data", "image_folder", given, runner],
+        [*command, to_other, "--data_dir=gs://b/x"],
+        [*command, given, "--output_dir=gs://b/x"],
+    )
+    assert_one_sentence(damaged, "0.png")
     assert not (tmp_path / "other").exists()
-    assert_one_sentence(t2aux("data", "image_folder", *given[::2], check=False), "--runner")
-    for flag in ("data_dir", "output_dir"):
-        flags = [*given[:2], f"--{flag}=gs://b/x"]
-        done = t2aux("data", "convert", "image_folder", *flags, check=False)
+    assert_one_sentence(without, "--runner")
+    for flag, done in (("data_dir", data_dir), ("output_dir", output_dir)):
         assert_one_sentence(done, f"--{flag} is gs://b/x", "local path")

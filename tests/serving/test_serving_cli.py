@@ -14,7 +14,8 @@ from t2aux.client import transport
 from t2aux.errors import UserError
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
-from tests.cli_helpers import assert_one_sentence, environment, fork_server, t2aux
+from tests import small_exports
+from tests.cli_helpers import assert_one_sentence, environment, fork_server, python, t2aux
 
 BODY = {"instances": [{"inputs": [[0.5]] * 16, "lengths": 16}]}
 CONFIGS = {
@@ -30,10 +31,16 @@ def loads_of(page, folder):
     return sum(map(float, re.findall(pattern, page)))
 
 
-def test_serves_until_it_is_told_to_stop(base_paths, tmp_path):
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "1").symlink_to(base_paths["images"][0] / "1")
+@pytest.fixture
+def base(tmp_path):
+    """The base path of a model that loads at once; its folder is a link."""
+    small_exports.write_quick(tmp_path / "quick")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "1").symlink_to(tmp_path / "quick")
+    return tmp_path / "base"
+
+
+def test_serves_until_it_is_told_to_stop(base, tmp_path):
     for name, text in CONFIGS.items():
         (tmp_path / name).write_text(text.format(base=base))
     process = fork_server().start(
@@ -71,14 +78,14 @@ def test_serves_until_it_is_told_to_stop(base_paths, tmp_path):
             assert time.monotonic() < begin + 60
             time.sleep(0.05)
             page = requests.get(f"{url}/metrics", timeout=60).text
-        time.sleep(1)
+        time.sleep(0.5)
         assert loads_of(requests.get(f"{url}/metrics", timeout=60).text, base / "2") == 3
         assert requests.get(model, timeout=60).status_code == 200
         # A second server must not share the port in silence.
         port = url.rsplit(":", 1)[1]
         second = t2aux(
-            *("serve", f"--model_base_path={base_paths['images'][0]}", "--port=0"),
-            f"--rest_api_port={port}",
+            *("serve", f"--model_base_path={base}", "--port=0", f"--rest_api_port={port}"),
+            "--file_system_poll_wait_seconds=0.05",
             check=False,
         )
         assert_one_sentence(second, f"Can't listen at 127.0.0.1:{port}", "--rest_api_port")
@@ -89,13 +96,13 @@ def test_serves_until_it_is_told_to_stop(base_paths, tmp_path):
         process.kill()
 
 
-def test_a_grpc_port_that_is_taken(base_paths):
+def test_a_grpc_port_that_is_taken(base):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        base = f"--model_base_path={base_paths['images'][0]}"
-        done = t2aux("serve", base, f"--port={port}", "--rest_api_port=0", check=False)
+        flags = [f"--model_base_path={base}", "--file_system_poll_wait_seconds=0.05"]
+        done = t2aux("serve", *flags, f"--port={port}", "--rest_api_port=0", check=False)
     assert_one_sentence(done, f"Can't listen at 127.0.0.1:{port}", "--port")
 
 
@@ -221,13 +228,10 @@ def test_model_version_policies(tmp_path):
     assert [(c.latest, c.specific) for c in read] == [(1, ()), (2, ()), (1, None), (1, (3,))]
 
 
-def test_without_the_extra(tmp_path):
+def test_without_the_extra():
     code = (
-        "import sys; sys.modules['aiohttp'] = None; "
-        "sys.argv = ['t2aux', 'serve', '--model_base_path=x']; "
+        "import sys; assert 'aiohttp' not in sys.modules; sys.modules['aiohttp'] = None; "
         "from t2aux.cli.main import main; main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
-    )
+    done = python(code, "serve", "--model_base_path=x", check=False)
     assert_one_sentence(done, "pip install 't2aux[serving]'")

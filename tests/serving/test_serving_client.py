@@ -83,14 +83,14 @@ def test_the_command_line_prints_what_classify_prints(server, base_paths, tmp_pa
 
 
 def test_the_client_goes_on_when_a_new_version_takes_over(base_paths, tmp_path):
-    base = tmp_path / "images"
-    shutil.copytree(base_paths["images"][0], base)
+    base = tmp_path / "vectors"
+    shutil.copytree(base_paths["vectors"][0], base)
     other = tmp_path / "other"
-    changed = small_exports.write(other, INFOS["images"], ("saved_model",), poison=0.3)
-    sequence = np.full([16, 1], 0.5, np.float32)
-    with running([ModelConfig("images", base)], poll_seconds=0.05) as server:
+    changed = small_exports.write(other, INFOS["vectors"], ("saved_model",), poison=0.3)
+    sequence = np.full([16, 2], 0.5, np.float32)
+    with running([ModelConfig("vectors", base)], poll_seconds=0.05) as server:
         way = transport.connect(f"grpc://{server.address}")
-        remote = RemoteClassifier(way, "images")
+        remote = RemoteClassifier(way, "vectors")
         remote.probabilities(sequence)
         mover = threading.Thread(target=lambda: other.rename(base / "2"))
         mover.start()

@@ -16,15 +16,25 @@ from tensorflow_serving.apis import predict_pb2
 from t2aux.serving import connections, json_tensors
 from t2aux.serving.models import ModelConfig
 from t2aux.serving.status import ServingError
+from tests import small_exports
 from tests.serving.conftest import running
 
 BODY = b'{"instances": [{"inputs": [' + b",".join([b"[0.5]"] * 16) + b'], "lengths": 16}]}'
 MAX_BYTES = 200_000
 
 
-def taking_little(base_paths, **limits):
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The base path of a model that loads at once."""
+    path = tmp_path_factory.mktemp("quick")
+    small_exports.write_quick(path / "1")
+    return path
+
+
+def taking_little(base, **limits):
     return running(
-        [ModelConfig("images", base_paths["images"][0])],
+        [ModelConfig("images", base)],
+        poll_seconds=0.05,
         max_connections=4,
         max_request_bytes=MAX_BYTES,
         max_pending_bytes=MAX_BYTES,
@@ -33,16 +43,16 @@ def taking_little(base_paths, **limits):
 
 
 @pytest.fixture(scope="module")
-def small(base_paths):
+def small(base):
     """A server that takes on little."""
-    with taking_little(base_paths, rest_timeout=120.0) as found:
+    with taking_little(base, rest_timeout=120.0) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def impatient(base_paths):
+def impatient(base):
     """One that does not wait for long either."""
-    with taking_little(base_paths, rest_timeout=2.0, grpc_connection_seconds=2.0) as found:
+    with taking_little(base, rest_timeout=1.0, grpc_connection_seconds=1.0) as found:
         yield found
 
 

@@ -20,6 +20,8 @@ from t2aux.client.retries import Retries
 from t2aux.errors import UserError
 from t2aux.serving.models import ModelConfig
 from t2aux.serving.ssl_config import read_ssl_config
+from t2aux_ondevice import litert
+from tests import small_exports
 from tests.cli_helpers import assert_one_sentence, environment, fork_server
 from tests.serving.conftest import running
 
@@ -104,14 +106,21 @@ def ssl_config(folder, *arguments, **fields):
 
 
 @pytest.fixture(scope="module")
-def serving(base_paths, tmp_path_factory):
+def base(tmp_path_factory):
+    """The base path of a model that loads at once."""
+    path = tmp_path_factory.mktemp("quick")
+    small_exports.write_quick(path / "1")
+    return path
+
+
+@pytest.fixture(scope="module")
+def serving(base, tmp_path_factory):
     """Starts a server with TLS: its addresses by scheme."""
 
     def start(*arguments, **fields):
         path = ssl_config(tmp_path_factory.mktemp("config"), *arguments, **fields)
-        return running(
-            [ModelConfig("images", base_paths["images"][0])], tls=read_ssl_config(str(path))
-        )
+        tls = read_ssl_config(str(path))
+        return running([ModelConfig("images", base)], tls=tls, poll_seconds=0.05)
 
     return start
 
@@ -128,7 +137,9 @@ def ask(address, *files):
     tls = ClientTls(*(f and str(f) for f in files)) if files else None
     way = transport.connect(address, tls)
     try:
-        remote = RemoteClassifier(way, "images", attempts=Retries(timeout=120, max_retries=0))
+        attempts = Retries(timeout=120, max_retries=0)
+        described = litert.description(small_exports.IMAGES)
+        remote = RemoteClassifier(way, "images", described=described, attempts=attempts)
         return remote.probabilities(np.full([16, 1], 0.5, np.float32))
     finally:
         way.close()
@@ -188,12 +199,12 @@ def test_clients_show_certificates_where_they_must(strict, authority, stranger, 
         ask(address, authority.path)
 
 
-def test_a_plain_client_at_a_tls_port_and_the_reverse(server, base_paths, authority):
+def test_a_plain_client_at_a_tls_port_and_the_reverse(server, base, authority):
     for address in addresses(server).values():
         with pytest.raises(UserError) as caught:
             ask(address.replace("s://", "://"))
         assert "\n" not in str(caught.value)
-    with running([ModelConfig("images", base_paths["images"][0])]) as plain:
+    with running([ModelConfig("images", base)], poll_seconds=0.05) as plain:
         for address in addresses(plain).values():
             with pytest.raises(UserError, match="does not speak TLS"):
                 ask(address, authority.path)

@@ -19,18 +19,17 @@ BODY = {"instances": [{"inputs": [[0.5]] * 16, "lengths": 16}]}
 
 
 @pytest.fixture
-def base(base_paths, tmp_path):
+def base(tmp_path):
     """A base path with a version 1."""
-    shutil.copytree(base_paths["images"][0], tmp_path / "images")
+    small_exports.write_quick(tmp_path / "images" / "1")
     return tmp_path / "images"
 
 
-@pytest.fixture(scope="module")
-def other(tmp_path_factory):
+@pytest.fixture
+def other(tmp_path):
     """A version whose answers differ."""
-    path = tmp_path_factory.mktemp("other") / "export"
-    small_exports.write(path, small_exports.IMAGES, formats=("saved_model",), poison=0.3)
-    return path
+    small_exports.write_quick(tmp_path / "other", factor=3.0)
+    return tmp_path / "other"
 
 
 def test_folders_with_numbers_in_0_to_9_are_versions(tmp_path):
@@ -55,20 +54,25 @@ def probabilities(answer):
     return np.array(body["predictions"][0]["probabilities"])
 
 
-def states(server):
-    found = server.get("/v1/models/images")[1]["model_version_status"]
+def states(server, name="images"):
+    found = server.get(f"/v1/models/{name}")[1]["model_version_status"]
     return {int(entry["version"]): entry["state"] for entry in found}
 
 
-def test_a_new_version_takes_over_without_a_lost_request(base, other):
-    config = ModelConfig("images", base)
+def test_a_new_version_takes_over_without_a_lost_request(base_paths, tmp_path):
+    """Both versions are exports."""
+    base, body = tmp_path / "vectors", {"instances": [{"inputs": [[0.5, 0.5]] * 16, "lengths": 16}]}
+    shutil.copytree(base_paths["vectors"][0], base)
+    other = tmp_path / "other"
+    small_exports.write(other, small_exports.VECTORS, ("saved_model",), poison=0.3)
+    config = ModelConfig("vectors", base)
     with running([config], poll_seconds=0.05) as server:
-        first = server.post("images:predict", BODY)
+        first = server.post("vectors:predict", body)
         answers, stop = [], threading.Event()
 
         def ask():
             while not stop.is_set():
-                answers.append(server.post("images:predict", BODY))
+                answers.append(server.post("vectors:predict", body))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
@@ -76,13 +80,13 @@ def test_a_new_version_takes_over_without_a_lost_request(base, other):
         # As an export does: built under a hidden name.
         shutil.copytree(other, base / ".export-x")
         (base / ".export-x").rename(base / "2")
-        wait_for(lambda: states(server) == {1: "END", 2: "AVAILABLE"})
+        wait_for(lambda: states(server, "vectors") == {1: "END", 2: "AVAILABLE"})
         seen = len(answers)
         wait_for(lambda: len(answers) > seen + 8)
         stop.set()
         for thread in threads:
             thread.join(60)
-        second = server.post("images:predict", BODY)
+        second = server.post("vectors:predict", body)
         assert first[0] == second[0] == 200
         assert first != second
         nearest = [
@@ -90,7 +94,7 @@ def test_a_new_version_takes_over_without_a_lost_request(base, other):
             for a in answers
         ]
         assert max(nearest) < 1e-6
-        assert server.post("images/versions/1:predict", BODY)[0] == 404
+        assert server.post("vectors/versions/1:predict", body)[0] == 404
         assert server.metric("t2aux_serve_loaded_version", version="1") == 0
 
 
@@ -141,7 +145,7 @@ def test_a_base_path_that_vanishes_does_not_stop_the_service(base, monkeypatch):
 def test_all_and_specific_versions(base, other):
     shutil.copytree(other, base / "5")
     configs = [ModelConfig("all", base, specific=None), ModelConfig("one", base, specific=(1,))]
-    with running(configs) as server:
+    with running(configs, poll_seconds=0.05) as server:
         assert server.server.models.available("all") == [1, 5]
         assert server.server.models.available("one") == [1]
         by_version = [server.post(f"all/versions/{v}:predict", BODY)[1] for v in (1, 5)]
@@ -154,7 +158,7 @@ def test_versions_by_label(base, other):
     shutil.copytree(other, base / "5")
     labels = {"stable": 1, "next": 5, "gone": 3}
     config = ModelConfig("images", base, specific=None, labels=labels)
-    with running([config]) as server:
+    with running([config], poll_seconds=0.05) as server:
         for label, number in (("stable", 1), ("next", 5)):
             by_number = server.post(f"images/versions/{number}:predict", BODY)
             assert by_number[0] == 200
@@ -183,7 +187,7 @@ def test_versions_by_label(base, other):
 def test_a_version_folder_may_begin_with_zeros(base, other):
     (base / "1").rename(base / "0001")
     shutil.copytree(other, base / "00005")
-    with running([ModelConfig("images", base, specific=None)]) as server:
+    with running([ModelConfig("images", base, specific=None)], poll_seconds=0.05) as server:
         assert server.server.models.available("images") == [1, 5]
         by_version = [server.post(f"images/versions/{v}:predict", BODY) for v in (1, 5)]
         assert [status for status, _ in by_version] == [200, 200]
