@@ -156,6 +156,7 @@ def _serve():
     # No command needs to look at them again, or to copy them.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in sys.stdin:
