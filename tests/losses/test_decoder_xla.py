@@ -62,7 +62,13 @@ def crossed(logits, targets):
 
 
 @pytest.mark.parametrize(
-    ("text", "levels"), [(False, 0), (True, 0), (False, 3)], ids=["values", "ids", "levels"]
+    ("text", "levels"),
+    [
+        # With levels, there are the values, too.
+        pytest.param(False, 0, marks=pytest.mark.long, id="values"),
+        pytest.param(True, 0, id="ids"),
+        pytest.param(False, 3, id="levels"),
+    ],
 )
 @pytest.mark.parametrize(
     ("layers", "length", "chunk"),
