@@ -8,15 +8,21 @@ import pytest
 import tensorflow as tf
 
 import t2aux
-from t2aux.losses import LanguageModel, Prediction, Reconstruction, SequenceAutoencoder
+from t2aux.losses import (
+    LanguageModel,
+    Prediction,
+    Reconstruction,
+    SequenceAutoencoder,
+    decoder_xla,
+)
 from t2aux.model import cudnn
 from t2aux.model.core import Active, Scan
 from t2aux.training.trainer import Trainer
 from tests import grids, networks
 
 PIXELS, TEXT = networks.vectors_info(channels=2, length=13), networks.text_info()
-# 11 steps are two iterations of the compiled loop and one step more. In the default tier,
-# `test_fit_on_the_paths_of_a_gpu_is_the_same` has it.
+# 11 steps are two iterations of the compiled loop and one step more, which
+# `test_fit_on_the_paths_of_a_gpu_is_the_same` has in the default tier.
 LOSSES = {
     "none": lambda: [],
     "reconstruction": lambda: [Reconstruction(anchors=2, length=11, head_size=5)],
@@ -80,6 +86,9 @@ def test_a_step_on_the_paths_of_a_gpu_is_the_same(monkeypatch, losses, info, bpt
 def test_fit_on_the_paths_of_a_gpu_is_the_same(monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(6, 13, 2)).astype(np.float32), rng.integers(0, 3, 6)
+    # Of 5 steps, too, two iterations of the compiled loop and one step more: XLA takes long to
+    # compile it, once for each size of a batch.
+    monkeypatch.setattr(decoder_xla, "_UNROLL", 2)
 
     def fitted(on_gpu):
         monkeypatch.setattr(cudnn, "on_gpu", lambda: on_gpu)
@@ -87,8 +96,7 @@ def test_fit_on_the_paths_of_a_gpu_is_the_same(monkeypatch):
         model = t2aux.SequenceClassifier(
             classes=3,
             core=t2aux.layers.LSTM(5),
-            # XLA takes long to compile it, once for each size of a batch.
-            auxiliary=[Reconstruction(anchors=2, length=11, head_size=5, layers=1)],
+            auxiliary=[Reconstruction(anchors=2, length=5, head_size=5, layers=1)],
             **{"supervised_bptt": 6, "auxiliary_bptt": 6, "projection_size": 4, "head_size": 6},
         )
         model.compile(keras.optimizers.SGD(0.1), run_eagerly=not on_gpu)

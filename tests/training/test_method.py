@@ -299,6 +299,7 @@ def test_pretraining_on_texts_learns_them(tmp_path, model):
         f"dataset.data_dir = '{tmp_path}'",
         "dbpedia.max_length = 40",
         "PRETRAIN_EPOCHS = 8",
+        "JOINT_EPOCHS = 0",
         "Classifier.hidden_size = 32",
         "LEARNING_RATE = 0.01",
     ]
