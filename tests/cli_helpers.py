@@ -32,6 +32,11 @@ def python(code, *arguments, **more):
     return t2aux(*arguments, code=code, **more)
 
 
+def bare_python(code, *arguments):
+    """Runs Python code where TensorFlow and Keras are imported, but nothing of t2aux."""
+    return t2aux(*arguments, code=code, bare=True)
+
+
 @functools.cache
 def fork_server():
     """The server of this test process; see `tests.fork_server`."""
