@@ -74,6 +74,11 @@ def run_all(commands, modules, begin="", run=python):
     return found
 
 
+def bare_python(code, *arguments):
+    """Runs Python code where TensorFlow and Keras are imported, but nothing of t2aux."""
+    return t2aux(*arguments, code=code, bare=True)
+
+
 @functools.cache
 def fork_server():
     """The server of this test process; see `tests.fork_server`."""

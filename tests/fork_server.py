@@ -2,6 +2,7 @@
 
 Most of the time of a short command is the import of TensorFlow. Here one process has imported it,
 without a thread being started, and forks: what is killed in a test is a whole process all the same.
+The first that it forks, for commands, imports t2aux, too, and forks in its turn.
 """
 
 import atexit
@@ -36,17 +37,23 @@ class Server:
     def __exit__(self, *_):
         pass
 
-    def start(self, log, *arguments, limit=None, code=None, out=None, **variables):
+    def start(self, log, *arguments, limit=None, code=None, bare=False, out=None, **variables):
         """Starts `t2aux ARGUMENTS`, whose stderr and stdout go to a file; returns a Process.
 
-        It has our environment and these variables; `code` is run in the place of t2aux, `out` gets
-        stdout alone.
+        It has our environment and these variables; `code` is run in the place of t2aux, and where
+        it is `bare`, in a process that has imported TensorFlow and Keras alone. `out` gets stdout
+        alone.
 
         No file of it may grow beyond `limit` bytes: like a full disk, it comes in the midst of
         writing.
         """
         asked = {"arguments": list(map(str, arguments)), "log": str(log), "limit": limit}
-        asked |= {"code": code, "out": out and str(out), "cwd": str(self._cwd or os.getcwd())}
+        asked |= {
+            "code": code,
+            "bare": bare,
+            "out": out and str(out),
+            "cwd": str(self._cwd or os.getcwd()),
+        }
         asked["variables"] = environment(**self._variables, **variables)
         return Process(self._ask(asked)["pid"], self._ask, pathlib.Path(log))
 
@@ -146,37 +153,90 @@ class Process:
         self.wait()
 
 
-def _serve():
-    # Whatever the commands import.
-    import t2aux.cli.main
-    import t2aux.export.pipeline
-    import t2aux.run
-    import t2aux.training.train
+class _Forks:
+    """Forks commands, and says how they ended. `inherited` are files that they shall not have."""
 
-    # No command needs to look at them again, or to copy them.
-    gc.collect()
-    gc.freeze()
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    for line in sys.stdin:
-        question = json.loads(line)
+    def __init__(self, main, inherited):
+        self.main, self.inherited, self.pids = main, inherited, set()
+
+    def answer(self, question):
         if "poll" in question:
             pid, status = os.waitpid(question["poll"], os.WNOHANG)
-            answer = {"status": os.waitstatus_to_exitcode(status) if pid else None}
-        elif "arguments" in question:
+            self.pids.discard(pid)
+            return {"status": os.waitstatus_to_exitcode(status) if pid else None}
+        if "arguments" in question:
             for path in filter(None, (question["log"], question["out"])):
                 pathlib.Path(path).write_text("")
             pid = os.fork()
             if not pid:
-                answers.close()
-                _child(t2aux.cli.main.main, **question)
-            answer = {"pid": pid}
+                for file in self.inherited:
+                    file.close()
+                _child(self.main, **question)
+            self.pids.add(pid)
+            return {"pid": pid}
+        return {"threads": len(os.listdir("/proc/self/task"))}
+
+
+def _serve():
+    import keras  # noqa: F401
+
+    _keep_what_is_imported()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    bare = _Forks(None, [answers])
+    with_t2aux = None
+    for line in sys.stdin:
+        question = json.loads(line)
+        if not question or question.get("bare") or question.get("poll") in bare.pids:
+            answer = json.dumps(bare.answer(question)) + "\n"
         else:
-            answer = {"threads": len(os.listdir("/proc/self/task"))}
-        print(json.dumps(answer), file=answers, flush=True)
+            if with_t2aux is None:
+                with_t2aux, asked, answered = _serve_with_t2aux(answers)
+                bare.inherited += [asked, answered]
+            print(line, end="", file=asked, flush=True)
+            answer = answered.readline()
+        print(answer, end="", file=answers, flush=True)
+    if with_t2aux is not None:
+        asked.close()
+        os.waitpid(with_t2aux, 0)
 
 
-def _child(main, arguments, log, limit, code, out, cwd, variables):
+def _serve_with_t2aux(answers):
+    """Starts a process that has imported t2aux, too: its pid, and two files to talk to it."""
+    (read_questions, write_questions), (read_answers, write_answers) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(read_questions)
+        os.close(write_answers)
+        return pid, os.fdopen(write_questions, "w"), os.fdopen(read_answers)
+    try:
+        answers.close()
+        os.close(write_questions)
+        os.close(read_answers)
+        # Whatever the commands import.
+        import t2aux.cli.main
+        import t2aux.export.pipeline
+        import t2aux.run
+        import t2aux.training.train
+
+        _keep_what_is_imported()
+        with os.fdopen(read_questions) as questions, os.fdopen(write_answers, "w") as answers:
+            forks = _Forks(t2aux.cli.main.main, [questions, answers])
+            assert forks.answer({}) == {"threads": 1}
+            for line in questions:
+                print(json.dumps(forks.answer(json.loads(line))), file=answers, flush=True)
+    finally:
+        os._exit(0)
+
+
+def _keep_what_is_imported():
+    # No command needs to look at it again for garbage, or to copy it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
+
+
+def _child(main, arguments, log, limit, code, bare, out, cwd, variables):
     """Becomes the command. Does not return."""
     status = 1
     try:

@@ -77,7 +77,7 @@ PROBLEMS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(PROBLEMS)
 def test_values_and_gradients_equal_a_float64_reference(problem):
     got, got_gradients = computed(problem)
@@ -89,7 +89,7 @@ def test_values_and_gradients_equal_a_float64_reference(problem):
         assert_close(got_gradients[name], value, name)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(
     st.integers(0, 2**32 - 1),
     st.booleans(),
@@ -199,8 +199,8 @@ def test_a_gradient_of_what_was_not_saved_is_an_error():
         tape.gradient(value, values)
 
 
-def test_ten_thousand_calls_leak_nothing(precision):
-    problem = reference.random_problem(7, steps=3, batch=4, hidden=16, inputs=2)
+def test_thousands_of_calls_leak_nothing(precision):
+    problem = reference.random_problem(7, steps=3, batch=8, hidden=32, inputs=2)
     values = {k: tf.constant(v) for k, v in problem.parameters.items()}
 
     @tf.function(autograph=False)
@@ -215,12 +215,12 @@ def test_ten_thousand_calls_leak_nothing(precision):
 
         return tf.while_loop(lambda i, _: i < count, body, (0, 0.0), parallel_iterations=1)[1]
 
-    run(tf.constant(1000))
+    run(tf.constant(300))
     gc.collect()
     before = psutil.Process().memory_info().rss
-    run(tf.constant(10000))
+    run(tf.constant(3000))
     gc.collect()
-    # The saved activations of every call would be 40 MB; other tests' memory moves a little.
+    # The saved activations of every call would be 46 MB; other tests' memory moves a little.
     assert psutil.Process().memory_info().rss - before < 16 << 20
 
 
@@ -236,7 +236,7 @@ from tests.kernels import reference, test_ops
 ops._has_bfloat16 = lambda mode: True
 worst = {"float32": 0, "bfloat16": 0}
 for batch in (1, 2, 4, 9, 150):
-    problem = reference.random_problem(batch, steps=50, batch=batch, hidden=70, inputs=3)
+    problem = reference.random_problem(batch, steps=20, batch=batch, hidden=70, inputs=3)
     want, want_gradients = reference.expected(problem)
     for precision in worst:
         with ops.products_in(precision):

@@ -37,26 +37,21 @@ def test_decoding_equals_plain_tensorflow(kind, sampling, truncation, monkeypatc
     states = LSTMState(*[tf.random.stateless_normal([4, 18], [i, 0]) for i in (1, 2)])
 
     def decoded():
-        @tf.function(autograph=False)
-        def run():
-            with tf.GradientTape() as tape:
-                tape.watch(states)
-                made = loss.decode(
-                    classifier.input_layer,
-                    states,
-                    tokens[:8],
-                    seed=tf.constant([3, 4]),
-                    sampling=tf.constant(sampling),
-                    bptt=truncation,
-                )
-                value = tf.reduce_sum(tf.sin(made))
-            sources = [*states, *weights.in_order(loss), *classifier.recurrent_variables]
-            return made, [
-                None if g is None else tf.convert_to_tensor(g)
-                for g in tape.gradient(value, sources)
-            ]
-
-        return run()
+        with tf.GradientTape() as tape:
+            tape.watch(states)
+            made = loss.decode(
+                classifier.input_layer,
+                states,
+                tokens[:8],
+                seed=tf.constant([3, 4]),
+                sampling=tf.constant(sampling),
+                bptt=truncation,
+            )
+            value = tf.reduce_sum(tf.sin(made))
+        sources = [*states, *weights.in_order(loss), *classifier.recurrent_variables]
+        return made, [
+            None if g is None else tf.convert_to_tensor(g) for g in tape.gradient(value, sources)
+        ]
 
     got, got_gradients = decoded()
     without_kernel(monkeypatch)
@@ -99,10 +94,14 @@ LOSSES = {
 }
 
 
+# The others are in the long tier.
+SHORT = [("r", "text"), ("p", "ragged")]
+
+
 @pytest.mark.parametrize(
     ("losses", "kind"),
     [
-        pytest.param(loss, kind, marks=[] if kind == "ragged" or loss == "r" else pytest.mark.long)
+        pytest.param(loss, kind, marks=[] if (loss, kind) in SHORT else pytest.mark.long)
         for loss in LOSSES
         for kind in KINDS
     ],

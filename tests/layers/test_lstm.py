@@ -13,7 +13,7 @@ import tensorflow as tf
 import t2aux
 from t2aux.errors import UserError
 from t2aux.kernels import ops
-from tests.cli_helpers import environment
+from tests.cli_helpers import bare_python, environment
 
 BATCH, STEPS, UNITS = 5, 9, 7
 
@@ -204,7 +204,7 @@ def test_what_is_saved_has_no_op_of_ours(tmp_path):
         assert b"T2aux" not in pathlib.Path(tmp_path, name, "saved_model.pb").read_bytes()
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", want)
-    subprocess.run([sys.executable, "-c", LOADED, str(tmp_path)], check=True, cwd=tmp_path)
+    bare_python(LOADED, tmp_path)
 
 
 def test_a_keras_file_saves_and_loads(tmp_path):

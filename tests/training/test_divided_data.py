@@ -184,7 +184,7 @@ def test_a_table_as_pandas_writes_it_on_the_command_line(tmp_path):
     small = [f"--gin_param={setting}" for setting in SETTINGS[3:]]
     once = ["--gin_param=JOINT_EPOCHS = 1", "--gin_param=joint/Phase.min_updates = 0"]
     run = ["--gin_file=texts", f"--model_dir={tmp_path / 'run'}", f"--data_dir={path}", *columns]
-    done = t2aux("train", *run, *small, *once)
+    done = t2aux("train", *run, *small, *once, "--gin_param=MinGRU.layers = 1")
     assert "the class is the column 'stars', and the text is 'review'" in done.stderr
     assert "12 of its 60 examples" in done.stderr
     done = t2aux("evaluate", f"--model_dir={tmp_path / 'run'}")

@@ -1,7 +1,9 @@
 """The parts of the method, turned on and off, through the real `train`."""
 
 import functools
+import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -53,6 +55,8 @@ JOINT = "train.phases = [@joint/Phase()]"
 # So low that every gradient is clipped: the norm must be that of the plain LSTM's gradient.
 CLIP = "train.clip_norm = 0.05"
 MODES = {"windowed": [], "full": ["training/full"]}
+# The others are in the long tier.
+SHORT = [("Reconstruction", "windowed"), ("LanguageModel", "full")]
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +68,13 @@ def plain_runs(tmp_path_factory):
     return runs
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "loss",
+    ("loss", "mode"),
     [
-        "Reconstruction",
-        "LanguageModel",
-        pytest.param("Prediction", marks=pytest.mark.long),
-        pytest.param("SequenceAutoencoder", marks=pytest.mark.long),
+        pytest.param(*case, marks=[] if case in SHORT else pytest.mark.long)
+        for case in itertools.product(
+            ("Reconstruction", "LanguageModel", "Prediction", "SequenceAutoencoder"), MODES
+        )
     ],
 )
 def test_a_run_with_weight_zero_is_the_plain_lstms_bit_for_bit(plain_runs, tmp_path, mode, loss):
@@ -244,27 +247,44 @@ def test_pretraining_on_weights_of_zero_is_refused(tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+FINE_TUNED = {"LanguageModel": "models/lm_lstm", "SequenceAutoencoder": "models/sa_lstm"}
+EVERY_STEP = [
+    "RunConfig.checkpoint_minutes = 0.0",
+    "RunConfig.checkpoints_kept = 100",
+    "RunConfig.steps_per_call = 1",
+]
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory):
+    """Gives a run and its lines, for a loss that pretrains it."""
+
+    @functools.cache
+    def run(loss):
+        folder = tmp_path_factory.mktemp("fine_tuned") / "run"
+        return folder, train(folder, [FINE_TUNED[loss]], *EVERY_STEP)
+
+    return run
+
+
+# In pretraining, at its end, and in fine-tuning.
 @pytest.mark.parametrize(
     ("loss", "step"),
     [
-        ("LanguageModel", 3),
-        ("SequenceAutoencoder", 8),
-        *(pytest.param("LanguageModel", step, marks=pytest.mark.long) for step in (5, 8)),
-        *(pytest.param("SequenceAutoencoder", step, marks=pytest.mark.long) for step in (3, 5)),
+        *(("SequenceAutoencoder", step) for step in (3, 8)),
+        pytest.param("SequenceAutoencoder", 5, marks=pytest.mark.long),
+        *(pytest.param("LanguageModel", step, marks=pytest.mark.long) for step in (3, 5, 8)),
     ],
 )
-def test_a_fine_tuned_run_goes_on_as_if_never_stopped(tmp_path, loss, step):
-    # In pretraining, at its end, and in fine-tuning.
-    files = [{"LanguageModel": "models/lm_lstm", "SequenceAutoencoder": "models/sa_lstm"}[loss]]
-    settings = ["RunConfig.checkpoint_minutes = 0.0", "RunConfig.checkpoints_kept = 100"]
-    settings.append("RunConfig.steps_per_call = 1")
-    lines = train(tmp_path / "run", files, *settings)
-    want = weights(tmp_path / "run")
+def test_a_fine_tuned_run_goes_on_as_if_never_stopped(fine_tuned, tmp_path, loss, step):
+    run, lines = fine_tuned(loss)
+    want = weights(run)
+    shutil.copytree(run, tmp_path / "run")
     # As a kill leaves it: the newest checkpoint is an earlier one.
     (tmp_path / "run" / "checkpoints" / "checkpoint").write_text(
         f'model_checkpoint_path: "ckpt-{step}"\nall_model_checkpoint_paths: "ckpt-{step}"\n'
     )
-    again = train(tmp_path / "run", files, *settings)
+    again = train(tmp_path / "run", [FINE_TUNED[loss]], *EVERY_STEP)
     for name, value in weights(tmp_path / "run").items():
         np.testing.assert_array_equal(value, want[name], err_msg=name)
     for line, before in zip(again, lines, strict=True):
@@ -279,6 +299,7 @@ def test_pretraining_on_texts_learns_them(tmp_path, model):
         f"dataset.data_dir = '{tmp_path}'",
         "dbpedia.max_length = 40",
         "PRETRAIN_EPOCHS = 8",
+        "JOINT_EPOCHS = 0",
         "Classifier.hidden_size = 32",
         "LEARNING_RATE = 0.01",
     ]

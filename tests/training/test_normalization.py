@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -53,6 +54,14 @@ def done(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def plain(done):
+    """A run on the same data without the numbers, after its first epoch."""
+    run = done / "plain"
+    assert train(run, done / "data", "train.normalize = False", "JOINT_EPOCHS = 1")
+    return run
+
+
 def stored(run):
     return json.loads((run / "dataset.json").read_text())
 
@@ -92,21 +101,18 @@ def test_a_run_is_resumed_with_its_own_numbers(done, tmp_path, monkeypatch):
             np.testing.assert_array_equal(*(reader.get_tensor(name) for reader in weights))
 
 
-def test_a_run_without(done, tmp_path):
-    run = tmp_path / "run"
-    assert train(run, done / "data", "train.normalize = False", "JOINT_EPOCHS = 1")
-    assert "mean" not in stored(run)
-    assert load_run(run).info.mean is None
+def test_a_run_without(done, plain):
+    assert "mean" not in stored(plain)
+    assert load_run(plain).info.mean is None
     with pytest.raises(UserError, match=r"train\.normalize: False -> True"):
-        train(run, done / "data")
+        train(plain, done / "data")
     with pytest.raises(UserError, match=r"train\.normalize: True -> False"):
         train(done / "run", done / "data", "train.normalize = False")
 
 
 @pytest.mark.parametrize("setting", [(), ("train.normalize = False",)])
-def test_a_run_of_an_older_version_stays_as_it_is(done, tmp_path, setting):
-    run = tmp_path / "run"
-    assert train(run, done / "data", "train.normalize = False", "JOINT_EPOCHS = 1")
+def test_a_run_of_an_older_version_stays_as_it_is(done, plain, tmp_path, setting):
+    run = shutil.copytree(plain, tmp_path / "run")
     path = run / identity.FILE
     written = json.loads(path.read_text())
     del written["settings"]["train.normalize"]

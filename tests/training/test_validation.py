@@ -394,9 +394,8 @@ def test_killed_in_the_middle_of_epochs_with_early_stopping(folder, tmp_path):
     assert train(tmp_path / "quiet", folder, *settings)
     (end,) = [line["step"] for line in metrics(tmp_path / "quiet", "test")]
     assert 8 < end < 48
-    for step in (6, end - 2):
-        with killed("before the checkpoint", step):
-            train(tmp_path / "run", folder, *settings)
+    with killed("before the checkpoint", end - 2):
+        train(tmp_path / "run", folder, *settings)
     assert train(tmp_path / "run", folder, *settings)
     assert_same_run(tmp_path / "run", tmp_path / "quiet")
 
