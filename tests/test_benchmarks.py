@@ -89,7 +89,8 @@ def test_a_step_against_the_length_is_measured_of_every_network():
     assert all(seconds > 0 for of in measured.values() for seconds in of.values())
 
 
-@pytest.mark.parametrize("models", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("models", [False, True])
 def test_a_step_is_timed_like_for_like(models):
     sizes = ["--batch=2", "--hidden=3", "--length=601", "--repeat=1", "--peers=keras", "--best"]
     kind = "--models" if models else "--nomodels"

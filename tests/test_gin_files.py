@@ -146,6 +146,7 @@ ALIKE |= {"base", "models/r_lstm", "budgets/short", "budgets/medium", "budgets/p
 # The demo, the examples and tests of the trainer and of strategies run what these set.
 ALIKE |= {"quickstart", "images", "paper/cifar10", "models/lstm", "models/p_lstm", "cores/gru"}
 ALIKE |= {"budgets/smoke", "training/bfloat16", "training/mirrored", "training/validation"}
+ALIKE |= {"models/transformer", "cores/mingru"}
 
 
 @pytest.mark.parametrize(

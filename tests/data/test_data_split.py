@@ -228,7 +228,7 @@ def test_epochs_do_not_leak():
     def run(epochs):
         for epoch in range(epochs):
             next(iter(split.batches(1000, seed=0, epoch=epoch)))
-        gc.collect()
+            gc.collect()
         return psutil.Process().memory_info().rss
 
     before = run(5)

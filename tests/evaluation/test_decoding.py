@@ -207,6 +207,24 @@ def test_losses_equal_a_plain_decoding(kind, parameters):
         assert f"{value:.5f}" in next(r for r in table.splitlines() if r.split(" ")[0] == name)
 
 
+def test_another_sequences_state_counts_where_that_has_begun():
+    run, loss, split = make(INFOS["ragged"], distant_past=False)
+    lengths = np.array([20, 8])
+    values = np.random.default_rng(0).random((28, split.info.channels)).astype(np.float32)
+    split = Split(split.info, Table.of_lengths(values, lengths, np.array([0, 1])))
+    decode = decoding.decoder(run, loss, decoding.statistics(split, reverse=loss.reverse), seed=3)
+    (batch,) = split.batches(2)
+    starts, seen = 20 - lengths, set()
+    for number in range(12):
+        decoded = decode(batch, tf.constant(number))
+        # The segment ends at the anchor.
+        anchors = np.max(decoded.positions, axis=0) + 1 + starts
+        want = decoded.valid_mask * (starts[::-1] < anchors)
+        np.testing.assert_array_equal(decoded.other_mask, want)
+        seen.add(tuple(want.numpy()))
+    assert {(0.0, 0.0), (1.0, 1.0)} < seen
+
+
 def test_a_memory_that_is_perfect_is_seen():
     # One channel, tokens that only their own sequence can tell: a decoder whose head is replaced
     # by the truth must get 0, and the share of right ids be 1.
