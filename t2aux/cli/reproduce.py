@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     if data_dir is None and os.environ.get("T2AUX_DATA_DIR"):
         data_dir = paths.local(os.environ["T2AUX_DATA_DIR"], "T2AUX_DATA_DIR")
     if data_dir is not None and not os.path.isdir(data_dir):
-        raise UserError(f"There is no folder {data_dir}: check --data_dir and T2AUX_DATA_DIR.")
+        raise UserError(f"{data_dir} is not a folder: check --data_dir and T2AUX_DATA_DIR.")
     root = pathlib.Path(_OUTPUT_DIR.value)
     running = runner.Runner(root, _BUDGET.value, _JOBS.value)
     jobs = running.jobs(chosen, seeds, data_dir)

@@ -150,8 +150,6 @@ class GreyImageSource(Source):
         check_whole_number(f"{name}.border", self.border, least=0)
         seed = f"{name}.permutation_seed"
         check_whole_number(seed, self.permutation_seed, least=0, optional=True)
-        if not isinstance(getattr(self, "grey", False), bool):
-            raise UserError(f"{name}.grey is {self.grey!r}: give True or False.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +162,12 @@ class ImageSource(GreyImageSource):
     """
 
     grey: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a parameter is out of its range."""
+        super().__post_init__()
+        if not isinstance(self.grey, bool):
+            raise UserError(f"{self.gin_name}.grey is {self.grey!r}: give True or False.")
 
 
 @dataclasses.dataclass(frozen=True)

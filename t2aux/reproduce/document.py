@@ -69,9 +69,9 @@ def write(folder: pathlib.Path, name: str, template: str, **values: object) -> l
             svg[path] = draw(*arguments)
         return path
 
-    path = _FOLDER / template
-    text = joined(render(path, table=Table.markdown, drawing=drawing, **values))
-    page = joined(render(path, table=Table.html, drawing=drawing, **values))
+    source = _FOLDER / template
+    text = joined(render(source, table=Table.markdown, drawing=drawing, **values))
+    page = joined(render(source, table=Table.html, drawing=drawing, **values))
     files.ensure_directory(folder)
     written = {f"{name}.md": text, f"{name}.html": html(page, svg)}
     for path, content in {**svg, **written}.items():

@@ -156,24 +156,23 @@ class SequenceClassifier(BaseClassifier):
             return
         ops.enabled()
         shape = arrays.shape_of_inputs(input_shape)
-        vocabulary_size, projection_size = (
-            self._sizes[name] for name in ("vocabulary_size", "projection_size")
-        )
+        sizes, vocabulary_size = self._sizes, self._sizes["vocabulary_size"]
         is_text = vocabulary_size is not None
         arrays.check_shape(shape, is_text=is_text)
         token_size = vocabulary_size if is_text else shape[2]
-        input_layer = inputs.build(token_size, projection_size, is_text=is_text, seed=self._seed)
+        self.input_layer = inputs.build(
+            token_size, sizes["projection_size"], is_text=is_text, seed=self._seed
+        )
         core = as_core(self._given_core)
         if not core.built:
-            core.build((None, None, input_layer.output_size))
+            core.build((None, None, self.input_layer.output_size))
             core.built = True
-        self.input_layer = input_layer
         self.hidden_size = core.hidden_size
         self.num_classes = len(self.classes)
         self.padded = self.info is not None and self.info.length is None
         self.network = Network(
             hidden_size=core.hidden_size,
-            input_size=input_layer.output_size,
+            input_size=self.input_layer.output_size,
             token_size=token_size,
             is_text=is_text,
             longest=shape[1],
@@ -183,9 +182,9 @@ class SequenceClassifier(BaseClassifier):
         self.core = core
         self.head = Head(
             core.hidden_size,
-            self._sizes["head_size"],
+            sizes["head_size"],
             self.num_classes,
-            dropconnect=self._sizes["dropconnect"],
+            dropconnect=sizes["dropconnect"],
             seed=self._seed,
             name="head",
         )

@@ -136,7 +136,7 @@ class Folders(Buckets):
 
     def _list(self, dir_or_prefix):
         if dir_or_prefix not in self.folders:
-            raise BeamIOError(f"{dir_or_prefix} is no folder")
+            raise BeamIOError(f"{dir_or_prefix} is not a folder")
         for path in sorted({*self.files, *self.folders}):
             if path.rpartition("/")[0] == dir_or_prefix:
                 yield FileMetadata(path, len(self.files.get(path, b"")))
