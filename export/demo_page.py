@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError, ModelError, UserError
 from t2aux.export import flatbuffer, litert_js, staging
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -58,7 +58,7 @@ def build(
     metadata = litert.read_metadata(source)
     info = DatasetInfo.from_json(metadata["preprocessing"])
     if info.kind not in ("image", "text"):
-        raise UserError(f"{source} classifies {info.kind}: the page is only for images and texts.")
+        raise ModelError(f"{source} classifies {info.kind}: the page is only for images and texts.")
     model = _one_step_model(source, metadata)
     runtime = litert_js.folder()
     with _replaced(pathlib.Path(output_dir)) as folder:
@@ -90,9 +90,9 @@ def find_version(export_dir: str | os.PathLike[str], version: int | None) -> pat
         return base
     versions = staging.versions(base)
     if not versions:
-        raise UserError(f"{base} has no export: give the --export_dir of `t2aux export`.")
+        raise FileError(f"{base} has no export: give the --export_dir of `t2aux export`.")
     if version is not None and version not in versions:
-        raise UserError(f"{base} has no version {version}, but {', '.join(map(str, versions))}.")
+        raise FileError(f"{base} has no version {version}, but {', '.join(map(str, versions))}.")
     return base / str(versions[-1] if version is None else version)
 
 
@@ -110,7 +110,7 @@ def _one_step_model(source: pathlib.Path, metadata: dict[str, Any]) -> bytes:
         if entry.get("form") == litert.STREAM_FORM
     ]
     if not streaming:
-        raise UserError(f"{source} has no streaming form: export with --formats=tflite.")
+        raise ModelError(f"{source} has no streaming form: export with --formats=tflite.")
     name = litert.STREAM if litert.STREAM in streaming else streaming[0]
     content = litert.read_tflite(source / name)
     litert.check_content(source / name, content, metadata["files"].get(name, {}))
@@ -155,7 +155,7 @@ def _replaced(target: pathlib.Path) -> Iterator[pathlib.Path]:
                 target.rename(folder.with_name("old"))
             folder.rename(target)
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"Can't write the page to {target} ({error.strerror or error}): free some space, or "
             "choose another folder."
         ) from error
@@ -167,4 +167,4 @@ def _check_replaceable(target: pathlib.Path) -> None:
     with contextlib.suppress(UserError, AttributeError):
         if files.read_json(target / DESCRIPTION).get("format") == _FORMAT:
             return
-    raise UserError(f"{target} exists, and is not an earlier page: choose another --output_dir.")
+    raise FileError(f"{target} exists, and is not an earlier page: choose another --output_dir.")

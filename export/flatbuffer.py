@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from t2aux.errors import UserError
+from t2aux.errors import DependencyError, ModelError
 
 # The converter quantises matrices with at least so many values; the scales of a smaller one would
 # outweigh it.
@@ -58,7 +58,7 @@ def check_operators(content: bytes, required: dict[str, int], forbidden: set[str
     faults = [f"has {n}" for n in found if n in forbidden or n.startswith(("CUSTOM", "Flex"))]
     faults += [f"lacks {n}" for n, count in required.items() if found[n] != count]
     if faults:
-        raise UserError(
+        raise DependencyError(
             f"TensorFlow's converter made a file that {', '.join(sorted(faults))}: use the version "
             "of TensorFlow in t2aux's constraints."
         )
@@ -104,13 +104,13 @@ def check_weights(content: bytes, allowed: set[str], name: str) -> None:
     if found == allowed:
         return
     if not found:
-        raise UserError(
+        raise ModelError(
             f"The network is too small for {name}: no matrix has {MIN_QUANTISED:,} values; export "
             "it in float32."
         )
     wanted = " and ".join(sorted(allowed))
     kept = ", ".join(f"{max(large[kind]):,} values in {kind}" for kind in sorted(found - allowed))
-    raise UserError(
+    raise DependencyError(
         f"TensorFlow's converter did not store the weights of {name} in {wanted} (it kept "
         f"{kept or 'none'}): use the version in t2aux's constraints, or leave the variant out."
     )

@@ -13,7 +13,7 @@ from absl import logging
 
 from t2aux import data, rows, tf_serving
 from t2aux.data.table import subset
-from t2aux.errors import UserError
+from t2aux.errors import DataError, SettingError
 from t2aux.export import pipeline
 from t2aux.export.comparison import Tolerance
 from t2aux.export.model import Model
@@ -112,7 +112,7 @@ def export_model(
     )
     exported = Model.of_keras(model, dataset=dataset, length=steps)
     if not isinstance(output_dir, (str, os.PathLike)):
-        raise UserError(f"output_dir is a {type(output_dir).__name__}: give a directory.")
+        raise SettingError(f"output_dir is a {type(output_dir).__name__}: give a directory.")
     directory = paths.local(output_dir, "output_dir")
     split = None
     if test_data is not None and parity_examples != 0:
@@ -137,9 +137,9 @@ def _split(info: DatasetInfo, test_data: Any, examples: int | None) -> data.Spli
         sequences, labels = rows.labelled(*test_data, info.num_classes, ids=info.reads_ids)
     else:
         kind = type(test_data).__name__
-        raise UserError(f"test_data is a {kind}: give (x, y), or a tf.data.Dataset of batches.")
+        raise DataError(f"test_data is a {kind}: give (x, y), or a tf.data.Dataset of batches.")
     if not sequences:
-        raise UserError("test_data is empty: give at least one sequence, or None.")
+        raise DataError("test_data is empty: give at least one sequence, or None.")
     sequences = _checked(info, sequences, "x")
     lengths = np.array([len(sequence) for sequence in sequences])
     table = data.Table.of_lengths(np.concatenate(sequences), lengths, labels)
@@ -152,10 +152,10 @@ def _of_dataset(info: DatasetInfo, dataset: tf.data.Dataset) -> tuple[list[np.nd
     sequences: list[np.ndarray] = []
     labels = [np.zeros([0], np.int32)]
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise UserError("The dataset test_data never ends: leave its repeat() out.")
+        raise DataError("The dataset test_data never ends: leave its repeat() out.")
     for batch in dataset:
         if not isinstance(batch, tuple) or len(batch) < 2:
-            raise UserError("The dataset test_data must give (x, y), but gives something else.")
+            raise DataError("The dataset test_data must give (x, y), but gives something else.")
         found, numbers = rows.labelled(*batch[:2], info.num_classes, ids=info.reads_ids)
         sequences += found
         labels.append(numbers)
@@ -171,7 +171,7 @@ def _calibration(
         found = rows.sequences(given, "calibration_data", ids=info.reads_ids)
         sequences = _checked(info, found, "calibration_data")
     if not sequences and any(variant.name == "int8" for variant in settings.made):
-        raise UserError("The variant int8 needs calibration_data: give it, or leave int8 out.")
+        raise SettingError("The variant int8 needs calibration_data: give it, or leave int8 out.")
     return lambda: sequences
 
 
@@ -183,5 +183,7 @@ def _whole_number(name: str, value: Any, minimum: int) -> int | None:
     if value is None:
         return None
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
-        raise UserError(f"{name} is {value!r}: give a whole number of at least {minimum}, or None.")
+        raise SettingError(
+            f"{name} is {value!r}: give a whole number of at least {minimum}, or None."
+        )
     return int(value)

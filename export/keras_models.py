@@ -13,7 +13,7 @@ import keras
 
 # The losses and layers for Keras, which finds them by their registered names.
 from t2aux import layers, losses  # noqa: F401
-from t2aux.errors import UserError
+from t2aux.errors import FileError, ModelError, SettingError, UserError
 from t2aux.training.model import SequenceClassifier
 from t2aux_ondevice.errors import reason
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -41,7 +41,7 @@ def load(path: str | os.PathLike[str]) -> SequenceClassifier:
     except Exception as error:  # Keras, and what it calls, raise many kinds.
         raise _unreadable(path, error) from error
     if not isinstance(model, SequenceClassifier):
-        raise UserError(
+        raise ModelError(
             f"{path} has a {type(model).__name__}, not a t2aux.SequenceClassifier: load it with "
             "keras.saving.load_model."
         )
@@ -61,11 +61,11 @@ def info_of(model: SequenceClassifier, *, name: str = "", length: int | None = N
     """
     if (info := model.info) is not None:
         if length is not None and info.length not in (None, length):
-            raise UserError(f"steps is {length}, but the model reads {info.length} steps.")
+            raise SettingError(f"steps is {length}, but the model reads {info.length} steps.")
         return dataclasses.replace(info, name=name or info.name, length=length or info.length)
     network = getattr(model, "network", None)
     if network is None:
-        raise UserError("The model has no weights: call fit, or build with the inputs' shape.")
+        raise ModelError("The model has no weights: call fit, or build with the inputs' shape.")
     return DatasetInfo(
         name=name,
         kind="ids" if network.is_text else "vectors",
@@ -82,20 +82,20 @@ def _check_archive(path: pathlib.Path) -> None:
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
     except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+        raise FileError(f"Can't read {path}: {error.strerror or error}.") from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         part = error
     if part:
-        raise UserError(f"{path} is damaged ({part}): save the model again.")
+        raise ModelError(f"{path} is damaged ({part}): save the model again.")
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
     # The name is deep inside of Keras's message.
     unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
     if unknown:
-        return UserError(
+        return ModelError(
             f"{path} names {unknown[1]}, which is not known: register it with "
             "keras.saving.register_keras_serializable, and import its module first. A command "
             "can't import it: use t2aux.load or t2aux.export_model in a program."
         )
-    return UserError(f"Keras can't load {path} ({reason(error)}): save the model again.")
+    return ModelError(f"Keras can't load {path} ({reason(error)}): save the model again.")

@@ -13,7 +13,7 @@ import subprocess
 from absl import logging
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import DependencyError, FileError, UserError
 from t2aux_ondevice import litert
 
 PROJECT = pathlib.Path(__file__).parent / "ondevice" / "web"
@@ -50,7 +50,7 @@ def folder() -> pathlib.Path:
         shutil.rmtree(place, ignore_errors=True)
     npm = shutil.which("npm")
     if npm is None:
-        raise UserError(
+        raise DependencyError(
             "The page needs npm, which fetches LiteRT.js once: install Node.js and npm."
         )
     files.ensure_directory(place.parent)
@@ -63,7 +63,7 @@ def folder() -> pathlib.Path:
         except OSError as error:
             # Another process may have written it meanwhile.
             if not _is_whole(place):
-                raise UserError(f"Can't write {place}: {error.strerror}.") from error
+                raise FileError(f"Can't write {place}: {error.strerror}.") from error
     return place
 
 
@@ -86,9 +86,11 @@ def _fetch(npm: str, project: pathlib.Path) -> None:
             command, cwd=project, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
         )
     except OSError as error:
-        raise UserError(f"npm can't be run ({error.strerror}): install Node.js again.") from error
+        raise DependencyError(
+            f"npm can't be run ({error.strerror}): install Node.js again."
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(
+        raise DependencyError(
             f"npm took more than {_TIMEOUT_SECONDS} s to fetch LiteRT.js: check the network."
         ) from error
     if done.returncode:
@@ -96,7 +98,7 @@ def _fetch(npm: str, project: pathlib.Path) -> None:
         errors = [line for line in lines if "error" in line.lower() and " code " not in line]
         reason = (errors or lines or [f"status {done.returncode}"])[0]
         reason = reason.removeprefix("npm").strip().removeprefix("error").strip().rstrip(".")
-        raise UserError(
+        raise DependencyError(
             f"npm can't fetch LiteRT.js ({reason}): check the network and `npm config list`."
         )
 
@@ -107,7 +109,9 @@ def _collect(project: pathlib.Path, place: pathlib.Path) -> None:
         target = place / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (project / source).is_file():
-            raise UserError(f"npm fetched a LiteRT.js without {target.name}: install t2aux again.")
+            raise DependencyError(
+                f"npm fetched a LiteRT.js without {target.name}: install t2aux again."
+            )
         shutil.move(project / source, target)
         target.chmod(0o644)
     files.write_json(

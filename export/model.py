@@ -12,7 +12,7 @@ import keras
 
 from t2aux.data.loading import folder_of
 from t2aux.data.tfds_sets import TfdsSource
-from t2aux.errors import UserError
+from t2aux.errors import ModelError, SettingError, UserError
 from t2aux.export.keras_models import info_of
 from t2aux.model import inference
 from t2aux.model.classifier import BaseClassifier
@@ -58,7 +58,7 @@ class Model:
         """
         classifier = run.classifier
         if not isinstance(classifier, BaseClassifier):
-            raise UserError(
+            raise ModelError(
                 f"t2aux export can't export a {type(classifier).__name__}: use `t2aux classify "
                 f"--model={run.model_dir}` or `t2aux evaluate --model_dir={run.model_dir}`."
             )
@@ -97,7 +97,7 @@ class Model:
             hint = "export other Keras models with model.export()"
             if isinstance(getattr(model, "model", None), SequenceClassifier):
                 hint = "give its attribute `model`"
-            raise UserError(
+            raise SettingError(
                 f"The model is a {type(model).__name__}, and export_model exports a "
                 f"t2aux.SequenceClassifier: {hint}."
             )

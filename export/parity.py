@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from t2aux import data, tf_serving
-from t2aux.errors import UserError
+from t2aux.errors import ModelError, UserError
 from t2aux.export import images, saved_model
 from t2aux.export.comparison import Comparison, Failure, Parity, Tolerance
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
@@ -90,7 +90,7 @@ def measure(
         comparisons[artefact.variant][artefact.name] = comparison
         fault = comparison.fault(artefact.name, accuracy, tolerance, artefact.exact, reference)
         if fault and artefact.exact:
-            raise UserError(f"{fault}; nothing was exported.")
+            raise ModelError(f"{fault}; nothing was exported.")
         if fault:
             faults[artefact.variant] = fault
     failed = {v: Failure(reason, comparisons.pop(v, {})) for v, reason in faults.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from t2aux import config, data, files, tf32, tf_serving
-from t2aux.errors import UserError
+from t2aux.errors import ModelError, SettingError, UserError
 from t2aux.export import card, comparison, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
 from t2aux.export.model import Model
@@ -65,15 +65,15 @@ class Settings:
         for name in ("formats", "variants"):
             value = getattr(self, name)
             if isinstance(value, str):
-                raise UserError(f"{name} is a text: give a list, such as [{value!r}].")
+                raise SettingError(f"{name} is a text: give a list, such as [{value!r}].")
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown or not self.formats:
             name = unknown[0] if unknown else ""
-            raise UserError(f"There is no format {name!r}: give {' or '.join(FORMATS)}.")
+            raise SettingError(f"There is no format {name!r}: give {' or '.join(FORMATS)}.")
         if self.version is not None and (type(self.version) is not int or self.version < 1):
-            raise UserError(f"The version is {self.version!r}: give a whole number from 1 on.")
+            raise SettingError(f"The version is {self.version!r}: give a whole number from 1 on.")
         if self.segment < 1:
-            raise UserError(f"A segment has {self.segment} steps: give at least 1.")
+            raise SettingError(f"A segment has {self.segment} steps: give at least 1.")
         warmup.check_batch_sizes(self.serving_batch_sizes)
         _ = self.made
 
@@ -108,7 +108,9 @@ def export(
         UserError: As `write`; or the model is a Transformer, or the test data is missing.
     """
     if calibration_examples < 1:
-        raise UserError(f"There are {calibration_examples} calibration examples: give at least 1.")
+        raise SettingError(
+            f"There are {calibration_examples} calibration examples: give at least 1."
+        )
     return write(
         Model.of_run(run),
         export_dir,
@@ -181,7 +183,7 @@ def write(
             described = _without(described, set(measured.failed), directory)
         measured = dataclasses.replace(measured, failed={**failed, **measured.failed})
         if not described["artefacts"]:
-            raise UserError(f"{'; '.join(measured.failures())}; nothing was exported.")
+            raise ModelError(f"{'; '.join(measured.failures())}; nothing was exported.")
         files.write_json(directory / "parity.json", measured.to_json())
         (directory / "README.md").write_text(card.text(model, described, measured), "utf-8")
         if before_publishing is not None:
@@ -214,7 +216,7 @@ def _load(run: Run, split: str, examples: int | None, message: str) -> data.Spli
         with config.user_errors():
             return data.load(run.source, split, run.info, **arguments)
     except UserError as error:
-        raise UserError(message.format(reason(error))) from error
+        raise type(error)(message.format(reason(error))) from error
 
 
 def _test_split(run: Run, examples: int | None) -> data.Split:

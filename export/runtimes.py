@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from t2aux import files, run, tf32
 from t2aux.data import Source
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.export import examples, keras_models
 from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import State
@@ -147,7 +147,7 @@ class SavedModelClassifier(BatchClassifier):
             with files.for_tensorflow(directory) as folder:
                 self._module = tf.saved_model.load(folder)
         except (OSError, ValueError, tf.errors.OpError) as error:
-            raise UserError(
+            raise ModelError(
                 f"Can't load the SavedModel in {directory} ({reason(error)}): export again."
             ) from error
         self._signatures = self._module.signatures
@@ -270,7 +270,7 @@ class CheckpointClassifier(BatchClassifier):
     def begin(self, batch: int) -> State:
         """See the base class. Raises UserError where the classifier has no state to carry."""
         if not isinstance(self.model, BaseClassifier):
-            raise UserError("A Transformer reads whole sequences: classify without --stream.")
+            raise ModelError("A Transformer reads whole sequences: classify without --stream.")
         return self.model.init_state(batch)
 
     def advance(
@@ -298,7 +298,7 @@ def check_files(directory: pathlib.Path, entries: dict[str, dict]) -> None:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UserError(
+            raise ModelError(
                 f"The SavedModel in {directory} lacks {name} ({reason(error)}): export again."
             ) from error
         litert.check_content(path, content, entry)

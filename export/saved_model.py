@@ -36,7 +36,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError
 from t2aux.export.examples import Examples
 from t2aux.export.images import ImageSequences
 from t2aux.export.stateless import StatelessClassifier
@@ -252,7 +252,7 @@ def write(
     except tf.errors.OpError as error:
         # Such as "{{function_node ...}} some/file; No space left on device [Op:SaveV2]".
         reason = re.sub(r" \[Op:\w+\]$", "", error.message.splitlines()[0]).split("; ")[-1]
-        raise UserError(
+        raise FileError(
             f"Can't write the SavedModel to {directory} ({reason}): free some space, or choose "
             "another directory."
         ) from error

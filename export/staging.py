@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterator
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError, UserError
 
 
 def versions(export_dir: str | os.PathLike[str]) -> list[int]:
@@ -63,7 +63,7 @@ def staged(export_dir: str | os.PathLike[str], version: int | None = None) -> It
             yield staging
             staging.published = _publish(directory, base, version)
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"Can't write the export to {base} ({error.strerror or error}): free some space, or "
             "choose another directory."
         ) from error
@@ -92,4 +92,4 @@ def _publish(directory: pathlib.Path, base: pathlib.Path, version: int | None) -
 
 def _taken(base: pathlib.Path, version: int) -> UserError:
     newest = max(versions(base), default=0)
-    return UserError(f"{base} already has a version {version}: give none, for {newest + 1}.")
+    return FileError(f"{base} already has a version {version}: give none, for {newest + 1}.")

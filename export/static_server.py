@@ -10,7 +10,7 @@ import socket
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from t2aux.errors import UserError
+from t2aux.errors import ServerError
 
 _HEADERS = {
     # Isolation, which a build of LiteRT.js with threads would need.
@@ -80,7 +80,7 @@ class Server(http.server.ThreadingHTTPServer):
             self.address_family, _, _, _, address = found[0]
             super().__init__(address, functools.partial(_Handler, directory=str(directory)))
         except OSError as error:
-            raise UserError(
+            raise ServerError(
                 f"Can't listen at {host}:{port} ({error.strerror or error}): give another --host "
                 "or --port."
             ) from error

@@ -29,7 +29,7 @@ import tensorflow as tf
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from t2aux import logs
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.export import flatbuffer, saved_model, variants
 from t2aux.export.lstm import is_lstm
 from t2aux.export.recurrence import UnrolledRecurrence
@@ -68,7 +68,7 @@ def forms(
     found = tuple(f for f in variant.forms if f != litert.STATEFUL_FORM or is_lstm(classifier.core))
     if not found:
         core = inference.name_of(classifier.core)
-        raise UserError(f"The variant {variant.name} can't be made of a {core}: {_NO_INTEGERS}.")
+        raise ModelError(f"The variant {variant.name} can't be made of a {core}: {_NO_INTEGERS}.")
     return found
 
 
@@ -97,7 +97,7 @@ def convert(
             the variant says, or an operation is not one of LiteRT's own.
     """
     if form not in forms(classifier, variant):
-        raise UserError(f"The form {form} can't be made: {NO_STATEFUL_FORM}.")
+        raise ModelError(f"The form {form} can't be made: {NO_STATEFUL_FORM}.")
     name = litert.file_name(form, variant.name)
     if form == litert.STATEFUL_FORM:
         segment = stateful_segment(classifier.info.length, segment)

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import logs
-from t2aux.errors import UserError
+from t2aux.errors import DependencyError, SettingError, UserError
 from t2aux.export import flatbuffer
 from t2aux_ondevice import litert
 from t2aux_ondevice.errors import reason
@@ -78,7 +78,7 @@ def named(names: Iterable[str]) -> list[Variant]:
     unknown = [name for name in names if name not in VARIANTS]
     if unknown or not names:
         name = unknown[0] if unknown else ""
-        raise UserError(f"There is no variant {name!r}: give some of {', '.join(VARIANTS)}.")
+        raise SettingError(f"There is no variant {name!r}: give some of {', '.join(VARIANTS)}.")
     return [variant for name, variant in VARIANTS.items() if name in names]
 
 
@@ -120,7 +120,7 @@ def quantise_head(content: bytes, head: str) -> bytes:
     try:
         from ai_edge_quantizer import quantizer, recipe
     except ImportError as error:
-        raise UserError(
+        raise DependencyError(
             f"The variant {INT4_HEAD} needs ai-edge-quantizer ({error}): run `pip install "
             "'t2aux[quantization]'`, or leave it out."
         ) from error
@@ -144,11 +144,11 @@ def failed(tool: str, variant: str, error: Exception) -> UserError:
     """The message where a tool can't make a variant."""
     lacking = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor", str(error))))
     if lacking:
-        return UserError(
+        return DependencyError(
             f"The variant {variant} can't be made: LiteRT has no {', '.join(lacking)}; use another "
             "operation in the core's step, or --formats=saved_model."
         )
-    return UserError(
+    return DependencyError(
         f"{tool} can't make the variant {variant} ({reason(error)}): use the versions in t2aux's "
         "constraints, or leave it out."
     )

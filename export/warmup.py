@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.export import examples, saved_model
 from t2aux.tf_serving import BATCH_SIZES, MAX_WARM_UP_REQUESTS, WARM_UP, protos
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -33,13 +33,13 @@ def check_batch_sizes(sizes: Sequence[int]) -> None:
     """Raises UserError where sizes don't rise from 1 on or are more than can be warmed up."""
     rising = all(a < b for a, b in zip((0, *sizes), sizes, strict=False))
     if not sizes or not rising:
-        raise UserError(
+        raise SettingError(
             f"The batch sizes for serving are {', '.join(map(str, sizes)) or 'none'}: give rising "
             "sizes from 1 on, such as 1,2,4,8."
         )
     max_sizes = MAX_WARM_UP_REQUESTS // 5
     if len(sizes) > max_sizes:
-        raise UserError(f"{len(sizes)} batch sizes for serving are too many: give {max_sizes}.")
+        raise SettingError(f"{len(sizes)} batch sizes for serving are too many: give {max_sizes}.")
 
 
 def lengths_of(info: DatasetInfo) -> np.ndarray:

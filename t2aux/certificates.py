@@ -9,7 +9,7 @@ import stat
 
 from absl import logging
 
-from t2aux.errors import UserError
+from t2aux.errors import FileError, SettingError
 
 
 def load_identity(
@@ -32,7 +32,7 @@ def load_identity(
     """
 
     def passphrase() -> str:
-        raise UserError(
+        raise SettingError(
             f"The private key of {name} is encrypted, so it needs a "
             "passphrase: give one without (`openssl pkey -in KEY -out PLAIN`)."
         )
@@ -46,9 +46,9 @@ def load_identity(
             why = "the key is too short: make another of at least 2,048 bits"
         else:
             why = "they are not a certificate and a private key in PEM: check the files"
-        raise UserError(f"{name} can't be used: {why}.") from error
+        raise SettingError(f"{name} can't be used: {why}.") from error
     except OSError as error:
-        raise UserError(f"Can't read {name}: {error.strerror or error}.") from error
+        raise FileError(f"Can't read {name}: {error.strerror or error}.") from error
 
 
 def warn_if_readable(path: pathlib.Path) -> None:

@@ -26,7 +26,7 @@ from t2aux import config_imports, config_macros, config_older, config_sources, c
 from t2aux.config_macros import MACRO, Macros
 from t2aux.config_order import Order
 from t2aux.config_scopes import PARAM, Scopes
-from t2aux.errors import UserError, did_you_mean
+from t2aux.errors import DependencyError, SettingError, did_you_mean
 from t2aux_ondevice import files, paths
 
 _UNKNOWN = object()
@@ -55,7 +55,7 @@ def bundled_gin_dir() -> pathlib.Path:
     for folder in (package / "gin", package.parent / "gin"):
         if (folder / "base.gin").is_file():
             return folder
-    raise UserError("The gin files that come with t2aux are missing: install t2aux again.")
+    raise DependencyError("The gin files that come with t2aux are missing: install t2aux again.")
 
 
 def list_bundled() -> list[str]:
@@ -95,7 +95,7 @@ def parse(
             # A path in it may not be UTF-8; inside of quotes an escape means the same.
             text = param.encode("utf-8", "backslashreplace").decode()
             if not text.strip():
-                raise UserError("--gin_param is empty: write --gin_param='NAME = VALUE'.")
+                raise SettingError("--gin_param is empty: write --gin_param='NAME = VALUE'.")
             parser.parse_text(io.StringIO(text), f"{PARAM}{param!r}")
         parser.macros.check()
         parser.scopes.check()
@@ -140,7 +140,7 @@ def user_errors() -> Iterator[None]:
         if not match:
             raise
         name = f"{match['configurable']}.{match['parameter']}"
-        raise UserError(f"{name} must be set: --gin_param='{name} = ...'.") from error
+        raise SettingError(f"{name} must be set: --gin_param='{name} = ...'.") from error
 
 
 class _Parser:
@@ -161,7 +161,7 @@ class _Parser:
         self._read.append(path.resolve())
         # Resolved, since a file has many names.
         if path.resolve() in self._open:
-            raise UserError(f"{included_by} includes {name}, which includes it in turn.")
+            raise SettingError(f"{included_by} includes {name}, which includes it in turn.")
         self._open.append(path.resolve())
         # With any line ends.
         text = io.StringIO(files.read_text(path, "The gin file"), newline=None)
@@ -179,7 +179,7 @@ class _Parser:
                         return candidate
         bundled = list_bundled()
         hint = did_you_mean(name.removesuffix(".gin"), bundled, f"There are {', '.join(bundled)}.")
-        raise UserError(
+        raise SettingError(
             f"There is no gin file {name!r}{f' (included by {included_by})' if included_by else ''}"
             f" in {', '.join(map(str, folders[:-1]))} or among the bundled ones: {hint}"
         )
@@ -193,7 +193,7 @@ class _Parser:
             elif isinstance(statement, config_parser.BlockDeclaration):
                 is_known = gin_config._REGISTRY.get_match(statement.selector)
                 if not is_known and statement.selector not in config_older.REMOVED_CONFIGURABLES:
-                    raise UserError(_unknown_configurable(statement.selector, place))
+                    raise SettingError(_unknown_configurable(statement.selector, place))
             else:
                 config_imports.process(statement, place)
 
@@ -220,13 +220,13 @@ class _Parser:
         try:
             configurable = gin_config._REGISTRY.get_match(selector)
         except KeyError as error:
-            raise UserError(f"{selector!r} in {place} is ambiguous: {error.args[0]}.") from error
+            raise SettingError(f"{selector!r} in {place} is ambiguous: {error.args[0]}.") from error
         if configurable is None:
-            raise UserError(_unknown_configurable(selector, place))
+            raise SettingError(_unknown_configurable(selector, place))
         names = _parameters(configurable)
         if names is not None and parameter not in names:
             hint = did_you_mean(parameter, names, f"it has {', '.join(sorted(names))}.")
-            raise UserError(f"{selector} has no parameter {parameter!r} ({place}): {hint}")
+            raise SettingError(f"{selector} has no parameter {parameter!r} ({place}): {hint}")
         self.scopes.set(scope, place)
         self.places[scope, configurable.selector, parameter] = place
         gin.bind_parameter((scope, selector, parameter), value)
@@ -252,7 +252,7 @@ def _statements(
         except (RecursionError, MemoryError, TypeError, UnicodeError) as error:
             is_deep = isinstance(error, (RecursionError, MemoryError))
             why = "is nested too deep: write it flat" if is_deep else f"can't be read: {error}"
-            raise UserError(f"A value in {place(f'after line {line}')} {why}.") from error
+            raise SettingError(f"A value in {place(f'after line {line}')} {why}.") from error
         except (SyntaxError, tokenize.TokenError) as error:
             # From Python 3.12 on the tokenizer's own error comes through.
             why, at = error.args[0], error.args[1][0]
@@ -260,7 +260,7 @@ def _statements(
                 why, at = error.msg, error.lineno
             # gin puts Python's words first, which name an object of the parser's.
             why = re.sub(r".*(?=Failed to parse token)", "", " ".join(why.split()))
-            raise UserError(
+            raise SettingError(
                 f"Can't read the setting in {place(f'line {at}')}: {why.rstrip('.')}. "
                 "Write NAME = VALUE or configurable.parameter = VALUE, texts in quotes."
             ) from error
@@ -269,7 +269,7 @@ def _statements(
             match = re.search(r"'@?([\w./]+?)(\(\))?'", str(error))
             name = (match[1] if match else str(error)).rpartition("/")[2]
             after = place(f"after line {line}") if line else where
-            raise UserError(_unknown_configurable(name, after)) from error
+            raise SettingError(_unknown_configurable(name, after)) from error
         line = statement.location.line_num
         yield statement, place(f"line {line}")
 
@@ -332,7 +332,7 @@ def hints_of(function: Any) -> dict[str, Any]:
 def _resolve(value: Any, name: str, depth: int = 0) -> Any:
     """A bound value with its macros replaced; _UNKNOWN where only a call gives it."""
     if depth > _MAX_DEPTH:
-        raise UserError(f"{name} holds itself, or is nested too deep: write it flat.")
+        raise SettingError(f"{name} holds itself, or is nested too deep: write it flat.")
     if isinstance(value, gin_config.ConfigurableReference):
         if config_macros.is_macro(value):
             macro = config_macros.name_of(value)
@@ -341,7 +341,7 @@ def _resolve(value: Any, name: str, depth: int = 0) -> Any:
         if value.selector in ("gin.constant", "constant"):
             value = value.scoped_configurable_fn()
             if value is gin.REQUIRED:
-                raise UserError(_not_set(name))
+                raise SettingError(_not_set(name))
             return value
         return _UNKNOWN if value.evaluate else value.scoped_configurable_fn
     if isinstance(value, (list, tuple)):
@@ -371,7 +371,7 @@ def _check_calls() -> None:
         if key in callers:
             short = gin_config._REGISTRY.minimal_selector(selector)
             name = scope if selector == MACRO else short
-            raise UserError(f"{name} is set to what calls {name} again: remove one.")
+            raise SettingError(f"{name} is set to what calls {name} again: remove one.")
         if key in done:
             return
         parts = scope.split("/") if scope else []

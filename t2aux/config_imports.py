@@ -8,7 +8,7 @@ import sys
 from gin import config as gin_config
 from gin import config_parser
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError, UserError
 
 
 def process(statement: config_parser.ImportStatement, place: str) -> None:
@@ -27,7 +27,7 @@ def process(statement: config_parser.ImportStatement, place: str) -> None:
     name = statement.module
     parts = name.split(".")
     if parts[0] in sys.stdlib_module_names or any(part.startswith("__") for part in parts):
-        raise UserError(
+        raise SettingError(
             f"{place} imports {name}, which defines nothing that a configuration can name: remove "
             "the line."
         )
@@ -36,7 +36,7 @@ def process(statement: config_parser.ImportStatement, place: str) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _failed(name, place, error) from error
-        raise UserError(
+        raise SettingError(
             f"{place} imports {name}, and Python finds no module {error.name}: install it, or add "
             "its folder to PYTHONPATH."
         ) from error
@@ -55,7 +55,7 @@ def _check_names(module: str, place: str) -> None:
     for selector in selectors:
         name = selector.rpartition(".")[2]
         if name in ours and not selector.startswith(("t2aux.", "gin.")):
-            raise UserError(
+            raise SettingError(
                 f"{place} imports {module}, after which there are two configurables {name}, "
                 f"{selector} and one of t2aux: give yours another name."
             )
@@ -63,7 +63,7 @@ def _check_names(module: str, place: str) -> None:
 
 def _failed(name: str, place: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()).rstrip(".")
-    return UserError(
+    return SettingError(
         f"{place} imports {name}, which fails ({type(error).__name__}: {reason}): correct the "
         "module."
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from gin import config as gin_config
 
 from t2aux.config_scopes import PARAM
-from t2aux.errors import UserError, did_you_mean
+from t2aux.errors import SettingError, did_you_mean
 
 MACRO = "gin.macro"
 
@@ -52,7 +52,7 @@ class Macros:
         referenced = _referenced()
         for name, place in self._used.items():
             if name not in self.places and name in self._used_by_parameters | referenced:
-                raise UserError(
+                raise SettingError(
                     f"The macro %{name} is used in {place}, but nothing defines it"
                     f"{self._how_to_set(name)}"
                 )
@@ -60,7 +60,7 @@ class Macros:
         for name, place in self.places.items():
             is_param = place.startswith(PARAM)
             if name not in (referenced if is_param else {*self._used, *for_budgets}):
-                raise UserError(
+                raise SettingError(
                     f"The macro {name} is set in {place}, but nothing uses it: {self._why(name)}"
                 )
 

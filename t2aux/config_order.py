@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gin import config as gin_config
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 _Bindings = dict[tuple[str, str, str], str]
 
@@ -44,7 +44,7 @@ class Order:
         for earlier, earlier_whole, settings in self._earlier if whole else ():
             if any(self._bound[key] != value for key, value in settings.items()):
                 todo = "leave one of them out" if earlier_whole else f"name {name} first"
-                raise UserError(
+                raise SettingError(
                     f"{name} is a whole configuration and undoes {earlier}, which is named before "
                     f"it: {todo}."
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from t2aux.errors import UserError, did_you_mean
+from t2aux.errors import SettingError, did_you_mean
 
 PARAM = "--gin_param="
 
@@ -39,4 +39,4 @@ class Scopes:
             if scope in self._named or not (hint or place.startswith(PARAM)):
                 continue
             hint = hint or "remove the setting."
-            raise UserError(f"Nothing uses the scope {scope!r} ({place}): {hint}")
+            raise SettingError(f"Nothing uses the scope {scope!r} ({place}): {hint}")

@@ -8,7 +8,7 @@ import gin
 from gin import config as gin_config
 
 from t2aux.config_scopes import PARAM
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 Setting = tuple[str, str, str]
 
@@ -39,7 +39,7 @@ def keep_the_one(places: Mapping[Setting, str]) -> None:
     is_ours = selector.startswith("t2aux.")
     # A user's function may make a source.
     if not _is_source(selector) and (isinstance(wrapped, type) or is_ours):
-        raise UserError(
+        raise SettingError(
             f"train.data is {used!r}, which is not a data source: name one, such as @mnist()."
         )
     if not is_ours:
@@ -51,7 +51,7 @@ def keep_the_one(places: Mapping[Setting, str]) -> None:
             place = places.get((scope, selector, parameter), "")
             if place.startswith(PARAM):
                 name = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
-                raise UserError(
+                raise SettingError(
                     f"{name} is set ({place}), but has no effect on the data, {used!r}: "
                     f"leave it out, or set train.data = @{name.partition('.')[0]}()."
                 )

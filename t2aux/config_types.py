@@ -12,7 +12,7 @@ from typing import Any
 import typeguard
 from gin import config as gin_config
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 
 def check_references(name: str, bound: Any, hint: Any) -> None:
@@ -42,13 +42,13 @@ def check_references(name: str, bound: Any, hint: Any) -> None:
         written = "@" + "/".join(filter(None, [scope, selector.rpartition(".")[2]]))
         if not issubclass(made, wanted):
             kinds = " or ".join(kind.__name__ for kind in wanted)
-            raise UserError(
+            raise SettingError(
                 f"{name} is {written}, which is not of the type {kinds}: name another one."
             )
         if is_called and not reference.evaluate:
-            raise UserError(f"{name} is {written}, without parentheses: write {written}().")
+            raise SettingError(f"{name} is {written}, without parentheses: write {written}().")
         if reference.evaluate and not is_called:
-            raise UserError(f"{name} is {written}(), with parentheses: write {written}.")
+            raise SettingError(f"{name} is {written}(), with parentheses: write {written}.")
 
 
 def check(name: str, value: Any, hint: Any) -> None:
@@ -72,7 +72,7 @@ def check(name: str, value: Any, hint: Any) -> None:
             pass
     wanted = " or ".join(describe(member) for member in allowed)
     shown = f"@{value.__name__}" if isinstance(value, type) else repr(value)
-    raise UserError(f"{name} must be {wanted}, but is {shown} ({type(value).__name__}).")
+    raise SettingError(f"{name} must be {wanted}, but is {shown} ({type(value).__name__}).")
 
 
 def _is_union(hint: Any) -> bool:

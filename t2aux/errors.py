@@ -3,9 +3,34 @@
 import difflib
 from collections.abc import Iterable
 
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import (
+    KINDS,
+    DataError,
+    DependencyError,
+    DivergenceError,
+    FileError,
+    ModelError,
+    ServerError,
+    SettingError,
+    UserError,
+)
 
-__all__ = ["StartAgainError", "UserError", "did_you_mean", "listing", "nearest", "shorten"]
+__all__ = [
+    "KINDS",
+    "DataError",
+    "DependencyError",
+    "DivergenceError",
+    "FileError",
+    "ModelError",
+    "ServerError",
+    "SettingError",
+    "StartAgainError",
+    "UserError",
+    "did_you_mean",
+    "listing",
+    "nearest",
+    "shorten",
+]
 
 _NEAR = 0.6  # As in difflib.
 _LONGEST_NAME = 200

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import IO, Any
 
-from t2aux.errors import UserError
+from t2aux.errors import FileError
 from t2aux_ondevice import paths
 from t2aux_ondevice.files import read_json
 
@@ -71,7 +71,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"Can't write {path}: {error.strerror or error}. Free some space there, or choose a "
             "folder that you may write to."
         ) from error
@@ -105,7 +105,7 @@ class Lines:
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as error:
-            raise UserError(f"Can't write {path}: {error.strerror}.") from error
+            raise FileError(f"Can't write {path}: {error.strerror}.") from error
 
     def write(self, text: str) -> None:
         """Adds to the file.
@@ -121,7 +121,7 @@ class Lines:
                 content = content[os.write(self._descriptor, content) :]
         except OSError as error:
             os.ftruncate(self._descriptor, size)
-            raise UserError(
+            raise FileError(
                 f"Can't write {self._path}: {error.strerror}. Free some space there, and give the "
                 "same command again."
             ) from error
@@ -156,11 +156,11 @@ def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(
+        raise FileError(
             f"Can't write to the directory {path}: it is a file, or in one. Choose another."
         ) from error
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"Can't write to the directory {path}: {error.strerror or error}. Choose another, or "
             "change its permissions."
         ) from error
@@ -232,12 +232,12 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
     try:
         held = _acquired(path)
     except (OSError, NotImplementedError) as error:
-        raise UserError(
+        raise FileError(
             f"Can't lock {path}: {getattr(error, 'strerror', None) or error}. Choose a directory "
             "that you may write to, on a file system that has locks."
         ) from error
     if held is None:
-        raise UserError(
+        raise FileError(
             f"Another process is training in {directory}: wait until it is done or stop it, or "
             "give another directory."
         )

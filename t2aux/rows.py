@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 
 _FORMS = (
     "give an array [N, steps, channels], or of ids [N, steps]; a list of arrays [steps, channels] "
@@ -38,14 +38,14 @@ def sequences(x: Any, what: str = "x", *, ids: bool) -> list[np.ndarray]:
     if isinstance(x, Mapping):
         more = x.get("mask", x.get("lengths"))
         if "inputs" not in x or more is None:
-            raise UserError(
+            raise DataError(
                 f"{what} is a dictionary of {', '.join(map(str, x)) or 'nothing'}: it must have "
                 '"inputs", and "lengths" or "mask".'
             )
         x = (x["inputs"], more)
     if isinstance(x, tuple):
         if len(x) != 2 or not hasattr(x[0], "__array__"):
-            raise UserError(f"{what} is a tuple of {len(x)}: {_FORMS}.")
+            raise DataError(f"{what} is a tuple of {len(x)}: {_FORMS}.")
         inputs, more = _array(x[0], what), _array(x[1], f"{what}'s lengths or mask")
         _check_dimensions(inputs, what, ids)
         return _without_padding(inputs, more, what)
@@ -54,7 +54,7 @@ def sequences(x: Any, what: str = "x", *, ids: bool) -> list[np.ndarray]:
     if hasattr(x, "ragged_rank"):
         return [_array(row, what) for row in x]
     if not hasattr(x, "__array__"):
-        raise UserError(f"{what} is a {type(x).__name__}: {_FORMS}.")
+        raise DataError(f"{what} is a {type(x).__name__}: {_FORMS}.")
     x = _array(x, what)
     if x.dtype == object:
         return [_array(row, f"{what}[{index}]") for index, row in enumerate(x)]
@@ -82,12 +82,12 @@ def labels(y: Any, classes: int, what: str = "y") -> np.ndarray:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1 or (y.size and y.dtype.kind not in "iub"):
-        raise UserError(
+        raise DataError(
             f"{what} must be whole numbers [N], or one-hot [N, {classes}], but is {y.dtype} of the "
             f"shape {y.shape}; np.unique(..., return_inverse=True) numbers other labels."
         )
     if y.size and not 0 <= y.min() <= y.max() < classes:
-        raise UserError(
+        raise DataError(
             f"Labels must be from 0 to {classes - 1}, for there are {classes} classes; {what} has "
             f"some from {y.min()} to {y.max()}."
         )
@@ -98,15 +98,15 @@ def labelled(x: Any, y: Any, classes: int, *, ids: bool) -> tuple[list[np.ndarra
     """Sequences and as many labels; see `sequences` and `labels`, for their errors, too."""
     rows, numbers = sequences(x, ids=ids), labels(y, classes)
     if len(rows) != len(numbers):
-        raise UserError(f"x has {len(rows)} sequences, but y {len(numbers)} labels.")
+        raise DataError(f"x has {len(rows)} sequences, but y {len(numbers)} labels.")
     return rows, numbers
 
 
 def _check_dimensions(inputs: np.ndarray, what: str, ids: bool) -> None:
     if ids and inputs.ndim != 2:
-        raise UserError(f"{what} has the shape {inputs.shape}: give ids [N, steps].")
+        raise DataError(f"{what} has the shape {inputs.shape}: give ids [N, steps].")
     if not ids and inputs.ndim < 3:
-        raise UserError(
+        raise DataError(
             f"{what} has the shape {inputs.shape}: give [N, steps, channels], also of one sequence "
             "or one channel."
         )
@@ -116,30 +116,30 @@ def _array(value: Any, what: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{what} can't be made an array ({error}): {_FORMS}.") from error
+        raise DataError(f"{what} can't be made an array ({error}): {_FORMS}.") from error
 
 
 def check_lengths(inputs: np.ndarray, more: np.ndarray, what: str = "x") -> None:
     """Raises UserError where lengths [N] or a mask [N, T] do not fit inputs [N, T, ...]."""
     if not more.ndim or len(more) != len(inputs):
-        raise UserError(
+        raise DataError(
             f"{what} is a pair of arrays of the shapes {inputs.shape} and {more.shape}: {_FORMS}."
         )
     if more.ndim == 2:
         if more.shape != inputs.shape[:2]:
-            raise UserError(
+            raise DataError(
                 f"The mask of {what} has the shape {more.shape}, the inputs {inputs.shape}."
             )
         if not more.astype(bool).any(axis=1).all():
-            raise UserError(f"The mask of {what} leaves a sequence no step: each needs one.")
+            raise DataError(f"The mask of {what} leaves a sequence no step: each needs one.")
         return
     if more.ndim != 1 or more.dtype.kind not in "iu":
-        raise UserError(
+        raise DataError(
             f"The lengths of {what} must be whole numbers [N], but are {more.dtype} of the shape "
             f"{more.shape}."
         )
     if more.size and not 1 <= more.min() <= more.max() <= inputs.shape[1]:
-        raise UserError(
+        raise DataError(
             f"The lengths of {what} must be from 1 to the {inputs.shape[1]} steps that the inputs "
             f"have, but are from {more.min()} to {more.max()}."
         )

@@ -13,7 +13,7 @@ from absl import logging
 
 from t2aux import config, files
 from t2aux.data import Digits, Source, configured
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import weights
 from t2aux.model.transformer import Transformer
@@ -93,7 +93,7 @@ def load_run(
     """
     directory = pathlib.Path(model_dir)
     if not (directory / "config.gin").is_file() or not (directory / "dataset.json").is_file():
-        raise UserError(
+        raise ModelError(
             f"{directory} is not a model directory: it has no config.gin or dataset.json. Give the "
             "--model_dir of a `t2aux train` run."
         )
@@ -129,7 +129,7 @@ def _restore(
     if checkpoint in (None, LATEST):
         path = checkpoints.restore_latest(directory, **networks)
         if path is None:
-            raise UserError(f"{directory} has no checkpoint yet: train it first.")
+            raise ModelError(f"{directory} has no checkpoint yet: train it first.")
         return path, LATEST
     # Of one checkpoint there are several files, and a shell completes the name of one.
     name = re.sub(r"\.(index|data-\d{5}-of-\d{5}|seal\.json)$", "", checkpoint)
@@ -147,7 +147,7 @@ def _check_may_have_no_best(directory: pathlib.Path, *, is_asked_for: bool) -> N
     """Raises UserError where a run without a best checkpoint should have one."""
     has_validation = gin.get_bindings("train").get("validation") is not None
     if has_validation and not (directory / best.FILE).exists():
-        raise UserError(
+        raise ModelError(
             f"{directory / best.FILE} is missing, and says which checkpoint is the best: put back "
             "a copy of it, or give --checkpoint=latest for the newest one."
         )
@@ -155,7 +155,7 @@ def _check_may_have_no_best(directory: pathlib.Path, *, is_asked_for: bool) -> N
         why = "it has no validation set (train.validation)"
         if has_validation:
             why = "it was not evaluated on its validation set yet"
-        raise UserError(
+        raise ModelError(
             f"{directory} has no best checkpoint, as {why}: give --checkpoint=latest for the "
             "newest one."
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 if TYPE_CHECKING:
     from t2aux_ondevice import answers
@@ -26,7 +26,7 @@ _JSON = flags.DEFINE_bool(
 def check_inputs(paths: Sequence[str]) -> None:
     """Raises UserError where there is nothing to classify."""
     if not paths and not _TEXT.value:
-        raise UserError("There is nothing to classify: give files, or --text.")
+        raise SettingError("There is nothing to classify: give files, or --text.")
 
 
 def show(

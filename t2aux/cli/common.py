@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from t2aux import exit_status, logs
-from t2aux.errors import StartAgainError, UserError, did_you_mean
+from t2aux.errors import DependencyError, SettingError, StartAgainError, UserError, did_you_mean
 from t2aux_ondevice import paths, streams
 from t2aux_ondevice.errors import printable
 
@@ -148,7 +148,7 @@ def check_columns(source: Source) -> None:
     """Raises UserError where flags of `define_columns` are given and the data is not a table."""
     for name in _COLUMN_FLAGS:
         if name in flags.FLAGS and flags.FLAGS[name].value and source.gin_name != "csv":
-            raise UserError(
+            raise SettingError(
                 f"--{name} is for tables (--gin_file=texts or datasets/csv), not for "
                 f"{source.gin_name}: leave it out."
             )
@@ -168,7 +168,7 @@ def runner_options(argv: Sequence[str]) -> list[str]:
     """The arguments besides flags, which are Beam's options where there is --runner."""
     if flags.FLAGS.runner is None:
         if any(option.startswith("--") for option in argv[1:]):
-            raise UserError(f"{argv[1]} is an option of Beam's: it needs --runner, before --.")
+            raise SettingError(f"{argv[1]} is an option of Beam's: it needs --runner, before --.")
         no_arguments(argv)
     return list(argv[1:])
 
@@ -190,7 +190,7 @@ def check_beam() -> None:
         with logs.quiet_libraries():
             import apache_beam  # noqa: F401
     except ImportError as error:
-        raise UserError(
+        raise DependencyError(
             f"--runner needs Apache Beam, which can't be imported ({error}): "
             "`pip install 't2aux[beam]'`."
         ) from error
@@ -229,7 +229,7 @@ def parse_gin(gin_files: Sequence[str] | None = None) -> str:
 def no_arguments(argv: Sequence[str]) -> None:
     """Raises UserError where there are arguments besides flags."""
     if len(argv) > 1:
-        raise UserError(
+        raise SettingError(
             f"This command takes flags only, but was given {argv[1]!r}: write --flag=value."
         )
 
@@ -240,7 +240,9 @@ def whole_numbers(flag: str, texts: Sequence[str]) -> list[int]:
         return [int(text) for text in texts]
     except ValueError as error:
         shown = ",".join(texts)
-        raise UserError(f"--{flag} must be whole numbers, such as 0,1,2, not {shown!r}.") from error
+        raise SettingError(
+            f"--{flag} must be whole numbers, such as 0,1,2, not {shown!r}."
+        ) from error
 
 
 def exit_on_sigterm() -> None:
@@ -394,16 +396,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except UnicodeDecodeError as error:  # Nothing but a file is read here.
         message = "The file that --flagfile names is not UTF-8 text: save it as UTF-8."
-        raise UserError(message) from error
+        raise SettingError(message) from error
     except flags.UnrecognizedFlagError as error:
         names = [f"--{flag.name}" for flag in own_flags()]
         hint = did_you_mean(f"--{error.flagname}", names, "--help lists the flags.")
-        raise UserError(f"There is no flag --{error.flagname}: {hint}") from error
+        raise SettingError(f"There is no flag --{error.flagname}: {hint}") from error
     except (flags.Error, ValueError) as error:
         if "must have a value other than None" in str(error):
             name = re.split(r"[\s:=]", str(error).split("--")[1])[0]
-            raise UserError(f"--{name} must be given; --help describes it.") from error
-        raise UserError(_of_flag(str(error))) from error
+            raise SettingError(f"--{name} must be given; --help describes it.") from error
+        raise SettingError(_of_flag(str(error))) from error
 
 
 def _of_flag(message: str) -> str:

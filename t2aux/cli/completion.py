@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from t2aux.cli import commands, completion_scripts
-from t2aux.errors import UserError, did_you_mean
+from t2aux.errors import SettingError, did_you_mean
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; argv[1] is the shell."""
     shells = " or ".join(commands.SHELLS)
     if len(argv) != 2:
-        raise UserError(f"Name the shell, {shells}: t2aux completion bash.")
+        raise SettingError(f"Name the shell, {shells}: t2aux completion bash.")
     if argv[1] not in commands.SHELLS:
         hint = did_you_mean(argv[1], commands.SHELLS, f"there are {shells}.")
-        raise UserError(f"There is no completion for the shell {argv[1]!r}: {hint}")
+        raise SettingError(f"There is no completion for the shell {argv[1]!r}: {hint}")
     print(completion_scripts.script(argv[1], commands.read()), end="")

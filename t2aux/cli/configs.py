@@ -31,7 +31,7 @@ from absl import flags
 
 from t2aux import logs
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError, did_you_mean
+from t2aux.errors import SettingError, did_you_mean
 
 if TYPE_CHECKING:
     from t2aux.config_reference import Configuration, Parameter, Setting
@@ -103,13 +103,13 @@ def _of_name(name: str) -> str:
     if configurable not in known:
         everything = [*config.list_bundled(), *known, *macros]
         hint = did_you_mean(name, everything, "`t2aux configs` lists the files.")
-        raise UserError(f"There is no gin file, configurable or macro {name!r}: {hint}")
+        raise SettingError(f"There is no gin file, configurable or macro {name!r}: {hint}")
     found = config_reference.parameters(configurable)
     if parameter:
         names = {p.name.partition(".")[2]: p for p in found}
         if parameter not in names:
             hint = did_you_mean(parameter, names, f"it has {', '.join(names)}.")
-            raise UserError(f"{configurable} has no parameter {parameter!r}: {hint}")
+            raise SettingError(f"{configurable} has no parameter {parameter!r}: {hint}")
         found = [names[parameter]]
     blocks = [line for p in found for line in _parameter(p, ())]
     return "\n".join([f"{configurable}: {config_reference.about(configurable)}", *blocks])

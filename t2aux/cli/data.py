@@ -33,7 +33,7 @@ from absl import flags, logging
 
 from t2aux import logs
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError
+from t2aux.errors import SettingError, UserError
 
 if TYPE_CHECKING:
     from t2aux.data import DatasetInfo, Source
@@ -82,17 +82,17 @@ def main(argv: Sequence[str]) -> int | None:
     converts = arguments[:1] == ["convert"]
     names = arguments[1:] if converts else arguments
     if len(names) > 1:
-        raise UserError(f"Give one name of a data set, not {len(names)}: {' '.join(names)}.")
+        raise SettingError(f"Give one name of a data set, not {len(names)}: {' '.join(names)}.")
     common.here(_DATA_DIR)
     common.here(_OUTPUT_DIR)
     if converts and not _OUTPUT_DIR.value:
-        raise UserError("Give --output_dir, the new folder of the shards.")
+        raise SettingError("Give --output_dir, the new folder of the shards.")
     if not converts:
         _check_not_converting()
     if not names and not (flags.FLAGS.gin_file or flags.FLAGS.gin_param):
         if converts or _PREPARE.value or _PICTURE.value or _VERIFY.value:
             command = "t2aux data convert NAME" if converts else "t2aux data NAME"
-            raise UserError(f"Name the data set: {command}; `t2aux data` lists the names.")
+            raise SettingError(f"Name the data set: {command}; `t2aux data` lists the names.")
         print(catalogue.listing())
         return None
 
@@ -156,7 +156,7 @@ def _is_of_data(param: str) -> bool:
 def _check_not_converting() -> None:
     for flag in (_OUTPUT_DIR, _SHARDS, _SHARD_MEBIBYTES, _COMPRESSION, _RUNNER):
         if flag.value != flag.default:
-            raise UserError(
+            raise SettingError(
                 f"--{flag.name} is for converting: t2aux data convert NAME --output_dir=FOLDER."
             )
 
@@ -199,7 +199,7 @@ def _verify(source: Source, data_dir: str | None) -> None:
     from t2aux.data.table import Options, require_data_dir
 
     if not isinstance(source, ShardFolder):
-        raise UserError(f"--verify is for shards, not for {source.title}: leave it out.")
+        raise SettingError(f"--verify is for shards, not for {source.title}: leave it out.")
     folder = require_data_dir("shards", Options(data_dir=folder_of(data_dir)))
     count = manifest.verify(folder, lambda file: logging.info("Reading %s", file))
     print(f"All {count} files are as they were written.")

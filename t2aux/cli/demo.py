@@ -22,7 +22,7 @@ from absl import flags
 
 from t2aux import exit_status, files, text_tables
 from t2aux.cli import common
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.export import staging
 from t2aux.reproduce import dependent
 from t2aux.training import stopping
@@ -89,7 +89,7 @@ def _run(*arguments: str | pathlib.Path) -> None:
     if signals:
         raise stopping.Stopped(signals[0])
     if status:
-        raise UserError(f"t2aux {words[0]} ended with status {status}: its message is above.")
+        raise ModelError(f"t2aux {words[0]} ended with status {status}: its message is above.")
 
 
 def _save_example(root: pathlib.Path) -> tuple[pathlib.Path, str]:

@@ -24,7 +24,7 @@ from absl import flags
 
 from t2aux import logs
 from t2aux.cli import common
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 _EXPORT_DIR = common.define_path(
     "export_dir", None, "An export of `t2aux export`, with TensorFlow Lite files.", required=True
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     common.no_arguments(argv)
     if _BUILD_ONLY.value and _OUTPUT_DIR.value is None:
-        raise UserError("--build_only needs an --output_dir for the page.")
+        raise SettingError("--build_only needs an --output_dir for the page.")
     from t2aux.export import demo_page
 
     if demo_page.has_examples(_EXPORT_DIR.value, _VERSION.value):

@@ -33,7 +33,7 @@ from absl import flags
 
 from t2aux import logs, tf_serving
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 
 common.define_model_dir("Folder of the run to export.")
 common.define_data_dir()
@@ -142,4 +142,4 @@ def main(argv: Sequence[str]) -> None:
     print(f"\nExported to {directory}; {directory / 'README.md'} says how to use it.")
     next_steps.show(*next_steps.of_export(directory))
     if measured.failed:
-        raise UserError(f"{'; '.join(measured.failures())}. All else was exported.")
+        raise ModelError(f"{'; '.join(measured.failures())}. All else was exported.")

@@ -8,7 +8,7 @@ import sys
 import t2aux
 from t2aux import text_tables
 from t2aux.cli import common
-from t2aux.errors import UserError, did_you_mean
+from t2aux.errors import SettingError, did_you_mean
 
 COMMANDS = {
     "demo": "train, export and classify real digits, in a few minutes and without internet",
@@ -70,7 +70,7 @@ def _main() -> int | None:
     name = arguments[0]
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS, f"there are {', '.join(COMMANDS)}.")
-        raise UserError(f"There is no command {name!r}: {hint}")
+        raise SettingError(f"There is no command {name!r}: {hint}")
     # Only the command that runs is imported: classifying on a device must not load TensorFlow.
     module = importlib.import_module(module_of(name))
     return common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])

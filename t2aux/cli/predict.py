@@ -52,7 +52,7 @@ from absl import flags
 
 from t2aux import logs
 from t2aux.cli import common, connecting, next_steps
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 if TYPE_CHECKING:
     from t2aux.prediction.api import Writing
@@ -198,12 +198,12 @@ def _by_pipeline(options: Sequence[str], model: Model, reads: Reading, writes: W
     from t2aux.pipelines import predict, runners
 
     if any((flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)):
-        raise UserError(
+        raise SettingError(
             "With --runner, give --data: workers don't read a data set of gin's flags. `t2aux data "
             "convert` makes shards of it."
         )
     if _DATA.value is None:
-        raise UserError("--data must be given; --help describes it.")
+        raise SettingError("--data must be given; --help describes it.")
     spec = predict.Spec(model, _ON_ERROR.value, _BATCH_SIZE.value)
     runner = runners.Runner(_RUNNER.value, tuple(options))
     return predict.predict(runner, spec, _DATA.value, reads, writes)
@@ -214,10 +214,10 @@ def _data() -> object:
     given = (flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)
     if not any(given):
         if _DATA.value is None:
-            raise UserError("--data must be given; --help describes it.")
+            raise SettingError("--data must be given; --help describes it.")
         return _DATA.value
     if _DATA.value is not None:
-        raise UserError(
+        raise SettingError(
             "Give --data, or a data set by --gin_file, --gin_param and --data_dir, not both."
         )
     from t2aux import data

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Sequence
 
 from t2aux.cli import common
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux_ondevice import paths
 
 _OUTPUT_DIR = common.define_path(
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     from t2aux.reproduce import decoding_table, report, results
 
     if len(argv) != 2:
-        raise UserError("Name one folder of results: `t2aux report DIR`.")
+        raise SettingError("Name one folder of results: `t2aux report DIR`.")
     folder = pathlib.Path(paths.local(argv[1], "DIR"))
     output = pathlib.Path(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else folder / "report"
     found = results.read_all(folder)

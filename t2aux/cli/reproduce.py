@@ -23,7 +23,7 @@ from absl import flags, logging
 
 from t2aux import exit_status, files
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError, did_you_mean
+from t2aux.errors import FileError, SettingError, did_you_mean
 from t2aux_ondevice import paths
 
 if TYPE_CHECKING:
@@ -55,15 +55,17 @@ def main(argv: Sequence[str]) -> int:
     try:
         chosen = [row for row in experiments.rows_of(name) if re.search(_ROWS.value, row.id)]
     except re.error as error:
-        raise UserError(f"--rows={_ROWS.value} is not a regular expression: {error}.") from error
+        raise SettingError(f"--rows={_ROWS.value} is not a regular expression: {error}.") from error
     if not chosen:
-        raise UserError(f"No row of {name} matches --rows={_ROWS.value}; --list shows their names.")
+        raise SettingError(
+            f"No row of {name} matches --rows={_ROWS.value}; --list shows their names."
+        )
     seeds = common.whole_numbers("seeds", _SEEDS.value)
     data_dir = flags.FLAGS.data_dir
     if data_dir is None and os.environ.get("T2AUX_DATA_DIR"):
         data_dir = paths.local(os.environ["T2AUX_DATA_DIR"], "T2AUX_DATA_DIR")
     if data_dir is not None and not os.path.isdir(data_dir):
-        raise UserError(f"{data_dir} is not a folder: check --data_dir and T2AUX_DATA_DIR.")
+        raise FileError(f"{data_dir} is not a folder: check --data_dir and T2AUX_DATA_DIR.")
     root = pathlib.Path(_OUTPUT_DIR.value)
     running = runner.Runner(root, _BUDGET.value, _JOBS.value)
     jobs = running.jobs(chosen, seeds, data_dir)
@@ -109,8 +111,8 @@ def _next(experiment: str, job: Job) -> list[str]:
 def _experiment(arguments: Sequence[str], known: Sequence[str]) -> str:
     names = [*known, "all"]
     if len(arguments) != 1:
-        raise UserError(f"Name one experiment: {', '.join(names)}.")
+        raise SettingError(f"Name one experiment: {', '.join(names)}.")
     if arguments[0] not in names:
         hint = did_you_mean(arguments[0], names, f"there are {', '.join(names)}.")
-        raise UserError(f"There is no experiment {arguments[0]!r}: {hint}")
+        raise SettingError(f"There is no experiment {arguments[0]!r}: {hint}")
     return arguments[0]

@@ -29,7 +29,7 @@ from absl import flags
 from t2aux import logs
 from t2aux.addresses import with_port
 from t2aux.cli import common
-from t2aux.errors import UserError
+from t2aux.errors import DependencyError, SettingError
 
 if TYPE_CHECKING:
     from t2aux.serving.batching import BatchingOptions
@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     common.no_arguments(argv)
     if (_BASE_PATH.value is None) == (_MODELS.value is None):
-        raise UserError("Give either --model_base_path or --model_config_file.")
+        raise SettingError("Give either --model_base_path or --model_config_file.")
     logs.quiet_tensorflow()
     try:
         from t2aux.serving import configuration, server
@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
     except ImportError as error:
         if (error.name or "").startswith("t2aux"):
             raise
-        raise UserError(
+        raise DependencyError(
             f"Serving needs more packages ({error}): install them with "
             "`pip install 't2aux[serving]'`."
         ) from error
@@ -159,7 +159,7 @@ def _models() -> list[ModelConfig]:
     name = path.resolve().name if _NAME.value is None else _NAME.value
     # Of a URL, and of protocol buffers.
     if not re.fullmatch(r"[^/:\ud800-\udfff]+", name):
-        raise UserError(
+        raise SettingError(
             f"A model can't be called {name!r}: give a --model_name in UTF-8, without / and :."
         )
     return [ModelConfig(name, path)]

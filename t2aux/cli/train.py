@@ -35,7 +35,7 @@ from absl import flags
 
 from t2aux import exit_status, logs
 from t2aux.cli import common, next_steps
-from t2aux.errors import UserError
+from t2aux.errors import FileError
 from t2aux.training import cluster, stopping
 
 common.define_model_dir("Folder of the run: new, or of the run to resume.")
@@ -78,7 +78,7 @@ def _main(argv: Sequence[str]) -> int:
     elif stored.is_file():
         text = common.parse_gin(gin_files=[str(stored)])
     else:
-        raise UserError(
+        raise FileError(
             f"There is no run in {model_dir} to resume, and no --gin_file: give one, for "
             "example --gin_file=quickstart."
         )

@@ -9,7 +9,7 @@ import ssl
 
 from t2aux.certificates import load_identity, warn_if_readable
 from t2aux.client.retries import BAD_ANSWER, Failure
-from t2aux.errors import UserError
+from t2aux.errors import FileError, SettingError
 
 _OTHER_HOST = "its certificate is for another host"
 _UNTRUSTED = "its certificate is not signed by one that is trusted; give --ca_file"
@@ -56,15 +56,15 @@ class ClientTls:
     def context(self) -> ssl.SSLContext:
         """Checks server and host name. Raises UserError: a file is missing or wrong."""
         if (self.cert_file is None) != (self.key_file is None):
-            raise UserError("Give --cert_file and --key_file together.")
+            raise SettingError("Give --cert_file and --key_file together.")
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except ssl.SSLError as error:
-            raise UserError(
+            raise SettingError(
                 f"{self.ca_file} has no certificate in PEM: give the one that signs the server's."
             ) from error
         except OSError as error:
-            raise UserError(f"Can't read {self.ca_file}: {error.strerror or error}.") from error
+            raise FileError(f"Can't read {self.ca_file}: {error.strerror or error}.") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert_file is not None and self.key_file is not None:
             name = f"{self.cert_file} with {self.key_file}"

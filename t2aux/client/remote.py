@@ -15,7 +15,7 @@ from t2aux import files
 from t2aux.client import retries
 from t2aux.client.retries import Failure, Retries
 from t2aux.client.transport import Arrays, Spec, Status, Transport
-from t2aux.errors import UserError
+from t2aux.errors import ServerError, UserError
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.sequences import check_sequence, padded, segments
@@ -137,7 +137,7 @@ class RemoteClassifier:
             if not self._has_moved_on(failure):
                 raise self._error(failure) from failure
             if begun:
-                raise UserError(
+                raise ServerError(
                     f"{self._transport.address} unloaded version {version} of {self._model} during "
                     f"the sequence, and has version {self.version} now: start again."
                 ) from failure
@@ -216,7 +216,7 @@ class RemoteClassifier:
     def _checked(self, probabilities: np.ndarray, batch: int) -> np.ndarray:
         wanted = (batch, self.info.num_classes)
         if probabilities.shape != wanted or probabilities.dtype.kind not in "fi":
-            raise UserError(
+            raise ServerError(
                 f"{self._transport.address} returns {probabilities.dtype} of the shape "
                 f"{list(probabilities.shape)}, not {list(wanted)}: the model and its description "
                 "are not of one export."
@@ -224,7 +224,7 @@ class RemoteClassifier:
         return probabilities.astype(np.float32)
 
     def _undescribed(self, reason: str) -> UserError:
-        return UserError(
+        return ServerError(
             f"The model {self._model} on {self._transport.address} does not say what it reads "
             f"({reason}): give --metadata, the metadata.json of its export."
         )
@@ -236,7 +236,7 @@ class RemoteClassifier:
             code = retries.TOO_LARGE
         message = _MESSAGES.get(code, "{address} refuses the request ({code}): {reason}.")
         version = "" if self._wanted is None else f" in version {self._wanted}"
-        return UserError(
+        return ServerError(
             message.format(
                 address=self._transport.address,
                 code=code,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from t2aux.errors import UserError
+from t2aux.errors import DependencyError, SettingError
 
 if TYPE_CHECKING:
     from t2aux.client.client_tls import ClientTls
@@ -102,7 +102,7 @@ def connect(server: str, tls: ClientTls | None = None) -> Transport:
         parts = host = port = None
     rest = parts and (parts.path.strip("/") or parts.query or parts.username)
     if parts is None or parts.scheme not in _PORTS or not host or port == 0 or rest:
-        raise UserError(
+        raise SettingError(
             f"The server's address is {server!r}: give grpc://HOST:PORT or http://HOST:PORT."
         )
     port = port or _PORTS[parts.scheme]
@@ -113,7 +113,7 @@ def connect(server: str, tls: ClientTls | None = None) -> Transport:
         tls.context  # noqa: B018  So that a wrong file is an error now.
     elif tls is not None:
         address = f"{parts.scheme}s://{parts.netloc}"
-        raise UserError(f"--ca_file, --cert_file and --key_file are for TLS: write {address}.")
+        raise SettingError(f"--ca_file, --cert_file and --key_file are for TLS: write {address}.")
     if parts.scheme in ("http", "https"):
         from t2aux.client.rest import RestTransport
 
@@ -121,7 +121,7 @@ def connect(server: str, tls: ClientTls | None = None) -> Transport:
     try:
         from t2aux.client.grpc_transport import GrpcTransport
     except ImportError as error:
-        raise UserError(
+        raise DependencyError(
             f"gRPC can't be imported ({error}): `pip install 't2aux[serving]'`, or use the REST "
             "port, http://HOST:PORT."
         ) from error

@@ -19,7 +19,7 @@ from typing import IO
 
 from t2aux.data.listing import File, Link, Listing, shown
 from t2aux.data.table import DAMAGE, damaged, open_compressed
-from t2aux.errors import UserError
+from t2aux.errors import DataError, UserError
 from t2aux_ondevice.images import BEGINNING, has_image_suffix, is_image
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".zip")
@@ -97,7 +97,7 @@ def read_members(path: pathlib.Path, files: Sequence[tuple[int, str]]) -> Iterat
         except ARCHIVE_DAMAGE as error:
             raise damaged(name, error) from error
         if content is None:
-            raise UserError(f"{path} lacks {shown(file)}: it changed while being read.")
+            raise DataError(f"{path} lacks {shown(file)}: it changed while being read.")
         yield content
 
 
@@ -212,7 +212,7 @@ class _Members:
         return "/".join(found)
 
     def _leads_out(self, name: str, target: str) -> UserError:
-        return UserError(
+        return DataError(
             f"{shown(name)} in {self._path} is a link to {shown(target)}, which is not in the "
             "archive: pack the file itself (tar -h does), or remove the link."
         )

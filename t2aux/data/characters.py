@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from t2aux.data.table import Found, Options, Table
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 from t2aux.progress import Progress
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo, code_points
 
@@ -99,7 +99,7 @@ class Texts(Found):
             text = next(texts, None)
             ids = np.zeros(0) if text is None else self.info.text_ids(text)
             if len(ids) != length:
-                raise UserError(
+                raise DataError(
                     f"Text {index} of {self.what} (counted from 0) has changed since it was first "
                     "read: start again, and leave the file alone until it is done."
                 )

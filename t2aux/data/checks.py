@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from t2aux.data.table import Examples, Options, Table
-from t2aux.errors import UserError, listing, shorten
+from t2aux.errors import DataError, SettingError, listing, shorten
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 ONE_CLASS, CLASS_PER_EXAMPLE, FIRST_ROW, MISSING_LABELS, SEPARATOR = ALLOWABLE = (
@@ -58,7 +58,7 @@ def allowed(value: object) -> tuple[str, ...]:
     """Returns `dataset.allow`, a name or a list, as a tuple. Raises UserError at others."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or any(name not in ALLOWABLE for name in names):
-        raise UserError(f"dataset.allow is {value!r}: give a list of {', '.join(ALLOWABLE)}.")
+        raise SettingError(f"dataset.allow is {value!r}: give a list of {', '.join(ALLOWABLE)}.")
     return tuple(names)
 
 
@@ -72,7 +72,7 @@ def refuse(options: Options, what: str, message: str) -> None:
     """
     if what not in options.allow:
         names = ", ".join(repr(name) for name in (*options.allow, what))
-        raise UserError(
+        raise DataError(
             f"{message}; or, if the data is right as it is, add "
             f'--gin_param="dataset.allow = [{names}]".'
         )

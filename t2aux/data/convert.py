@@ -18,7 +18,7 @@ from absl import logging
 from t2aux import files
 from t2aux.data import checks, manifest, records
 from t2aux.data.table import Examples
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, SettingError, UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _MEBIBYTE = 1 << 20
@@ -100,14 +100,14 @@ def count_shards(
     """The number of files of each split, see `convert`. Raises UserError as it does."""
     if compression not in records.COMPRESSIONS:
         known = " or ".join(records.COMPRESSIONS)
-        raise UserError(f"The compression is {compression!r}: give {known}.")
+        raise SettingError(f"The compression is {compression!r}: give {known}.")
     for name, value in (("shards", shards), ("shard_mebibytes", shard_mebibytes)):
         if value is not None and not 1 <= value < 100_000:
-            raise UserError(f"--{name} is {value}: give a number from 1 to 99999.")
+            raise SettingError(f"--{name} is {value}: give a number from 1 to 99999.")
     counts = {}
     for split, examples in splits.items():
         if not len(examples.labels):
-            raise UserError(f"The split {split} of {info.name} has no examples: check its files.")
+            raise DataError(f"The split {split} of {info.name} has no examples: check its files.")
         wanted = shards or -(-examples.nbytes // (shard_mebibytes * _MEBIBYTE))
         counts[split] = max(1, min(wanted, len(examples.labels)))
     return counts
@@ -247,7 +247,7 @@ def _tensorflow_errors(path: pathlib.Path) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         reason = error.message.splitlines()[0].rpartition("; ")[2]
-        raise UserError(
+        raise FileError(
             f"Can't write {path.name} ({reason}): free some space there, or choose another "
             "--output_dir."
         ) from error
@@ -265,7 +265,7 @@ def _staged(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
             yield folder
             publish(folder, output_dir)
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"Can't write to {output_dir}: {error.strerror or error}. Free some space there, or "
             "choose another --output_dir."
         ) from error
@@ -289,4 +289,4 @@ def publish(folder: pathlib.Path, output_dir: pathlib.Path) -> None:
 
 def taken(output_dir: str | os.PathLike[str]) -> UserError:
     """The error for an output that exists already."""
-    return UserError(f"{output_dir} already exists: delete it, or give another --output_dir.")
+    return FileError(f"{output_dir} already exists: delete it, or give another --output_dir.")

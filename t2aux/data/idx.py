@@ -29,7 +29,7 @@ from t2aux.data.table import (
     require_data_dir,
     subset,
 )
-from t2aux.errors import UserError, listing
+from t2aux.errors import DataError, FileError, listing
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 # What data sets call the four files: train-images-idx3-ubyte, train-images.idx3-ubyte,
@@ -72,7 +72,7 @@ class Idx(GreyImageSource):
             classes = tuple(str(label) for label in range(int(largest) + 1))
         if len(labels) and labels.max() >= len(classes):
             index = int((labels >= len(classes)).argmax())
-            raise UserError(
+            raise DataError(
                 f"{label_path} gives image {index} (counted from 0) the label {labels[index]}, but "
                 f"there are {len(classes)} classes: labels run from 0 to {len(classes) - 1}."
             )
@@ -126,7 +126,7 @@ def read_array(path: pathlib.Path, dimensions: int) -> np.ndarray:
         raise damaged(path, error) from error
     expected = math.prod(shape)
     if len(values) != expected:
-        raise UserError(
+        raise DataError(
             f"{path} should hold {expected:,} values (its header says "
             f"{' x '.join(map(str, shape))}) but holds {len(values):,}: download it "
             "again."
@@ -140,14 +140,14 @@ def _header(file: IO[bytes], path: pathlib.Path, dimensions: int) -> tuple[int, 
     magic = bytes([0, 0, _UNSIGNED_BYTES, dimensions])
     if header[:4] != magic or len(header) < size:
         if (what := misnamed(path)) is not None:
-            raise UserError(f"{path} {what}.")
-        raise UserError(
+            raise DataError(f"{path} {what}.")
+        raise DataError(
             f"{path} is not an IDX file of {dimensions}-dimensional unsigned bytes: it starts with "
             f"{header[:4].hex(' ') or 'nothing'} where {magic.hex(' ')} belongs; download it again."
         )
     shape = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
     if 0 in shape:
-        raise UserError(f"{path} has no examples: download it again.")
+        raise DataError(f"{path} has no examples: download it again.")
     return shape
 
 
@@ -159,7 +159,7 @@ def read_pair(image_path: pathlib.Path, label_path: pathlib.Path) -> tuple[np.nd
     """
     images, labels = read_array(image_path, 3), read_array(label_path, 1)
     if len(images) != len(labels):
-        raise UserError(
+        raise DataError(
             f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels: take "
             "both from the same data set."
         )
@@ -213,13 +213,13 @@ def _paths(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path
             find_file(folder, [name, f"{name}.gz"], "idx")
         if len(files) > 1:
             names = listing(file.path.name for file in files)
-            raise UserError(
+            raise FileError(
                 f"{folder} has {len(files)} files of the {split} {part} ({names}): leave the one "
                 "that is meant."
             )
     (images,), (labels,) = found["images"], found["labels"]
     if images.data_set != labels.data_set:
-        raise UserError(
+        raise DataError(
             f"{images.path} and {labels.path.name} seem to be of different data sets: put the "
             "labels of the same data set beside the images."
         )

@@ -24,7 +24,7 @@ from t2aux.data.listing import shown
 from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.source import ImageSource
 from t2aux.data.table import Options, Rows, class_key
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 from t2aux_ondevice.images import has_image_suffix, read_image
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -77,7 +77,7 @@ class ImageFolder(ImageSource):
         label_of = {class_key(name): label for label, name in enumerate(classes)}
         for image in tree.images:
             if image.class_name not in label_of:
-                raise UserError(
+                raise DataError(
                     f"{place.path} has the class {image.class_name!r}, which the training images "
                     "lack: remove it, or name it as they do."
                 )

@@ -12,7 +12,7 @@ from t2aux.data.archives import list_archive
 from t2aux.data.folders import list_folder
 from t2aux.data.listing import Listing, plural, several, shown
 from t2aux.data.table import class_key
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 
 SPLIT_NAMES = frozenset({"eval", "evaluation"}.union(*places.NAMES.values()))
 _SHOWN_FOLDERS = 8
@@ -84,7 +84,7 @@ class _Arranged:
         self._images = [file for file in files if file.is_image]
         self._others = [file.name for file in files if not file.is_image]
         if not self._images:
-            raise UserError(
+            raise DataError(
                 f"{path} holds no images{self._only_others()}: put images into <class>/ folders in "
                 "it."
             )
@@ -137,14 +137,14 @@ class _Arranged:
         depth = self._depth
         outside = [file.name for file in self._images if file.name.count("/") <= depth]
         if outside:
-            raise UserError(
+            raise DataError(
                 f"{self._path} holds the image {shown(outside[0])} outside a class's folder: put "
                 "it into <class>/."
             )
         folders = {self._folder_of(file.name) for file in self._images}
         is_deeper = all(file.name.count("/") > depth + 1 for file in self._images)
         if len(folders) > 1 and is_deeper and {f.lower() for f in folders} <= SPLIT_NAMES:
-            raise UserError(
+            raise DataError(
                 f"{self._path} holds the folders {several(sorted(folders))}, which are splits "
                 "rather than classes: put train/ and test/ (or train.zip and test.zip) into "
                 "--data_dir, each with the folders of the classes in it."
@@ -157,7 +157,7 @@ class _Arranged:
             what = "rename the folder"
             if self._path.is_file():
                 what += ", and pack it with UTF-8 names"
-            raise UserError(
+            raise DataError(
                 f"The name of the class's folder {shown(folder)} in {self._path} is not UTF-8: "
                 f"{what}."
             ) from error
@@ -174,7 +174,7 @@ class _Arranged:
                 others.setdefault(self._folder_of(name), []).append(name)
         for folder, files in sorted(others.items()):
             if folder not in names:
-                raise UserError(
+                raise DataError(
                     f"The folder {shown(folder)} in {self._path} holds no image that can be read, "
                     f"only {self._counted(files)}: convert them to PNG or JPEG, or remove the "
                     "folder."
@@ -193,7 +193,7 @@ class _Arranged:
             if not is_image or ours is None or theirs not in names:
                 continue
             if class_key(ours) != names[theirs]:
-                raise UserError(
+                raise DataError(
                     f"{shown(link.name)} in {self._path} is a link to {shown(link.target)}, which "
                     "is in another class: remove one of them."
                 )

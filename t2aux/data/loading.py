@@ -18,7 +18,7 @@ from t2aux.data.source import Source, check_whole_number, sources
 from t2aux.data.split import Split
 from t2aux.data.table import Examples, Options, Table, class_key, subset
 from t2aux.data.tfds_sets import Tfds
-from t2aux.errors import UserError, shorten
+from t2aux.errors import DataError, SettingError, shorten
 from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -130,13 +130,13 @@ def read(
             What is odd about the values alone (`checks.of_values`) is not looked for.
     """
     if not isinstance(source, Source):
-        raise UserError(f"The data source is {source!r}: give a Source, such as Digits().")
+        raise SettingError(f"The data source is {source!r}: give a Source, such as Digits().")
     if split not in SPLITS:
         _check_other_split(split, source)
     check_whole_number("dataset.max_examples", max_examples, least=1, optional=True)
     is_share = type(test_fraction) in (int, float) and 0 <= test_fraction < 1
     if not is_share:
-        raise UserError(
+        raise SettingError(
             f"dataset.test_fraction is {test_fraction!r}: give a fraction of at least 0 and less "
             "than 1."
         )
@@ -172,11 +172,11 @@ def read(
 def _check_other_split(split: str, source: Source) -> None:
     """Raises UserError where a source has no further splits, or none that may be called so."""
     if not source.has_other_splits:
-        raise UserError(
+        raise SettingError(
             f"The split is {split!r}: {source.gin_name} has {' and '.join(SPLITS)} only."
         )
     if not source.has_named_splits and not re.fullmatch(r"\w[\w-]*", split):
-        raise UserError(
+        raise SettingError(
             f"The split is {split!r}: give the name of its files, such as validation, without a "
             "folder or a suffix."
         )
@@ -220,7 +220,7 @@ def folder_of(data_dir: object) -> pathlib.Path | None:
         data_dir = os.environ.get("T2AUX_DATA_DIR")
         return pathlib.Path(paths.local(data_dir, "T2AUX_DATA_DIR")) if data_dir else None
     if not isinstance(data_dir, (str, os.PathLike)):
-        raise UserError(f"dataset.data_dir is {data_dir!r}: give the name of a folder.")
+        raise SettingError(f"dataset.data_dir is {data_dir!r}: give the name of a folder.")
     return pathlib.Path(paths.local(data_dir, "dataset.data_dir"))
 
 
@@ -229,12 +229,12 @@ def _checked_splits(splits: object, source: Source) -> tuple[str, str] | None:
         return None
     is_pair = isinstance(splits, (tuple, list)) and len(splits) == len(SPLITS)
     if not is_pair or not all(isinstance(part, str) for part in splits):
-        raise UserError(
+        raise SettingError(
             f"dataset.splits is {splits!r}: give two names, for training and for test, such as "
             "('train[:90%]', 'train[90%:]')."
         )
     if not source.has_named_splits:
-        raise UserError(
+        raise SettingError(
             f"dataset.splits is set, but {source.gin_name} has no splits to choose from, as the "
             "data sets of tensorflow-datasets have: leave it out."
         )
@@ -260,7 +260,7 @@ def _check_applicable(options: Options, info: DatasetInfo) -> None:
     useless += [] if info.is_text else ["max_length"]
     for name in useless:
         if getattr(options, name) != getattr(Options, name):
-            raise UserError(
+            raise SettingError(
                 f"{options.source}.{name} is set, but {info.name} holds {info.kind}, which it does "
                 "not apply to: leave it out."
             )
@@ -271,7 +271,7 @@ def _check_labels(options: Options, found: DatasetInfo, examples: Examples) -> N
     labels = examples.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < found.num_classes:
         wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise UserError(
+        raise DataError(
             f"{options.source} gives the label {wrong}, but has {found.num_classes} classes: "
             f"labels run from 0 to {found.num_classes - 1}."
         )
@@ -284,7 +284,7 @@ def check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
         if field.name == "classes":
             ours, theirs = (tuple(map(class_key, names)) for names in (ours, theirs))
         if field.name not in _OF_THE_CLASSIFIER and ours != theirs:
-            raise UserError(
+            raise DataError(
                 f"The data of {found.name} does not fit the classifier, which was trained on "
                 f"{info.name}: its {field.name} is {shorten(repr(ours))} where the classifier has "
                 f"{shorten(repr(theirs))}; evaluate it on data like that which it was trained on."

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from t2aux.data import records
-from t2aux.errors import UserError
+from t2aux.errors import FileError, UserError
 from t2aux.files import read_json
 from t2aux_ondevice.arrays import read_npy
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -131,18 +131,18 @@ def read(folder: pathlib.Path) -> Manifest:
     """
     path = folder / DESCRIPTION
     if not path.exists():
-        raise UserError(
+        raise FileError(
             f"There is no {DESCRIPTION} in {folder}: give --data_dir=FOLDER, a folder that `t2aux "
             "data convert` wrote."
         )
     found = read_json(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UserError(
+        raise FileError(
             f"{path} does not describe shards: give --data_dir=FOLDER, a folder that `t2aux data "
             "convert` wrote."
         )
     if found.get("version") != VERSION:
-        raise UserError(
+        raise FileError(
             f"{path} has version {found.get('version')!r} of the format, and this program reads "
             f"version {VERSION}: convert the data again with `t2aux data convert`."
         )
@@ -193,7 +193,7 @@ def check_file(path: pathlib.Path, entry: dict[str, Any]) -> bytes:
         size = path.stat().st_size
         key = records.file_key(path)
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"Can't read the shard {path} ({error.strerror}), which {DESCRIPTION} names: restore "
             "it, or convert the data again with `t2aux data convert`."
         ) from error
@@ -207,7 +207,7 @@ def read_index(path: pathlib.Path, entry: dict[str, Any], manifest: Manifest) ->
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"Can't read the index {path} ({error.strerror}): restore it, or convert the data "
             "again with `t2aux data convert`."
         ) from error
@@ -243,14 +243,14 @@ def _check_index(
 
 
 def _wrong(path: pathlib.Path, why: str) -> UserError:
-    return UserError(
+    return FileError(
         f"{path} is damaged: {why.rstrip('.')}. Restore it, or convert the data again with `t2aux "
         "data convert`."
     )
 
 
 def _changed(path: pathlib.Path, why: str) -> UserError:
-    return UserError(
+    return FileError(
         f"{path} is damaged, or of another conversion: {why}. Restore it, or convert the data "
         "again with `t2aux data convert`."
     )

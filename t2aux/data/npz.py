@@ -14,7 +14,7 @@ import numpy as np
 from t2aux.data import places
 from t2aux.data.source import Source
 from t2aux.data.table import Options, Table, class_key
-from t2aux.errors import UserError, listing
+from t2aux.errors import DataError, listing
 from t2aux_ondevice.arrays import read_npz
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -75,7 +75,7 @@ class Npz(Source):
         labels, notes = _class_numbers(arrays["labels"], classes, path, numbered=numbered)
         lengths = arrays.get("lengths")
         if inputs.shape[2] != channels:
-            raise UserError(
+            raise DataError(
                 f"{path}: inputs has {inputs.shape[2]} channels where the training data has "
                 f"{channels}: make them agree."
             )
@@ -92,7 +92,7 @@ class Npz(Source):
         finite = np.isfinite(values).all(axis=1)
         if not finite.all():
             row, step = np.argwhere(is_true)[int(finite.argmin())]
-            raise UserError(
+            raise DataError(
                 f"{path}: inputs holds NaN or an infinite value (or one beyond float32) in "
                 f"sequence {chosen[row]}, step {step} (counted from 0): correct the data (if such "
                 "values only pad shorter sequences, save `lengths` [N])."
@@ -124,7 +124,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         if name not in arrays:
             others = _array_names(path)
             only = f" (only {listing(others)})" if others else ""
-            raise UserError(
+            raise DataError(
                 f"{path} has no array `{name}`{only}: save both under these names, with "
                 "numpy.savez(FILE, inputs=..., labels=...)."
             )
@@ -132,7 +132,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     if inputs.ndim == 2:
         inputs = arrays["inputs"] = inputs[:, :, np.newaxis]
     if inputs.dtype.kind not in _REAL_KINDS or inputs.ndim != 3 or not inputs.size:
-        raise UserError(
+        raise DataError(
             f"{path}: inputs is {inputs.dtype} of the shape {list(inputs.shape)}: give real "
             "numbers [N, T, C] or [N, T], at least one sequence of one step and one channel."
         )
@@ -142,7 +142,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     ):
         array = arrays.get(name)
         if array is not None and (array.dtype.kind not in kinds or array.shape != (len(inputs),)):
-            raise UserError(
+            raise DataError(
                 f"{path}: {name} is {array.dtype} of the shape {list(array.shape)}: give {what} "
                 f"[{len(inputs)}], one for each of the inputs{_how(name, array, len(inputs))}."
             )
@@ -193,13 +193,13 @@ def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...
         return tuple(map(str, found.tolist()))
     if found[0] < 0:
         index = int(labels.argmin())
-        raise UserError(
+        raise DataError(
             f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}: number "
             "the classes from 0 or from 1, or save their names as `labels`."
         )
     # Else a stray label would make a classifier of a billion classes.
     if found[-1] >= len(labels):
-        raise UserError(
+        raise DataError(
             f"{path}: the label {found[-1]} is larger than the number of sequences: correct the "
             "labels, or save the names of all classes as `classes`."
         )
@@ -214,7 +214,7 @@ def _check_same_classes(
         return
     names = _names(arrays["classes"], path)
     if tuple(map(class_key, names)) != tuple(map(class_key, classes)):
-        raise UserError(
+        raise DataError(
             f"{path}: classes names {listing(map(repr, names))}, and the training data "
             f"{listing(map(repr, classes))}: save the same names in the same order, and "
             "number the labels by them."
@@ -225,7 +225,7 @@ def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
     if names.dtype.kind in _NAME_KINDS:
         names = decoded(names, "classes", path)
     if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) != len(names):
-        raise UserError(
+        raise DataError(
             f"{path}: classes is {names.dtype} of the shape {list(names.shape)}: give a list of "
             "different names (strings)."
         )
@@ -239,7 +239,7 @@ def decoded(names: np.ndarray, what: str, path: pathlib.Path) -> np.ndarray:
     try:
         return np.char.decode(names, "utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(
+        raise DataError(
             f"{path}: {what} holds bytes that are not UTF-8: save them with dtype=str."
         ) from error
 
@@ -278,7 +278,7 @@ def _class_numbers(
         meant = f"the classes are {listing(map(repr, classes) if by_name else classes)}"
     if wrong.any():
         index = int(wrong.argmax())
-        raise UserError(
+        raise DataError(
             f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}, but "
             f"{meant}: correct it."
         )
@@ -294,13 +294,13 @@ def _check_lengths(lengths: np.ndarray, steps: int, fixed: int | None, path: pat
     wrong = (lengths < 1) | (lengths > steps)
     if wrong.any():
         index = int(wrong.argmax())
-        raise UserError(
+        raise DataError(
             f"{path}: the length of sequence {index} (counted from 0) is {lengths[index]}: lengths "
             f"run from 1 to {steps}, the steps of inputs."
         )
     if fixed is not None and (lengths != fixed).any():
         index = int((lengths != fixed).argmax())
-        raise UserError(
+        raise DataError(
             f"{path}: sequence {index} (counted from 0) has {lengths[index]} steps where all "
             f"training sequences have {fixed}: save `lengths` in train.npz too if lengths vary."
         )

@@ -10,7 +10,7 @@ import numpy as np
 from t2aux.data import checks
 from t2aux.data.places import held_out
 from t2aux.data.split import Batch, Split
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -111,7 +111,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """
     is_out = held_out(np.asarray(split.labels), split.info.num_classes, fraction, seed, _STREAM)
     if not is_out.any():
-        raise UserError(
+        raise SettingError(
             f"A fraction of {fraction:g} holds out none of the {len(split):,} examples of "
             f"{split.info.name}, as at least one of each class stays: give a larger fraction, or "
             "more examples."

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from t2aux.data.table import Options, Rows
-from t2aux.errors import UserError
+from t2aux.errors import DataError, SettingError, UserError
 from t2aux_ondevice.images import image_pixels
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -33,7 +33,7 @@ def image_info(
     side = options.side
     if side is None:
         if size[0] != size[1]:
-            raise UserError(
+            raise SettingError(
                 f"The images of {name} are {size[0]} x {size[1]} pixels, not square: set "
                 f"{options.source}.side to the side that they shall be resized to."
             )
@@ -77,7 +77,7 @@ def image_rows(
                 break
             yield _image_row(where, image, info, options)
         if count != len(labels):
-            raise UserError(
+            raise DataError(
                 f"{info.name} gave {count} images where {len(labels)} were announced: prepare the "
                 "data again."
             )
@@ -94,14 +94,14 @@ def _image_row(
     else:
         width, height = image.size
     if not options.resize and (height, width) != (info.side, info.side):
-        raise UserError(
+        raise DataError(
             f"{where} is {height} x {width} pixels, others are {info.side} x {info.side}: set "
             f"{options.source}.side to the side that all shall be resized to."
         )
     try:
         pixels = image_pixels(image, info.side, info.channels, info.border)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise type(error)(f"{where}: {error}") from error
     return pixels if info.permutation is None else pixels[info.permutation]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from t2aux.data.table import Options, find_file, require_data_dir, subset, unread
-from t2aux.errors import UserError
+from t2aux.errors import DataError, SettingError
 
 # What a split's files and folders are called; the first name is the split's own.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -100,7 +100,7 @@ class Place:
             classes = int(labels.max(initial=0)) + 1
             is_test = held_out(labels, classes, options.test_fraction, options.split_seed, _STREAM)
             if not is_test.any():
-                raise UserError(
+                raise DataError(
                     f"{self.path} has no test set beside it, and too few examples to keep some of "
                     f"them apart: {len(labels):,}, of which dataset.test_fraction = "
                     f"{options.test_fraction:g} takes none, as at least one of each class stays. "
@@ -174,14 +174,14 @@ def find(
         if options.test_fraction or split == "train":
             return Place(whole, split, unread(whole, _names("train", suffixes)))
         if place.is_file():
-            raise UserError(
+            raise SettingError(
                 f"{place} has no test set beside it, and dataset.test_fraction is 0: give a "
                 "fraction, or a folder with both."
             )
     if name is not None:
         return Place(name, None, unread(name, _names(split, suffixes)))
     if place.is_file():
-        raise UserError(
+        raise SettingError(
             f"{place} is one file, without a split {split!r}: give a folder with a file for each "
             "split, or a fraction."
         )

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, UserError
 
 COMPRESSIONS = ("none", "zlib")
 # What an index holds of an example: where its values begin and how many bytes they take in the
@@ -70,7 +70,7 @@ class ShardWriter:
     def write(self, sequence: np.ndarray, label: int) -> None:
         """Adds a sequence, [T, C] or [T]. Raises UserError if it is too large."""
         if sequence.nbytes > LARGEST:
-            raise UserError(
+            raise DataError(
                 f"A sequence takes {sequence.nbytes:,} bytes, and {LARGEST:,} fit into a record: "
                 "cut it (max_length) or make it smaller (side)."
             )
@@ -136,7 +136,7 @@ def read_values(
     try:
         values = np.empty(size, np.uint8)
     except (MemoryError, ValueError) as error:
-        raise UserError(
+        raise DataError(
             f"There is no memory for {size:,} bytes of {len(places):,} sequences at once: take "
             "smaller batches, or convert the data again with `t2aux data convert`."
         ) from error
@@ -203,7 +203,7 @@ def _pool() -> concurrent.futures.ThreadPoolExecutor:
 
 
 def _damaged(key: bytes, why: str) -> UserError:
-    return UserError(
+    return FileError(
         f"The shard {_path(key)} is missing or damaged ({why}): restore it, or convert the data "
         "again with `t2aux data convert`."
     )

@@ -11,7 +11,7 @@ from t2aux.data.npz import Npz
 from t2aux.data.source import Source
 from t2aux.data.table import Options, Table, require_data_dir
 from t2aux.data.ts import SUFFIX, Ts
-from t2aux.errors import UserError
+from t2aux.errors import FileError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
@@ -42,8 +42,8 @@ def _source_of(name: str, options: Options) -> Source:
         return found[0]()
     both = "both .npz and .ts files" if found else "no .npz or .ts files"
     if place.is_file():
-        raise UserError(f"{place} is neither an .npz nor a .ts file: give one of these.")
-    raise UserError(
+        raise FileError(f"{place} is neither an .npz nor a .ts file: give one of these.")
+    raise FileError(
         f"{place} has {both}: give --data_dir=FOLDER, a folder with train.npz and test.npz, or "
         "with NAME_TRAIN.ts and NAME_TEST.ts"
         + ("; or name the format, --gin_param='train.data = @ts()'." if found else ".")

@@ -19,7 +19,7 @@ from t2aux.data.places import Division
 from t2aux.data.source import Source
 from t2aux.data.split import Batch, Split
 from t2aux.data.table import Options, Table, require_data_dir, subset
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class ShardFolder(Source):
         folder = require_data_dir("shards", options)
         found = manifest.read(folder)
         if split not in found.splits:
-            raise UserError(
+            raise SettingError(
                 f"The shards in {folder} have no split {split!r}: they have "
                 f"{' and '.join(found.splits)}."
             )

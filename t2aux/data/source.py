@@ -12,7 +12,7 @@ from gin import config as gin_config
 
 from t2aux.data import places
 from t2aux.data.table import Examples, Options
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
 
 
@@ -167,7 +167,7 @@ class ImageSource(GreyImageSource):
         """Raises UserError where a parameter is out of its range."""
         super().__post_init__()
         if not isinstance(self.grey, bool):
-            raise UserError(f"{self.gin_name}.grey is {self.grey!r}: give True or False.")
+            raise SettingError(f"{self.gin_name}.grey is {self.grey!r}: give True or False.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +189,7 @@ class TextSource(Source):
         """Raises UserError where a parameter is out of its range."""
         name = self.gin_name
         if self.tokens not in TOKENS:
-            raise UserError(f"{name}.tokens is {self.tokens!r}: give {' or '.join(TOKENS)}.")
+            raise SettingError(f"{name}.tokens is {self.tokens!r}: give {' or '.join(TOKENS)}.")
         check_whole_number(f"{name}.max_length", self.max_length, least=1, optional=True)
         check_whole_number(f"{name}.vocabulary_size", self.vocabulary_size, least=2)
 
@@ -200,4 +200,4 @@ def check_whole_number(name: str, value: object, *, least: int, optional: bool =
         return
     if type(value) is not int or value < least:
         none = ", or None" if optional else ""
-        raise UserError(f"{name} is {value!r}: give a whole number of at least {least}{none}.")
+        raise SettingError(f"{name} is {value!r}: give a whole number of at least {least}{none}.")

@@ -13,7 +13,7 @@ import numpy as np
 
 from t2aux.data.places import Division
 from t2aux.data.table import Table
-from t2aux.errors import UserError
+from t2aux.errors import KINDS, DataError, SettingError
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.UnknownError as error:
-        match = re.search(r"\bUserError: (.*?)\nTraceback \(most recent", error.message, re.DOTALL)
+        pattern = rf"\b({'|'.join(KINDS)}): (.*?)\nTraceback \(most recent"
+        match = re.search(pattern, error.message, re.DOTALL)
         if not match:
             raise
-        raise UserError(match[1]) from error
+        raise KINDS[match[1]](match[2]) from error
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -112,7 +113,7 @@ class Split:
     ) -> None:
         """Sets what a split has wherever its sequences are. Raises UserError if there are none."""
         if not len(labels):
-            raise UserError(f"The data set {info.name} has no examples: check its files.")
+            raise DataError(f"The data set {info.name} has no examples: check its files.")
         self.info = info
         self.labels = labels
         self.lengths = lengths
@@ -239,12 +240,12 @@ class Split:
         import tensorflow as tf
 
         if batch_size < 1:
-            raise UserError(f"The batch size is {batch_size}: give at least 1.")
+            raise SettingError(f"The batch size is {batch_size}: give at least 1.")
         if seed is not None and seed < 0:
-            raise UserError(f"The seed of the shuffle is {seed}: give 0 or more.")
+            raise SettingError(f"The seed of the shuffle is {seed}: give 0 or more.")
         count = self.num_batches(batch_size, drop_remainder)
         if not count:
-            raise UserError(
+            raise SettingError(
                 f"The batch size of {batch_size} is more than the {len(self)} examples of "
                 f"{self.info.name}: make it smaller."
             )

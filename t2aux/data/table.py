@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from t2aux.errors import UserError, listing, nearest
+from t2aux.errors import DataError, FileError, SettingError, UserError, listing, nearest
 from t2aux.progress import Progress
 from t2aux_ondevice import kinds
 from t2aux_ondevice.errors import printable
@@ -241,7 +241,7 @@ class Rows(Found):
         try:
             values = np.empty((len(self.labels), *self.shape), np.uint8)
         except (MemoryError, ValueError) as error:
-            raise UserError(
+            raise DataError(
                 f"{self.what}: {len(self.labels):,} of {self.shape[0]:,} pixels each are more than "
                 "the memory holds: set a smaller side."
             ) from error
@@ -281,7 +281,7 @@ def require_data_dir(source: str, options: Options, *, or_file: bool = False) ->
     what = "folder or file" if or_file else "folder"
     place = options.data_dir
     if place is None:
-        raise UserError(
+        raise SettingError(
             f"The data set {source} needs a {what}: give --data_dir=PATH, or set the environment "
             "variable T2AUX_DATA_DIR."
         )
@@ -290,7 +290,7 @@ def require_data_dir(source: str, options: Options, *, or_file: bool = False) ->
         if place.parent.is_dir():
             near = nearest(place.name, [entry.name for entry in place.parent.iterdir()])
         hint = f" (did you mean {place.parent / near}?)" if near else ""
-        raise UserError(
+        raise FileError(
             f"There is no {what} {place}{hint}: give --data_dir=PATH, where the {source} data is."
         )
     return place
@@ -305,7 +305,7 @@ def find_file(
             return folder / name
     if wanted is None:
         wanted = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-    raise UserError(
+    raise FileError(
         f"There is no {wanted} in {folder} ({_what_is_in(folder, names)}): give --data_dir=FOLDER, "
         f"the folder of the {source} data, or put the file there."
     )
@@ -364,13 +364,13 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
+        raise DataError(f"{path} is not UTF-8 text: save it as UTF-8.") from error
     names = tuple(class_key(line.strip()) for line in io.StringIO(text) if line.strip())
     if not names:
-        raise UserError(f"{path} is empty: write a class name on each line, or remove it.")
+        raise DataError(f"{path} is empty: write a class name on each line, or remove it.")
     repeated = [name for index, name in enumerate(names) if name in names[:index]]
     if repeated:
-        raise UserError(f"{path} names the class {repeated[0]!r} twice: name each class once.")
+        raise DataError(f"{path} names the class {repeated[0]!r} twice: name each class once.")
     return names
 
 
@@ -399,6 +399,6 @@ def misnamed(path: str | os.PathLike[str]) -> str | None:
 def damaged(path: str | os.PathLike[str], error: BaseException) -> UserError:
     """Returns the error for a file that can't be read."""
     if (content := misnamed(path)) is not None:
-        return UserError(f"{path} {content}.")
+        return DataError(f"{path} {content}.")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return UserError(f"Can't read {path} ({reason.rstrip('.')}): restore the file.")
+    return FileError(f"Can't read {path} ({reason.rstrip('.')}): restore the file.")

@@ -23,7 +23,7 @@ from t2aux.data.source import TextSource
 from t2aux.data.table import Options, choose, class_key, read_class_names
 from t2aux.data.tables.columns import is_class_name, is_index_name
 from t2aux.data.tables.delimited import DelimitedReader
-from t2aux.errors import UserError, listing
+from t2aux.errors import DataError, FileError, SettingError, listing
 from t2aux.progress import Progress
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -61,12 +61,12 @@ class Csv(TextSource):
         names = self.text_columns
         names = (names,) if isinstance(names, (str, int)) else names
         if not isinstance(names, (tuple, list)) or not all(map(_is_column, names)):
-            raise UserError(
+            raise SettingError(
                 f"{self.gin_name}.text_columns is {self.text_columns!r}: give the name of a "
                 "column, or a list of names."
             )
         if self.label_column is not None and not _is_column(self.label_column):
-            raise UserError(
+            raise SettingError(
                 f"{self.gin_name}.label_column is {self.label_column!r}: give the name of a column."
             )
         object.__setattr__(self, "text_columns", tuple(names))
@@ -183,10 +183,10 @@ class _Scan:
         self.path = pathlib.Path(table.name)
         if len(table.columns) < 2:
             what = "has no rows" if not table.columns else "has one column"
-            raise UserError(f"{self.path} {what}: write a class and a text, separated by a comma.")
+            raise DataError(f"{self.path} {what}: write a class and a text, separated by a comma.")
         self._chosen = tables.choose_columns(table, source.label_column, source.text_columns)
         if self._chosen.label is None:
-            raise UserError(
+            raise SettingError(
                 f"{self.path} has no column with the usual name of a class: give "
                 f"--label_column=NAME (its columns are {listing(map(repr, table.columns), 12)}); "
                 "t2aux predict classifies texts without a class."
@@ -211,7 +211,7 @@ class _Scan:
             self._are_numbers = self._are_numbers and all(map(_NUMBERS.fullmatch, texts))
             progress.update(len(names))
         if not names:
-            raise UserError(f"{self.path} has no rows: write a class and a text on each line.")
+            raise DataError(f"{self.path} has no rows: write a class and a text on each line.")
         self.names, self.lengths = np.array(names, np.int32), np.array(lengths, np.int64)
 
     @property
@@ -296,7 +296,7 @@ class _Scan:
                     f"{where}: the class is {what}: correct or delete the row",
                 )
             if not text:
-                raise UserError(f"{where}: the text is empty: correct or delete the row.")
+                raise DataError(f"{where}: the text is empty: correct or delete the row.")
 
 
 def _single(folder: pathlib.Path) -> pathlib.Path | None:
@@ -308,7 +308,7 @@ def _single(folder: pathlib.Path) -> pathlib.Path | None:
         if tables.is_table(path) and path.is_file() and path.name.split(".")[0] not in splits
     ]
     if len(found) > 1:
-        raise UserError(
+        raise FileError(
             f"{folder} has several tables ({listing(path.name for path in found)}): give one as "
             "--data_dir, or call them train.csv and test.csv."
         )
@@ -375,7 +375,7 @@ def _labels(scan: _Scan, classes: tuple[str, ...], *, numbered: bool) -> np.ndar
             hint = f", or write {alike[0]!r}" if alike else ""
             if name == next(iter(scan.lines)) and not scan.table.has_header:
                 hint += ', or, if it is a header, name its first column "label"'
-            raise UserError(
+            raise DataError(
                 f"{scan.path}, {scan.table.unit} {line}: the class is {name!r}, which is not "
                 f"{known}: correct the row{hint}."
             )

@@ -13,7 +13,7 @@ import gin
 
 from t2aux.data.source import GreyImageSource, ImageSource, Source, TextSource, sources
 from t2aux.data.table import Examples, Options
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
@@ -102,7 +102,7 @@ class Tfds(ImageSource, TextSource, _ByName):
     def __post_init__(self) -> None:
         """Raises UserError where a parameter is out of its range."""
         if not isinstance(self.name, str) or not self.name:
-            raise UserError(f"tfds.name is {self.name!r}: give the name of a data set.")
+            raise SettingError(f"tfds.name is {self.name!r}: give the name of a data set.")
         ImageSource.__post_init__(self)
         TextSource.__post_init__(self)
 

@@ -25,7 +25,7 @@ from t2aux.data.characters import (
 from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.split import untuned
 from t2aux.data.table import Examples, Options, Rows, choose, subset
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, SettingError
 from t2aux.progress import Progress
 from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -96,7 +96,7 @@ def prepare(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
         )
     # What a builder's own code and the network may raise has no common base.
     except Exception as error:
-        raise UserError(
+        raise DataError(
             f"Preparing {name} in {builder.data_dir} failed ({_first_line(error)}): check the "
             "connection and the space on the disk, and try again."
         ) from error
@@ -106,7 +106,7 @@ def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
     """Finds a builder by its name, and the keys of its input and its label."""
     if data_dir is None and "TFDS_DATA_DIR" not in os.environ and paths.home() is None:
         # It would make a folder "~" in the working directory.
-        raise UserError(
+        raise FileError(
             "tensorflow-datasets keeps its data in the home folder, and this user has none: give "
             "--data_dir, or set HOME."
         )
@@ -116,11 +116,11 @@ def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
         names = [*own_names, *tfds.list_builders(with_community_datasets=False)]
         nearest = difflib.get_close_matches(name.split("/")[0], names, n=_NEAREST_NAMES)
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see `t2aux data`."
-        raise UserError(f"There is no data set named {name!r}: {hint}") from error
+        raise SettingError(f"There is no data set named {name!r}: {hint}") from error
     # Unknown configurations and versions, builders that need a package, damaged metadata: what they
     # raise has no common base.
     except Exception as error:
-        raise UserError(
+        raise SettingError(
             f"tensorflow-datasets can't make the data set {name!r} ({_first_line(error)}): check "
             "its name and its folder."
         ) from error
@@ -133,7 +133,7 @@ def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
             return _Source(name, builder, *supervised)
         if len(inputs) == 1 and len(labels) == 1:
             return _Source(name, builder, inputs[0], labels[0])
-    raise UserError(
+    raise SettingError(
         f"The data set {name} has no single image (grey or RGB) or text with a class: choose one "
         "for image or text classification."
     )
@@ -173,13 +173,13 @@ def _dataset(source: _Source, part: str, *keys: str) -> tf.data.Dataset:
         )
         return untuned(dataset)
     except AssertionError as error:
-        raise UserError(
+        raise FileError(
             f"The data set {source.name} is not prepared in {builder.data_dir}: run `t2aux data "
             f"{source.name} --prepare` with an internet connection, or give "
             "--data_dir=FOLDER, where it is."
         ) from error
     except ValueError as error:
-        raise UserError(
+        raise SettingError(
             f"The data set {source.name} has no split {part!r}, only "
             f"{', '.join(builder.info.splits)}: name one of these, and set dataset.splits to the "
             "two that are for training and test."
@@ -190,7 +190,7 @@ def _iterate(source: _Source, dataset: tf.data.Dataset) -> Iterator[dict[str, An
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
-        raise UserError(
+        raise FileError(
             f"The files of {source.name} in {source.builder.data_dir} are damaged "
             f"({_first_line(error)}): delete that folder and prepare the data again."
         ) from error
@@ -202,7 +202,7 @@ def _labels(source: _Source, part: str) -> np.ndarray:
     labels = np.array([example[key] for example in examples], np.int64)
     wrong = (labels < 0) | (labels >= len(source.classes))
     if wrong.any():
-        raise UserError(
+        raise DataError(
             f"Example {int(wrong.argmax())} of the split {part!r} of {source.name} has no class: "
             "set dataset.splits to splits with classes."
         )
@@ -212,7 +212,7 @@ def _labels(source: _Source, part: str) -> np.ndarray:
 def _read_images(source: _Source, split: str, options: Options) -> tuple[DatasetInfo, Rows]:
     height, width, channels = source.input_feature.shape
     if options.side is None and (height is None or width is None):
-        raise UserError(
+        raise SettingError(
             f"The images of {source.name} have various sizes: set {options.source}.side to the "
             "side that they are to be resized to."
         )
@@ -274,7 +274,7 @@ def _texts(source: _Source, part: str) -> Iterator[str]:
     for index, example in enumerate(_iterate(source, dataset)):
         text = example[source.input_key].decode("utf-8", "replace")
         if not text.strip():
-            raise UserError(
+            raise DataError(
                 f"The text of example {index} of the split {part!r} of {source.name} is empty: set "
                 "dataset.splits to leave it out."
             )

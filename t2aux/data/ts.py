@@ -38,7 +38,7 @@ from t2aux.data.table import (
     damaged,
     require_data_dir,
 )
-from t2aux.errors import UserError, listing, shorten
+from t2aux.errors import DataError, FileError, SettingError, listing, shorten
 from t2aux.progress import Progress
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -69,7 +69,7 @@ class Ts(Source):
     def __post_init__(self) -> None:
         """Raises UserError where a parameter is of another type."""
         if self.problem is not None and not isinstance(self.problem, str):
-            raise UserError(f"ts.problem is {self.problem!r}: give a name, such as 'GunPoint'.")
+            raise SettingError(f"ts.problem is {self.problem!r}: give a name, such as 'GunPoint'.")
 
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
         """Reads a split.
@@ -105,7 +105,7 @@ class Ts(Source):
         files = ts_files(folder)
         wanted = f"NAME_{split.upper()}{SUFFIX} or {split}{SUFFIX}"
         if not files:
-            raise UserError(
+            raise FileError(
                 f"There is no {wanted} in {folder}: give --data_dir=FOLDER, the folder of the .ts "
                 "files."
             )
@@ -116,7 +116,7 @@ class Ts(Source):
             own = folder.resolve().name
             problem = own if own in problems else next(iter(sorted(problems)))
             if len(problems) > 1 and problem != own:
-                raise UserError(
+                raise FileError(
                     f"{folder} has the .ts files of {len(problems)} problems "
                     f"({listing(map(printable, sorted(problems)))}): name one, such as "
                     f"--gin_param='ts.problem = {problem!r}'."
@@ -126,7 +126,7 @@ class Ts(Source):
             found = {name: path for (name, of), path in files.items() if of == "train"}
             part = split
         if problem not in found:
-            raise UserError(
+            raise FileError(
                 f"There is no {wanted.replace('NAME', problem) if problem else wanted} in {folder} "
                 f"(it holds {listing(printable(path.name) for path in files.values())}): put the "
                 "file there."
@@ -153,7 +153,7 @@ def ts_files(folder: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
         part = match["part"].lower()
         key = (match["problem"] or "", "validation" if part == "val" else part)
         if key in found:
-            raise UserError(
+            raise FileError(
                 f"{folder} has both {found[key].name} and {path.name}: remove one of them."
             )
         found[key] = path
@@ -196,7 +196,7 @@ class TsFile:
             UserError: Channels, a length or a class are others.
         """
         if self.channels != info.channels:
-            raise UserError(
+            raise DataError(
                 f"{self._path}: the sequences have {self.channels} channels where the training "
                 f"data has {info.channels}: make them agree."
             )
@@ -204,7 +204,7 @@ class TsFile:
         labels = np.array([known.get(name, -1) for name in self.labels], np.int32)
         if (labels < 0).any():
             index = int(labels.argmin())
-            raise UserError(
+            raise DataError(
                 f"{self._at(index)}: the class is {self.labels[index]!r}, but the classes are "
                 f"{listing(map(repr, info.classes))}: correct it, or @classLabel in the header of "
                 "the training file."
@@ -212,7 +212,7 @@ class TsFile:
         lengths = np.array([len(sequence) for sequence in self.sequences])
         if info.length is not None and (lengths != info.length).any():
             index = int((lengths != info.length).argmax())
-            raise UserError(
+            raise DataError(
                 f"{self._at(index)}: the sequence has {lengths[index]} steps where all training "
                 f"sequences have {info.length}: write `@equalLength false` in the header of the "
                 "training file if lengths vary."
@@ -244,12 +244,12 @@ class TsFile:
                 self._places.append(place)
                 progress.update(len(self._places))
         if not self._places:
-            raise UserError(f"{self._path} has no sequence after @data: restore the file.")
+            raise DataError(f"{self._path} has no sequence after @data: restore the file.")
 
     def _read_header(self, lines: Iterator[tuple[int, str]]) -> None:
         for place, line in lines:
             if not line.startswith("@"):
-                raise UserError(
+                raise DataError(
                     f"{self._path}, line {place} is {shorten(line, _SHOWN_BYTES)!r}, where a .ts "
                     "file has its header, lines that begin with @ and end with @data: give a file "
                     "of the UCR or UEA archive, or write a header."
@@ -262,18 +262,18 @@ class TsFile:
             if name == "data":
                 break
         else:
-            raise UserError(
+            raise DataError(
                 f"{self._path} has no line @data, after which the sequences stand: it is cut off "
                 "or not a file of time series."
             )
         if self._header.get("timestamps", "").lower() == "true":
-            raise UserError(
+            raise DataError(
                 f"{self._path}: the values have time stamps (@timeStamps true), which are not read "
                 "yet: save them at equal steps, without time stamps."
             )
         if self._needs_classes and not self._has_classes:
             targets = "targetlabel" in self._header
-            raise UserError(
+            raise DataError(
                 f"{self._path}: the sequences have no classes "
                 f"({'@targetLabel' if targets else 'no @classLabel true'} in the header), which a "
                 "classifier is trained on: give a file for classification, with `@classLabel true` "
@@ -286,7 +286,7 @@ class TsFile:
         if self._has_classes:
             *channels, label = channels
             if not channels or not label.strip():
-                raise UserError(
+                raise DataError(
                     f"{self._path}, line {place}: there is no class at the end, after a colon: "
                     "restore the file."
                 )
@@ -294,12 +294,12 @@ class TsFile:
         rows = [self._numbers(place, number, text) for number, text in enumerate(channels)]
         lengths = [len(row) for row in rows]
         if len(set(lengths)) > 1:
-            raise UserError(
+            raise DataError(
                 f"{self._path}, line {place}: the channels of the sequence have "
                 f"{min(lengths)} to {max(lengths)} steps: give all as many."
             )
         if self.sequences and len(rows) != self.sequences[0].shape[1]:
-            raise UserError(
+            raise DataError(
                 f"{self._path}, line {place}: the sequence has {len(rows)} channels where the one "
                 f"before has {self.sequences[0].shape[1]}: give all as many."
             )
@@ -321,7 +321,7 @@ class TsFile:
             except ValueError:
                 is_finite = False
             if not is_finite:
-                raise UserError(
+                raise DataError(
                     f"{self._path}, line {place}: the value of channel {channel} at step {step} "
                     f"(both counted from 0) is {shorten(value, _SHOWN_BYTES)!r}, missing or not a "
                     "finite number of float32: correct it, or remove the sequence."
@@ -361,7 +361,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
                 if line:
                     yield number, line
     except UnicodeDecodeError as error:
-        raise UserError(
+        raise DataError(
             f"{path} is not a text in UTF-8: it is not a .ts file of time series, or must be saved "
             "as UTF-8."
         ) from error

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import data, tf32
-from t2aux.errors import UserError
+from t2aux.errors import DataError, ModelError
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model import core
 from t2aux.model.classifier import time_major
@@ -170,7 +170,7 @@ def reconstruction_of(run: Run) -> Reconstruction:
     for loss in run.losses:
         if isinstance(loss, Reconstruction):
             return loss
-    raise UserError(
+    raise ModelError(
         f"{run.model_dir} was trained without Reconstruction: there is nothing to decode. Give an "
         "r-LSTM's run (--gin_file=models/r_lstm)."
     )
@@ -355,7 +355,7 @@ def measure(
         if progress is not None:
             progress(done)
     if not counts["reconstruction"]:
-        raise UserError(
+        raise DataError(
             f"No sequence of {split.info.name} has the {loss.shortest_sequence} steps that a "
             f"segment of Reconstruction.length = {loss.length} needs."
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from t2aux import rows
-from t2aux.errors import UserError
+from t2aux.errors import DataError, DivergenceError, SettingError
 from t2aux.evaluation.location import locate
 from t2aux_ondevice import litert, paths
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -50,7 +50,7 @@ def load(path: str | os.PathLike[str], *, checkpoint: str | None = None) -> Load
             or a checkpoint is named, and it is not a run.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise UserError(f"The path is a {type(path).__name__}: give a file or a directory.")
+        raise SettingError(f"The path is a {type(path).__name__}: give a file or a directory.")
     location = locate(paths.local(path, "The path"))
     return LoadedClassifier(location.load(checkpoint))
 
@@ -112,15 +112,15 @@ class LoadedClassifier:
             UserError: The classifier does not read text, or a text is empty; the message names it.
         """
         if isinstance(texts, (str, bytes)):
-            raise UserError("predict_texts takes a list of texts: give [text] for one.")
+            raise DataError("predict_texts takes a list of texts: give [text] for one.")
         ids = []
         for index, text in enumerate(texts):
             with named(f"texts[{index}]"):
                 if not isinstance(text, str):
-                    raise UserError(f"It is a {type(text).__name__}: give a text.")
+                    raise DataError(f"It is a {type(text).__name__}: give a text.")
                 ids.append(self.info.text_ids(text))
         if not ids and not self.info.is_text:
-            raise UserError(f"The classifier reads {self.info.kind}, not text.")
+            raise DataError(f"The classifier reads {self.info.kind}, not text.")
         return self._probabilities(ids, batch_size)
 
     def stream(self) -> BaseStream:
@@ -153,7 +153,7 @@ class LoadedClassifier:
         """
         sequences, labels = rows.labelled(x, y, self.info.num_classes, ids=self.info.reads_ids)
         if not sequences:
-            raise UserError("There is nothing to evaluate: x is empty.")
+            raise DataError("There is nothing to evaluate: x is empty.")
         probabilities = self._predict(sequences, batch_size)
         right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
         # A probability that rounds to 0 has no logarithm.
@@ -163,7 +163,7 @@ class LoadedClassifier:
 
     def _predict(self, sequences: list[np.ndarray], batch_size: int) -> np.ndarray:
         if any(sequence.dtype.kind in "US" for sequence in sequences):
-            raise UserError("x holds texts, which are for predict_texts: give arrays of numbers.")
+            raise DataError("x holds texts, which are for predict_texts: give arrays of numbers.")
         checked = [
             read_array(self.info, sequence, f"x[{index}]").sequence
             for index, sequence in enumerate(sequences)
@@ -172,7 +172,7 @@ class LoadedClassifier:
 
     def _probabilities(self, sequences: list[np.ndarray], batch_size: int) -> np.ndarray:
         if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, but is {batch_size}.")
+            raise SettingError(f"batch_size must be at least 1, but is {batch_size}.")
         probabilities = np.zeros([len(sequences), self.info.num_classes], np.float32)
         if isinstance(self._classifier, litert.LiteRTClassifier):
             for row, sequence in zip(probabilities, sequences, strict=True):
@@ -186,7 +186,7 @@ class LoadedClassifier:
                 [sequences[i] for i in chosen]
             )
         if not np.isfinite(probabilities).all():
-            raise UserError(
+            raise DivergenceError(
                 "The classifier answers with NaN: its weights are damaged, or diverged."
             )
         return probabilities

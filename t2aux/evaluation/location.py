@@ -12,7 +12,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError, SettingError
 from t2aux_ondevice import litert
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Location:
         """
         if checkpoint is not None and self.form != "run":
             what = "a .keras file" if self.form == "keras" else "an export"
-            raise UserError(
+            raise SettingError(
                 f"The checkpoint {checkpoint} is one of a run, but {self.path} is {what}: "
                 "leave it out."
             )
@@ -83,7 +83,7 @@ def locate(model: str | os.PathLike[str]) -> Location:
             return Location("keras", path)
         return Location("litert", path)
     if not os.path.isdir(path):
-        raise UserError(
+        raise FileError(
             f"{path} does not exist: give a .tflite or .keras file, an export's directory or a "
             "model_dir."
         )
@@ -92,11 +92,11 @@ def locate(model: str | os.PathLike[str]) -> Location:
         try:
             versions = [p for p in path.iterdir() if files.is_version(p.name)]
         except OSError as error:
-            raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+            raise FileError(f"Can't read {path}: {error.strerror or error}.") from error
         by_age = sorted(versions, key=lambda p: int(p.name), reverse=True)
         found = next(filter(None, map(_locate_in, by_age)), None)
     if found is None:
-        raise UserError(
+        raise FileError(
             f"{path} holds no model: give a .tflite or .keras file, a directory that `t2aux "
             "export` made, or a --model_dir of `t2aux train`."
         )

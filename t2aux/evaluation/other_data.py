@@ -14,7 +14,7 @@ import gin
 
 from t2aux import config, data, files
 from t2aux.data.loading import folder_of
-from t2aux.errors import UserError
+from t2aux.errors import DataError, UserError
 from t2aux.run import Run
 from t2aux.training import identity, settings, validation
 
@@ -94,7 +94,7 @@ def read(
     if "data_dir" in other.settings:
         return "train", *_whole(run, gin_params)
     if other.settings.keys() & {"content", "test_fraction", "split_seed"}:
-        raise UserError(
+        raise DataError(
             f"{whole.division.path} has changed since the training, or would be divided in another "
             f"way, and has no test set beside it: what the run in {run.model_dir} was trained on "
             "is not known. Restore it, or give other data with --data_dir."

@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import DependencyError, SettingError
 from t2aux.kernels import build
 
 # What the products' operands may be.
@@ -109,7 +109,7 @@ def enabled() -> bool:
 def check_precision(parameter: str, precision: str) -> None:
     """Raises UserError where a precision is unknown."""
     if precision not in ("float32", "bfloat16"):
-        raise UserError(f"{parameter} must be 'float32' or 'bfloat16', but is {precision!r}.")
+        raise SettingError(f"{parameter} must be 'float32' or 'bfloat16', but is {precision!r}.")
 
 
 @contextlib.contextmanager
@@ -255,7 +255,7 @@ class _Library(NamedTuple):
 @functools.cache
 def _library(mode: str) -> _Library | None:
     if mode not in ("auto", "on", "off"):
-        raise UserError(f"T2AUX_KERNEL must be off, on or auto, but is {mode!r}.")
+        raise SettingError(f"T2AUX_KERNEL must be off, on or auto, but is {mode!r}.")
     if mode == "off":
         return None
     if mode == "auto" and tf.config.list_logical_devices("GPU"):
@@ -265,7 +265,7 @@ def _library(mode: str) -> _Library | None:
         return _load()
     except build.BuildError as error:
         if mode == "on":
-            raise UserError(
+            raise DependencyError(
                 f"T2AUX_KERNEL=on, but the LSTM kernel can't be used: {error}."
             ) from error
         logging.warning(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.layers.gru import GRU
 from t2aux.layers.lstm import LSTM
 from t2aux.layers.mingru import MinGRU
@@ -32,6 +32,6 @@ def get(given: Any, units: int = 128) -> Any:
     if isinstance(given, str):
         if given.lower() not in _BY_NAME:
             names = ", ".join(_BY_NAME)
-            raise UserError(f"The recurrent layer {given!r} is unknown: give one of {names}.")
+            raise SettingError(f"The recurrent layer {given!r} is unknown: give one of {names}.")
         given = _BY_NAME[given.lower()]
     return given(units) if isinstance(given, type) else given

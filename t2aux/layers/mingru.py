@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.model import core, inputs
 from t2aux.model.mingru import MinGRURecurrence, MinGRUState
 
@@ -65,7 +65,7 @@ class MinGRU(MinGRURecurrence):
         super().__init__(**kwargs)
         core.check_sizes("MinGRU", units=units, layers=layers)
         if self.dtype_policy.compute_dtype != "float32":
-            raise UserError(
+            raise SettingError(
                 f"MinGRU computes in float32, but its dtype is {self.dtype_policy.name}: give "
                 'dtype="float32".'
             )

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Network, stream
 from t2aux.model import lstm
 from t2aux.model.core import Active, State, check_sizes
@@ -44,7 +44,7 @@ class TokenLoss(AuxiliaryLoss):
         super().__init__(**parameters)
         check_sizes(type(self).__name__, head_size=head_size)
         if levels is not None and (type(levels) is not int or levels < 2):
-            raise UserError(
+            raise SettingError(
                 f"{type(self).__name__}.levels must be a whole number of at least 2, or None, but "
                 f"is {levels!r}."
             )
@@ -60,7 +60,7 @@ class TokenLoss(AuxiliaryLoss):
         self._is_text = network.is_text
         self._token_size = network.token_size
         if self._is_text and self.levels is not None:
-            raise UserError(
+            raise SettingError(
                 f"{type(self).__name__}.levels = {self.levels} is for real values, and "
                 f"{network.data} has ids, of which each is a class already: leave it out."
             )
@@ -133,7 +133,7 @@ class TokenLoss(AuxiliaryLoss):
 
     def _check_gradient_between_tokens(self, parameter: str, bptt: Bptt) -> None:
         if bptt == 0:
-            raise UserError(
+            raise SettingError(
                 f"{parameter} = 0 leaves nothing for {type(self).__name__} to train: its gradient "
                 "flows between the tokens that it predicts; set at least 1, or use Reconstruction."
             )
@@ -164,7 +164,7 @@ class Anchored(TokenLoss):
         super().build(network)
         longest = network.longest
         if longest is not None and longest < self.shortest_sequence:
-            raise UserError(
+            raise SettingError(
                 f"{type(self).__name__}.length = {self.length} needs sequences of at least "
                 f"{self.shortest_sequence} steps, but those of {network.data} have at most "
                 f"{longest}: set a smaller one, for example "

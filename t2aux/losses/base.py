@@ -28,7 +28,7 @@ import keras
 import tensorflow as tf
 
 from t2aux.configurable import Configurable
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.kernels import ops
 from t2aux.model.core import Active, State, active_from
 from t2aux.model.share import Share
@@ -292,9 +292,9 @@ class AuxiliaryLoss(Configurable, keras.layers.Layer):
         # Not Keras's default, which depends on what was made before in the process.
         super().__init__(name=name or _snake_case(kind), dtype="float32")
         if weight < 0:
-            raise UserError(f"{kind}.weight must not be negative, but is {weight}.")
+            raise SettingError(f"{kind}.weight must not be negative, but is {weight}.")
         if not (isinstance(rows, numbers.Real) and 0 < rows <= 1):
-            raise UserError(
+            raise SettingError(
                 f"{kind}.rows must be a number above 0 and at most 1, the share of the batch's "
                 f"rows, but is {rows!r}."
             )
@@ -367,7 +367,7 @@ def as_list(auxiliary: AuxiliaryLoss | Sequence[AuxiliaryLoss]) -> list[Auxiliar
     losses = list(auxiliary) if isinstance(auxiliary, (list, tuple)) else [auxiliary]
     for loss in losses:
         if not isinstance(loss, AuxiliaryLoss):
-            raise UserError(
+            raise SettingError(
                 f"auxiliary holds {loss!r}: give a list of auxiliary losses, such as "
                 "[t2aux.losses.Reconstruction()]."
             )

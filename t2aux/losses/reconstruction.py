@@ -10,7 +10,7 @@ import gin
 import keras
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.kernels import ops
 from t2aux.losses import decoder, decoder_xla
 from t2aux.losses.anchored import Anchored, run_stack, uniform_position
@@ -89,7 +89,7 @@ class Reconstruction(Anchored):
             levels=levels,
         )
         if not 0 <= final_sampling <= 1:
-            raise UserError(
+            raise SettingError(
                 f"Reconstruction.final_sampling must be in [0, 1], but is {final_sampling}."
             )
         self.scheduled_sampling = scheduled_sampling

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.model import core
 from t2aux.model.lstm import LSTMState
 
@@ -56,24 +56,26 @@ class CellCore(core.Core):
         super().__init__(name="cell_core", dtype="float32")
         kind = type(cell).__name__
         if not hasattr(cell, "state_size"):
-            raise UserError(
+            raise SettingError(
                 f"The core is a {kind}, which has no state_size: give a recurrent layer such as "
                 "t2aux.layers.LSTM(128), or a Keras RNN cell."
             )
         if getattr(cell, "dropout", 0) or getattr(cell, "recurrent_dropout", 0):
-            raise UserError(
+            raise SettingError(
                 f"The core {kind} drops values in training, which is not supported: windows are "
                 "computed twice, and would drop others; set its dropout and recurrent_dropout to 0."
             )
         if cell.compute_dtype != "float32":
-            raise UserError(f"The core {kind} computes in {cell.compute_dtype}: give it float32.")
+            raise SettingError(
+                f"The core {kind} computes in {cell.compute_dtype}: give it float32."
+            )
         self.cell = cell
         sizes = cell.state_size
         # Of stacked cells a list of lists.
         self._nested = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
         self._sizes = tuple(tf.nest.flatten(self._nested))
         if not all(isinstance(size, int) and size > 0 for size in self._sizes):
-            raise UserError(
+            raise SettingError(
                 f"The core is a {kind}, whose state is not of vectors [batch, size]: give a cell "
                 "whose state_size is a number, or a list of numbers."
             )
@@ -113,14 +115,14 @@ def as_core(given: Any) -> core.Core:
     refused = ("kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "go_backwards")
     for name in (*refused, "activity_regularizer", "stateful"):
         if getattr(given, name, None):
-            raise UserError(
+            raise SettingError(
                 f"The core has {name}, which SequenceClassifier does not support: leave it out."
             )
     if isinstance(given, core.Core) and getattr(given, "is_standard", True):
         return given
     cell = given.cell if isinstance(given, keras.layers.RNN) else given
     if not isinstance(cell, keras.layers.Layer):
-        raise UserError(
+        raise SettingError(
             f"core is {given!r}: give a recurrent layer such as t2aux.layers.LSTM(128), or a Keras "
             "RNN cell."
         )

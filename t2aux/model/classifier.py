@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from t2aux.configurable import Configurable
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.model import inputs, weights
 from t2aux.model.core import Active, Core, Scan, State, active_until, check_sizes, single_state
 from t2aux.model.heads import Head
@@ -131,13 +131,15 @@ def check_parameters(
     sizes["projection_size"] = projection_size
     check_sizes(classifier, **{name: size for name, size in sizes.items() if size is not None})
     if not 0 <= dropconnect < 1:
-        raise UserError(f"{classifier}.dropconnect must be in [0, 1), but is {dropconnect}.")
+        raise SettingError(f"{classifier}.dropconnect must be in [0, 1), but is {dropconnect}.")
     if not 0 <= noise < math.inf:
-        raise UserError(f"{classifier}.noise must be a number of at least 0, but is {noise}.")
+        raise SettingError(f"{classifier}.noise must be a number of at least 0, but is {noise}.")
     if noise and is_text:
-        raise UserError(f"{classifier}.noise = {noise} is for real values: leave it out for ids.")
+        raise SettingError(
+            f"{classifier}.noise = {noise} is for real values: leave it out for ids."
+        )
     if projection_size is None and is_text:
-        raise UserError(
+        raise SettingError(
             f"{classifier}.projection_size = None works for real-valued sequences only; give text "
             "an embedding size, for example 128."
         )

@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 
 from t2aux.configurable import Configurable
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.kernels.ops import Scan
 
 if TYPE_CHECKING:
@@ -362,4 +362,4 @@ def check_sizes(owner: str, **sizes: int) -> None:
     """Raises UserError where a parameter of a class, a whole number, is below 1."""
     for name, value in sizes.items():
         if value < 1:
-            raise UserError(f"{owner}.{name} must be at least 1, but is {value}.")
+            raise SettingError(f"{owner}.{name} must be at least 1, but is {value}.")

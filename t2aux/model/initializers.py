@@ -7,7 +7,7 @@ import zlib
 import keras
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 
 def _seed_for(seed: int, name: str) -> int:
@@ -43,7 +43,7 @@ def chrono(size: int, steps: int, seed: int, name: str, *, parameter: str) -> tf
         UserError: `steps`, of the configuration's `parameter`, is below 3.
     """
     if steps < 3:
-        raise UserError(f"{parameter} must be at least 3 or None, but is {steps}.")
+        raise SettingError(f"{parameter} must be at least 3 or None, but is {steps}.")
     uniform = keras.initializers.RandomUniform(1.0, steps - 1.0, seed=_seed_for(seed, name))
     return tf.math.log(uniform((size,), dtype="float32"))
 

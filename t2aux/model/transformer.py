@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux.configurable import Configurable
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.base import Objective
 from t2aux.model import initializers, inputs
 from t2aux.model.core import check_sizes
@@ -82,23 +82,23 @@ class Transformer(Configurable, keras.Model):
             layers=layers,
         )
         if objective is not None and objective.auxiliary:
-            raise UserError(
+            raise SettingError(
                 "train.auxiliary_losses need a recurrent network's state, and train.model is a "
                 "Transformer: set train.auxiliary_losses = [] (models/transformer does, after any "
                 "other file of models/), or train.model = @Classifier."
             )
         if objective is not None and objective.precision != "float32":
-            raise UserError(
+            raise SettingError(
                 f"train.precision = {objective.precision!r} is for LSTMs, and train.model is a "
                 "Transformer: leave it out."
             )
         if model_size % heads or model_size % 2:
-            raise UserError(
+            raise SettingError(
                 "Transformer.model_size must be even and a multiple of Transformer.heads, but they "
                 f"are {model_size} and {heads}."
             )
         if not 0 <= dropout < 1:
-            raise UserError(f"Transformer.dropout must be in [0, 1), but is {dropout}.")
+            raise SettingError(f"Transformer.dropout must be in [0, 1), but is {dropout}.")
         self.info = info
         self.seed = seed
         self.model_size = model_size

@@ -22,7 +22,7 @@ from t2aux.data import convert as here
 from t2aux.data import loading, manifest
 from t2aux.data.source import Source
 from t2aux.data.table import Examples
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError
 from t2aux.pipelines import runners, storage
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -139,7 +139,7 @@ class _Write(beam.DoFn):
             opened = self._handle.acquire(lambda: Opened(plan.data_set))
             info, examples = opened.examples(shard.split)
             if info != plan.info or len(examples.labels) != plan.examples[shard.split]:
-                raise UserError(
+                raise DataError(
                     f"{info.name} is not the same for all workers: it changed, or some read "
                     "another folder of that name. Start again when it is complete."
                 )
@@ -212,7 +212,7 @@ def _rename(folder: str, output: str) -> None:
         if not pathlib.Path(output, manifest.DESCRIPTION).exists():
             raise
     except OSError as error:
-        raise UserError(f"Can't write {output}: {error.strerror or error}.") from error
+        raise FileError(f"Can't write {output}: {error.strerror or error}.") from error
 
 
 def convert(

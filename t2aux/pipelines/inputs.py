@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from t2aux.data.listing import File, Listing
 from t2aux.data.manifest import DESCRIPTION
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, SettingError, UserError
 from t2aux.pipelines import storage
 from t2aux.prediction import of_arrays, of_files
 from t2aux.prediction import source as sources
@@ -106,7 +106,7 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
         UserError: As `source.open_source`; or the data is something that workers can't read.
     """
     if pathlib.PurePath(data).name == sources.STANDARD:
-        raise UserError(
+        raise SettingError(
             "Standard input can't be read by other machines: save it as a file first, or leave out "
             "--runner."
         )
@@ -128,7 +128,7 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
         return _files(found, data, info, reading)
     found = storage.files_in(data)
     if not found:
-        raise UserError(
+        raise FileError(
             f"There is no file or folder {data}, or none that it matches: check --data."
         )
     if storage.join(data, DESCRIPTION) in found:
@@ -198,7 +198,7 @@ def opened_part(part: Part, info: DatasetInfo, reading: Reading) -> Iterator[Sou
                 file = place / part.path.rpartition("/")[2]
                 opened = sources.open_source(str(file), info, reading)
             except UserError as error:
-                raise UserError(str(error).replace(copy, original)) from error
+                raise type(error)(str(error).replace(copy, original)) from error
             renamed = dataclasses.replace(
                 opened,
                 what=opened.what.replace(copy, original),
@@ -244,7 +244,7 @@ def _renamed(rows: Iterator[Row], copy: str, original: str) -> Iterator[Row]:
                 content = ImageFile(content.path.replace(copy, original), content.content)
             yield dataclasses.replace(row, where=row.where.replace(copy, original), content=content)
     except UserError as error:
-        raise UserError(str(error).replace(copy, original)) from error
+        raise type(error)(str(error).replace(copy, original)) from error
 
 
 def blocks(part: Part, info: DatasetInfo, reading: Reading, columns: Columns) -> Iterator[Block]:
@@ -257,7 +257,7 @@ def blocks(part: Part, info: DatasetInfo, reading: Reading, columns: Columns) ->
     """
     with opened_part(part, info, reading) as opened:
         if not part.listed and columns_of(opened) != columns:
-            raise UserError(
+            raise DataError(
                 f"{opened.what} has other columns than the first file, or only one of them has "
                 "labels: give files of one kind at once, or name the columns (--label_column, "
                 "--text_column)."

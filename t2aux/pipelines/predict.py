@@ -30,7 +30,7 @@ from absl import logging
 from apache_beam.utils import shared
 
 from t2aux import logs
-from t2aux.errors import UserError
+from t2aux.errors import FileError, SettingError
 from t2aux.pipelines import inputs, runners, storage
 from t2aux.prediction import api, predictor, report, writing
 from t2aux.prediction.model import SCHEMES, Model
@@ -286,7 +286,7 @@ def _checked_output(writes: api.Writing) -> str:
     """The output as workers find it. Raises UserError where it can't be one."""
     output = writes.output
     if output == writing.STANDARD:
-        raise UserError("Workers can't write to standard output: give --output=FILE.")
+        raise SettingError("Workers can't write to standard output: give --output=FILE.")
     if storage.is_url(output):
         writes.check_settings()
         storage.exists(output)  # Whether Beam can use the file system.
@@ -305,7 +305,7 @@ def _outputs(output: str, parts: int, *, overwrite: bool) -> list[str]:
     if not overwrite:
         for name in names:
             if storage.exists(name):
-                raise UserError(f"{name} exists: give another --output, or --overwrite.")
+                raise FileError(f"{name} exists: give another --output, or --overwrite.")
     return names
 
 

@@ -21,7 +21,15 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners import runner as beam_runners
 
 from t2aux import logs
-from t2aux.errors import UserError, listing, nearest
+from t2aux.errors import (
+    KINDS,
+    DependencyError,
+    ServerError,
+    SettingError,
+    UserError,
+    listing,
+    nearest,
+)
 from t2aux.pipelines import storage
 from t2aux.progress import Progress
 from t2aux_ondevice import paths
@@ -74,11 +82,11 @@ class Runner:
         if _short(self.name) not in map(_short, names):
             near = nearest(self.name, names)
             hint = f"did you mean {near}?" if near else f"give {listing(sorted(names), 20)}."
-            raise UserError(f"Beam has no runner {self.name!r}: {hint}")
+            raise SettingError(f"Beam has no runner {self.name!r}: {hint}")
         try:
             beam_runners.create_runner(self.name)
         except ImportError as error:
-            raise UserError(
+            raise DependencyError(
                 f"The runner {self.name} can't be loaded ({error}): install what it needs."
             ) from error
         self._check()
@@ -92,7 +100,7 @@ class Runner:
             beam.Pipeline(options=options)
         except ValueError as error:
             missing = [line.strip(" .") for line in str(error).splitlines()[1:]] or [str(error)]
-            raise UserError(
+            raise SettingError(
                 f"{self.name} needs more of Beam's options, after --: {', '.join(missing)}."
             ) from error
         return options
@@ -101,16 +109,16 @@ class Runner:
         """Raises UserError for what is none of Beam's options."""
         for option in self.options:
             if not option.startswith("--"):
-                raise UserError(
+                raise SettingError(
                     f"{option!r} is not an option of Beam's: write --name=value after --."
                 )
             if option.partition("=")[0] == "--runner":
-                raise UserError("Give --runner before --, with the flags of t2aux.")
+                raise SettingError("Give --runner before --, with the flags of t2aux.")
         unknown, known = unknown_options(self.options)
         if unknown and _short(self.name) in _CLOSED:
             near = nearest(unknown[0], known)
             hint = f"did you mean {near}?" if near else "correct what follows --."
-            raise UserError(f"Beam has no option {unknown[0]}: {hint}")
+            raise SettingError(f"Beam has no option {unknown[0]}: {hint}")
 
 
 def unknown_options(options: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -128,7 +136,7 @@ def unknown_options(options: Sequence[str]) -> tuple[list[str], list[str]]:
             _, unknown = parser.parse_known_args(list(options))
     except (SystemExit, argparse.ArgumentError, ValueError) as error:
         why = "" if isinstance(error, SystemExit) else f" ({error})"
-        raise UserError(
+        raise SettingError(
             f"Beam can't read its options {' '.join(options)}{why}: correct what follows --."
         ) from error
     known = [flag for action in parser._actions for flag in action.option_strings]
@@ -175,7 +183,7 @@ def run(
             result = pipeline.run()
             state = result.wait_until_finish()
     except Exception as error:
-        raise _reported(folder) or UserError(
+        raise _reported(folder) or ServerError(
             f"The pipeline failed on {runner.name}: {_last_line(error)} Give the same command "
             "again, or look at the runner's logs."
         ) from error
@@ -183,7 +191,7 @@ def run(
         ended.set()
         reporter.join()
     if state not in (None, beam.runners.runner.PipelineState.DONE):
-        raise _reported(folder) or UserError(
+        raise _reported(folder) or ServerError(
             f"The pipeline ended as {state} on {runner.name}: look at the runner's logs, and give "
             "the same command again."
         )
@@ -201,7 +209,8 @@ def failing(folder: str, part: int, number: int = 0) -> Iterator[None]:
         name = f"{part:08}-{number:010}-{uuid.uuid4().hex[:8]}.json"
         # The error itself says what failed where this can't be written.
         with contextlib.suppress(UserError):
-            storage.write(storage.join(folder, _ERRORS, name), json.dumps(str(error)).encode())
+            content = json.dumps([type(error).__name__, str(error)]).encode()
+            storage.write(storage.join(folder, _ERRORS, name), content)
         raise
 
 
@@ -210,7 +219,8 @@ def _reported(folder: str) -> UserError | None:
     found = storage.matching(storage.join(folder, _ERRORS, "*"))
     if not found:
         return None
-    return UserError(json.loads(storage.read(found[0])))
+    kind, message = json.loads(storage.read(found[0]))
+    return KINDS.get(kind, UserError)(message)
 
 
 def _last_line(error: BaseException) -> str:

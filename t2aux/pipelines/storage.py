@@ -16,7 +16,7 @@ from typing import IO
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from t2aux.errors import UserError
+from t2aux.errors import FileError, UserError
 
 _NO_PATTERN = re.compile(r"[^[*?]*")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -57,9 +57,9 @@ def errors(path: str) -> Iterator[None]:
         scheme = path.partition("://")[0]
         extra = {"gs": "gcp", "s3": "aws", "hdfs": "hadoop", "azfs": "azure"}.get(scheme)
         how = f"install apache-beam[{extra}]" if extra else "give gs://, s3://, hdfs:// or a path"
-        raise UserError(f"Beam can't read or write {scheme}://, for {path}: {how}.") from error
+        raise FileError(f"Beam can't read or write {scheme}://, for {path}: {how}.") from error
     except (BeamIOError, OSError) as error:
-        raise UserError(f"Can't read or write {path}: {str(error).splitlines()[0]}") from error
+        raise FileError(f"Can't read or write {path}: {str(error).splitlines()[0]}") from error
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -207,7 +207,7 @@ class Staged:
             return self.files([path]) / path.rpartition("/")[2]
         found = files_in(path)
         if not found:
-            raise UserError(f"There is no file or folder {path}: check its name.")
+            raise FileError(f"There is no file or folder {path}: check its name.")
         self._count += 1
         root = pathlib.Path(
             self._folder.name, str(self._count), path.rstrip("/").rpartition("/")[2]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import DataError, SettingError
 from t2aux.prediction import pipeline, predictor, report, source, writing
 from t2aux.prediction.model import Connection, Model
 from t2aux.prediction.predictor import Predictor
@@ -66,11 +66,11 @@ class Writing:
     def check_settings(self) -> None:
         """Does what `check` does, but does not look at the output: it is on another system."""
         if self.top < 1:
-            raise UserError(f"top is {self.top}: give at least 1.")
+            raise SettingError(f"top is {self.top}: give at least 1.")
         if self.top > 1 and self.all_classes:
-            raise UserError("Give --top or --probabilities, not both.")
+            raise SettingError("Give --top or --probabilities, not both.")
         if self.output_format not in (None, *writing.FORMATS):
-            raise UserError(
+            raise SettingError(
                 f"The format of the output is {self.output_format!r}: give "
                 f"{', '.join(writing.FORMATS)}."
             )
@@ -202,7 +202,7 @@ def predict_with(
 def _refuse_same_file(data: Any, writes: Writing) -> None:
     is_path = isinstance(data, (str, os.PathLike)) and writing.STANDARD not in (data, writes.output)
     if is_path and os.path.exists(writes.output) and os.path.samefile(data, writes.output):
-        raise UserError(f"{writes.output} is the data itself: give another --output.")
+        raise SettingError(f"{writes.output} is the data itself: give another --output.")
 
 
 def log_notes(notes: Sequence[str], logged: Sequence[str] = ()) -> tuple[str, ...]:
@@ -216,7 +216,7 @@ def log_notes(notes: Sequence[str], logged: Sequence[str] = ()) -> tuple[str, ..
 def check_labelled(what: str, labelled: bool, writes: Writing) -> None:
     """Raises UserError where a report is asked for of data that has no labels."""
     if writes.report is not None and not labelled:
-        raise UserError(
+        raise DataError(
             f"{what} has no labels, so that there is no accuracy to report: leave out "
             "--report, or say where the labels are (--label_column of a table)."
         )
@@ -225,9 +225,9 @@ def check_labelled(what: str, labelled: bool, writes: Writing) -> None:
 def check_summary(what: str, summary: Summary, writes: Writing) -> None:
     """Raises UserError where there is nothing to write."""
     if not summary.rows:
-        raise UserError(f"{what} holds no rows: there is nothing to classify.")
+        raise DataError(f"{what} holds no rows: there is nothing to classify.")
     if summary.rows == summary.skipped:
-        raise UserError(
+        raise DataError(
             f"None of the {summary.rows:,} rows of {what} could be classified; the first: "
             f"{summary.first_error}"
         )
@@ -236,7 +236,7 @@ def check_summary(what: str, summary: Summary, writes: Writing) -> None:
         found = "no row that was classified has a label"
         if unknown is not None:
             found = f"none of its labels is a class of the classifier; the commonest is {unknown!r}"
-        raise UserError(
+        raise DataError(
             f"There is no accuracy of {what} to report: {found}. Correct --label_column, or "
             "leave out --report."
         )

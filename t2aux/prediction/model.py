@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from t2aux.errors import UserError
+from t2aux.errors import ServerError, SettingError
 from t2aux.evaluation import location
 from t2aux.prediction import batching
 from t2aux_ondevice import paths
@@ -163,7 +163,7 @@ class Model:
         """
         if self.is_remote:
             if self.checkpoint is not None:
-                raise UserError(
+                raise SettingError(
                     f"The checkpoint {self.checkpoint} would be one of a run's, and {self.place} "
                     "is a server: leave it out."
                 )
@@ -185,7 +185,7 @@ def split_address(place: str) -> tuple[str, str]:
     host, _, name = rest.partition("/")
     name = urllib.parse.unquote(name.strip("/"))
     if scheme not in SCHEMES or not host or not name or "/" in name:
-        raise UserError(
+        raise SettingError(
             f"The model is {place!r}: give grpc://HOST:PORT/NAME or http://HOST:PORT/NAME with the "
             "model's name on the server, such as grpc://localhost:8500/digits; or a file or a "
             "folder."
@@ -223,7 +223,7 @@ class _Requests(Caller):
         del rows
         probabilities = self._classifier.batch_probabilities(sequences)
         if self._classifier.info.classes != self.info.classes:
-            raise UserError(
+            raise ServerError(
                 "The server has another version of the model now, with other classes: start again."
             )
         return probabilities

@@ -17,7 +17,7 @@ from t2aux.data import loading, manifest
 from t2aux.data.npz import decoded
 from t2aux.data.shards import open_shard
 from t2aux.data.table import Examples, read_class_names
-from t2aux.errors import UserError
+from t2aux.errors import DataError, UserError
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Source, check_images
 from t2aux_ondevice import reading
@@ -49,7 +49,7 @@ def npz(path: pathlib.Path, info: DatasetInfo, name: str | None = None) -> Sourc
         sequences = reading.npz_sequences(info, path)
         labels = _npz_labels(path, info, len(sequences))
     except UserError as error:
-        raise UserError(str(error).replace(str(path), name)) from error
+        raise type(error)(str(error).replace(str(path), name)) from error
 
     return _source(name, sequences, labels)
 
@@ -75,7 +75,7 @@ def _npz_labels(path: pathlib.Path, info: DatasetInfo, count: int) -> list[str |
     if labels is None:
         return None
     if labels.shape != (count,) or labels.dtype.kind not in "iuUS":
-        raise UserError(
+        raise DataError(
             f"{path}: labels is {labels.dtype} of the shape {list(labels.shape)}: give whole "
             f"numbers or names [{count}], one for each of the inputs, or leave it out."
         )
@@ -152,7 +152,7 @@ def shards(folder: pathlib.Path, split: str, info: DatasetInfo) -> tuple[int, So
     found = manifest.read(folder)
     loading.check_agreement(found.info, info)
     if split not in found.splits:
-        raise UserError(f"The split is {split!r}: shards have {' and '.join(found.splits)} only.")
+        raise DataError(f"The split is {split!r}: shards have {' and '.join(found.splits)} only.")
     entries = found.splits[split]
     labels = [None] * sum(entry["examples"] for entry in entries)
     notes = tuple(found.found.get(split, {}).get("notes", ()))

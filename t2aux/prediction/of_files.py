@@ -16,7 +16,7 @@ from t2aux.data.listing import File, Listing, plural, shown
 from t2aux.data.table import class_key, damaged
 from t2aux.data.tables.json_lines import not_of_encoding
 from t2aux.data.tables.opening import codec_of
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 from t2aux.prediction.rows import ImageFile, Row, TextFile
 from t2aux.prediction.source import Source, check_images
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -54,12 +54,12 @@ def listed(name: str, listing: Listing, info: DatasetInfo) -> Source:
         wanted = ".txt files: give a folder of .txt files of one text each, or a table"
         files = [file for file in files if file.name.lower().endswith(".txt")]
     else:
-        raise UserError(
+        raise DataError(
             f"{name} is a folder, and the classifier reads {info.kind}: give an .npz file, or a "
             "folder of shards."
         )
     if not files:
-        raise UserError(f"{name} holds no {wanted}.")
+        raise DataError(f"{name} holds no {wanted}.")
     return _of_files(name, files, listing, info, lambda: (content(str(f.place)) for f in files))
 
 
@@ -74,7 +74,7 @@ def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
     listing = list_archive(path)
     files = sorted((f for f in _files(listing) if f.is_image), key=lambda file: file.place)
     if not files:
-        raise UserError(f"{path} holds no images: give an archive of images.")
+        raise DataError(f"{path} holds no images: give an archive of images.")
 
     def contents() -> Iterator[ImageFile]:
         members = read_members(path, [(file.place, file.name) for file in files])
@@ -99,7 +99,7 @@ def one_text(source: pathlib.Path | IO[bytes], name: str) -> Source:
         try:
             text = source.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise UserError(f"{name} is not a text in UTF-8: convert it.") from error
+            raise DataError(f"{name} is not a text in UTF-8: convert it.") from error
         row = Row(name, name, text.removesuffix("\n").removesuffix("\r"))
     return Source(what=name, rows=lambda: iter([row]), labelled=False, total=1)
 

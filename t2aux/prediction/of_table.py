@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from t2aux.data import tables
 from t2aux.data.table import class_key, read_class_names
-from t2aux.errors import UserError, shorten
+from t2aux.errors import DataError, UserError, shorten
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Reading, Source
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -49,7 +49,7 @@ def table(
     batches = opened.numbered()
     first = next(batches, None)
     if first is None:
-        raise UserError(f"{name} holds no rows: there is nothing to classify.")
+        raise DataError(f"{name} holds no rows: there is nothing to classify.")
     schema = first.batch.schema
     names = None
     if isinstance(source, pathlib.Path):
@@ -140,7 +140,7 @@ def _label(label: str, names: tuple[str, ...] | None) -> str | None:
 
 def _no_header(opened: tables.TableReader, batch: pa.RecordBatch, label: str) -> UserError:
     value = shorten(tables.strings(batch, label)[0].as_py())
-    return UserError(
+    return DataError(
         f"The columns of {opened.name} are not known: its first row is not a known header, and its "
         f"first column, which begins with {value!r}, holds none of the classifier's classes: "
         "give --text_column=NAME, or a position such as --text_column=1 "

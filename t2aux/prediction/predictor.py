@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from t2aux.errors import UserError
+from t2aux.errors import DataError, DivergenceError, SettingError, UserError
 from t2aux.prediction import batching
 from t2aux.prediction.model import Caller, Model
 from t2aux.prediction.rows import ImageFile, Row, TextFile, prepare
@@ -105,11 +105,11 @@ class Predictor:
             UserError: An argument is out of its range.
         """
         if on_error not in ON_ERROR:
-            raise UserError(f"on_error is {on_error!r}: give {' or '.join(ON_ERROR)}.")
+            raise SettingError(f"on_error is {on_error!r}: give {' or '.join(ON_ERROR)}.")
         if batch_size is None:
             batch_size = model.batch_size
         if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}: give at least 1.")
+            raise SettingError(f"batch_size is {batch_size}: give at least 1.")
         self.model = model
         self.on_error = on_error
         self.batch_size = batch_size
@@ -163,7 +163,7 @@ class Predictor:
             made = list(map(self._try, rows))
         errors = {i: str(found) for i, found in enumerate(made) if isinstance(found, UserError)}
         if errors and self.on_error == STOP:
-            raise UserError(
+            raise DataError(
                 f"{next(iter(errors.values()))} (With --on_error=skip such rows are written "
                 "without a class.)"
             )
@@ -199,7 +199,7 @@ class Predictor:
         """
         probabilities = caller([pool.prepared[i].sequence for i in chosen], rows)
         if not np.isfinite(probabilities).all():
-            raise UserError("The classifier gives NaN: its weights are damaged, or diverged.")
+            raise DivergenceError("The classifier gives NaN: its weights are damaged, or diverged.")
         return chosen, probabilities
 
     def join(self, pool: Pool, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Predictions:

@@ -14,7 +14,7 @@ from typing import IO
 import pyarrow as pa
 
 from t2aux.data.archives import ARCHIVE_SUFFIXES
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, SettingError
 from t2aux.prediction.rows import Row
 from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -102,14 +102,14 @@ def open_source(data: str, info: DatasetInfo, reading: Reading) -> Source:
         UserError: There is nothing, it can't be read, or the classifier reads another kind of data.
     """
     if reading.data_format not in (None, *FORMATS):
-        raise UserError(
+        raise SettingError(
             f"The format of the data is {reading.data_format!r}: give {', '.join(FORMATS)}."
         )
     if data == STANDARD:
         return _of_standard_input(info, reading)
     path = pathlib.Path(paths.local(data, "--data"))
     if not path.exists():
-        raise UserError(f"There is no file or folder {path}: check --data.")
+        raise FileError(f"There is no file or folder {path}: check --data.")
     if path.is_dir():
         _refuse_table_flags(path, reading, "a folder")
         return _of_folder(path, info, reading)
@@ -148,11 +148,11 @@ def _format_of(path: pathlib.Path, info: DatasetInfo) -> str:
     if info.is_text:
         return LINES if name.endswith(".txt") else TABLE
     if info.kind == "image":
-        raise UserError(
+        raise DataError(
             f"{path} is not an image, and the classifier reads images: give a folder or an archive "
             "of images, or an .npz or IDX file."
         )
-    raise UserError(
+    raise DataError(
         f"{path} is not an .npz or .ts file, and the classifier reads {info.kind}: give an .npz "
         "file with `inputs` [N, T, C] and, where they differ, `lengths` [N], or a .ts file."
     )
@@ -162,13 +162,13 @@ def _of_text(
     source: pathlib.Path | IO[bytes], name: str, kind: str, info: DatasetInfo, reading: Reading
 ) -> Source:
     if not info.is_text:
-        raise UserError(f"{name} holds texts, and the classifier reads {info.kind}: give those.")
+        raise DataError(f"{name} holds texts, and the classifier reads {info.kind}: give those.")
     if kind == TABLE:
         from t2aux.prediction import of_table
 
         return of_table.table(source, name, info, reading)
     if reading.label_column or reading.text_columns or reading.keep_columns:
-        raise UserError(
+        raise SettingError(
             f"{name} is read as {'lines' if kind == LINES else 'one text'}, without columns: leave "
             "out --label_column, --text_column and --keep_columns, or give --data_format=table."
         )
@@ -183,7 +183,7 @@ def _of_folder(path: pathlib.Path, info: DatasetInfo, reading: Reading) -> Sourc
     from t2aux.prediction import of_files
 
     if reading.data_format is not None:
-        raise UserError(f"{path} is a folder: leave out --data_format, or give a file in it.")
+        raise SettingError(f"{path} is a folder: leave out --data_format, or give a file in it.")
     if is_shards(path):
         from t2aux.data.shards import ShardFolder
         from t2aux.prediction import of_arrays
@@ -195,7 +195,7 @@ def _of_folder(path: pathlib.Path, info: DatasetInfo, reading: Reading) -> Sourc
 def check_images(path: pathlib.Path, info: DatasetInfo) -> None:
     """Raises UserError where the classifier does not read images."""
     if info.kind != "image":
-        raise UserError(f"{path} holds images, and the classifier reads {info.kind}: give those.")
+        raise DataError(f"{path} holds images, and the classifier reads {info.kind}: give those.")
 
 
 def is_shards(path: pathlib.Path) -> bool:
@@ -218,7 +218,7 @@ def _of_standard_input(info: DatasetInfo, reading: Reading) -> Source:
             shutil.copyfileobj(stream, copy)
             copy.flush()
             return of_arrays.npz(pathlib.Path(copy.name), info, name)
-    raise UserError(
+    raise DataError(
         f"Standard input is {reading.data_format}, and the classifier reads {info.kind}: give an "
         ".npz file there."
     )
@@ -226,7 +226,7 @@ def _of_standard_input(info: DatasetInfo, reading: Reading) -> Source:
 
 def _standard_input() -> IO[bytes]:
     if sys.stdin is None:
-        raise UserError("Standard input is closed: give a file.")
+        raise FileError("Standard input is closed: give a file.")
     try:
         # A stream of its own: Python's is locked while a thread waits for it, and ending the
         # program would wait for the lock.
@@ -244,4 +244,6 @@ def _refuse_table_flags(path: pathlib.Path, reading: Reading, what: str) -> None
     }
     useless = next((flag for flag, value in given.items() if value), None)
     if useless is not None:
-        raise UserError(f"{useless} is for tables, and {os.fspath(path)} is {what}: leave it out.")
+        raise SettingError(
+            f"{useless} is for tables, and {os.fspath(path)} is {what}: leave it out."
+        )

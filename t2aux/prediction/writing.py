@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError, SettingError
 from t2aux.prediction.predictor import Predictions
 
 FORMATS = ("csv", "jsonl", "parquet")
@@ -125,11 +125,11 @@ def format_of(output: str, given: str | None = None) -> str:
     """
     if output == STANDARD:
         if given == "parquet":
-            raise UserError("Parquet can't be written to standard output: give a file.")
+            raise SettingError("Parquet can't be written to standard output: give a file.")
         return given or "csv"
     found = given or _SUFFIXES.get(pathlib.PurePath(output).suffix.lower())
     if found is None:
-        raise UserError(
+        raise SettingError(
             f"The output {output} has a name that says no format: end it in .csv, .jsonl or "
             f".parquet, or give --output_format={'|'.join(FORMATS)}."
         )
@@ -184,9 +184,9 @@ def check_output(output: str, *, overwrite: bool) -> None:
         return
     path = pathlib.Path(output)
     if path.is_dir():
-        raise UserError(f"The output {path} is a folder: give the name of a file.")
+        raise FileError(f"The output {path} is a folder: give the name of a file.")
     if os.path.lexists(path) and not overwrite:
-        raise UserError(f"{path} exists: give another --output, or --overwrite to replace it.")
+        raise FileError(f"{path} exists: give another --output, or --overwrite to replace it.")
     files.ensure_directory(path.parent)
 
 
@@ -217,7 +217,7 @@ def open_writer(
             yield writer.write_batch
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(
+        raise SettingError(
             f"A column that is kept can't be written as {output_format} ({reason}): write JSON "
             "lines (--output=FILE.jsonl), or leave out --keep_columns."
         ) from error

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.reproduce.document import Table
 
 
@@ -35,7 +35,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
             and all(isinstance(text, str) for text in (*about.values(), *texts))
         ):
             return value
-    raise UserError(
+    raise ModelError(
         f"{path} is not what `t2aux reconstructions` writes: remove it, or make it again with that "
         "command."
     )

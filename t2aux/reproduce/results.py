@@ -16,7 +16,7 @@ import typeguard
 from absl import logging
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError, ModelError, UserError
 from t2aux.reproduce.rows import BUDGETS, flags_of_today
 
 # Points of a training curve that are kept.
@@ -114,7 +114,7 @@ def read(path: pathlib.Path) -> Result:
     """Reads a result. Raises UserError where the file is damaged or is not a result."""
     value = files.read_json(path)
     if not isinstance(value, dict) or not value.keys() >= _REQUIRED or value.keys() - _FIELDS:
-        raise UserError(
+        raise ModelError(
             f"{path} is not a result of `t2aux reproduce`: remove it, or make it again with that "
             "command."
         )
@@ -123,7 +123,7 @@ def read(path: pathlib.Path) -> Result:
             value[name] = [tuple(p) if isinstance(p, list) else p for p in value[name]]
     for name, entry in value.items():
         if not _is_right(name, entry):
-            raise UserError(
+            raise ModelError(
                 f"{path} is damaged: its {name!r} can't be {json.dumps(entry)[:60]}. Remove it, or "
                 "make it again with `t2aux reproduce`."
             )
@@ -142,7 +142,7 @@ def read_all(directory: pathlib.Path) -> list[Result]:
     patterns = ("*.seed*.json", "rows/*.seed*.json", "*/rows/*.seed*.json")
     paths = next(filter(None, (sorted(directory.glob(pattern)) for pattern in patterns)), [])
     if not paths:
-        raise UserError(
+        raise FileError(
             f"There are no results in {directory}: give the --output_dir of `t2aux reproduce`, "
             "or a folder of the JSON files in its rows/."
         )
@@ -165,7 +165,7 @@ def metrics(model_dir: pathlib.Path) -> list[dict[str, Any]]:
         whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
     except (OSError, ValueError) as error:
-        raise UserError(f"Can't read {path}: {error}.") from error
+        raise FileError(f"Can't read {path}: {error}.") from error
 
 
 def measured(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
         settings = [_compared(run) for run in some]
         for run, other in zip(some[1:], settings[1:], strict=True):
             if other != settings[0]:
-                raise UserError(
+                raise ModelError(
                     f"{row} was trained with other settings for seed {run.seed} than for seed "
                     f"{some[0].seed} ({', '.join(sorted(other ^ settings[0]))}): report on them "
                     "separately, or train one again."

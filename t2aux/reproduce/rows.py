@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 # Files of gin/budgets/, the smallest first.
 BUDGETS = ("smoke", "short", "medium", "paper")
@@ -192,7 +192,7 @@ def configuration(
         folder = documents
         settings.append("dbpedia.max_length = 40")
     if row.dataset == "dbpedia" and folder is None:
-        raise UserError(
+        raise SettingError(
             "The documents can't be downloaded: give --data_dir=FOLDER with a subfolder dbpedia or "
             "debian_sections that has train.csv and test.csv."
         )

@@ -23,7 +23,7 @@ from absl import logging
 
 import t2aux
 from t2aux import exit_status, files
-from t2aux.errors import UserError
+from t2aux.errors import ModelError, SettingError, UserError
 from t2aux.reproduce import dependent, documents, recipes, results, rows
 from t2aux.reproduce.rows import Configuration, Row
 from t2aux.training import stopping
@@ -132,7 +132,7 @@ class Runner:
         found = self._read_recipes([job for job, _, _ in made], before)
         for (job, path, _), recipe in zip(made, found, strict=True):
             if recipe.in_effect != self._recipes[job].in_effect:
-                raise UserError(
+                raise ModelError(
                     f"{path} is of {job.row.id} with other settings than it has now: give another "
                     f"--output_dir, or remove {job.model_dir}, {job.result} and {job.part}."
                 )
@@ -145,7 +145,7 @@ class Runner:
         found = recipes.read([*(job.configuration for job in new), *others])
         for job, recipe in zip(new, found, strict=False):
             if recipe.error:
-                raise UserError(f"{job.name}: {recipe.error}")
+                raise SettingError(f"{job.name}: {recipe.error}")
             self._recipes[job] = recipe
         return found[len(new) :]
 
@@ -186,7 +186,7 @@ class Runner:
         if self._stopping.is_set():
             return False
         if failed:
-            raise UserError(
+            raise ModelError(
                 f"{len(failed)} of {len(jobs)} rows failed, the others are done: "
                 + " ".join(f"{job.name}: {why}" for job, why in failed.items())
             )
@@ -385,7 +385,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     value = files.read_json(path)
     flags = value.get("flags") if isinstance(value, dict) else None
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
-        raise UserError(f"{path} is damaged: it should hold the flags of a run. Remove it.")
+        raise ModelError(f"{path} is damaged: it should hold the flags of a run. Remove it.")
     return value
 
 

@@ -9,7 +9,7 @@ from absl import logging
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.serving.batching import BatchingOptions
 from t2aux.serving.models import ModelConfig
 from t2aux.tf_serving.protos import message_classes
@@ -59,7 +59,7 @@ def read_models(path: str) -> list[ModelConfig]:
     entries = parse(path, "ModelServerConfig").model_config_list.config
     names = {entry.name for entry in entries}
     if not names or len(names) < len(entries) or not all(e.name and e.base_path for e in entries):
-        raise UserError(
+        raise SettingError(
             f"{path} needs a model_config_list, with a unique name and a base_path in each config."
         )
     configs = []
@@ -108,10 +108,10 @@ def batching_options(
     """
     for name, value in {"max_batch_size": max_batch_size, **values}.items():
         if value < (0 if name == "batch_timeout_micros" else 1):
-            raise UserError(f"{source}: {name} is {value}: give a positive number.")
+            raise SettingError(f"{source}: {name} is {value}: give a positive number.")
     sizes = allowed_batch_sizes
     if sizes and (sorted(set(sizes)) != list(sizes) or sizes[0] < 1 or sizes[-1] != max_batch_size):
-        raise UserError(
+        raise SettingError(
             f"{source}: allowed_batch_sizes are {list(sizes)}: they must rise, and the last must "
             f"be max_batch_size, {max_batch_size}."
         )
@@ -136,4 +136,6 @@ def parse(path: str, name: str) -> Any:
     except text_format.ParseError as error:
         # What it quotes of the file may be a part of a key.
         why = f"look at line {error.GetLine()}" if name == "SSLConfig" else error
-        raise UserError(f"{path} is not a valid {name} in protobuf's text format: {why}.") from None
+        raise SettingError(
+            f"{path} is not a valid {name} in protobuf's text format: {why}."
+        ) from None

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from absl import logging
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.serving import content
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.servable import Servable
@@ -276,7 +276,7 @@ class Models:
                 continue
             errors = [v.error.message for v in self.versions(name) if v.error is not None]
             why = errors[0] if errors else f"{config.base_path} has no version to serve"
-            raise UserError(
+            raise ModelError(
                 f"The model {name} can't be served: {why.rstrip('.')}. Give an --export_dir of "
                 "`t2aux export`, with a folder for each version."
             )

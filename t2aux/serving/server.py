@@ -15,7 +15,7 @@ from aiohttp import web
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from t2aux.addresses import with_port
-from t2aux.errors import UserError
+from t2aux.errors import ServerError, UserError
 from t2aux.serving.batching import Batcher, BatchingOptions
 from t2aux.serving.connections import Budget, HttpServer
 from t2aux.serving.grpc_services import ModelService, PredictionService, RefuseMalformed
@@ -242,6 +242,6 @@ def serve(
 
 
 def _taken(host: str, port: int, flag: str) -> UserError:
-    return UserError(
+    return ServerError(
         f"Can't listen at {with_port(host, port)}: give another --{flag} (0 for any) or --host."
     )

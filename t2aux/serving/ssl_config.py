@@ -11,7 +11,7 @@ import grpc
 from absl import logging
 
 from t2aux.certificates import load_identity, warn_if_readable
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.serving import configuration
 
 
@@ -47,7 +47,7 @@ class ServerTls:
             try:
                 context.load_verify_locations(cadata=self.authority)
             except ssl.SSLError as error:
-                raise UserError(
+                raise SettingError(
                     "custom_ca of the SSLConfig is not a whole certificate in PEM: copy it again."
                 ) from error
         return context
@@ -70,11 +70,11 @@ def read_ssl_config(path: str) -> ServerTls:
     message = configuration.parse(path, "SSLConfig")
     for name in ("server_key", "server_cert"):
         if "-----BEGIN " not in getattr(message, name):
-            raise UserError(
+            raise SettingError(
                 f"{path} has no {name}: give a PEM file's content (-----BEGIN ...), not its name."
             )
     if message.client_verify and not message.custom_ca:
-        raise UserError(
+        raise SettingError(
             f"{path} has client_verify but no custom_ca: give the certificate that signs clients'."
         )
     warn_if_readable(pathlib.Path(path))

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import rows
-from t2aux.errors import UserError, listing
+from t2aux.errors import DataError, SettingError, listing
 from t2aux_ondevice.sequences import padded
 
 
@@ -29,7 +29,7 @@ def check_shape(shape: tuple[int | None, ...], *, is_text: bool) -> None:
     if len(shape) != (2 if is_text else 3):
         wanted = "ids [batch, steps]" if is_text else "[batch, steps, channels]"
         hint = "" if is_text else "; give ids a vocabulary_size, and single values one channel"
-        raise UserError(f"The inputs have the shape {shape}, but must be {wanted}{hint}.")
+        raise DataError(f"The inputs have the shape {shape}, but must be {wanted}{hint}.")
 
 
 def shapes(x: Any) -> Any:
@@ -40,7 +40,7 @@ def shapes(x: Any) -> Any:
     def shape(part: Any) -> tuple[int | None, ...]:
         dimensions = tf.TensorShape(part.shape)
         if dimensions.rank is None:
-            raise UserError(
+            raise DataError(
                 "The dataset does not say which shapes its inputs have: give from_generator an "
                 "output_signature, or use tf.ensure_shape in a map."
             )
@@ -106,9 +106,9 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
         UserError: There are none, or of unknown shape.
     """
     if y is None:
-        raise UserError("There are no labels: give y, or a dataset of pairs of inputs and labels.")
+        raise DataError("There are no labels: give y, or a dataset of pairs of inputs and labels.")
     if y.shape.rank is None:
-        raise UserError(
+        raise DataError(
             "The dataset does not say which shape its labels have: give from_generator an "
             "output_signature, or use tf.ensure_shape in a map."
         )
@@ -179,13 +179,13 @@ def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[An
         x = _padded(x)
     if isinstance(x, Mapping):
         if "inputs" not in x or not {"mask", "lengths"} & set(x):
-            raise UserError(
+            raise DataError(
                 f'The dictionary has {listing(map(str, x))}: it must have "inputs", and '
                 '"lengths" or "mask".'
             )
         x = (x["inputs"], x["mask"] if "mask" in x else x["lengths"])
     if isinstance(x, list) and not x:
-        raise UserError("There are no sequences: the list is empty.")
+        raise DataError("There are no sequences: the list is empty.")
     if isinstance(x, tuple) and len(x) == 2 and hasattr(x[0], "__array__"):
         x = (np.asarray(x[0]), np.asarray(x[1]))
         rows.check_lengths(*x)
@@ -204,7 +204,7 @@ def _padded(given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     arrays = [np.asarray(row) for row in given]
     shapes = {row.shape[1:] for row in arrays}
     if any(row.ndim not in (1, 2) or not len(row) for row in arrays) or len(shapes) > 1:
-        raise UserError(
+        raise DataError(
             "The sequences in the list must be arrays [steps, channels], or ids [steps], each of "
             "at least one step and all of the same channels; their shapes are "
             f"{listing(map(str, sorted({row.shape for row in arrays})))}."
@@ -215,20 +215,20 @@ def _padded(given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
 def _check_values(inputs: np.ndarray, vocabulary_size: int | None, channels: int | None) -> None:
     if vocabulary_size is None:
         if channels is not None and inputs.shape[2:] != (channels,):
-            raise UserError(
+            raise DataError(
                 f"The inputs have the shape {inputs.shape}, but the model reads [batch, steps, "
                 f"{channels}]."
             )
         if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
-            raise UserError("The inputs hold NaN or an infinite value: correct the data.")
+            raise DataError("The inputs hold NaN or an infinite value: correct the data.")
         return
     if not np.issubdtype(inputs.dtype, np.integer):
-        raise UserError(
+        raise DataError(
             f"The inputs must be ids, whole numbers below vocabulary_size = {vocabulary_size}, but "
             f"are {inputs.dtype}."
         )
     if inputs.size and not 0 <= inputs.min() <= inputs.max() < vocabulary_size:
-        raise UserError(
+        raise DataError(
             f"The inputs hold ids from {inputs.min()} to {inputs.max()}: they must be from 0 to "
             f"{vocabulary_size - 1}, see vocabulary_size."
         )
@@ -244,14 +244,16 @@ def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
     names = range(classes) if is_number else classes
     names = tuple(map(str, names)) if isinstance(names, Iterable) and names != str(names) else ()
     if not names or len(set(names)) != len(names):
-        raise UserError(f"classes must be a number from 1, or different names, but is {classes!r}.")
+        raise SettingError(
+            f"classes must be a number from 1, or different names, but is {classes!r}."
+        )
     return names
 
 
 def check_dtype(policy: keras.DTypePolicy) -> None:
     """Raises UserError where a model would compute in another type than float32."""
     if policy.compute_dtype != "float32":
-        raise UserError(
+        raise SettingError(
             f"The dtype is {policy.name}, but SequenceClassifier computes in float32: give it and "
             'its core dtype="float32" (precision="bfloat16" multiplies in bfloat16 in training).'
         )

@@ -28,7 +28,7 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import ModelError, UserError
 from t2aux.training import checkpoints, integrity
 
 FILE = "validation.json"
@@ -134,7 +134,7 @@ def read(model_dir: pathlib.Path) -> Evaluations | None:
         if isinstance(error.__cause__, OSError):
             raise  # It can't be read.
         why = "it is not JSON" if isinstance(error, UserError) else error
-        raise UserError(
+        raise ModelError(
             f"{path} is damaged ({why}), and says which checkpoint is the best: put back a copy of "
             "it, or train in another --model_dir; --checkpoint=latest uses the newest one."
         ) from error
@@ -177,7 +177,7 @@ def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
             problem = "it can't be read"
         again = read(model_dir)
         if again is not None and again.best is not None and again.best.step == best.step:
-            raise UserError(
+            raise ModelError(
                 f"The best checkpoint {path} is missing or damaged ({problem}): put back a copy of "
                 "it; t2aux evaluate, export and classify use the newest one if they are given "
                 "--checkpoint=latest."
@@ -236,7 +236,7 @@ class Best:
         """
         found = read(self._model_dir)
         if found is None:
-            raise UserError(
+            raise ModelError(
                 f"{self._model_dir / FILE} is missing, and says which checkpoint is the best: put "
                 "back a copy of it, or train in another --model_dir."
             )

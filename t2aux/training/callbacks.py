@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 if TYPE_CHECKING:
     from t2aux.training.model import SequenceClassifier
@@ -33,7 +33,7 @@ class Pretrain(keras.callbacks.Callback):
         """Keeps the number of epochs. Raises UserError where it is below 1."""
         super().__init__()
         if not isinstance(epochs, int) or epochs < 1:
-            raise UserError(f"Pretrain.epochs must be a number from 1, but is {epochs!r}.")
+            raise SettingError(f"Pretrain.epochs must be a number from 1, but is {epochs!r}.")
         self.epochs = epochs
         self.history: keras.callbacks.History | None = None
 

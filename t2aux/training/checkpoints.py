@@ -11,7 +11,7 @@ from absl import logging
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError, ModelError, UserError
 from t2aux.losses.base import AuxiliaryLoss
 from t2aux.model import weights
 from t2aux.training import integrity
@@ -67,7 +67,7 @@ def restore_named(path: str, **objects: tf.Module) -> None:
     """
     problem = integrity.problem(path)
     if problem:
-        raise UserError(
+        raise ModelError(
             f"The checkpoint {path} is missing or damaged ({problem}): name another, or none for "
             "the newest undamaged one."
         )
@@ -153,13 +153,13 @@ class Manager:
             self.directory.mkdir(parents=True, exist_ok=True)
             integrity.write(self.checkpoint, path)
         except integrity.NotReadableError as error:
-            raise UserError(
+            raise FileError(
                 f"The checkpoint {path} was written and does not read back ({error}): the disk or "
                 f"the memory fails; use another. {resume}"
             ) from error
         except (tf.errors.OpError, OSError, UserError) as error:
             integrity.remove(path)
-            raise UserError(
+            raise FileError(
                 f"Can't write a checkpoint to {self.directory} ({_reason(error)}): free some space "
                 f"there, or make it writable, and give the same command again. {resume}"
             ) from error
@@ -209,7 +209,7 @@ def _logged(directory: pathlib.Path, found: integrity.Found) -> str | None:
     """
     listed = found.describe_damaged()
     if found.lost:
-        raise UserError(
+        raise ModelError(
             f"No checkpoint in {directory} is undamaged: {listed or 'there is none left'}. Put "
             f"back a copy of one, or remove {directory} to train from the start."
         )
@@ -264,7 +264,7 @@ def check(path: str, **objects: tf.Module) -> None:
         for key in [*expected, *found]:
             needed, has = expected.get(key, "no such variable"), found.get(key, "none")
             if needed != has:
-                raise UserError(
+                raise ModelError(
                     f"The checkpoint {path} is of another architecture: the configuration needs "
                     f"{needed} as {key}, and the checkpoint has {has}. Use the configuration it "
                     "was trained with, or another --model_dir."
@@ -301,6 +301,6 @@ def _stored_shapes(path: str) -> dict[str, list[int]]:
 
 
 def _damaged(path: str, error: Exception) -> UserError:
-    return UserError(
+    return ModelError(
         f"The checkpoint {path} is missing or damaged ({integrity.first_line(error)}): use another."
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import gin
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.base import Objective
 from t2aux.model.classifier import check_parameters
 from t2aux.model.core import Core
@@ -65,7 +65,7 @@ def make_classifier(
     )
     made = core(projection_size or info.channels, hidden_size, seed=seed)
     if not isinstance(made, Core):
-        raise UserError(
+        raise SettingError(
             "Classifier.core must make a recurrent core, such as @LSTM, @GRU or @MinGRU, but made "
             f"a {type(made).__name__}."
         )

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError, UserError
 
 # The task types that train, in the order in which TensorFlow numbers them.
 _TRAINING = ("chief", "worker")
@@ -73,7 +73,7 @@ def read() -> Cluster | None:
         raise _wrong('has a "cluster" but no "task" with a "type" and an "index"')
     for job in (*jobs, task["type"]):
         if job not in _TRAINING:
-            raise UserError(
+            raise SettingError(
                 f"TF_CONFIG has a task of the type {job!r}, which t2aux does not need: its workers "
                 'train and evaluate. Leave only "chief" (at most one) and "worker" in it.'
             )
@@ -104,4 +104,4 @@ def _check_addresses(job: str, addresses: Any) -> None:
 
 
 def _wrong(what: str) -> UserError:
-    return UserError(f"The environment variable TF_CONFIG {what}: set it like {_EXAMPLE}.")
+    return SettingError(f"The environment variable TF_CONFIG {what}: set it like {_EXAMPLE}.")

@@ -28,7 +28,7 @@ from tensorflow.python.distribute import collective_all_reduce_strategy
 from tensorflow.python.eager import context
 
 from t2aux import data
-from t2aux.errors import StartAgainError, UserError
+from t2aux.errors import ServerError, SettingError, StartAgainError
 from t2aux.model.share import Share
 from t2aux.training import cluster
 from t2aux.training.trainer import Step, Trainer
@@ -123,7 +123,7 @@ class Replicas:
         if self._strategy is None:
             return split.batches(batch_size, **order)
         if batch_size < self.count:
-            raise UserError(
+            raise SettingError(
                 f"train.batch_size is the whole batch's, which {self.count} replicas share, but is "
                 f"{batch_size}: give at least {self.count}."
             )
@@ -231,7 +231,7 @@ class Replicas:
             every = self.total(every)
             others = np.flatnonzero(every != every[0])
             if len(others):
-                raise UserError(
+                raise SettingError(
                     f"Worker {others[0]} has another {what} than the chief, worker 0: give the "
                     "same command, with the same files, on every worker."
                 )
@@ -274,7 +274,7 @@ def replicas_of(strategy: Callable[[], Replicas] | None) -> Replicas:
         return Replicas()
     known = [inspect.unwrap(function) for function in (mirrored, multi_worker)]
     if not callable(strategy) or inspect.unwrap(strategy) not in known:
-        raise UserError(
+        raise SettingError(
             "RunConfig.strategy must be @MirroredStrategy or @MultiWorkerMirroredStrategy, without "
             "parentheses, or None: --gin_file=training/mirrored and training/multi_worker set it."
         )
@@ -285,7 +285,7 @@ def _check_alone(what: str) -> None:
     """Raises UserError if TF_CONFIG describes several workers, and `what` knows nothing of it."""
     nodes = cluster.read()
     if nodes is not None and len(nodes.workers) > 1:
-        raise UserError(
+        raise SettingError(
             f"TF_CONFIG describes {len(nodes.workers)} workers, but {what}, so that each would "
             "train by itself in the same directory: give --gin_file=training/multi_worker, or "
             "unset TF_CONFIG."
@@ -308,7 +308,7 @@ def mirrored(cpus: int = 1) -> Replicas:
             workers.
     """
     if cpus < 1:
-        raise UserError(f"MirroredStrategy.cpus must be at least 1, but is {cpus}.")
+        raise SettingError(f"MirroredStrategy.cpus must be at least 1, but is {cpus}.")
     _check_alone("RunConfig.strategy is @MirroredStrategy, which is for one machine")
     if tf.config.list_physical_devices("GPU"):
         return Replicas(tf.distribute.MirroredStrategy(), None)
@@ -325,7 +325,7 @@ def mirrored(cpus: int = 1) -> Replicas:
             )
         except RuntimeError as error:
             if len(tf.config.list_logical_devices("CPU")) < cpus:
-                raise UserError(
+                raise SettingError(
                     f"MirroredStrategy.cpus = {cpus} must be set before TensorFlow is used in this "
                     "process: start another."
                 ) from error
@@ -355,9 +355,11 @@ def multi_worker(
     """
     for name, value in (("start_seconds", start_seconds), ("check_seconds", check_seconds)):
         if value <= 0:
-            raise UserError(f"MultiWorkerMirroredStrategy.{name} must be above 0, but is {value}.")
+            raise SettingError(
+                f"MultiWorkerMirroredStrategy.{name} must be above 0, but is {value}."
+            )
     if communication not in ("AUTO", "RING", "NCCL"):
-        raise UserError(
+        raise SettingError(
             "MultiWorkerMirroredStrategy.communication must be 'AUTO', 'RING' or 'NCCL', but is "
             f"{communication!r}."
         )
@@ -396,7 +398,7 @@ def multi_worker(
             ) from error
         if "start gRPC server" in str(error):
             address = nodes.workers[nodes.number]
-            raise UserError(
+            raise ServerError(
                 f"Worker {nodes.number} can't listen on the port of {address}: another process has "
                 "it, or TF_CONFIG gives two workers of one machine the same."
             ) from error

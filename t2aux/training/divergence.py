@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import data
-from t2aux.errors import UserError
+from t2aux.errors import DivergenceError, UserError
 from t2aux.training.position import Position
 from t2aux.training.schedule import Phase
 
@@ -58,7 +58,7 @@ def stopped(
     start = "there is no checkpoint yet: start again"
     if checkpoint is not None:
         start = f"the last good checkpoint is {pathlib.Path(checkpoint).name}: resume from it"
-    return UserError(
+    return DivergenceError(
         f"After {int(position.step)} updates {what}, in batch {batch} of epoch {epoch} of "
         f"{phase.name} (from 0), training examples "
         f"{', '.join(map(str, examples[:_MAX_SHOWN_EXAMPLES]))}{more}; {start} with the same "

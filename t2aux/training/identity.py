@@ -24,7 +24,7 @@ import tensorflow as tf
 from t2aux import config_older, data, files
 from t2aux.data.loading import SPLITS
 from t2aux.data.source import sources
-from t2aux.errors import UserError, shorten
+from t2aux.errors import ModelError, SettingError, shorten
 from t2aux.training import integrity, settings
 from t2aux.training.fingerprint import Fingerprint
 from t2aux.training.schedule import Phase
@@ -136,7 +136,7 @@ class Identity:
         if not found:
             return []
         if not allow_changes or not all(difference.changeable for difference in found):
-            raise UserError(self._refusal(found, allow_changes=allow_changes))
+            raise ModelError(self._refusal(found, allow_changes=allow_changes))
         position = _position(self._checkpoint)
         _check_epochs(phases, position, steps_per_epoch)
         changed = {d.name: {"old": d.old, "new": d.new} for d in found}
@@ -309,7 +309,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
         if not isinstance(found["changes"], list):
             raise ValueError("its changes are not a list")
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(
+        raise ModelError(
             f"{path} is damaged ({error}): put back a copy of it, or remove it; config.gin and "
             "dataset.json are then compared alone."
         ) from error
@@ -338,13 +338,13 @@ def _check_epochs(
     now = sum(phase.epochs for phase in phases[:index])
     if now != over:
         names = ", ".join(phase.name for phase in phases[:index])
-        raise UserError(
+        raise SettingError(
             f"Phase.epochs of phases that are over can't change: {names} had {over} epochs and "
             f"would have {now}. Set them back."
         )
     begun = epoch + (batch > 0)
     if phases[index].epochs < begun:
-        raise UserError(
+        raise SettingError(
             f"Phase.epochs of {phases[index].name} is {phases[index].epochs}, but {begun} of them "
             f"have begun: set it to at least {begun}."
         )

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from t2aux import layers
 from t2aux.data import Batch
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, ModelError, SettingError
 from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Network, as_list
 from t2aux.model import inputs
@@ -125,7 +125,7 @@ class SequenceClassifier(BaseClassifier):
         ops.check_precision("precision", "float32" if precision is None else precision)
         self._precision = precision
         if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
-            raise UserError(f"clip_norm must be a number above 0, or None, but is {clip_norm!r}.")
+            raise SettingError(f"clip_norm must be above 0, or None, but is {clip_norm!r}.")
         self._clip_norm = clip_norm
         self._seed = seed
         self.info: DatasetInfo | None = None
@@ -231,7 +231,7 @@ class SequenceClassifier(BaseClassifier):
         """See `keras.Model.save`; to .keras files. Raises UserError before there are weights."""
         self._check_built("save")
         if str([*arguments, kwargs.get("filepath")][0]).endswith((".h5", ".hdf5")):
-            raise UserError("Keras can't load this model of an .h5 file: save it as .keras.")
+            raise FileError("Keras can't load this model of an .h5 file: save it as .keras.")
         super().save(*arguments, **kwargs)
 
     def save_weights(self, *arguments: Any, **kwargs: Any) -> None:
@@ -241,7 +241,7 @@ class SequenceClassifier(BaseClassifier):
 
     def _check_built(self, method: str) -> None:
         if self.trainer is None:
-            raise UserError(
+            raise ModelError(
                 f"The model has no weights yet, so that {method} would write none: call fit, or "
                 "build((None, steps, channels)), first."
             )
@@ -276,7 +276,7 @@ class SequenceClassifier(BaseClassifier):
         tokens, lengths = arrays.sequences(x, mask, is_text=self.network.is_text)
         wanted = (None, None) if self.network.is_text else (None, None, self.network.token_size)
         if not tokens.shape.is_compatible_with(wanted):
-            raise UserError(f"The inputs have the shape {tokens.shape}, but must be {wanted}.")
+            raise DataError(f"The inputs have the shape {tokens.shape}, but must be {wanted}.")
         return tokens, lengths
 
     def _prepared(self, x: Any, y: Any) -> tuple[Any, Any]:
@@ -310,7 +310,7 @@ class SequenceClassifier(BaseClassifier):
         with self.distribute_strategy.scope():
             has_strategy = tf.distribute.has_strategy()
         if has_strategy:
-            raise UserError(
+            raise SettingError(
                 "SequenceClassifier.fit trains on one device, without a strategy: for several give "
                 "t2aux train RunConfig.strategy, such as --gin_file=training/mirrored."
             )
@@ -322,7 +322,7 @@ class SequenceClassifier(BaseClassifier):
         callbacks = [callback for callback in callbacks if callback is not None]
         for pretrain in [c for c in callbacks if isinstance(c, Pretrain)]:
             if not self.auxiliary:
-                raise UserError("There is nothing to pretrain: the model has no auxiliary losses.")
+                raise SettingError("There is nothing to pretrain: there are no auxiliary losses.")
             # The same training examples, and no evaluation.
             left_out = ("validation_data", "validation_freq", "initial_epoch")
             without = {name: v for name, v in kwargs.items() if name not in left_out}

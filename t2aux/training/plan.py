@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.base import (
     AuxiliaryLoss,
     Bptt,
@@ -146,7 +146,7 @@ class Plan:
         result = self.loss.call(kind(seed=self._seed, progress=self._context.progress, **given))
         total, carry = result if isinstance(result, tuple) else (result, ())
         if not tf.is_tensor(total) or total.shape.rank != 0 or total.dtype != tf.float32:
-            raise UserError(
+            raise SettingError(
                 f"{type(self.loss).__name__}.call must return a scalar float32 tensor, the sum "
                 f"over the terms of the batch, but returned {described(total)}."
             )

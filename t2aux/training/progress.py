@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import files, logs
-from t2aux.errors import UserError
+from t2aux.errors import FileError, UserError
 
 
 class RunLog:
@@ -113,7 +113,7 @@ class RunLog:
 
 def _no_events(model_dir: pathlib.Path, error: tf.errors.OpError) -> UserError:
     reason = error.message.strip().splitlines()[0].rstrip(".") if error.message else "no reason"
-    return UserError(
+    return FileError(
         f"Can't write TensorBoard's events to {model_dir / 'tensorboard'} ({reason}): free some "
         "space there, and give the same command again."
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import gin
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 
 @gin.configurable
@@ -46,4 +46,4 @@ class RunConfig:
             value = getattr(self, name)
             # NaN, too.
             if not value >= least:
-                raise UserError(f"RunConfig.{name} must be at least {least}, but is {value}.")
+                raise SettingError(f"RunConfig.{name} must be at least {least}, but is {value}.")

@@ -8,7 +8,7 @@ import math
 import gin
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 _SCHEDULES = ("steps", "cosine")
 
@@ -58,9 +58,9 @@ class Phase:
         ):
             if not is_valid:
                 value = getattr(self, name)
-                raise UserError(f"Phase.{name} of {self.name} must be {rule}, but is {value!r}.")
+                raise SettingError(f"Phase.{name} of {self.name} must be {rule}, but is {value!r}.")
         if not (self.supervised or self.auxiliary):
-            raise UserError(
+            raise SettingError(
                 f"Phase.supervised and Phase.auxiliary of {self.name} are both False: there is "
                 "nothing to train in it."
             )

@@ -19,7 +19,7 @@ from t2aux import tf32 as tensor_float
 # Imported for their configurables, too: a configuration names them.
 from t2aux.data import Digits, Source, Split, normalization
 from t2aux.data.loading import folder_of
-from t2aux.errors import UserError
+from t2aux.errors import DataError, ModelError, SettingError, UserError
 from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import gru, mingru  # noqa: F401
@@ -145,14 +145,14 @@ def train(
         ("evaluate_every", evaluate_every, 0),
     ):
         if value < least:
-            raise UserError(f"train.{name} must be at least {least}, but is {value}.")
+            raise SettingError(f"train.{name} must be at least {least}, but is {value}.")
     truncation.check_bptt("train.supervised_bptt", supervised_bptt)
     truncation.check_bptt("train.auxiliary_bptt", auxiliary_bptt)
     ops.check_precision("train.precision", precision)
     check_validation(validation, patience, evaluate_every)
     run_config = RunConfig() if run_config is None else run_config
     if not auxiliary_losses and not all(phase.supervised for phase in phases):
-        raise UserError(
+        raise SettingError(
             "train.phases has a phase without the supervised loss, and train.auxiliary_losses is "
             "empty: there is nothing to train in it. Add models/r_lstm or models/p_lstm, or set "
             "train.phases = [@joint/Phase()]."
@@ -237,7 +237,7 @@ def _together(replicas: distribution.Replicas) -> Iterator[None]:
     if problem is not None:
         raise problem
     if failed:
-        raise UserError("The chief, worker 0, can't resume the run, and says why: see its output.")
+        raise ModelError("The chief, worker 0, can't resume the run, and says why: see its output.")
 
 
 def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.Path | None, str]:
@@ -279,7 +279,7 @@ def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:
             hint = f"set a smaller one, such as {max(1, longest // 2)}"
         fitting = int((split.lengths >= needed).sum())
         if not fitting:
-            raise UserError(
+            raise DataError(
                 f"{what} needs sequences of at least {needed} steps, but the longest training "
                 f"sequence of {split.info.name} has {longest}: {hint}."
             )
@@ -298,7 +298,7 @@ def _check_weights(phases: Sequence[Phase], losses: Sequence[AuxiliaryLoss]) -> 
     """Raises UserError if a phase has nothing to train, its losses' weights being all 0."""
     for phase in phases:
         if phase.epochs and not phase.supervised and not any(loss.weight for loss in losses):
-            raise UserError(
+            raise SettingError(
                 f"The phase {phase.name} trains on the auxiliary losses alone, and their weights "
                 "are all 0: give one a weight, or set train.phases = [@joint/Phase()]."
             )

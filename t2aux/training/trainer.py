@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from t2aux.data import Batch
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Bptt, Sequences, stream
 from t2aux.model import weights
@@ -84,12 +84,12 @@ class Trainer:
         names = [loss.name for loss in losses]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise UserError(
+            raise SettingError(
                 f"There are {names.count(twice)} auxiliary losses with the name {twice}, by which "
                 "metrics and checkpoints know them: give each loss another name."
             )
         if _SUPERVISED in names:
-            raise UserError(
+            raise SettingError(
                 f"An auxiliary loss has the name {_SUPERVISED}, which is that of the supervised "
                 "loss: give it another name."
             )

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from t2aux import data
-from t2aux.errors import UserError
+from t2aux.errors import DivergenceError, ModelError
 from t2aux.model import weights
 from t2aux.progress import Rate
 from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
@@ -132,13 +132,13 @@ class TrainingLoop:
             status.assert_existing_objects_matched()
         except AssertionError as error:
             # The networks were compared before.
-            raise UserError(
+            raise ModelError(
                 f"The checkpoint {path} is of another optimizer, or of one with other parameters: "
                 "set train.optimizer and its parameters back, or use another --model_dir."
             ) from error
         stored = [int(value) for value in fixed]
         if stored != expected:
-            raise UserError(
+            raise ModelError(
                 f"The checkpoint {path} has other values of train.seed, train.batch_size or the "
                 f"number of training examples, {stored} instead of {expected}: set them back, or "
                 "use another --model_dir."
@@ -402,7 +402,7 @@ class TrainingLoop:
 
     def _raise_not_finite(self, not_finite: dict[str, str], *, in_weights: bool = False) -> None:
         if not self._replicas.is_chief:
-            raise UserError(
+            raise DivergenceError(
                 f"After {self.step} updates {', '.join(not_finite)} is not finite: the chief, "
                 "worker 0, says where, and what to do."
             )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.base import Bptt
 from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import Scan, State, active_from
@@ -43,7 +43,7 @@ def check_bptt(parameter: str, value: Bptt) -> None:
     """Raises UserError where a truncation length is neither "full" nor 0 or more."""
     is_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if value != "full" and not (is_number and value >= 0):
-        raise UserError(
+        raise SettingError(
             f"{parameter} must be 'full' or a number of steps from 0, but is {value!r}."
         )
 

@@ -12,7 +12,7 @@ from absl import logging
 from t2aux import data
 from t2aux.data.loading import SPLITS, folder_of
 from t2aux.data.part import hold_out
-from t2aux.errors import UserError
+from t2aux.errors import DataError, ModelError, SettingError, UserError
 from t2aux.training import identity
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -30,19 +30,19 @@ def check(validation: object, patience: object, evaluate_every: int) -> None:
     is_fraction = type(validation) in (int, float) and 0 < validation < 1
     is_name = isinstance(validation, str) and validation.strip() and validation not in SPLITS
     if validation is not None and not is_fraction and not is_name:
-        raise UserError(
+        raise SettingError(
             f"train.validation is {validation!r}: give a fraction of the training data between 0 "
             "and 1, both excluded, or the name of a split that is neither train nor test, or None."
         )
     if patience is None:
         return
     if type(patience) is not int or patience < 1:
-        raise UserError(
+        raise SettingError(
             f"train.patience is {patience!r}: give a number of evaluations of at least 1, or None."
         )
     if validation is None or not evaluate_every:
         needed = "train.validation is None" if validation is None else "train.evaluate_every is 0"
-        raise UserError(
+        raise SettingError(
             f"train.patience is {patience}, but {needed}: it counts evaluations on the validation "
             "set, so set train.validation = 0.1, for example, and train.evaluate_every = 1."
         )
@@ -123,7 +123,7 @@ def load(
         if np.array_equal(own.labels, other.labels) and np.array_equal(
             own.fingerprints(), other.fingerprints()
         ):
-            raise UserError(
+            raise SettingError(
                 f"train.validation is {name!r}, but that split has the same examples as the "
                 f"{what} split of {own.info.name}: name another, set dataset.splits, or give a "
                 "fraction."
@@ -153,7 +153,7 @@ def load_whole(
     """
     validation = gin.get_bindings("train").get("validation")
     if name == NAME and validation is None:
-        raise UserError(
+        raise ModelError(
             "The run has no validation set, as its train.validation is None: give another --split."
         )
     if name == NAME and (own := _own_split(source, validation, directory)) is not None:
@@ -191,7 +191,7 @@ def part_of(
         return whole
     if not is_own:
         if name == NAME:
-            raise UserError(
+            raise DataError(
                 "The run's validation set is a part of its own training data: give another "
                 "--split to evaluate on other data."
             )
@@ -218,15 +218,15 @@ def _own_split(
 
 def _hold_out(train: data.Split, fraction: float, seed: int) -> tuple[data.Split, data.Split]:
     if seed < 0:
-        raise UserError(f"train.seed is {seed}: give 0 or more.")
+        raise SettingError(f"train.seed is {seed}: give 0 or more.")
     try:
         return hold_out(train, fraction, seed)
     except UserError as error:
-        raise UserError(f"train.validation can't be held out: {error}") from error
+        raise SettingError(f"train.validation can't be held out: {error}") from error
 
 
 def _load_own(source: data.Source, name: str, info: DatasetInfo) -> data.Split:
     try:
         return data.load(source, name, info)
     except UserError as error:
-        raise UserError(f"train.validation is {name!r}: {error}") from error
+        raise SettingError(f"train.validation is {name!r}: {error}") from error

@@ -21,7 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.base import (
     AuxiliaryLoss,
     Bptt,
@@ -333,7 +333,7 @@ def plan(context: Context, loss: AuxiliaryLoss, seed: tf.Tensor, bptt: Bptt) -> 
     """
     declaration = loss.declare(context.sequences, seed)
     if type(declaration) not in _PLANS:
-        raise UserError(
+        raise SettingError(
             f"{type(loss).__name__}.declare must return StatesAt, OutputsFrom or OutputsOfAll, but "
             f"returned {declaration!r}."
         )
@@ -341,7 +341,7 @@ def plan(context: Context, loss: AuxiliaryLoss, seed: tf.Tensor, bptt: Bptt) -> 
     if not isinstance(declaration, OutputsOfAll):
         positions = tf.convert_to_tensor(declaration.positions)
         if positions.shape.rank != 1 or positions.dtype != tf.int32:
-            raise UserError(
+            raise SettingError(
                 f"{type(loss).__name__}.declare must give positions [n] int32, the same for all "
                 f"sequences, but gave {described(positions)}."
             )

@@ -6,7 +6,7 @@ import abc
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,7 +94,7 @@ def strings(batch: pa.RecordBatch, column: str) -> pa.StringArray:
     try:
         texts = compute.cast(values, pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise UserError(
+        raise DataError(
             f"The column {column!r} holds values of the type {values.type}, which are not texts "
             "or numbers: choose another column, or convert it."
         ) from error

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from t2aux.data.tables.base import TableReader
-from t2aux.errors import UserError, listing, nearest
+from t2aux.errors import SettingError, listing, nearest
 
 # Headers of the class that need no other evidence.
 HEADERS = frozenset({"class", "label", "category"})
@@ -78,7 +78,7 @@ def choose_columns(
     if given:
         found = _find(table, label)
         if found in texts:
-            raise UserError(
+            raise SettingError(
                 f"{table.name}: the column {found!r} can't be the label and a text: choose "
                 f"another one ({_listed(table)})."
             )
@@ -139,7 +139,7 @@ def _find(table: TableReader, wanted: str | int) -> str:
         position = int(wanted)
         if -len(columns) <= position < len(columns):
             return columns[position]
-        raise UserError(
+        raise SettingError(
             f"{table.name} has no column {wanted}: it has {len(columns)} ({_listed(table)}), and "
             "the first one is 0."
         )
@@ -149,7 +149,7 @@ def _find(table: TableReader, wanted: str | int) -> str:
     what = f"its columns are {_listed(table)}"
     if not table.has_header:
         what = f"it has no header, and its columns are {_listed(table)}"
-    raise UserError(f"{table.name} has no column {wanted!r}: {what}{hint}")
+    raise SettingError(f"{table.name} has no column {wanted!r}: {what}{hint}")
 
 
 def _listed(table: TableReader) -> str:
@@ -175,7 +175,7 @@ def _guess_texts(table: TableReader, label: str | None, *, label_is_given: bool)
         flag = "--text_column=NAME"
         if label is None:
             flag = f"--label_column=NAME and {flag}"
-        raise UserError(
+        raise SettingError(
             f"{table.name}: none of its columns has the usual name of a text: give {flag} "
             f"(its columns are {_listed(table)})."
         )

@@ -18,7 +18,7 @@ from t2aux.data.tables import dialect as dialects
 from t2aux.data.tables.base import CHARACTERS, ROWS, Numbered, TableReader
 from t2aux.data.tables.columns import distinct, is_index_name
 from t2aux.data.tables.json_lines import not_of_encoding
-from t2aux.errors import UserError, listing
+from t2aux.errors import DataError, listing
 
 
 class DelimitedReader(TableReader):
@@ -174,7 +174,7 @@ class DelimitedReader(TableReader):
                     yield block
         except csv.Error as error:
             escaped = " or with a backslash before it" if self._dialect.escape else ""
-            raise UserError(
+            raise DataError(
                 f"{self.name}, line {line}: the row is not valid CSV ({error}): correct its "
                 f"quotes (within quotes, a quote is written twice{escaped})."
             ) from error
@@ -199,12 +199,12 @@ class DelimitedReader(TableReader):
         if count == width:
             return cells
         if count == 1:
-            raise UserError(
+            raise DataError(
                 f"{self.name}, line {line}: the row has one column where the table has {width}: "
                 "write a class and a text, separated by a comma, or delete the row."
             )
         if filled > width and not self.joins_rest:
-            raise UserError(
+            raise DataError(
                 f"{self.name}, line {line}: the row has {count} columns where the header has "
                 f"{width}: put a text with commas in quotes."
             )
@@ -217,7 +217,7 @@ class DelimitedReader(TableReader):
         for column in columns:
             if "\0" in "".join(column):
                 line = next(n for n, c in zip(lines, column, strict=True) if "\0" in c)
-                raise UserError(f"{self.name}, line {line}: the row holds a NUL byte: delete it.")
+                raise DataError(f"{self.name}, line {line}: the row holds a NUL byte: delete it.")
 
 
 def _stripped(cells: Sequence[str]) -> list[str]:

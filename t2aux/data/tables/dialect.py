@@ -16,7 +16,7 @@ from typing import NamedTuple
 from t2aux.data import checks
 from t2aux.data.table import Options, class_key
 from t2aux.data.tables import columns
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars (|)"}
 _SUFFIXES = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
@@ -98,7 +98,7 @@ def detect(
             separators are possible (unless `options.allow` has "separator", which means commas).
     """
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
-        raise UserError(
+        raise SettingError(
             f"The separator is {separator!r}: give one character, such as ';' or '\\t' for tabs."
         )
     line = _SEPARATOR_LINE.fullmatch(rows[0]) if rows else None

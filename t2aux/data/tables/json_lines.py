@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from t2aux.data.table import DAMAGE, damaged
 from t2aux.data.tables.base import CHARACTERS, ROWS, Numbered, TableReader
-from t2aux.errors import UserError, listing, shorten
+from t2aux.errors import DataError, UserError, listing, shorten
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -49,7 +49,7 @@ class JsonLinesReader(TableReader):
         for number, line in enumerate(start.split("\n"), start=1):
             columns.update(dict.fromkeys(_object(name, number, line) or {}))
         if not columns:
-            raise UserError(f"{name} has no rows: write a JSON object on each line.")
+            raise DataError(f"{name} has no rows: write a JSON object on each line.")
         super().__init__(name, list(columns), notes=notes)
 
     @property
@@ -112,7 +112,7 @@ class JsonLinesReader(TableReader):
 def not_of_encoding(name: str, line: int, encoding: str) -> UserError:
     """The error for a file whose bytes are not of its encoding."""
     called = "UTF-8" if encoding == "utf-8-sig" else encoding
-    return UserError(
+    return DataError(
         f"{name} is not {called} text near line {line}: save it as UTF-8, or say what it is, such "
         "as --encoding=cp1252."
     )
@@ -130,12 +130,12 @@ def _object(name: str, number: int, line: str) -> dict[str, Any] | None:
             json.dumps(found, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or getattr(error, "reason", None) or error
-        raise UserError(
+        raise DataError(
             f"{name}, line {number}: the line is not valid JSON ({reason}): write an object on "
             "each line."
         ) from error
     if not isinstance(found, dict):
-        raise UserError(
+        raise DataError(
             f"{name}, line {number}: the line is not a JSON object, but {shorten(line, 40)}: write "
             'an object on each line, such as {"label": "good", "text": "..."}.'
         )

@@ -19,7 +19,7 @@ from t2aux.data.tables.delimited import DelimitedReader
 from t2aux.data.tables.dialect import sample_rows
 from t2aux.data.tables.json_lines import JsonLinesReader
 from t2aux.data.tables.parquet import ParquetReader
-from t2aux.errors import UserError, nearest
+from t2aux.errors import DataError, SettingError, nearest
 from t2aux_ondevice import kinds
 
 # What tables are called, without and with compression.
@@ -102,7 +102,7 @@ def open_table(
     text = codecs.getincrementaldecoder(encoding)("replace").decode(bytes(start), whole)
     beginning = text.lstrip()
     if beginning.startswith(("[{", "[\n", "[\r", "[ ")) and '"' in beginning:
-        raise UserError(
+        raise DataError(
             f"{name} is a JSON array: save the table as JSON lines, an object a line (with pandas: "
             "DataFrame.to_json(FILE, orient='records', lines=True)), or as CSV."
         )
@@ -136,7 +136,7 @@ def codec_of(encoding: str | None) -> str | None:
         known += ["cp1250", "cp1251", "cp1252", "cp437", "iso8859-1", "iso8859-15", "koi8-r"]
         known += ["shift_jis", "gbk", "gb18030", "big5", "euc-jp", "euc-kr", "mac-roman"]
         near = nearest(str(encoding), known)
-        raise UserError(
+        raise SettingError(
             f"There is no encoding {encoding!r}: give one of Python's codecs, such as "
             f"{near or 'utf-8, utf-16 or cp1252'}."
         ) from error
@@ -208,7 +208,7 @@ def _once(stream: IO[bytes], name: str) -> Callable[[], IO[bytes]]:
 
     def opened() -> IO[bytes]:
         if not streams:
-            raise UserError(f"{name} can be read only once: save it as a file first.")
+            raise DataError(f"{name} can be read only once: save it as a file first.")
         return streams.pop()
 
     return opened
@@ -236,12 +236,12 @@ def _check_content(name: str, start: bytes, encoding: str) -> None:
     """Raises UserError for what is not a text table."""
     for signature, what in _OTHERS:
         if start.startswith(signature):
-            raise UserError(f"{name} {what}.")
+            raise DataError(f"{name} {what}.")
     if start and (what := kinds.placeholder(start)) is not None:
-        raise UserError(f"{name} {what}.")
+        raise DataError(f"{name} {what}.")
     if b"\0" in start and not encoding.startswith(("utf-16", "utf-32")):
         called = "UTF-8" if encoding == "utf-8-sig" else encoding
-        raise UserError(
+        raise DataError(
             f"{name} holds NUL bytes, so it is not {called} text: save it as UTF-8, or say what it "
             "is, such as --encoding=utf-16-le."
         )

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from t2aux.data.table import damaged
 from t2aux.data.tables.base import ROWS, Numbered, TableReader
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 
 if TYPE_CHECKING:
     from pyarrow import parquet
@@ -40,7 +40,7 @@ class ParquetReader(TableReader):
             index = _index_of(file)
             self.num_rows = file.metadata.num_rows
         if not columns:
-            raise UserError(f"{name} has no columns.")
+            raise DataError(f"{name} has no columns.")
         super().__init__(name, columns, index=index)
 
     def numbered(self) -> Iterator[Numbered]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from t2aux_ondevice.errors import UserError, printable
+from t2aux_ondevice.errors import DivergenceError, UserError, printable
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.reading import Input, named
 
@@ -260,7 +260,7 @@ def _answer(
     info: DatasetInfo, item: Input, probabilities: np.ndarray, top: int, steps: int
 ) -> Answer:
     if not np.isfinite(probabilities).all():
-        raise UserError("The classifier returns NaN: its weights are damaged, or diverged.")
+        raise DivergenceError("The classifier returns NaN: its weights are damaged, or diverged.")
     best = [int(i) for i in np.argsort(-probabilities, kind="stable")[:top]]
     return Answer(
         item.name,

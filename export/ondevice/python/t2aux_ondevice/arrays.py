@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from t2aux_ondevice import limits
-from t2aux_ondevice.errors import UserError, reason
+from t2aux_ondevice.errors import DataError, UserError, reason
 
 # What numpy writes. Others decompress without a limit.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -54,7 +54,7 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np
                     most -= arrays[name].nbytes
     except _ObjectsError as error:
         instead = _INSTEAD_OF_OBJECTS.get(str(error), _OTHER_INSTEAD)
-        raise UserError(
+        raise DataError(
             f"{path}: {error} is an array of Python objects, which could run code: {instead}."
         ) from error
     except _Large as error:
@@ -62,7 +62,7 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np
     except UserError:
         raise
     except Exception as error:  # zipfile and numpy report damage by any of Python's exceptions.
-        raise UserError(
+        raise DataError(
             f"{path} is damaged or not an .npz file ({reason(error)}): save it with numpy.savez."
         ) from error
     return arrays

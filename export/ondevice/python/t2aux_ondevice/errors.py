@@ -6,11 +6,43 @@ _MAX_LENGTH = 2000
 
 
 class UserError(Exception):
-    """A mistake of the user's: a bad flag, configuration, file or model directory.
+    """A mistake that a user can repair; its subclasses say of which kind.
 
     The message is one clear sentence that says what was wrong, where, and what to do. The command
     line prints it without a traceback and exits with a non-zero status.
     """
+
+
+class SettingError(UserError):
+    """A flag, argument, setting or environment variable has a value that can't be used."""
+
+
+class DataError(UserError):
+    """Data can't be used as it is: the content of a file, a row, an array or a label."""
+
+
+class FileError(UserError):
+    """A file or folder is missing, can't be read or written, or is in use."""
+
+
+class ModelError(UserError):
+    """A model, checkpoint, run or export is damaged, or can't do what is asked of it."""
+
+
+class DivergenceError(UserError):
+    """Training or a trained model gives NaN or infinite values."""
+
+
+class ServerError(UserError):
+    """A server or another process can't be reached, or its answer can't be used."""
+
+
+class DependencyError(UserError):
+    """A package or program is missing, or of a version that can't be used."""
+
+
+# As another process or TensorFlow names them in a text.
+KINDS = {kind.__name__: kind for kind in (UserError, *UserError.__subclasses__())}
 
 
 def reason(error: BaseException) -> str:

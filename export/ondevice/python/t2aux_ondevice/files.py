@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from t2aux_ondevice.errors import UserError, reason
+from t2aux_ondevice.errors import DataError, FileError, reason
 
 # Byte order marks of other encodings, the longer ones first.
 _OTHER = {
@@ -24,7 +24,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"Can't read {path}: {error.strerror or error}.") from error
+        raise FileError(f"Can't read {path}: {error.strerror or error}.") from error
 
 
 def read_text(path: str | os.PathLike[str], what: str = "The file") -> str:
@@ -47,12 +47,12 @@ def decode(content: bytes, name: str) -> str:
     if encoding is None and b"\0" in content:
         encoding = "UTF-16 or binary" if len(content) % 2 == 0 else "binary"
     if encoding is not None:
-        raise UserError(f"{name} is not UTF-8 text, but {encoding}: save it as UTF-8.")
+        raise DataError(f"{name} is not UTF-8 text, but {encoding}: save it as UTF-8.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{name} is not UTF-8 text (line {line}): save it as UTF-8.") from error
+        raise DataError(f"{name} is not UTF-8 text (line {line}): save it as UTF-8.") from error
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -65,7 +65,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(content.decode())
     except (RecursionError, ValueError) as error:
-        raise UserError(
+        raise DataError(
             f"{path} is damaged: it is not valid JSON ({reason(error)}). Write it again with the "
             "command that made it."
         ) from error

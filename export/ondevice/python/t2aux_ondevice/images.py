@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from t2aux_ondevice import kinds, limits
-from t2aux_ondevice.errors import UserError, reason
+from t2aux_ondevice.errors import DataError, FileError, reason
 from t2aux_ondevice.preprocessing import raster
 
 # Modes that Pillow converts to 8-bit grey or RGB without losing the scale of the values. The others
@@ -107,20 +107,20 @@ def read_image(path: _Source, name: str | None = None, suffix: str | None = None
     try:
         upright = _decode(path, formats, most)
     except FileNotFoundError as error:
-        raise UserError(f"There is no image file {name}: check the path.") from error
+        raise FileError(f"There is no image file {name}: check the path.") from error
     except UnidentifiedImageError as error:
         known = "PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF or PPM"
         kind = formats[-1] if formats[-1] in _NAMED_FORMATS else known
         what = kinds.placeholder(_beginning(path))
         what = what or f"is damaged, or not {kind}: replace it, or remove it"
-        raise UserError(f"{name} {what}.") from error
+        raise DataError(f"{name} {what}.") from error
     except Image.DecompressionBombError as error:
-        raise UserError(
+        raise DataError(
             f"The image {name} has more than {most:,} pixels: make it smaller, or increase the "
             f"environment variable {limits.IMAGE_PIXELS}."
         ) from error
     except Exception as error:  # Pillow's decoders report damage by any of Python's exceptions.
-        raise UserError(
+        raise DataError(
             f"Can't read the image {name} ({reason(error)}): replace it, or remove it."
         ) from error
     _check_mode(upright, name)
@@ -282,7 +282,7 @@ def _bare_png(source: _Source) -> io.BytesIO | None:
 
 def _check_mode(image: Image.Image, name: str) -> None:
     if image.mode not in _MODES:
-        raise UserError(f"The mode of {name} is {image.mode}: save it as 8-bit grey or RGB.")
+        raise DataError(f"The mode of {name} is {image.mode}: save it as 8-bit grey or RGB.")
 
 
 def _image_of_array(array: np.ndarray) -> Image.Image:
@@ -290,7 +290,7 @@ def _image_of_array(array: np.ndarray) -> Image.Image:
         array = array[:, :, 0]
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not array.size or not is_image:
-        raise UserError(
+        raise DataError(
             f"The image is an array of {array.dtype} and shape {list(array.shape)}: give uint8 "
             "[height, width] or [height, width, 1, 3 or 4]."
         )

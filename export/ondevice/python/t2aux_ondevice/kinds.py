@@ -9,7 +9,7 @@ import os
 import pathlib
 
 from t2aux_ondevice import files
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import DataError, UserError
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _WANTED = {
@@ -71,11 +71,11 @@ def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
     if what == _TABLE:
         raise _table(info, f"{path} is")
     if what == _ARCHIVE:
-        raise UserError(f"{path} is an archive or compressed: unpack it and give its files.")
+        raise DataError(f"{path} is an archive or compressed: unpack it and give its files.")
     if what == _ARRAYS:
-        raise UserError(f"{path} is a file of arrays: use numpy.savez(FILE.npz, inputs=...).")
+        raise DataError(f"{path} is a file of arrays: use numpy.savez(FILE.npz, inputs=...).")
     if what is not None:
-        raise UserError(f"{path} is {what}, and the classifier reads {_WANTED[info.kind]}.")
+        raise DataError(f"{path} is {what}, and the classifier reads {_WANTED[info.kind]}.")
 
 
 def placeholder(beginning: bytes) -> str | None:
@@ -94,7 +94,7 @@ def check_kind(info: DatasetInfo, kind: str, name: str) -> None:
     """Raises UserError if an input is an "image" or a "text", and the classifier reads others."""
     if kind != info.kind:
         found = {"image": "an image", "text": "a text"}[kind]
-        raise UserError(f"{name} is {found}, and the classifier reads {_WANTED[info.kind]}.")
+        raise DataError(f"{name} is {found}, and the classifier reads {_WANTED[info.kind]}.")
 
 
 def decode_text(info: DatasetInfo, content: bytes, path: str | os.PathLike[str]) -> str:
@@ -113,7 +113,7 @@ def decode_text(info: DatasetInfo, content: bytes, path: str | os.PathLike[str])
     """
     for beginning, what in _BEGINNINGS.items():
         if content.startswith(beginning):
-            raise UserError(f"{path} is {what}, not a text in UTF-8: convert it.")
+            raise DataError(f"{path} is {what}, not a text in UTF-8: convert it.")
     text = files.decode(content, str(path))
     if _is_table(text[:_MAX_CHARACTERS]):
         raise _table(info, f"{path} looks like", ", and a single text of this form as --text")
@@ -122,7 +122,7 @@ def decode_text(info: DatasetInfo, content: bytes, path: str | os.PathLike[str])
 
 
 def _table(info: DatasetInfo, name: str, otherwise: str = "") -> UserError:
-    return UserError(
+    return DataError(
         f"{name} a table of many inputs: give {_ONE_BY_ONE[info.kind]}{otherwise}; or classify the "
         "table with `t2aux predict --data=FILE`."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import IO
 
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import DataError, SettingError, UserError
 
 IMAGE_PIXELS = "T2AUX_MAX_IMAGE_PIXELS"
 UNPACKED_MB = "T2AUX_MAX_UNPACKED_MB"
@@ -50,7 +50,7 @@ def most_unpacked(packed: int) -> int:
 
 def too_much(what: object, most: int) -> UserError:
     """The error for a file that unpacks to more than it may."""
-    return UserError(
+    return DataError(
         f"{what} unpacks to more than {most:,} bytes, as an attack would: to read it, set the "
         f"environment variable {UNPACKED_MB} to more megabytes."
     )
@@ -69,5 +69,5 @@ def _limit(name: str, default: int) -> int:
     if not text:
         return default
     if not (text.isascii() and text.isdecimal() and 0 < len(text) < 16 and int(text)):
-        raise UserError(f"The environment variable {name} is {text!r}: give a whole number.")
+        raise SettingError(f"The environment variable {name} is {text!r}: give a whole number.")
     return int(text)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from t2aux_ondevice import files
-from t2aux_ondevice.errors import UserError, reason
+from t2aux_ondevice.errors import DependencyError, FileError, ModelError, UserError, reason
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.sequences import check_probabilities, check_sequence, segments
 from t2aux_ondevice.stream import Stream
@@ -63,7 +63,7 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = pathlib.Path(directory) / METADATA
     if not path.is_file():
-        raise UserError(f"There is no {METADATA} in {path.parent}: copy it there from the export.")
+        raise ModelError(f"There is no {METADATA} in {path.parent}: copy it there from the export.")
     metadata = files.read_json(path)
     check_description(metadata, path)
     for name in ("artefacts", "files"):
@@ -118,10 +118,10 @@ def check_description(value: Any, source: str | os.PathLike[str]) -> DatasetInfo
         UserError: It is damaged, or of another format than this program reads.
     """
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise UserError(f"{source} does not describe an export of t2aux: {_REPAIR}")
+        raise ModelError(f"{source} does not describe an export of t2aux: {_REPAIR}")
     version = value.get("format_version")
     if version != FORMAT_VERSION or type(version) is not int:
-        raise UserError(
+        raise ModelError(
             f"{source} has the format version {version!r}, not {FORMAT_VERSION}: install the t2aux "
             "that wrote it, or export again."
         )
@@ -138,7 +138,7 @@ def check_description(value: Any, source: str | os.PathLike[str]) -> DatasetInfo
 
 
 def _damaged(source: str | os.PathLike[str], entry: str) -> UserError:
-    return UserError(f"{source} is damaged in its entry `{entry}`: {_REPAIR}")
+    return ModelError(f"{source} is damaged in its entry `{entry}`: {_REPAIR}")
 
 
 def _is_shape(value: Any) -> bool:
@@ -164,7 +164,7 @@ def check_content(path: pathlib.Path, content: bytes, entry: dict[str, Any]) -> 
     found = digest(content)
     for name in ("bytes", "sha256"):
         if entry.get(name) != found[name]:
-            raise UserError(
+            raise ModelError(
                 f"{path} is damaged, or not the file that {METADATA} describes ({name}: "
                 f"{found[name]}, not {entry.get(name)}): {_REPAIR}"
             )
@@ -177,11 +177,11 @@ def read_tflite(path: pathlib.Path) -> bytes:
         UserError: It is missing, can't be read, or does not begin as such a file.
     """
     if not os.path.lexists(path):
-        raise UserError(f"There is no file {path}: check the path.")
+        raise FileError(f"There is no file {path}: check the path.")
     content = files.read_bytes(path)
     if content[4:8] != _IDENTIFIER:
         what = "empty" if not content else "damaged or not a TensorFlow Lite file"
-        raise UserError(f"{path} is {what}: {_REPAIR}")
+        raise ModelError(f"{path} is {what}: {_REPAIR}")
     return content
 
 
@@ -213,7 +213,7 @@ class LiteRTModel:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise UserError(
+            raise DependencyError(
                 f"LiteRT can't be imported ({error}): run `pip install ai-edge-litert`."
             ) from error
         with self._failing("load"):
@@ -244,7 +244,7 @@ class LiteRTModel:
         try:
             yield
         except Exception as error:  # LiteRT reports damage by any of Python's exceptions.
-            raise UserError(
+            raise ModelError(
                 f"LiteRT can't {what} {self.path} ({reason(error)}): {_REPAIR}"
             ) from error
 
@@ -294,7 +294,7 @@ class LiteRTClassifier:
             name = file_name(STREAM_FORM, self.variant)
             path = self._directory / name
             if not path.is_file():
-                raise UserError(
+                raise ModelError(
                     f"Streaming needs {name} in {self._directory}: copy it from the export."
                 )
             self._stream = self._load(path, name)
@@ -372,7 +372,7 @@ class LiteRTClassifier:
     def _load(self, path: pathlib.Path, name: str) -> LiteRTModel:
         """Loads `path`, which should be the export's file `name`."""
         if name not in self.metadata["files"]:
-            raise UserError(f"{METADATA} in {self._directory} does not describe {path}: {_REPAIR}")
+            raise ModelError(f"{METADATA} in {self._directory} does not describe {path}: {_REPAIR}")
         model = LiteRTModel(path, self.metadata["files"][name])
         form, _, _ = self._described(name)
         state = model.inputs.keys() - {INPUTS[form]}
@@ -380,5 +380,5 @@ class LiteRTClassifier:
             model.outputs
         )
         if not has_tensors or bool(state) != (form == STREAM_FORM):
-            raise UserError(f"{path} is not a classifier that t2aux exported: {_REPAIR}")
+            raise ModelError(f"{path} is not a classifier that t2aux exported: {_REPAIR}")
         return model

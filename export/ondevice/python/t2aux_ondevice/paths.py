@@ -9,7 +9,7 @@ import errno
 import os
 import re
 
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import FileError, SettingError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Path joins and normalisations make one slash of two, and Databricks writes dbfs:/ to begin with.
@@ -48,10 +48,10 @@ def local(value: str | os.PathLike[str], what: str) -> str:
     """
     path = os.fspath(value)
     if not path:
-        raise UserError(f"{what} is empty: give a path.")
+        raise SettingError(f"{what} is empty: give a path.")
     shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
     if _URL.match(path.lstrip()) or _REMOTE.match(path.lstrip()):
-        raise UserError(
+        raise SettingError(
             f"{what} is {shown}, which is not on this machine: copy or mount it, and give a local "
             "path."
         )
@@ -61,12 +61,12 @@ def local(value: str | os.PathLike[str], what: str) -> str:
         parts = os.fsencode(path).split(os.fsencode(os.sep))
         os.lstat(path)
     except ValueError as error:  # A NUL character; or what this system's names can't be written in.
-        raise UserError(f"{what} is {shown}, which can't be a path: {error}.") from error
+        raise SettingError(f"{what} is {shown}, which can't be a path: {error}.") from error
     except OSError as error:
         # The system checks a name's length only if its folder exists.
         long = max(map(len, parts)) > _MAX_NAME or sum(map(len, parts)) > _MAX_PATH
         if long or error.errno == errno.ENAMETOOLONG:
-            raise UserError(f"{what} is {shown}, which is too long for a path.") from error
+            raise SettingError(f"{what} is {shown}, which is too long for a path.") from error
     return path
 
 
@@ -79,4 +79,4 @@ def _expanded(path: str, what: str) -> str:
         # A file of that name, such as an editor's copy, and not a user's folder.
         return os.path.join(os.curdir, path)
     why = f"there is no user {user}" if user else "HOME is not set, and this user has no home"
-    raise UserError(f"There is no folder {path} ({what}): {why}; give the whole path.")
+    raise FileError(f"There is no folder {path} ({what}): {why}; give the whole path.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from t2aux_ondevice import limits
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import DataError, DependencyError, ModelError, UserError
 from t2aux_ondevice.sequences import check_steps
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class DatasetInfo:
                 needs a resize, and Pillow is missing.
         """
         if self.kind != "image" or self.side is None or self.channels is None:
-            raise UserError(f"The classifier reads {self.kind}, not images: give it {self.kind}.")
+            raise DataError(f"The classifier reads {self.kind}, not images: give it {self.kind}.")
         square = (self.side, self.side, self.channels)
         sized = square[:2] if self.channels == 1 and np.ndim(image) == 2 else square
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == sized:
@@ -143,16 +143,16 @@ class DatasetInfo:
             UserError: The text is empty or only white space, or this data is not text.
         """
         if not self.is_text:
-            raise UserError(f"The classifier reads {self.kind}, not text: give it {self.kind}.")
+            raise DataError(f"The classifier reads {self.kind}, not text: give it {self.kind}.")
         if not text.strip():
-            raise UserError("The text is empty: give at least one visible character.")
+            raise DataError("The text is empty: give at least one visible character.")
         # A limit of n tokens never needs more than n characters.
         text = text[: self.max_length]
         if self.tokens == "bytes":
             try:
                 encoded = text.encode("utf-8", "surrogateescape")
             except UnicodeEncodeError as error:
-                raise UserError(f"The text is not valid Unicode ({error}): correct it.") from error
+                raise DataError(f"The text is not valid Unicode ({error}): correct it.") from error
             ids = np.frombuffer(encoded, np.uint8).astype(np.int32)
         else:
             ids = self._id_of_code_point[code_points(text)]
@@ -190,7 +190,7 @@ class DatasetInfo:
             UserError: The shape or type is wrong, or a value is NaN or infinite.
         """
         if self.kind != "vectors":
-            raise UserError(f"The classifier reads {self.kind}, not vectors: give it {self.kind}.")
+            raise DataError(f"The classifier reads {self.kind}, not vectors: give it {self.kind}.")
         array = np.asarray(array)
         if array.ndim == 1 and self.channels == 1:
             array = array[:, np.newaxis]
@@ -301,7 +301,7 @@ def with_pillow() -> Any:
     try:
         from t2aux_ondevice import images
     except ImportError as error:
-        raise UserError(f"Images need Pillow ({error}): run `pip install pillow`.") from error
+        raise DependencyError(f"Images need Pillow ({error}): run `pip install pillow`.") from error
     return images
 
 
@@ -315,4 +315,4 @@ def _are_strings(values: Any) -> bool:
 
 
 def _damaged(what: str) -> UserError:
-    return UserError(f"dataset.json is damaged: {what}. Restore it, or train again.")
+    return ModelError(f"dataset.json is damaged: {what}. Restore it, or train again.")

@@ -16,7 +16,7 @@ import numpy as np
 
 from t2aux_ondevice import kinds
 from t2aux_ondevice.arrays import read_npz as read_arrays
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import DataError, FileError, SettingError, UserError
 from t2aux_ondevice.files import read_bytes
 from t2aux_ondevice.paths import local
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels, with_pillow
@@ -72,17 +72,17 @@ def read_inputs(
         yield Input(text, ids, title, info.cuts(text))
     for given in paths:
         if not given:
-            raise UserError("An input is an empty name: give the name of a file.")
+            raise SettingError("An input is an empty name: give the name of a file.")
         # A longer one may be a text, given by mistake.
         path = pathlib.Path(given if len(str(given)) > _MAX_NAME else local(given, "An input"))
         # Not Path's methods, which raise OSError for a name that is too long, such as a text.
         if os.path.isdir(path):
-            raise UserError(
+            raise FileError(
                 f"{path} is a directory: give its files, or use `t2aux predict --data={path}`."
             )
         if not os.path.exists(path):
             hint = ", or give a text as --text" if info.is_text else ""
-            raise UserError(f"There is no file {path}: check the path{hint}.")
+            raise FileError(f"There is no file {path}: check the path{hint}.")
         if path.suffix.lower() == ".npz":
             yield from read_npz(info, path)
             continue
@@ -96,7 +96,7 @@ def read_inputs(
             yield Input(str(path), ids, str(path), info.cuts(text), lines)
         else:
             if info.kind in ("vectors", "ids") and not _names(path, "image"):
-                raise UserError(f"{path} is not an .npz file, which this classifier reads.")
+                raise DataError(f"{path} is not an .npz file, which this classifier reads.")
             kinds.check_kind(info, "image", str(path))
             yield Input(str(path), info.image_sequence(with_pillow().read_image(path)), str(path))
 
@@ -136,7 +136,7 @@ def npz_sequences(info: DatasetInfo, path: pathlib.Path) -> NpzSequences:
     wanted = "[N, T] (ids)" if info.reads_ids else f"[N, T, {info.channels}]"
     is_images = _are_images(info, inputs[0])
     if not is_images and inputs.shape[2:] != (() if info.reads_ids else (info.channels,)):
-        raise UserError(f"{path}: inputs has the shape {list(inputs.shape)}, not {wanted}.")
+        raise DataError(f"{path}: inputs has the shape {list(inputs.shape)}, not {wanted}.")
     return NpzSequences(inputs, None if is_images else lengths)
 
 
@@ -191,7 +191,7 @@ def named(name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _is_read_as_text(info: DatasetInfo, path: pathlib.Path) -> bool:
@@ -220,7 +220,7 @@ def _check_pixels(info: DatasetInfo, sequence: np.ndarray) -> None:
         return
     outside = (sequence < 0) | (sequence > 1)
     if outside.any():
-        raise UserError(
+        raise DataError(
             f"A pixel is {sequence[outside][0]:g}: give values in [0, 1], or 0 to 255 as uint8."
         )
 
@@ -229,20 +229,20 @@ def _read_arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads inputs [N, T, ...] and lengths [N]."""
     arrays = read_arrays(path, ("inputs", "lengths"))
     if "inputs" not in arrays:
-        raise UserError(f"{path} has no array `inputs`: use numpy.savez(..., inputs=...).")
+        raise DataError(f"{path} has no array `inputs`: use numpy.savez(..., inputs=...).")
     inputs, lengths = arrays["inputs"], arrays.get("lengths")
     if inputs.dtype.kind not in "fiu" or inputs.ndim < 2 or not inputs.size:
         found = f"{inputs.dtype} of the shape {list(inputs.shape)}"
-        raise UserError(f"{path}: inputs is {found}: give numbers [N, T, C], none of them 0.")
+        raise DataError(f"{path}: inputs is {found}: give numbers [N, T, C], none of them 0.")
     if lengths is None:
         return inputs, None
     if lengths.dtype.kind not in "iu" or lengths.shape != (len(inputs),):
         found = f"{lengths.dtype} of the shape {list(lengths.shape)}"
-        raise UserError(f"{path}: lengths is {found}: give integers [{len(inputs)}].")
+        raise DataError(f"{path}: lengths is {found}: give integers [{len(inputs)}].")
     wrong = (lengths < 1) | (lengths > inputs.shape[1])
     if wrong.any():
         index = int(wrong.argmax())
-        raise UserError(
+        raise DataError(
             f"{path}: the length of sequence {index} (counted from 0) is {lengths[index]}, and not "
             f"from 1 to {inputs.shape[1]}, the steps of inputs."
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import DataError, DivergenceError, ModelError, SettingError
 
 if TYPE_CHECKING:
     from t2aux_ondevice.preprocessing import DatasetInfo
@@ -29,7 +29,7 @@ def check_sequence(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
     """
     sequence = check_steps(info, sequence)
     if info.length is not None and len(sequence) != info.length:
-        raise UserError(
+        raise DataError(
             f"The sequence has {len(sequence)} steps where the classifier reads {info.length}."
         )
     return sequence
@@ -46,16 +46,16 @@ def check_steps(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
     if info.reads_ids:
         if sequence.ndim != 1 or not sequence.size or sequence.dtype.kind not in "iu":
             got = f"{sequence.dtype} of the shape {list(sequence.shape)}"
-            raise UserError(f"The sequence is {got}: give integer ids [T] with at least one step.")
+            raise DataError(f"The sequence is {got}: give integer ids [T] with at least one step.")
         wrong = (sequence < 0) | (sequence >= info.vocabulary_size)
         if wrong.any():
             found, last = sequence[wrong.argmax()], info.vocabulary_size - 1
-            raise UserError(f"The sequence holds the id {found}: ids are from 0 to {last}.")
+            raise DataError(f"The sequence holds the id {found}: ids are from 0 to {last}.")
         return sequence.astype(np.int32)
     if sequence.dtype.kind not in "fiub":
-        raise UserError(f"The sequence holds {sequence.dtype} values: give real numbers.")
+        raise DataError(f"The sequence holds {sequence.dtype} values: give real numbers.")
     if sequence.ndim != 2 or sequence.shape[1] != info.channels or not sequence.size:
-        raise UserError(
+        raise DataError(
             f"The sequence has the shape {list(sequence.shape)}: give [T, {info.channels}] with at "
             "least one step."
         )
@@ -63,7 +63,7 @@ def check_steps(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
         sequence = sequence.astype(np.float32)
     finite = np.isfinite(sequence).all(axis=1)
     if not finite.all():
-        raise UserError(
+        raise DataError(
             f"The sequence holds NaN or an infinite value at step {int(finite.argmin())} (counted "
             "from 0): correct the data."
         )
@@ -105,12 +105,12 @@ def check_probabilities(
             metadata is another model's.
     """
     if probabilities.shape != (1, info.num_classes):
-        raise UserError(
+        raise ModelError(
             f"{model} returns the shape {list(probabilities.shape)}, but its description names "
             f"{info.num_classes} classes: copy both again from one export."
         )
     if not np.isfinite(probabilities).all():
-        raise UserError(f"{model} returns NaN: its weights are damaged, or diverged.")
+        raise DivergenceError(f"{model} returns NaN: its weights are damaged, or diverged.")
     return np.asarray(probabilities[0], np.float32)
 
 
@@ -124,7 +124,7 @@ def segments(sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarr
         UserError: `segment` is less than 1.
     """
     if segment < 1:
-        raise UserError(f"A segment has {segment} steps: give at least 1.")
+        raise SettingError(f"A segment has {segment} steps: give at least 1.")
     for begin in range(0, len(sequence), segment):
         part = sequence[begin : begin + segment]
         yield begin + len(part), part

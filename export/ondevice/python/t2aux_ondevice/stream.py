@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import DataError, ModelError
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.sequences import check_probabilities, check_steps, segments
 
@@ -51,7 +51,7 @@ class BaseStream(abc.ABC):
         steps = check_steps(self._info, steps)
         length = self._info.length
         if length is not None and self.steps + len(steps) > length:
-            raise UserError(f"The sequence has more than {length} steps: start another.")
+            raise DataError(f"The sequence has more than {length} steps: start another.")
         probabilities = self._advance(steps)
         self.steps += len(steps)
         return check_probabilities(self._info, self._name, probabilities)
@@ -92,9 +92,9 @@ class Stream(BaseStream):
     def _advance_stateful(self, steps: np.ndarray, segment: int) -> np.ndarray:
         path = self._model.path
         if not self._classifier.is_current(self):
-            raise UserError(f"Another sequence was started on {path}, which has a single state.")
+            raise ModelError(f"Another sequence was started on {path}, which has a single state.")
         if len(steps) % segment:
-            raise UserError(
+            raise DataError(
                 f"{path} takes {segment} steps at once, or a multiple of it: give such a segment."
             )
         for _, part in segments(steps, segment):
