@@ -19,7 +19,7 @@ from t2aux.model import weights
 from t2aux.model.transformer import Transformer
 
 # train for its configurables: a run's configuration names them.
-from t2aux.training import best, checkpoints, train  # noqa: F401
+from t2aux.training import best, restoring, train  # noqa: F401
 from t2aux.training.classifier import make_classifier
 from t2aux.training.model import SequenceClassifier
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -107,10 +107,10 @@ def load_run(
         settings = {name: bindings[name] for name in _OBJECTIVE if name in bindings}
         objective = Objective(losses, **settings)
         classifier = bindings.get("model", make_classifier)(info, seed=0, objective=objective)
-    networks = {"auxiliary": checkpoints.named_losses(losses)} if auxiliary else {}
+    networks = {"auxiliary": restoring.named_losses(losses)} if auxiliary else {}
     networks["classifier"] = weights.tree(classifier)
     path, choice = _restore(directory, checkpoint, networks)
-    step, note = checkpoints.step_of(path), ""
+    step, note = restoring.step_of(path), ""
     if (directory / best.FILE).exists():
         note = _NOTES[choice]
         logging.info("Using %s, step %d%s.", path, step, f", {note}" if note else "")
@@ -127,7 +127,7 @@ def _restore(
             return best.path_of(directory, found.step), BEST
         _check_may_have_no_best(directory, is_asked_for=checkpoint == BEST)
     if checkpoint in (None, LATEST):
-        path = checkpoints.restore_latest(directory, **networks)
+        path = restoring.restore_latest(directory, **networks)
         if path is None:
             raise ModelError(f"{directory} has no checkpoint yet: train it first.")
         return path, LATEST
@@ -139,7 +139,7 @@ def _restore(
         places = [name, str(own / name)]
     existing = (place for place in places if pathlib.Path(f"{place}.index").exists())
     path = next(existing, places[0])
-    checkpoints.restore_named(path, **networks)
+    restoring.restore(path, **networks)
     return path, NAMED
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux.training import integrity
+from t2aux.training import checkpoints
 from t2aux_ondevice import litert
 from tests.fork_server import Server
 
@@ -57,7 +57,7 @@ def rows(model_dir):
 
 def unfinished(folder):
     """Whether a checkpoint is just being written."""
-    return (folder / integrity.WRITING).exists()
+    return (folder / checkpoints.WRITING).exists()
 
 
 def wait(process, condition, seconds):

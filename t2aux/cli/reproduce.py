@@ -57,9 +57,7 @@ def main(argv: Sequence[str]) -> int:
     except re.error as error:
         raise SettingError(f"--rows={_ROWS.value} is not a regular expression: {error}.") from error
     if not chosen:
-        raise SettingError(
-            f"No row of {name} matches --rows={_ROWS.value}; --list shows their names."
-        )
+        raise SettingError(f"No row of {name} matches --rows={_ROWS.value}: see --list for names.")
     seeds = common.whole_numbers("seeds", _SEEDS.value)
     data_dir = flags.FLAGS.data_dir
     if data_dir is None and os.environ.get("T2AUX_DATA_DIR"):

@@ -281,10 +281,11 @@ class _Scan:
         known: frozenset[str],
     ) -> None:
         """Raises UserError for the first of some rows with a missing class or an empty text."""
+        if empty := [str(line) for line, text in zip(lines, texts, strict=True) if not text]:
+            where = f"{self.path}, {self.table.unit} {listing(empty)}"
+            raise DataError(f"{where}: the text is empty: correct or delete each such row.")
         missing = {label for label in set(labels) if checks.is_missing(label)} - known
-        if not missing and all(texts):
-            return
-        for line, label, text in zip(lines, labels, texts, strict=True):
+        for line, label in zip(lines, labels, strict=True) if missing else ():
             where = f"{self.path}, {self.table.unit} {line}"
             if label in missing:
                 what = f"{label!r}, a missing value" if label else "empty"
@@ -295,8 +296,6 @@ class _Scan:
                     checks.MISSING_LABELS,
                     f"{where}: the class is {what}: correct or delete the row",
                 )
-            if not text:
-                raise DataError(f"{where}: the text is empty: correct or delete the row.")
 
 
 def _single(folder: pathlib.Path) -> pathlib.Path | None:

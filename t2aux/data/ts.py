@@ -153,9 +153,7 @@ def ts_files(folder: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
         part = match["part"].lower()
         key = (match["problem"] or "", "validation" if part == "val" else part)
         if key in found:
-            raise FileError(
-                f"{folder} has both {found[key].name} and {path.name}: remove one of them."
-            )
+            raise FileError(f"{folder} has both {found[key].name} and {path.name}: remove one.")
         found[key] = path
     return found
 

@@ -66,9 +66,7 @@ class CellCore(core.Core):
                 "computed twice, and would drop others; set its dropout and recurrent_dropout to 0."
             )
         if cell.compute_dtype != "float32":
-            raise SettingError(
-                f"The core {kind} computes in {cell.compute_dtype}: give it float32."
-            )
+            raise SettingError(f"The core {kind} computes in {cell.compute_dtype}: give float32.")
         self.cell = cell
         sizes = cell.state_size
         # Of stacked cells a list of lists.

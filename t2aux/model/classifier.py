@@ -135,9 +135,7 @@ def check_parameters(
     if not 0 <= noise < math.inf:
         raise SettingError(f"{classifier}.noise must be a number of at least 0, but is {noise}.")
     if noise and is_text:
-        raise SettingError(
-            f"{classifier}.noise = {noise} is for real values: leave it out for ids."
-        )
+        raise SettingError(f"{classifier}.noise = {noise} is for real values: omit it for ids.")
     if projection_size is None and is_text:
         raise SettingError(
             f"{classifier}.projection_size = None works for real-valued sequences only; give text "

@@ -29,7 +29,7 @@ from absl import logging
 
 from t2aux import files
 from t2aux.errors import ModelError, UserError
-from t2aux.training import checkpoints, integrity
+from t2aux.training import checkpoints, restoring
 
 FILE = "validation.json"
 # In the folder of the checkpoints.
@@ -143,7 +143,7 @@ def read(model_dir: pathlib.Path) -> Evaluations | None:
 
 def path_of(model_dir: pathlib.Path, step: int) -> str:
     """The path of the best checkpoint of a step, without a suffix."""
-    return integrity.prefix(model_dir / "checkpoints" / FOLDER, step)
+    return checkpoints.prefix(model_dir / "checkpoints" / FOLDER, step)
 
 
 def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
@@ -151,7 +151,7 @@ def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
 
     Args:
         model_dir: The run directory.
-        **objects: See `checkpoints.restore`.
+        **objects: See `restoring.restore`.
 
     Returns:
         What is known of it; None: there is none yet, or the run has no validation set.
@@ -165,16 +165,14 @@ def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
         if best is None:
             return None
         path = path_of(model_dir, best.step)
-        problem = integrity.problem(path)
         try:
-            if problem is None:
-                checkpoints.restore(path, **objects)
-                return best
+            restoring.restore(path, **objects)
+            return best
         except UserError:
-            # The process that trains has removed it since, for there is a better one.
-            if integrity.problem(path) is None:
+            problem = checkpoints.problem(path)
+            if problem is None:
                 raise
-            problem = "it can't be read"
+        # The process that trains has removed it since, if there is a better one.
         again = read(model_dir)
         if again is not None and again.best is not None and again.best.step == best.step:
             raise ModelError(
@@ -228,8 +226,10 @@ class Best:
     def resume(self, step: int) -> None:
         """Reads the evaluations up to a step, and removes what is newer. For the chief.
 
+        Checks that the best checkpoint is undamaged, and else repairs it if it can.
+
         Args:
-            step: Of the checkpoint that the run is resumed from.
+            step: Of the checkpoint that the run is resumed from, at which the weights are now.
 
         Raises:
             UserError: validation.json is missing or damaged. Nothing is removed then.
@@ -243,21 +243,18 @@ class Best:
         self.evaluations = found
         if (found.last_step or 0) > step:
             self._write(found.until(step))
-        integrity.clear(self._manager.directory)
-        for newer in integrity.steps(self._manager.directory):
+        checkpoints.clear(self._manager.directory)
+        for newer in checkpoints.steps(self._manager.directory):
             if newer > step:
                 self._manager.remove(newer)
+        self._repair(step)
 
-    def repair(self, step: int) -> None:
-        """Checks that the best checkpoint is undamaged, and else repairs it. For the chief.
-
-        Args:
-            step: At which the weights are now. If it is the best one's, it is written again.
-        """
+    def _repair(self, step: int) -> None:
+        """Writes the best checkpoint again where it is damaged and the weights are now its own."""
         best, path = self.evaluations.best, self.path
         if best is None or path is None:
             return
-        problem = integrity.problem(path)
+        problem = checkpoints.problem(path)
         if problem is not None and best.step == step:
             self._manager.save(step)
         elif problem is not None:
@@ -291,10 +288,10 @@ class Best:
     def prune(self) -> None:
         """Removes the checkpoints that were the best before, as far as nothing needs them."""
         needed = {self.evaluations.best}
-        for step in integrity.steps(self._others.directory):
+        for step in checkpoints.steps(self._others.directory):
             needed.add(self.evaluations.until(step).best)
         kept = {evaluated.step for evaluated in needed if evaluated is not None}
-        for step in integrity.steps(self._manager.directory):
+        for step in checkpoints.steps(self._manager.directory):
             if step not in kept:
                 self._manager.remove(step)
 

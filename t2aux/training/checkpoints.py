@@ -1,123 +1,77 @@
-"""Checkpoints: saved, found, and checked against the networks before they are restored."""
+"""Checkpoints on the disk: written under a temporary name, verified, renamed, and found again.
+
+A checkpoint of step N is TensorFlow's ckpt-N.data-* and ckpt-N.index. They are written in the
+folder `.writing`, brought to the disk, read back and renamed, the index last: what has an index is
+complete. TensorFlow checks a CRC-32C of every tensor and of the index when it reads them, so a
+checkpoint is verified by reading all of it. Checkpoints are found by listing the folder:
+TensorFlow's file `checkpoint`, which names the newest, may itself be damaged or out of date.
+Checkpoints of older versions have a ckpt-N.seal.json, too, which is not read.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from absl import logging
-from tensorflow.core.protobuf import trackable_object_graph_pb2
+from google.protobuf import message as protobuf
 
 from t2aux import files
 from t2aux.errors import FileError, ModelError, UserError
-from t2aux.losses.base import AuxiliaryLoss
-from t2aux.model import weights
-from t2aux.training import integrity
 
-# Where TensorFlow keeps the graph of the saved objects.
-_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_NETWORKS = ("classifier", "auxiliary")
+# Where checkpoints that were found damaged are kept.
+DAMAGED = "damaged"
+# TensorFlow's file that names the newest checkpoint.
+STATE = "checkpoint"
+# Where a checkpoint is written until it is verified.
+WRITING = ".writing"
+# What TensorFlow raises for missing, truncated and changed files.
+DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, OSError, protobuf.DecodeError)
+_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d+-of-\d+|seal\.json)")
+# What a process that was killed leaves, those of older versions too.
+_TEMPORARY = re.compile(r"\.writing|ckpt-\d+_temp|\.ckpt-\d+\.seal\.json\..*|\.checkpoint\..*")
+# What `files.for_tensorflow` calls a folder; messages have the folder's real name.
+_ALIAS = re.compile(r"/proc/self/fd/\d+/")
+_STEP = "position/step/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def latest(model_dir: pathlib.Path) -> str | None:
-    """The path of the newest undamaged checkpoint in a run directory, or None.
+class Found(NamedTuple):
+    """The newest checkpoint that can be used, and the damaged ones that are newer.
 
-    Logs which newer ones are damaged.
-
-    Raises:
-        UserError: There are checkpoints, and all are damaged.
+    Attributes:
+        path: Its path, without a suffix; None: there is none.
+        damaged: What is wrong with newer ones, by path, the newest first.
     """
-    directory = model_dir / "checkpoints"
-    return _logged(directory, integrity.newest(directory))
+
+    path: str | None
+    damaged: dict[str, str]
 
 
-def restore_latest(model_dir: pathlib.Path, **objects: tf.Module) -> str | None:
-    """Restores networks from the newest checkpoint of a run, which may be training meanwhile.
-
-    Args:
-        model_dir: The run directory.
-        **objects: See `restore`.
-
-    Returns:
-        The checkpoint's path, without a suffix; None: there is none.
-
-    Raises:
-        UserError: All checkpoints are damaged, or it is of another architecture.
-    """
-    while True:
-        path = latest(model_dir)
-        if path is None:
-            return None
-        try:
-            restore(path, **objects)
-            return path
-        except UserError:
-            # The process that trains has removed it since, for it has written newer ones.
-            if pathlib.Path(f"{path}.index").exists():
-                raise
-
-
-def restore_named(path: str, **objects: tf.Module) -> None:
-    """As `restore`, for a checkpoint that the user has named: damage is an error.
-
-    Raises:
-        UserError: The checkpoint is missing, damaged, or of another architecture.
-    """
-    problem = integrity.problem(path)
-    if problem:
-        raise ModelError(
-            f"The checkpoint {path} is missing or damaged ({problem}): name another, or none for "
-            "the newest undamaged one."
-        )
-    restore(path, **objects)
-
-
-def restore(path: str, **objects: tf.Module) -> None:
-    """Restores networks, after checking that the checkpoint holds exactly these.
-
-    Args:
-        path: The checkpoint's path, without a suffix.
-        **objects: The networks, by the name under which `tf.train.Checkpoint` saved them.
-
-    Raises:
-        UserError: The checkpoint is damaged, or of another architecture.
-    """
-    check(path, **objects)
-    read(tf.train.Checkpoint(**objects), path).expect_partial()
-
-
+@dataclasses.dataclass
 class Manager:
     """The checkpoints of a run: writes and verifies them, and removes old ones.
 
     Attributes:
         checkpoint: What is saved and restored.
-        directory: Their folder.
+        directory: Their folder; made when it is needed.
+        kept: How many of the newest there are, at least 2; None: all stay.
+        resumed_from: The checkpoints that the run is resumed from; None: these.
         latest_checkpoint: The path of the newest undamaged one, without a suffix; None: there is
             none. Known after `recover`.
     """
 
-    def __init__(
-        self,
-        checkpoint: tf.train.Checkpoint,
-        directory: pathlib.Path,
-        kept: int | None,
-        resumed_from: Manager | None = None,
-    ) -> None:
-        """Keeps the parameters.
-
-        Args:
-            checkpoint: What is saved and restored.
-            directory: Their folder; made when it is needed.
-            kept: How many of the newest there are, at least 2; None: all stay.
-            resumed_from: The checkpoints that the run is resumed from; None: these.
-        """
-        self.checkpoint = checkpoint
-        self.directory = directory
-        self.latest_checkpoint: str | None = None
-        self._kept = kept
-        self._resumed_from = resumed_from or self
+    checkpoint: tf.train.Checkpoint
+    directory: pathlib.Path
+    kept: int | None
+    resumed_from: Manager | None = None
+    latest_checkpoint: str | None = dataclasses.field(default=None, init=False)
 
     def recover(self) -> str | None:
         """Finds the newest undamaged checkpoint, and clears away what is newer.
@@ -128,11 +82,10 @@ class Manager:
             Its path, without a suffix; None: the run begins.
 
         Raises:
-            UserError: There are checkpoints, and all are damaged; nothing is cleared away then.
+            UserError: See `newest`; nothing is cleared away then.
         """
-        found = integrity.newest(self.directory)
-        self.latest_checkpoint = _logged(self.directory, found)
-        integrity.clear(self.directory, found.damaged)
+        self.latest_checkpoint, damaged = newest(self.directory, warn=True)
+        clear(self.directory, damaged)
         return self.latest_checkpoint
 
     def save(self, step: int) -> None:
@@ -144,89 +97,99 @@ class Manager:
             UserError: It can't be written, or does not read back. Nothing incomplete is left
                 behind, and the ones before it are as they were.
         """
-        path = integrity.prefix(self.directory, step)
+        path = prefix(self.directory, step)
         if path == self.latest_checkpoint:
             return
-        newest = self._resumed_from.latest_checkpoint
-        resume = f"The run can be resumed from {newest}." if newest else "There is no earlier one."
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            integrity.write(self.checkpoint, path)
-        except integrity.NotReadableError as error:
-            raise FileError(
-                f"The checkpoint {path} was written and does not read back ({error}): the disk or "
-                f"the memory fails; use another. {resume}"
-            ) from error
+            self._write(pathlib.Path(path))
         except (tf.errors.OpError, OSError, UserError) as error:
-            integrity.remove(path)
+            remove(path)
+            last = (self.resumed_from or self).latest_checkpoint
+            resume = f"The run can be resumed from {last}." if last else "There is no earlier one."
             raise FileError(
                 f"Can't write a checkpoint to {self.directory} ({_reason(error)}): free some space "
-                f"there, or make it writable, and give the same command again. {resume}"
+                "there, make it writable or use another disk, and give the same command again. "
+                f"{resume}"
             ) from error
         self.latest_checkpoint = path
-        steps = integrity.steps(self.directory)
-        old_steps = [] if self._kept is None else steps[: -self._kept]
-        self._write_state(steps[len(old_steps) :])
-        for old in old_steps:
-            self.remove(old)
+        found = steps(self.directory)
+        old = [] if self.kept is None else found[: -self.kept]
+        # What `tf.train.latest_checkpoint` reads. Nothing here relies on it.
+        lines = [f'model_checkpoint_path: "ckpt-{step}"']
+        lines += [f'all_model_checkpoint_paths: "ckpt-{kept}"' for kept in found[len(old) :]]
+        with files.atomic_write(self.directory / STATE) as file:
+            file.write("\n".join(lines) + "\n")
+        for step in old:
+            self.remove(step)
 
     def remove(self, step: int) -> None:
         """Removes the checkpoint of a step."""
-        path = integrity.prefix(self.directory, step)
-        integrity.remove(path)
+        path = prefix(self.directory, step)
+        remove(path)
         if self.latest_checkpoint == path:
             self.latest_checkpoint = None
 
-    def _write_state(self, steps: list[int]) -> None:
-        """Writes what `tf.train.latest_checkpoint` reads. Nothing here relies on it."""
-        lines = [f'model_checkpoint_path: "ckpt-{steps[-1]}"']
-        lines += [f'all_model_checkpoint_paths: "ckpt-{step}"' for step in steps]
-        with files.atomic_write(self.directory / integrity.STATE) as file:
-            file.write("\n".join(lines) + "\n")
+    def _write(self, target: pathlib.Path) -> None:
+        """Writes the checkpoint, verifies it, and gives it its name."""
+        temporary = self.directory / WRITING
+        clear(self.directory)
+        try:
+            temporary.mkdir()
+            with for_tensorflow(str(temporary / target.name)) as alias:
+                self.checkpoint.write(alias)
+            # The index is the last.
+            parts = sorted(_parts(temporary / target.name))
+            for part in parts:
+                _sync(part)
+            if wrong := problem(str(temporary / target.name)):
+                raise OSError(f"{target.name} does not read back as it was written: {wrong}")
+            remove(str(target))
+            for part in parts:
+                part.replace(self.directory / part.name)
+            _sync(self.directory)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def named_losses(losses: Sequence[AuxiliaryLoss]) -> tf.Module:
-    """The auxiliary networks as checkpoints hold them, under their names.
-
-    So the order in which a configuration lists them does not matter.
-    """
-    module = tf.Module(name="auxiliary")
-    for loss in losses:
-        setattr(module, loss.name, weights.tree(loss))
-    return module
+def latest(model_dir: pathlib.Path) -> str | None:
+    """The path of the newest undamaged checkpoint in a run directory, or None; see `newest`."""
+    return newest(model_dir / "checkpoints", warn=True).path
 
 
-def step_of(path: str) -> int:
-    """The step of a checkpoint's path."""
-    return int(path.rsplit("-", 1)[-1])
+def newest(directory: pathlib.Path, *, warn: bool = False) -> Found:
+    """Finds the newest checkpoint that can be used.
 
-
-def _logged(directory: pathlib.Path, found: integrity.Found) -> str | None:
-    """Logs what a search has found. Returns the path.
+    Args:
+        directory: The folder of the checkpoints. It may be written to meanwhile.
+        warn: Whether to log which newer ones are damaged.
 
     Raises:
-        UserError: All checkpoints are damaged.
+        UserError: There are checkpoints, or were, and none can be used.
     """
-    listed = found.describe_damaged()
-    if found.lost:
+    while True:
+        listed, damaged = steps(directory), {}
+        path = None
+        was_begun = (directory / STATE).exists() or any(directory.glob("ckpt-*.index"))
+        for step in reversed(listed):
+            path = prefix(directory, step)
+            wrong = problem(path)
+            if wrong is None:
+                break
+            damaged[path], path = wrong, None
+        # Where a training process has removed it meanwhile, there is a newer one.
+        if path is not None or steps(directory) == listed:
+            break
+    what = "; ".join(f"{pathlib.Path(p).name} ({why})" for p, why in damaged.items())
+    if path is None and was_begun:
         raise ModelError(
-            f"No checkpoint in {directory} is undamaged: {listed or 'there is none left'}. Put "
+            f"No checkpoint in {directory} is undamaged: {what or 'there is none left'}. Put "
             f"back a copy of one, or remove {directory} to train from the start."
         )
-    if found.damaged:
-        instead = f"continuing from {found.path}" if found.path else "there is no earlier one"
-        logging.warning("Not usable in %s: %s; %s.", directory, listed, instead)
-    return found.path
-
-
-def _reason(error: Exception) -> str:
-    cause = error.__cause__
-    if isinstance(cause, OSError):
-        error = cause
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    # TensorFlow's message names the operation and its own temporary file first.
-    return integrity.first_line(error).rsplit(";", 1)[-1].split(" [Op:")[0].strip()
+    if damaged and warn:
+        instead = f"continuing from {path}" if path else "there is no earlier one"
+        logging.warning("Not usable in %s: %s; %s.", directory, what, instead)
+    return Found(path, damaged)
 
 
 def read(checkpoint: tf.train.Checkpoint, path: str) -> Any:
@@ -236,71 +199,116 @@ def read(checkpoint: tf.train.Checkpoint, path: str) -> Any:
         UserError: The checkpoint is damaged.
     """
     try:
-        with integrity.for_tensorflow(path) as alias:
+        with for_tensorflow(path) as alias:
             return checkpoint.read(alias)
-    except integrity.DAMAGE as error:
-        raise _damaged(path, error) from error
+    except DAMAGE as error:
+        raise damaged_error(path, first_line(error)) from error
 
 
-def check(path: str, **objects: tf.Module) -> None:
-    """Checks that a checkpoint holds exactly the variables of these networks, with their shapes.
+def remove(path: str) -> None:
+    """Removes the files of a checkpoint, the index first: without it, nothing is read."""
+    for part in sorted(_parts(pathlib.Path(path)), key=lambda part: part.suffix != ".index"):
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def for_tensorflow(path: str) -> Iterator[str]:
+    """Yields a checkpoint's path as TensorFlow takes it; see `files.for_tensorflow`.
 
     Args:
-        path: The checkpoint's path, without a suffix.
-        **objects: See `restore`.
-
-    Raises:
-        UserError: See `restore`.
+        path: The path, without a suffix. Its folder must exist.
     """
-    stored = _stored_shapes(path)
-    for name, module in objects.items():
-        expected = {
-            "/".join([name, *map(str, place)]): variable.shape.as_list()
-            for place, variable in module._flatten(
-                predicate=lambda x: isinstance(x, tf.Variable), with_path=True
-            )
-        }
-        found = {key: shape for key, shape in stored.items() if key.startswith(f"{name}/")}
-        for key in [*expected, *found]:
-            needed, has = expected.get(key, "no such variable"), found.get(key, "none")
-            if needed != has:
-                raise ModelError(
-                    f"The checkpoint {path} is of another architecture: the configuration needs "
-                    f"{needed} as {key}, and the checkpoint has {has}. Use the configuration it "
-                    "was trained with, or another --model_dir."
-                )
+    own = pathlib.Path(path)
+    with files.for_tensorflow(own.parent) as folder:
+        yield os.path.join(folder, own.name)
 
 
-def _stored_shapes(path: str) -> dict[str, list[int]]:
-    """The shapes of a checkpoint's variables by their place in the saved objects.
+def steps(directory: pathlib.Path) -> list[int]:
+    """The steps of which there is a checkpoint, or a part of one, in rising order."""
+    names = os.listdir(directory) if directory.is_dir() else []
+    return sorted({int(match[1]) for match in map(_FILE.fullmatch, names) if match})
 
-    Not by their keys: a variable that two objects share is stored under one of its places only.
+
+def prefix(directory: pathlib.Path, step: int) -> str:
+    """The path of a step's checkpoint, without a suffix."""
+    return str(directory / f"ckpt-{step}")
+
+
+def problem(path: str) -> str | None:
+    """Says what is wrong with a checkpoint, all of which is read; None: nothing.
+
+    Args:
+        path: Its path, without a suffix.
     """
+    name = pathlib.Path(path).name
+    if not pathlib.Path(f"{path}.index").exists():
+        return f"{name}.index is missing"
     try:
-        with integrity.for_tensorflow(path) as alias:
+        with for_tensorflow(path) as alias:
             reader = tf.train.load_checkpoint(alias)
-            shapes = reader.get_variable_to_shape_map()
-            graph = trackable_object_graph_pb2.TrackableObjectGraph()
-            graph.ParseFromString(reader.get_tensor(_GRAPH))
-    except integrity.DAMAGE as error:
-        raise _damaged(path, error) from error
-    found: dict[str, list[int]] = {}
-
-    def walk(node_id: int, place: str) -> None:
-        node = graph.nodes[node_id]
-        for attribute in node.attributes:
-            found[place] = list(shapes[attribute.checkpoint_key])
-        for child in node.children:
-            walk(child.node_id, f"{place}/{child.local_name}")
-
-    for child in graph.nodes[0].children:
-        # The optimizer refers back to the networks' variables.
-        if child.local_name in _NETWORKS:
-            walk(child.node_id, child.local_name)
-    return found
+            keys = reader.get_variable_to_shape_map()
+            for key in keys:
+                reader.get_tensor(key)
+            step = int(reader.get_tensor(_STEP)) if _STEP in keys else None
+    except DAMAGE as error:
+        return first_line(error)
+    # Files that were renamed are whole, but those of another step.
+    is_other = step is not None and name.startswith("ckpt-") and name != f"ckpt-{step}"
+    return f"it is the checkpoint of step {step}" if is_other else None
 
 
-def _damaged(path: str, error: Exception) -> UserError:
+def clear(directory: pathlib.Path, damaged: Iterable[str] = ()) -> None:
+    """Removes temporary files, and moves damaged checkpoints into the folder `damaged`.
+
+    Only for the process that has the run's lock.
+
+    Args:
+        directory: The folder of the checkpoints.
+        damaged: The paths of damaged ones, without a suffix.
+    """
+    for entry in list(directory.iterdir()) if directory.is_dir() else []:
+        if _TEMPORARY.fullmatch(entry.name):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for path in damaged:
+        (directory / DAMAGED).mkdir(exist_ok=True)
+        for part in _parts(pathlib.Path(path)):
+            part.replace(directory / DAMAGED / part.name)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message."""
+    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    text = text.strip() or type(error).__name__
+    return _ALIAS.sub("", text.splitlines()[0]).rstrip(".")
+
+
+def damaged_error(path: str, why: str) -> UserError:
+    """The error for a checkpoint that can't be read."""
     return ModelError(
-        f"The checkpoint {path} is missing or damaged ({integrity.first_line(error)}): use another."
+        f"The checkpoint {path} is missing or damaged ({why}): name another, or none for the "
+        "newest undamaged one."
     )
+
+
+def _parts(path: pathlib.Path) -> list[pathlib.Path]:
+    return list(path.parent.glob(f"{path.name}.*"))
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Brings a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        if hasattr(os, "posix_fadvise") and path.is_file():
+            # So that what is read back comes from the disk, not from memory.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(cause, OSError):
+        return first_line(cause)
+    # TensorFlow's message names the operation and its own temporary file first.
+    return first_line(error).rsplit(";", 1)[-1].split(" [Op:")[0].strip()

@@ -355,9 +355,7 @@ def multi_worker(
     """
     for name, value in (("start_seconds", start_seconds), ("check_seconds", check_seconds)):
         if value <= 0:
-            raise SettingError(
-                f"MultiWorkerMirroredStrategy.{name} must be above 0, but is {value}."
-            )
+            raise SettingError(f"MultiWorkerMirroredStrategy.{name} must be above 0, not {value}.")
     if communication not in ("AUTO", "RING", "NCCL"):
         raise SettingError(
             "MultiWorkerMirroredStrategy.communication must be 'AUTO', 'RING' or 'NCCL', but is "

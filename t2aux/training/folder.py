@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from t2aux import files
-from t2aux.training import best, identity, integrity
+from t2aux.training import best, checkpoints, identity
 
 # What a run writes beside its logs and checkpoints.
 DIVISION = "split.json"  # The test examples, where the data has no test set.
@@ -43,7 +43,7 @@ def claimed(directory: pathlib.Path, has_trained: Callable[[], bool]) -> Iterato
             try:
                 yield
             except BaseException:
-                if not has_trained() and not integrity.steps(directory / "checkpoints"):
+                if not has_trained() and not checkpoints.steps(directory / "checkpoints"):
                     _remove(directory, before)
                 raise
     finally:

@@ -25,7 +25,7 @@ from t2aux import config_older, data, files
 from t2aux.data.loading import SPLITS
 from t2aux.data.source import sources
 from t2aux.errors import ModelError, SettingError, shorten
-from t2aux.training import integrity, settings
+from t2aux.training import checkpoints, settings
 from t2aux.training.fingerprint import Fingerprint
 from t2aux.training.schedule import Phase
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -103,7 +103,7 @@ class Identity:
         self._examples = examples
         self._configurables = settings.called()
         self._settings = settings.in_effect(self._configurables)
-        self._checkpoint = integrity.newest(directory / "checkpoints").path
+        self._checkpoint = checkpoints.newest(directory / "checkpoints").path
         self._stored = _read(directory / FILE) if self._checkpoint else None
         self._changes: list[dict[str, Any]] = []
 
@@ -318,7 +318,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _position(checkpoint: str) -> dict[str, int]:
     """What a checkpoint says of where the run is."""
-    with integrity.for_tensorflow(checkpoint) as path:
+    with checkpoints.for_tensorflow(checkpoint) as path:
         reader = tf.train.load_checkpoint(path)
         return {
             name: int(reader.get_tensor(f"position/{name}/.ATTRIBUTES/VARIABLE_VALUE"))

@@ -24,7 +24,7 @@ from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import gru, mingru  # noqa: F401
 from t2aux.model.transformer import Transformer
-from t2aux.training import distribution, folder, integrity, settings, truncation
+from t2aux.training import checkpoints, distribution, folder, settings, truncation
 from t2aux.training.classifier import make_classifier
 from t2aux.training.identity import Identity
 from t2aux.training.model import SequenceClassifier
@@ -262,7 +262,7 @@ def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.P
 def _with_normalization(directory: pathlib.Path, train: Split, *, normalize: bool) -> DatasetInfo:
     """What the training data is, with the normalisation of the run that is resumed, if one is."""
     path = directory / "dataset.json"
-    if path.is_file() and integrity.newest(directory / "checkpoints").path is not None:
+    if path.is_file() and checkpoints.newest(directory / "checkpoints").path is not None:
         stored = DatasetInfo.from_json(files.read_json(path))
         return dataclasses.replace(train.info, mean=stored.mean, deviation=stored.deviation)
     return normalization.fitted(train) if normalize else train.info

@@ -16,7 +16,7 @@ from t2aux import data
 from t2aux.errors import DivergenceError, ModelError
 from t2aux.model import weights
 from t2aux.progress import Rate
-from t2aux.training import best, checkpoints, distribution, divergence, integrity, stopping
+from t2aux.training import best, checkpoints, distribution, divergence, restoring, stopping
 from t2aux.training.evaluation import logits_function
 from t2aux.training.evaluator import Evaluator
 from t2aux.training.position import Position
@@ -64,7 +64,7 @@ class TrainingLoop:
         self._saved_at = time.monotonic()
         self._modules = {
             "classifier": weights.tree(trainer.classifier),
-            "auxiliary": checkpoints.named_losses(trainer.losses),
+            "auxiliary": restoring.named_losses(trainer.losses),
         }
         self._manager = checkpoints.Manager(
             tf.train.Checkpoint(optimizer=optimizer, position=position, **self._modules),
@@ -123,7 +123,7 @@ class TrainingLoop:
         self._share()
 
     def _restore(self, path: str) -> None:
-        checkpoints.check(path, **self._modules)
+        restoring.check(path, **self._modules)
         position = self._position
         fixed = [position.seed, position.batch_size, position.examples]
         expected = [int(value) for value in fixed]
@@ -145,7 +145,6 @@ class TrainingLoop:
             )
         if self._best is not None:
             self._best.resume(self.step)
-            self._best.repair(self.step)
         logging.info("Continuing from %s, step %d.", path, self.step)
 
     def _share(self) -> None:
@@ -205,7 +204,7 @@ class TrainingLoop:
                 self._share()
                 self._evaluator.test_best(log)
             self._replicas.wait()  # Nobody is done before the chief has saved.
-            saved = self._replicas.workers > 1 or integrity.steps(self._directory / "checkpoints")
+            saved = self._replicas.workers > 1 or checkpoints.steps(self._directory / "checkpoints")
             if self._stopping and saved:
                 logging.info(
                     "Stopped by %s; the run is saved at step %d. Start the same command again to "

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux.errors import UserError
-from t2aux.training import checkpoints
+from t2aux.training import checkpoints, restoring
 
 
 class Network(tf.Module):
@@ -26,7 +26,7 @@ def saved(tmp_path):
 def test_a_checkpoint_restores(saved):
     network = Network(0.0)
     assert checkpoints.latest(pathlib.Path(saved).parent.parent) is None
-    checkpoints.restore(saved, classifier=network)
+    restoring.restore(saved, classifier=network)
     np.testing.assert_array_equal(network.kernel, np.full(500, 3.0))
 
 
@@ -44,15 +44,15 @@ def test_damage_is_found(saved, suffix, damage):
     path = pathlib.Path(saved + suffix)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match="missing or damaged"):
-        checkpoints.restore(saved, classifier=Network(0.0))
+        restoring.restore(saved, classifier=Network(0.0))
 
 
 def test_a_missing_file_is_found(saved):
     pathlib.Path(saved + ".data-00000-of-00001").unlink()
     with pytest.raises(UserError, match="missing or damaged"):
-        checkpoints.restore(saved, classifier=Network(0.0))
+        restoring.restore(saved, classifier=Network(0.0))
 
 
 def test_another_shape_is_refused(saved):
     with pytest.raises(UserError, match="another architecture"):
-        checkpoints.restore(saved, classifier=Network(0.0, width=499))
+        restoring.restore(saved, classifier=Network(0.0, width=499))

@@ -12,7 +12,7 @@ from t2aux.data import convert
 from t2aux.errors import UserError
 from t2aux.evaluation import other_data
 from t2aux.run import load_run
-from t2aux.training import distribution, identity, integrity, training_loop
+from t2aux.training import checkpoints, distribution, identity, training_loop
 from t2aux.training import train as train_module
 from tests import sources
 
@@ -103,7 +103,7 @@ def refused(run, folder, *settings, **options):
 
 
 def last_step(run):
-    return integrity.steps(run / "checkpoints")[-1]
+    return checkpoints.steps(run / "checkpoints")[-1]
 
 
 def test_classes_in_another_order(run, tmp_path):

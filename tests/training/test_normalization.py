@@ -17,7 +17,7 @@ from t2aux.losses import Reconstruction
 from t2aux.losses.base import Objective
 from t2aux.model.transformer import Transformer
 from t2aux.run import load_run
-from t2aux.training import identity, integrity
+from t2aux.training import checkpoints, identity
 from t2aux.training.classifier import make_classifier
 from tests import networks
 from tests.training.test_identity import train
@@ -94,7 +94,7 @@ def test_a_run_is_resumed_with_its_own_numbers(done, tmp_path, monkeypatch):
     monkeypatch.setattr(normalization, "fitted", never)
     assert train(run, done / "data", allow_changes=True)
     assert stored(run) == before
-    newest = [integrity.newest(r / "checkpoints").path for r in (run, done / "run")]
+    newest = [checkpoints.newest(r / "checkpoints").path for r in (run, done / "run")]
     weights = [tf.train.load_checkpoint(path) for path in newest]
     for name in weights[0].get_variable_to_shape_map():
         if name.startswith("classifier"):
@@ -189,7 +189,7 @@ def test_phases_of_at_least_so_many_updates(done, tmp_path):
     cosine = "joint/Phase.decay_schedule = 'cosine'"
     settings = ["joint/Phase.min_updates = 7", cosine, "JOINT_EPOCHS = 1"]
     assert train(run, done / "data", *settings)
-    assert integrity.steps(run / "checkpoints")[-1] == 9
+    assert checkpoints.steps(run / "checkpoints")[-1] == 9
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     rates = {line["learning_rate"] for line in lines if "learning_rate" in line}
     # That of the last of nine steps.

@@ -21,7 +21,6 @@ from t2aux.training import (
     best,
     checkpoints,
     evaluation,
-    integrity,
     progress,
     training_loop,
     validation,
@@ -121,7 +120,7 @@ def weights(path):
 
 
 def best_steps(model_dir):
-    return integrity.steps(model_dir / "checkpoints" / "best")
+    return checkpoints.steps(model_dir / "checkpoints" / "best")
 
 
 def assert_same_run(got, want):
@@ -313,7 +312,7 @@ def test_the_best_is_kept(folder, tmp_path, monkeypatch):
     assert train(tmp_path, folder)
     assert best_steps(tmp_path) == [8]
     # Of the others, two.
-    assert integrity.steps(tmp_path / "checkpoints") == [STEPS - 2, STEPS]
+    assert checkpoints.steps(tmp_path / "checkpoints") == [STEPS - 2, STEPS]
     assert [load_run(tmp_path, name).step for name in (None, "best", "ckpt-8")] == [8, 8, 8]
     assert load_run(tmp_path, "latest").step == STEPS
     # The test set at the end only.
@@ -413,7 +412,7 @@ def test_sigterm_in_evaluations(folder, quiet, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate", terminated)
     assert not train(tmp_path, folder)
     assert [line["step"] for line in metrics(tmp_path, "validation")] == [4]
-    assert integrity.steps(tmp_path / "checkpoints")[-1] == 8
+    assert checkpoints.steps(tmp_path / "checkpoints")[-1] == 8
     # Killed in the evaluation that is made up for, when its line is written.
     with killed("before it counts", 8):
         train(tmp_path, folder)
@@ -432,7 +431,7 @@ def test_early_stopping_ends_the_run(folder, tmp_path, monkeypatch):
     sizes = script(monkeypatch, [(4, 1.0), (6, 2.0), (5, 0.1), (6, 2.0), (5, 1.0), (8, 0.1)])
     settings = ["JOINT_EPOCHS = 20", "train.patience = 2"]
     assert train(tmp_path, folder, *settings)
-    assert integrity.steps(tmp_path / "checkpoints")[-1] == 16
+    assert checkpoints.steps(tmp_path / "checkpoints")[-1] == 16
     assert sizes == [8, 8, 8, 8, 12]
     assert any("Stopping early, at step 16" in line and "at step 8" in line for line in lines)
     lines.clear()
@@ -444,7 +443,7 @@ def test_early_stopping_ends_the_run(folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"train\.patience: 2 -> 4"):
         train(tmp_path, folder, *more)
     assert train(tmp_path, folder, *more, allow_changes=True)
-    assert integrity.steps(tmp_path / "checkpoints")[-1] == 24
+    assert checkpoints.steps(tmp_path / "checkpoints")[-1] == 24
     assert [line["step"] for line in metrics(tmp_path, "test")] == [16, 24]
     assert load_run(tmp_path).step == 24
 

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from t2aux.errors import UserError
-from t2aux.training import checkpoints, integrity
+from t2aux.errors import FileError, UserError
+from t2aux.training import checkpoints, restoring
 from t2aux.training.position import Position
 
 DATA, INDEX = ".data-00000-of-00001", ".index"
@@ -76,7 +76,7 @@ def test_what_is_written_is_verified_and_old_ones_are_removed(tmp_path):
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "ckpt-40")
     assert recovered(tmp_path) == 40.0
     network = Network()
-    checkpoints.restore_named(str(tmp_path / "ckpt-3"), classifier=network)
+    restoring.restore(str(tmp_path / "ckpt-3"), classifier=network)
     np.testing.assert_array_equal(network.kernel, np.full(50, 3.0))
 
 
@@ -92,7 +92,7 @@ def test_any_byte_that_changes_and_any_cut_is_noticed(made, data):
         damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
     try:
         (made / name).write_bytes(damaged)
-        found = integrity.newest(made)
+        found = checkpoints.newest(made)
         if name.endswith(INDEX) and len(damaged) == len(whole) and not found.damaged:
             # Bytes that TensorFlow does not read: what it reads is right.
             manager, network = manager_of(made)
@@ -138,7 +138,7 @@ def test_what_is_damaged_is_kept_and_temporary_files_are_removed(folder):
     write(folder, [3])
     (folder / f"ckpt-3{INDEX}").unlink()
     (folder / f"ckpt-2{DATA}").write_bytes(b"")
-    for temporary in (folder / "ckpt-4_temp", folder / integrity.WRITING):
+    for temporary in (folder / "ckpt-4_temp", folder / checkpoints.WRITING):
         temporary.mkdir()
         (temporary / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
     (folder / ".ckpt-4.seal.json.abcdefgh").write_bytes(b"half")
@@ -157,9 +157,9 @@ def test_swapped_checkpoints_are_found(tmp_path):
     for suffix in (DATA, INDEX):
         shutil.copy(tmp_path / f"ckpt-1{suffix}", tmp_path / f"ckpt-3{suffix}")
     # All of a checkpoint, and one file of two.
-    assert integrity.newest(tmp_path).path == str(tmp_path / "ckpt-2")
+    assert checkpoints.newest(tmp_path).path == str(tmp_path / "ckpt-2")
     shutil.copy(tmp_path / f"ckpt-1{DATA}", tmp_path / f"ckpt-2{DATA}")
-    found = integrity.newest(tmp_path)
+    found = checkpoints.newest(tmp_path)
     assert found.path == str(tmp_path / "ckpt-1")
     paths = [str(tmp_path / f"ckpt-{step}") for step in (3, 2)]
     assert list(found.damaged) == paths
@@ -180,7 +180,7 @@ def test_checkpoints_with_a_seal_of_an_earlier_version_are_read(folder):
     "content", [b"", b"\xff\x00 no text", b'model_checkpoint_path: "ckpt-9"\n']
 )
 def test_the_file_that_names_the_newest_may_be_damaged_or_out_of_date(folder, content):
-    (folder / integrity.STATE).write_bytes(content)
+    (folder / checkpoints.STATE).write_bytes(content)
     assert recovered(folder) == 2.0
 
 
@@ -234,9 +234,9 @@ def test_checkpoints_of_earlier_versions_have_no_seals(tmp_path):
 def test_the_one_that_is_asked_for_is_not_replaced_by_another(folder):
     (folder / f"ckpt-2{DATA}").write_bytes(b"")
     with pytest.raises(UserError, match=r"ckpt-2 is missing or damaged \("):
-        checkpoints.restore_named(str(folder / "ckpt-2"), classifier=Network())
+        restoring.restore(str(folder / "ckpt-2"), classifier=Network())
     with pytest.raises(UserError, match="ckpt-7 is missing or damaged"):
-        checkpoints.restore_named(str(folder / "ckpt-7"), classifier=Network())
+        restoring.restore(str(folder / "ckpt-7"), classifier=Network())
 
 
 def test_what_does_not_read_back_is_no_checkpoint(folder, monkeypatch):
@@ -251,7 +251,7 @@ def test_what_does_not_read_back_is_no_checkpoint(folder, monkeypatch):
             path.write_bytes(bytes(path.stat().st_size))
 
     monkeypatch.setattr(os, "fsync", corrupting)
-    with pytest.raises(UserError, match=r"ckpt-3 was written and does not read back.*ckpt-2\.$"):
+    with pytest.raises(FileError, match=r"ckpt-3 does not read back.*ckpt-2\.$"):
         manager.save(3)
     assert names(folder) == ["checkpoint", *of_step(1), *of_step(2)]
     assert recovered(folder) == 2.0
@@ -259,15 +259,15 @@ def test_what_does_not_read_back_is_no_checkpoint(folder, monkeypatch):
 
 def test_one_that_is_removed_while_it_is_read(folder, monkeypatch):
     """Another process trains: it writes newer ones, and removes the one that was found."""
-    restore = checkpoints.restore
+    restore = restoring.restore
 
     def slow(path, **objects):
         if path.endswith("-2"):
             write(folder, [3, 4], kept=2)
         restore(path, **objects)
 
-    monkeypatch.setattr(checkpoints, "restore", slow)
+    monkeypatch.setattr(restoring, "restore", slow)
     network = Network()
-    path = checkpoints.restore_latest(folder.parent, classifier=network)
+    path = restoring.restore_latest(folder.parent, classifier=network)
     assert path == str(folder / "ckpt-4")
     assert float(network.kernel[0]) == 4.0
