@@ -75,8 +75,9 @@ def export_model(
         variants: How the TensorFlow Lite files store the weights: "float32", "float16",
             "dynamic_int8", "dynamic_int8_int4_head" and, of an LSTM, "int8".
         parity_examples: How many of the test examples to measure, a fixed random choice; None: all.
-        segment: Steps of a segment when streaming is measured; a file that keeps its state takes
-            at most as many at once.
+        segment: Steps of a segment when streaming is measured. A stateful file's segment has the
+            largest number of steps up to it that divides the length of the sequences; 1 if that
+            varies.
         accuracy_tolerance: Percentage points that the accuracy of the SavedModel or of a float32
             file may be off.
         probability_tolerance: How far any of their probabilities may be off.

@@ -46,7 +46,8 @@ class Settings:
         formats: Which artefacts to make: "saved_model", "tflite".
         variants: Which variants of the TensorFlow Lite files; see `t2aux.export.variants`.
         segment: Steps of a segment when the streaming artefacts are measured and the SavedModel is
-            warmed up, and the most that files that keep their state take at once.
+            warmed up. A stateful file's segment has the largest number of steps up to it that
+            divides the length of the sequences; 1 if that varies.
         tolerance: How far an artefact may be off.
         serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
         model_name: What the model card calls the model; the name of the base directory by default.

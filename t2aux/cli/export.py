@@ -67,7 +67,8 @@ _MODEL_NAME = flags.DEFINE_string(
 _SEGMENT = flags.DEFINE_integer(
     "segment",
     28,
-    "Steps of a segment when streaming is measured; a stateful file takes at most as many at once.",
+    "Steps of a segment when streaming is measured. A stateful file's segment has the largest "
+    "number of steps up to it that divides the length of the sequences; 1 if that varies.",
     lower_bound=1,
 )
 _SERVING_BATCH_SIZES = flags.DEFINE_list(
