@@ -200,8 +200,8 @@ def test_columns_that_are_not_there():
         tables.choose_columns(table, label="sentimnt")
     with pytest.raises(SettingError, match=r"'sentiment': .*'Sentiment'\?"):
         tables.choose_columns(table, label="sentiment")
-    with pytest.raises(SettingError, match=r"column 3: .* 3 \('review', "):
-        tables.choose_columns(table, label=3)
+    with pytest.raises(SettingError, match=r"column 5: .* 3 \('review', "):
+        tables.choose_columns(table, label=5)
     with pytest.raises(SettingError, match=r"column 'review' .*label .*text"):
         tables.choose_columns(table, label="review", texts=["review"])
     with pytest.raises(SettingError, match=r"--text_column=NAME.*'a', 'b', 'c'"):
