@@ -8,7 +8,7 @@ import sys
 from gin import config as gin_config
 from gin import config_parser
 
-from t2aux.errors import SettingError, UserError
+from t2aux.errors import DependencyError, SettingError, UserError
 
 
 def process(statement: config_parser.ImportStatement, place: str) -> None:
@@ -36,7 +36,7 @@ def process(statement: config_parser.ImportStatement, place: str) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _failed(name, place, error) from error
-        raise SettingError(
+        raise DependencyError(
             f"{place} imports {name}, and Python finds no module {error.name}: install it, or add "
             "its folder to PYTHONPATH."
         ) from error

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 from tests.sources import load
 
 ARCHIVES = ("tar", "tar.gz", "zip")
@@ -91,8 +91,8 @@ def found(folder, split="train", **options):
     return {name: sorted(held) for name, held in values.items()}, "\n".join(split.notes)
 
 
-def refused(folder, *parts, split="train"):
-    with pytest.raises(UserError) as caught:
+def refused(folder, *parts, split="train", kind=DataError):
+    with pytest.raises(kind) as caught:
         read(folder, split)
     for part in parts:
         assert part in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 
 import t2aux.training.train  # noqa: F401  Its configurables.
 from t2aux import config
-from t2aux.errors import UserError, nearest
+from t2aux.errors import DataError, SettingError, nearest
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
 from t2aux.serving.ssl_config import read_ssl_config
@@ -76,7 +76,7 @@ def test_another_encoding_is_named(tmp_path, file, encoding):
     text, read = FILES[file]
     path = tmp_path / "file"
     path.write_bytes(text.encode(encoding))
-    with pytest.raises(UserError, match=REFUSED[encoding]) as caught:
+    with pytest.raises(DataError, match=REFUSED[encoding]) as caught:
         read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -85,10 +85,10 @@ def test_another_encoding_is_named(tmp_path, file, encoding):
 def test_an_included_file_and_an_ssl_config_in_another_encoding(tmp_path):
     (tmp_path / "inner.gin").write_bytes("SEED = 7\n".encode("utf-16"))
     (tmp_path / "outer.gin").write_text("include 'inner.gin'\n")
-    with pytest.raises(UserError, match=r"inner\.gin is not UTF-8 text, but UTF-16"):
+    with pytest.raises(DataError, match=r"/inner\.gin .*UTF-8 .*UTF-16"):
         config.parse([str(tmp_path / "outer.gin")], [])
     (tmp_path / "ssl").write_bytes(codecs.BOM_UTF8 + b"server_key: 'x'")
-    with pytest.raises(UserError, match="has no server_key"):
+    with pytest.raises(SettingError, match=r"/ssl .*server_key: .*-----BEGIN"):
         read_ssl_config(str(tmp_path / "ssl"))
 
 
@@ -105,10 +105,10 @@ def test_a_setting_of_other_bytes_is_read(setting):
     "setting", ["caf\udce9 = 3", "dataset.data_dir = 'a\0b'", "\ufeffSEED = 7"]
 )
 def test_a_setting_that_is_not_text_is_one_sentence(setting):
-    with pytest.raises(UserError, match="--gin_param") as caught:
+    with pytest.raises(SettingError, match="--gin_param") as caught:
         config.parse(["quickstart"], [setting])
     assert "\n" not in str(caught.value)
-    assert "no configurable" not in str(caught.value)
+    assert "configurable '" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_setting_that_is_not_text_is_one_sentence(setting):
     ids=lambda value: str(value),
 )
 def test_capitals_do_not_hide_the_nearest_name(settings, meant):
-    with pytest.raises(UserError, match=rf"did you mean {meant}\?"):
+    with pytest.raises(SettingError, match=rf": .* {meant}\?$"):
         config.parse(["quickstart"], settings)
 
 

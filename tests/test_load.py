@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import t2aux
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, ModelError, SettingError
 from t2aux_ondevice import litert
 from tests import small_exports
 from tests.cli_helpers import environment
@@ -171,30 +171,30 @@ def test_wrong_inputs(vectors, name):
     bad[0, 1] = np.nan
     for given, message in (
         ([x[0], bad], r"x\[1\]: .*NaN"),
-        ([x[0], x[1][:, :1]], r"x\[1\]: .*\[1, 1\]: give \[T, 2\]"),
-        (x[0], r"\(12, 2\): give \[N, steps, channels\]"),
-        ((padded(x), [13, 1, 1, 1]), "from 1 to 13"),
+        ([x[0], x[1][:, :1]], r"x\[1\]: .*\[1, 1\]: .*\[T, 2\]"),
+        (x[0], r"^x .*\(12, 2\): .*\[N, steps, channels\]"),
+        ((padded(x), [13, 1, 1, 1]), "lengths .*x .* 12 .* 13"),
         ((padded(x), [1, 1]), r"\(4, 12, 2\) and \(2,\)"),
-        ((padded(x), np.zeros([4, 12])), "leaves a sequence no step"),
-        (["some text"], "predict_texts"),
-        ({"inputs": x}, "lengths"),
-        ([[[1, 2], [3]]], r"x\[0\] can't be made an array"),
-        (3, "x is a int"),
-        (None, "x is a NoneType"),
+        ((padded(x), np.zeros([4, 12])), "mask .*x .*step"),
+        (["some text"], "^x .*predict_texts"),
+        ({"inputs": x}, "^x .*inputs: .*lengths"),
+        ([[[1, 2], [3]]], r"x\[0\] .*inhomogeneous"),
+        (3, "^x .* int: "),
+        (None, "^x .* NoneType: "),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(DataError, match=message):
             loaded.predict(given)
-    for labels, message in (([0], "4 sequences, but y 1"), ([0, 1, 2, 3], "from 0 to 2")):
-        with pytest.raises(UserError, match=message):
+    for labels, message in (([0], "x .* 4 .*y 1 "), ([0, 1, 2, 3], " 0 to 2, .* 3 .*y .* 3")):
+        with pytest.raises(DataError, match=message):
             loaded.evaluate(x, labels)
-    with pytest.raises(UserError, match="empty"):
+    with pytest.raises(DataError, match=r"x .*empty"):
         loaded.evaluate([], [])
-    with pytest.raises(UserError, match="batch_size must be at least 1"):
+    with pytest.raises(SettingError, match=r"batch_size .* 1, .* 0"):
         loaded.predict(x, batch_size=0)
-    with pytest.raises(UserError, match="reads vectors, not text"):
+    with pytest.raises(DataError, match=r"texts\[0\]: .*vectors, not text"):
         loaded.predict_texts(["a"])
     stream = loaded.stream()
-    with pytest.raises(UserError, match="NaN"):
+    with pytest.raises(DataError, match=r"NaN .*step 0 "):
         stream.read(bad)
     assert stream.steps == 0
 
@@ -207,11 +207,11 @@ def test_texts(texts):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=EXACT, err_msg=name)
         np.testing.assert_allclose(loaded.predict(ids), wanted, rtol=0, atol=EXACT, err_msg=name)
     for given, message in (
-        ("a text", "a list of texts"),
+        ("a text", r"predict_texts .*\[text\]"),
         (["a", " "], r"texts\[1\]: .*empty"),
         ([b"a"], r"texts\[0\]: .*bytes"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(DataError, match=message):
             loaded.predict_texts(given)
 
 
@@ -224,7 +224,7 @@ def test_images_of_any_size(tmp_path):
     np.testing.assert_allclose(found, expected(classifier, rows), rtol=0, atol=EXACT)
     np.testing.assert_array_equal(loaded.predict(np.stack(rows)), found)
     np.testing.assert_array_equal(loaded.predict(list(pixels)), found)
-    with pytest.raises(UserError, match=r"x\[0\]: A pixel is 255"):
+    with pytest.raises(DataError, match=r"x\[0\]: .*pixel .* 255: .*\[0, 1\]"):
         loaded.predict(np.full([1, 16, 1], 255.0))
 
 
@@ -244,7 +244,7 @@ def test_a_keras_file(tmp_path):
     done = command("classify", f"--model={tmp_path / 'waves.keras'}", "--json", tmp_path / "x.npz")
     labels = [json.loads(line)["top"][0]["label"] for line in done.stdout.splitlines()]
     assert labels == wanted.argmax(1).tolist()
-    with pytest.raises(UserError, match=r"The checkpoint best .*a \.keras file"):
+    with pytest.raises(SettingError, match=r" best .*waves\.keras .*\.keras"):
         t2aux.load(tmp_path / "waves.keras", checkpoint="best")
 
 
@@ -256,7 +256,7 @@ class Known(keras.layers.GRUCell):
 def test_keras_files_that_can_t_be_loaded(tmp_path):
     place = tmp_path / "x.keras"
     keras.Sequential([keras.layers.Input([3]), keras.layers.Dense(2)]).save(place)
-    with pytest.raises(UserError, match=r"x\.keras has a Sequential"):
+    with pytest.raises(ModelError, match=r"/x\.keras .*Sequential"):
         t2aux.load(place)
     model = t2aux.SequenceClassifier(classes=3, core=Known(4))
     model.build((None, None, 2))
@@ -266,7 +266,7 @@ def test_keras_files_that_can_t_be_loaded(tmp_path):
     registered = keras.saving.get_custom_objects()
     kept = registered.pop("tests>Known")
     try:
-        with pytest.raises(UserError, match=r"x\.keras names Known, .*register"):
+        with pytest.raises(ModelError, match=r"/x\.keras .*Known, .*register_keras_serializable"):
             t2aux.load(place)
     finally:
         registered["tests>Known"] = kept
@@ -274,7 +274,7 @@ def test_keras_files_that_can_t_be_loaded(tmp_path):
     flipped = content[:half] + bytes([content[half] ^ 255]) + content[half + 1 :]
     for damaged in (b"", b"abc", content[:half], flipped):
         place.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"x\.keras is damaged"):
+        with pytest.raises(ModelError, match=r"/x\.keras .*damaged"):
             t2aux.load(place)
 
 
@@ -305,28 +305,28 @@ def test_a_tflite_file_needs_no_tensorflow(vectors, tmp_path):
 def test_what_is_none_of_these(vectors, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.tflite").write_bytes(b"x" * 100)
-    for place, message in (
-        (tmp_path / "absent", "absent does not exist"),
-        (tmp_path / "absent.keras", "does not exist"),
-        (tmp_path / "empty", "empty holds no model"),
-        (tmp_path / "file.tflite", r"file\.tflite is damaged"),
-        (vectors.places["version"] / "saved_model.pb", r"saved_model\.pb is damaged or not"),
-        ("", "empty"),
-        ("s3://bucket/model", "not on this machine"),
-        (vectors.loaded["run"], "The path is a LoadedClassifier"),
+    for place, kind, message in (
+        (tmp_path / "absent", FileError, r"/absent .*\.tflite .*model_dir"),
+        (tmp_path / "absent.keras", FileError, r"/absent\.keras .*\.tflite .*model_dir"),
+        (tmp_path / "empty", FileError, "/empty .*--model_dir"),
+        (tmp_path / "file.tflite", ModelError, r"/file\.tflite .*damaged"),
+        (vectors.places["version"] / "saved_model.pb", ModelError, r"/saved_model\.pb .*damaged"),
+        ("", SettingError, "path .*empty"),
+        ("s3://bucket/model", SettingError, "path .*s3://bucket/model, "),
+        (vectors.loaded["run"], SettingError, "path .* LoadedClassifier: "),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(kind, match=message):
             t2aux.load(place)
-    with pytest.raises(UserError, match=r"The checkpoint latest .*an export"):
+    with pytest.raises(SettingError, match=r" latest .*export"):
         t2aux.load(vectors.places["whole"], checkpoint="latest")
-    with pytest.raises(UserError, match="ckpt-9"):
+    with pytest.raises(ModelError, match=r"\bckpt-9\b"):
         t2aux.load(vectors.places["run"], checkpoint="ckpt-9")
     alone = tmp_path / "alone"
     alone.mkdir()
     for name in (litert.WHOLE, litert.METADATA):
         shutil.copy(vectors.directory / name, alone)
     loaded = t2aux.load(alone / litert.WHOLE)
-    with pytest.raises(UserError, match=r"needs classifier_stream\.tflite"):
+    with pytest.raises(ModelError, match=r" classifier_stream\.tflite .*/alone"):
         loaded.stream()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from t2aux import config, data
-from t2aux.errors import UserError
+from t2aux.errors import ModelError, SettingError
 from t2aux.evaluation import other_data
 from t2aux.reproduce import recipes, results, rows
 from t2aux.reproduce.experiments import EXPERIMENTS
@@ -122,15 +122,15 @@ def test_the_later_one_of_two_names_counts(params, value):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        (["train.steps_per_call = 'a'"], r"RunConfig\.steps_per_call must be a whole number"),
-        (["train.checkpoints_keep = 3"], r"train has no parameter 'checkpoints_keep'"),
-        (["dataset.steps_per_call = 3"], "dataset has no parameter 'steps_per_call'"),
-        (["dataset.on_nan = 'stop'"], "dataset has no parameter 'on_nan'"),
-        (["x/train.steps_per_call = 3"], "Nothing uses the scope 'x'"),
+        (["train.steps_per_call = 'a'"], r"RunConfig\.steps_per_call .*whole number, .*'a'"),
+        (["train.checkpoints_keep = 3"], r"^train .*'checkpoints_keep' .*run_config"),
+        (["dataset.steps_per_call = 3"], "^dataset .*'steps_per_call' .*data_dir"),
+        (["dataset.on_nan = 'stop'"], "^dataset .*'on_nan' .*data_dir"),
+        (["x/train.steps_per_call = 3"], r"scope 'x' .*x/train\.steps_per_call"),
     ],
 )
 def test_older_names_are_checked_as_those_of_today(params, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(SettingError, match=message):
         config.parse(["quickstart"], params)
 
 
@@ -189,9 +189,9 @@ def test_an_older_run_is_evaluated_and_resumed(older_run, tmp_path, has_run_json
     assert train.train(str(run), parsed(older_run))
     other = ["RunConfig.checkpoints_kept = 4", "train.on_nan = @BackOff()", "BackOff.times = 1"]
     assert train.train(str(run), parsed(older_run, "RunConfig.steps_per_call = 3", *other))
-    with pytest.raises(UserError, match=r"dataset\.bucket_batches: 16 -> 2"):
+    with pytest.raises(ModelError, match=r"dataset\.bucket_batches: 16 -> 2"):
         train.train(str(run), parsed(older_run, "dataset.bucket_batches = 2"))
-    with pytest.raises(UserError, match="number of training examples: 12 -> 5"):
+    with pytest.raises(ModelError, match="training examples: 12 -> 5"):
         train.train(str(run), parsed(older_run, "dataset.max_examples = 5"))
 
 

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError
 from t2aux_ondevice import paths
 
 
@@ -46,7 +46,7 @@ def test_local(tmp_path, monkeypatch):
     (tmp_path / "~nobody99.txt").write_text("")
     assert paths.local("~nobody99.txt", "x") == "./~nobody99.txt"
     monkeypatch.setenv("HOME", "")
-    with pytest.raises(UserError, match="HOME"):
+    with pytest.raises(FileError, match=r"~/a \(x\): HOME "):
         paths.local("~/a", "x")
     assert paths.home() is None
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from t2aux.data import records
-from t2aux.errors import FileError, UserError
+from t2aux.errors import DataError, FileError, UserError
 from t2aux.files import read_json
 from t2aux_ondevice.arrays import read_npy
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -137,12 +137,12 @@ def read(folder: pathlib.Path) -> Manifest:
         )
     found = read_json(path)
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise FileError(
+        raise DataError(
             f"{path} does not describe shards: give --data_dir=FOLDER, a folder that `t2aux data "
             "convert` wrote."
         )
     if found.get("version") != VERSION:
-        raise FileError(
+        raise DataError(
             f"{path} has version {found.get('version')!r} of the format, and this program reads "
             f"version {VERSION}: convert the data again with `t2aux data convert`."
         )
@@ -243,7 +243,7 @@ def _check_index(
 
 
 def _wrong(path: pathlib.Path, why: str) -> UserError:
-    return FileError(
+    return DataError(
         f"{path} is damaged: {why.rstrip('.')}. Restore it, or convert the data again with `t2aux "
         "data convert`."
     )

@@ -15,7 +15,7 @@ from t2aux import text_tables
 from t2aux.data import baselines, checks
 from t2aux.data.pixels import picture
 from t2aux.data.split import Split
-from t2aux.errors import SettingError, listing, shorten
+from t2aux.errors import FileError, listing, shorten
 from t2aux.files import atomic_write
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -146,7 +146,7 @@ def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -
 
     path = pathlib.Path(path)
     if path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise SettingError(
+        raise FileError(
             f"Can't draw {path}: give a name that ends in {' or '.join(PICTURE_SUFFIXES)}."
         )
     present = np.unique(split.labels)

@@ -96,7 +96,7 @@ def prepare(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
         )
     # What a builder's own code and the network may raise has no common base.
     except Exception as error:
-        raise DataError(
+        raise FileError(
             f"Preparing {name} in {builder.data_dir} failed ({_first_line(error)}): check the "
             "connection and the space on the disk, and try again."
         ) from error

@@ -129,7 +129,7 @@ def format_of(output: str, given: str | None = None) -> str:
         return given or "csv"
     found = given or _SUFFIXES.get(pathlib.PurePath(output).suffix.lower())
     if found is None:
-        raise SettingError(
+        raise FileError(
             f"The output {output} has a name that says no format: end it in .csv, .jsonl or "
             f".parquet, or give --output_format={'|'.join(FORMATS)}."
         )

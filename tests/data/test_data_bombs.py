@@ -13,18 +13,18 @@ import pytest
 from PIL import Image
 
 from t2aux.data.idx import read_array
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, SettingError
 from t2aux_ondevice import arrays, images, limits
 from tests.sources import load
 
 MAX_MIB = 64
 
 
-def refused(read, *arguments, match):
+def refused(read, *arguments, match, kind=DataError):
     """Asserts a refusal that takes little memory."""
     tracemalloc.start()
     try:
-        with pytest.raises(UserError, match=match) as caught:
+        with pytest.raises(kind, match=match) as caught:
             read(*arguments)
         assert tracemalloc.get_traced_memory()[1] < MAX_MIB << 20
     finally:
@@ -42,12 +42,12 @@ def test_an_idx_header_takes_no_memory(tmp_path):
     header = struct.pack(">BBBBIII", 0, 0, 8, 3, 2**10, 2**15, 2**15)
     for name, content in (("plain", header), ("packed.gz", gzip.compress(header))):
         (tmp_path / name).write_bytes(content + b"")
-        refused(read_array, tmp_path / name, 3, match="should hold 1,099,511,627,776 .* holds 0")
+        refused(read_array, tmp_path / name, 3, match=rf"{name} .*1,099,511,627,776 .* 0\b")
 
 
 def test_an_idx_file_without_examples(tmp_path):
     (tmp_path / "x").write_bytes(struct.pack(">BBBBIII", 0, 0, 8, 3, 2**32 - 1, 0, 2**32 - 1))
-    refused(read_array, tmp_path / "x", 3, match="no examples")
+    refused(read_array, tmp_path / "x", 3, match=r"/x .*examples")
 
 
 def test_packed_in_earnest_is_read(monkeypatch):
@@ -55,7 +55,7 @@ def test_packed_in_earnest_is_read(monkeypatch):
     assert limits.most_unpacked(10) == 1_000_000
     assert limits.most_unpacked(10**9) == 20 * 10**9
     monkeypatch.setenv(limits.UNPACKED_MB, "many")
-    with pytest.raises(UserError, match="T2AUX_MAX_UNPACKED_MB is 'many': give a whole number"):
+    with pytest.raises(SettingError, match=r"T2AUX_MAX_UNPACKED_MB .*'many'"):
         limits.most_unpacked(10)
 
 
@@ -75,23 +75,25 @@ def npy(shape, dtype="<f4", content=b""):
 @pytest.mark.parametrize("shape", [(2**40,), (2**20, 2**20), (2**33, 1), (-1,)])
 def test_an_npz_header_takes_no_memory(tmp_path, shape):
     npz(tmp_path / "x.npz", inputs=npy(shape))
-    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match="damaged or not an .npz")
+    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match=r"x\.npz .*inputs\.npy.*header")
 
 
 def test_an_npz_member_holds_what_its_header_says(tmp_path):
     npz(tmp_path / "x.npz", inputs=npy((1,), content=bytes(8)))
-    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match="what its header says")
+    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match=r"x\.npz .*inputs\.npy.*header")
 
 
 def test_an_npz_file_of_zeros_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(limits.UNPACKED_MB, "2")
     npz(tmp_path / "x.npz", inputs=npy((10**6,), content=bytes(4 * 10**6)))
-    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match="unpacks to more than 2,000,000")
+    refused(
+        arrays.read_npz, tmp_path / "x.npz", ["inputs"], match=r"2,000,000.*T2AUX_MAX_UNPACKED_MB"
+    )
 
 
 def test_an_npz_file_in_another_packing_is_refused(tmp_path):
     npz(tmp_path / "x.npz", inputs=npy((1,), content=bytes(4)), packing=zipfile.ZIP_LZMA)
-    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match="not compressed as numpy")
+    refused(arrays.read_npz, tmp_path / "x.npz", ["inputs"], match=r"inputs\.npy .*compressed")
 
 
 def png(width, height):
@@ -108,12 +110,12 @@ def png(width, height):
 
 @pytest.mark.parametrize("size", [(10_000, 9_000), (2**31 - 1, 2**31 - 1)])
 def test_a_picture_of_many_pixels_is_refused(size):
-    refused(images.read_image, io.BytesIO(png(*size)), "it", match="more than 89,478,485 pixels")
+    refused(images.read_image, io.BytesIO(png(*size)), "it", match=r"\bit\b.* 89,478,485 ")
 
 
 def test_the_limit_of_pixels_can_be_changed(monkeypatch):
     monkeypatch.setenv(limits.IMAGE_PIXELS, "8")
-    with pytest.raises(UserError, match="T2AUX_MAX_IMAGE_PIXELS"):
+    with pytest.raises(DataError, match=r"\bit\b.* 8 .*T2AUX_MAX_IMAGE_PIXELS"):
         images.read_image(io.BytesIO(picture()), "it")
     monkeypatch.setenv(limits.IMAGE_PIXELS, "9")
     assert images.read_image(io.BytesIO(picture()), "it").size == (3, 3)
@@ -125,7 +127,7 @@ def test_an_icon_of_a_larger_picture_than_it_says_is_refused(monkeypatch):
     # One picture of 16 x 16, it says.
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 8, len(content), 22)
     icon = struct.pack("<HHH", 0, 1, 1) + entry + content
-    refused(images.read_image, io.BytesIO(icon), "it.ico", match="it.ico")
+    refused(images.read_image, io.BytesIO(icon), "it.ico", match=r"it\.ico")
 
 
 def test_a_long_text_in_a_picture_takes_no_memory():
@@ -147,7 +149,7 @@ def test_pillow_runs_no_program(monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: ran.append(a))
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 5\n%%EndComments\nshowpage\n"
     for name in ("it.png", "it.eps", "it.ps", "it.iim", "it"):
-        with pytest.raises(UserError, match="or not PNG"):
+        with pytest.raises(DataError, match=f"^{name} .*PNG"):
             images.read_image(io.BytesIO(eps), name)
         assert name == "it.png" or not images.is_image(name, lambda: eps)
     assert not {".eps", ".ps", ".iim", ".fits", ".pdf"} & images.image_suffixes().keys()
@@ -179,7 +181,7 @@ def test_a_negative_size_ends(tmp_path):
     content[148:156] = b" " * 8
     content[148:156] = b"%06o\0 " % sum(content[:512])
     (tmp_path / "train.tar").write_bytes(content)
-    refused(read_folder, tmp_path, match="a size is negative")
+    refused(read_folder, tmp_path, match=r"train\.tar .*negative", kind=FileError)
 
 
 def test_archives_write_nothing_outside(tmp_path):
@@ -192,7 +194,7 @@ def test_archives_write_nothing_outside(tmp_path):
     members = [(member(n, len(content)), content) for n in names]
     members.append((member("a/5.png", 0, tarfile.CHRTYPE), b""))
     (data / "train.tar").write_bytes(tar((link, b""), *members))
-    with pytest.raises(UserError, match=r"a/link in .* is a link to"):
+    with pytest.raises(DataError, match=rf"a/link .*train\.tar .*{tmp_path},"):
         read_folder(data)
     (data / "train.tar").write_bytes(tar(*members))
     with zipfile.ZipFile(data / "other.zip", "w") as archive:
@@ -225,11 +227,11 @@ def test_a_zip_member_without_a_name_is_refused(tmp_path):
     assert lengths == b"\1\0\0\0\0\0"
     content = content[: place + 28] + b"\0\0\0\0\1\0" + content[place + 34 :]
     (tmp_path / "train.zip").write_bytes(content)
-    refused(read_folder, tmp_path, match="Can't read")
+    refused(read_folder, tmp_path, match=r"train\.zip .*name", kind=FileError)
 
 
 def test_more_pictures_than_memory_are_reported(monkeypatch, tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "1.png").write_bytes(picture())
-    with pytest.raises(UserError, match="more than the memory holds: set a smaller side"):
+    with pytest.raises(DataError, match=r"image_folder.* 1 .*72,057,594,037,927,936 .*side"):
         load("train", name="image_folder", data_dir=str(tmp_path), side=2**28, allow="one_class")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from t2aux import config
 from t2aux.data import characters
 from t2aux.data.table import Options
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, SettingError
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
 from tests import sources
 from tests.sources import load
@@ -110,13 +110,13 @@ def test_a_run_of_other_classes_is_a_user_error(tmp_path):
     (tmp_path / "train.csv").write_text("a,xyz\nb,x\n")
     info = read(tmp_path).info
     (tmp_path / "classes.txt").write_text("b\na\n")
-    with pytest.raises(UserError, match="its classes is"):
+    with pytest.raises(DataError, match=r"csv .*classes .*\('b', 'a'\) .*\('a', 'b'\)"):
         read(tmp_path, info=info)
 
 
 def test_options_of_images_are_unknown_parameters():
     for name in ("side", "grey", "permutation_seed"):
-        with pytest.raises(UserError, match=f"csv has no parameter '{name}'.*tokens"):
+        with pytest.raises(SettingError, match=rf"csv .*'{name}' .*csv\.{name} = 1.* tokens"):
             config.parse([], [f"csv.{name} = 1"])
 
 
@@ -133,19 +133,19 @@ def test_max_examples(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("", "no rows"),
-        ("\n\n", "no rows"),
-        ("class,text\n", "no rows"),
-        ("a,x\nb\n", r"train\.csv, line 2: the row has one column"),
-        ("a,x\nb,\n", "line 2: the text is empty"),
-        ('a,"x\ny"\nb," ","\t"\n', "line 3: the text is empty"),
-        ('a,x\nb,"y\nc,z\n', "line 2: the row is not valid CSV"),
-        ('a,x\nb,"y"y\n', "line 2: the row is not valid CSV"),
+        ("", r"train\.csv .*rows"),
+        ("\n\n", r"train\.csv .*rows"),
+        ("class,text\n", r"train\.csv .*rows"),
+        ("a,x\nb\n", r"train\.csv, line 2: .*column.* 2:"),
+        ("a,x\nb,\n", "line 2: .*text .*empty"),
+        ('a,"x\ny"\nb," ","\t"\n', "line 3: .*text .*empty"),
+        ('a,x\nb,"y\nc,z\n', "line 2: .*CSV"),
+        ('a,x\nb,"y"y\n', "line 2: .*CSV"),
     ],
 )
 def test_malformed_rows_are_user_errors(tmp_path, rows, message):
     (tmp_path / "train.csv").write_text(rows)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message):
         read(tmp_path)
 
 
@@ -153,26 +153,30 @@ def test_malformed_rows_are_user_errors(tmp_path, rows, message):
 def test_classes_out_of_range_are_user_errors(tmp_path, number):
     (tmp_path / "classes.txt").write_text("a\nb\n")
     (tmp_path / "train.csv").write_text(f'1,"two\nlines"\n2,x\n{number},x\n')
-    with pytest.raises(UserError, match=rf"line 4: the class is '{number}'.* 1 to 2"):
+    with pytest.raises(DataError, match=rf"line 4: .*'{number}'.* 1 to 2.*classes\.txt"):
         read(tmp_path)
 
 
 def test_a_class_only_in_the_test_split_is_a_user_error(tmp_path):
     (tmp_path / "train.csv").write_text("a,x\nb,y\n")
     (tmp_path / "test.csv").write_text("a,x\nc,y\n")
-    with pytest.raises(UserError, match=r"test\.csv, line 2: the class is 'c'"):
+    with pytest.raises(DataError, match=r"test\.csv, line 2: .*'c'.*'a', 'b'"):
         read(tmp_path, "test")
 
 
 def test_damaged_files_are_user_errors(tmp_path):
     (tmp_path / "train.csv").write_bytes(b"a,x\nb,\xff\xfe\n")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(DataError, match=r"train\.csv .*UTF-8.* 1: .*--encoding"):
         read(tmp_path)
     (tmp_path / "train.csv").unlink()
     content = gzip.compress(DBPEDIA.encode() * 50)
-    for damage in (content[:-20], b"no gzip", content[:40] + b"\xff" * 50):
+    for damage, kind in (
+        (content[:-20], FileError),
+        (b"no gzip", DataError),
+        (content[:40] + b"\xff" * 50, FileError),
+    ):
         (tmp_path / "train.csv.gz").write_bytes(damage)
-        with pytest.raises(UserError, match=r"train\.csv\.gz"):
+        with pytest.raises(kind, match=r"train\.csv\.gz"):
             read(tmp_path)
 
 
@@ -227,7 +231,7 @@ def test_a_file_that_changes_meanwhile_is_a_user_error(tmp_path):
         (tmp_path / "train.csv").write_text("a,x\nb,yz\n")
         _, texts = sources.read("train", name="csv", data_dir=str(tmp_path))
         (tmp_path / "train.csv").write_text(rows)
-        with pytest.raises(UserError, match=r"Text 1 of .*train\.csv .* has changed"):
+        with pytest.raises(DataError, match=r"Text 1 .*train\.csv"):
             texts.table()
 
 

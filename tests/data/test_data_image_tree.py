@@ -7,7 +7,7 @@ import pytest
 
 from t2aux.data import image_tree
 from t2aux.data.table import read_class_names
-from t2aux.errors import UserError
+from t2aux.errors import DataError
 from tests.image_trees import (
     ARCHIVES,
     BOTH,
@@ -238,7 +238,7 @@ def test_a_class_without_readable_images_is_refused(tmp_path, suffix):
 def test_a_class_of_broken_links_is_refused(folder):
     (folder / "train/owl").mkdir()
     (folder / "train/owl/1.png").symlink_to("../.git/annex/1")
-    refused(folder, "owl", "1 link to files that are not there")
+    refused(folder, "owl", "1 link ")
 
 
 def test_an_empty_class_is_named(folder):
@@ -249,7 +249,7 @@ def test_an_empty_class_is_named(folder):
 
 
 def test_a_tree_of_other_files_tells_them(tmp_path):
-    refused(write(tmp_path, files("cat/1.heic", "dog/2.heic")), "no images", "2 .heic")
+    refused(write(tmp_path, files("cat/1.heic", "dog/2.heic")), "/train ", "2 .heic", "<class>/")
 
 
 # Folders around the classes.
@@ -289,7 +289,7 @@ def test_a_folder_beside_the_only_class_is_not_passed_over(tmp_path):
 
 def test_splits_are_not_classes(tmp_path):
     zipped(tmp_path / "train.zip", "d/train/cat/1.png", "d/test/cat/2.png")
-    refused(tmp_path, "splits rather than classes")
+    refused(tmp_path, "train.zip", "test, train", "splits", "--data_dir")
 
 
 def test_the_upper_levels_of_a_tree_are_shown(tmp_path):
@@ -340,7 +340,7 @@ def test_names_in_classes_txt_are_in_one_normal_form(tmp_path):
     path.write_text("cafe\u0301\ndog\n", encoding="utf-8")
     assert read_class_names(path) == ("caf\u00e9", "dog")
     path.write_text("cafe\u0301\ncaf\u00e9\n", encoding="utf-8")
-    with pytest.raises(UserError, match="twice"):
+    with pytest.raises(DataError, match=r"classes\.txt .*'caf\u00e9'"):
         read_class_names(path)
 
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from t2aux.data import DatasetInfo, Split, Table, convert, normalization
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.training.validation import load as load_splits
 from tests import sources
 
@@ -122,7 +122,7 @@ def test_what_is_held_out_does_not_count(tmp_path):
 def test_damaged_numbers_are_reported(wrong):
     info = DatasetInfo("x", "vectors", ("a",), channels=2, mean=(1.0, 2.0), deviation=(1.0, 2.0))
     assert DatasetInfo.from_json(info.to_json()) == info
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(ModelError, match=r"dataset\.json"):
         DatasetInfo.from_json({**info.to_json(), **wrong})
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2aux.errors import UserError
+from t2aux.errors import DataError, UserError
 from tests.sources import load
 
 INPUTS = np.random.default_rng(0).normal(size=(6, 5, 2))
@@ -88,52 +88,49 @@ def with_value(value):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"inputs": None}, "no array `inputs`"),
-        ({"labels": None}, "no array `labels`"),
-        ({"inputs": with_value(np.nan)}, r"NaN .* sequence 4, step 2"),
-        ({"inputs": with_value(-np.inf)}, r"infinite .* sequence 4, step 2"),
-        ({"inputs": with_value(1e200)}, r"infinite .* sequence 4, step 2"),
-        ({"inputs": INPUTS[0, 0]}, r"shape \[2\]"),
-        ({"inputs": INPUTS[..., None]}, r"shape \[6, 5, 2, 1\]"),
-        ({"inputs": INPUTS[:, :0]}, r"shape \[6, 0, 2\]"),
+        ({"inputs": None}, r"`inputs` \(.*labels\)"),
+        ({"labels": None}, r"`labels` \(.*inputs\)"),
+        ({"inputs": with_value(np.nan)}, r"inputs .*NaN .* sequence 4, step 2"),
+        ({"inputs": with_value(-np.inf)}, r"inputs .*infinite .* sequence 4, step 2"),
+        ({"inputs": with_value(1e200)}, r"inputs .*infinite .* sequence 4, step 2"),
+        ({"inputs": INPUTS[0, 0]}, r"inputs .*float64 .*\[2\]"),
+        ({"inputs": INPUTS[..., None]}, r"inputs .*float64 .*\[6, 5, 2, 1\]"),
+        ({"inputs": INPUTS[:, :0]}, r"inputs .*float64 .*\[6, 0, 2\]"),
         ({"inputs": INPUTS.astype(complex)}, "complex128"),
-        ({"inputs": INPUTS.astype(str)}, "inputs is <U"),
-        (
-            {"inputs": INPUTS.astype(object)},
-            r"train\.npz: inputs is .*Python objects.*pad.*lengths",
-        ),
-        ({"labels": LABELS[:5]}, r"labels is int64 of the shape \[5\]"),
-        ({"labels": LABELS.astype(float)}, "labels is float64"),
-        ({"labels": LABELS - 1}, r"label of sequence 0 .* is -1"),
-        ({"labels": LABELS * 1000}, "larger than the number of sequences"),
-        ({"classes": np.array(["x", "y"])}, r"label of sequence 2 .* is 2.* 2 classes"),
-        ({"classes": np.array(["x", "y", "x"])}, "different names"),
-        ({"classes": np.array([1, 2, 3])}, "different names"),
-        ({"lengths": LENGTHS - 1}, r"length of sequence 1 .* is 0: .* 1 to 5"),
-        ({"lengths": LENGTHS + 1}, r"length of sequence 0 .* is 6: .* 1 to 5"),
-        ({"lengths": LENGTHS[:4]}, "lengths is int64"),
-        ({"lengths": LENGTHS.astype(float)}, "lengths is float64"),
+        ({"inputs": INPUTS.astype(str)}, "inputs .*<U"),
+        ({"inputs": INPUTS.astype(object)}, r"train\.npz: inputs .*objects.*`lengths`"),
+        ({"labels": LABELS[:5]}, r"labels .*int64 .*\[5\]: .*\[6\]"),
+        ({"labels": LABELS.astype(float)}, "labels .*float64"),
+        ({"labels": LABELS - 1}, r"label .*sequence 0 .* -1"),
+        ({"labels": LABELS * 1000}, "label 2000 .*`classes`"),
+        ({"classes": np.array(["x", "y"])}, r"label .*sequence 2 .* 2, .* 2 classes.* 0 to 1"),
+        ({"classes": np.array(["x", "y", "x"])}, r"classes .*<U1 .*\[3\]"),
+        ({"classes": np.array([1, 2, 3])}, r"classes .*int64 .*\[3\]"),
+        ({"lengths": LENGTHS - 1}, r"length .*sequence 1 .* 0: .* 1 to 5"),
+        ({"lengths": LENGTHS + 1}, r"length .*sequence 0 .* 6: .* 1 to 5"),
+        ({"lengths": LENGTHS[:4]}, r"lengths .*int64 .*\[4\]: .*\[6\]"),
+        ({"lengths": LENGTHS.astype(float)}, "lengths .*float64"),
     ],
 )
 def test_bad_arrays_are_user_errors(tmp_path, arrays, message):
     save(tmp_path, **arrays)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message):
         read(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"inputs": INPUTS[:, :, :1]}, "1 channels where the training data has 2"),
-        ({"inputs": INPUTS[:, :4]}, "4 steps where all training sequences have 5"),
-        ({"lengths": LENGTHS}, "1 steps where all training sequences have 5"),
-        ({"labels": LABELS + 1}, r"is 3, but the classes are 0, 1, 2"),
+        ({"inputs": INPUTS[:, :, :1]}, r"test\.npz: inputs .* 1 channels .* 2:"),
+        ({"inputs": INPUTS[:, :4]}, r"test\.npz: sequence 0 .* 4 steps .* 5: .*`lengths`"),
+        ({"lengths": LENGTHS}, r"test\.npz: sequence 1 .* 1 steps .* 5: .*`lengths`"),
+        ({"labels": LABELS + 1}, r"test\.npz: .*sequence 2 .* 3, .* 0, 1, 2:"),
     ],
 )
 def test_a_test_split_unlike_the_training_split(tmp_path, arrays, message):
     save(tmp_path)
     save(tmp_path, "test", **arrays)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message):
         read(tmp_path, "test")
 
 
@@ -145,7 +142,7 @@ def test_any_damage_is_a_user_error_or_harmless(tmp_path_factory, data):
     path = folder / "train.npz"
     whole = path.read_bytes()
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
-    with pytest.raises(UserError):
+    with pytest.raises(DataError):
         read(folder)
     changed = bytearray(whole)
     changed[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
@@ -158,7 +155,7 @@ def test_any_damage_is_a_user_error_or_harmless(tmp_path_factory, data):
 def test_a_single_array_is_a_user_error(tmp_path):
     with (tmp_path / "train.npz").open("wb") as file:
         np.save(file, INPUTS)
-    with pytest.raises(UserError, match=r"not an \.npz file"):
+    with pytest.raises(DataError, match=r"train\.npz .*zip.*numpy\.savez"):
         read(tmp_path)
 
 
@@ -171,29 +168,26 @@ def ragged():
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"inputs": ragged()}, r"inputs is an array of Python objects.*pad.*\[N, T, C\].*lengths"),
-        (
-            {"classes": np.array(["a", "b", "c"], object)},
-            "classes is an array .*objects.*dtype=str",
-        ),
-        ({"labels": LABELS.astype(object)}, "labels is an array of Python objects.*dtype=str"),
-        ({"labels": np.array([["a", "b", "c"]] * 2)}, r"shape \[2, 3\].*integers or names"),
-        ({"labels": np.array([b"\xff", b"b"] * 3)}, "labels holds bytes that are not UTF-8"),
+        ({"inputs": ragged()}, r"inputs .*objects.*\[N, T, C\].*`lengths`"),
+        ({"classes": np.array(["a", "b", "c"], object)}, "classes .*objects.*dtype=str"),
+        ({"labels": LABELS.astype(object)}, "labels .*objects.*dtype=str"),
+        ({"labels": np.array([["a", "b", "c"]] * 2)}, r"labels .*<U1 .*\[2, 3\].*\[6\]"),
+        ({"labels": np.array([b"\xff", b"b"] * 3)}, "labels .*bytes .*UTF-8.*dtype=str"),
         ({"labels": LABELS.astype(float)}, r"labels\.ravel\(\)\.astype\(int\)"),
         ({"labels": LABELS > 0}, r"labels\.ravel\(\)\.astype\(int\)"),
-        ({"labels": LABELS[:, np.newaxis]}, r"shape \[6, 1\].*labels\.ravel"),
-        ({"labels": LABELS + 0.5}, "not whole numbers"),
-        ({"labels": np.where(LABELS, LABELS, np.nan)}, "labels is float64.*NaN"),
-        ({"labels": np.eye(3)[LABELS]}, r"one-hot vectors: labels\.argmax\(axis=1\)"),
-        ({"labels": np.eye(3, dtype=int)[LABELS]}, r"one-hot vectors: labels\.argmax\(axis=1\)"),
+        ({"labels": LABELS[:, np.newaxis]}, r"labels .*\[6, 1\].*labels\.ravel"),
+        ({"labels": LABELS + 0.5}, "labels .*float64.*whole numbers"),
+        ({"labels": np.where(LABELS, LABELS, np.nan)}, "labels .*float64.*NaN"),
+        ({"labels": np.eye(3)[LABELS]}, r"labels .*\[6, 3\].*labels\.argmax\(axis=1\)"),
+        ({"labels": np.eye(3, dtype=int)[LABELS]}, r"labels .*\[6, 3\].*labels\.argmax\(axis=1\)"),
         ({"lengths": LENGTHS.astype(float)}, r"lengths\.ravel\(\)\.astype\(int\)"),
-        ({"classes": np.array([b"\xff", b"b", b"c"])}, "not UTF-8"),
-        ({"inputs": None, "x_train": INPUTS}, r"no array `inputs` \(only labels, x_train\)"),
+        ({"classes": np.array([b"\xff", b"b", b"c"])}, "classes .*bytes .*UTF-8"),
+        ({"inputs": None, "x_train": INPUTS}, r"`inputs` \(.*labels, x_train\)"),
     ],
 )
 def test_arrays_of_other_types_are_errors_that_say_how(tmp_path, arrays, message):
     save(tmp_path, **arrays)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message):
         read(tmp_path)
 
 
@@ -207,12 +201,12 @@ def test_other_names_of_the_classes_in_the_test_data_are_an_error(tmp_path):
     save(tmp_path, "test", classes=np.array(["z", "y", "x"]))
     info = read(tmp_path).info
     for arguments in ({}, {"info": info}):
-        with pytest.raises(UserError, match=r"test\.npz: classes names 'z', .*order"):
+        with pytest.raises(DataError, match=r"test\.npz: classes .*'z', 'y', 'x', .*'x', 'y', 'z'"):
             read(tmp_path, "test", **arguments)
     # The test data of another folder, whose train.npz alone says what its labels are.
     save(tmp_path, "test")
     save(tmp_path, classes=np.array(["y", "x", "z"]))
-    with pytest.raises(UserError, match=r"train\.npz: classes names 'y', .*order"):
+    with pytest.raises(DataError, match=r"train\.npz: classes .*'y', 'x', 'z', .*'x', 'y', 'z'"):
         read(tmp_path, "test", info=info)
     save(tmp_path, classes=np.array(["x", "y", "z"]))
     assert read(tmp_path, "test", info=info).labels.tolist() == LABELS.tolist()
@@ -244,7 +238,7 @@ def test_names_beside_the_names_of_the_classes(tmp_path):
     save(tmp_path, labels=NAMES, classes=np.array(["walk", "run", "b\u00e9e", "fly"]))
     assert read(tmp_path).labels.tolist() == [0, 2, 1, 0, 2, 1]
     save(tmp_path, labels=NAMES, classes=np.array(["walk", "run"]))
-    with pytest.raises(UserError, match=r"sequence 1 .* is b\u00e9e, but the classes are 'walk', "):
+    with pytest.raises(DataError, match=r"sequence 1 .* b\u00e9e, .*'walk', 'run'"):
         read(tmp_path)
 
 
@@ -269,7 +263,7 @@ def test_labels_that_do_not_begin_at_0(tmp_path, labels, classes):
     assert f"names of the classes: {', '.join(classes)}" in note
     assert read(tmp_path, "test", info=train.info).labels.tolist() == test.labels.tolist()
     save(tmp_path, "test", labels=np.full(6, 4))
-    with pytest.raises(UserError, match=f"sequence 0 .* is 4, but the classes are {classes[0]}, "):
+    with pytest.raises(DataError, match=f"sequence 0 .* 4, .* {', '.join(classes)}:"):
         read(tmp_path, "test")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from t2aux.data import tables
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, SettingError
 
 HEADER = ["text", "stars", "label"]
 ROWS = [
@@ -94,11 +94,11 @@ def test_encodings(encoding, mark, declared, lines):
 def test_a_declared_encoding():
     table = opened("text,label\nna\u00efve,a\n\u20ac,b\n".encode("cp1252"), encoding="windows-1252")
     assert rows_of(table) == [["na\u00efve", "a"], ["\u20ac", "b"]]
-    with pytest.raises(UserError, match=r"t\.csv is not UTF-8 text near line .*cp1252"):
+    with pytest.raises(DataError, match=r"t\.csv .*UTF-8 .* 1: .*--encoding=cp1252"):
         rows_of(opened("text,label\nna\u00efve,a\n".encode("cp1252")))
-    with pytest.raises(UserError, match="no encoding 'cp1253x'"):
+    with pytest.raises(SettingError, match=r"'cp1253x': .*cp125"):
         opened("a,b\n", encoding="cp1253x")
-    with pytest.raises(UserError, match="no encoding 'base64'"):
+    with pytest.raises(SettingError, match=r"'base64': .*utf-8"):
         opened("a,b\n", encoding="base64")
 
 
@@ -124,7 +124,7 @@ def test_formats_compressed_from_files_and_streams(tmp_path, compress, kind, str
     if not stream:
         assert len(rows_of(table)) == len(records)
     elif kind != "parquet":
-        with pytest.raises(UserError, match="t can be read only once"):
+        with pytest.raises(FileError, match=r"^t .*once"):
             rows_of(table)
 
 
@@ -195,19 +195,19 @@ def test_names_that_the_user_gives_are_a_header():
 def test_columns_that_are_not_there():
     table = opened("review,Sentiment,stars\na,x,1\n")
     with pytest.raises(
-        UserError, match=r"no column 'sentimnt'.*'review', 'Sentiment', 'stars'; did"
+        SettingError, match=r"'sentimnt': .*'review', 'Sentiment', 'stars'; .*'Sentiment'\?"
     ):
         tables.choose_columns(table, label="sentimnt")
-    with pytest.raises(UserError, match="did you mean 'Sentiment'"):
+    with pytest.raises(SettingError, match=r"'sentiment': .*'Sentiment'\?"):
         tables.choose_columns(table, label="sentiment")
-    with pytest.raises(UserError, match="no column 3: it has 3"):
-        tables.choose_columns(table, label=3)
-    with pytest.raises(UserError, match="can't be the label and a text"):
+    with pytest.raises(SettingError, match=r"column 5: .* 3 \('review', "):
+        tables.choose_columns(table, label=5)
+    with pytest.raises(SettingError, match=r"column 'review' .*label .*text"):
         tables.choose_columns(table, label="review", texts=["review"])
-    with pytest.raises(UserError, match=r"--text_column=NAME.*'a', 'b', 'c'"):
+    with pytest.raises(SettingError, match=r"--text_column=NAME.*'a', 'b', 'c'"):
         tables.choose_columns(opened("a,b,c\nd,e,f\n", columns=["a"]), label="a")
     table = opened("a,b\nc,d\n")
-    with pytest.raises(UserError, match=r"no column 'label': it has no header"):
+    with pytest.raises(SettingError, match=r"'label': .*header.*'0', '1'"):
         tables.choose_columns(table, label="label")
 
 
@@ -259,7 +259,7 @@ def test_types_of_parquet_become_texts():
         "category": ["a", "", "b"],
         "bytes": ["x", "y", "z"],
     }
-    with pytest.raises(UserError, match="'list' holds values of the type list"):
+    with pytest.raises(DataError, match=r"'list' .*list<element: int64>"):
         tables.strings(batch, "list")
 
 
@@ -293,24 +293,26 @@ def test_values_of_json_lines():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": 1}\n{"a": }\n', r"t\.csv, line 2: the line is not valid JSON"),
-        ('{"a": 1}\n[1]\n', r"line 2: the line is not a JSON object, but \[1\]"),
-        ('{"a": "\\ud800"}\n', r"line 1: .*not valid JSON .surrogates"),
+        ('{"a": 1}\n{"a": }\n', r"t\.csv, line 2: .*JSON .Expecting value"),
+        ('{"a": 1}\n[1]\n', r"line 2: .*JSON .*\[1\]:"),
+        ('{"a": "\\ud800"}\n', r"line 1: .*JSON .surrogates"),
         ('[{"a": 1},\n{"a": 2}]', "JSON array.*lines=True"),
-        ('a,b\nc,"d\ne,f\n', "line 2: the row is not valid CSV"),
-        ('a,b\nc,"d"d\ne,f\n', "line 2: the row is not valid CSV"),
-        ("a,b\nc\n", "line 2: the row has one column"),
-        ("text,label\na,x\nHello, world,y\n", r"line 3: the row has 3 columns.*quotes"),
+        ('a,b\nc,"d\ne,f\n', "line 2: .*CSV"),
+        ('a,b\nc,"d"d\ne,f\n', "line 2: .*CSV"),
+        ("a,b\nc\n", "line 2: .*column.* 2:"),
+        ("text,label\na,x\nHello, world,y\n", r"line 3: .* 3 columns .* 2: .*quotes"),
         (b"PK\x03\x04" + bytes(99), "workbook"),
-        (b"PAR1" + bytes(99), r"Can't read t\.csv"),
+        (b"PAR1" + bytes(99), r"t\.csv .*Parquet"),
         ("a,b\0\n", "NUL"),
-        ("a,b\n" * 30_000 + "a,\0\n", "line 30001: the row holds a NUL"),
+        ("a,b\n" * 30_000 + "a,\0\n", "line 30001: .*NUL"),
         ("<!DOCTYPE html><html>", "web page"),
-        (gzip.compress(b"a,b\n" * 99, mtime=0)[:-9], r"Can't read t\.csv"),
+        (gzip.compress(b"a,b\n" * 99, mtime=0)[:-9], r"t\.csv .*Compressed file ended"),
     ],
 )
 def test_what_can_t_be_read_is_an_error(content, message):
-    with pytest.raises(UserError, match=message):
+    # As other files that a program can't open.
+    kind = FileError if "Parquet" in message or "Compressed" in message else DataError
+    with pytest.raises(kind, match=message):
         rows_of(opened(content))
 
 
@@ -319,7 +321,7 @@ def test_files_that_are_not_what_their_names_say(tmp_path):
     path.write_text("a,b\n")
     assert rows_of(tables.open_table(path, columns=["a"])) == []
     assert tables.open_table(path).columns
-    with pytest.raises(UserError, match=r"Can't read .*absent\.csv .No such file"):
+    with pytest.raises(FileError, match=r"absent\.csv .No such file"):
         tables.open_table(tmp_path / "absent.csv")
 
 
@@ -343,7 +345,7 @@ def test_spaces_before_quotes():
 def test_a_declared_separator():
     text = csv_text(ROWS, HEADER, delimiter="^")
     assert rows_of(opened(text, separator="^")) == ROWS
-    with pytest.raises(UserError, match="one character"):
+    with pytest.raises(SettingError, match=r"separator .*'::': .*one character"):
         opened(text, separator="::")
 
 

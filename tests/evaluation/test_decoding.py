@@ -11,7 +11,7 @@ from PIL import Image
 from t2aux import config, data
 from t2aux.data.split import Split
 from t2aux.data.table import Table
-from t2aux.errors import UserError
+from t2aux.errors import DataError, ModelError
 from t2aux.evaluation import decoding, decoding_report
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.run import Run, load_run
@@ -406,10 +406,10 @@ def test_mistakes_are_one_sentence_each(tmp_path):
     bare = make_run("grey", tmp_path / "bare")
     flags = [f"--model_dir={bare}", "--checkpoint=ckpt-3"]
     done = t2aux("reconstructions", *flags, check=False)
-    assert_one_sentence(done, "without Reconstruction", "models/r_lstm")
+    assert_one_sentence(done, "Reconstruction", "models/r_lstm")
     # A checkpoint without auxiliary networks is not read as if it had them.
     settings = ["train.auxiliary_losses = [@Reconstruction]", "Reconstruction.length = 4"]
-    with pytest.raises(UserError, match=r"another architecture.* as auxiliary/"):
+    with pytest.raises(ModelError, match=r"/ckpt-3 .*\[256\] .*auxiliary/reconstruction/"):
         load_run(bare, "ckpt-3", settings, auxiliary=True)
 
 
@@ -418,7 +418,7 @@ def test_no_sequence_that_a_segment_fits_into():
     known = decoding.statistics(split, reverse=True)
     short = Split(split.info, Table.of_lengths(np.ones((5, 2), np.float32), [2, 3], [0, 1]))
     decode = decoding.decoder(run, loss, known, seed=3)
-    with pytest.raises(UserError, match=r"the 6 steps that .*length = 5 needs"):
+    with pytest.raises(DataError, match=r"made up .* 6 steps .*Reconstruction\.length = 5 "):
         decoding.measure(decode, loss, short)
 
 

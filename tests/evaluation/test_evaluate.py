@@ -179,13 +179,14 @@ def test_other_data_is_named_and_goes_elsewhere(tmp_path):
 def test_mistakes_of_the_command_are_one_sentence_each(tmp_path):
     model_dir = make_run("vectors", tmp_path / "vectors")
     run = f"--model_dir={model_dir}"
-    (tmp_path / "file").write_text("")
+    taken = tmp_path / "file"
+    taken.write_text("")
     for arguments, parts in (
-        (["--model_dir=/nowhere"], ["/nowhere is not a model directory"]),
+        (["--model_dir=/nowhere"], [" /nowhere ", "--model_dir"]),
         ([run, "--checkpoint=ckpt-9"], ["ckpt-9"]),
         ([run, "--split=valid"], ["--split", "test"]),
         ([run, "--checkpoint=ckpt-3", "--data_dir=/nowhere"], ["/nowhere"]),
-        ([run, "--checkpoint=ckpt-3", f"--output_dir={tmp_path / 'file'}"], ["Can't write"]),
+        ([run, "--checkpoint=ckpt-3", f"--output_dir={taken}"], [str(taken)]),
     ):
         assert_one_sentence(t2aux("evaluate", *arguments, check=False), *parts)
     assert not (model_dir / "evaluation").exists()

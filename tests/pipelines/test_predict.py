@@ -16,7 +16,7 @@ from PIL import Image
 import t2aux
 from t2aux.data import convert
 from t2aux.data.table import Table
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError
 from t2aux.pipelines import inputs, predict, runners
 from t2aux.prediction import predictor
 from t2aux.prediction.api import Writing
@@ -135,10 +135,10 @@ def test_buckets_hold_the_model_the_data_and_the_predictions(exports, tmp_path, 
     assert bucket.files[output] == (tmp_path / "here.jsonl").read_bytes()
     assert set(bucket.files) == {*before, output}
     assert found.evaluation.accuracy == summary.evaluation.accuracy
-    with pytest.raises(UserError, match=r"there\.jsonl exists"):
+    with pytest.raises(FileError, match=r"/out/there\.jsonl .*--overwrite"):
         by_pipeline(model, data, output)
     by_pipeline(model, data, output, overwrite=True)
-    with pytest.raises(UserError, match=r"/b/no\.csv"):
+    with pytest.raises(FileError, match=r"/b/no\.csv\b.*--data"):
         by_pipeline(model, f"{bucket.root}/no.csv", f"{bucket.root}/x.csv")
     assert set(bucket.files) == {*before, output}
 
@@ -157,7 +157,7 @@ def test_many_files_have_one_output_or_as_many(exports, tmp_path):
     one = pyarrow.parquet.read_table(tmp_path / "one.parquet").to_pylist()
     assert list(itertools.chain(*read)) == one
     (tmp_path / "part-2.csv").write_text("text\nabc\n")
-    with pytest.raises(UserError, match=r"part-2\.csv has other columns"):
+    with pytest.raises(DataError, match=r"part-2\.csv .*columns.*--label_column"):
         by_pipeline(exports("texts"), tmp_path / "part-*.csv", tmp_path / "x.csv")
     assert not (tmp_path / "x.csv").exists()
 
@@ -198,9 +198,9 @@ def test_shards_here_and_in_a_bucket(exports, tmp_path, bucket):
 def test_errors_are_those_of_one_machine(exports, tmp_path):
     table = write_table(tmp_path / "t.csv", 5)
     table.write_text(table.read_text() + '5,"",class 0\n6,"",class 0\n')
-    with pytest.raises(UserError) as here:
+    with pytest.raises(DataError) as here:
         t2aux.predict(exports("texts"), table, tmp_path / "o.csv")
-    with pytest.raises(UserError) as there:
+    with pytest.raises(DataError) as there:
         by_pipeline(exports("texts"), table, tmp_path / "o.csv")
     assert str(there.value) == str(here.value)
     assert "line 7" in str(there.value)
@@ -209,17 +209,20 @@ def test_errors_are_those_of_one_machine(exports, tmp_path):
 
 
 WRONG = [
-    (["--runner=DirectRuner"], ["no runner 'DirectRuner'", "did you mean DirectRunner"]),
+    (["--runner=DirectRuner"], ["'DirectRuner'", " DirectRunner?"]),
     (["--runner=DirectRunner", "--", "--direct_num_worker=2"], ["--direct_num_workers"]),
-    (["--runner=DirectRunner", "--", "--direct_num_workers=x"], ["invalid int value: 'x'"]),
+    (
+        ["--runner=DirectRunner", "--", "--direct_num_workers=x"],
+        ["--direct_num_workers", " int "],
+    ),
     (["--runner=DirectRunner", "--data=-"], ["Standard input"]),
     (["--runner=DirectRunner", "--output=-"], ["standard output"]),
     (["--runner=DirectRunner", "--data=gs://b/t.csv"], ["apache-beam[gcp]"]),
     (["--runner=DirectRunner", "--split=x", "--data_dir=d"], ["--data", "convert"]),
     (["--runner=DataflowRunner"], ["temp_location", "project", "region"]),
-    (["--data=gs://b/t.csv"], ["--data is gs://b/t.csv", "local path"]),
-    (["--output=gs://b/o.csv"], ["--output is gs://b/o.csv", "local path"]),
-    (["--", "--direct_num_workers=2"], ["needs --runner"]),
+    (["--data=gs://b/t.csv"], ["--data ", "gs://b/t.csv"]),
+    (["--output=gs://b/o.csv"], ["--output ", "gs://b/o.csv"]),
+    (["--", "--direct_num_workers=2"], ["--runner"]),
 ]
 
 

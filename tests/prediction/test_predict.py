@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 import t2aux
-from t2aux.errors import UserError
+from t2aux.errors import DataError, DivergenceError, FileError, ServerError, SettingError
 from t2aux.prediction import pipeline, report
 from t2aux.prediction.api import Writing, predict_with
 from t2aux.prediction.model import Model, split_address
@@ -112,7 +112,7 @@ def test_columns_of_other_types_are_kept_or_refused(place, tmp_path):
     assert found.drop_columns(["class", "probability"]).equals(table)
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").open()]
     assert [row["tags"] for row in rows] == [[1, 2], []]
-    with pytest.raises(UserError, match=r"can't be written as csv .*JSON lines"):
+    with pytest.raises(SettingError, match=r"csv .*--output=FILE\.jsonl.*--keep_columns"):
         t2aux.predict(place, tmp_path / "t.parquet", tmp_path / "o.csv", keep_columns=True)
     assert not (tmp_path / "o.csv").exists()
 
@@ -121,10 +121,10 @@ def test_standard_output(place, table, capfdbinary):
     t2aux.predict(place, table, "-", on_error="skip", output_format="jsonl")
     rows = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
     assert [row["input"] for row in rows] == ["10", "11", "12", "13"]
-    with pytest.raises(UserError, match="line 3: The text is empty"):
+    with pytest.raises(DataError, match=r"t\.csv, line 3: .*--on_error=skip"):
         t2aux.predict(place, table, "-")
     assert capfdbinary.readouterr().out == b""
-    with pytest.raises(UserError, match="Parquet can't be written to standard output"):
+    with pytest.raises(SettingError, match=r"Parquet .*standard output"):
         t2aux.predict(place, table, "-", output_format="parquet")
 
 
@@ -188,7 +188,7 @@ def test_reading_goes_on_while_the_model_computes(place):
 
 
 def test_a_row_that_cannot_be_classified_stops_it(place, table, tmp_path):
-    with pytest.raises(UserError, match=r"t.csv, line 3: The text is empty.*--on_error=skip"):
+    with pytest.raises(DataError, match=r"t\.csv, line 3: .*--on_error=skip"):
         t2aux.predict(place, table, tmp_path / "o.csv")
     assert sorted(os.listdir(tmp_path)) == ["t.csv"]
 
@@ -196,7 +196,7 @@ def test_a_row_that_cannot_be_classified_stops_it(place, table, tmp_path):
 def test_a_damaged_image_is_named_or_skipped(models, photos, tmp_path):
     place = models("images").place["tflite"]
     (photos / "cat" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    with pytest.raises(UserError, match=r"cat/1\.png"):
+    with pytest.raises(DataError, match=r"cat/1\.png"):
         t2aux.predict(place, photos, tmp_path / "o.csv")
     summary = t2aux.predict(place, photos, tmp_path / "o.csv", on_error="skip")
     found = read_csv(tmp_path / "o.csv")
@@ -212,7 +212,7 @@ def test_nan_is_named_or_skipped(models, tmp_path):
     inputs = np.ones((3, 4, 2))
     inputs[1, 2, 0] = np.nan
     np.savez(tmp_path / "v.npz", inputs=inputs)
-    with pytest.raises(UserError, match=r"v\.npz\[1\]: The sequence holds NaN .* at step 2"):
+    with pytest.raises(DataError, match=r"v\.npz\[1\]: .*NaN .* step 2"):
         t2aux.predict(place, tmp_path / "v.npz", tmp_path / "o.csv")
     t2aux.predict(place, tmp_path / "v.npz", tmp_path / "o.csv", on_error="skip")
     assert [c is None for c in read_csv(tmp_path / "o.csv")["class"]] == [False, True, False]
@@ -220,10 +220,10 @@ def test_nan_is_named_or_skipped(models, tmp_path):
 
 def test_nothing_is_written_where_no_row_can_be_classified(place, tmp_path):
     (tmp_path / "t.csv").write_text("text,label\n,a\n ,b\n")
-    with pytest.raises(UserError, match=r"None of the 2 rows .*line 2: The text is empty"):
+    with pytest.raises(DataError, match=r" 2 rows .*t\.csv .*t\.csv, line 2: "):
         t2aux.predict(place, tmp_path / "t.csv", tmp_path / "o.csv", on_error="skip")
     (tmp_path / "e.csv").write_text("text,label\n")
-    with pytest.raises(UserError, match="no rows"):
+    with pytest.raises(DataError, match=r"e\.csv .*rows"):
         t2aux.predict(place, tmp_path / "e.csv", tmp_path / "o.csv")
     assert not (tmp_path / "o.csv").exists()
 
@@ -232,7 +232,7 @@ def test_a_file_that_is_damaged_further_on_leaves_nothing(place, tmp_path, monke
     monkeypatch.setattr(pipeline, "_POOL_BYTES", 1)
     lines = b"abc\n" * 5000 + b"\xff\xfe\n"
     (tmp_path / "a.txt").write_bytes(lines)
-    with pytest.raises(UserError, match=r"not UTF-8 text near line \d+"):
+    with pytest.raises(DataError, match=r"a\.txt .*UTF-8 .* \d+: .*--encoding"):
         t2aux.predict(place, tmp_path / "a.txt", tmp_path / "o.csv")
     assert os.listdir(tmp_path) == ["a.txt"]
 
@@ -241,7 +241,7 @@ def test_weights_that_are_nan_are_an_error(models, tmp_path, monkeypatch):
     predictor = Predictor(Model(models("texts").place["tflite"]), on_error="skip")
     broken = np.full([1, 3], np.nan, np.float32)
     monkeypatch.setattr(predictor, "_callers", [_Answering(predictor.info, broken)])
-    with pytest.raises(UserError, match="NaN"):
+    with pytest.raises(DivergenceError, match="NaN"):
         predictor([Row(0, "x", "abc")])
 
 
@@ -260,37 +260,37 @@ class _Answering:
 def test_an_output_that_exists_is_refused_or_replaced(place, table, tmp_path):
     output = tmp_path / "o.csv"
     output.write_text("mine")
-    with pytest.raises(UserError, match=r"o.csv exists: .*--overwrite"):
+    with pytest.raises(FileError, match=r"o\.csv .*--output, .*--overwrite"):
         t2aux.predict(place, table, output, on_error="skip")
     assert output.read_text() == "mine"
     t2aux.predict(place, table, output, on_error="skip", overwrite=True)
     assert output.read_text().startswith('"input"')
-    with pytest.raises(UserError, match="is the data itself"):
+    with pytest.raises(SettingError, match=r"t\.csv .*--output"):
         t2aux.predict(place, table, table, on_error="skip", overwrite=True)
     assert table.read_text() == TABLE
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "kind", "message"),
     [
-        ({"output": "o.xls"}, r"o.xls has a name that says no format: .*\.parquet"),
-        ({"output": "."}, "is a folder"),
-        ({"top": 0}, "top is 0"),
-        ({"top": 2, "all_classes": True}, "not both"),
-        ({"on_error": "ignore"}, "on_error is 'ignore': give stop or skip"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"output_format": "xls"}, "The format of the output is 'xls'"),
-        ({"data_format": "xls"}, "The format of the data is 'xls'"),
-        ({"checkpoint": "best"}, "The checkpoint best is one of a run"),
-        ({"model": "ftp://host/x"}, "give grpc://HOST:PORT/NAME"),
-        ({"model": "grpc://host:1"}, "give grpc://HOST:PORT/NAME"),
-        ({"model": "no/such"}, "does not exist"),
+        ({"output": "o.xls"}, FileError, r"o\.xls .*\.parquet.*--output_format"),
+        ({"output": "."}, FileError, r" \. .*folder"),
+        ({"top": 0}, SettingError, "top .*0: .* 1"),
+        ({"top": 2, "all_classes": True}, SettingError, "--top .*--probabilities"),
+        ({"on_error": "ignore"}, SettingError, "on_error .*'ignore': .*stop .*skip"),
+        ({"batch_size": 0}, SettingError, "batch_size .*0: .* 1"),
+        ({"output_format": "xls"}, SettingError, "output .*'xls': .*csv, jsonl"),
+        ({"data_format": "xls"}, SettingError, "data .*'xls': .*table, lines"),
+        ({"checkpoint": "best"}, SettingError, r"best .*classifier\.tflite"),
+        ({"model": "ftp://host/x"}, SettingError, "'ftp://host/x': .*grpc://HOST:PORT/NAME"),
+        ({"model": "grpc://host:1"}, SettingError, "'grpc://host:1': .*grpc://HOST:PORT/NAME"),
+        ({"model": "no/such"}, FileError, r"no/such .*\.tflite .*model_dir"),
     ],
 )
-def test_arguments_out_of_range(place, table, tmp_path, monkeypatch, given, message):
+def test_arguments_out_of_range(place, table, tmp_path, monkeypatch, given, kind, message):
     monkeypatch.chdir(tmp_path)
     arguments = {"model": place, "data": table, "output": "o.csv", **given}
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(kind, match=message):
         t2aux.predict(**arguments)
     assert os.listdir(tmp_path) == ["t.csv"]
 
@@ -302,7 +302,7 @@ def test_a_server_s_address():
 
 def test_a_server_that_is_not_there(table, tmp_path):
     connection = t2aux.prediction.model.Connection(retries=0, timeout=2)
-    with pytest.raises(UserError, match="not ready"):
+    with pytest.raises(ServerError, match=r"grpc://localhost:1 .*127.0.0.1:1"):
         t2aux.predict("grpc://localhost:1/news", table, tmp_path / "o.csv", connection=connection)
 
 
@@ -311,7 +311,7 @@ def test_other_classes_on_the_server_stop_it(texts, table, tmp_path):
     classifier = predictor.callers[0]._classifier
     other = type(texts.info).from_json({**texts.info.to_json(), "classes": ["a", "b", "c"]})
     classifier.info = other
-    with pytest.raises(UserError, match="another version of the model now"):
+    with pytest.raises(ServerError, match=r"version .*classes"):
         predictor([Row(0, "x", "abc")])
     predictor.close()
 
@@ -336,15 +336,15 @@ def test_a_report(place, table, tmp_path):
 def test_a_report_without_labels_is_refused(place, tmp_path):
     (tmp_path / "t.csv").write_text("text,stars\nabc,good\nde,bad\n")
     for given, message in (
-        ({}, r"none of its labels is a class .* 'bad'|'good'"),
-        ({"label_column": "text", "text_columns": ["stars"]}, "none of its labels is a class"),
+        ({}, r"'(bad|good)'"),
+        ({"label_column": "text", "text_columns": ["stars"]}, "'(abc|de)'"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(DataError, match=rf"t\.csv .*{message}.*--label_column.*--report"):
             t2aux.predict(
                 place, tmp_path / "t.csv", tmp_path / "o.csv", report=tmp_path / "r", **given
             )
     (tmp_path / "t.txt").write_text("abc\n")
-    with pytest.raises(UserError, match="has no labels"):
+    with pytest.raises(DataError, match=r"t\.txt .*labels, .*--report.*--label_column"):
         t2aux.predict(place, tmp_path / "t.txt", tmp_path / "o.csv", report=tmp_path / "r")
     assert not (tmp_path / "o.csv").exists()
 

@@ -19,7 +19,7 @@ from t2aux.data.tables.delimited import DelimitedReader
 from t2aux.data.tables.dialect import sample_rows
 from t2aux.data.tables.json_lines import JsonLinesReader
 from t2aux.data.tables.parquet import ParquetReader
-from t2aux.errors import DataError, SettingError, nearest
+from t2aux.errors import DataError, FileError, SettingError, nearest
 from t2aux_ondevice import kinds
 
 # What tables are called, without and with compression.
@@ -208,7 +208,7 @@ def _once(stream: IO[bytes], name: str) -> Callable[[], IO[bytes]]:
 
     def opened() -> IO[bytes]:
         if not streams:
-            raise DataError(f"{name} can be read only once: save it as a file first.")
+            raise FileError(f"{name} can be read only once: save it as a file first.")
         return streams.pop()
 
     return opened

@@ -120,7 +120,9 @@ def read_image(path: _Source, name: str | None = None, suffix: str | None = None
             f"environment variable {limits.IMAGE_PIXELS}."
         ) from error
     except Exception as error:  # Pillow's decoders report damage by any of Python's exceptions.
-        raise DataError(
+        # Those have no number, errors of the file system have one.
+        kind = FileError if getattr(error, "errno", None) else DataError
+        raise kind(
             f"Can't read the image {name} ({reason(error)}): replace it, or remove it."
         ) from error
     _check_mode(upright, name)
