@@ -113,7 +113,7 @@ def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:
-        names = [*own_names, *tfds.list_builders(with_community_datasets=False)]
+        names = sorted({*own_names, *tfds.list_builders(with_community_datasets=False)})
         nearest = difflib.get_close_matches(name.split("/")[0], names, n=_NEAREST_NAMES)
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see `t2aux data`."
         raise SettingError(f"There is no data set named {name!r}: {hint}") from error

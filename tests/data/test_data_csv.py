@@ -137,7 +137,7 @@ def test_max_examples(tmp_path):
         ("\n\n", r"train\.csv .*rows"),
         ("class,text\n", r"train\.csv .*rows"),
         ("a,x\nb\n", r"train\.csv, line 2: .*column.* 2:"),
-        ("a,x\nb,\n", "line 2: .*text .*empty"),
+        ("a,x\nb,\nc,y\nd,\n", r"line 2, 4: .*text .*empty"),
         ('a,"x\ny"\nb," ","\t"\n', "line 3: .*text .*empty"),
         ('a,x\nb,"y\nc,z\n', "line 2: .*CSV"),
         ('a,x\nb,"y"y\n', "line 2: .*CSV"),
