@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from t2aux import config, data, files, tf32, tf_serving
-from t2aux.errors import ModelError, SettingError, UserError
+from t2aux.errors import KINDS, ModelError, SettingError, UserError
 from t2aux.export import card, comparison, metadata, parity, saved_model, staging, tflite, warmup
 from t2aux.export import variants as tflite_variants
 from t2aux.export.model import Model
@@ -216,7 +216,8 @@ def _load(run: Run, split: str, examples: int | None, message: str) -> data.Spli
         with config.user_errors():
             return data.load(run.source, split, run.info, **arguments)
     except UserError as error:
-        raise type(error)(message.format(reason(error))) from error
+        # Not its type: gin raises one of the same name, which takes no message.
+        raise KINDS[type(error).__name__](message.format(reason(error))) from error
 
 
 def _test_split(run: Run, examples: int | None) -> data.Split:
