@@ -191,7 +191,6 @@ def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_
 
     process = test_training_loop.start_and_wait_for_step(tmp_path / "run", 5, *MODELS[model])
     process.kill()
-    process.communicate()
     again = run(tmp_path / "run", model)
     assert again.returncode == 0, again.stderr
     assert "Continuing from" in again.stderr

@@ -599,9 +599,12 @@ def test_max_examples_comes_before_the_fraction(folder, tmp_path):
         (["train.patience = True"], r"train\.patience .* True "),
         (
             ["train.patience = 2", "train.validation = None"],
-            r"patience .* train\.validation .*None: ",
+            r"patience .* 2, .*validation .*None: ",
         ),
-        (["train.patience = 2", "train.evaluate_every = 0"], r"patience .*evaluate_every .* 0: "),
+        (
+            ["train.patience = 2", "train.evaluate_every = 0"],
+            r"patience .* 2, .*evaluate_every .* 0: ",
+        ),
     ],
 )
 def test_bad_values(folder, tmp_path, settings, message):
