@@ -217,7 +217,8 @@ def _load(run: Run, split: str, examples: int | None, message: str) -> data.Spli
         with config.user_errors():
             return data.load(run.source, split, run.info, **arguments)
     except UserError as error:
-        raise type(error)(message.format(reason(error))) from error
+        # Not its type: gin raises one of the same name, which takes no message.
+        raise error.with_message(message.format(reason(error))) from error
 
 
 def _test_split(run: Run, examples: int | None) -> data.Split:

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2aux import logs
-from t2aux.errors import DependencyError, SettingError, UserError
+from t2aux.errors import DependencyError, ModelError, SettingError, UserError
 from t2aux.export import flatbuffer
 from t2aux_ondevice import litert
 from t2aux_ondevice.errors import reason
@@ -144,7 +144,7 @@ def failed(tool: str, variant: str, error: Exception) -> UserError:
     """The message where a tool can't make a variant."""
     lacking = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor", str(error))))
     if lacking:
-        return DependencyError(
+        return ModelError(
             f"The variant {variant} can't be made: LiteRT has no {', '.join(lacking)}; use another "
             "operation in the core's step, or --formats=saved_model."
         )

@@ -98,7 +98,7 @@ def load_run(
             "--model_dir of a `t2aux train` run."
         )
     text = config.parse([str(directory / "config.gin")], gin_params)
-    info = DatasetInfo.from_json(files.read_json(directory / "dataset.json"))
+    info = DatasetInfo.from_json(files.read_json(directory / "dataset.json", ModelError))
     with config.user_errors():
         bindings = gin.get_bindings("train")
         source = configured()

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import t2aux
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.training.model import SequenceClassifier
 
 NAMES = {
@@ -67,5 +67,5 @@ def test_examples_of_docstrings_run(name, names):
 def test_a_core_by_name_or_class():
     for core in ("lstm", "LSTM", t2aux.layers.LSTM):
         assert SequenceClassifier(classes=2, core=core)._given_core.units == 128
-    with pytest.raises(UserError, match=r"'rnn'.*lstm, gru, mingru"):
+    with pytest.raises(SettingError, match=r"'rnn'.*lstm, gru, mingru"):
         SequenceClassifier(classes=2, core="rnn")

@@ -15,7 +15,7 @@ from t2aux import files
 from t2aux.client import retries
 from t2aux.client.retries import Failure, Retries
 from t2aux.client.transport import Arrays, Spec, Status, Transport
-from t2aux.errors import ServerError, UserError
+from t2aux.errors import ModelError, ServerError, UserError
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.sequences import check_sequence, padded, segments
@@ -262,6 +262,6 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = pathlib.Path(path)
     if os.path.isdir(path):
         return litert.read_metadata(path)
-    described = files.read_json(path)
+    described = files.read_json(path, ModelError)
     litert.check_description(described, path)
     return described

@@ -101,7 +101,7 @@ def _image_row(
     try:
         pixels = image_pixels(image, info.side, info.channels, info.border)
     except UserError as error:
-        raise type(error)(f"{where}: {error}") from error
+        raise error.with_message(f"{where}: {error}") from error
     return pixels if info.permutation is None else pixels[info.permutation]
 
 

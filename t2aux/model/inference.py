@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.util import nest
 
-from t2aux.errors import SettingError
+from t2aux.errors import ModelError
 from t2aux.model.cell import CellCore
 from t2aux.model.core import Core, State, active_until, run
 from t2aux.model.inputs import Folded, InputLayer
@@ -160,7 +160,7 @@ def initial_state(core: Core) -> State:
         elif bool(tf.reduce_any(tensor != 0)):
             what = "does not begin with zeros"
         if what:
-            raise SettingError(
+            raise ModelError(
                 f"The core {name_of(core)} can't be exported: its state's tensor {name} {what}; "
                 "let it begin with float32 zeros, one row for each sequence."
             )

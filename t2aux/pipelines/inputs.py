@@ -196,7 +196,7 @@ def opened_part(part: Part, info: DatasetInfo, reading: Reading) -> Iterator[Sou
                 file = place / part.path.rpartition("/")[2]
                 opened = sources.open_source(str(file), info, reading)
             except UserError as error:
-                raise type(error)(str(error).replace(copy, original)) from error
+                raise error.with_message(str(error).replace(copy, original)) from error
             renamed = dataclasses.replace(
                 opened,
                 what=opened.what.replace(copy, original),
@@ -242,7 +242,7 @@ def _renamed(rows: Iterator[Row], copy: str, original: str) -> Iterator[Row]:
                 content = ImageFile(content.path.replace(copy, original), content.content)
             yield dataclasses.replace(row, where=row.where.replace(copy, original), content=content)
     except UserError as error:
-        raise type(error)(str(error).replace(copy, original)) from error
+        raise error.with_message(str(error).replace(copy, original)) from error
 
 
 def blocks(part: Part, info: DatasetInfo, reading: Reading, columns: Columns) -> Iterator[Block]:

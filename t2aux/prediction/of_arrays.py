@@ -49,7 +49,7 @@ def npz(path: pathlib.Path, info: DatasetInfo, name: str | None = None) -> Sourc
         sequences = reading.npz_sequences(info, path)
         labels = _npz_labels(path, info, len(sequences))
     except UserError as error:
-        raise type(error)(str(error).replace(str(path), name)) from error
+        raise error.with_message(str(error).replace(str(path), name)) from error
 
     return _source(name, sequences, labels)
 

@@ -24,7 +24,7 @@ def read_all(directory: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    value = files.read_json(path)
+    value = files.read_json(path, ModelError)
     if isinstance(value, dict):
         losses, about = value.get("loss"), value.get("about")
         texts = [value.get(name) for name in ("command", "unit", "verdict", "split")]

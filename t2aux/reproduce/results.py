@@ -112,7 +112,7 @@ def write(path: pathlib.Path, result: Result) -> None:
 
 def read(path: pathlib.Path) -> Result:
     """Reads a result. Raises UserError where the file is damaged or is not a result."""
-    value = files.read_json(path)
+    value = files.read_json(path, ModelError)
     if not isinstance(value, dict) or not value.keys() >= _REQUIRED or value.keys() - _FIELDS:
         raise ModelError(
             f"{path} is not a result of `t2aux reproduce`: remove it, or make it again with that "

@@ -382,7 +382,7 @@ def hardware() -> str:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    value = files.read_json(path)
+    value = files.read_json(path, ModelError)
     flags = value.get("flags") if isinstance(value, dict) else None
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
         raise ModelError(f"{path} is damaged: it should hold the flags of a run. Remove it.")

@@ -169,7 +169,7 @@ class Identity:
         found = []
         path = self._directory / "dataset.json"
         if path.is_file():
-            old = DatasetInfo.from_json(files.read_json(path))
+            old = DatasetInfo.from_json(files.read_json(path, ModelError))
             for field in dataclasses.fields(old):
                 was, now = getattr(old, field.name), getattr(self._info, field.name)
                 # The same data may have come in another form, which gives it another name.
@@ -290,7 +290,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """Reads run.json; None: there is none. Raises UserError if it is damaged."""
     if not path.exists():
         return None
-    found = files.read_json(path)
+    found = files.read_json(path, ModelError)
     try:
         if (found["format"], found["version"]) != (_FORMAT, _VERSION):
             raise ValueError("it is of another version")

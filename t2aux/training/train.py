@@ -19,7 +19,7 @@ from t2aux import tf32 as tensor_float
 # Imported for their configurables, too: a configuration names them.
 from t2aux.data import Digits, Source, Split, normalization
 from t2aux.data.loading import folder_of
-from t2aux.errors import DataError, ModelError, SettingError, UserError
+from t2aux.errors import ModelError, SettingError, UserError
 from t2aux.kernels import ops
 from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import gru, mingru  # noqa: F401
@@ -263,7 +263,7 @@ def _with_normalization(directory: pathlib.Path, train: Split, *, normalize: boo
     """What the training data is, with the normalisation of the run that is resumed, if one is."""
     path = directory / "dataset.json"
     if path.is_file() and checkpoints.newest(directory / "checkpoints").path is not None:
-        stored = DatasetInfo.from_json(files.read_json(path))
+        stored = DatasetInfo.from_json(files.read_json(path, ModelError))
         return dataclasses.replace(train.info, mean=stored.mean, deviation=stored.deviation)
     return normalization.fitted(train) if normalize else train.info
 
@@ -279,7 +279,7 @@ def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:
             hint = f"set a smaller one, such as {max(1, longest // 2)}"
         fitting = int((split.lengths >= needed).sum())
         if not fitting:
-            raise DataError(
+            raise SettingError(
                 f"{what} needs sequences of at least {needed} steps, but the longest training "
                 f"sequence of {split.info.name} has {longest}: {hint}."
             )

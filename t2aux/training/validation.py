@@ -12,7 +12,7 @@ from absl import logging
 from t2aux import data
 from t2aux.data.loading import SPLITS, folder_of
 from t2aux.data.part import hold_out
-from t2aux.errors import DataError, ModelError, SettingError, UserError
+from t2aux.errors import ModelError, SettingError, UserError
 from t2aux.training import identity
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -191,7 +191,7 @@ def part_of(
         return whole
     if not is_own:
         if name == NAME:
-            raise DataError(
+            raise ModelError(
                 "The run's validation set is a part of its own training data: give another "
                 "--split to evaluate on other data."
             )

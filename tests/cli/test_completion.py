@@ -161,8 +161,8 @@ def shows(terminal, typed, awaited):
 
 
 def test_mistakes():
-    assert_one_sentence(t2aux("completion", check=False), "Name the shell, bash or zsh")
-    assert_one_sentence(t2aux("completion", "bsh", check=False), "did you mean bash?")
+    assert_one_sentence(t2aux("completion", check=False), "bash or zsh", "t2aux completion bash")
+    assert_one_sentence(t2aux("completion", "bsh", check=False), "'bsh'", " bash?")
 
 
 def test_it_does_not_load_tensorflow():

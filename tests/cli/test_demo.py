@@ -11,7 +11,7 @@ import types
 import pytest
 
 from t2aux.cli import demo
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux_ondevice import litert
 from tests.cli_helpers import environment, t2aux
 
@@ -54,7 +54,7 @@ def test_the_demo_walks_the_whole_way(tmp_path, monkeypatch, capsys):
 
 
 def test_a_command_of_the_demo_is_shown_and_may_fail(capfd):
-    with pytest.raises(UserError, match="data ended with status 1"):
+    with pytest.raises(ModelError, match=r"t2aux data .* 1: "):
         demo._run("data", "no_data_set_has_this_name")
     printed = capfd.readouterr()
     assert printed.out.startswith("\n$ t2aux data no_data_set_has_this_name\n")

@@ -38,9 +38,9 @@ def test_version():
 
 
 def test_mistakes():
-    assert_one_sentence(t2aux("trian", check=False), "no command 'trian'", "did you mean train?")
+    assert_one_sentence(t2aux("trian", check=False), "'trian'", " train?")
     done = t2aux("train", "--modle_dir=x", check=False)
-    assert_one_sentence(done, "no flag --modle_dir", "did you mean --model_dir?")
+    assert_one_sentence(done, " --modle_dir: ", " --model_dir?")
     done = t2aux("train", "--model_dir=x", "stray", check=False)
     assert_one_sentence(done, "'stray'")
 
@@ -60,7 +60,7 @@ def test_help_does_not_load_tensorflow():
     ("flag", "content", "part"),
     [
         ("--noallow_changes=1", b"", "noallow_changes"),
-        ("--allow_changes=maybe", b"", "true or false"),
+        ("--allow_changes=maybe", b"", "--allow_changes=maybe"),
         ("--flagfile=flags", "--data_dir=\xe9".encode("latin-1"), "UTF-8"),
         ("--flagfile=absent", b"", "absent"),
     ],

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from t2aux.errors import UserError
+from t2aux.errors import FileError
 from tests.cli_helpers import environment
 from tests.small_exports import IMAGES, write
 from tests.sources import load
@@ -160,7 +160,7 @@ def test_tensorflow_datasets_needs_a_home_or_a_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("T2AUX_DATA_DIR", raising=False)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="--data_dir"):
+    with pytest.raises(FileError, match="--data_dir"):
         load("train", name="mnist")
     assert not list(tmp_path.iterdir())
 

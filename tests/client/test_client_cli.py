@@ -112,15 +112,15 @@ def test_mistakes(served, picture, tmp_path):
     it = served("images")
     server = f"--server={it.addresses['http']}"
     cases = (
-        ([picture], "--server", "must be given"),
-        ([server], "nothing to classify"),
-        ([server, "--batch=0", picture], "--batch"),
-        ([server, "--version=9", picture], "no model made_up in version 9"),
-        ([server, "--text=a"], "is a text, and the classifier reads images"),
-        (["--server=localhost", picture], "give grpc://HOST:PORT"),
-        ([server, f"--metadata={tmp_path}", picture], "no metadata.json"),
+        ([picture], "--server"),
+        ([server], "--text"),
+        ([server, "--batch=0", picture], "--batch=0"),
+        ([server, "--version=9", picture], "made_up", " 9 ", "--version"),
+        ([server, "--text=a"], "--text='a'", "images"),
+        (["--server=localhost", picture], "'localhost'", "grpc://HOST:PORT"),
+        ([server, f"--metadata={tmp_path}", picture], "metadata.json", str(tmp_path)),
         (["--server=http://127.0.0.1:1", "--retries=0", picture], "http://127.0.0.1:1 "),
-        ([it.addresses["http"].join(["--server=", "/x"]), picture], "give grpc://HOST:PORT"),
+        ([it.addresses["http"].join(["--server=", "/x"]), picture], "/x'", "grpc://HOST:PORT"),
     )
     found = clients(*(arguments for arguments, *_ in cases))
     for (_, *parts), done in zip(cases, found, strict=True):
@@ -133,6 +133,6 @@ def test_metadata_from_a_file(served, picture):
     it = served("images")
     it.model.hide = {"describe"}
     server = f"--server={it.addresses['grpc']}"
-    cli_helpers.assert_one_sentence(client(server, picture), "give --metadata")
+    cli_helpers.assert_one_sentence(client(server, picture), "made_up", "--metadata")
     done = client(server, picture, f"--metadata={it.directory}")
     assert (done.returncode, done.stderr) == (0, "")

@@ -63,7 +63,7 @@ def test_what_will_not_pass_is_not_tried_again():
 
 def test_attempts_run_out():
     attempt, left = attempts_that_fail(10, may_pass=True)
-    with pytest.raises(Failure, match="busy; tried 4 times in"):
+    with pytest.raises(Failure, match=r"busy.* 4 "):
         run(Retries(max_retries=3), attempt, Clock())
     assert len(left) == 4
 
@@ -71,7 +71,7 @@ def test_attempts_run_out():
 def test_time_runs_out():
     clock = Clock()
     attempt, left = attempts_that_fail(10, may_pass=True)
-    with pytest.raises(Failure, match="busy; tried"):
+    with pytest.raises(Failure, match=r"busy.* \d+ .* \d\.\d s"):
         run(Retries(timeout=5, max_retries=10, first_pause=1), attempt, clock)
     assert clock.now - 100 < 5
     assert 2 < len(left) < 10

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from t2aux import run
-from t2aux.errors import UserError
+from t2aux.errors import FileError, SettingError
 from t2aux.export.pipeline import export
 from t2aux_ondevice import litert
 from tests.cli_helpers import assert_one_sentence, fork_server, t2aux
@@ -43,9 +43,9 @@ def test_exports_and_shows_the_table(model_dirs, tmp_path):
     ("flags", "parts"),
     [
         (["--version=0"], ["--version"]),
-        (["extra"], ["takes flags only", "extra"]),
+        (["extra"], ["'extra'", "--flag=value"]),
         (["--serving_batch_sizes=1,two"], ["--serving_batch_sizes", "two"]),
-        (["--model_dir=/nowhere"], ["/nowhere is not a model directory"]),
+        (["--model_dir=/nowhere"], ["/nowhere", "--model_dir"]),
     ],
 )
 def test_mistakes_on_the_command_line(tmp_path, flags, parts):
@@ -64,15 +64,15 @@ def test_flags_that_must_be_given(flag):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"formats": ["onnx"]}, "'onnx': .*saved_model or tflite"),
-        ({"formats": []}, "'': .*saved_model or tflite"),
-        ({"segment": 0}, "A segment has 0 steps"),
-        ({"serving_batch_sizes": [2, 1]}, "The batch sizes for serving are 2, 1"),
+        ({"formats": ["onnx"]}, "'onnx'.*saved_model.*tflite"),
+        ({"formats": []}, "''.*saved_model.*tflite"),
+        ({"segment": 0}, "segment .* 0 steps"),
+        ({"serving_batch_sizes": [2, 1]}, "serving .* 2, 1"),
     ],
 )
 def test_mistakes(model_dirs, tmp_path, arguments, message):
     base = tmp_path / "base"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(SettingError, match=message):
         export(load(model_dirs("vectors")), base, **arguments)
     assert not base.exists()
 
@@ -80,7 +80,7 @@ def test_mistakes(model_dirs, tmp_path, arguments, message):
 def test_missing_test_data(model_dirs, tmp_path):
     settings = ["dataset.data_dir = '/nowhere'"]
     loaded = run.load_run(model_dirs("vectors"), "ckpt-3", settings)
-    with pytest.raises(UserError, match="/nowhere"):
+    with pytest.raises(FileError, match="/nowhere"):
         export(loaded, tmp_path / "base")
     assert not (tmp_path / "base").exists()
 
@@ -88,7 +88,7 @@ def test_missing_test_data(model_dirs, tmp_path):
 def test_a_full_disk_leaves_nothing(model_dirs, tmp_path):
     base = tmp_path / "base"
     done = t2aux(*command(model_dirs("vectors"), base), check=False, limit=20_000)
-    assert_one_sentence(done, "Can't write", str(base))
+    assert_one_sentence(done, str(base))
     assert not base.exists()
 
 

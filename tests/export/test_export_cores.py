@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux import data
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.export import flatbuffer, tflite
 from t2aux.export.pipeline import export
 from t2aux.export.runtimes import CheckpointClassifier, SavedModelClassifier
@@ -105,9 +105,9 @@ def test_only_an_lstm_has_files_that_keep_their_state():
     for name in CORES:
         classifier, _ = network(name)
         assert tflite.forms(classifier) == (litert.WHOLE_FORM, litert.STREAM_FORM)
-        with pytest.raises(UserError, match=f"int8 .* {type(classifier.core).__name__}: "):
+        with pytest.raises(ModelError, match=f"int8 .* {type(classifier.core).__name__}: "):
             tflite.forms(classifier, VARIANTS["int8"])
-        with pytest.raises(UserError, match="form stateful"):
+        with pytest.raises(ModelError, match="stateful"):
             tflite.convert(classifier, litert.STATEFUL_FORM)
 
 
@@ -191,7 +191,7 @@ class Special(Traces):
 
 def test_an_operation_that_tensorflow_lite_lacks_is_named():
     classifier = networks.classifier(networks.vectors_info(), core=Special)
-    with pytest.raises(UserError, match=r"float32 .* Igamma.*--formats=saved_model"):
+    with pytest.raises(ModelError, match=r"float32 .* Igamma.*--formats=saved_model"):
         tflite.convert(classifier, litert.WHOLE_FORM)
 
 
@@ -221,7 +221,7 @@ class Shared(GRU):
     [(Begun, ("Begun", "h", "zeros")), (Doubled, ("1", "float64")), (Shared, ("1", r"\[\]"))],
 )
 def test_states_that_no_client_could_carry_are_refused(core, parts):
-    with pytest.raises(UserError, match=".*".join(parts)):
+    with pytest.raises(ModelError, match=r".*".join(parts)):
         inference.initial_state(core(2, 3, seed=0))
 
 

@@ -207,9 +207,9 @@ def test_a_stored_sequence_survives_as_a_png_file(prepared):
 
 SOUND = {kind: saved(picture(28, 28, "RGB"), kind) for kind in ("PNG", "JPEG")}
 REFUSED = {
-    "nothing": (b"", "not a PNG or JPEG"),
-    "a text": (b"hello", "not a PNG or JPEG"),
-    "GIF": (saved(picture(5, 5, "P"), "GIF"), "not a PNG or JPEG"),
+    "nothing": (b"", "PNG or JPEG"),
+    "a text": (b"hello", "PNG or JPEG"),
+    "GIF": (saved(picture(5, 5, "P"), "GIF"), "PNG or JPEG"),
     "a PNG's beginning": (SOUND["PNG"][:8], "damaged"),
     "half a PNG": (SOUND["PNG"][: len(SOUND["PNG"]) // 2], "Invalid PNG"),
     "a PNG of no size": (png(0, 5, 8, 2, []), "Invalid PNG"),
@@ -234,7 +234,7 @@ def test_a_limit_of_ones_own(monkeypatch):
     monkeypatch.setenv("T2AUX_MAX_IMAGE_PIXELS", "100")
     function = graph(INFOS[1])
     assert function([saved(picture(10, 10, "L"))]).shape == (1, 49, 3)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100 pixels"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=" 100 pixels"):
         function([saved(picture(10, 11, "L"))])
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import t2aux
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import DataError, FileError, ModelError, SettingError
 from t2aux.export import keras_export
 from t2aux.export.keras_models import info_of
 from t2aux_ondevice import litert, reading
@@ -150,12 +150,12 @@ def test_the_next_version_reads_one_length_only(whole):
     assert again.parity.examples == 1
     entry = litert.read_metadata(again.directory)["artefacts"]["classifier_stateful.tflite"]
     assert entry["segment"] == 6
-    with pytest.raises(UserError, match="5 steps where the classifier reads 6"):
+    with pytest.raises(DataError, match=r" 5 steps .* 6"):
         t2aux.load(base).predict([x[0][:5]])
-    with pytest.raises(UserError, match="already has a version 1"):
+    with pytest.raises(FileError, match=f"^{base} .* 1: .* 3"):
         export(made, base, version=1)
     options["test_data"] = ([x[0], sequences()[0]], [0, 1])
-    with pytest.raises(UserError, match=r"x\[1\]: .*9 steps where the classifier reads 6"):
+    with pytest.raises(DataError, match=r"x\[1\]: .* 9 steps .* 6"):
         export(made, base, **options)
     assert sorted(path.name for path in base.iterdir()) == ["1", "2"]
 
@@ -179,9 +179,9 @@ def test_ids_have_no_signature_for_text_and_a_cell_of_a_user_s_exports(of_ids):
     assert "no signature for text" in (exported.directory / "README.md").read_text()
     assert set(exported.parity.artefacts) >= {"SavedModel serving_classify", litert.WHOLE}
     loaded = t2aux.load(exported.directory)
-    with pytest.raises(UserError, match="reads ids, not text"):
+    with pytest.raises(DataError, match=r"ids.* text"):
         loaded.predict_texts(["abc"])
-    with pytest.raises(UserError, match=r"x\[1\]: .* the id 7"):
+    with pytest.raises(DataError, match=r"x\[1\]: .* id 7"):
         loaded.predict([[1, 2], [7]])
 
 
@@ -194,7 +194,7 @@ def test_ids_are_read_from_files(of_ids, tmp_path):
     np.testing.assert_allclose(loaded.probabilities(item.sequence), wanted, rtol=0, atol=EXACT)
     (tmp_path / "x.txt").write_text("abc")
     for given, texts in (([str(tmp_path / "x.txt")], []), ([], ["abc"])):
-        with pytest.raises(UserError, match="sequences of ids"):
+        with pytest.raises(DataError, match="sequences of ids"):
             list(reading.read_inputs(loaded.info, given, texts))
 
 
@@ -277,36 +277,36 @@ X = np.zeros([2, 4, 2], np.float32)
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "message"),
+    ("make", "options", "kind", "message"),
     [
-        (unbuilt, {}, "no weights"),
-        (lambda: keras.Sequential(), {}, "a Sequential"),
-        (lambda: model(Begun(4)), {}, "Begun can't be exported.*zeros"),
-        (shared, {"test_data": X}, "test_data is a ndarray"),
-        (shared, {"test_data": (X, [0])}, "2 sequences, but y 1"),
-        (shared, {"test_data": (X, [0, 3])}, "from 0 to 2"),
-        (shared, {"test_data": (X, [0.5, 1])}, "whole numbers"),
-        (shared, {"test_data": (X[..., :1], [0, 1])}, r"x\[0\]: .*give \[T, 2\]"),
-        (shared, {"test_data": (X[0], [0, 1])}, r"\(4, 2\): give \[N, steps, channels\]"),
-        (shared, {"test_data": (np.full_like(X, np.nan), [0, 1])}, "NaN"),
-        (shared, {"test_data": (X[:0], [])}, "empty"),
-        (shared, {"test_data": ((X, [4, 5]), [0, 1])}, "from 1 to the 4 steps"),
-        (shared, {"test_data": endless}, "never ends"),
-        (lambda: shared(ids=True), {"test_data": ([[1, 7]], [0])}, "the id 7"),
-        (shared, {"variants": ["int8"]}, "calibration_data"),
-        (shared, {"variants": ["int9"]}, "'int9'"),
-        (shared, {"variants": "float16"}, "a list"),
-        (shared, {"formats": ["onnx"]}, "'onnx'"),
-        (shared, {"version": 0}, "from 1 on"),
-        (shared, {"steps": 0}, "steps is 0"),
-        (shared, {"segment": 0}, "0 steps"),
-        (shared, {"parity_examples": -1}, "parity_examples is -1"),
+        (unbuilt, {}, ModelError, "weights"),
+        (lambda: keras.Sequential(), {}, SettingError, " Sequential"),
+        (lambda: model(Begun(4)), {}, ModelError, "Begun .*zeros"),
+        (shared, {"test_data": X}, DataError, "test_data .* ndarray"),
+        (shared, {"test_data": (X, [0])}, DataError, " 2 .* y 1"),
+        (shared, {"test_data": (X, [0, 3])}, DataError, " 0 to 2.* 0 to 3"),
+        (shared, {"test_data": (X, [0.5, 1])}, DataError, "float64"),
+        (shared, {"test_data": (X[..., :1], [0, 1])}, DataError, r"x\[0\]: .*\[T, 2\]"),
+        (shared, {"test_data": (X[0], [0, 1])}, DataError, r"\(4, 2\).*\[N, steps, channels\]"),
+        (shared, {"test_data": (np.full_like(X, np.nan), [0, 1])}, DataError, r"x\[0\]: .*NaN"),
+        (shared, {"test_data": (X[:0], [])}, DataError, "test_data .*empty"),
+        (shared, {"test_data": ((X, [4, 5]), [0, 1])}, DataError, "1 to .* 4 .* 4 to 5"),
+        (shared, {"test_data": endless}, DataError, r"repeat\(\)"),
+        (lambda: shared(ids=True), {"test_data": ([[1, 7]], [0])}, DataError, r"x\[0\]: .* id 7"),
+        (shared, {"variants": ["int8"]}, SettingError, "int8 .*calibration_data"),
+        (shared, {"variants": ["int9"]}, SettingError, "'int9'"),
+        (shared, {"variants": "float16"}, SettingError, r"variants .*\['float16'\]"),
+        (shared, {"formats": ["onnx"]}, SettingError, "'onnx'"),
+        (shared, {"version": 0}, SettingError, "version .* 0: .* 1 "),
+        (shared, {"steps": 0}, SettingError, "steps .* 0: .* 1"),
+        (shared, {"segment": 0}, SettingError, "segment .* 0 steps: .* 1"),
+        (shared, {"parity_examples": -1}, SettingError, "parity_examples .* -1: .* 0"),
     ],
 )
-def test_wrong_use(make, options, message, tmp_path):
+def test_wrong_use(make, options, kind, message, tmp_path):
     if callable(options.get("test_data")):
         options = {"test_data": options["test_data"]()}
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(kind, match=message):
         t2aux.export_model(make(), tmp_path / "base", **options)
     assert not (tmp_path / "base").exists()
 
@@ -314,10 +314,10 @@ def test_wrong_use(make, options, message, tmp_path):
 def test_a_directory_that_can_t_be(tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "base"):
-        with pytest.raises(UserError, match="it is a file, or in one"):
+        with pytest.raises(FileError, match=f" {place}: "):
             t2aux.export_model(shared(), place)
-    for place, message in (("", "empty"), ("gs://bucket/x", "not on this machine"), (3, "a int")):
-        with pytest.raises(UserError, match=f"output_dir is .*{message}"):
+    for place, message in (("", "empty"), ("gs://bucket/x", "gs://bucket/x, "), (3, "int")):
+        with pytest.raises(SettingError, match=f"output_dir .*{message}"):
             t2aux.export_model(shared(), place)
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
 
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.export import saved_model, text
 from t2aux.export.runtimes import SavedModelClassifier
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -118,11 +118,11 @@ def test_a_segment_of_no_steps_keeps_the_state(exported):
 @pytest.mark.parametrize(
     ("signature", "lengths", "message"),
     [
-        ("serving_default", [12, 0, 3], "A length is less than 1"),
-        ("serving_default", [12, 13, 3], "A length is more than the number of steps"),
-        ("serving_default", [12, 3], "one entry for each sequence"),
-        ("step_segment", [12, -1, 3], "A length is less than 0"),
-        ("step_segment", [12, 13, 3], "A length is more than the number of steps"),
+        ("serving_default", [12, 0, 3], "less than 1"),
+        ("serving_default", [12, 13, 3], "number of steps"),
+        ("serving_default", [12, 3], "one entry"),
+        ("step_segment", [12, -1, 3], "less than 0"),
+        ("step_segment", [12, 13, 3], "number of steps"),
     ],
 )
 def test_wrong_lengths_are_errors(exported, signature, lengths, message):
@@ -134,9 +134,7 @@ def test_wrong_lengths_are_errors(exported, signature, lengths, message):
 
 
 @pytest.mark.parametrize("kind", kinds("characters", "bytes"))
-@pytest.mark.parametrize(
-    ("value", "message"), [(-1, "An id is negative"), (256, "not in the vocabulary")]
-)
+@pytest.mark.parametrize(("value", "message"), [(-1, "negative"), (256, "vocabulary")])
 def test_wrong_ids_are_errors(exports, kind, value, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         load(exports(kind))["serving_default"](
@@ -186,7 +184,7 @@ def test_texts_are_classified_as_their_ids(exports, kind):
 
 @pytest.mark.parametrize("kind", kinds("characters", "bytes"))
 def test_an_empty_text_is_an_error(exports, kind):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="A text is empty"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="empty"):
         exports(kind).saved_model.text_batch(["good", ""])
 
 
@@ -198,13 +196,13 @@ def test_only_plain_operations(exported):
 
 
 def test_a_damaged_saved_model_is_an_error(exports, tmp_path):
-    for name, damage, message in (
-        ("saved_model.pb", lambda p: p.write_bytes(p.read_bytes()[:-9]), "damaged"),
-        ("variables/variables.index", lambda p: p.unlink(), "lacks variables/variables.index"),
-        ("metadata.json", lambda p: p.write_text("{"), "damaged"),
+    for name, damage in (
+        ("saved_model.pb", lambda p: p.write_bytes(p.read_bytes()[:-9])),
+        ("variables/variables.index", lambda p: p.unlink()),
+        ("metadata.json", lambda p: p.write_text("{")),
     ):
         copy = tmp_path / name.replace("/", "_")
         shutil.copytree(exports("vectors").directory, copy)
         damage(copy / name)
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ModelError, match=f"{copy}.*{name}"):
             SavedModelClassifier(copy)

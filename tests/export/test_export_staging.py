@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError
 from t2aux.export import staging
 from tests.cli_helpers import environment
 
@@ -48,7 +48,7 @@ def test_versions_count_up(tmp_path):
 
 def test_a_version_is_never_overwritten(tmp_path):
     make(tmp_path, 3)
-    with pytest.raises(UserError, match=r"already has a version 3: .* 4"):
+    with pytest.raises(FileError, match=rf"^{tmp_path} .* 3: .* 4"):
         make(tmp_path, 3)
     assert names(tmp_path) == ["3"]
 
@@ -58,7 +58,7 @@ def test_a_number_that_was_taken_meanwhile(tmp_path):
         for stage in (first, second):
             (stage.directory / "file").write_text("content")
     assert {first.published.name, second.published.name} == {"1", "2"}
-    with pytest.raises(UserError, match="already has a version 5"):
+    with pytest.raises(FileError, match=f"^{tmp_path} .* 5: .* 6"):
         make(tmp_path, 5, meanwhile=lambda: make(tmp_path, 5))
     assert names(tmp_path) == ["1", "2", "5"]
 
@@ -79,7 +79,7 @@ def test_others_may_read_it(tmp_path):
         os.umask(old)
 
 
-@pytest.mark.parametrize("error", [UserError("no"), ValueError("no"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [FileError("no"), ValueError("no"), KeyboardInterrupt()])
 def test_a_failure_leaves_nothing(tmp_path, error):
     base = tmp_path / "base"
     with pytest.raises(type(error)):
@@ -92,14 +92,14 @@ def test_a_failure_leaves_nothing(tmp_path, error):
 
 
 def test_a_full_disk_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"Can't write the export to .*No space left on device"):
+    with pytest.raises(FileError, match=rf" {tmp_path} .*No space left on device"):
         fail(tmp_path, OSError(28, os.strerror(28)))
     assert names(tmp_path) == []
 
 
 def test_a_directory_that_can_not_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Can't write to the directory"):
+    with pytest.raises(FileError, match=f" {tmp_path / 'file' / 'base'}: "):
         make(tmp_path / "file" / "base")
 
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from t2aux.errors import UserError
+from t2aux.errors import DataError, DependencyError, ModelError, SettingError
 from t2aux.export import flatbuffer, tflite, variants
 from t2aux.export.runtimes import CheckpointClassifier
 from t2aux_ondevice import litert
@@ -111,27 +111,25 @@ def test_no_values_are_lost_or_stored_twice(kind):
 
 def test_a_network_that_is_too_small_is_refused():
     small = networks.classifier(networks.vectors_info(length=8), hidden=8)
-    with pytest.raises(
-        UserError, match=r"too small for classifier_dynamic_int8\.tflite: .* float32"
-    ):
+    with pytest.raises(ModelError, match=r"classifier_dynamic_int8\.tflite.* float32"):
         tflite.convert(small, "whole", variants.VARIANTS["dynamic_int8"])
 
 
 def test_weights_that_stay_in_float_are_refused():
-    with pytest.raises(UserError, match=r"weights of it in int8 .it kept 4,096 values in float32"):
+    with pytest.raises(DependencyError, match=r" it .* int8 .* 4,096 .* float32"):
         flatbuffer.check_weights(file("vectors", "stream"), {"int8"}, "it")
 
 
 def test_four_bits_need_the_extra(monkeypatch):
     classifier, _ = network("vectors")
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
-    with pytest.raises(UserError, match=r"pip install 't2aux\[quantization\]'"):
+    with pytest.raises(DependencyError, match=r"pip install 't2aux\[quantization\]'"):
         tflite.convert(classifier, "whole", variants.VARIANTS["dynamic_int8_int4_head"])
 
 
 @pytest.mark.parametrize("names", [["int9"], [], ["float32", ""]])
 def test_unknown_variants(names):
-    with pytest.raises(UserError, match=r"There is no variant .* dynamic_int8"):
+    with pytest.raises(SettingError, match=r"'(int9)?'.* dynamic_int8"):
         variants.named(names)
 
 
@@ -141,6 +139,6 @@ def test_a_stateful_file_takes_multiples_of_its_segment(tmp_path):
         tmp_path, file("vectors", "stateful"), classifier.info, "stateful", "float32", sequences[0]
     )
     model = litert.LiteRTClassifier(tmp_path / litert.file_name("stateful"))
-    with pytest.raises(UserError, match=r"takes 21 steps at once"):
+    with pytest.raises(DataError, match=r" 21 steps"):
         list(model.stream(sequences[0], 5))
     assert [steps for steps, _ in model.stream(sequences[0], 21)] == [21, 42]

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from t2aux import tf_serving
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.export import warmup
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -117,11 +117,11 @@ def test_no_part_of_tensorflow_serving_api_is_needed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("sizes", [(), (0, 1), (1, 1), (2, 1), (-1,)])
 def test_wrong_batch_sizes_are_errors(sizes):
-    with pytest.raises(UserError, match="batch sizes for serving"):
+    with pytest.raises(SettingError, match=f" {', '.join(map(str, sizes)) or 'none'}: .*1,2,4,8"):
         warmup.check_batch_sizes(sizes)
 
 
 def test_too_many_batch_sizes_are_errors():
     warmup.check_batch_sizes(range(1, 201))
-    with pytest.raises(UserError, match=r"201 .* 200"):
+    with pytest.raises(SettingError, match=r"201 .* 200"):
         warmup.check_batch_sizes(range(1, 202))

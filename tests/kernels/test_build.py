@@ -121,7 +121,7 @@ def test_without_a_home_it_is_compiled_aside(machine, monkeypatch, caplog):
     monkeypatch.setenv("HOME", "")
     path = build.library()
     assert path.parent.name.startswith("t2aux-kernel-")
-    assert "HOME is not set" in caplog.text
+    assert "HOME" in caplog.text
     assert machine() == 1
 
 
@@ -157,9 +157,8 @@ def test_a_damaged_file_is_compiled_again(machine, caplog, damage):
     with caplog.at_level(logging.WARNING, logger="absl"):
         assert build.library().read_bytes() == content
     assert machine() == 2
-    assert [r.getMessage() for r in caplog.records] == [
-        f"The compiled kernel {path} is damaged: it is compiled again."
-    ]
+    [record] = caplog.records
+    assert f" {path} " in record.getMessage()
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(machine, tmp_path, caplog, monkeypatch):
@@ -168,8 +167,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(machine, tmp_path, caplo
         path = build.library()
     assert path.is_file()
     [record] = caplog.records
-    assert "can't be written (" in record.getMessage()
-    assert "set T2AUX_CACHE_DIR" in record.getMessage()
+    assert f" {tmp_path / 'cache'} " in record.getMessage()
+    assert "T2AUX_CACHE_DIR" in record.getMessage()
 
 
 @pytest.mark.long
@@ -185,10 +184,10 @@ def test_several_processes_at_once(machine, tmp_path):
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"STAND_IN": "fails"}, "failed with status 4: lstm.cc:3:1: error: no such luck"),
-        ({"CXX": "no-such-compiler"}, "the C++ compiler that CXX names, 'no-such-compiler'"),
-        pytest.param({"CXX": "false"}, "the C++ compiler does not work", marks=pytest.mark.long),
-        ({"CXX": "", "PATH": "/nonexistent"}, "there is no C++ compiler (g++, clang++ or c++)"),
+        ({"STAND_IN": "fails"}, " 4: lstm.cc:3:1: error: no such luck"),
+        ({"CXX": "no-such-compiler"}, "'no-such-compiler'"),
+        pytest.param({"CXX": "false"}, "C++ compiler does not work", marks=pytest.mark.long),
+        ({"CXX": "", "PATH": "/nonexistent"}, "(g++, clang++ or c++)"),
     ],
 )
 def test_without_a_compiler_it_says_so_once_and_continues(machine, tmp_path, variables, message):
@@ -196,7 +195,7 @@ def test_without_a_compiler_it_says_so_once_and_continues(machine, tmp_path, var
     assert done.stdout == "enabled False\n"
     [line] = said(done)
     assert message in line
-    assert "Plain TensorFlow does the work" in line
+    assert "Plain TensorFlow" in line
     assert list(tmp_path.glob("cache/*")) == []
 
 
@@ -226,8 +225,11 @@ def test_it_can_be_turned_off(machine):
 @pytest.mark.parametrize(
     ("variables", "parts"),
     [
-        ({"T2AUX_KERNEL": "on", "CXX": "no-such-compiler"}, ["T2AUX_KERNEL=on", "CXX names"]),
-        ({"T2AUX_KERNEL": "yes"}, ["T2AUX_KERNEL must be off, on or auto, but is 'yes'."]),
+        (
+            {"T2AUX_KERNEL": "on", "CXX": "no-such-compiler"},
+            ["T2AUX_KERNEL=on", "CXX", "'no-such-compiler'"],
+        ),
+        ({"T2AUX_KERNEL": "yes"}, ["T2AUX_KERNEL ", "off, on or auto", "'yes'."]),
     ],
 )
 def test_what_was_asked_for_and_cannot_be_had_is_an_error(machine, tmp_path, variables, parts):

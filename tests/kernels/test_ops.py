@@ -172,12 +172,12 @@ def test_nan_is_not_hidden():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.full((4, 2), 11, np.int32)}, r"token id 11 is not in \[0, 11\)"),
-        ({"x": np.full((4, 2), -1, np.int32)}, r"token id -1 is not"),
-        ({"positions": np.array([5], np.int32)}, r"position 5 is not in \[0, 4\]"),
-        ({"h0": np.zeros((3, 5), np.float32)}, "initial state must be"),
-        ({"recurrent": np.zeros((5, 21), np.float32)}, "recurrent_kernel must be"),
-        ({"first": np.zeros(7, np.int32)}, "first and last must be"),
+        ({"x": np.full((4, 2), 11, np.int32)}, r" id 11 .*\[0, 11\)"),
+        ({"x": np.full((4, 2), -1, np.int32)}, r" id -1 .*\[0, 11\)"),
+        ({"positions": np.array([5], np.int32)}, r"position 5 .*\[0, 4\]"),
+        ({"h0": np.zeros((3, 5), np.float32)}, "initial state"),
+        ({"recurrent": np.zeros((5, 21), np.float32)}, "recurrent_kernel"),
+        ({"first": np.zeros(7, np.int32)}, "first and last"),
     ],
 )
 def test_what_does_not_fit_is_an_error(change, message):

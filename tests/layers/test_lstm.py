@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import t2aux
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.kernels import ops
 from tests.cli_helpers import bare_python, environment
 
@@ -255,7 +255,7 @@ def test_precision_is_of_the_products_in_training(monkeypatch, tmp_path):
 
 
 def test_another_precision_is_an_error():
-    with pytest.raises(UserError, match=r"LSTM\.precision must be .*, but is 'half'"):
+    with pytest.raises(SettingError, match=r"LSTM\.precision .*'half'"):
         t2aux.layers.LSTM(3, precision="half")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.kernels import ops
 from t2aux.losses import LanguageModel, Prediction, Reconstruction, SequenceAutoencoder
 from t2aux.losses.base import Network
@@ -90,10 +90,10 @@ class _State:
 
 @pytest.mark.parametrize("levels", [1, 0, -2, 2.5, True, "16"])
 def test_other_numbers_are_errors(levels):
-    with pytest.raises(UserError, match=r"Reconstruction\.levels"):
+    with pytest.raises(SettingError, match=rf"Reconstruction\.levels .* {levels!r}\."):
         Reconstruction(levels=levels)
 
 
 def test_ids_have_no_levels():
-    with pytest.raises(UserError, match=r"Prediction\.levels"):
+    with pytest.raises(SettingError, match=rf"Prediction\.levels = {LEVELS} .* ids"):
         built(Prediction(levels=LEVELS), is_text=True)

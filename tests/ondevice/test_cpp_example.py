@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from t2aux.export import tflite, variants
 from t2aux_ondevice import litert, reading
-from t2aux_ondevice.errors import UserError
+from t2aux_ondevice.errors import DataError
 from tests import networks, small_exports
 from tests.cores import CORES
 from tests.ondevice.cpp import build, make
@@ -205,9 +206,7 @@ def test_a_long_text_is_cut_as_by_the_python_client(classify, texts, tmp_path, f
     ):
         done = run(classify, path, *arguments, given=given)
         assert done.returncode == 0, done.stderr
-        assert done.stderr == (
-            b"classify: the input was cut after 100 steps, the classifier's longest.\n"
-        )
+        assert re.fullmatch(rb"classify: .* cut .* 100 steps, .*\n", done.stderr)
         steps, *found = done.stdout.split()
         assert int(steps) == 100
         np.testing.assert_allclose(np.array(found, float), expected, rtol=0, atol=1e-6)
@@ -217,21 +216,21 @@ def test_a_long_text_is_cut_as_by_the_python_client(classify, texts, tmp_path, f
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (b"", "The text is empty"),
-        (b"\xef\xbb\xbf\n", "The text is empty"),
-        (" \t\x1c\x85\xa0\u1680\u2003\u2029\u3000\n".encode(), "The text is empty"),
-        (b" " * 500, "The text is empty"),
-        (b"\xff", "not a text in UTF-8"),
-        (b"ab\xc3", "not a text in UTF-8"),
-        (b"\xc0\x80", "not a text in UTF-8"),
-        (b"\xed\xa0\x80", "not a text in UTF-8"),
-        (b"\xf4\x90\x80\x80", "not a text in UTF-8"),
+        (b"", "empty"),
+        (b"\xef\xbb\xbf\n", "empty"),
+        (" \t\x1c\x85\xa0\u1680\u2003\u2029\u3000\n".encode(), "empty"),
+        (b" " * 500, "empty"),
+        (b"\xff", "UTF-8"),
+        (b"ab\xc3", "UTF-8"),
+        (b"\xc0\x80", "UTF-8"),
+        (b"\xed\xa0\x80", "UTF-8"),
+        (b"\xf4\x90\x80\x80", "UTF-8"),
     ],
 )
 def test_a_wrong_text_is_one_sentence(classify, texts, tmp_path, form, given, message):
     folder, info = texts
     (tmp_path / "it.txt").write_bytes(given)
-    with pytest.raises(UserError, match=r"is empty|is not UTF-8 text"):
+    with pytest.raises(DataError, match=message):
         list(reading.read_inputs(info, [str(tmp_path / "it.txt")]))
     path = folder / litert.file_name(form)
     assert message in fails(classify, path, "--input=bytes", given=given)
@@ -240,16 +239,16 @@ def test_a_wrong_text_is_one_sentence(classify, texts, tmp_path, form, given, me
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('"characters"', '"syllables"'), "its tokens and its vocabulary"),
-        (lambda text: text.replace('"characters"', "null"), "its tokens and its vocabulary"),
-        (lambda text: text.replace('"a"', '"ab"', 1), "its tokens and its vocabulary"),
-        (lambda text: text.replace('"b"', '"a"', 1), "its tokens and its vocabulary"),
-        (lambda text: text.replace('"preprocessing"', '"other"'), "how a text becomes ids"),
-        (lambda text: text.replace('"max_length": 100', '"max_length": -1'), "is not JSON"),
-        (lambda text: text.replace('"a"', '"\\ud8"', 1), "is not JSON"),
-        (lambda text: text + "}", "is not JSON"),
-        (lambda text: text.rstrip()[:-1], "is not JSON"),
-        (lambda text: text.replace("{", '{"x": ' + "[" * 1_000_000, 1), "is not JSON"),
+        (lambda text: text.replace('"characters"', '"syllables"'), "tokens .*vocabulary"),
+        (lambda text: text.replace('"characters"', "null"), "tokens .*vocabulary"),
+        (lambda text: text.replace('"a"', '"ab"', 1), "tokens .*vocabulary"),
+        (lambda text: text.replace('"b"', '"a"', 1), "tokens .*vocabulary"),
+        (lambda text: text.replace('"preprocessing"', '"other"'), " text .* ids"),
+        (lambda text: text.replace('"max_length": 100', '"max_length": -1'), "JSON"),
+        (lambda text: text.replace('"a"', '"\\ud8"', 1), "JSON"),
+        (lambda text: text + "}", "JSON"),
+        (lambda text: text.rstrip()[:-1], "JSON"),
+        (lambda text: text.replace("{", '{"x": ' + "[" * 1_000_000, 1), "JSON"),
     ],
 )
 def test_damaged_metadata_is_one_sentence(classify, exports, tmp_path, change, message):
@@ -258,7 +257,8 @@ def test_damaged_metadata_is_one_sentence(classify, exports, tmp_path, change, m
     changed = change(metadata.read_text())
     assert changed != metadata.read_text()
     metadata.write_text(changed)
-    assert message in fails(classify, folder / litert.WHOLE, "--input=bytes", given="abc")
+    error = fails(classify, folder / litert.WHOLE, "--input=bytes", given="abc")
+    assert re.search(f"{metadata.name} .*{message}", error)
 
 
 def test_metadata_is_read_however_json_writes_it(classify, tmp_path):
@@ -321,61 +321,62 @@ def test_it_runs_variants(classify, tmp_path, name):
 @pytest.mark.parametrize(
     ("kind", "arguments", "given", "message"),
     [
-        ("images", [], "0.5 " * 15, "has 15 steps where the classifier reads 16"),
-        ("images", [], "0.5 " * 17, "longer than the 16 steps"),
-        ("vectors", [], "", "The sequence is empty"),
-        ("vectors", ["--input=raw"], "", "The sequence is empty"),
-        ("vectors", [], " ,\n", "a comma without a number"),
-        ("vectors", [], "1 2 3", "has 3 values, and a step has 2 values"),
-        ("vectors", [], "1 2 0 nan", "NaN or an infinite value at step 1 (counted from 0)"),
-        ("vectors", [], "1 -inf", "NaN or an infinite value at step 0"),
-        ("vectors", [], "1 1e300", "NaN or an infinite value at step 0"),
-        ("vectors", [], "1,,2,3", "a comma without a number"),
-        ("vectors", [], "1, 2\n,3\n", "a comma without a number"),
-        ("vectors", [], ",1,2", "a comma without a number"),
-        ("text", [], "1,2,,3", "a comma without an id"),
-        ("vectors", [], "1 one", 'holds "one" where a number belongs'),
-        ("vectors", [], "1\0 2", 'holds "1?" where a number belongs'),
-        ("vectors", [], b"\x89PNG\r\n", 'holds "?PNG" where a number belongs'),
-        ("vectors", [], "1" * 100, "where a number belongs"),
-        ("vectors", ["--input=raw"], "1234567", "ends within a value"),
-        ("vectors", ["--input=raw"], b"\0\0\xc0\x7f" * 2, "NaN or an infinite value at step 0"),
-        ("text", [], "1 2.5", 'holds "2.5" where an id belongs'),
-        ("text", [], "1 -1", "the id -1 at step 1"),
-        ("text", [], "1 99999999999", "the id 99999999999, which is none of the vocabulary"),
-        ("text", [], "1 7", "each must be in the vocabulary"),
+        ("images", [], "0.5 " * 15, " 15 steps .* 16"),
+        ("images", [], "0.5 " * 17, " 16 steps"),
+        ("vectors", [], "", "empty"),
+        ("vectors", ["--input=raw"], "", "empty"),
+        ("vectors", [], " ,\n", "comma .*number"),
+        ("vectors", [], "1 2 3", " 3 values, .* 2 values"),
+        ("vectors", [], "1 2 0 nan", "NaN .*step 1 .*0"),
+        ("vectors", [], "1 -inf", "NaN .*step 0 "),
+        ("vectors", [], "1 1e300", "NaN .*step 0 "),
+        ("vectors", [], "1,,2,3", "comma .*number"),
+        ("vectors", [], "1, 2\n,3\n", "comma .*number"),
+        ("vectors", [], ",1,2", "comma .*number"),
+        ("text", [], "1,2,,3", "comma .* id"),
+        ("vectors", [], "1 one", '"one" .*number'),
+        ("vectors", [], "1\0 2", r'"1\?" .*number'),
+        ("vectors", [], b"\x89PNG\r\n", r'"\?PNG" .*number'),
+        ("vectors", [], "1" * 100, '"111.*number'),
+        ("vectors", ["--input=raw"], "1234567", "within a value"),
+        ("vectors", ["--input=raw"], b"\0\0\xc0\x7f" * 2, "NaN .*step 0 "),
+        ("text", [], "1 2.5", r'"2\.5" .* id '),
+        ("text", [], "1 -1", " -1 .*step 1"),
+        ("text", [], "1 99999999999", " 99999999999, .*vocabulary"),
+        ("text", [], "1 7", "vocabulary"),
     ],
 )
 def test_a_wrong_sequence_is_one_sentence(classify, exports, kind, arguments, given, message):
-    assert message in fails(classify, exports / kind / litert.WHOLE, *arguments, given=given)
+    error = fails(classify, exports / kind / litert.WHOLE, *arguments, given=given)
+    assert re.search(message, error)
     if kind != "images":  # The file does not have the number of steps of an image.
         path = exports / kind / litert.STREAM
-        assert message in fails(classify, path, *arguments, given=given)
+        assert re.search(message, fails(classify, path, *arguments, given=given))
 
 
 def test_steps_are_counted_over_all_segments(classify, exports):
     given = "0 " * 20 + "0 nan"
     error = fails(classify, exports / "vectors" / litert.STREAM, "--segment=4", given=given)
-    assert "at step 10 (counted from 0)" in error
+    assert "step 10 (" in error
 
 
 @pytest.mark.parametrize("name", [litert.WHOLE, litert.STREAM])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: b"", "is empty: copy it again"),
-        (lambda content: content[:7], "is damaged or not a TensorFlow"),
-        (lambda content: b"not a flatbuffer at all", "is damaged or not a TensorFlow"),
-        (lambda content: content[: len(content) // 2], "is damaged, or not a file that the"),
-        (lambda content: content[:-1], "is damaged, or not a file that the"),
-        (lambda content: content + b"\0", "is damaged, or not a file that the"),
-        (lambda content: content[:999] + b"~" + content[1000:], "is damaged, or not a file that"),
+        (lambda content: b"", "empty"),
+        (lambda content: content[:7], "TensorFlow Lite"),
+        (lambda content: b"not a flatbuffer at all", "TensorFlow Lite"),
+        (lambda content: content[: len(content) // 2], litert.METADATA),
+        (lambda content: content[:-1], litert.METADATA),
+        (lambda content: content + b"\0", litert.METADATA),
+        (lambda content: content[:999] + b"~" + content[1000:], litert.METADATA),
     ],
 )
 def test_a_damaged_model_is_one_sentence(classify, copied, name, damage, message):
     path = copied / name
     path.write_bytes(damage(path.read_bytes()))
-    assert f"{path} {message}" in fails(classify, path, given="1 2")
+    assert re.search(f"{path} .*{message}", fails(classify, path, given="1 2"))
 
 
 def test_a_model_of_any_size_is_known_by_its_digest(classify, copied, monkeypatch):
@@ -393,18 +394,18 @@ def test_a_model_of_any_size_is_known_by_its_digest(classify, copied, monkeypatc
 
 
 def test_a_missing_file_is_one_sentence(classify, copied):
-    assert "There is no absent.tflite: check the path" in fails(classify, "absent.tflite")
-    assert f"Can't read {copied} (Is a directory)" in fails(classify, copied)
+    assert " absent.tflite: " in fails(classify, "absent.tflite")
+    assert f" {copied} (Is a directory)" in fails(classify, copied)
     (copied / litert.METADATA).unlink()
-    assert "metadata.json: copy it there" in fails(classify, copied / litert.WHOLE)
+    assert f" {copied / litert.METADATA}: " in fails(classify, copied / litert.WHOLE)
 
 
 def test_another_form_is_one_sentence(classify, exports):
     path = exports / "vectors" / litert.file_name(litert.STATEFUL_FORM)
-    assert "keeps its state itself" in fails(classify, path, given="1 2")
+    assert f" {path} keeps its state" in fails(classify, path, given="1 2")
     for flag in ("--every", "--segment=3"):
         error = fails(classify, exports / "vectors" / litert.WHOLE, flag, given="1 2")
-        assert "give classifier_stream.tflite of the export" in error
+        assert f" {litert.STREAM} " in error
 
 
 def test_a_file_of_something_else_is_one_sentence(classify, tmp_path):
@@ -418,7 +419,7 @@ def test_a_file_of_something_else_is_one_sentence(classify, tmp_path):
     (tmp_path / "double.tflite").write_bytes(content)
     (tmp_path / litert.METADATA).write_text(json.dumps(litert.digest(content)))
     error = fails(classify, tmp_path / "double.tflite", given="1 2 3")
-    assert "is not a classifier that t2aux exported" in error
+    assert re.search(r"/double\.tflite .*classifier .*t2aux ", error)
 
 
 def test_weights_with_nan_are_errors(classify, tmp_path):
@@ -428,7 +429,8 @@ def test_weights_with_nan_are_errors(classify, tmp_path):
     content = tflite.convert(classifier, litert.WHOLE_FORM)
     (tmp_path / litert.WHOLE).write_bytes(content)
     (tmp_path / litert.METADATA).write_text(json.dumps(litert.digest(content)))
-    assert "answers with NaN" in fails(classify, tmp_path / litert.WHOLE, given="1 2")
+    error = fails(classify, tmp_path / litert.WHOLE, given="1 2")
+    assert re.search(f" {tmp_path / litert.WHOLE} .*NaN", error)
 
 
 def test_an_answer_that_cannot_be_written_is_an_error(classify, exports):
@@ -440,7 +442,7 @@ def test_an_answer_that_cannot_be_written_is_an_error(classify, exports):
             stderr=subprocess.PIPE,
         )
     assert done.returncode == 1
-    assert done.stderr == b"classify: error: Can't write the answer (No space left on device).\n"
+    assert re.fullmatch(rb"classify: error: .*\(No space left on device\)\.\n", done.stderr)
 
 
 def test_litert_notes_what_it_does_only_where_wanted(classify, exports):
@@ -481,12 +483,12 @@ def test_the_library_reads_sequences_by_turns(exports, tmp_path):
                 np.array(found[name].split(), float), expected, rtol=0, atol=1e-6
             )
     assert found["kept"] == "1"
-    assert "NaN or an infinite value at step 41" in found["nan"]
-    assert "has 3 values" in found["cut"]
-    assert "is empty" in found["none"]
-    assert "reads real numbers" in found["ids"]
-    assert "not one of this classifier" in found["strange"]
-    assert "is for whole sequences" in found["whole"]
+    assert re.search("NaN .*step 41", found["nan"])
+    assert " 3 values" in found["cut"]
+    assert "empty" in found["none"]
+    assert "real numbers" in found["ids"]
+    assert "InitialState()" in found["strange"]
+    assert "whole sequences" in found["whole"]
     assert int(found["resident"]) > 1000
     assert int(found["grown"]) < 100
 
@@ -494,5 +496,5 @@ def test_the_library_reads_sequences_by_turns(exports, tmp_path):
 def test_without_litert_make_says_so(tmp_path):
     done = make(tmp_path / "build", "LITERT=absent/libLiteRt.so")
     assert done.returncode != 0
-    assert "There is no LiteRT library 'absent/libLiteRt.so'" in done.stderr
+    assert "'absent/libLiteRt.so'" in done.stderr
     assert not (tmp_path / "build").exists()

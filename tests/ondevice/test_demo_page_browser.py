@@ -238,13 +238,13 @@ def test_a_text_of_bytes_is_cut_as_in_python(exported_text, opened):
         assert found == {"cut": info.cuts(text), "ids": info.text_ids(text).tolist()}
 
 
-@pytest.mark.parametrize(("text", "part"), [("", "The text is empty"), (" \n\t", "is empty")])
-def test_nothing_to_read_is_one_sentence(exported_text, opened, text, part):
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_nothing_to_read_is_one_sentence(exported_text, opened, text):
     page = opened(exported_text)
     page.run(f"document.getElementById('text').value = {json.dumps(text)}")
     page.click("#classify")
     page.wait("!document.getElementById('error').hidden")
-    assert part in words(page, "#error")
+    assert "empty" in words(page, "#error")
 
 
 def test_nothing_drawn_is_one_sentence(exported_digits, opened):
@@ -256,9 +256,7 @@ def test_nothing_drawn_is_one_sentence(exported_digits, opened):
 
 def test_page_without_its_model_says_so(exported_text, opened):
     page = opened(exported_text, "error", lambda place: (place / demo_page.MODEL).unlink())
-    assert words(page, "#error") == (
-        "The file classifier.tflite of this page is missing: build the page again."
-    )
+    assert "classifier.tflite" in words(page, "#error")
 
 
 def test_pictures_are_prepared_as_in_python(exported_text, opened):

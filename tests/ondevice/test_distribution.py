@@ -129,7 +129,7 @@ def test_images_need_pillow_unless_they_have_the_size(bare, exports, tmp_path):
     model = exports / "images" / litert.WHOLE
     done = run(bare, "t2aux-ondevice", model, tmp_path / "a.png")
     assert done.returncode == 1
-    assert "Images need Pillow" in done.stderr
+    assert "pip install pillow" in done.stderr
     assert done.stderr.count("\n") == 1
     # As the same image through Pillow, in this environment.
     code = (
@@ -148,9 +148,9 @@ def test_images_need_pillow_unless_they_have_the_size(bare, exports, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["absent.tflite", "a.npz"], "There is no file absent.tflite"),
-        (["MODEL", "absent.npz"], "There is no file absent.npz"),
-        (["MODEL", "--text=hello"], "is a text, and the classifier reads sequences of vectors"),
+        (["absent.tflite", "a.npz"], " absent.tflite: "),
+        (["MODEL", "absent.npz"], " absent.npz: "),
+        (["MODEL", "--text=hello"], "sequences of vectors"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(bare, exports, arguments, part):
@@ -169,5 +169,4 @@ def test_wrong_flags_are_errors(bare, exports):
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
         flag = wrong.split("=")[0]
-        number = f"error: argument {flag}: give a whole number from 1 on\n"
-        assert done.stderr.endswith(number) == ("=" in wrong)
+        assert (f"error: argument {flag}: " in done.stderr) == ("=" in wrong)

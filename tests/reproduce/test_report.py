@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from t2aux import data
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.reproduce import (
     decoding_table,
     deviations,
@@ -378,7 +378,7 @@ def test_seeds_with_other_settings_are_not_averaged(tmp_path):
     first = result(R_LSTM, 0.9, flags=flags("SEED = 0"))
     write(tmp_path, first, result(R_LSTM, 0.8, 1, flags=flags("SEED = 1")))
     other = result(R_LSTM, 0.8, 1, flags=flags("SEED = 1", "BATCH_SIZE = 3"))
-    with pytest.raises(UserError, match=r"other settings for seed 1 .*BATCH_SIZE = 3"):
+    with pytest.raises(ModelError, match=rf"{R_LSTM.id}.* seed 1 .* seed 0 .*BATCH_SIZE = 3"):
         report.write([first, other], tmp_path)
 
 
@@ -444,15 +444,16 @@ def test_results_are_found_where_reproduce_leaves_them(tmp_path, place):
 def test_a_damaged_result_is_one_sentence(tmp_path):
     path = tmp_path / "mnist__x.seed0.json"
     path.write_text('{"row": "mnist/x"}')
-    with pytest.raises(UserError, match="not a result of `t2aux reproduce`"):
+    with pytest.raises(ModelError, match=f"^{path} .*`t2aux reproduce`"):
         results.read(path)
-    assert_one_sentence(t2aux("report", tmp_path, check=False), "not a result of `t2aux reproduce`")
+    assert_one_sentence(t2aux("report", tmp_path, check=False), str(path), "`t2aux reproduce`")
     path.write_text("{")
-    assert_one_sentence(t2aux("report", tmp_path, check=False), "damaged")
+    assert_one_sentence(t2aux("report", tmp_path, check=False), str(path), "JSON")
     results.write(path, dataclasses.replace(result(R_LSTM, 0.9), budget="long"))
-    assert_one_sentence(t2aux("report", tmp_path, check=False), "'budget' can't be \"long\"")
-    assert_one_sentence(t2aux("report", tmp_path / "none", check=False), "There are no results")
-    assert_one_sentence(t2aux("report", check=False), "Name one folder")
+    assert_one_sentence(t2aux("report", tmp_path, check=False), str(path), "'budget'", '"long"')
+    none = tmp_path / "none"
+    assert_one_sentence(t2aux("report", none, check=False), str(none), "--output_dir")
+    assert_one_sentence(t2aux("report", check=False), "`t2aux report DIR`")
 
 
 @pytest.mark.parametrize(
@@ -474,7 +475,7 @@ def test_a_damaged_result_is_one_sentence(tmp_path):
 def test_a_wrong_value_in_a_result_is_named(tmp_path, name, value):
     path = tmp_path / "mnist__x.seed0.json"
     results.write(path, dataclasses.replace(result(R_LSTM, 0.9), **{name: value}))
-    with pytest.raises(UserError, match=f"{path} is damaged: its '{name}' can't be"):
+    with pytest.raises(ModelError, match=f"^{path} .*'{name}' .*{re.escape(json.dumps(value))}"):
         results.read(path)
 
 
@@ -582,5 +583,5 @@ def test_reconstructions_are_in_the_report_if_there_are_some(tmp_path):
         assert "The decoder beats every guess." in markdown
     assert "Is the memory real?" not in write(tmp_path / "report", result(R_LSTM, 0.9))[0]
     path.write_text(json.dumps({**measured, "loss": {"mean": "low"}}))
-    with pytest.raises(UserError, match="not what `t2aux reconstructions` writes"):
+    with pytest.raises(ModelError, match=f"^{path} .*`t2aux reconstructions`"):
         decoding_table.read_all(tmp_path)

@@ -1,6 +1,7 @@
 """`t2aux reproduce` as it is used: done once, killed, gone on with, changed, failing."""
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.reproduce import documents, experiments, results, runner
 from t2aux.reproduce.rows import Row
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
@@ -94,7 +95,7 @@ def test_other_settings_than_before_are_refused(done_once, tmp_path):
     value["flags"].append("--gin_param=LEARNING_RATE = 1.0")
     result_file(tmp_path, LSTM).write_text(json.dumps(value))
     done = smoke(tmp_path, "--rows=/lstm_trunc", check=False)
-    assert_one_sentence(done, LSTM, "other settings", "give another --output_dir")
+    assert_one_sentence(done, LSTM, str(tmp_path), "--output_dir")
 
 
 # What was given for a row before there were files of budgets/.
@@ -135,11 +136,11 @@ def test_a_row_is_the_same_however_its_budget_was_given(tmp_path):
     assert made.jobs([job.row], [0], None) == [job]
     # The file has changed since, or the row had other settings.
     results.write(job.result, done_with(job, today, of_budget={**set_then, "JOINT_EPOCHS": "9"}))
-    with pytest.raises(UserError, match=f"{job.result} is of .* with other settings"):
+    with pytest.raises(ModelError, match=f"^{job.result} .*{job.row.id}.*--output_dir"):
         made.jobs([job.row], [0], None)
     results.write(job.result, done_with(job, today, of_budget=set_then))
     begun.write_text(json.dumps({"flags": flags_of(*OLDER, "train.clip_norm = 2.0")}))
-    with pytest.raises(UserError, match=f"{begun} is of .* with other settings"):
+    with pytest.raises(ModelError, match=f"^{begun} .*{job.row.id}.*--output_dir"):
         made.jobs([job.row], [0], None)
 
 
@@ -169,7 +170,7 @@ def test_a_row_that_another_process_trains_is_left_to_it(tmp_path):
     model_dir.mkdir(parents=True)
     with files.locked(model_dir):
         done = smoke(tmp_path, "--rows=/lstm_trunc", check=False)
-    assert_one_sentence(done, "1 of 1 rows failed", "Another process is training in")
+    assert_one_sentence(done, "1 of 1 ", LSTM, f"{model_dir}: ")
 
 
 @pytest.mark.long
@@ -179,7 +180,7 @@ def test_a_row_that_fails_does_not_stop_the_others(tmp_path):
     blocked.mkdir(parents=True)
     (blocked / "checkpoints").write_text("in the way")
     done = smoke(tmp_path, "--rows=/(lstm|p_lstm)_trunc", check=False)
-    assert_one_sentence(done, "1 of 2 rows failed, the others are done", LSTM)
+    assert_one_sentence(done, "1 of 2 ", LSTM)
     assert result_file(tmp_path, "dbpedia/p_lstm_truncated").is_file()
     assert not result_file(tmp_path, LSTM).exists()
 
@@ -207,7 +208,7 @@ def test_what_killed_a_worker_can_be_read(tmp_path, monkeypatch):
     worker = runner._Worker(log)
     made = runner.Runner(tmp_path, "smoke", 1)
     (job,) = made.jobs([Row("dbpedia", "lstm")], [0], None)
-    assert worker.train(job) == f"its process died with status 7; see {log}."
+    assert re.search(f" 7.*{log}", worker.train(job))
     assert log.read_text() == "no!"
     worker.close()
 
@@ -215,10 +216,10 @@ def test_what_killed_a_worker_can_be_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["tabel2"], ["'tabel2'", "did you mean table2?"]),
-        ([], ["Name one experiment", "figure6"]),
+        (["tabel2"], ["'tabel2'", " table2?"]),
+        ([], ["experiment", "figure6"]),
         (["table4", "--rows=("], ["--rows=(", "regular expression"]),
-        (["table4", "--rows=nothing"], ["No row of table4", "--list"]),
+        (["table4", "--rows=nothing"], ["table4", "--rows=nothing", "--list"]),
         (["table4", "--seeds=a"], ["--seeds", "'a'"]),
         (["table4", "--budget=short"], ["--data_dir=FOLDER", "dbpedia"]),
     ],
@@ -326,8 +327,8 @@ def test_a_row_whose_files_are_damaged_does_not_stop_the_others(tmp_path, monkey
 
     monkeypatch.setattr(runner.Runner, "_train_alone", train_alone)
     # It fails by itself, then its metrics can't be read.
-    for why in ("the disk broke", "Can't read .*metrics.jsonl"):
-        with pytest.raises(UserError, match=f"1 of 2 rows failed, the others are done: .*{why}"):
+    for why in ("the disk broke", r"metrics\.jsonl"):
+        with pytest.raises(ModelError, match=f"^1 of 2 .*{why}"):
             runner.Runner(tmp_path, "short", 1).run(jobs)
     assert [found.row for found in results.read_all(tmp_path)] == ["mnist/p_lstm_truncated"]
 
@@ -340,7 +341,7 @@ def test_a_damaged_file_is_named(tmp_path, name):
     path.parent.mkdir(parents=True)
     for damage in ('{"flags": 3}', "[]", "{"):
         path.write_text(damage)
-        with pytest.raises(UserError, match=str(path)):
+        with pytest.raises(ModelError, match=str(path)):
             made.jobs([Row("mnist", "lstm")], [0], None)
 
 

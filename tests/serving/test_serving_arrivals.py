@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.serving import models as models_module
 from t2aux.serving.metrics import Metrics
 from t2aux.serving.models import LoadRetries, ModelConfig, Models
@@ -432,7 +432,7 @@ def test_the_start_does_not_wait_for_what_is_not_being_copied(watch):
     served = watch()
     (served.base / "1").mkdir()
     served.run(served.models.start(0.001))
-    with pytest.raises(UserError, match=r"saved_model\.pb is missing"):
+    with pytest.raises(ModelError, match=r"^The model m .*saved_model\.pb"):
         served.models.check()
 
 

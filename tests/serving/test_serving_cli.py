@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from t2aux.client import transport
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.serving import configuration
 from t2aux.serving.batching import BatchingOptions
 from tests import small_exports
@@ -88,7 +88,7 @@ def test_serves_until_it_is_told_to_stop(base, tmp_path):
             "--file_system_poll_wait_seconds=0.05",
             check=False,
         )
-        assert_one_sentence(second, f"Can't listen at 127.0.0.1:{port}", "--rest_api_port")
+        assert_one_sentence(second, f" 127.0.0.1:{port}: ", "--rest_api_port")
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert "Traceback" not in process.stderr
@@ -103,7 +103,7 @@ def test_a_grpc_port_that_is_taken(base):
         port = taken.getsockname()[1]
         flags = [f"--model_base_path={base}", "--file_system_poll_wait_seconds=0.05"]
         done = t2aux("serve", *flags, f"--port={port}", "--rest_api_port=0", check=False)
-    assert_one_sentence(done, f"Can't listen at 127.0.0.1:{port}", "--port")
+    assert_one_sentence(done, f" 127.0.0.1:{port}: ", "--port")
 
 
 def has_ipv6():
@@ -147,8 +147,8 @@ def test_serves_over_ipv6(base_paths):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        ([], "Give either --model_base_path or --model_config_file"),
-        (["--model_config_file=nowhere"], "Can't read nowhere: No such file"),
+        ([], "--model_base_path or --model_config_file"),
+        (["--model_config_file=nowhere"], " nowhere: No such file"),
         (["--model_base_path=x", "--port=70000"], "--port"),
         (["--model_base_path=x", "--load_retry_interval_micros=-1"], "load_retry_interval_micros"),
         (["--model_base_path=x", "--max_num_load_retries=-1"], "max_num_load_retries"),
@@ -161,33 +161,30 @@ def test_mistakes_on_the_command_line(flags, part):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("nonsense {", "is not a valid ModelServerConfig in protobuf's text format"),
+        ("nonsense {", "ModelServerConfig .*protobuf"),
         ("", "model_config_list"),
         ('model_config_list { config { name: "x" } }', "model_config_list"),
-        (
-            'model_config_list { config { name: "x" base_path: "y" } } more: 1',
-            "not a valid ModelServer",
-        ),
+        ('model_config_list { config { name: "x" base_path: "y" } } more: 1', '"more"'),
     ],
 )
 def test_mistakes_in_model_config_files(tmp_path, text, part):
     (tmp_path / "file").write_text(text)
-    with pytest.raises(UserError, match=part):
+    with pytest.raises(SettingError, match=f"{tmp_path / 'file'} .*{part}"):
         configuration.read_models(str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("max_batch_size { value: 4 } allowed_batch_sizes: 8", "must be max_batch_size, 4"),
-        ("num_batch_threads { value: 0 }", "num_batch_threads is 0"),
-        ("max_batch_size: 3", "is not a valid BatchingParameters"),
-        ("max_batch_sizes { value: 4 }", 'no field named "max_batch_sizes"'),
+        ("max_batch_size { value: 4 } allowed_batch_sizes: 8", r"\[8\].* max_batch_size, 4"),
+        ("num_batch_threads { value: 0 }", "num_batch_threads .* 0: "),
+        ("max_batch_size: 3", "BatchingParameters .*protobuf"),
+        ("max_batch_sizes { value: 4 }", '"max_batch_sizes"'),
     ],
 )
 def test_mistakes_in_batching_files(tmp_path, text, part):
     (tmp_path / "file").write_text(text)
-    with pytest.raises(UserError, match=part):
+    with pytest.raises(SettingError, match=f"{tmp_path / 'file'}.*{part}"):
         configuration.read_batching(str(tmp_path / "file"), BatchingOptions())
 
 
@@ -199,10 +196,9 @@ def test_batching_fields_without_effect_are_told_in_one_line(tmp_path, caplog):
     path = tmp_path / "file"
     path.write_text(text)
     assert configuration.read_batching(str(path), BatchingOptions()).max_batch_size == 4
-    assert caplog.messages == [
-        f"{path} sets what has no effect in t2aux serve: thread_pool_name, "
-        "enable_large_batch_splitting, max_execution_batch_size."
-    ]
+    (message,) = caplog.messages
+    names = "thread_pool_name, enable_large_batch_splitting, max_execution_batch_size."
+    assert re.fullmatch(f"{path} .*: {names}", message)
     caplog.clear()
     path.write_text("max_batch_size { value: 4 } pad_variable_length_inputs: true")
     configuration.read_batching(str(path), BatchingOptions())

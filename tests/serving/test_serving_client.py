@@ -11,7 +11,7 @@ from PIL import Image
 
 from t2aux.client import transport
 from t2aux.client.remote import RemoteClassifier
-from t2aux.errors import UserError
+from t2aux.errors import ServerError
 from t2aux.export.runtimes import CheckpointClassifier
 from t2aux.serving.models import ModelConfig
 from tests import small_exports
@@ -63,7 +63,7 @@ def test_a_request_that_is_too_large_is_told_what_helps(server, protocol, kind, 
     try:
         remote = RemoteClassifier(way, kind)
         sequences = [np.full([steps, INFOS[kind].channels], 0.1, np.float32)] * count
-        with pytest.raises(UserError, match=rf"too large.*{part}.*give a smaller --batch\.$"):
+        with pytest.raises(ServerError, match=rf"too large.*{part}.*--batch\.$"):
             remote.batch_probabilities(sequences)
     finally:
         way.close()

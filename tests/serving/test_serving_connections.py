@@ -135,7 +135,7 @@ def test_bytes_of_all_requests_are_counted(small):
         with socket.create_connection(address, timeout=120) as slow:
             slow.sendall(head.encode() + b" " * (MAX_BYTES - 100))
             status, text = post(small, BODY)
-            return status, "The requests being answered take" in text
+            return status, f" {MAX_BYTES} bytes: " in text
 
     eventually(beside_a_large_one, (503, True))
     eventually(lambda: post(small, BODY)[0], 200)

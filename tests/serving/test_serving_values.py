@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import numpy as np
 import pytest
@@ -49,30 +50,30 @@ def replaced(values, value, at=3):
         ([[1e-320]] * 16, None),
         ([[16_777_215]] * 16, None),
         ([[16_777_217.5]] * 16, None),
-        ([[True]] * 16, "holds true or false"),
-        (replaced(ROW, [True]), "holds true or false"),
-        (replaced([[1]] * 16, [False]), "holds true or false"),
-        ([["0.5"]] * 16, "holds strings"),
-        (replaced(ROW, ["0.5"]), "holds strings"),
-        (replaced(ROW, [None]), "holds null"),
-        (replaced(ROW, None), "holds null"),
-        (replaced(ROW, [{}]), "holds objects"),
-        (replaced(ROW, [{"b64": "AAAA"}]), "holds objects"),
-        (replaced(ROW, [[0.5]]), "rows of different lengths"),
-        (replaced(ROW, []), "rows of different lengths"),
-        (replaced(ROW, 0.5), "rows of different lengths"),
-        ([[]] * 16, "is empty"),
-        ([], "is empty"),
-        (0.5, "has the shape [1]"),
-        ([0.5] * 16, "has the shape [1, 16]"),
-        ([[0.5, 0.5]] * 16, "has the shape [1, 16, 2]"),
-        ([[16_777_217]] * 16, "16777217 to float32 without loss"),
-        (replaced(ROW, [2**63]), "without loss"),
+        ([[True]] * 16, "true or false"),
+        (replaced(ROW, [True]), "true or false"),
+        (replaced([[1]] * 16, [False]), "true or false"),
+        ([["0.5"]] * 16, "strings"),
+        (replaced(ROW, ["0.5"]), "strings"),
+        (replaced(ROW, [None]), "null"),
+        (replaced(ROW, None), "null"),
+        (replaced(ROW, [{}]), "objects"),
+        (replaced(ROW, [{"b64": "AAAA"}]), "objects"),
+        (replaced(ROW, [[0.5]]), "different lengths"),
+        (replaced(ROW, []), "different lengths"),
+        (replaced(ROW, 0.5), "different lengths"),
+        ([[]] * 16, "empty"),
+        ([], "empty"),
+        (0.5, "shape [1]"),
+        ([0.5] * 16, "shape [1, 16]"),
+        ([[0.5, 0.5]] * 16, "shape [1, 16, 2]"),
+        ([[16_777_217]] * 16, "16777217 to float32"),
+        (replaced(ROW, [2**63]), "to float32"),
         (replaced(ROW, [10**400]), "out of range"),
-        (replaced(ROW, [NAN]), "NaN or an infinite value"),
-        (replaced(ROW, [INFINITE]), "NaN or an infinite value"),
-        (replaced(ROW, [-INFINITE]), "NaN or an infinite value"),
-        (replaced(ROW, [1e39]), "NaN or an infinite value"),
+        (replaced(ROW, [NAN]), "NaN"),
+        (replaced(ROW, [INFINITE]), "NaN"),
+        (replaced(ROW, [-INFINITE]), "NaN"),
+        (replaced(ROW, [1e39]), "NaN"),
         ([[3e38]] * 16, None),
     ],
 )
@@ -81,7 +82,7 @@ def test_numbers_of_predict(server, row, part):
     if part is None:
         assert status in (200, 400), answer
         # The largest floats may be too much for the weights; then this is said.
-        assert status == 200 or "too large for the model" in answer["error"]
+        assert status == 200 or "too large" in answer["error"]
     else:
         assert status == 400, answer
         assert part in answer["error"]
@@ -90,7 +91,7 @@ def test_numbers_of_predict(server, row, part):
 @pytest.mark.parametrize(
     ("lengths", "part"),
     [
-        (16.0, "whole numbers (int32)"),
+        (16.0, r"\(int32\)"),
         (True, "true or false"),
         ("16", "strings"),
         (None, "null"),
@@ -100,13 +101,13 @@ def test_numbers_of_predict(server, row, part):
         (10**30, "out of range"),
         (0, "at least 1"),
         (-16, "at least 1"),
-        (15, "15 steps where the classifier reads 16"),
+        (15, "15 steps .* 16"),
     ],
 )
 def test_lengths_of_predict(server, lengths, part):
     status, answer = server.post("images:predict", default(ROW, lengths))
     assert (status, set(answer)) == (400, {"error"})
-    assert part in answer["error"]
+    assert re.search(part, answer["error"])
 
 
 @pytest.mark.parametrize("kind", ["images", "texts", "vectors"])
@@ -124,9 +125,7 @@ def test_a_length_that_the_model_was_not_made_for(server, kind, steps):
     for status, answer in answers:
         assert status == (200 if right else 400), answer
         if not right:
-            assert (
-                f"{steps} step{'s' * (steps > 1)} where the classifier reads 16" in answer["error"]
-            )
+            assert re.search(rf"\b{steps} step{'s' * (steps > 1)} .* 16", answer["error"])
     status, answer = server.post(f"{kind}:predict", segment([step] * steps, steps))
     assert status == (400 if kind == "images" and steps > 16 else 200), answer
 
@@ -149,8 +148,8 @@ def test_a_length_that_the_model_was_not_made_for(server, kind, steps):
         (replaced(HALF, NAN), ("'inputs'", "NaN")),
         (replaced(HALF, INFINITE), ("'inputs'", "NaN")),
         (replaced(HALF, 1e39), ("'inputs'", "NaN")),
-        ([], ("no feature `inputs`",)),
-        ([0.5] * 17, ("17 steps", "reads 16")),
+        ([], ("`inputs`",)),
+        ([0.5] * 17, ("17 steps", " 16")),
     ],
 )
 def test_features_of_classify(server, values, parts):
@@ -164,12 +163,12 @@ def test_features_of_classify(server, values, parts):
 @pytest.mark.parametrize(
     ("example", "part"),
     [
-        ({"inputs": [1.0, 2.0]}, "'inputs' holds numbers with a decimal point (float)"),
-        ({"inputs": ["a"]}, "'inputs' holds strings"),
-        ({"text": [1]}, "'text' holds whole numbers"),
-        ({"text": [0.5]}, "'text' holds numbers with a decimal point"),
-        ({"text": ["a", "b"]}, "more than one text"),
-        ({"inputs": [99]}, "not in the vocabulary"),
+        ({"inputs": [1.0, 2.0]}, r"'inputs' .*\(float\)"),
+        ({"inputs": ["a"]}, "'inputs' .*strings"),
+        ({"text": [1]}, "'text' .*whole numbers"),
+        ({"text": [0.5]}, r"'text' .*\(float\)"),
+        ({"text": ["a", "b"]}, "one text"),
+        ({"inputs": [99]}, "vocabulary"),
         ({"inputs": [-1]}, "negative"),
         ({}, "either"),
     ],
@@ -178,7 +177,7 @@ def test_features_of_texts(server, example, part):
     body = {"signature_name": "serving_classify", "examples": [example]}
     status, answer = server.post("texts:classify", body)
     assert status == 400
-    assert part in answer["error"]
+    assert re.search(part, answer["error"])
 
 
 def test_unused_features_do_not_matter(server):
@@ -221,17 +220,17 @@ def test_tensors_over_grpc(server, dtype, value):
         code, message = refused(server.predictions.Predict, request)
         assert code == "INVALID_ARGUMENT"
         name = np.dtype(dtype).name
-        assert ("NaN" if dtype == np.float32 else f"{name}, expected float32") in message
+        assert re.search("NaN" if dtype == np.float32 else f"{name}, .*float32", message)
 
 
 @pytest.mark.parametrize(
     ("feature", "part"),
     [
-        (tf.train.Feature(int64_list={"value": [1] * 16}), "'inputs' holds whole numbers (int64)"),
-        (tf.train.Feature(bytes_list={"value": [b"a"]}), "'inputs' holds strings"),
-        (tf.train.Feature(float_list={"value": [NAN] * 16}), "'inputs' holds NaN"),
+        (tf.train.Feature(int64_list={"value": [1] * 16}), r"'inputs' .*\(int64\)"),
+        (tf.train.Feature(bytes_list={"value": [b"a"]}), "'inputs' .*strings"),
+        (tf.train.Feature(float_list={"value": [NAN] * 16}), "'inputs' .*NaN"),
         (tf.train.Feature(float_list={"value": [0.5] * 8}), "8 steps"),
-        (tf.train.Feature(), "no feature `inputs`"),
+        (tf.train.Feature(), "`inputs`"),
     ],
 )
 def test_features_over_grpc(server, feature, part):
@@ -242,7 +241,7 @@ def test_features_over_grpc(server, feature, part):
     request.input.example_list.examples.append(example)
     code, message = refused(server.predictions.Classify, request)
     assert code == "INVALID_ARGUMENT"
-    assert part in message
+    assert re.search(part, message)
     predict = predict_pb2.PredictRequest(model_spec=request.model_spec)
     content = tf.make_tensor_proto([example.SerializeToString()], tf.string)
     predict.inputs["inputs"].CopyFrom(content)
@@ -294,41 +293,41 @@ def test_base64_as_abseil_reads_it(server):
 @pytest.mark.parametrize(
     ("body", "part"),
     [
-        ({"inputs": {"text": "hello"}}, "has the shape [], expected [-1]"),
-        ({"inputs": "hello"}, "has the shape [], expected [-1]"),
-        ({"inputs": {"b64": "YQ=="}}, "has the shape [], expected [-1]"),
-        ({"inputs": [["a"]]}, "has the shape [1, 1], expected [-1]"),
-        ({"inputs": []}, "is empty"),
-        ({"inputs": [1]}, "'text' holds whole numbers"),
-        ({"inputs": [None]}, "'text' holds null"),
-        ({"inputs": [{"b64": 1}]}, "'text' holds objects"),
-        ({"inputs": [{"b64": "YQ==", "more": 1}]}, "'text' holds objects"),
-        ({"instances": [{"b65": "YQ=="}]}, "named input: b65"),
-        ({"instances": ["a", {"text": "b"}]}, "'text' holds objects"),
-        ({"instances": {"text": "a"}}, "to be a list"),
-        ({"instances": "a"}, "to be a list"),
-        ({"instances": ["a"], "inputs": ["a"]}, "only one of"),
-        ({"instances": [""]}, "A text is empty"),
+        ({"inputs": {"text": "hello"}}, r"shape \[\], .*\[-1\]"),
+        ({"inputs": "hello"}, r"shape \[\], .*\[-1\]"),
+        ({"inputs": {"b64": "YQ=="}}, r"shape \[\], .*\[-1\]"),
+        ({"inputs": [["a"]]}, r"shape \[1, 1\], .*\[-1\]"),
+        ({"inputs": []}, "empty"),
+        ({"inputs": [1]}, "'text' .*whole numbers"),
+        ({"inputs": [None]}, "'text' .*null"),
+        ({"inputs": [{"b64": 1}]}, "'text' .*objects"),
+        ({"inputs": [{"b64": "YQ==", "more": 1}]}, "'text' .*objects"),
+        ({"instances": [{"b65": "YQ=="}]}, "input: b65"),
+        ({"instances": ["a", {"text": "b"}]}, "'text' .*objects"),
+        ({"instances": {"text": "a"}}, "'instances' .*list"),
+        ({"instances": "a"}, "'instances' .*list"),
+        ({"instances": ["a"], "inputs": ["a"]}, "one of 'instances' and 'inputs'"),
+        ({"instances": [""]}, "text is empty"),
         ({"signature_name": None, "instances": ["a"]}, "signature_name"),
     ],
 )
 def test_strings_and_shapes(server, body, part):
     status, answer = server.post("texts:predict", {"signature_name": "serving_text", **body})
     assert (status, set(answer)) == (400, {"error"})
-    assert part in answer["error"]
+    assert re.search(part, answer["error"])
     assert "bytes" not in answer["error"].replace("strings (bytes)", "")
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"", "JSON Parse error"),
-        (b"null", "not a JSON object"),
-        (b'"a"', "not a JSON object"),
-        (b"{'instances': [1]}", "JSON Parse error"),
-        (b'{"instances": [1],}', "JSON Parse error"),
-        (b'{"instances": ["\xe9"]}', "JSON Parse error"),
-        (b'{"instances": [1]} {}', "JSON Parse error"),
+        (b"", "JSON Parse"),
+        (b"null", "JSON object"),
+        (b'"a"', "JSON object"),
+        (b"{'instances': [1]}", "JSON Parse"),
+        (b'{"instances": [1],}', "JSON Parse"),
+        (b'{"instances": ["\xe9"]}', "JSON Parse"),
+        (b'{"instances": [1]} {}', "JSON Parse"),
         (b'{"instances": [1], "instances": [2]}', "'instances' twice"),
         (b'{"instances": [{"inputs": 1, "lengths": 1, "inputs": 2}]}', "'inputs' twice"),
         (b'{"inputs": {"inputs": ' + b"[" * 200 + b"]" * 200 + b', "lengths": [1]}}', "nested"),
@@ -340,7 +339,7 @@ def test_strings_and_shapes(server, body, part):
         (b'{"inputs": {"inputs": [[[-Infinity]]], "lengths": [1]}}', "infinite"),
         (
             b'{"inputs": {"inputs": [[[1' + b"0" * 5000 + b']]], "lengths": [1]}}',
-            "JSON Parse error",
+            "JSON Parse",
         ),
     ],
 )
@@ -356,7 +355,7 @@ def test_an_answer_that_is_not_finite_is_an_error(server):
     state = {"h": [[0.0] * 5], "c": [[3.4e38] * 5]}
     status, answer = server.post("images:predict", segment(**state))
     assert status == 400
-    assert "too large for the model" in answer["error"]
+    assert "too large" in answer["error"]
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "images", "step_segment"
     for name, value in {"segment": [[[0.5]]], **state}.items():

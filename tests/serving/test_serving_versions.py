@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from t2aux.errors import UserError
+from t2aux.errors import ModelError
 from t2aux.serving import json_tensors
 from t2aux.serving.models import ModelConfig
 from tests import small_exports
@@ -124,7 +124,7 @@ def test_a_broken_version_is_reported_and_the_old_one_serves_on(base, other):
         wait_for(lambda: states(server) == {1: "AVAILABLE", 2: "END"})
         status = server.get("/v1/models/images/versions/2")[1]["model_version_status"][0]["status"]
         assert status["error_code"] == "FAILED_PRECONDITION"
-        assert "Can't load the SavedModel" in status["error_message"]
+        assert f"SavedModel in {base / '2'}: " in status["error_message"]
         assert server.post("images:predict", BODY)[0] == 200
         # Mended, it is served.
         shutil.copytree(other, base / "2", dirs_exist_ok=True)
@@ -175,12 +175,11 @@ def test_versions_by_label(base, other):
             response = server.predictions.Predict(request, timeout=30)
             assert response.model_spec.version.value == number
         status, answer = server.post("images/labels/gone:predict", BODY)
-        assert (status, answer["error"]) == (
-            404,
-            "Servable not found for request: Specific(images, 3)",
-        )
+        assert status == 404
+        assert "Specific(images, 3)" in answer["error"]
         status, answer = server.post("images/labels/other:predict", BODY)
-        assert (status, answer["error"]) == (400, "Unrecognized servable version label: other")
+        assert status == 400
+        assert "label: other" in answer["error"]
 
 
 @pytest.mark.long
@@ -194,12 +193,13 @@ def test_a_version_folder_may_begin_with_zeros(base, other):
         assert by_version[0] != by_version[1]
 
 
-@pytest.mark.parametrize(
-    ("content", "part"), [(None, "has no version to serve"), (b"damaged", "Can't load")]
-)
+@pytest.mark.parametrize(("content", "part"), [(None, " no version"), (b"damaged", "SavedModel")])
 def test_nothing_to_serve(tmp_path, content, part):
     if content is not None:
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "saved_model.pb").write_bytes(content)
-    with pytest.raises(UserError, match=part), running([ModelConfig("x", tmp_path)]):
+    with (
+        pytest.raises(ModelError, match=f"^The model x .*{tmp_path}.*{part}"),
+        running([ModelConfig("x", tmp_path)]),
+    ):
         pass

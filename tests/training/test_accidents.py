@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 from t2aux import files
-from t2aux.errors import UserError
+from t2aux.errors import FileError
 from tests.fork_server import Server
 
 SETTINGS = [
@@ -73,7 +73,7 @@ def test_a_second_process_is_refused_and_reading_is_not(server, tmp_path):
     first = server.start(tmp_path / "first", *train)
     first.wait_until(lambda: saved(tmp_path / "run"))
     second = server.run(tmp_path / "second", *train)
-    assert_one_error(second, "Another process is training in", str(tmp_path / "run"))
+    assert_one_error(second, "process", f" {tmp_path / 'run'}: ")
     evaluated = server.run(tmp_path / "evaluate", "evaluate", f"--model_dir={tmp_path / 'run'}")
     assert evaluated.returncode == 0, evaluated.stderr
     assert first.poll() is None, first.stderr
@@ -161,7 +161,7 @@ def test_what_reads_a_run_passes_over_damage_too(server, copied):
         path.write_bytes(path.read_bytes()[:-1])
     for command in ("evaluate", "train"):
         done = server.run(copied.parent / "log", command, f"--model_dir={copied}")
-        assert_one_error(done, "No checkpoint in", newest.name)
+        assert_one_error(done, f" {copied / 'checkpoints'} ", f"{newest.name} (")
 
 
 @contextlib.contextmanager
@@ -202,7 +202,7 @@ def test_a_disk_that_fills_up(server, trained, tmp_path):
         again.kill()
 
 
-@pytest.mark.parametrize(("minutes", "what"), [(0, "a checkpoint"), (60, "TensorBoard's events")])
+@pytest.mark.parametrize(("minutes", "what"), [(0, "checkpoints"), (60, "tensorboard")])
 def test_a_file_that_can_not_grow(server, tmp_path, minutes, what):
     run = tmp_path / "run"
     more = [
@@ -210,7 +210,7 @@ def test_a_file_that_can_not_grow(server, tmp_path, minutes, what):
         "--gin_param=RunConfig.log_every = 1",
     ]
     done = server.run(tmp_path / "log", "train", f"--model_dir={run}", *LONG, *more, limit=20_000)
-    assert_one_error(done, f"Can't write {what} to {run}", "File too large")
+    assert_one_error(done, f" {run / what} ", "File too large")
     for line in (run / "metrics.jsonl").read_text().splitlines():
         json.loads(line)
     assert not [path for path in run.rglob(".*") if path.name != ".lock"]
@@ -231,17 +231,17 @@ def test_a_log_that_can_not_grow(server, copied, name):
         "--allow_changes",
         limit=len(before) + 10,
     )
-    assert_one_error(done, f"Can't write {path}: File too large")
+    assert_one_error(done, f" {path}: File too large")
     assert path.read_text() == before
 
 
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (errno.EAGAIN, "Another process is training in"),
-        (errno.EACCES, "Another process is training in"),
-        (errno.ENOLCK, r"Can't lock .*\.lock: No locks available\. Choose"),
-        (errno.EOPNOTSUPP, r"Can't lock .*\.lock: Operation not supported\. Choose"),
+        (errno.EAGAIN, "process"),
+        (errno.EACCES, "process"),
+        (errno.ENOLCK, r"/\.lock: No locks available"),
+        (errno.EOPNOTSUPP, r"/\.lock: Operation not supported"),
     ],
 )
 def test_a_lock_that_can_not_be_had_says_why(tmp_path, monkeypatch, number, message):
@@ -249,12 +249,12 @@ def test_a_lock_that_can_not_be_had_says_why(tmp_path, monkeypatch, number, mess
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match=message), files.locked(tmp_path):
+    with pytest.raises(FileError, match=message), files.locked(tmp_path):
         pass
 
 
 def test_lines_are_written_whole_or_not(tmp_path):
-    with pytest.raises(UserError, match="Can't write"):
+    with pytest.raises(FileError, match=str(tmp_path / "no" / "file")):
         files.Lines(tmp_path / "no" / "file")
     lines = files.Lines(tmp_path / "file")
     lines.write("one\n")

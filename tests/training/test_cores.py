@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux.data import Batch
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.base import Sequences, States
 from t2aux.losses.prediction import Prediction
 from t2aux.losses.reconstruction import Reconstruction
@@ -191,7 +191,6 @@ def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_
 
     process = test_training_loop.start_and_wait_for_step(tmp_path / "run", 5, *MODELS[model])
     process.kill()
-    process.communicate()
     again = run(tmp_path / "run", model)
     assert again.returncode == 0, again.stderr
     assert "Continuing from" in again.stderr
@@ -211,9 +210,9 @@ def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_
     export = ["export", f"--model_dir={tmp_path / 'run'}", f"--export_dir={tmp_path / 'x'}"]
     export = t2aux(*export, check=False)
     if model == "Transformer":
-        assert_one_sentence(export, "recurrent networks", model, "t2aux classify")
+        assert_one_sentence(export, "t2aux export", model, "t2aux classify --model=")
         assert not (tmp_path / "x").exists()
-        assert_one_sentence(stream, "without --stream")
+        assert_one_sentence(stream, model, "--stream")
     else:
         assert export.returncode == 0, export.stderr
         assert stream.returncode == 0, stream.stderr
@@ -243,9 +242,9 @@ def test_an_unknown_core_is_one_sentence(tmp_path):
         "--gin_param=Classifier.core = @GRUU",
         check=False,
     )
-    assert_one_sentence(done, "did you mean GRU?")
+    assert_one_sentence(done, "GRUU", " GRU?")
 
 
 def test_a_core_must_be_one():
-    with pytest.raises(UserError, match=r"Classifier\.core must make a recurrent core"):
+    with pytest.raises(SettingError, match=r"Classifier\.core .* Module"):
         networks.classifier(KINDS["pixels"][0], core=lambda *_, **__: tf.Module())

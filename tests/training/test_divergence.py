@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux import config, data
-from t2aux.errors import UserError
+from t2aux.errors import DivergenceError, SettingError
 from t2aux.training import train as train_module
 from t2aux.training import trainer as trainer_module
 from t2aux.training.trainer import Step, Trainer
@@ -78,26 +78,26 @@ def poisoned(monkeypatch):
 @pytest.mark.parametrize(
     ("poison", "what"),
     [
-        ("loss", r"After 7 updates loss is nan, supervised_loss is nan, gradient_norm is nan, in"),
-        ("gradient", r"After 7 updates gradient_norm is inf, in"),
+        ("loss", r" 7 updates loss .*nan, supervised_loss .*nan, gradient_norm .*nan, "),
+        ("gradient", r" 7 updates gradient_norm .*inf, "),
     ],
 )
 def test_the_run_stops_before_the_update(tmp_path, poisoned, poison, what):
     poisoned(poison=poison)
-    with pytest.raises(UserError, match=what) as error:
+    with pytest.raises(DivergenceError, match=what) as error:
         train(tmp_path)
     # Step 7 is the third batch of the second epoch of 5.
     gin.parse_config("dataset.max_examples = 40")
     split = data.load(data.Digits(side=6, border=1), "train", max_examples=40)
     examples = ", ".join(map(str, split.order(8, seed=0, epoch=1)[16:24]))
-    for part in ("batch 2 of epoch 1 of joint", examples, "ckpt-6", "--allow_changes"):
+    for part in ("batch 2 ", "epoch 1 ", "joint ", examples, "ckpt-6", "--allow_changes"):
         assert part in str(error.value)
     assert examples in (tmp_path / "train.log").read_text()
     assert all(np.isfinite(value).all() for value in stored(tmp_path).values())
     if poison == "gradient":
         return  # The rest is the same for both.
     # Started again, it meets the same; without the fault, it ends as if nothing had been.
-    with pytest.raises(UserError, match="After 7 updates"):
+    with pytest.raises(DivergenceError, match=" 7 updates"):
         train(tmp_path)
     poisoned(at=-1)
     assert train(tmp_path)
@@ -109,12 +109,12 @@ def test_weights_that_are_not_finite_get_into_no_checkpoint(tmp_path, poisoned):
     # A gradient that is finite, of which the rate makes weights that are not.
     poisoned(at=0, poison="weights")
     settings = ["train.clip_norm = None", "LEARNING_RATE = 1e30", "RunConfig.steps_per_call = 1"]
-    with pytest.raises(UserError, match=r"After 1 updates .* is not finite, in batch 0 of epoch 0"):
+    with pytest.raises(DivergenceError, match=r" 1 updates .*batch 0 .*epoch 0 "):
         train(tmp_path, *settings)
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
 def test_bad_values(tmp_path):
-    with pytest.raises(UserError, match=r"RunConfig\.checkpoints_kept .* is 1"):
+    with pytest.raises(SettingError, match=r"RunConfig\.checkpoints_kept .* 2, .* 1\."):
         train(tmp_path / "run", "RunConfig.checkpoints_kept = 1")
     assert not (tmp_path / "run").exists()

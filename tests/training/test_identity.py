@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from t2aux import config, data, files
 from t2aux.data import convert
-from t2aux.errors import UserError
+from t2aux.errors import DataError, ModelError, SettingError
 from t2aux.evaluation import other_data
 from t2aux.run import load_run
 from t2aux.training import checkpoints, distribution, identity, training_loop
@@ -93,10 +94,10 @@ def run(done, tmp_path):
     return tmp_path / "run"
 
 
-def refused(run, folder, *settings, **options):
+def refused(run, folder, *settings, kind=ModelError, **options):
     """The message of a refusal that has changed nothing."""
     before = content(run)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(kind) as caught:
         train(run, folder, *settings, **options)
     assert content(run) == before
     return str(caught.value)
@@ -109,7 +110,7 @@ def last_step(run):
 def test_classes_in_another_order(run, tmp_path):
     other = write_data(tmp_path / "other", ["bee", "ant", "cat"])
     message = refused(run, other)
-    assert "the data's classes: 'ant', 'bee', 'cat' -> 'bee', 'ant', 'cat'" in message
+    assert "classes: 'ant', 'bee', 'cat' -> 'bee', 'ant', 'cat'" in message
     assert "--model_dir" in message
     # Not even if changes are allowed.
     assert "'bee', 'ant', 'cat'" in refused(run, other, allow_changes=True)
@@ -125,30 +126,30 @@ def edited(name, change):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("inputs", lambda a: a * np.float32(1.0001), "the values of the training examples"),
-        ("inputs", lambda a: a[::-1], "the values of the training examples"),
-        ("labels", lambda a: a[::-1], "the labels of the training examples"),
-        ("inputs", lambda a: a[:, :4], "the data's length: 5 -> 4"),
-        ("inputs", lambda a: np.pad(a, [(0, 0), (0, 0), (0, 1)]), "the data's channels: 2 -> 3"),
+        ("inputs", lambda a: a * np.float32(1.0001), "values .*training"),
+        ("inputs", lambda a: a[::-1], "values .*training"),
+        ("labels", lambda a: a[::-1], "labels .*training"),
+        ("inputs", lambda a: a[:, :4], "length: 5 -> 4"),
+        ("inputs", lambda a: np.pad(a, [(0, 0), (0, 0), (0, 1)]), "channels: 2 -> 3"),
     ],
 )
 def test_other_examples(run, tmp_path, name, change, message):
     other = write_data(tmp_path / "other", edit=edited(name, change))
-    if "data's" in message:
+    if "->" in message:
         # The test split has to agree with the training split.
         arrays = dict(np.load(other / "test.npz"))
         np.savez(other / "test.npz", **{**arrays, name: change(arrays[name])})
-    assert message in refused(run, other)
+    assert re.search(message, refused(run, other))
 
 
 def test_another_number_of_examples_and_another_test_split(run, done, tmp_path):
     message = refused(run, done / "data", "dataset.max_examples = 5")
-    assert "the number of training examples: 12 -> 5" in message
-    assert "the number of test examples: 6 -> 5" in message
+    assert "training examples: 12 -> 5" in message
+    assert "test examples: 6 -> 5" in message
     other = shutil.copytree(done / "data", tmp_path / "other")
     arrays = dict(np.load(other / "test.npz"))
     np.savez(other / "test.npz", **{**arrays, "labels": arrays["labels"][::-1]})
-    assert "the labels of the test examples" in refused(run, other)
+    assert re.search("labels .*test", refused(run, other))
 
 
 def test_all_differences_are_listed(run, done):
@@ -170,8 +171,9 @@ def test_long_values_are_shortened_to_where_they_differ():
     names = tuple(f"class {number}" for number in range(100))
     other = (*names[:98], names[99], names[98])
     difference = identity._of_values("the data's classes", names, other)
-    assert str(difference) == (
-        "the data's classes from number 98 on: 'class 98', 'class 99' -> 'class 99', 'class 98'"
+    assert re.fullmatch(
+        "the data's classes .*98.*: 'class 98', 'class 99' -> 'class 99', 'class 98'",
+        str(difference),
     )
     longer = identity._of_values("the data's classes", names, (*names, "new"))
     assert "(100 -> 101)" in str(longer)
@@ -224,7 +226,7 @@ def test_the_same_data_as_shards_and_back(run, done, tmp_path):
     assert train(run, done / "data")
     other = write_data(tmp_path / "other", edit=edited("inputs", lambda a: a[::-1]))
     message = refused(run, to_shards(other, tmp_path / "other_shards"), as_shards)
-    assert "the values of the training examples" in message
+    assert re.search("values .*training", message)
 
 
 def test_a_changed_learning_rate_needs_the_flag(run, done, monkeypatch):
@@ -255,13 +257,13 @@ def test_a_run_keeps_its_precision(run, done):
 
 
 def test_epochs_that_were_trained_can_not_be_taken_back(run, done):
-    message = refused(run, done / "data", "JOINT_EPOCHS = 1", allow_changes=True)
-    assert "at least 2" in message
+    message = refused(run, done / "data", "JOINT_EPOCHS = 1", kind=SettingError, allow_changes=True)
+    assert re.search(r"Phase\.epochs .*joint .* 1, .* 2", message)
 
 
 def test_an_optimizer_that_needs_more_than_the_checkpoint_has(run, done):
     message = refused(run, done / "data", "RMSprop.momentum = 0.9", allow_changes=True)
-    assert "another optimizer" in message
+    assert re.search(r"optimizer, .*train\.optimizer ", message)
 
 
 def test_a_run_of_a_version_without_the_record(run, done, tmp_path):
@@ -269,13 +271,13 @@ def test_a_run_of_a_version_without_the_record(run, done, tmp_path):
     other = write_data(tmp_path / "other", ["bee", "ant", "cat"])
     assert "classes: 'ant', 'bee', 'cat' -> 'bee'" in refused(run, other)
     message = refused(run, done / "data", "dataset.max_examples = 5", "LEARNING_RATE = 0.5")
-    assert "the number of training examples: 12 -> 5" in message
+    assert "training examples: 12 -> 5" in message
     assert "dataset.max_examples: None -> 5" in message
     assert "(LEARNING_RATE): 0.002 -> 0.5" in message
     assert train(run, done / "data", text=SAME, name="same.gin")
     # Now it has one.
     other = write_data(tmp_path / "others", edit=edited("inputs", lambda a: a[::-1]))
-    assert "the values of the training examples" in refused(run, other)
+    assert re.search("values .*training", refused(run, other))
 
 
 def test_a_damaged_record_is_named(run, done):
@@ -283,7 +285,7 @@ def test_a_damaged_record_is_named(run, done):
     stored = json.loads(path.read_text())
     for damage in ({}, [], {**stored, "version": 2}, {**stored, "data": {}}):
         path.write_text(json.dumps(damage))
-        assert f"{path} is damaged" in refused(run, done / "data")
+        assert f"{path} " in refused(run, done / "data")
 
 
 def test_a_run_without_a_checkpoint_begins_with_what_is_given_now(run, done, tmp_path):
@@ -326,13 +328,13 @@ def test_all_workers_refuse_what_the_chief_refuses():
         def total(self, values):
             return values + 1
 
-    with pytest.raises(UserError, match="worker 0"), train_module._together(Failing()):
+    with pytest.raises(ModelError, match="worker 0"), train_module._together(Failing()):
         pass
     with (
-        pytest.raises(UserError, match="its own"),
+        pytest.raises(DataError, match="its own"),
         train_module._together(distribution.Replicas()),
     ):
-        raise UserError("its own")
+        raise DataError("its own")
     with train_module._together(distribution.Replicas()):
         pass
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from t2aux import config, data
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.model.weights import tree
 from t2aux.reproduce import documents
 from t2aux.run import load_run
@@ -242,7 +242,7 @@ def test_a_phase_without_auxiliary_losses_costs_what_the_plain_lstm_does(bptt):
 
 
 def test_pretraining_on_weights_of_zero_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"phase pretrain trains on .* weights are all 0"):
+    with pytest.raises(SettingError, match=r" pretrain .* 0: .*train\.phases"):
         train(tmp_path / "run", ["models/r_lstm"], "Reconstruction.weight = 0.0")
     assert not (tmp_path / "run" / "checkpoints").exists()
 

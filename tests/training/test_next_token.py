@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
 from t2aux.model import weights
 from t2aux.model.gru import GRU
@@ -137,5 +137,5 @@ def test_an_autoencoder_needs_no_second_token():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_truncation_of_zero_steps_is_refused(loss):
-    with pytest.raises(UserError, match=f"leaves nothing for {LOSSES[loss].__name__} to train"):
+    with pytest.raises(SettingError, match=f" = 0 .* {LOSSES[loss].__name__} "):
         make("text", loss, 0)

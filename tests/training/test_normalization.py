@@ -12,7 +12,7 @@ import tensorflow as tf
 import t2aux
 from t2aux import data
 from t2aux.data import Batch, normalization
-from t2aux.errors import UserError
+from t2aux.errors import ModelError, SettingError
 from t2aux.losses import Reconstruction
 from t2aux.losses.base import Objective
 from t2aux.model.transformer import Transformer
@@ -104,9 +104,9 @@ def test_a_run_is_resumed_with_its_own_numbers(done, tmp_path, monkeypatch):
 def test_a_run_without(done, plain):
     assert "mean" not in stored(plain)
     assert load_run(plain).info.mean is None
-    with pytest.raises(UserError, match=r"train\.normalize: False -> True"):
+    with pytest.raises(ModelError, match=r"train\.normalize: False -> True"):
         train(plain, done / "data")
-    with pytest.raises(UserError, match=r"train\.normalize: True -> False"):
+    with pytest.raises(ModelError, match=r"train\.normalize: True -> False"):
         train(done / "run", done / "data", "train.normalize = False")
 
 
@@ -216,9 +216,9 @@ def test_noise_is_of_training_alone_and_a_function_of_the_seed():
 
 
 def test_noise_that_can_not_be(tmp_path):
-    with pytest.raises(UserError, match="noise must be a number of at least 0, but is -1"):
+    with pytest.raises(SettingError, match=r"\.noise .* 0, .* -1"):
         networks.classifier(networks.vectors_info(), noise=-1)
-    with pytest.raises(UserError, match=r"noise = 0\.1 is for real values"):
+    with pytest.raises(SettingError, match=r"\.noise = 0\.1 "):
         networks.classifier(networks.text_info(), noise=0.1)
     model = t2aux.SequenceClassifier(2, noise=0.25)
     assert t2aux.SequenceClassifier.from_config(model.get_config()).noise == 0.25

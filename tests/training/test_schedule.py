@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.training.schedule import Phase
 
 STEPS_PER_EPOCH = 7
@@ -33,5 +33,5 @@ def test_cosine_is_that_of_keras():
 
 
 def test_another_schedule_is_an_error():
-    with pytest.raises(UserError, match=r"Phase\.decay_schedule"):
+    with pytest.raises(SettingError, match=r"Phase\.decay_schedule .*'linear'"):
         Phase(decay_schedule="linear")

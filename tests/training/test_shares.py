@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from t2aux import config
 from t2aux.data import Batch, Split, Table
-from t2aux.errors import UserError
+from t2aux.errors import SettingError
 from t2aux.losses.prediction import Prediction
 from t2aux.losses.reconstruction import Reconstruction
 from t2aux.losses.whole_sequence import LanguageModel, SequenceAutoencoder
@@ -184,39 +184,38 @@ def test_a_cluster_is_read(monkeypatch):
 @pytest.mark.parametrize(
     ("value", "part"),
     [
-        ("{", "is not JSON"),
-        ("[]", "not a JSON object"),
-        ({"cluster": ["a:1"]}, '"cluster" that is not an object'),
+        ("{", "not JSON"),
+        ("[]", "JSON object"),
+        ({"cluster": ["a:1"]}, '"cluster" that'),
         ({"cluster": {"worker": ["a:1"]}}, 'no "task"'),
-        ({"cluster": {"worker": "a:1"}, "task": {"type": "worker"}}, "no list of addresses"),
-        (of_workers(), "no list of addresses"),
-        (of_workers("a"), "'a' under 'worker'"),
-        (of_workers("a:0"), "'a:0' under 'worker'"),
-        (of_workers("a:1", "a:99999"), "'a:99999' under 'worker'"),
-        (of_workers("a:1", 7), "7 under 'worker'"),
-        (of_workers("a:1", index=1), "its cluster has 1 of them"),
-        (of_workers("a:1", index=-1), "worker -1"),
-        (of_workers("a:1", index=None), "worker None"),
-        (of_workers("a:1", index=True), "worker True"),
-        (of_workers("a:1", kind="chief"), "its cluster has 0 of them"),
+        ({"cluster": {"worker": "a:1"}, "task": {"type": "worker"}}, "no list"),
+        (of_workers(), "no list"),
+        (of_workers("a"), "'a' .*'worker'"),
+        (of_workers("a:0"), "'a:0' .*'worker'"),
+        (of_workers("a:1", "a:99999"), "'a:99999' .*'worker'"),
+        (of_workers("a:1", 7), " 7 .*'worker'"),
+        (of_workers("a:1", index=1), "worker 1, .* 1 "),
+        (of_workers("a:1", index=-1), "worker -1, .* 1 "),
+        (of_workers("a:1", index=None), "worker None, .* 1 "),
+        (of_workers("a:1", index=True), "worker True, .* 1 "),
+        (of_workers("a:1", kind="chief"), "chief 0, .* 0 "),
         (of_workers("a:1", chief=["c:1", "c:2"]), "2 chiefs"),
         (of_workers("a:1", "b:1", "a:1"), "twice"),
-        (of_workers("a:1", kind="evaluator"), "type 'evaluator', which t2aux does not need"),
+        (of_workers("a:1", kind="evaluator"), "type 'evaluator'"),
         (of_workers("a:1", ps=["b:1"]), "type 'ps'"),
     ],
 )
 def test_a_wrong_cluster_is_one_sentence(monkeypatch, value, part):
     set_tf_config(monkeypatch, value)
-    with pytest.raises(UserError, match="TF_CONFIG") as error:
+    with pytest.raises(SettingError, match=f"TF_CONFIG .*{part}") as error:
         distribution.multi_worker()
-    assert part in str(error.value)
     assert "\n" not in str(error.value).split("\n  In call to")[0]
 
 
 @pytest.mark.parametrize("strategy", [None, distribution.mirrored])
 def test_workers_without_a_strategy_for_them_are_refused(monkeypatch, strategy):
     set_tf_config(monkeypatch, of_workers("a:1", "b:1"))
-    with pytest.raises(UserError, match="training/multi_worker"):
+    with pytest.raises(SettingError, match=r"TF_CONFIG .* 2 .*training/multi_worker"):
         distribution.replicas_of(strategy)
     set_tf_config(monkeypatch, of_workers("a:1"))
     assert distribution.replicas_of(strategy).workers == 1
@@ -225,7 +224,7 @@ def test_workers_without_a_strategy_for_them_are_refused(monkeypatch, strategy):
 @pytest.mark.parametrize("value", ["@MirroredStrategy()", "@Classifier"])
 def test_what_is_no_strategy_is_refused(tmp_path, value):
     text = config.parse(["quickstart_lstm"], [f"RunConfig.strategy = {value}"])
-    with pytest.raises(UserError, match="@MultiWorkerMirroredStrategy, without parentheses"):
+    with pytest.raises(SettingError, match=r"RunConfig\.strategy .*@MultiWorkerMirroredStrategy, "):
         train.train(str(tmp_path / "run"), text)
     assert not (tmp_path / "run").exists()
 
@@ -240,7 +239,7 @@ def test_what_is_no_strategy_is_refused(tmp_path, value):
     ],
 )
 def test_a_wrong_parameter_is_one_sentence(make, parameter):
-    with pytest.raises(UserError, match=parameter):
+    with pytest.raises(SettingError, match=parameter):
         make()
 
 
@@ -248,7 +247,7 @@ def test_fewer_rows_than_replicas_are_refused(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     replicas = distribution.multi_worker()
     replicas.count = 3
-    with pytest.raises(UserError, match="give at least 3"):
+    with pytest.raises(SettingError, match=r"train\.batch_size .* 3 .* 2: "):
         replicas.batches(numbered_split([2] * 9, 1), 2, seed=0, epoch=0, first_batch=0)
 
 
@@ -280,7 +279,7 @@ def test_workers_that_were_started_differently_are_told(monkeypatch):
         worker.check_same(configuration, split)
 
     second(text % "b", split)
-    with pytest.raises(UserError, match="Worker 1 has another configuration than the chief"):
+    with pytest.raises(SettingError, match=r"Worker 1 .*configuration "):
         second(text.replace("0", "1") % "a", split)
-    with pytest.raises(UserError, match="Worker 1 has another training data than the chief"):
+    with pytest.raises(SettingError, match=r"Worker 1 .*training data "):
         second(text % "a", numbered_split([2, 4], 1))

@@ -199,7 +199,7 @@ def test_a_directory_that_another_process_trains_in_is_refused(quiet_run):
     model_dir, _ = quiet_run
     with files.locked(model_dir):
         done = t2aux(*arguments(model_dir), check=False)
-    assert_one_sentence(done, "Another process is training in", str(model_dir))
+    assert_one_sentence(done, "process", f" {model_dir}: ")
 
 
 def test_mistakes_are_one_sentence_each(tmp_path):
@@ -207,13 +207,13 @@ def test_mistakes_are_one_sentence_each(tmp_path):
     (tmp_path / "file").write_text("")
     for arguments, parts in (
         ([run], ["--gin_file"]),
-        ([run, "--gin_file=quikstart"], ["did you mean quickstart?"]),
-        ([run, "--gin_fil=quickstart"], ["did you mean --gin_file?"]),
-        (["--gin_file=quickstart"], ["--model_dir must be given"]),
-        ([run, "--gin_file=quickstart", "--gin_param=ANCHRS = 2"], ["did you mean ANCHORS?"]),
-        ([run, *SETTINGS, "--gin_param=SEGMENT_LENGTH = 64"], ["at least 65", "has 64"]),
-        ([run, *SETTINGS, "--gin_param=BATCH_SIZE = 0"], ["train.batch_size", "at least 1"]),
-        ([f"--model_dir={tmp_path / 'file'}", *SETTINGS], ["Can't write to the directory"]),
+        ([run, "--gin_file=quikstart"], ["'quikstart'", " quickstart?"]),
+        ([run, "--gin_fil=quickstart"], ["--gin_fil: ", " --gin_file?"]),
+        (["--gin_file=quickstart"], ["--model_dir"]),
+        ([run, "--gin_file=quickstart", "--gin_param=ANCHRS = 2"], ["ANCHRS", " ANCHORS?"]),
+        ([run, *SETTINGS, "--gin_param=SEGMENT_LENGTH = 64"], [" 65 ", " 64: "]),
+        ([run, *SETTINGS, "--gin_param=BATCH_SIZE = 0"], ["train.batch_size", " 1, ", " 0."]),
+        ([f"--model_dir={tmp_path / 'file'}", *SETTINGS], [f" {tmp_path / 'file'}: "]),
     ):
         assert_one_sentence(t2aux("train", *arguments, check=False), *parts)
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -233,7 +233,7 @@ def test_sequences_too_short_for_a_segment(tmp_path):
         f"--model_dir={tmp_path / 'run'}",
     ]
     done = t2aux("train", *settings, "--gin_param=SEGMENT_LENGTH = 5", check=False)
-    assert_one_sentence(done, "at least 6 steps", "npz has 5", "such as 2")
+    assert_one_sentence(done, " 6 steps", " npz has 5: ", " 2")
     assert not (tmp_path / "run" / "checkpoints").exists()
     # The other half of the sequences is long enough for this one.
     done = t2aux("train", *settings, "--gin_param=SEGMENT_LENGTH = 4")
@@ -252,5 +252,5 @@ def test_a_full_disk_is_one_sentence(tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
     folder = tmp_path / "run" / "checkpoints"
-    assert_one_sentence(done, f"Can't write a checkpoint to {folder} (File too large)")
+    assert_one_sentence(done, f" {folder} (File too large)")
     assert not list(folder.iterdir())

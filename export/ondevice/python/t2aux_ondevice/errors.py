@@ -12,6 +12,10 @@ class UserError(Exception):
     line prints it without a traceback and exits with a non-zero status.
     """
 
+    def with_message(self, message: str) -> UserError:
+        """An error of the same kind. Its class may be gin's, which takes no message."""
+        return KINDS.get(type(self).__name__, UserError)(message)
+
 
 class SettingError(UserError):
     """A flag, argument, setting or environment variable has a value that can't be used."""

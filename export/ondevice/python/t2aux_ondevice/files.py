@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from t2aux_ondevice.errors import DataError, FileError, reason
+from t2aux_ondevice.errors import DataError, FileError, UserError, reason
 
 # Byte order marks of other encodings, the longer ones first.
 _OTHER = {
@@ -55,8 +55,12 @@ def decode(content: bytes, name: str) -> str:
         raise DataError(f"{name} is not UTF-8 text (line {line}): save it as UTF-8.") from error
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], kind: type[UserError] = DataError) -> Any:
     """Reads a JSON file.
+
+    Args:
+        path: The file.
+        kind: The error where it is damaged: `ModelError` for a part of a run or an export.
 
     Raises:
         UserError: The file can't be read, is not JSON, or nested too deeply.
@@ -65,7 +69,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(content.decode())
     except (RecursionError, ValueError) as error:
-        raise DataError(
+        raise kind(
             f"{path} is damaged: it is not valid JSON ({reason(error)}). Write it again with the "
             "command that made it."
         ) from error

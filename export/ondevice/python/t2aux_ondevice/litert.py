@@ -64,7 +64,7 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     path = pathlib.Path(directory) / METADATA
     if not path.is_file():
         raise ModelError(f"There is no {METADATA} in {path.parent}: copy it there from the export.")
-    metadata = files.read_json(path)
+    metadata = files.read_json(path, ModelError)
     check_description(metadata, path)
     for name in ("artefacts", "files"):
         entries = metadata.get(name)

@@ -191,7 +191,7 @@ def named(name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise type(error)(f"{name}: {error}") from error
+        raise error.with_message(f"{name}: {error}") from error
 
 
 def _is_read_as_text(info: DatasetInfo, path: pathlib.Path) -> bool:
