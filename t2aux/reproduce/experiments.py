@@ -107,6 +107,7 @@ def _table4() -> list[Cell]:
         "sa_lstm": "SA-LSTM",
         "r_lstm": "r-LSTM 20x15",
         "p_lstm": "p-LSTM",
+        "rp_lstm": "rp-LSTM 20x15",
     }
     return [
         Cell(title, "dbpedia", Row("dbpedia", model), published.TABLE_4.get(model))

@@ -51,7 +51,7 @@ PAPER_BATCH = 128
 # How rows' ids begin after the data set, longest first, and whose rows they are.
 _MODELS = {
     "transformer": "the Transformer's",
-    "rp_lstm": "Figure 6's",
+    "rp_lstm": "rp-LSTM",
     "lm_lstm": "LM-LSTM",
     "sa_lstm": "SA-LSTM",
     "r_lstm": "r-LSTM",
