@@ -147,6 +147,9 @@ ALIKE |= {"base", "models/r_lstm", "budgets/short", "budgets/medium", "budgets/p
 ALIKE |= {"quickstart", "images", "paper/cifar10", "models/lstm", "models/p_lstm", "cores/gru"}
 ALIKE |= {"budgets/smoke", "training/bfloat16", "training/mirrored", "training/validation"}
 ALIKE |= {"models/transformer", "cores/mingru"}
+# test_divided_data trains texts, test_method models/rp_lstm, and the files of LM-LSTM and SA-LSTM
+# are run on paper/dbpedia.
+ALIKE |= {"texts", "models/rp_lstm", "paper/dbpedia"}
 
 
 @pytest.mark.parametrize(

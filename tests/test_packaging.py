@@ -118,7 +118,7 @@ def wheel(wheels):
 @pytest.fixture(scope="module")
 def installed(wheels, tmp_path_factory):
     place = tmp_path_factory.mktemp("installed")
-    options = ["--no-deps", "--no-index", "--quiet"]
+    options = ["--no-deps", "--no-index", "--no-compile", "--quiet"]
     run("-m", "pip", "install", *options, "--target", place, *wheels, cwd=place)
     return place
 
@@ -193,7 +193,7 @@ def test_both_install_from_a_checkout_without_an_index(sources, tmp_path):
     (packages,) = place.glob("lib/python*/site-packages")
     libraries = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
     (packages / "libraries.pth").write_text("\n".join(libraries))
-    offline = ["--no-index", "--no-build-isolation", "--quiet"]
+    offline = ["--no-index", "--no-build-isolation", "--no-compile", "--quiet"]
     subprocess.run(
         [place / "bin/python", "-m", "pip", "install", *offline, "./export/ondevice/python", "."],
         cwd=sources,

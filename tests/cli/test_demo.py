@@ -54,11 +54,12 @@ def test_the_demo_walks_the_whole_way(tmp_path, monkeypatch, capsys):
 
 
 def test_a_command_of_the_demo_is_shown_and_may_fail(capfd):
-    with pytest.raises(UserError, match="data ended with status 1"):
-        demo._run("data", "no_data_set_has_this_name")
+    # A command that does not import TensorFlow.
+    with pytest.raises(UserError, match="classify ended with status 1"):
+        demo._run("classify", "--model=no_model_has_this_name", "x")
     printed = capfd.readouterr()
-    assert printed.out.startswith("\n$ t2aux data no_data_set_has_this_name\n")
-    assert "no_data_set_has_this_name" in printed.err
+    assert printed.out.startswith("\n$ t2aux classify --model=no_model_has_this_name x\n")
+    assert "no_model_has_this_name" in printed.err
 
 
 @pytest.mark.long

@@ -33,7 +33,8 @@ def in_effect(row, budget, data_dir):
 
 # With another budget a row is read with the paper's, too.
 @pytest.mark.parametrize(
-    "budget", [pytest.param(b, marks=pytest.mark.long if b == "paper" else []) for b in rows.BUDGETS]
+    "budget",
+    [pytest.param(b, marks=pytest.mark.long if b == "paper" else []) for b in rows.BUDGETS],
 )
 def test_every_row_is_a_configuration_that_parses(budget, data_dir):
     # The smallest budget with each model, core and part of each data set.
