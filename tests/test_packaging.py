@@ -255,6 +255,11 @@ def test_installed_wheel_works(installed, tmp_path):
     seen = run("-c", LOOK, cwd=tmp_path, path=[installed])
     place = installed / "t2aux"
     assert_whole(seen, place, place / "export", place / "gin", installed / "t2aux_ondevice")
+
+
+# With TensorFlow; that all gin files are there is tested without.
+@pytest.mark.long
+def test_installed_gin_files_are_read(installed, tmp_path):
     # A file that includes others is read to its end.
     parse = (
         "import t2aux.data, t2aux.training.train, t2aux.losses.reconstruction as _\n"
