@@ -21,13 +21,16 @@ _SHARING = {"cli", "client", "ondevice", "pipelines", "prediction", "serving"}
 
 
 # They take longest: were one of them begun last, the other process would wait.
-_FIRST = ("cli", "serving", "ondevice", "test_readme", "test_runner", "test_gin_files", "export")
+_FIRST = ("cli", "serving", "pipelines", "client", "prediction", "ondevice", "test_readme")
+_FIRST += ("test_runner", "test_gin_files", "export", "training", "tests", "reproduce")
+# Many short files.
+_LAST = "data"
 
 
 def pytest_collection_modifyitems(items):
     def order(item):
         found = [i for i, n in enumerate(_FIRST) if n in (item.path.stem, item.path.parent.name)]
-        return min(found, default=len(_FIRST))
+        return min(found, default=len(_FIRST) + (item.path.parent.name == _LAST))
 
     items.sort(key=order)
     # Nothing of what is imported is garbage: to look at it again and again takes minutes. Little of

@@ -12,6 +12,16 @@ def pairwise(**axes):
     axes still meet.
     """
     assert len(axes) > 2
+    return _chequered(axes)
+
+
+def halved(**axes):
+    """As `pairwise` over 2 axes: each value is met, with one in two of the other axis."""
+    assert len(axes) == 2
+    return _chequered(axes)
+
+
+def _chequered(axes):
     assert all(len(values) > 1 for values in axes.values())
     combinations = [
         pytest.param(

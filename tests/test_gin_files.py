@@ -147,6 +147,10 @@ ALIKE |= {"base", "models/r_lstm", "budgets/short", "budgets/medium", "budgets/p
 ALIKE |= {"quickstart", "images", "paper/cifar10", "models/lstm", "models/p_lstm", "cores/gru"}
 ALIKE |= {"budgets/smoke", "training/bfloat16", "training/mirrored", "training/validation"}
 ALIKE |= {"models/transformer", "cores/mingru"}
+# test_divided_data trains texts, test_next_steps sequences, test_accidents quickstart_lstm, and
+# test_method models/rp_lstm and SA-LSTM's file, which, as LM-LSTM's, is for paper/dbpedia.
+ALIKE |= {"texts", "sequences", "quickstart_lstm", "models/rp_lstm", "models/sa_lstm"}
+ALIKE |= {"paper/dbpedia"}
 
 
 @pytest.mark.parametrize(

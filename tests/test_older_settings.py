@@ -201,6 +201,7 @@ def test_results_that_are_committed_are_those_of_todays_rows(tmp_path):
     every = {cell.id: cell for experiment in EXPERIMENTS.values() for cell in experiment.rows}
     paths = sorted((ROOT / "results" / "reproduce").glob("*.seed*.json"))
     assert len(paths) > 50
+    models = set()
     for path in paths:
         found = results.read(path)
         row = every[found.row]
@@ -209,6 +210,9 @@ def test_results_that_are_committed_are_those_of_todays_rows(tmp_path):
         was, now = recipes.read([made, wanted])
         assert was.error is None
         assert was.in_effect == now.in_effect, path.name
+        if (found.budget, row.dataset, row.model) in models:
+            continue
+        models.add((found.budget, row.dataset, row.model))
         # Kept in a result, what the budget sets stands for its file.
         flags = [flag for flag in wanted.flags() if not flag.startswith("--data_dir=")]
         kept = dataclasses.replace(found, flags=flags, of_budget=now.of_budget)

@@ -118,7 +118,7 @@ def wheel(wheels):
 @pytest.fixture(scope="module")
 def installed(wheels, tmp_path_factory):
     place = tmp_path_factory.mktemp("installed")
-    options = ["--no-deps", "--no-index", "--quiet"]
+    options = ["--no-deps", "--no-index", "--no-compile", "--quiet"]
     run("-m", "pip", "install", *options, "--target", place, *wheels, cwd=place)
     return place
 
@@ -193,7 +193,7 @@ def test_both_install_from_a_checkout_without_an_index(sources, tmp_path):
     (packages,) = place.glob("lib/python*/site-packages")
     libraries = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
     (packages / "libraries.pth").write_text("\n".join(libraries))
-    offline = ["--no-index", "--no-build-isolation", "--quiet"]
+    offline = ["--no-index", "--no-build-isolation", "--no-compile", "--quiet"]
     subprocess.run(
         [place / "bin/python", "-m", "pip", "install", *offline, "./export/ondevice/python", "."],
         cwd=sources,
@@ -255,6 +255,11 @@ def test_installed_wheel_works(installed, tmp_path):
     seen = run("-c", LOOK, cwd=tmp_path, path=[installed])
     place = installed / "t2aux"
     assert_whole(seen, place, place / "export", place / "gin", installed / "t2aux_ondevice")
+
+
+# With TensorFlow; that all gin files are there is tested without.
+@pytest.mark.long
+def test_installed_gin_files_are_read(installed, tmp_path):
     # A file that includes others is read to its end.
     parse = (
         "import t2aux.data, t2aux.training.train, t2aux.losses.reconstruction as _\n"

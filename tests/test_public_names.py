@@ -61,7 +61,12 @@ def test_examples_of_docstrings_run(name, names):
         names["model"].compile("adam")
     (example,) = doctest.DocTestFinder(recurse=False).find(value, name, globs=names)
     assert example.examples
-    assert not doctest.DocTestRunner().run(example).failed
+    # Not compiled, as they train for a step or two.
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert not doctest.DocTestRunner().run(example).failed
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def test_a_core_by_name_or_class():

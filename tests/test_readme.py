@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# Imported for the configurables that gin files name.
+import t2aux.training.train  # noqa: F401
 from t2aux import config
 from t2aux.cli import demo
 from t2aux.cli.main import COMMANDS
@@ -53,22 +55,7 @@ TRAIN = "t2aux train --model_dir=D --gin_file=paper/mnist --gin_file=models/r_ls
 RESEARCH = {
     "t2aux train --model_dir=runs/quick --gin_file=quickstart": [*SMALL, *LITTLE],
     TRAIN: [*MNIST, *NOTHING],
-    **{
-        f"... {flags}": [*MNIST, *NOTHING]
-        for flags in (
-            "--gin_file=models/p_lstm",
-            "--gin_file=budgets/short",
-            "--gin_file=training/full",
-            "--gin_file=training/bfloat16",
-            "--gin_file=training/validation",
-            "--gin_file=cores/gru",
-            "--gin_file=cores/lstm_chrono",
-            "--gin_file=models/transformer",
-            "--gin_param='ANCHORS = 20' --gin_param='SEGMENT_LENGTH = 30'",
-            "--gin_param='Reconstruction.rows = 0.25'",
-            "--gin_param='SUPERVISED_BPTT = 0'",
-        )
-    },
+    "... --gin_file=models/transformer": [*MNIST, *NOTHING],
     "--gin_file=training/mirrored": [*MNIST, *NOTHING],
     "t2aux evaluate --model_dir=runs/quick": [],
     "t2aux reconstructions --model_dir=runs/quick": ["--samples=2"],
@@ -104,6 +91,22 @@ RESEARCH = {
         "--parity_examples=0",
         "--formats=tflite",
     ],
+}
+# As TRAIN, with other settings: these are read here, and run in the long tier.
+ALIKE = {
+    f"... {flags}": [*MNIST, *NOTHING]
+    for flags in (
+        "--gin_file=models/p_lstm",
+        "--gin_file=budgets/short",
+        "--gin_file=training/full",
+        "--gin_file=training/bfloat16",
+        "--gin_file=training/validation",
+        "--gin_file=cores/gru",
+        "--gin_file=cores/lstm_chrono",
+        "--gin_param='ANCHORS = 20' --gin_param='SEGMENT_LENGTH = 30'",
+        "--gin_param='Reconstruction.rows = 0.25'",
+        "--gin_param='SUPERVISED_BPTT = 0'",
+    )
 }
 # Without TensorFlow, by a shell.
 SERVE = "t2aux serve --model_base_path=exports/digits"
@@ -195,7 +198,18 @@ def plain(command):
 def test_every_command_is_known():
     shown = {plain(command) for command in readme_commands.of(DOCUMENTS)}
     shown = {re.sub(r"^(python -m benchmarks\.\w+) .*", r"\1", command) for command in shown}
-    known = {*RESEARCH, SERVE, *SHELL, INSTALL, ONDEVICE, PAGE, PAGE_FLAGS, *WORKERS, *ELSEWHERE}
+    known = {
+        *RESEARCH,
+        *ALIKE,
+        SERVE,
+        *SHELL,
+        INSTALL,
+        ONDEVICE,
+        PAGE,
+        PAGE_FLAGS,
+        *WORKERS,
+        *ELSEWHERE,
+    }
     known |= {f"python -m benchmarks.{name}" for name in BENCHMARKS} | BEAM
     names = {command for command in shown if re.fullmatch(r"t2aux [a-z-]+", command)}
     assert {name.split()[1] for name in names} <= COMMANDS.keys()
@@ -260,9 +274,9 @@ def write_data(place):
     shutil.copytree(ROOT / "results/reproduce", place / "runs/paper/short")
 
 
-def run_the_researchers_commands(place):
+def run_all(place, commands):
     with Server(cwd=place, TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1") as server:
-        for number, (command, more) in enumerate(RESEARCH.items()):
+        for number, (command, more) in enumerate(commands.items()):
             whole = command.replace("...", TRAIN)
             if command.startswith("--"):
                 whole = f"{TRAIN} {command}"
@@ -271,6 +285,10 @@ def run_the_researchers_commands(place):
                 more = [f"--model_dir=D_{number}", *more]  # D is done.
             done = server.run(place / "log", *words[1:], *more)
             assert done.returncode == 0, f"{whole} {more}: {done.stderr}"
+
+
+def run_the_researchers_commands(place):
+    run_all(place, RESEARCH)
     for name in (
         *("runs/quick/checkpoints", "runs/quick/metrics.jsonl", "runs/quick/train.log"),
         *("runs/quick/evaluation/test/confusion.png", "P.png", "shards/dataset.json"),
@@ -388,6 +406,23 @@ def run_two_workers(place):
         processes.append(server.start(place / f"worker{index}.log", *words))
     assert [process.wait(240) for process in processes] == [0, 0]
     assert pathlib.Path(place / "D_workers" / "config.gin").is_file()
+
+
+def test_settings_that_are_shown_can_be_read():
+    texts = set()
+    for command in (TRAIN, *ALIKE):
+        words = shlex.split(command.replace("...", TRAIN))
+        named = [re.fullmatch(r"--(gin_file|gin_param)=(.*)", word) for word in words[3:]]
+        assert all(named), command
+        files, params = ([m[2] for m in named if m[1] == k] for k in ("gin_file", "gin_param"))
+        texts.add(config.parse(files, params))
+    assert len(texts) == 1 + len(ALIKE)
+
+
+@pytest.mark.long
+def test_training_with_settings_that_are_shown(tmp_path):
+    write_data(tmp_path)
+    run_all(tmp_path, ALIKE)
 
 
 # One test, for each part needs what the others have made.

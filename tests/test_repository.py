@@ -186,21 +186,35 @@ def test_what_the_readme_says_is_what_ci_runs():
     ],
 )
 def test_ci_fails_at_known_vulnerabilities(tmp_path, audit, status, audited):
-    (tmp_path / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
-    (tmp_path / "Makefile").write_text(f"lint test test-browser:\naudit:\n\t{audit}\n")
-    programs = tmp_path / "bin"
+    done = run_ci(tmp_path, audit)
+    assert done.returncode == status, done.stderr
+    assert ("The dependencies are NOT audited: " in done.stderr) == (not audited)
+
+
+def test_ci_ends_its_audit_where_a_test_fails(tmp_path):
+    begun = tmp_path / "pid"
+    test = f"while ! [ -s {begun} ]; do sleep 0.01; done; false"
+    done = run_ci(tmp_path, f"echo $$$$ > {begun}; exec sleep 300", test)
+    assert done.returncode, done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
+
+
+def run_ci(folder, audit, test="true"):
+    """Runs .ci/run where `make audit` and `make test` are these commands."""
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
+    (folder / "Makefile").write_text(f"lint test-browser:\ntest:\n\t{test}\naudit:\n\t{audit}\n")
+    programs = folder / "bin"
     programs.mkdir()
     for name in ("chromium", "npm"):
         (programs / name).write_text("#!/bin/sh\n")
         (programs / name).chmod(0o755)
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if k != "VENV"}
-    done = subprocess.run(
-        [tmp_path / ".ci" / "run"],
+    return subprocess.run(
+        [folder / ".ci" / "run"],
         env={**environment, "PATH": path},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == status, done.stderr
-    assert ("The dependencies are NOT audited: " in done.stderr) == (not audited)

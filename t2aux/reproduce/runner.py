@@ -169,7 +169,7 @@ class Runner:
         failed: dict[Job, str] = {}
         with (
             stopping.handled(self._stop),
-            _workers(log, self._parallel) as workers,
+            _workers(log, min(self._parallel, len(todo))) as workers,
             concurrent.futures.ThreadPoolExecutor(self._parallel) as pool,
         ):
             waiting = {pool.submit(self._train, job, places[job], workers): job for job in todo}

@@ -107,6 +107,7 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
     """
     if y is None:
         raise DataError("There are no labels: give y, or a dataset of pairs of inputs and labels.")
+    y = tf.convert_to_tensor(y)  # NumPy's, where it runs eagerly on a batch.
     if y.shape.rank is None:
         raise DataError(
             "The dataset does not say which shape its labels have: give from_generator an "

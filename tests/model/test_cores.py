@@ -14,7 +14,7 @@ from t2aux.model.core import Scan
 from t2aux.model.gru import GRU, GRUState
 from t2aux.model.lstm import LSTM
 from t2aux.model.mingru import MinGRU, linear_recurrence
-from tests import networks
+from tests import grids, networks
 from tests.cli_helpers import python
 from tests.cores import Dimmed, DimmedLSTM, Traces
 
@@ -169,9 +169,7 @@ def test_a_sequence_that_is_not_there_keeps_its_state(name, bounds):
     )
 
 
-@pytest.mark.parametrize("kind", ["projection", "embedding"])
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("name", CORES)
+@grids.pairwise(name=list(CORES), padded=[False, True], kind=["projection", "embedding"])
 def test_a_sweep_without_gradient_gives_the_same_states(name, padded, kind):
     made, layer, state = make(name, kind)
     # More steps than minGRU holds at once; each takes GRU's loop long.

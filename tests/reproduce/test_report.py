@@ -6,6 +6,7 @@ import pathlib
 import re
 import xml.etree.ElementTree
 
+import jinja2
 import numpy as np
 import pytest
 
@@ -45,6 +46,20 @@ def result(row, accuracy, seed=0, budget="short", **more):
 
 
 R_LSTM = Row("mnist", "r_lstm")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _templates_are_compiled_once():
+    compiled, compile_one = {}, jinja2.Environment.from_string
+
+    def from_string(environment, source):
+        if source not in compiled:
+            compiled[source] = compile_one(environment, source)
+        return compiled[source]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "from_string", from_string)
+        yield
 
 
 def write(tmp_path, *found, memory=()):

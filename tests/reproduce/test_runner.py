@@ -1,6 +1,7 @@
 """`t2aux reproduce` as it is used: done once, killed, gone on with, changed, failing."""
 
 import json
+import pathlib
 import re
 import shlex
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from t2aux import files
 from t2aux.errors import ModelError
-from t2aux.reproduce import documents, experiments, results, runner
+from t2aux.reproduce import documents, experiments, recipes, results, rows, runner
 from t2aux.reproduce.rows import Row
 from tests.cli_helpers import assert_one_sentence, environment, t2aux
 
@@ -144,20 +145,9 @@ def test_a_row_is_the_same_however_its_budget_was_given(tmp_path):
         made.jobs([job.row], [0], None)
 
 
-def test_recipes_are_read_where_tensorflow_is_not_loaded():
-    read = (
-        "import json, sys; from t2aux.reproduce import recipes, rows;"
-        "row = rows.Row('mnist', 'r_lstm');"
-        "found = recipes.read([rows.configuration(row, 'short', None, 0)]);"
-        "assert 'tensorflow' not in sys.modules;"
-        "print(json.dumps(found[0].of_budget))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", read], env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found == {
+def test_what_a_budget_sets_is_kept():
+    (found,) = recipes.read([rows.configuration(Row("mnist", "r_lstm"), "short", None, 0)])
+    assert found.of_budget == {
         **{"BATCH_SIZE": "32", "PRETRAIN_EPOCHS": "1", "JOINT_EPOCHS": "9"},
         **{"SEGMENT_LENGTH": "300", "train.optimizer": "@Adam"},
         **{"joint/Phase.decay_epochs": "7", "joint/Phase.decay_factor": "0.2"},
@@ -165,6 +155,8 @@ def test_recipes_are_read_where_tensorflow_is_not_loaded():
     }
 
 
+# A row that fails, and what `train` says to a second process, have tests of their own.
+@pytest.mark.long
 def test_a_row_that_another_process_trains_is_left_to_it(tmp_path):
     model_dir = tmp_path / "smoke" / LSTM / "seed0"
     model_dir.mkdir(parents=True)
@@ -185,17 +177,23 @@ def test_a_row_that_fails_does_not_stop_the_others(tmp_path):
     assert not result_file(tmp_path, LSTM).exists()
 
 
-def test_a_worker_that_dies_is_replaced(tmp_path):
+def test_a_worker_that_dies_is_replaced(tmp_path, monkeypatch):
+    # One that says what it was asked; `done_once` has workers that train.
+    (tmp_path / "t2aux" / "reproduce").mkdir(parents=True)
+    for package in ("t2aux", "t2aux/reproduce"):
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "t2aux" / "reproduce" / "worker.py").write_text(
+        "import json\nwhile True: print(json.dumps({'error': json.loads(input())['model_dir']}))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     worker = runner._Worker(tmp_path / "workers.log")
     try:
         worker._process.kill()
         worker._process.wait()
         made = runner.Runner(tmp_path, "smoke", 1)
         (job,) = made.jobs([Row("dbpedia", "lstm")], [0], None)
-        job.model_dir.mkdir(parents=True)
-        documents.write(files.ensure_directory(tmp_path / "smoke" / "documents"))
-        assert worker.train(job) is None
-        assert results.metrics(job.model_dir)[-1]["split"] == "test"
+        assert worker.train(job) == str(job.model_dir)
     finally:
         worker.close()
 
@@ -245,12 +243,12 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
         lines = (data / name).read_text("utf-8").splitlines(keepends=True)
         (data / name).write_text("".join(lines[:200]), "utf-8")
     command = [
-        *(sys.executable, "-m", "t2aux", "reproduce", "table4", "--rows=/lstm_trunc"),
+        *("reproduce", "table4", "--rows=/lstm_trunc"),
         *(f"--output_dir={tmp_path}", f"--data_dir={data.parent}", "--budget=short"),
     ]
     model_dir = tmp_path / "short" / LSTM / "seed0"
     first = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "t2aux", *command],
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
@@ -264,6 +262,8 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
         if train_log.exists() and "test accuracy" in train_log.read_text():
             break
         time.sleep(0.05)
+    # What waits for those that train has not loaded TensorFlow to read their recipes.
+    assert "tensorflow" not in pathlib.Path(f"/proc/{first.pid}/maps").read_text()
     first.send_signal(how)
     _, log = first.communicate(timeout=120)
     command_file = model_dir / "command.json"
@@ -277,12 +277,12 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
     command_file.write_text(json.dumps({**written, "peak_mib": 99_999.0}))
     assert not result_file(tmp_path, LSTM, budget="short").exists()
 
-    again = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    t2aux(*command)
     # Its run did not outlive the first command, whatever ended that.
     assert train_log.read_text().count("Stopped by SIGTERM") == 1
     result = results.read(result_file(tmp_path, LSTM, budget="short"))
     assert result.updates == result.test[-1][0]
+    assert result.of_budget["BATCH_SIZE"] == "32"
     assert result.peak_mib == 99_999.0
     steps = [line["step"] for line in results.metrics(model_dir) if line["split"] == "test"]
     assert steps == sorted(set(steps))

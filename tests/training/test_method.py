@@ -152,7 +152,7 @@ def parts(tmp_path_factory):
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(part, marks=[] if part in ("none", "joint training") else pytest.mark.long)
+        pytest.param(part, marks=[] if part == "joint training" else pytest.mark.long)
         for part in PARTS
     ],
 )
@@ -171,18 +171,23 @@ def test_each_part_of_figure_6_alone(parts, part):
             wanted = set()
         assert auxiliary == wanted
         assert ("supervised_loss" in line) == (line["phase"] == "joint")
-    # Turning a part off makes a difference: no setting is without effect.
-    if part != "none":
-        _, whole = parts("none")
-        assert whole.keys() != final.keys() or any(
-            whole[name].shape != final[name].shape or np.any(whole[name] != final[name])
-            for name in whole
-        )
     shapes = {name: value.shape for name, value in final.items()}
     assert any("input" in name for name in shapes) == (part != "input projection")
     second = {name.partition("/")[0] for name in shapes if "/layers/1/" in name}
     losses = {name.partition("/")[0] for name in shapes} - {"classifier"}
     assert second == (set() if part == "second auxiliary layer" else losses)
+
+
+@pytest.mark.long
+def test_turning_a_part_off_makes_a_difference(parts):
+    """No setting is without effect; of joint training the next test says more."""
+    _, whole = parts("none")
+    for part in PARTS.keys() - {"none"}:
+        _, final = parts(part)
+        assert whole.keys() != final.keys() or any(
+            whole[name].shape != final[name].shape or np.any(whole[name] != final[name])
+            for name in whole
+        ), part
 
 
 def test_without_joint_training_the_auxiliary_networks_stay_as_pretrained(parts, tmp_path):

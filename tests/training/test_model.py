@@ -157,6 +157,7 @@ def test_every_core_is_trained_and_saved(core, tmp_path):
     np.testing.assert_allclose(loaded((x, lengths)), model((x, lengths)), atol=1e-6)
     assert loaded.count_params() == model.count_params() > 100
     # What is random in a step belongs to the rows of a batch: in the same order.
+    model.run_eagerly = loaded.run_eagerly = True
     again, other = (
         m.fit((x, lengths), y, verbose=0, shuffle=False).history["loss"] for m in (loaded, model)
     )
@@ -212,7 +213,7 @@ def test_ids_one_hot_labels_weights_and_another_loss():
     ):
         keras.utils.set_random_seed(0)
         model = make(vocabulary_size=7, auxiliary=[])
-        model.compile("sgd", loss=loss, weighted_metrics=["accuracy"])
+        model.compile("sgd", loss=loss, weighted_metrics=["accuracy"], run_eagerly=True)
         history = model.fit((x, lengths), labels, sample_weight=weight, verbose=0, epochs=2)
         results.append(history.history["loss"])
     np.testing.assert_allclose(results[1:], [results[0]] * 2, rtol=1e-4)
@@ -256,7 +257,7 @@ def test_backup_and_restore_resumes(tmp_path):
     def fit(folder, *callbacks):
         keras.utils.set_random_seed(1)
         model = make(auxiliary=losses()[:1])
-        model.compile(keras.optimizers.RMSprop(1e-2))
+        model.compile(keras.optimizers.RMSprop(1e-2), run_eagerly=True)
         callbacks = [keras.callbacks.BackupAndRestore(folder), *callbacks]
         fit = {"batch_size": 3, "epochs": 4, "shuffle": False, "verbose": 0}
         model.fit((x, lengths), y, callbacks=callbacks, **fit)
@@ -445,7 +446,10 @@ def test_as_a_part_of_another_model_it_is_trained_by_backpropagation_through_all
     outer = keras.Model(inputs, model(inputs))
     before = model.get_weights()
     for one in (outer, model):
-        one.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+        one.compile(
+            *(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy"),
+            run_eagerly=core != "lstm",
+        )
     outer.fit((x, lengths), y, verbose=0)
     got = [a - b for a, b in zip(before, model.get_weights(), strict=True)]
     model.set_weights(before)
@@ -463,7 +467,7 @@ def test_what_needs_no_fit_before():
         lambda m: m.test_on_batch((x, lengths), y),
     ):
         model = make(SequenceClassifier.__init__.__kwdefaults__["core"])
-        model.compile("sgd")
+        model.compile("sgd", run_eagerly=True)
         use(model)
     assert make("stacked cells").predict(x, verbose=0).shape == (6, 3)
     assert make().compute_output_shape((None, 20, 2)) == (None, 3)

@@ -271,7 +271,7 @@ def test_fit_and_a_file_know_it(tmp_path):
             auxiliary=[Reconstruction(length=5, head_size=6, rows=rows)],
             **{**CUT, "projection_size": 4, "head_size": 6},
         )
-        model.compile(keras.optimizers.SGD(0.1))
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
         model.fit((x, lengths), y, batch_size=4, verbose=0, shuffle=False)
         return model
 

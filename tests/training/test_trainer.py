@@ -11,7 +11,7 @@ from t2aux.losses.reconstruction import Reconstruction
 from t2aux.model.lstm import LSTMState
 from t2aux.training.trainer import Trainer
 from t2aux.training.truncation import align_ends, group_anchors
-from tests import networks
+from tests import grids, networks
 
 SEED = tf.constant([5, 11])
 
@@ -73,12 +73,12 @@ def make(kind, losses, **truncation):
     return Trainer(classifier, made, **truncation), networks.batch(info, lengths)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("losses", "supervised"),
-    [("lstm", True), ("r", True), ("r", False), ("r many", True), ("r plain", False)],
+@grids.halved(
+    kind=list(KINDS),
+    case=[("lstm", True), ("r", True), ("r", False), ("r many", True), ("r plain", False)],
 )
-def test_windows_as_long_as_the_sequence_equal_one_pass(kind, losses, supervised):
+def test_windows_as_long_as_the_sequence_equal_one_pass(kind, case):
+    losses, supervised = case
     full, batch = make(kind, losses, supervised_bptt="full", auxiliary_bptt="full")
     # 99 steps are more than there are: the same gradient, the other way.
     swept, _ = make(kind, losses, supervised_bptt=99, auxiliary_bptt=99)
@@ -88,8 +88,7 @@ def test_windows_as_long_as_the_sequence_equal_one_pass(kind, losses, supervised
     assert_same(full, got.gradients, want.gradients)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("losses", ["p", "p many", "r and p"])
+@grids.halved(kind=list(KINDS), losses=["p", "p many", "r and p"])
 def test_prediction_has_the_same_loss_swept_and_in_one_pass(kind, losses):
     full, batch = make(kind, losses, supervised_bptt="full", auxiliary_bptt="full")
     swept, _ = make(kind, losses, supervised_bptt=99, auxiliary_bptt=99)
@@ -133,8 +132,7 @@ def cut(state):
     return LSTMState(*map(tf.stop_gradient, state))
 
 
-@pytest.mark.parametrize("truncation", [0, 1, 4, 7])
-@pytest.mark.parametrize("kind", KINDS)
+@grids.halved(kind=list(KINDS), truncation=[0, 1, 4, 7])
 def test_supervised_gradient_equals_a_hand_truncated_one(kind, truncation):
     trainer, batch = make(kind, "lstm", supervised_bptt=truncation)
     classifier = trainer.classifier
@@ -199,11 +197,12 @@ def test_reconstruction_gradient_equals_a_hand_truncated_one(truncation):
     assert_same(trainer, got.gradients, [tf.convert_to_tensor(g) for g in want])
 
 
-@pytest.mark.parametrize(
-    ("truncation", "supervised"), [(2, 300), (5, 300), (9, 300), ("full", 300), ("full", "full")]
+@grids.halved(
+    kind=list(KINDS),
+    bptt=[(2, 300), (5, 300), (9, 300), ("full", 300), ("full", "full")],
 )
-@pytest.mark.parametrize("kind", ["pixels", "ragged", "text"])
-def test_prediction_gradient_equals_a_hand_truncated_one(kind, truncation, supervised):
+def test_prediction_gradient_equals_a_hand_truncated_one(kind, bptt):
+    truncation, supervised = bptt
     trainer, batch = make(kind, "p", auxiliary_bptt=truncation, supervised_bptt=supervised)
     # In pretraining as in the joint phase, only full BPTT of both losses passes the anchor.
     at_anchor = (lambda state: state) if supervised == "full" else cut
