@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from t2aux_ondevice.errors import (
+from t2aux_ondevice.errors import (  # noqa: F401 (they are imported from here)
     KINDS,
     DataError,
     DependencyError,
@@ -14,23 +14,6 @@ from t2aux_ondevice.errors import (
     SettingError,
     UserError,
 )
-
-__all__ = [
-    "KINDS",
-    "DataError",
-    "DependencyError",
-    "DivergenceError",
-    "FileError",
-    "ModelError",
-    "ServerError",
-    "SettingError",
-    "StartAgainError",
-    "UserError",
-    "did_you_mean",
-    "listing",
-    "nearest",
-    "shorten",
-]
 
 _NEAR = 0.6  # As in difflib.
 _LONGEST_NAME = 200

@@ -8,11 +8,11 @@ PROGRAMS = ("t2aux", "t2aux-ondevice", "python", "pip", "make", "export", "docke
 PROGRAMS += ("build/classify", "source", "curl")
 
 
-# `t2aux report` writes it, with the commands that made its results.
-GENERATED = ROOT / "docs" / "results.md"
+# `t2aux report` writes them, with the commands that made their results.
+GENERATED = sorted((ROOT / "docs").glob("results*.md"))
 # The README and the pages of docs/.
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-WRITTEN = [page for page in PAGES if page != GENERATED]
+WRITTEN = [page for page in PAGES if page not in GENERATED]
 
 
 def documents():

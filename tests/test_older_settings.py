@@ -219,5 +219,5 @@ def test_results_that_are_committed_are_those_of_todays_rows(tmp_path):
         (again,) = recipes.read([recipes.of_flags(kept.flags, kept.of_budget)])
         assert again.in_effect == now.in_effect, path.name
         # And the report can have both.
-        assert results.by_row([found, dataclasses.replace(kept, seed=9)], "short")
+        assert results.by_row([found, dataclasses.replace(kept, seed=9)], found.budget)
         assert not any("load." in flag for flag in found.flags)

@@ -243,6 +243,7 @@ class Runner:
             hardware=hardware(),
             versions={
                 "t2aux": t2aux.__version__,
+                "commit": commit(),
                 "tensorflow": importlib.metadata.version("tensorflow"),
                 "python": platform.python_version(),
             },
@@ -367,6 +368,17 @@ def _workers(log: pathlib.Path | None, count: int) -> Iterator[queue.Queue[_Work
         for worker in made:
             if worker is not None:
                 worker.close()
+
+
+def commit() -> str:
+    """The commit of the checkout that t2aux is installed from; "" where there is none."""
+    # An installed package in someone's repository is not tracked there, and has no log.
+    root = pathlib.Path(t2aux.__file__).parents[1]
+    command = ["git", "-C", str(root), "log", "-1", "--format=%H", "--", "."]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # There may be no git.
+        return ""
 
 
 def hardware() -> str:

@@ -50,6 +50,7 @@ def test_rows_and_seeds_leave_results_and_a_report(done_once):
     ]
     for seed in (0, 1):
         result = results.read(result_file(root, LSTM, seed))
+        assert result.versions["commit"] == runner.commit()
         assert (result.row, result.seed, result.updates) == (LSTM, seed, 8)
         assert result.stand_in == "docstrings"
         # Where the data lies is nobody's business.
@@ -365,3 +366,24 @@ def test_every_row_of_every_table_and_figure_runs(tmp_path):
     assert time.monotonic() - began < 600
     made = {result.row for result in results.read_all(tmp_path / "smoke" / "rows")}
     assert made == {row.id for row in experiments.rows_of("all")}
+
+
+def test_the_commit_is_that_of_the_checkout_and_of_no_repository_around_it(
+    tmp_path, monkeypatch
+):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    package = tmp_path / "t2aux" / "__init__.py"
+    package.parent.mkdir()
+    package.touch()
+    (tmp_path / "other").touch()
+    subprocess.run([*git, "init", "-q"], check=True)
+    monkeypatch.setattr(runner.t2aux, "__file__", str(package))
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    assert runner.commit() == head.stdout.strip()
+    (tmp_path / "site" / "t2aux").mkdir(parents=True)
+    monkeypatch.setattr(runner.t2aux, "__file__", str(tmp_path / "site" / "t2aux" / "a.py"))
+    assert runner.commit() == ""
+    monkeypatch.setenv("PATH", "")
+    assert runner.commit() == ""
