@@ -368,9 +368,7 @@ def test_every_row_of_every_table_and_figure_runs(tmp_path):
     assert made == {row.id for row in experiments.rows_of("all")}
 
 
-def test_the_commit_is_that_of_the_checkout_and_of_no_repository_around_it(
-    tmp_path, monkeypatch
-):
+def test_the_commit_is_that_of_the_checkout_and_of_no_repository_around_it(tmp_path, monkeypatch):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     package = tmp_path / "t2aux" / "__init__.py"
     package.parent.mkdir()
