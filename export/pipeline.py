@@ -70,7 +70,7 @@ class Settings:
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown or not self.formats:
             name = unknown[0] if unknown else ""
-            raise SettingError(f"There is no format {name!r}: give {' or '.join(FORMATS)}.")
+            raise SettingError(f"Unknown format {name!r}: give {' or '.join(FORMATS)}.")
         if self.version is not None and (type(self.version) is not int or self.version < 1):
             raise SettingError(f"The version is {self.version!r}: give a whole number from 1 on.")
         if self.segment < 1:

@@ -78,7 +78,7 @@ def named(names: Iterable[str]) -> list[Variant]:
     unknown = [name for name in names if name not in VARIANTS]
     if unknown or not names:
         name = unknown[0] if unknown else ""
-        raise SettingError(f"There is no variant {name!r}: give some of {', '.join(VARIANTS)}.")
+        raise SettingError(f"Unknown variant {name!r}: give some of {', '.join(VARIANTS)}.")
     return [variant for name, variant in VARIANTS.items() if name in names]
 
 

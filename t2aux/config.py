@@ -180,7 +180,7 @@ class _Parser:
         bundled = list_bundled()
         hint = did_you_mean(name.removesuffix(".gin"), bundled, f"There are {', '.join(bundled)}.")
         raise SettingError(
-            f"There is no gin file {name!r}{f' (included by {included_by})' if included_by else ''}"
+            f"Can't find gin file {name!r}{f' (included by {included_by})' if included_by else ''}"
             f" in {', '.join(map(str, folders[:-1]))} or among the bundled ones: {hint}"
         )
 
@@ -281,7 +281,7 @@ def _unknown_configurable(name: str, place: str) -> str:
         if not selector.startswith("gin.")
     ]
     hint = did_you_mean(name, known, f"there are {', '.join(sorted(known))}.")
-    return f"There is no configurable {name!r} ({place}): {hint}"
+    return f"Unknown configurable {name!r} ({place}): {hint}"
 
 
 def function_of(configurable: gin_config.Configurable) -> Any:

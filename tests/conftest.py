@@ -33,11 +33,16 @@ def pytest_collection_modifyitems(items):
         return min(found, default=len(_FIRST) + (item.path.parent.name == _LAST))
 
     items.sort(key=order)
-    # Nothing of what is imported is garbage: to look at it again and again takes minutes. Little of
-    # a graph is while it is built: all tests take a tenth less if garbage is looked for seldom.
+    # Little of a graph is garbage while it is built: all tests take a tenth less if garbage is
+    # looked for seldom.
+    gc.set_threshold(20_000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_is_looked_for_in_what_a_module_makes():
+    # What is imported and what earlier modules have left: to look at it again takes minutes.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000)
 
 
 @pytest.hookimpl(optionalhook=True)

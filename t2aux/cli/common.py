@@ -370,7 +370,7 @@ def _of_system(error: OSError) -> str | None:
     """The message of an error that comes from the system's state; None for another one."""
     if error.filename is None and "No usable temporary directory" in str(error):
         return (
-            "There is no folder for temporary files that can be written: set TMPDIR to one, or "
+            "Can't write to any folder for temporary files: set TMPDIR to one, or "
             "free some space in /tmp."
         )
     if error.errno == errno.ENAMETOOLONG:
@@ -400,7 +400,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         names = [f"--{flag.name}" for flag in own_flags()]
         hint = did_you_mean(f"--{error.flagname}", names, "--help lists the flags.")
-        raise SettingError(f"There is no flag --{error.flagname}: {hint}") from error
+        raise SettingError(f"Unknown flag --{error.flagname}: {hint}") from error
     except (flags.Error, ValueError) as error:
         if "must have a value other than None" in str(error):
             name = re.split(r"[\s:=]", str(error).split("--")[1])[0]

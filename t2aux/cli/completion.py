@@ -26,5 +26,5 @@ def main(argv: Sequence[str]) -> None:
         raise SettingError(f"Name the shell, {shells}: t2aux completion bash.")
     if argv[1] not in commands.SHELLS:
         hint = did_you_mean(argv[1], commands.SHELLS, f"there are {shells}.")
-        raise SettingError(f"There is no completion for the shell {argv[1]!r}: {hint}")
+        raise SettingError(f"Unknown shell {argv[1]!r}: {hint}")
     print(completion_scripts.script(argv[1], commands.read()), end="")

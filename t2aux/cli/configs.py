@@ -103,7 +103,7 @@ def _of_name(name: str) -> str:
     if configurable not in known:
         everything = [*config.list_bundled(), *known, *macros]
         hint = did_you_mean(name, everything, "`t2aux configs` lists the files.")
-        raise SettingError(f"There is no gin file, configurable or macro {name!r}: {hint}")
+        raise SettingError(f"Unknown gin file, configurable or macro {name!r}: {hint}")
     found = config_reference.parameters(configurable)
     if parameter:
         names = {p.name.partition(".")[2]: p for p in found}

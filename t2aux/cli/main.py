@@ -70,7 +70,7 @@ def _main() -> int | None:
     name = arguments[0]
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS, f"there are {', '.join(COMMANDS)}.")
-        raise SettingError(f"There is no command {name!r}: {hint}")
+        raise SettingError(f"Unknown command {name!r}: {hint}")
     # Only the command that runs is imported: classifying on a device must not load TensorFlow.
     module = importlib.import_module(module_of(name))
     return common.run(module.main, module.__doc__, [f"t2aux {name}", *arguments[1:]])

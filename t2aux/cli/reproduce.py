@@ -112,5 +112,5 @@ def _experiment(arguments: Sequence[str], known: Sequence[str]) -> str:
         raise SettingError(f"Name one experiment: {', '.join(names)}.")
     if arguments[0] not in names:
         hint = did_you_mean(arguments[0], names, f"there are {', '.join(names)}.")
-        raise SettingError(f"There is no experiment {arguments[0]!r}: {hint}")
+        raise SettingError(f"Unknown experiment {arguments[0]!r}: {hint}")
     return arguments[0]

@@ -79,7 +79,7 @@ def _main(argv: Sequence[str]) -> int:
         text = common.parse_gin(gin_files=[str(stored)])
     else:
         raise FileError(
-            f"There is no run in {model_dir} to resume, and no --gin_file: give one, for "
+            f"Can't find a run to resume in {model_dir}: give --gin_file for a new one, for "
             "example --gin_file=quickstart."
         )
     with config.user_errors():

@@ -132,7 +132,7 @@ def read(folder: pathlib.Path) -> Manifest:
     path = folder / DESCRIPTION
     if not path.exists():
         raise FileError(
-            f"There is no {DESCRIPTION} in {folder}: give --data_dir=FOLDER, a folder that `t2aux "
+            f"Can't find {DESCRIPTION} in {folder}: give --data_dir=FOLDER, a folder that `t2aux "
             "data convert` wrote."
         )
     found = read_json(path)

@@ -137,7 +137,7 @@ def read_values(
         values = np.empty(size, np.uint8)
     except (MemoryError, ValueError) as error:
         raise DataError(
-            f"There is no memory for {size:,} bytes of {len(places):,} sequences at once: take "
+            f"Not enough memory for {size:,} bytes of {len(places):,} sequences at once: take "
             "smaller batches, or convert the data again with `t2aux data convert`."
         ) from error
     memory = memoryview(values)

@@ -291,7 +291,7 @@ def require_data_dir(source: str, options: Options, *, or_file: bool = False) ->
             near = nearest(place.name, [entry.name for entry in place.parent.iterdir()])
         hint = f" (did you mean {place.parent / near}?)" if near else ""
         raise FileError(
-            f"There is no {what} {place}{hint}: give --data_dir=PATH, where the {source} data is."
+            f"Can't find the {what} {place}{hint}: give --data_dir=PATH, with the {source} data."
         )
     return place
 
@@ -306,7 +306,7 @@ def find_file(
     if wanted is None:
         wanted = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
     raise FileError(
-        f"There is no {wanted} in {folder} ({_what_is_in(folder, names)}): give --data_dir=FOLDER, "
+        f"Can't find {wanted} in {folder} ({_what_is_in(folder, names)}): give --data_dir=FOLDER, "
         f"the folder of the {source} data, or put the file there."
     )
 

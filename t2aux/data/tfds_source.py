@@ -116,7 +116,7 @@ def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
         names = sorted({*own_names, *tfds.list_builders(with_community_datasets=False)})
         nearest = difflib.get_close_matches(name.split("/")[0], names, n=_NEAREST_NAMES)
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see `t2aux data`."
-        raise SettingError(f"There is no data set named {name!r}: {hint}") from error
+        raise SettingError(f"Unknown data set {name!r}: {hint}") from error
     # Unknown configurations and versions, builders that need a package, damaged metadata: what they
     # raise has no common base.
     except Exception as error:

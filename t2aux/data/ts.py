@@ -106,7 +106,7 @@ class Ts(Source):
         wanted = f"NAME_{split.upper()}{SUFFIX} or {split}{SUFFIX}"
         if not files:
             raise FileError(
-                f"There is no {wanted} in {folder}: give --data_dir=FOLDER, the folder of the .ts "
+                f"Can't find {wanted} in {folder}: give --data_dir=FOLDER, the folder of the .ts "
                 "files."
             )
         found = {problem: path for (problem, part), path in files.items() if part == split}
@@ -127,7 +127,7 @@ class Ts(Source):
             part = split
         if problem not in found:
             raise FileError(
-                f"There is no {wanted.replace('NAME', problem) if problem else wanted} in {folder} "
+                f"Can't find {wanted.replace('NAME', problem) if problem else wanted} in {folder} "
                 f"(it holds {listing(printable(path.name) for path in files.values())}): put the "
                 "file there."
             )
@@ -285,7 +285,7 @@ class TsFile:
             *channels, label = channels
             if not channels or not label.strip():
                 raise DataError(
-                    f"{self._path}, line {place}: there is no class at the end, after a colon: "
+                    f"{self._path}, line {place}: the class after a colon at the end is missing: "
                     "restore the file."
                 )
             self.labels.append(class_key(label.strip()))

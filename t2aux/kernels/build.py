@@ -106,7 +106,7 @@ def _compiler() -> list[str]:
     for name in ("g++", "clang++", "c++"):
         if shutil.which(name) is not None:
             return [name]
-    raise BuildError("there is no C++ compiler (g++, clang++ or c++)")
+    raise BuildError("no C++ compiler was found (g++, clang++ or c++)")
 
 
 def _processor() -> str:

@@ -128,7 +128,7 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
         return _files(found, data, info, reading)
     found = storage.files_in(data)
     if not found:
-        raise FileError(f"There is no file or folder {data}, or none that matches: check --data.")
+        raise FileError(f"Can't find a file or folder that matches {data}: check --data.")
     if storage.join(data, DESCRIPTION) in found:
         return _shards(data, info, reading)
     return _listed(data, found, info, folder)

@@ -207,7 +207,7 @@ class Staged:
             return self.files([path]) / path.rpartition("/")[2]
         found = files_in(path)
         if not found:
-            raise FileError(f"There is no file or folder {path}: check its name.")
+            raise FileError(f"Can't find the file or folder {path}: check its name.")
         self._count += 1
         root = pathlib.Path(
             self._folder.name, str(self._count), path.rstrip("/").rpartition("/")[2]

@@ -217,7 +217,7 @@ def check_labelled(what: str, labelled: bool, writes: Writing) -> None:
     """Raises UserError where a report is asked for of data that has no labels."""
     if writes.report is not None and not labelled:
         raise DataError(
-            f"{what} has no labels, so that there is no accuracy to report: leave out "
+            f"{what} has no labels, so its accuracy can't be computed: leave out "
             "--report, or say where the labels are (--label_column of a table)."
         )
 
@@ -237,6 +237,6 @@ def check_summary(what: str, summary: Summary, writes: Writing) -> None:
         if unknown is not None:
             found = f"none of its labels is a class of the classifier; the commonest is {unknown!r}"
         raise DataError(
-            f"There is no accuracy of {what} to report: {found}. Correct --label_column, or "
+            f"The accuracy of {what} can't be computed: {found}. Correct --label_column, or "
             "leave out --report."
         )

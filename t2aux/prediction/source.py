@@ -109,7 +109,7 @@ def open_source(data: str, info: DatasetInfo, reading: Reading) -> Source:
         return _of_standard_input(info, reading)
     path = pathlib.Path(paths.local(data, "--data"))
     if not path.exists():
-        raise FileError(f"There is no file or folder {path}: check --data.")
+        raise FileError(f"Can't find the file or folder {path}: check --data.")
     if path.is_dir():
         _refuse_table_flags(path, reading, "a folder")
         return _of_folder(path, info, reading)

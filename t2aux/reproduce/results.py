@@ -143,7 +143,7 @@ def read_all(directory: pathlib.Path) -> list[Result]:
     paths = next(filter(None, (sorted(directory.glob(pattern)) for pattern in patterns)), [])
     if not paths:
         raise FileError(
-            f"There are no results in {directory}: give the --output_dir of `t2aux reproduce`, "
+            f"Can't find results in {directory}: give the --output_dir of `t2aux reproduce`, "
             "or a folder of the JSON files in its rows/."
         )
     found = []

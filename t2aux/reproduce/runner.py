@@ -371,14 +371,17 @@ def _workers(log: pathlib.Path | None, count: int) -> Iterator[queue.Queue[_Work
 
 
 def commit() -> str:
-    """The commit of the checkout that t2aux is installed from; "" where there is none."""
-    # An installed package in someone's repository is not tracked there, and has no log.
-    root = pathlib.Path(t2aux.__file__).parents[1]
-    command = ["git", "-C", str(root), "log", "-1", "--format=%H", "--", "."]
+    """The commit of the checkout that t2aux is in, "-dirty" if it has changes; "": none."""
+    git = ["git", "-C", str(pathlib.Path(t2aux.__file__).parents[1])]
+    # A package that is installed inside of another repository is not tracked there.
+    tracked = ["ls-files", "--error-unmatch", "t2aux/__init__.py"]
+    described = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:  # There may be no git.
+        for command in (tracked, described):
+            done = subprocess.run([*git, *command], capture_output=True, check=True, text=True)
+    except (OSError, subprocess.CalledProcessError):  # git may not be installed.
         return ""
+    return done.stdout.strip()
 
 
 def hardware() -> str:

@@ -106,7 +106,7 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
         UserError: There are none, or of unknown shape.
     """
     if y is None:
-        raise DataError("There are no labels: give y, or a dataset of pairs of inputs and labels.")
+        raise DataError("Labels are missing: give y, or a dataset of pairs of inputs and labels.")
     y = tf.convert_to_tensor(y)  # NumPy's, where it runs eagerly on a batch.
     if y.shape.rank is None:
         raise DataError(
@@ -186,7 +186,7 @@ def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[An
             )
         x = (x["inputs"], x["mask"] if "mask" in x else x["lengths"])
     if isinstance(x, list) and not x:
-        raise DataError("There are no sequences: the list is empty.")
+        raise DataError("The list of sequences is empty.")
     if isinstance(x, tuple) and len(x) == 2 and hasattr(x[0], "__array__"):
         x = (np.asarray(x[0]), np.asarray(x[1]))
         rows.check_lengths(*x)

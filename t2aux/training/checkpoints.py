@@ -106,7 +106,7 @@ class Manager:
         except (tf.errors.OpError, OSError, UserError) as error:
             remove(path)
             last = (self.resumed_from or self).latest_checkpoint
-            resume = f"The run can be resumed from {last}." if last else "There is no earlier one."
+            resume = f"The run can be resumed from {last}." if last else "None was saved before."
             raise FileError(
                 f"Can't write a checkpoint to {self.directory} ({_reason(error)}): free some space "
                 "there, make it writable or use another disk, and give the same command again. "
@@ -183,11 +183,11 @@ def newest(directory: pathlib.Path, *, warn: bool = False) -> Found:
     what = "; ".join(f"{pathlib.Path(p).name} ({why})" for p, why in damaged.items())
     if path is None and was_begun:
         raise ModelError(
-            f"No checkpoint in {directory} is undamaged: {what or 'there is none left'}. Put "
+            f"No checkpoint in {directory} is undamaged: {what or 'all were removed'}. Put "
             f"back a copy of one, or remove {directory} to train from the start."
         )
     if damaged and warn:
-        instead = f"continuing from {path}" if path else "there is no earlier one"
+        instead = f"continuing from {path}" if path else "no older one can be used"
         logging.warning("Not usable in %s: %s; %s.", directory, what, instead)
     return Found(path, damaged)
 

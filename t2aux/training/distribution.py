@@ -313,7 +313,7 @@ def mirrored(cpus: int = 1) -> Replicas:
     if tf.config.list_physical_devices("GPU"):
         return Replicas(tf.distribute.MirroredStrategy(), None)
     logging.warning(
-        "There is no GPU: MirroredStrategy has %d replica%s on the CPU.",
+        "No GPU was found: MirroredStrategy has %d replica%s on the CPU.",
         cpus,
         "s" * (cpus > 1),
     )

@@ -55,7 +55,7 @@ def stopped(
     logging.error("The training examples of the batch: %s.", ", ".join(map(str, examples)))
     what = ", ".join(f"{name} is {value}" for name, value in not_finite.items())
     more = ", ..." if len(examples) > _MAX_SHOWN_EXAMPLES else ""
-    start = "there is no checkpoint yet: start again"
+    start = "no checkpoint was saved yet: start again"
     if checkpoint is not None:
         start = f"the last good checkpoint is {pathlib.Path(checkpoint).name}: resume from it"
     return DivergenceError(

@@ -322,7 +322,7 @@ class SequenceClassifier(BaseClassifier):
         callbacks = [callback for callback in callbacks if callback is not None]
         for pretrain in [c for c in callbacks if isinstance(c, Pretrain)]:
             if not self.auxiliary:
-                raise SettingError("There is nothing to pretrain: there are no auxiliary losses.")
+                raise SettingError("Pretraining needs auxiliary losses, and the model has none.")
             # The same training examples, and no evaluation.
             left_out = ("validation_data", "validation_freq", "initial_epoch")
             without = {name: v for name, v in kwargs.items() if name not in left_out}

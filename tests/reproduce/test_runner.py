@@ -380,8 +380,11 @@ def test_the_commit_is_that_of_the_checkout_and_of_no_repository_around_it(tmp_p
     subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     assert runner.commit() == head.stdout.strip()
+    package.write_text("changed")
+    assert runner.commit() == f"{head.stdout.strip()}-dirty"
     (tmp_path / "site" / "t2aux").mkdir(parents=True)
     monkeypatch.setattr(runner.t2aux, "__file__", str(tmp_path / "site" / "t2aux" / "a.py"))
     assert runner.commit() == ""
+    monkeypatch.setattr(runner.t2aux, "__file__", str(package))
     monkeypatch.setenv("PATH", "")
     assert runner.commit() == ""

@@ -352,7 +352,7 @@ WRONG_DATA = {
     "no channels": (lambda: fitted(x=X[..., 0]), r"\[batch, steps, channels\]"),
     "ids": (lambda: fitted(make(vocabulary_size=4), x=X[..., 0].astype(int) + 4), "0 to 3"),
     "no ids": (lambda: fitted(make(vocabulary_size=4), x=X[..., 0]), "vocabulary_size = 4"),
-    "no labels": (lambda: fitted(x=X, y=False), "no labels"),
+    "no labels": (lambda: fitted(x=X, y=False), "Labels .* y,"),
     "empty": (lambda: make().predict([]), "empty"),
     "dictionary": (lambda: fitted(x={"a": X}), ' a: .*"inputs"'),
     "channels": (lambda: built().predict(X[..., :1]), r"steps, 2\]"),
@@ -394,7 +394,7 @@ WRONG_SETTINGS = {
     "number of classes": (lambda: SequenceClassifier(classes=3.0), r"classes .*3\.0"),
     "nothing to pretrain": (
         lambda: fitted(make(auxiliary=[]), callbacks=[t2aux.callbacks.Pretrain(1)]),
-        "pretrain",
+        "auxiliary losses",
     ),
 }
 WRONG = {

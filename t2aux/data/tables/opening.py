@@ -137,7 +137,7 @@ def codec_of(encoding: str | None) -> str | None:
         known += ["shift_jis", "gbk", "gb18030", "big5", "euc-jp", "euc-kr", "mac-roman"]
         near = nearest(str(encoding), known)
         raise SettingError(
-            f"There is no encoding {encoding!r}: give one of Python's codecs, such as "
+            f"Unknown encoding {encoding!r}: give one of Python's codecs, such as "
             f"{near or 'utf-8, utf-16 or cp1252'}."
         ) from error
     return "utf-8-sig" if found.name == "utf-8" else found.name

@@ -68,7 +68,7 @@ class _Parser(argparse.ArgumentParser):
             name = unknown[0].partition("=")[0]
             near = difflib.get_close_matches(name, self._option_string_actions, n=1)
             hint = f"did you mean {near[0]}?" if near else "--help lists the options."
-            self.error(f"there is no option {name}: {hint}")
+            self.error(f"unknown option {name}: {hint}")
         files = [*options.files, *left, *arguments[end + 1 :]]
         if not files:
             self.error("give a model, a .tflite file, and what to classify")

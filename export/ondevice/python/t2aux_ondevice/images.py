@@ -107,7 +107,7 @@ def read_image(path: _Source, name: str | None = None, suffix: str | None = None
     try:
         upright = _decode(path, formats, most)
     except FileNotFoundError as error:
-        raise FileError(f"There is no image file {name}: check the path.") from error
+        raise FileError(f"Can't find the image {name}: check the path.") from error
     except UnidentifiedImageError as error:
         known = "PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF or PPM"
         kind = formats[-1] if formats[-1] in _NAMED_FORMATS else known

@@ -63,7 +63,7 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = pathlib.Path(directory) / METADATA
     if not path.is_file():
-        raise ModelError(f"There is no {METADATA} in {path.parent}: copy it there from the export.")
+        raise ModelError(f"Can't find {METADATA} in {path.parent}: copy it there from the export.")
     metadata = files.read_json(path, ModelError)
     check_description(metadata, path)
     for name in ("artefacts", "files"):
@@ -177,7 +177,7 @@ def read_tflite(path: pathlib.Path) -> bytes:
         UserError: It is missing, can't be read, or does not begin as such a file.
     """
     if not os.path.lexists(path):
-        raise FileError(f"There is no file {path}: check the path.")
+        raise FileError(f"Can't find the file {path}: check the path.")
     content = files.read_bytes(path)
     if content[4:8] != _IDENTIFIER:
         what = "empty" if not content else "damaged or not a TensorFlow Lite file"

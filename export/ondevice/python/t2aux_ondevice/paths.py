@@ -78,5 +78,5 @@ def _expanded(path: str, what: str) -> str:
     if user and os.path.lexists(path):
         # A file of that name, such as an editor's copy, and not a user's folder.
         return os.path.join(os.curdir, path)
-    why = f"there is no user {user}" if user else "HOME is not set, and this user has no home"
-    raise FileError(f"There is no folder {path} ({what}): {why}; give the whole path.")
+    why = f"{user} is not a user here" if user else "HOME is not set, and this user has no home"
+    raise FileError(f"Can't find the folder {path} ({what}): {why}; give the whole path.")

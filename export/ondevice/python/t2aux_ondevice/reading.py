@@ -82,7 +82,7 @@ def read_inputs(
             )
         if not os.path.exists(path):
             hint = ", or give a text as --text" if info.is_text else ""
-            raise FileError(f"There is no file {path}: check the path{hint}.")
+            raise FileError(f"Can't find the file {path}: check the path{hint}.")
         if path.suffix.lower() == ".npz":
             yield from read_npz(info, path)
             continue
