@@ -151,6 +151,8 @@ ALIKE |= {"models/transformer", "cores/mingru"}
 # test_method models/rp_lstm and SA-LSTM's file, which, as LM-LSTM's, is for paper/dbpedia.
 ALIKE |= {"texts", "sequences", "quickstart_lstm", "models/rp_lstm", "models/sa_lstm"}
 ALIKE |= {"paper/dbpedia"}
+# The README's commands train with these.
+ALIKE |= {"paper/mnist", "training/multi_worker"}
 
 
 @pytest.mark.parametrize(

@@ -200,11 +200,20 @@ def test_ci_ends_its_audit_where_a_test_fails(tmp_path):
         os.kill(int(begun.read_text()), 0)
 
 
-def run_ci(folder, audit, test="true"):
-    """Runs .ci/run where `make audit` and `make test` are these commands."""
+def test_ci_fails_with_the_browser_s_tests(tmp_path):
+    done = run_ci(tmp_path, "true", browser="echo not drawn; false")
+    assert done.returncode
+    assert "not drawn" in done.stdout
+
+
+def run_ci(folder, audit, test="true", browser="true"):
+    """Runs .ci/run where `make audit`, `make test` and `make test-browser` are these commands."""
     (folder / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
-    (folder / "Makefile").write_text(f"lint test-browser:\ntest:\n\t{test}\naudit:\n\t{audit}\n")
+    for name in ("run", "browser"):
+        shutil.copy(ROOT / ".ci" / name, folder / ".ci")
+    targets = {"test": test, "test-browser": browser, "audit": audit}
+    rules = "".join(f"{name}:\n\t{command}\n" for name, command in targets.items())
+    (folder / "Makefile").write_text(f"lint:\n{rules}")
     programs = folder / "bin"
     programs.mkdir()
     for name in ("chromium", "npm"):

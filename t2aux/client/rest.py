@@ -6,9 +6,12 @@ retries only, and starts at once.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import ssl
+import threading
 import time
 import urllib.parse
 from collections.abc import Sequence
@@ -32,7 +35,6 @@ _CODES = {
     502: UNAVAILABLE,
 }
 _MAY_PASS = (429, 502, 503)
-_CHUNK = 1 << 16
 
 
 class RestTransport:
@@ -90,24 +92,35 @@ class RestTransport:
         deadline = time.monotonic() + timeout
         connection = self._connection
         connection.timeout = timeout
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout)
         encoded = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            connection.request(method, path, body=encoded, headers=headers)
-            response = connection.getresponse()
-            content = bytearray()
-            while part := response.read(_CHUNK):
-                content += part
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-            if response.length:  # Reading by parts does not raise it.
-                raise http.client.IncompleteRead(bytes(content), response.length)
+            if connection.sock is None:
+                connection.connect()
+            connection.sock.settimeout(timeout)
+            # The socket's own limit is one for each part.
+            timer = threading.Timer(timeout, _shut_down, [connection.sock])
+            timer.start()
+            try:
+                connection.request(method, path, body=encoded, headers=headers)
+                response = connection.getresponse()
+                content = response.read()
+            finally:
+                timer.cancel()
+            if time.monotonic() >= deadline:
+                raise TimeoutError
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise _failure(error) from error
-        return _answer(response, bytes(content))
+            late = time.monotonic() >= deadline
+            raise _failure(TimeoutError() if late else error) from error
+        return _answer(response, content)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    """Ends what waits for a socket."""
+    # Not the SSLSocket's own method, which takes away what another thread reads with.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _failure(error: Exception) -> Failure:

@@ -30,14 +30,7 @@ import numpy as np
 
 from t2aux.data import places
 from t2aux.data.source import Source
-from t2aux.data.table import (
-    DAMAGE,
-    Options,
-    Table,
-    class_key,
-    damaged,
-    require_data_dir,
-)
+from t2aux.data.table import DAMAGE, Options, Table, class_key, damaged, require_data_dir
 from t2aux.errors import DataError, FileError, SettingError, listing, shorten
 from t2aux.progress import Progress
 from t2aux_ondevice.errors import printable

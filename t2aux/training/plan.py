@@ -9,15 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from t2aux.errors import SettingError
-from t2aux.losses.base import (
-    AuxiliaryLoss,
-    Bptt,
-    Declaration,
-    Outputs,
-    Sequences,
-    States,
-    stream,
-)
+from t2aux.losses.base import AuxiliaryLoss, Bptt, Declaration, Outputs, Sequences, States, stream
 from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import State
 

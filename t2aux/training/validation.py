@@ -132,10 +132,7 @@ def load(
 
 
 def load_whole(
-    name: str,
-    source: data.Source,
-    info: DatasetInfo,
-    directory: pathlib.Path | None = None,
+    name: str, source: data.Source, info: DatasetInfo, directory: pathlib.Path | None = None
 ) -> tuple[str, data.Split]:
     """Reads what a split of a run is in, whose configuration is gin's at present.
 
@@ -163,11 +160,7 @@ def load_whole(
 
 
 def part_of(
-    name: str,
-    whole: data.Split,
-    *,
-    is_own: bool,
-    directory: pathlib.Path | None = None,
+    name: str, whole: data.Split, *, is_own: bool, directory: pathlib.Path | None = None
 ) -> data.Split:
     """The part of what `load_whole` gave that the run used as a split.
 

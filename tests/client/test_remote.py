@@ -4,6 +4,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -356,18 +357,28 @@ def test_a_server_that_comes_late_is_waited_for(connect):
         thread.join()
 
 
-def test_an_answer_that_drips_ends_in_time(connect):
-    """Each byte comes in time, all of them would not."""
+@pytest.mark.parametrize(
+    ("begin", "part"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" "),
+        (b"HTTP/1.0 200 OK\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        (b"", b"H"),
+    ],
+)
+def test_an_answer_that_drips_ends_in_time(connect, begin, part):
+    """Each part comes in time, all of them would not."""
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
             connection = listener.accept()[0]
             connection.recv(1 << 16)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+            connection.sendall(begin)
             while not done.wait(0.05):
                 try:
-                    connection.sendall(b" ")
+                    connection.sendall(part)
                 except OSError:
                     break
             connection.close()
@@ -375,9 +386,11 @@ def test_an_answer_that_drips_ends_in_time(connect):
         thread = threading.Thread(target=serve)
         thread.start()
         port = listener.getsockname()[1]
+        begun = time.monotonic()
         try:
             with pytest.raises(ServerError, match=r"0\.4 s.*--timeout"):
                 connect(f"http://127.0.0.1:{port}", attempts=Retries(timeout=0.4))
+            assert time.monotonic() - begun < 3
         finally:
             done.set()
             thread.join()
