@@ -34,11 +34,12 @@ $(READY): setup.cfg $(ONDEVICE)/setup.cfg constraints.txt
 demo: $(READY)
 	$(BIN)/t2aux demo --output_dir=$(DEMO_DIR)
 
-# Two processes with one thread each, not two that fight for every core.
+# Three processes for two cores, since they wait a tenth of the time; with one thread each, so that they
+# don't fight for every core.
 test: export TF_NUM_INTRAOP_THREADS = 1
 test: export TF_NUM_INTEROP_THREADS = 1
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 # Their tolerances are float32's. Four processes share the GPU's memory.
 test-gpu: export NVIDIA_TF32_OVERRIDE = 0

@@ -104,6 +104,9 @@ def _pairs(rows: Rows) -> Iterator[_Pair]:
     for (core, name), dataset, model in itertools.product(cores.items(), _IMAGES, _LOSSES):
         claim = f"{titles[dataset]}: {model[0]}-{name} beats that without the loss"
         yield "cores", claim, Row(dataset, model, core=core), Row(dataset, "lstm", core=core)
+    for steps, (model, name) in itertools.product((100, 50, 1, 0), _LOSSES.items()):
+        claim = f"{titles['mnist']}: {name} beats the LSTM, supervised BPTT {steps}"
+        yield "truncation", claim, Row("mnist", model, bptt=steps), Row("mnist", "lstm", bptt=steps)
     for dataset in _IMAGES:
         claim = f"{titles[dataset]}: the Transformer beats the LSTM under full BPTT"
         yield "transformer", claim, Row(dataset, "transformer"), Row(dataset, "lstm", full=True)

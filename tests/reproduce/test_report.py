@@ -219,6 +219,14 @@ def test_a_claim_is_seen_where_the_difference_is_more_than_noise(accuracy, verdi
     assert verdicts(dataclasses.replace(found[0], planned=9000), found[1]) == {}
 
 
+def test_each_truncation_has_its_own_pair():
+    found = [
+        result(Row("mnist", model, bptt=steps), accuracy)
+        for steps, model, accuracy in ((0, "lstm", 0.2), (0, "r_lstm", 0.6), (50, "p_lstm", 0.7))
+    ]
+    assert verdicts(*found) == {"MNIST: r-LSTM beats the LSTM, supervised BPTT 0": "seen"}
+
+
 def test_seeds_say_how_much_noise_there_is():
     lstm = Row("mnist", "lstm")
     ahead = [result(R_LSTM, 0.909, 0), result(R_LSTM, 0.911, 1)]
