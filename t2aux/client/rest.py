@@ -99,7 +99,8 @@ class RestTransport:
                 connection.connect()
             connection.sock.settimeout(timeout)
             # The socket's own limit is one for each part.
-            timer = threading.Timer(timeout, _shut_down, [connection.sock])
+            left = deadline - time.monotonic()
+            timer = threading.Timer(left, _shut_down, [connection.sock])
             timer.start()
             try:
                 connection.request(method, path, body=encoded, headers=headers)

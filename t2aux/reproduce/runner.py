@@ -371,7 +371,7 @@ def _workers(log: pathlib.Path | None, count: int) -> Iterator[queue.Queue[_Work
 
 
 def commit() -> str:
-    """The commit of the checkout that t2aux is in, "-dirty" if it has changes; "": none."""
+    """The commit of the checkout that t2aux is in, with "-dirty" if files have changed, or ""."""
     git = ["git", "-C", str(pathlib.Path(t2aux.__file__).parents[1])]
     # A package that is installed inside of another repository is not tracked there.
     tracked = ["ls-files", "--error-unmatch", "t2aux/__init__.py"]
