@@ -47,7 +47,7 @@ test-gpu: export TF_FORCE_GPU_ALLOW_GROWTH = true
 test-gpu: $(READY)
 	$(BIN)/python -c 'import sys, tensorflow as tf; sys.exit(not tf.config.list_physical_devices("GPU"))' \
 		|| { echo "TensorFlow sees no GPU: see https://www.tensorflow.org/install/pip." >&2; exit 1; }
-	$(BIN)/python -m pytest -n 4 tests/model tests/losses tests/training/test_trainer.py \
+	$(BIN)/python -m pytest -p tests.gpu -n 4 tests/model tests/losses tests/training/test_trainer.py \
 		tests/training/test_gpu_paths.py tests/training/test_rows.py tests/training/test_model.py \
 		tests/export/test_export_stateless.py tests/export/test_export_saved_model.py \
 		tests/export/test_export_tflite.py tests/export/test_export_cores.py tests/test_load.py

@@ -1,0 +1,35 @@
+"""A plugin of pytest for `make test-gpu`."""
+
+import subprocess
+import sys
+
+import keras
+import tensorflow as tf
+
+from tests import cli_helpers
+
+# As in `t2aux train`: runs are compared bit by bit.
+tf.config.experimental.enable_op_determinism()
+keras.utils.set_random_seed(0)
+# The tests' tolerances are float32's. XLA's own products heed this alone, cuDNN's the variable of
+# the environment that the Makefile sets, too.
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def _in_a_new_process(*arguments, check=True, timeout=300, code=None, bare=False, **variables):
+    del bare  # Nothing has been imported there.
+    command = [sys.executable, *(["-m", "t2aux"] if code is None else ["-c", code])]
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        env=cli_helpers.environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr + done.stdout
+    return done
+
+
+# TensorFlow with a GPU starts threads when it is imported, so that its process can't be forked.
+cli_helpers.t2aux = _in_a_new_process
