@@ -57,6 +57,19 @@ class StatelessClassifier(tf.Module):
         )
         # In functions, too: Keras's layers must not be in a SavedModel, see `saved_model.write`.
         self.logits = lambda h: classifier.head(h)
+        # Traced once for both halves of the batches of all signatures.
+        scan = tf.function(
+            lambda tokens, lengths, *state: self.recurrence.scan(
+                time_major(tokens), self.packed(state), lengths
+            ),
+            input_signature=[
+                self.tokens_spec(None, None, "tokens"),
+                tf.TensorSpec([None], tf.int32, "lengths"),
+                *self.state_specs(None),
+            ],
+            autograph=False,
+        )
+        self._scan = lambda *tensors: scan(*tensors)
 
     def tokens_spec(self, batch: int | None, steps: int | None, name: str) -> tf.TensorSpec:
         """The signature's entry of tokens: float32 [batch, steps, C] or int32 [batch, steps]."""
@@ -95,10 +108,11 @@ class StatelessClassifier(tf.Module):
         batch = tf.shape(tokens)[0]
         second = tf.where(batch < _MIN_DIVIDED, 0, batch // 2)
         first = batch - second
-        states = []
-        for rows in (slice(first), slice(first, None)):
-            part = tf.nest.map_structure(lambda s: s[rows], state)  # noqa: B023
-            states.append(self.recurrence.scan(time_major(tokens[rows]), part, lengths[rows]))
+        tensors = tf.nest.flatten(state)
+        states = [
+            self._scan(tokens[rows], lengths[rows], *(tensor[rows] for tensor in tensors))
+            for rows in (slice(first), slice(first, None))
+        ]
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *states)
 
     def probabilities(self, h: tf.Tensor) -> tf.Tensor:
