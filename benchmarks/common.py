@@ -293,7 +293,7 @@ def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]
     """The recurrent matrix products alone, of a training step and of a forward pass.
 
     Of thousands of steps at once, as no LSTM can do them: a library's best case. TensorFlow's
-    (oneDNN's) is the fastest of those at hand where there is AVX-512.
+    (oneDNN's) is the fastest of those installed where there is AVX-512.
     """
     rows = size.batch * size.length
     count = -(-rows // 8192)

@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=order)
     # Little of a graph is garbage while it is built: all tests take a tenth less if garbage is
     # looked for seldom.
-    gc.set_threshold(20_000)
+    gc.set_threshold(500_000)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,7 +2,7 @@
 
 Most of the time of a short command is the import of TensorFlow. Here one process has imported it,
 without a thread being started, and forks: what is killed in a test is a whole process all the same.
-The first that it forks, for commands, imports t2aux, too, and forks in its turn.
+The first that it forks, for commands, also imports t2aux, and forks.
 """
 
 import atexit
@@ -40,7 +40,7 @@ class Server:
     def start(self, log, *arguments, limit=None, code=None, bare=False, out=None, **variables):
         """Starts `t2aux ARGUMENTS`, whose stderr and stdout go to a file; returns a Process.
 
-        It has our environment and these variables; `code` is run in the place of t2aux, and where
+        It has our environment and these variables; `code` is run instead of t2aux, and where
         it is `bare`, in a process that has imported TensorFlow and Keras alone. `out` gets stdout
         alone.
 
@@ -144,7 +144,7 @@ class Process:
             time.sleep(0.002)
 
     def send_signal(self, number):
-        # Until it has been waited for, nobody else gets its number.
+        # Until it has been waited for, no other process gets its number.
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -154,7 +154,7 @@ class Process:
 
 
 class _Forks:
-    """Forks commands, and says how they ended. `inherited` are files that they shall not have."""
+    """Forks commands, and says how they ended. `inherited` are files that they close."""
 
     def __init__(self, main, inherited):
         self.main, self.inherited, self.pids = main, inherited, set()
@@ -233,7 +233,7 @@ def _keep_what_is_imported():
     # No command needs to look at it again for garbage, or to copy it.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000)
+    gc.set_threshold(500_000)
 
 
 def _child(main, arguments, log, limit, code, bare, out, cwd, variables):

@@ -1,4 +1,4 @@
-"""Configurations and descriptions that somebody made in order to harm."""
+"""Configurations and descriptions that were made to do harm."""
 
 import json
 

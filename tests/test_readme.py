@@ -321,7 +321,7 @@ def shell(place, command, programs="", **variables):
 
 @contextlib.contextmanager
 def served(place):
-    """Runs `t2aux serve`; gives a function that puts its ports in the place of the documents'."""
+    """Runs `t2aux serve`; gives a function that replaces the documents' ports by its own."""
     ports = {}
     for port in ("8500", "8501"):
         with socket.socket() as taken:

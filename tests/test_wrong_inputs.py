@@ -119,7 +119,7 @@ def test_a_table_on_the_command_line_is_not_one_text(model, tmp_path):
         cli_helpers.assert_one_sentence(done, part, "t2aux predict --data=")
 
 
-def test_a_text_of_many_lines_is_told(model, tmp_path, capsys):
+def test_a_text_of_many_lines_is_reported(model, tmp_path, capsys):
     (tmp_path / "lines.txt").write_text("a line\n" * 1400)
     classifier = litert.LiteRTClassifier(model)
     answers.Show(top=1)(classifier, read(small_exports.TEXT, tmp_path / "lines.txt"))

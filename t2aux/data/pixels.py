@@ -35,7 +35,7 @@ def image_info(
         if size[0] != size[1]:
             raise SettingError(
                 f"The images of {name} are {size[0]} x {size[1]} pixels, not square: set "
-                f"{options.source}.side to the side that they shall be resized to."
+                f"{options.source}.side to the side to resize them to."
             )
         side = size[0]
     return DatasetInfo(
@@ -96,7 +96,7 @@ def _image_row(
     if not options.resize and (height, width) != (info.side, info.side):
         raise DataError(
             f"{where} is {height} x {width} pixels, others are {info.side} x {info.side}: set "
-            f"{options.source}.side to the side that all shall be resized to."
+            f"{options.source}.side to the side to resize all to."
         )
     try:
         pixels = image_pixels(image, info.side, info.channels, info.border)

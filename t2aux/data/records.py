@@ -190,7 +190,7 @@ def _read_part(
 
 @functools.lru_cache(maxsize=_OPEN_FILES)
 def _opened(key: bytes) -> io.FileIO:
-    # A file that leaves the cache is closed once nobody reads it any more.
+    # A file that leaves the cache is closed when its last reader has ended.
     try:
         return open(_path(key), "rb", buffering=0)
     except OSError as error:

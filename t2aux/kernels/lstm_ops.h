@@ -125,7 +125,7 @@ class LstmOp : public tf::OpKernel {
       if (outputs_) out.outputs = outputs.flat<float>().data();
       if (save_) out.saved = saved.flat<float>().data();
       Problem q = in.problem(&sorted);
-      // Nobody asks for what comes after the last mark.
+      // What comes after the last mark is not used.
       if (!outputs_ && !save_) q.steps = positions ? sorted.position.back() : 0;
       forward<Operand>(cells, q, out, pool);
     });

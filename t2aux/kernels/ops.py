@@ -345,7 +345,7 @@ def _decode_gradient(op: tf.Operation, *gradients: tf.Tensor) -> list[tf.Tensor 
     steps = tf.shape(fed)[:1]
     none = tf.zeros([0], tf.int32)
     by_layer = []
-    # Nobody sees the lower layers' outputs but the layer above.
+    # Only the layer above reads a lower layer's outputs.
     above = d_outputs[-1]
     for k in reversed(range(layers)):
         result = _load().ops.t2aux_lstm_grad(

@@ -20,7 +20,7 @@ _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ct
 class Stopped(BaseException):
     """The process was asked to end while there was nothing to save.
 
-    No Exception, so that nobody who handles errors takes it for one.
+    Not an Exception, so that handlers of errors don't catch it.
 
     Attributes:
         signal: The signal.
@@ -156,7 +156,7 @@ class Stop:
                 if number not in _NAMES:
                     continue
                 if number == signal.SIGINT and self.signal is None:
-                    # At a terminal somebody waits, and a step may take a while.
+                    # At a terminal a user waits, and a step may take a while.
                     logging.info("Ctrl-C: the run is saved after this step, and stops.")
                 self._keep(number)
                 # In this thread alone: a handler may run while a graph is being made.

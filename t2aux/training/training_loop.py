@@ -203,7 +203,7 @@ class TrainingLoop:
                     best.restore(self._directory, **self._modules)
                 self._share()
                 self._evaluator.test_best(log)
-            self._replicas.wait()  # Nobody is done before the chief has saved.
+            self._replicas.wait()  # No worker ends before the chief has saved.
             saved = self._replicas.workers > 1 or checkpoints.steps(self._directory / "checkpoints")
             if self._stopping and saved:
                 logging.info(

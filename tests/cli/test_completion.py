@@ -123,7 +123,7 @@ def test_every_command_flag_and_gin_file_is_completed(scripts, place):
         )
 
 
-@pytest.mark.skipif(not shutil.which("zsh"), reason="there is no zsh")
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
 def test_zsh_completes(scripts, place):
     functions = scripts["zsh"].parent
     pid, terminal = pty.fork()

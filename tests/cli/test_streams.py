@@ -15,7 +15,7 @@ from tests.sources import load
 
 LIGHT = [["--help"], ["--version"], ["train", "--help"], ["train", "--helpfull"], ["data"]]
 WRONG = ["train", "--modle_dir=x"]
-UID = 54321  # Of nobody.
+UID = 54321  # No user has it.
 
 
 def shell(line, module="t2aux", arguments=(), **variables):
@@ -45,7 +45,7 @@ def test_help_and_lists(arguments):
     assert "standard output" in line
 
 
-def test_a_mistake_is_told_by_the_status_where_it_can_not_be_written():
+def test_the_status_reports_a_mistake_that_can_not_be_written():
     done = shell("COMMAND 2>&-; echo $?; COMMAND 2>/dev/full; echo $?", arguments=WRONG)
     assert done.stdout.split() == [b"1", b"1"]
 
@@ -147,7 +147,7 @@ def test_a_user_without_home_and_name(trained, tmp_path):
     flags = [f"--model_dir={trained}", f"--output_dir={folder}"]
     done = as_nobody("evaluate", *flags, folder=folder, CXX=str(compiler))
     assert done.returncode == 0, done.stderr
-    # The kernel is done without, and nothing else is told.
+    # It runs without the kernel, and says nothing else.
     assert "HOME" in done.stderr
     assert "Plain TensorFlow" in done.stderr
     assert "Traceback" not in done.stderr

@@ -248,7 +248,7 @@ def test_an_empty_class_is_named(folder):
     assert "owl" in notes
 
 
-def test_a_tree_of_other_files_tells_them(tmp_path):
+def test_the_error_for_a_tree_of_other_files_names_them(tmp_path):
     refused(write(tmp_path, files("cat/1.heic", "dog/2.heic")), "/train ", "2 .heic", "<class>/")
 
 

@@ -142,7 +142,7 @@ def test_a_folder_with_both_is_not_divided(tmp_path):
     train, test = both(tmp_path)
     assert (len(train), len(test)) == (50, 3)
     assert train.division is test.division is None
-    # The test data alone is no training data.
+    # The test data alone can't be trained on.
     (tmp_path / "train.csv").unlink()
     with pytest.raises(FileError, match=r" train\.csv .* test\.csv\).*--data_dir"):
         both(tmp_path)

@@ -376,7 +376,7 @@ def test_every_row_that_is_not_empty_is_read(rows, quoting):
     table = opened(content, columns=["text", "note", "label"], separator=",")
     parts = zip(*map(_columns, table.batches()), strict=True)
     found = [[*itertools.chain(*part)] for part in parts]
-    # A mark that nobody sees may be at the beginning of files that were joined.
+    # An invisible mark may be at the beginning of files that were joined.
     expected = [[a.strip("\ufeff\u200b\u200e\u200f\u2060"), b, c] for a, b, c in rows]
     expected = [[cell.strip() for cell in row] for row in expected]
     expected = [row for row in expected if any(row) and row != ["text", "note", "label"]]

@@ -37,7 +37,7 @@ def test_the_command_names_the_failed_variant_last_and_exports_the_others(model_
     assert_one_sentence(done, "dynamic_int8 ", "_tolerance=0")
     assert f"Exported to {directory}" in done.stdout
     assert made(directory) == FLOAT32
-    # Between our lines there are no others.
+    # All lines are ours.
     ours = ("Converting", "Measuring", "Measured", "t2aux: error")
     assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr
 

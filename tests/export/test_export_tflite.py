@@ -180,7 +180,7 @@ def test_weights_are_stored_once_in_float32(exported):
         assert max(sizes) <= max(largest, folded)
 
 
-def test_stateful_file_goes_on_until_it_is_reset(exported):
+def test_a_stateful_file_continues_until_it_is_reset(exported):
     name = litert.file_name("stateful")
     stateful = litert.LiteRTClassifier(exported.directory / name)
     segment = 2 * stateful.metadata["artefacts"][name]["segment"]

@@ -26,10 +26,10 @@ def test_these_are_all(readers):
 
 @pytest.mark.parametrize("name", READERS)
 def test_reads_or_refuses(readers, name):
-    counts = run.fuzz(readers[name], 150)
+    counts = run.fuzz(readers[name], 100)
     # Inputs that are all refused at once would prove nothing.
-    assert counts["read"] >= 10
-    assert counts["refused"] >= 10
+    assert counts["read"] >= 5
+    assert counts["refused"] >= 5
 
 
 @pytest.mark.long

@@ -98,6 +98,7 @@ def test_another_processor_compiler_or_source_gets_its_own(machine, monkeypatch)
     assert len(paths) == machine() == 4
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
 def test_it_compiles_for_avx512_fp16():
     flags = [f for f in build._FLAGS if not f.startswith("-march") and f != "-O3"]

@@ -184,7 +184,7 @@ class Page:
 def browser(profile):
     """Starts Chromium with an empty profile's folder; yields a page of it."""
     program = find()
-    assert program, f"there is no browser ({', '.join(NAMES)}): apt-get install chromium"
+    assert program, f"no browser was found ({', '.join(NAMES)}): apt-get install chromium"
     read, commands, answers, write = map(_moved, [*os.pipe(), *os.pipe()])
     command = [program, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
     process = subprocess.Popen(

@@ -196,7 +196,7 @@ def test_newest_version_is_taken_unless_another_is_named(exports, npm, tmp_path)
     assert json.loads((page / "metadata.json").read_text())["kind"] == "image"
 
 
-def test_damaged_runtime_is_fetched_anew(npm, tmp_path):
+def test_a_damaged_runtime_is_fetched_again(npm, tmp_path):
     place = litert_js.folder()
     assert place.parent == tmp_path / "cache"
     damaged = place / "wasm" / "litert_wasm_internal.wasm"

@@ -153,7 +153,7 @@ def test_images_need_pillow_unless_they_have_the_size(bare, exports, tmp_path):
         (["MODEL", "--text=hello"], "sequences of vectors"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(bare, exports, arguments, part):
+def test_mistakes_are_reported_in_a_sentence(bare, exports, arguments, part):
     model = str(exports / "vectors" / litert.WHOLE)
     done = run(bare, "t2aux-ondevice", *(model if a == "MODEL" else a for a in arguments))
     assert done.returncode == 1

@@ -56,7 +56,7 @@ int main(int, char** arguments) {
   Show("load", Classifier::Load(arguments[2], true, &other));
   Show("load", Classifier::Load(arguments[3], true, &whole));
 
-  // Two sequences by turns, in segments of all sizes.
+  // Two sequences alternately, in segments of all sizes.
   State states[2] = {stream->InitialState(), stream->InitialState()};
   std::vector<float> probabilities[2];
   const int ends[] = {0, 1, 8, 10, 10 + 28, 40};

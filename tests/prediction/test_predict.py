@@ -161,7 +161,7 @@ def test_few_rows_are_read_ahead_of_what_is_written(place, texts, monkeypatch):
     assert written == 500
 
 
-def test_reading_goes_on_while_the_model_computes(place):
+def test_reading_continues_while_the_model_computes(place):
     predictor = Predictor(Model(place), batch_size=1)
     first_computed, second_read = threading.Event(), threading.Event()
     run = predictor.run

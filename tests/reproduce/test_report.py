@@ -117,7 +117,7 @@ def test_what_was_not_run_is_a_dash(tmp_path):
     markdown, _ = write(tmp_path, result(R_LSTM, 0.9))
     assert cells_of(markdown, "LSTM, truncated 300")[:4] == ["11.3", "–", "–", "–"]
     assert cells_of(markdown, "iRNN")[:4] == ["97.0", "–", "–", "–"]
-    # A line of ours that nobody ran is none, and not even a heading of what nothing was run for.
+    # Rows of ours that were not run are left out, and so is the heading of a table without any.
     assert "| GRU" not in markdown
     assert "## Table 4" not in markdown
     assert "Nothing was run for Table 3, Table 4, " in markdown

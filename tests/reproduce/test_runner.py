@@ -1,4 +1,4 @@
-"""`t2aux reproduce` as it is used: done once, killed, gone on with, changed, failing."""
+"""`t2aux reproduce` as it is used: done once, killed, resumed, changed, failing."""
 
 import json
 import pathlib
@@ -53,7 +53,7 @@ def test_rows_and_seeds_leave_results_and_a_report(done_once):
         assert result.versions["commit"] == runner.commit()
         assert (result.row, result.seed, result.updates) == (LSTM, seed, 8)
         assert result.stand_in == "docstrings"
-        # Where the data lies is nobody's business.
+        # A result does not say where the data lies.
         assert str(root) not in result_file(root, LSTM, seed).read_text()
         assert 0 <= result.accuracy <= 1
         assert result.seconds > 0
@@ -235,7 +235,7 @@ def test_mistakes_are_one_sentence(tmp_path, arguments, parts):
         *(pytest.param(s, marks=pytest.mark.long) for s in (signal.SIGTERM, signal.SIGINT)),
     ],
 )
-def test_a_stopped_command_goes_on_where_it_was(tmp_path, how):
+def test_a_stopped_command_is_resumed(tmp_path, how):
     data = tmp_path / "data" / "dbpedia"
     data.mkdir(parents=True)
     documents.write(data)
@@ -307,7 +307,7 @@ def test_how_far_a_stopped_row_is_can_be_read(tmp_path, monkeypatch):
     part = results.read(job.part)
     assert (part.updates, part.planned, part.accuracy, part.peak_mib) == (45, 90, 0.5, 70.0)
     assert results.read_all(tmp_path) == [part]
-    # Another process goes on with it, and it is done.
+    # Another process resumes it to its end.
     assert runner.Runner(tmp_path, "short", 1).run([job])
     assert not job.part.exists()
     (done,) = results.read_all(tmp_path)

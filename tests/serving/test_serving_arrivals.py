@@ -343,7 +343,7 @@ def test_pauses_grow_and_have_a_limit(watch, sources, failing):
     assert np.diff(tried_at).tolist() == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_reasons_are_told_once(watch, sources, failing, caplog):
+def test_reasons_are_logged_once(watch, sources, failing, caplog):
     caplog.set_level("INFO", logger="absl")
     failing("first", "first", "second", "second", "second")
     served = watch()
@@ -436,7 +436,7 @@ def test_the_start_does_not_wait_for_what_is_not_being_copied(watch):
         served.models.check()
 
 
-def test_a_base_path_that_can_not_be_read_is_told_once(watch, sources, caplog):
+def test_a_base_path_that_can_not_be_read_is_logged_once(watch, sources, caplog):
     served = watch()
     shutil.copytree(sources / "1", served.base / "1")
     served.poll()

@@ -40,7 +40,7 @@ def base(tmp_path):
     return tmp_path / "base"
 
 
-def test_serves_until_it_is_told_to_stop(base, tmp_path):
+def test_serves_until_it_is_stopped(base, tmp_path):
     for name, text in CONFIGS.items():
         (tmp_path / name).write_text(text.format(base=base))
     process = fork_server().start(
@@ -188,7 +188,7 @@ def test_mistakes_in_batching_files(tmp_path, text, part):
         configuration.read_batching(str(tmp_path / "file"), BatchingOptions())
 
 
-def test_batching_fields_without_effect_are_told_in_one_line(tmp_path, caplog):
+def test_batching_fields_without_effect_are_logged_in_one_line(tmp_path, caplog):
     text = (
         'max_batch_size { value: 4 } thread_pool_name { value: "pool" } '
         "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 2 }"

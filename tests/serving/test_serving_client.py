@@ -58,7 +58,7 @@ def test_the_client_answers_as_the_checkpoint(server, classifiers, kind, protoco
     ("kind", "count", "steps", "part"),
     [("images", 33, 16, "Task size 33"), ("vectors", 32, 5000, "larger than")],
 )
-def test_a_request_that_is_too_large_is_told_what_helps(server, protocol, kind, count, steps, part):
+def test_the_error_for_a_large_request_says_what_helps(server, protocol, kind, count, steps, part):
     way = transport.connect(address(server, protocol))
     try:
         remote = RemoteClassifier(way, kind)
@@ -82,7 +82,7 @@ def test_the_command_line_prints_what_classify_prints(server, base_paths, tmp_pa
     assert found["probability"] == pytest.approx(wanted["probability"], abs=1e-5)
 
 
-def test_the_client_goes_on_when_a_new_version_takes_over(base_paths, tmp_path):
+def test_the_client_continues_when_a_new_version_takes_over(base_paths, tmp_path):
     base = tmp_path / "vectors"
     shutil.copytree(base_paths["vectors"][0], base)
     other = tmp_path / "other"

@@ -126,7 +126,7 @@ def test_a_broken_version_is_reported_and_the_old_one_serves_on(base, other):
         assert status["error_code"] == "FAILED_PRECONDITION"
         assert f"SavedModel in {base / '2'}: " in status["error_message"]
         assert server.post("images:predict", BODY)[0] == 200
-        # Mended, it is served.
+        # Repaired, it is served.
         shutil.copytree(other, base / "2", dirs_exist_ok=True)
         wait_for(lambda: states(server) == {1: "END", 2: "AVAILABLE"})
 

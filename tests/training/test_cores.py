@@ -177,7 +177,7 @@ def run(model_dir, model):
 # Their graphs take long to build, three times in this test; that of an LSTM is killed in test_loop.
 @pytest.mark.long
 @pytest.mark.parametrize("model", MODELS)
-def test_a_run_learns_and_goes_on_after_a_kill_with_the_same_weights(model, tmp_path):
+def test_a_run_learns_and_continues_after_a_kill_with_the_same_weights(model, tmp_path):
     done = run(tmp_path / "quiet", model)
     assert done.returncode == 0, done.stderr
     lines = [

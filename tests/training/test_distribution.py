@@ -70,7 +70,7 @@ def texts(tmp_path_factory):
 
 
 def free_ports(count):
-    """Ports that nobody has, from below those that the system gives out by itself."""
+    """Free ports, from below those that the system gives out by itself."""
     found = []
     while len(found) < count:
         port = random.SystemRandom().randrange(12_000, 32_000)
@@ -152,7 +152,7 @@ def last_step(model_dir):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory, texts):
-    """A run of two workers that nobody disturbed."""
+    """A run of two workers that was never interrupted."""
     with Workers(tmp_path_factory.mktemp("pair"), texts) as workers:
         workers.end_well()
     return workers

@@ -167,7 +167,7 @@ def test_a_validation_set_of_its_own(tmp_path):
     assert files.read_json(tmp_path / "other" / best.FILE)["examples"] == 9
 
 
-def test_a_run_that_held_out_a_share_goes_on_with_it(run, tmp_path):
+def test_a_run_that_held_out_a_share_continues_with_it(run, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     shutil.copy(run / "reviews.csv", folder / "train.csv")

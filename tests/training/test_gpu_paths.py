@@ -1,4 +1,4 @@
-"""The paths that training takes on a GPU, run on a CPU: Keras's LSTM in the place of cuDNN's."""
+"""The paths that training takes on a GPU, run on a CPU: Keras's LSTM instead of cuDNN's."""
 
 import itertools
 

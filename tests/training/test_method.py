@@ -281,7 +281,7 @@ def fine_tuned(tmp_path_factory):
         *(pytest.param("LanguageModel", step, marks=pytest.mark.long) for step in (3, 5, 8)),
     ],
 )
-def test_a_fine_tuned_run_goes_on_as_if_never_stopped(fine_tuned, tmp_path, loss, step):
+def test_a_fine_tuned_run_continues_as_if_never_stopped(fine_tuned, tmp_path, loss, step):
     run, lines = fine_tuned(loss)
     want = weights(run)
     shutil.copytree(run, tmp_path / "run")

@@ -251,7 +251,7 @@ def test_fewer_rows_than_replicas_are_refused(monkeypatch):
         replicas.batches(numbered_split([2] * 9, 1), 2, seed=0, epoch=0, first_batch=0)
 
 
-def test_workers_that_were_started_differently_are_told(monkeypatch):
+def test_workers_that_were_started_differently_are_reported(monkeypatch):
     class Second(distribution.Replicas):
         """Worker 1; what the chief has is in `chief`."""
 

@@ -99,7 +99,7 @@ def train(model_dir, folder, *more, **options):
 
 @pytest.fixture(scope="module")
 def quiet(folder, tmp_path_factory):
-    """A run that nobody disturbed."""
+    """A run that was never interrupted."""
     model_dir = tmp_path_factory.mktemp("quiet") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "Trainer", Quick)
@@ -418,7 +418,7 @@ def test_sigterm_in_evaluations(folder, quiet, tmp_path, monkeypatch):
     assert not train(tmp_path, folder)
     assert [line["step"] for line in metrics(tmp_path, "validation")] == [4]
     assert checkpoints.steps(tmp_path / "checkpoints")[-1] == 8
-    # Killed in the evaluation that is made up for, when its line is written.
+    # Killed in the evaluation that is repeated, when its line is written.
     with killed("before it counts", 8):
         train(tmp_path, folder)
     count.pop()

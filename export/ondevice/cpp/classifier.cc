@@ -90,7 +90,7 @@ int Place(const std::vector<Tensor>& tensors, const std::string& name) {
 Status ReadFile(const std::string& path, const std::string& missing, std::string* content) {
   std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!file) {
-    if (errno == ENOENT) return Status::Error("There is no " + path + ": " + missing);
+    if (errno == ENOENT) return Status::Error("Can't find " + path + ": " + missing);
     return Status::Error("Can't read " + path + " (" + std::strerror(errno) + ").");
   }
   content->clear();

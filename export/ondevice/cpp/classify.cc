@@ -336,7 +336,7 @@ Status UnknownOption(const std::string& name) {
       nearest = known;
     }
   }
-  return Status::Error("There is no option " + name +
+  return Status::Error("Unknown option " + name +
                        (nearest.empty() ? ": --help lists the options."
                                         : ": did you mean " + nearest + "?"));
 }

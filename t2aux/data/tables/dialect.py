@@ -244,7 +244,7 @@ def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> 
             return max(regular, key=lambda s: (s == first, regular[s]))
         return first if first is not None and ends_most else ","
     if first in regular and ends_most:
-        # Each row has commas and others alike. Nobody types tabs, commas of sentences have a space
+        # Each row has commas and others alike. Tabs are not typed, commas of sentences have a space
         # behind them, and a header tells.
         in_sentences = sum(map(bool, map(_IN_SENTENCES.fullmatch, rows)))
         if first == "\t" or in_sentences >= _ENOUGH * len(rows):

@@ -1,4 +1,4 @@
-"""Reads arrays in numpy's formats that somebody else may have made."""
+"""Reads arrays in numpy's formats from files that are not trusted."""
 
 from __future__ import annotations
 
