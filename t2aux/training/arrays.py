@@ -129,7 +129,9 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
                 tf.shape(tokens)[1],
                 "A sequence's length is more than the steps there are.",
             ),
-            tf.debugging.assert_positive(lengths, "A sequence has no step: every one needs one."),
+            tf.debugging.assert_positive(
+                lengths, "A sequence has no steps: each needs at least one."
+            ),
         ]
     # In eager mode, checks have already run and are None.
     with tf.control_dependencies([check for check in checks if check is not None]):
@@ -237,7 +239,7 @@ def _check_values(inputs: np.ndarray, vocabulary_size: int | None, channels: int
 
 
 def _labels(classes: int) -> str:
-    return f"Labels must be from 0 to {classes - 1}, for there are {classes} classes."
+    return f"Labels must be from 0 to {classes - 1}, because there are {classes} classes."
 
 
 def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:

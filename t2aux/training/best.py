@@ -135,8 +135,8 @@ def read(model_dir: pathlib.Path) -> Evaluations | None:
             raise  # It can't be read.
         why = "it is not JSON" if isinstance(error, UserError) else error
         raise ModelError(
-            f"{path} is damaged ({why}), and says which checkpoint is the best: put back a copy of "
-            "it, or train in another --model_dir; --checkpoint=latest uses the newest one."
+            f"{path} is damaged ({why}), but is needed to find the best checkpoint: put back a "
+            "copy of it, or train in another --model_dir; --checkpoint=latest uses the newest one."
         ) from error
     return Evaluations(found)
 
@@ -238,8 +238,8 @@ class Best:
         found = read(self._model_dir)
         if found is None:
             raise ModelError(
-                f"{self._model_dir / FILE} is missing, and says which checkpoint is the best: put "
-                "back a copy of it, or train in another --model_dir."
+                f"{self._model_dir / FILE} is missing, but is needed to find the best checkpoint: "
+                "put back a copy of it, or train in another --model_dir."
             )
         self.evaluations = found
         if (found.last_step or 0) > step:

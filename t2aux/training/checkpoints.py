@@ -285,7 +285,7 @@ def first_line(error: Exception) -> str:
 def damaged_error(path: str, why: str) -> UserError:
     """The error for a checkpoint that can't be read."""
     return ModelError(
-        f"The checkpoint {path} is missing or damaged ({why}): name another, or none for the "
+        f"The checkpoint {path} is missing or damaged ({why}): give another one, or none for the "
         "newest undamaged one."
     )
 

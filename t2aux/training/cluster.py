@@ -101,7 +101,7 @@ def _check_addresses(job: str, addresses: Any) -> None:
     for address in addresses:
         match = isinstance(address, str) and re.fullmatch(r"[^\s/]+:(\d{1,5})", address)
         if not match or not 0 < int(match[1]) < 2**16:
-            raise _wrong(f"has {address!r} under {job!r} where a 'host:port' must stand")
+            raise _wrong(f"has {address!r} under {job!r} where 'host:port' is required")
 
 
 def _wrong(what: str) -> UserError:

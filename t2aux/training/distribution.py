@@ -235,7 +235,7 @@ class Replicas:
             others = np.flatnonzero(every != every[0])
             if len(others):
                 raise SettingError(
-                    f"Worker {others[0]} has another {what} than the chief, worker 0: give the "
+                    f"Worker {others[0]} has a different {what} from the chief, worker 0: give the "
                     "same command, with the same files, on every worker."
                 )
 
@@ -389,9 +389,9 @@ def multi_worker(
     except (RuntimeError, tf.errors.OpError) as error:
         if "Timeout waiting for the cluster" in str(error):
             raise StartAgainError(
-                f"Not all of the {len(nodes.workers)} workers ({', '.join(nodes.workers)}) came "
+                f"Not all of the {len(nodes.workers)} workers ({', '.join(nodes.workers)}) started "
                 f"within {start_seconds:g} seconds (MultiWorkerMirroredStrategy.start_seconds): "
-                "see whether each runs and can be reached, and start the same command again."
+                "check that each runs and can be reached, and start the same command again."
             ) from error
         if isinstance(error, _LOST):
             raise StartAgainError(
@@ -401,8 +401,8 @@ def multi_worker(
         if "start gRPC server" in str(error):
             address = nodes.workers[nodes.number]
             raise ServerError(
-                f"Worker {nodes.number} can't listen on the port of {address}: another process has "
-                "it, or TF_CONFIG gives two workers of one machine the same."
+                f"Worker {nodes.number} can't listen on the port of {address}: another process "
+                "uses it, or TF_CONFIG gives two workers of one machine the same port."
             ) from error
         raise
     return Replicas(strategy, nodes if jobs else None)
