@@ -62,15 +62,14 @@ class Reconstruction(Anchored):
             weight: w in L = L_supervised + w * L_auxiliary.
             layers: The number of LSTM layers of the decoder.
             head_size: The number of hidden units of its head [us].
-            scheduled_sampling: Whether to feed the decoder its own tokens instead of the true ones
-                with a probability that grows from 0 over the phase (Figure 6).
+            scheduled_sampling: Feed the decoder its own tokens instead of the true ones with a
+                probability that grows from 0 over the phase (Figure 6).
             final_sampling: The final value of that probability, in [0, 1]. After few updates the
                 decoder can't cope with only its own tokens, and the main network learns more with
                 a value below 1.
-            reverse: Whether to emit the segment from its end to its beginning (Figure 6) [us: the
-                meaning].
-            distant_past: Whether to draw the segment's place uniformly from all places before the
-                anchor; otherwise it ends at the anchor (Figure 6) [us: the distribution].
+            reverse: Emit the segment from its end to its beginning (Figure 6) [us: the meaning].
+            distant_past: Draw the segment's place uniformly from all places before the anchor;
+                otherwise it ends at the anchor (Figure 6) [us: the distribution].
             bptt: See `AuxiliaryLoss`.
             rows: See `AuxiliaryLoss`.
             levels: The number of equal intervals of [0, 1] for an additional classification: a

@@ -404,8 +404,8 @@ class TrainingLoop:
     def _raise_not_finite(self, not_finite: dict[str, str], *, in_weights: bool = False) -> None:
         if not self._replicas.is_chief:
             raise DivergenceError(
-                f"After {self.step} updates {', '.join(not_finite)} is not finite: see the output "
-                "of the chief, worker 0, for where and what to do."
+                f"After {self.step} updates {', '.join(not_finite)} is not finite: the chief, "
+                "worker 0, says where, and what to do."
             )
         raise divergence.stopped(
             not_finite,
