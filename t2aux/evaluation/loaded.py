@@ -189,6 +189,6 @@ class LoadedClassifier:
             )
         if not np.isfinite(probabilities).all():
             raise DivergenceError(
-                "The classifier answers with NaN: its weights are damaged, or diverged."
+                "The classifier returns NaN: its weights are damaged or have diverged."
             )
         return probabilities

@@ -270,8 +270,8 @@ def _library(mode: str) -> _Library | None:
                 f"T2AUX_KERNEL=on, but the LSTM kernel can't be used: {error}."
             ) from error
         logging.warning(
-            "The LSTM kernel can't be used: %s. Plain TensorFlow does the work, several times "
-            "slower.",
+            "The LSTM kernel can't be used: %s. Plain TensorFlow is used instead, which is several "
+            "times slower.",
             error,
         )
         return None

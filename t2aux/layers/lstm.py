@@ -56,7 +56,7 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         sequence: [batch, steps, features].
         mask: [batch, steps] bool; state and output do not change at a step where it is false.
         training: Whether dropout is applied.
-        initial_state: The output and the cell before the first step, a list of two [batch, units].
+        initial_state: A list of the output and the cell before the first step, [batch, units] each.
 
     Returns:
         The last output [batch, units], or, with `return_sequences`, all outputs [batch, steps,

@@ -127,7 +127,7 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
             tf.debugging.assert_less_equal(
                 lengths,
                 tf.shape(tokens)[1],
-                "A sequence's length is more than the steps there are.",
+                "A sequence's length exceeds the number of steps.",
             ),
             tf.debugging.assert_positive(
                 lengths, "A sequence has no steps: each needs at least one."

@@ -142,7 +142,7 @@ def read(model_dir: pathlib.Path) -> Evaluations | None:
 
 
 def path_of(model_dir: pathlib.Path, step: int) -> str:
-    """The path, without a suffix, of the best checkpoint if it is the one of this step."""
+    """The path of the best checkpoint that was saved at a step, without a suffix."""
     return checkpoints.prefix(model_dir / "checkpoints" / FOLDER, step)
 
 

@@ -61,8 +61,8 @@ class Phase:
                 raise SettingError(f"Phase.{name} of {self.name} must be {rule}, but is {value!r}.")
         if not (self.supervised or self.auxiliary):
             raise SettingError(
-                f"Phase.supervised and Phase.auxiliary of {self.name} are both False: there is "
-                "nothing to train in it."
+                f"Phase.supervised and Phase.auxiliary of {self.name} are both False: this phase "
+                "has nothing to train."
             )
 
     def resolved(self, steps_per_epoch: int) -> Phase:

@@ -1,4 +1,4 @@
-"""The scores of an evaluation: accuracy, loss, confusion matrix, by class. Without TensorFlow."""
+"""The scores of an evaluation: accuracy, loss, confusion matrix, table by class. No TensorFlow."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def train(
     if not auxiliary_losses and not all(phase.supervised for phase in phases):
         raise SettingError(
             "train.phases has a phase without the supervised loss, and train.auxiliary_losses is "
-            "empty: there is nothing to train in it. Add models/r_lstm or models/p_lstm, or set "
+            "empty: this phase has nothing to train. Add models/r_lstm or models/p_lstm, or set "
             "train.phases = [@joint/Phase()]."
         )
     tensor_float.enable(tf32)
@@ -289,7 +289,7 @@ def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:
         if fitting < len(split):
             logging.warning(
                 "%d of the %d training sequences have fewer than the %d steps that %s needs: they "
-                "train the classifier alone.",
+                "train only the classifier.",
                 len(split) - fitting,
                 len(split),
                 needed,
