@@ -1,8 +1,8 @@
 """t2aux: recurrent networks that classify very long sequences, with auxiliary losses.
 
 A TensorFlow 2 reproduction of "Learning Longer-term Dependencies in RNNs with Auxiliary Losses"
-(Trinh, Dai, Luong, Le, ICML 2018). Importing this package imports nothing heavy: TensorFlow is
-loaded by the modules that need it, so that a device can classify with LiteRT alone.
+(Trinh, Dai, Luong, Le, ICML 2018). Importing this package is fast: TensorFlow is imported by the
+modules that need it, so that a device can classify with only LiteRT.
 """
 
 import importlib as _importlib
@@ -13,7 +13,7 @@ from typing import Any as _Any
 
 __version__ = "0.1.0"
 
-# Public names, imported on first use: modules, and what is in modules.
+# Public names, which are imported on first use: modules, and members of modules.
 _MODULES = {"callbacks": "training.callbacks", "layers": "layers", "losses": "losses"}
 _NAMES = {
     "SequenceClassifier": "training.model",
@@ -22,8 +22,8 @@ _NAMES = {
     "predict": "prediction.api",
 }
 
-# In a checkout `export/` and `gin/` are beside this package, in a wheel inside it. An installation,
-# editable or not, says where `t2aux.export` is; of another one it would be other code.
+# In a checkout, `export/` and `gin/` are beside this package, in a wheel inside it. The
+# installation determines where `t2aux.export` is; that of another copy would be different code.
 _folder = _pathlib.Path(__file__).resolve().parent
 _export = _util.find_spec("t2aux.export")
 if _export is None or _pathlib.Path(_export.origin).resolve().parents[1] not in (
@@ -49,8 +49,8 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES, *_NAMES})
 
 
-# Keras loads a saved model of classes that are registered. A process that has imported Keras has
-# what is heavy, and `import t2aux` registers them; otherwise the first use of a name does.
+# Keras can load a saved model only if its classes are registered. If Keras is already imported,
+# `import t2aux` registers them, as it adds little time; otherwise the first use of a name does.
 _keras = _sys.modules.get("keras")
 if _keras is not None and _keras.config.backend() == "tensorflow":
     _importlib.import_module("t2aux.training.model")

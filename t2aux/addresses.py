@@ -1,4 +1,4 @@
-"""Addresses as URLs and gRPC have them."""
+"""Addresses in the format of URLs and gRPC."""
 
 from __future__ import annotations
 

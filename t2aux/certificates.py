@@ -1,4 +1,4 @@
-"""Keys and certificates of TLS, for the server and the client."""
+"""TLS keys and certificates for the server and the client."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def load_identity(
     """Loads a certificate and its private key.
 
     Args:
-        context: Where they are for.
+        context: The SSL context to load them into.
         certificate: A PEM file.
         key: A PEM file.
-        name: What to call the two in messages.
+        name: The name of the two files in messages.
 
     Raises:
         UserError: A file is missing, is not PEM, or needs a passphrase; or the two don't belong
@@ -52,7 +52,7 @@ def load_identity(
 
 
 def warn_if_readable(path: pathlib.Path) -> None:
-    """Warns where everybody on the machine may read a file with a private key."""
+    """Warns if all users of the machine may read a file with a private key."""
     if path.stat().st_mode & stat.S_IROTH:
         logging.warning(
             "%s holds a private key, and everybody on this machine may read it: chmod 600 %s",

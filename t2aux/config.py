@@ -1,8 +1,8 @@
-"""Strict gin configuration: every mistake is one clear sentence with the nearest right name.
+"""Strict gin configuration: every mistake is reported in one sentence with the nearest valid name.
 
-gin itself lets a misspelled macro, a value of the wrong type and `%gin.REQUIRED` behind a macro
-pass; these are errors here. Statements are read with gin's own parser and bound with its own
-functions, so a configuration means what it means to gin.
+gin itself accepts a misspelled macro, a value of the wrong type, and `%gin.REQUIRED` as the value
+of a macro; here they are errors. Statements are read with gin's parser and bound with its
+functions, so a configuration has the same meaning as in gin.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from t2aux.errors import DependencyError, SettingError, did_you_mean
 from t2aux_ondevice import files, paths
 
 _UNKNOWN = object()
-# Of lists in lists and macros in macros.
+# The maximum depth of nested lists and macros.
 _MAX_DEPTH = 50
-# gin's words for a parameter that must be set.
+# gin's messages for a parameter that must be set.
 _REQUIRED = re.compile(
     r"Required bindings for `(?P<configurable>\S+)` not provided in config: \['(?P<parameter>\w+)'"
 )
@@ -41,7 +41,7 @@ _NOT_GIVEN = re.compile(
     r"In call to configurable '(?P<configurable>\w+)'",
     re.DOTALL,
 )
-# What base.gin leaves open, and which folder's files set it.
+# Parameters that base.gin does not set, and the folder whose files set them.
 _SET_BY_FILES = {
     "train.data": ("data set", "datasets"),
     "train.auxiliary_losses": ("model", "models"),
@@ -51,7 +51,7 @@ _SET_BY_FILES = {
 def bundled_gin_dir() -> pathlib.Path:
     """The folder of the gin files that come with t2aux."""
     package = pathlib.Path(t2aux.__file__).resolve().parent
-    # In a wheel inside the package, in a checkout beside it.
+    # Inside the package in a wheel, beside it in a checkout.
     for folder in (package / "gin", package.parent / "gin"):
         if (folder / "base.gin").is_file():
             return folder
@@ -67,23 +67,23 @@ def list_bundled() -> list[str]:
 def parse(
     gin_files: Sequence[str], gin_params: Sequence[str], search_path: Sequence[str] = ()
 ) -> str:
-    """Parses files, then single settings, into gin's global configuration, replacing what it was.
+    """Parses files, then single settings, and replaces gin's global configuration by them.
 
-    The configurables that are named must have been imported.
+    The configurables that they refer to must have been imported.
 
     Args:
-        gin_files: Paths or names, looked up as given, in `search_path` and among the bundled ones;
-            the suffix may be left off.
+        gin_files: Paths or names, looked up as given, in `search_path` and among the bundled files;
+            the suffix may be omitted.
         gin_params: Settings such as "train.batch_size = 64" or "BATCH_SIZE = 64".
         search_path: More folders to look in.
 
     Returns:
-        The whole configuration as gin text, which parses to the same.
+        The whole configuration as gin text, which parses to the same configuration.
 
     Raises:
-        UserError: A file is missing; a statement can't be read; the name of a configurable, a
-            parameter or a macro is unknown; a value is of the wrong type, or required and not set;
-            a whole configuration undoes a file that is named before it.
+        UserError: A file is missing; a statement can't be read; a configurable, a parameter or a
+            macro is unknown; a value has the wrong type; a required value is not set; or a whole
+            configuration undoes a file that is named before it.
     """
     gin.clear_config()
     with gin.unlock_config():
@@ -92,7 +92,7 @@ def parse(
         for name in gin_files:
             order.check(name, parser.parse_file(name, None))
         for param in gin_params:
-            # A path in it may not be UTF-8; inside of quotes an escape means the same.
+            # A path in it may not be UTF-8; an escape in quotes has the same meaning.
             text = param.encode("utf-8", "backslashreplace").decode()
             if not text.strip():
                 raise SettingError("--gin_param is empty: write --gin_param='NAME = VALUE'.")
@@ -109,7 +109,7 @@ def parse(
 def read(
     gin_files: Sequence[str], search_path: Sequence[str] = ()
 ) -> tuple[list[pathlib.Path], dict[config_sources.Setting, str], dict[str, str]]:
-    """Parses files that may be a part of a configuration: nothing that is missing is an error.
+    """Parses files that may be only a part of a configuration: missing settings are not errors.
 
     Args:
         gin_files: As for `parse`.
@@ -119,7 +119,7 @@ def read(
         The files, each before those that it includes; the places of settings; the places of macros.
 
     Raises:
-        UserError: As `parse`, but for what only a whole configuration must have.
+        UserError: See `parse`, except for the requirements on a whole configuration.
     """
     gin.clear_config()
     found: list[pathlib.Path] = []
@@ -132,7 +132,7 @@ def read(
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns gin's complaint about a required parameter, made at the call, into a UserError."""
+    """Turns gin's error for a required parameter, raised at the call, into a UserError."""
     try:
         yield
     except (RuntimeError, TypeError) as error:
@@ -144,7 +144,7 @@ def user_errors() -> Iterator[None]:
 
 
 class _Parser:
-    """Reads statements and binds them; keeps track of macros and places."""
+    """Reads and binds statements, and keeps track of macros and places."""
 
     def __init__(self, search_path: list[pathlib.Path]) -> None:
         self._search_path = search_path
@@ -156,14 +156,14 @@ class _Parser:
         self._read: list[pathlib.Path] = []
 
     def parse_file(self, name: str, included_by: pathlib.Path | None) -> list[pathlib.Path]:
-        """Returns the file and those that it includes, resolved."""
+        """Returns the resolved paths of the file and of those that it includes."""
         path, first = self._find(name, included_by), len(self._read)
         self._read.append(path.resolve())
-        # Resolved, since a file has many names.
+        # Resolved, because several paths may lead to the same file.
         if path.resolve() in self._open:
-            raise SettingError(f"{included_by} includes {name}, which includes it in turn.")
+            raise SettingError(f"{included_by} includes {name}, which includes it again.")
         self._open.append(path.resolve())
-        # With any line ends.
+        # Accepts all line endings.
         text = io.StringIO(files.read_text(path, "The gin file"), newline=None)
         self.parse_text(text, str(path), path)
         self._open.pop()
@@ -174,7 +174,7 @@ class _Parser:
         folders += [*self._search_path, bundled_gin_dir()]
         for folder in folders:
             for candidate in (folder / name, folder / f"{name}.gin"):
-                with contextlib.suppress(OSError, ValueError):  # What can't be a file's name.
+                with contextlib.suppress(OSError, ValueError):  # An invalid file name.
                     if candidate.is_file():
                         return candidate
         bundled = list_bundled()
@@ -243,7 +243,7 @@ def _statements(
 
     while True:
         try:
-            # The parser reads the first token as soon as it is made.
+            # The parser already reads the first token in its constructor.
             if statements is None:
                 statements = iter(config_parser.ConfigParser(file, delegate))
             statement = next(statements)
@@ -254,18 +254,18 @@ def _statements(
             why = "is nested too deep: write it flat" if is_deep else f"can't be read: {error}"
             raise SettingError(f"A value in {place(f'after line {line}')} {why}.") from error
         except (SyntaxError, tokenize.TokenError) as error:
-            # From Python 3.12 on the tokenizer's own error comes through.
+            # Since Python 3.12, the tokenizer's own error is raised.
             why, at = error.args[0], error.args[1][0]
             if isinstance(error, SyntaxError):
                 why, at = error.msg, error.lineno
-            # gin puts Python's words first, which name an object of the parser's.
+            # gin's message begins with Python's, which names an internal object of the parser.
             why = re.sub(r".*(?=Failed to parse token)", "", " ".join(why.split()))
             raise SettingError(
                 f"Can't read the setting in {place(f'line {at}')}: {why.rstrip('.')}. "
                 "Write NAME = VALUE or configurable.parameter = VALUE, texts in quotes."
             ) from error
         except ValueError as error:
-            # An unknown @reference, which gin refuses while it reads the value.
+            # An unknown @reference, which gin rejects while it reads the value.
             match = re.search(r"'@?([\w./]+?)(\(\))?'", str(error))
             name = (match[1] if match else str(error)).rpartition("/")[2]
             after = place(f"after line {line}") if line else where
@@ -285,14 +285,14 @@ def _unknown_configurable(name: str, place: str) -> str:
 
 
 def function_of(configurable: gin_config.Configurable) -> Any:
-    """The function, or a class's constructor, as it was before gin wrapped it."""
+    """The function or the class's constructor without gin's wrapper."""
     wrapped = configurable.wrapped
     # gin wraps a class's constructor in place.
     return inspect.unwrap(wrapped.__init__ if isinstance(wrapped, type) else wrapped)
 
 
 def _parameters(configurable: gin_config.Configurable) -> list[str] | None:
-    """The parameters that may be set; None: any (a function with **kwargs)."""
+    """The parameters that may be set; None: any, for a function with **kwargs."""
     spec = gin_config._get_cached_arg_spec(function_of(configurable))
     if spec.varkw:
         return None
@@ -306,7 +306,7 @@ def _check_values() -> None:
         for r in gin_config.iterate_references(gin_config._CONFIG)
     }
     for (scope, selector), bindings in gin_config._CONFIG.items():
-        # The bindings of a scope count where something refers to it.
+        # The bindings of a scope are used only if something refers to it.
         if selector == MACRO or (scope and scope not in referenced):
             continue
         configurable = gin_config._REGISTRY[selector]
@@ -325,12 +325,12 @@ def hints_of(function: Any) -> dict[str, Any]:
     """The annotations of a function's parameters."""
     try:
         return typing.get_type_hints(function)
-    except NameError:  # A user's module may import names for type checkers alone.
+    except NameError:  # A user's module may import names only for type checkers.
         return {}
 
 
 def _resolve(value: Any, name: str, depth: int = 0) -> Any:
-    """A bound value with its macros replaced; _UNKNOWN where only a call gives it."""
+    """A bound value with its macros replaced; _UNKNOWN if only a call determines it."""
     if depth > _MAX_DEPTH:
         raise SettingError(f"{name} holds itself, or is nested too deep: write it flat.")
     if isinstance(value, gin_config.ConfigurableReference):
@@ -354,7 +354,7 @@ def _resolve(value: Any, name: str, depth: int = 0) -> Any:
 
 
 def _not_set(name: str) -> str:
-    """The message for a parameter that must be set, and is not."""
+    """The message for a required parameter that is not set."""
     if name not in _SET_BY_FILES:
         return f"{name} must be set: --gin_param='{name} = ...', or in a gin file."
     what, folder = _SET_BY_FILES[name]
@@ -363,7 +363,7 @@ def _not_set(name: str) -> str:
 
 
 def _check_calls() -> None:
-    """Raises UserError for `f.x = @f()`, which would call itself without end."""
+    """Raises UserError for `f.x = @f()`, which would call itself forever."""
     done: set[tuple[str, str]] = set()
 
     def visit(scope: str, selector: str, callers: tuple[tuple[str, str], ...]) -> None:

@@ -12,17 +12,18 @@ from t2aux.errors import DependencyError, SettingError, UserError
 
 
 def process(statement: config_parser.ImportStatement, place: str) -> None:
-    """Imports a module, so that its configurables can be named, and keeps the line.
+    """Imports a module to make its configurables available, and keeps the line.
 
-    The line becomes part of a run's configuration: `evaluate` and the others import it, too.
+    The line becomes part of a run's configuration, so `evaluate` and other commands import the
+    module, too.
 
     Args:
         statement: `import my_package.my_module`, or `from my_package import my_module`.
-        place: Its file and line, for messages.
+        place: The file and line of the statement, for messages.
 
     Raises:
-        UserError: The module does not exist, it is one of Python's own, which has no configurables,
-            importing it fails, or a configurable of it has the name of one of t2aux's.
+        UserError: The module does not exist, it is part of Python and has no configurables,
+            importing it fails, or one of its configurables has the name of one of t2aux.
     """
     name = statement.module
     parts = name.split(".")
@@ -40,7 +41,7 @@ def process(statement: config_parser.ImportStatement, place: str) -> None:
             f"{place} imports {name}, and Python finds no module {error.name}: install it, or add "
             "its folder to PYTHONPATH."
         ) from error
-    # What a user's module may raise has no common base.
+    # A user's module may raise any exception.
     except Exception as error:
         raise _failed(name, place, error) from error
     _check_names(name, place)
@@ -49,7 +50,7 @@ def process(statement: config_parser.ImportStatement, place: str) -> None:
 
 
 def _check_names(module: str, place: str) -> None:
-    """Raises UserError where a name would mean a configurable of t2aux's, and one of the user's."""
+    """Raises UserError if a name would refer to a configurable of t2aux and one of the user."""
     selectors = [selector for selector, _ in gin_config._REGISTRY.items()]
     ours = {s.rpartition(".")[2] for s in selectors if s.startswith("t2aux.")}
     for selector in selectors:

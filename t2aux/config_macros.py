@@ -1,4 +1,4 @@
-"""The macros of gin settings: a misspelled one would have no effect, and no message."""
+"""Checks the macros of gin settings: gin silently ignores a misspelled one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MACRO = "gin.macro"
 
 
 class Macros:
-    """Knows which macros are set, and which ones are used.
+    """Records which macros are set and which are used.
 
     Attributes:
-        places: Where each macro is set, by its name: the last place counts.
+        places: The place where each macro was last set, by name.
     """
 
     def __init__(self, bundled: pathlib.Path) -> None:
-        """Nothing has been read yet.
+        """Begins without macros.
 
         Args:
             bundled: The folder of the gin files that come with t2aux.
@@ -33,20 +33,21 @@ class Macros:
         self._used_by_parameters: set[str] = set()
 
     def use(self, name: str, place: str, *, by_parameter: bool) -> None:
-        """Takes note of a macro that the value of a parameter, or of another macro, uses."""
+        """Records a macro that is used by the value of a parameter or another macro."""
         self._used.setdefault(name, place)
         if by_parameter:
             self._used_by_parameters.add(name)
 
     def check(self) -> None:
-        """Checks that what is used is set, and that what is set is used.
+        """Checks that every macro that is used is set, and that every macro that is set is used.
 
-        Two kinds of macros of files are left alone. What only an unused macro uses need not be set:
-        those of models/ and base.gin name macros of budgets/. What files of budgets/ name need not
-        be used: other files set it for them, also where none of them is read.
+        There are two exceptions for macros of files. A macro that is used only by an unused macro
+        need not be set, because macros of models/ and base.gin use macros of budgets/. A macro that
+        occurs in files of budgets/ may be unused, because other files set it even if no file of
+        budgets/ is read.
 
         Raises:
-            UserError: A macro is used and not set, or set and not used.
+            UserError: A macro is used but not set, or set but not used.
         """
         drop_unused()
         referenced = _referenced()
@@ -91,14 +92,14 @@ def is_macro(reference: gin_config.ConfigurableReference) -> bool:
 
 
 def name_of(reference: gin_config.ConfigurableReference) -> str:
-    """The name of the macro that a reference is to."""
+    """The name of the macro that a reference refers to."""
     return reference.scoped_selector.rpartition("/")[0]
 
 
 def drop_unused() -> None:
-    """Drops the macros that nothing uses from gin's configuration."""
-    # A setting that replaced another may have left the other's macro with nothing that uses it;
-    # kept, it would be an error when the configuration is read again.
+    """Removes unused macros from gin's configuration."""
+    # The macro of a setting that was replaced may be unused, which would be an error when the
+    # configuration is read again.
     while True:
         used = _referenced()
         unused = [k for k in gin_config._CONFIG if k[1] == MACRO and k[0] not in used]

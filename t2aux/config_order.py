@@ -13,14 +13,14 @@ _Bindings = dict[tuple[str, str, str], str]
 
 
 class Order:
-    """Notices a whole configuration that undoes a file named before it.
+    """Detects a whole configuration that undoes a file named before it.
 
-    Whole is what includes base.gin, which sets everything that another whole file or a file of
-    datasets/, models/, cores/ or training/ may have changed.
+    A whole configuration includes base.gin, which sets everything that another whole configuration
+    or a file of datasets/, models/, cores/ or training/ may have changed.
     """
 
     def __init__(self, bundled: pathlib.Path) -> None:
-        """Nothing has been read yet.
+        """Begins without files.
 
         Args:
             bundled: The folder of the gin files that come with t2aux.
@@ -30,14 +30,14 @@ class Order:
         self._earlier: list[tuple[str, bool, _Bindings]] = []
 
     def check(self, name: str, files: Sequence[pathlib.Path]) -> None:
-        """Takes note of a file that has just been parsed.
+        """Records a file that has just been parsed.
 
         Args:
-            name: As the user named it.
-            files: The file, and then what it includes, resolved.
+            name: The file's name as given by the user.
+            files: The resolved paths of the file and then of the files that it includes.
 
         Raises:
-            UserError: It has undone a file before it.
+            UserError: The file has undone an earlier one.
         """
         before, self._bound = self._bound, _bindings()
         whole = self._bundled / "base.gin" in files
@@ -52,7 +52,7 @@ class Order:
 
 
 def _bindings() -> _Bindings:
-    """What is bound so far: each value as text, by scope, configurable and parameter."""
+    """The bindings so far, as strings by scope, configurable and parameter."""
     return {
         (*key, parameter): repr(value)
         for key, bound in gin_config._CONFIG.items()

@@ -1,4 +1,4 @@
-"""What gin files and configurables are for: their comments, settings, parameters and meanings."""
+"""Describes gin files and configurables: their comments, settings, parameters and meanings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from t2aux import config, config_macros, config_types
 from t2aux.config_macros import MACRO
 from t2aux_ondevice import files
 
-# What training takes whether or not something in a configuration refers to it.
+# Configurables that training uses even if nothing in a configuration refers to them.
 _ALWAYS_USED = ("train", "dataset", "RunConfig")
-REQUIRED = "%gin.REQUIRED"  # How gin writes what must be set.
+REQUIRED = "%gin.REQUIRED"  # gin's notation for a value that must be set.
 _SAME_AS = re.compile(r"(?:As for|See) `")
 
 
@@ -28,10 +28,10 @@ class Parameter:
     """A parameter of a configurable.
 
     Attributes:
-        name: With the configurable's, "train.batch_size".
-        meaning: From the docstring; "" where there is none.
-        allowed: A description of its type; "" where it has none.
-        default: As Python writes it; None where it must be set.
+        name: The name with that of the configurable, such as "train.batch_size".
+        meaning: The description in the docstring, or "".
+        allowed: A description of its type, or "".
+        default: The default as written in Python; None if the parameter must be set.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Setting:
     """A parameter or a macro, as gin files set it.
 
     Attributes:
-        scope: Such as "joint"; "" for none.
-        name: "train.batch_size", or the macro's name.
+        scope: The scope, such as "joint", or "".
+        name: The name, such as "train.batch_size", or the macro's name.
         written: The value as it is written, such as "%BATCH_SIZE".
-        value: The value behind macros; None where nothing sets them.
-        file: The gin file that sets it, or the macro behind it.
+        value: The value with macros replaced; None if they are not set.
+        file: The gin file that sets it, or the macro that it refers to.
     """
 
     scope: str
@@ -60,21 +60,21 @@ class Setting:
 
     @property
     def full_name(self) -> str:
-        """As gin files write it: "joint/Phase.epochs"."""
+        """The name as in gin files, such as "joint/Phase.epochs"."""
         return f"{self.scope}/{self.name}" if self.scope else self.name
 
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """What one or several gin files set.
+    """The settings of one or several gin files.
 
     Attributes:
-        files: The names of all that were read, each before those that it includes.
-        is_whole: Whether it names a data set and a model.
-        macros: By name.
-        settings: Of parameters.
-        used: The names of the configurables that it uses, `train` first.
-        unused: The names of those that it has settings of, and does not use.
+        files: The names of all files that were read, each before those that it includes.
+        is_whole: Whether the configuration sets a data set and a model.
+        macros: The macros by name.
+        settings: The settings of parameters.
+        used: The names of the configurables that are used, `train` first.
+        unused: The names of configurables that have settings but are not used.
     """
 
     files: tuple[str, ...]
@@ -85,7 +85,7 @@ class Configuration:
     unused: tuple[str, ...]
 
     def users(self, macro: str) -> list[str]:
-        """The names of the parameters and macros whose values are a macro's."""
+        """The names of the parameters and macros whose values use a macro."""
         used = re.compile(rf"%{re.escape(macro)}\b")
         everything = (*self.macros.values(), *self.settings)
         return [s.full_name for s in everything if used.search(s.written)]
@@ -108,13 +108,13 @@ def summary(text: str) -> str:
 
 
 def bundled() -> dict[str, str]:
-    """A line on each bundled gin file, by its name."""
+    """A one-line summary of each bundled gin file, by name."""
     folder = config.bundled_gin_dir()
     return {name: summary(header(folder / f"{name}.gin")) for name in config.list_bundled()}
 
 
 def mentions(macro: str) -> dict[str, list[str]]:
-    """The lines of bundled gin files that set or use a macro, by the files' names."""
+    """The lines of bundled gin files that set or use a macro, by file name."""
     pattern = re.compile(rf"^(?:{re.escape(macro)} =|[^#\n]*%{re.escape(macro)}\b).*", re.MULTILINE)
     found = {name: pattern.findall(text) for name, text in _texts().items()}
     return {name: lines for name, lines in found.items() if lines}
@@ -133,7 +133,7 @@ def macros() -> list[str]:
 
 
 def _texts() -> dict[str, str]:
-    """The bundled gin files, by name."""
+    """The contents of the bundled gin files, by name."""
     folder = config.bundled_gin_dir()
     return {n: (folder / f"{n}.gin").read_text("utf-8") for n in config.list_bundled()}
 
@@ -184,16 +184,16 @@ def about(name: str) -> str:
 
 
 def read(gin_files: Sequence[str], search_path: Sequence[str] = ()) -> Configuration:
-    """Reads gin files, in which more may be missing than training allows.
+    """Reads gin files, which need not be complete enough for training.
 
-    What they set is gin's configuration afterwards.
+    gin's configuration is replaced by theirs.
 
     Args:
         gin_files: As for `config.parse`.
         search_path: As for `config.parse`.
 
     Raises:
-        UserError: A file is missing or can't be read, or names something unknown.
+        UserError: A file is missing, can't be read, or refers to something unknown.
     """
     read_files, places, of_macros = config.read(gin_files, search_path)
     set_macros, settings = {}, []
@@ -217,7 +217,7 @@ def read(gin_files: Sequence[str], search_path: Sequence[str] = ()) -> Configura
                 set_macros[name] = setting
             else:
                 settings.append(setting)
-    # A part of a configuration sets what others refer to.
+    # In a part of a configuration, unused settings may be for other files.
     is_whole = _is_set("train", "data") and _is_set("train", "auxiliary_losses")
     used, unused = _used(is_whole)
     names = tuple(dict.fromkeys(_file_name(str(path)) for path in read_files))
@@ -225,7 +225,7 @@ def read(gin_files: Sequence[str], search_path: Sequence[str] = ()) -> Configura
 
 
 def _used(is_whole: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The configurables that gin's configuration uses, and the others that it sets something of."""
+    """The configurables that gin's configuration uses, and the others that it has settings of."""
     named = dict.fromkeys(
         reference.configurable.selector
         for reference in gin_config.iterate_references(gin_config._CONFIG)
@@ -245,10 +245,10 @@ def _is_set(name: str, parameter: str) -> bool:
 
 
 def _behind_macros(value: Any) -> tuple[str | None, str | None]:
-    """Follows a value that is a macro.
+    """Resolves a value that may be a macro.
 
     Returns:
-        The value that is set, as gin writes it, or None; and the last macro on the way to it.
+        The resolved value as gin writes it, or None; and the last macro that was followed.
     """
     seen: dict[str, None] = {}
     while isinstance(value, gin_config.ConfigurableReference) and config_macros.is_macro(value):
@@ -262,7 +262,7 @@ def _behind_macros(value: Any) -> tuple[str | None, str | None]:
 
 
 def _file_name(path: str) -> str:
-    """A bundled file's name, or another one's path."""
+    """The name of a bundled file, or the path of another file."""
     folder = config.bundled_gin_dir()
     file = pathlib.Path(path).resolve()
     if file.is_relative_to(folder):
@@ -283,8 +283,8 @@ def _written(default: Any) -> str:
 
 @functools.cache
 def _meanings(wrapped: Any) -> dict[str, str]:
-    """What docstrings say of each parameter: those of a function, or of a class and its bases."""
-    # Comes with tensorflow-datasets, too.
+    """The descriptions of parameters in docstrings of a function, or of a class and its bases."""
+    # Also installed by tensorflow-datasets.
     import docstring_parser
 
     found: dict[str, str] = {}
@@ -292,7 +292,7 @@ def _meanings(wrapped: Any) -> dict[str, str]:
         parsed = docstring_parser.parse(text, docstring_parser.DocstringStyle.GOOGLE)
         for entry in parsed.params:
             meaning = " ".join((entry.description or "").split())
-            # "As for `Base`": its own words are better.
+            # Replaces "As for `Base`" by the description in the base class.
             if entry.arg_name not in found or _SAME_AS.match(found[entry.arg_name]):
                 found[entry.arg_name] = meaning
     return found

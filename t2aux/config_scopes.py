@@ -1,4 +1,4 @@
-"""The scopes of gin settings: a misspelled one would have no effect, and no message."""
+"""Checks the scopes of gin settings: gin silently ignores a misspelled one."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ PARAM = "--gin_param="
 
 
 class Scopes:
-    """Knows which scopes references name, and which ones something is set for."""
+    """Records which scopes are used by references, and which have settings."""
 
     def __init__(self) -> None:
-        """Nothing has been read yet."""
+        """Begins without scopes."""
         self._named: set[str] = set()
         self._set: dict[str, str] = {}
 
     def name(self, scoped_selector: str) -> None:
-        """Takes note of a reference, such as "joint/Phase"."""
+        """Records a reference, such as "joint/Phase"."""
         parts = scoped_selector.split("/")[:-1]
-        # What is set for a scope holds in those inside of it, too.
+        # The settings of a scope also apply to nested scopes.
         self._named.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
 
     def set(self, scope: str, place: str) -> None:
-        """Takes note of a setting for a scope, and of its place."""
+        """Records a setting for a scope, and its place."""
         if scope:
             self._set.setdefault(scope, place)
 
     def check(self) -> None:
-        """Checks that references name the scopes that settings are for.
+        """Checks that the scopes of settings are used by references.
 
-        Files may have more of them, as a run's own configuration has for phases that it leaves out.
+        Files may have settings for unused scopes, such as phases that a run omits.
 
         Raises:
-            UserError: Nothing names the scope of a --gin_param; or one like it is named.
+            UserError: The scope of a --gin_param is not used, or an unused scope resembles a used
+                one.
         """
         for scope, place in self._set.items():
             hint = did_you_mean(scope, self._named, "")

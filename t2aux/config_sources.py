@@ -1,4 +1,4 @@
-"""Only the data source that train.data names counts: settings of others have no effect."""
+"""Handles settings of data sources other than that of train.data, which have no effect."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Setting = tuple[str, str, str]
 
 
 def bound() -> gin_config.ConfigurableReference | None:
-    """The reference to the data source that train.data is set to; None if it is not set to one."""
-    if gin_config._REGISTRY.get_match("train") is None:  # A command that trains nothing.
+    """The reference to the data source in train.data, or None if there is none."""
+    if gin_config._REGISTRY.get_match("train") is None:  # A command without training.
         return None
     value = gin.get_bindings("train", resolve_references=False).get("data")
     is_one = isinstance(value, gin_config.ConfigurableReference) and value.evaluate
@@ -23,27 +23,27 @@ def bound() -> gin_config.ConfigurableReference | None:
 
 
 def keep_the_one(places: Mapping[Setting, str]) -> None:
-    """Removes the settings of data sources that an earlier file named, and another one replaced.
+    """Removes the settings of data sources of earlier files that a later file replaced.
 
     Args:
-        places: The places of settings, by scope, configurable's full name, and parameter.
+        places: The places of settings, by scope, full name of the configurable, and parameter.
 
     Raises:
-        UserError: One of them is a --gin_param, which would have no effect; or train.data names
-            something other than a data source.
+        UserError: One of these settings is a --gin_param, which would have no effect; or train.data
+            is not a data source.
     """
     used = bound()
     if used is None:
         return
     wrapped, selector = used.configurable.wrapped, used.configurable.selector
     is_ours = selector.startswith("t2aux.")
-    # A user's function may make a source.
+    # A user's function may create a source.
     if not _is_source(selector) and (isinstance(wrapped, type) or is_ours):
         raise SettingError(
             f"train.data is {used!r}, which is not a data source: name one, such as @mnist()."
         )
     if not is_ours:
-        return  # It may read another source, with what is set for that.
+        return  # It may use another source and its settings.
     for (scope, selector), bindings in list(gin_config._CONFIG.items()):
         if selector == used.configurable.selector or not _is_source(selector):
             continue
@@ -59,7 +59,7 @@ def keep_the_one(places: Mapping[Setting, str]) -> None:
 
 
 def _is_source(selector: str) -> bool:
-    # Here, since it imports more than a configuration needs.
+    # Imported here, because it imports more than a configuration needs.
     from t2aux.data.source import Source
 
     wrapped = gin_config._REGISTRY[selector].wrapped

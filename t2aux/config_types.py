@@ -1,4 +1,4 @@
-"""The types of gin settings: what a parameter's annotation allows."""
+"""Checks the types of gin settings against the annotations of parameters."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from t2aux.errors import SettingError
 
 
 def check_references(name: str, bound: Any, hint: Any) -> None:
-    """Checks that a parameter's references to classes are to what it takes.
+    """Checks that a parameter's references to classes have the right class and parentheses.
 
-    A parameter that takes a function, such as `train.optimizer`, takes a class without parentheses;
-    one that takes an object, such as `train.data`, takes it with parentheses.
+    A parameter that takes a function, such as `train.optimizer`, needs a reference without
+    parentheses; one that takes an object, such as `train.data`, needs parentheses.
 
     Args:
-        name: The parameter's, for the message.
-        bound: What the configuration binds, references in it as they are.
+        name: The name of the parameter, for messages.
+        bound: The value in the configuration, with unresolved references.
         hint: The parameter's annotation.
 
     Raises:
-        UserError: A reference is to another class, or its parentheses are missing or too many.
+        UserError: A reference is to another class, or its parentheses are missing or superfluous.
     """
     wanted, is_called = _wanted(hint)
     if not wanted:
@@ -55,12 +55,12 @@ def check(name: str, value: Any, hint: Any) -> None:
     """Checks the value of a parameter.
 
     Args:
-        name: The parameter's, for the message.
-        value: Its value.
+        name: The name of the parameter, for messages.
+        value: The value.
         hint: The parameter's annotation.
 
     Raises:
-        UserError: The value is of another type.
+        UserError: The value has another type.
     """
     allowed = members(hint)
     wrong = isinstance(value, bool) and bool not in allowed and typing.Any not in allowed
@@ -80,7 +80,7 @@ def _is_union(hint: Any) -> bool:
 
 
 def members(hint: Any) -> tuple[Any, ...]:
-    """The annotations that a union is of; another one alone."""
+    """The members of a union, or a single annotation itself."""
     return typing.get_args(hint) if _is_union(hint) else (hint,)
 
 
@@ -110,16 +110,16 @@ def describe(hint: Any) -> str:
 
 
 def _returned(function: Any) -> type | None:
-    """The class of what a function returns; None where its annotation names none."""
+    """The class that a function returns, or None if its annotation is not a class."""
     try:
         hint = typing.get_type_hints(function).get("return")
-    except NameError:  # A user's module may import names for type checkers alone.
+    except NameError:  # A user's module may import names only for type checkers.
         return None
     return hint if _is_class(hint) else None
 
 
 def _wanted(hint: Any) -> tuple[tuple[type, ...], bool]:
-    """The classes that a parameter takes references to, and whether objects of them; or none."""
+    """The classes that a parameter takes references to, if any, and whether it takes objects."""
     allowed = [member for member in members(hint) if member is not type(None)]
     if len(allowed) == 1 and typing.get_args(allowed[0]):
         origin, args = str(typing.get_origin(allowed[0])), typing.get_args(allowed[0])
@@ -132,7 +132,7 @@ def _wanted(hint: Any) -> tuple[tuple[type, ...], bool]:
 
 def _is_class(hint: Any) -> bool:
     """Whether this is a class that a configurable can be a subclass of."""
-    # typing.Any is a class since Python 3.11; list[int] is one in 3.10; not every protocol
+    # typing.Any is a class since Python 3.11, list[int] is one in 3.10, and not every protocol
     # supports issubclass.
     if not isinstance(hint, type) or typing.get_origin(hint) is not None:
         return False
@@ -141,7 +141,7 @@ def _is_class(hint: Any) -> bool:
 
 
 def _references(bound: Any) -> Iterator[gin_config.ConfigurableReference]:
-    """The references in a value, but those to macros and constants."""
+    """The references in a value, except those to macros and constants."""
     if isinstance(bound, (list, tuple)):
         for item in bound:
             yield from _references(item)

@@ -1,4 +1,4 @@
-"""The exception for a user's mistakes, which the on-device client has too; parts of messages."""
+"""The exceptions for a user's mistakes, shared with the on-device client, and message helpers."""
 
 import difflib
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ _LONGEST_NAME = 200
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that a misspelled one is for, whatever its capitals; None where none is near."""
+    """The name nearest to a misspelled one, ignoring case, or None if none is near."""
     name = name[:_LONGEST_NAME]
 
     def likeness(known: str) -> tuple[float, float]:
@@ -32,22 +32,22 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
-    """The hint of a message on an unknown name: the nearest known one, or `otherwise`."""
+    """The hint in a message on an unknown name: the nearest known name, or `otherwise`."""
     near = nearest(name, names)
     return f"did you mean {near}?" if near else otherwise
 
 
 def listing(items: Iterable[str], shown: int = 5) -> str:
-    """The first few items for a message, and how many more there are."""
+    """The first few items for a message, and the number of the others."""
     items = list(items)
     more = len(items) - shown
     return ", ".join(items[:shown]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def shorten(text: str, longest: int = 60) -> str:
-    """A text for a message, cut where it has more characters than `longest`."""
+    """A text for a message, truncated to `longest` characters."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 class StartAgainError(UserError):
-    """Nothing is wrong with the command: given again, it resumes. The exit status says so."""
+    """The command is correct and resumes if it is started again; it has its own exit status."""

@@ -32,31 +32,31 @@ __all__ = [
     "write_json",
 ]
 
-# What TensorFlow takes as it stands in a path, wherever it may take it for a glob pattern or a URL.
+# Paths that TensorFlow takes literally even where it accepts glob patterns or URLs.
 _PLAIN = re.compile(r"[A-Za-z0-9_./ +-]*")
 _DESCRIPTORS = "/proc/self/fd"
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` that takes its name when the block ends well.
+    """Opens a temporary file beside `path` that is renamed to it if the block succeeds.
 
     Args:
         path: The file to write. Its folder must exist.
-        mode: "w" for UTF-8 text (of a name that is not UTF-8, escapes) or "wb" for bytes.
+        mode: "w" for UTF-8 text (file names that are not UTF-8 are escaped) or "wb" for bytes.
 
     Yields:
         The open file.
 
     Raises:
         UserError: The file can't be written (no such folder, no permission, disk full). Nothing is
-            left behind, and an earlier file of that name stays as it was.
+            left behind, and an existing file of that name is unchanged.
     """
     path = pathlib.Path(path)
     temporary = None
     try:
-        # Named before it is made: a signal's handler may raise right after that. With 8 characters,
-        # as `clear_temporary` expects.
+        # Named before it is created, because a signal handler may raise right afterwards. The name
+        # ends with 8 random characters, as `clear_temporary` expects.
         temporary = path.parent / f".{path.name}.{secrets.token_urlsafe(6)}"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -64,7 +64,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # Until then only its owner can read it.
+        # Until here, only its owner can read it.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -77,7 +77,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
         ) from error
     finally:
         if temporary is not None:
-            # It may not have been made.
+            # The file may not have been created.
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
 
@@ -85,7 +85,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
 def clear_temporary(path: str | os.PathLike[str]) -> None:
     """Removes what an `atomic_write` of `path` left behind when its process was killed.
 
-    Only where no other process may be writing it.
+    No other process may be writing the file.
     """
     path = pathlib.Path(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
@@ -93,13 +93,13 @@ def clear_temporary(path: str | os.PathLike[str]) -> None:
 
 
 class Lines:
-    """A text file that grows. On a full disk, a call adds nothing rather than a part."""
+    """A text file to which lines are appended. A failed write leaves no partial text."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens the file for adding to it.
+        """Opens the file for appending.
 
         Raises:
-            UserError: It can't be written.
+            UserError: The file can't be written.
         """
         self._path = pathlib.Path(path)
         try:
@@ -108,12 +108,12 @@ class Lines:
             raise FileError(f"Can't write {path}: {error.strerror}.") from error
 
     def write(self, text: str) -> None:
-        """Adds to the file.
+        """Appends text to the file.
 
         Raises:
-            UserError: It can't be written; it is as it was.
+            UserError: The file can't be written; it is unchanged.
         """
-        # Without a buffer, which would be written once more when the file is closed.
+        # Without a buffer, which would be written again when the file is closed.
         content = text.encode("utf-8", "backslashreplace")
         size = os.fstat(self._descriptor).st_size
         try:
@@ -134,21 +134,21 @@ class Lines:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as indented JSON, atomically. Raises UserError as `atomic_write` does."""
+    """Writes `value` atomically as indented JSON. Raises UserError, see `atomic_write`."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # The name of a file that is not UTF-8 is in it.
+    except UnicodeEncodeError:  # It contains a file name that is not UTF-8.
         text = json.dumps(value, indent=2)
     with atomic_write(path) as file:
         file.write(text + "\n")
 
 
 def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Makes a directory (and its parents) and checks that files can be written in it.
+    """Creates a directory and its parents, and checks that it is writable.
 
     Raises:
-        UserError: It can't be made, is a file, or can't be written to.
+        UserError: The directory can't be created, is a file, or can't be written to.
     """
     path = pathlib.Path(path)
     try:
@@ -168,13 +168,13 @@ def ensure_directory(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def cache_directory() -> pathlib.Path | None:
-    """The user's folder for what can be made again: T2AUX_CACHE_DIR, or the system's one.
+    """The user's cache folder: T2AUX_CACHE_DIR, or that of the system.
 
     Returns:
-        It, whether it exists or not; None where the user has no home folder, either.
+        The folder, which may not exist; None if the user has no home folder, either.
 
     Raises:
-        UserError: T2AUX_CACHE_DIR can't be a folder of this machine.
+        UserError: T2AUX_CACHE_DIR is not a valid folder on this machine.
     """
     own = os.environ.get("T2AUX_CACHE_DIR")
     if own:
@@ -188,20 +188,20 @@ def cache_directory() -> pathlib.Path | None:
 
 @contextlib.contextmanager
 def for_tensorflow(directory: str | os.PathLike[str]) -> Iterator[str]:
-    """Yields a path of a directory that TensorFlow takes as it stands, whatever its name is.
+    """Yields a path of a directory that TensorFlow takes literally, whatever its name is.
 
-    TensorFlow takes the paths of checkpoints and SavedModels for glob patterns in places (with
-    `[`, `*`, `?` or a backslash in a name it finds nothing, or another folder's files), and refuses
-    names that are not UTF-8.
+    In places, TensorFlow treats the paths of checkpoints and SavedModels as glob patterns: if a
+    name has `[`, `*`, `?` or a backslash, it finds nothing, or files of another folder. It also
+    rejects names that are not UTF-8.
 
     Args:
-        directory: It must exist.
+        directory: The directory, which must exist.
 
     Yields:
-        `directory` itself where its name is plain, else one that leads to it inside of the block.
+        `directory` itself if its name is plain, else an alias that is valid inside the block.
 
     Raises:
-        OSError: It is not there, or is not a directory.
+        OSError: `directory` does not exist or is not a directory.
     """
     name = os.fspath(directory)
     if _PLAIN.fullmatch(name):
@@ -212,7 +212,7 @@ def for_tensorflow(directory: str | os.PathLike[str]) -> Iterator[str]:
         stack.callback(os.close, descriptor)
         alias = f"{_DESCRIPTORS}/{descriptor}"
         if not os.path.isdir(alias):
-            # Not Linux. Its own temporary folder may have such a name, too.
+            # Not Linux. The system's temporary folder may have such a name, too.
             place = tempfile.gettempdir()
             place = place if _PLAIN.fullmatch(place) else "/tmp"
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="t2aux-", dir=place))
@@ -223,10 +223,10 @@ def for_tensorflow(directory: str | os.PathLike[str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
-    """Keeps a directory for this process alone, until the block or the process ends.
+    """Locks a directory for this process until the block or the process ends.
 
     Raises:
-        UserError: Another process has it, or it can't be locked where it is.
+        UserError: Another process has locked the directory, or it can't be locked.
     """
     path = pathlib.Path(directory) / ".lock"
     try:
@@ -247,24 +247,25 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: str | os.PathLike[str], prefix: str) -> Iterator[pathlib.Path]:
-    """Makes an empty folder that is to be renamed when it is complete.
+    """Creates an empty folder to be renamed when it is complete.
 
-    It is in a hidden folder, which is removed when the block ends. So are those that killed
-    processes left with the same prefix; a lock tells them from folders that are in use.
+    It is in a hidden folder, which is removed when the block ends. Hidden folders with the same
+    prefix that killed processes left behind are removed, too; a lock distinguishes them from
+    folders that are in use.
 
     Args:
-        parent: Where; on the file system of the folder's later name. It must exist.
-        prefix: What the hidden folder's name begins with.
+        parent: An existing folder on the file system of the folder's final name.
+        prefix: The beginning of the hidden folder's name.
 
     Yields:
-        The folder. The block renames it; if it does not, nothing remains.
+        The folder. If the block does not rename it, nothing remains.
 
     Raises:
-        OSError: It can't be made.
+        OSError: The folder can't be created.
     """
     parent = pathlib.Path(parent)
     for left in parent.glob(f"{glob.escape(prefix)}*"):
-        with contextlib.suppress(OSError):  # It was removed meanwhile, or is another user's.
+        with contextlib.suppress(OSError):  # It was just removed, or belongs to another user.
             if (held := _acquired(left / "lock")) is not None:
                 with held:
                     shutil.rmtree(left, ignore_errors=True)
@@ -283,13 +284,13 @@ def _locked_folder(
 ) -> tuple[pathlib.Path, AbstractContextManager[Any]]:
     while True:
         outer = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        # Until it is locked, another process may take it for one that was left, and remove it.
+        # Before it is locked, another process may consider it abandoned and remove it.
         if (held := _acquired(outer / "lock")) is not None:
             return outer, held
 
 
 def _acquired(path: pathlib.Path) -> AbstractContextManager[Any] | None:
-    """Locks a file; None where another process has it. Raises OSError where it can't be locked."""
+    """Locks a file. Returns None if another process has locked it; raises OSError if it can't."""
     import filelock
 
     lock = filelock.FileLock(path, blocking=False)
@@ -305,5 +306,5 @@ def _acquired(path: pathlib.Path) -> AbstractContextManager[Any] | None:
 
 
 def is_version(name: str) -> bool:
-    """Whether a folder's name is the number of an export's version, in the digits 0 to 9."""
+    """Whether a folder's name is an export's version number, written with the digits 0 to 9."""
     return name.isascii() and name.isdecimal()

@@ -1,4 +1,4 @@
-"""This program's log records and the file for them, and silence for libraries."""
+"""Filters and a file handler for t2aux's log records, and suppression of library output."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ _FOLDERS = tuple(
 
 
 def is_ours(record: logging.LogRecord) -> bool:
-    """A logging filter: lets t2aux's records pass, and others' from warnings on.
+    """A logging filter that passes t2aux's records, and others from the level of warnings on.
 
-    TensorFlow logs through absl, too, and much of it concerns no user.
+    TensorFlow logs through absl, too, and most of its records are irrelevant to users.
     """
     return record.levelno >= logging.WARNING or record.pathname.startswith(_FOLDERS)
 
 
 def is_only_ours(record: logging.LogRecord) -> bool:
-    """A logging filter: lets t2aux's records pass alone."""
+    """A logging filter that passes only t2aux's records."""
     return record.pathname.startswith(_FOLDERS)
 
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keeps off the terminal what libraries print in the block, in Python or in C++.
+    """Hides the output of libraries in the block, in Python or C++, from the terminal.
 
-    Not with --verbosity=1. Where the block fails by anything but a UserError, it is printed then.
+    With --verbosity=1, nothing is hidden. If the block fails with anything but a UserError, the
+    output is printed afterwards.
     """
     if absl.logging.level_debug():
         yield
@@ -79,16 +80,16 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def quiet_tensorflow() -> None:
-    """Imports TensorFlow and keeps its notes on that off the terminal.
+    """Imports TensorFlow without printing its notes on the import.
 
-    Not where the user has set TF_CPP_MIN_LOG_LEVEL to 0, which means all of them.
+    If the user has set TF_CPP_MIN_LOG_LEVEL to 0, all of them are printed.
     """
     level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if level == "0" or "tensorflow" in sys.modules:
         return
-    # tensorflow-datasets looks for Google's cloud otherwise, which takes long without a network.
+    # Otherwise tensorflow-datasets looks for Google's cloud, which is slow without a network.
     os.environ.setdefault("NO_GCE_CHECK", "true")
-    # Some notes are written before any level is looked at. Errors still come as exceptions.
+    # Some notes are written before the log level is read. Errors are still raised as exceptions.
     from t2aux_ondevice.answers import without_notes
 
     with without_notes():
@@ -98,10 +99,10 @@ def quiet_tensorflow() -> None:
 
 
 class FileHandler(logging.Handler):
-    """Adds this program's records to a file, with the time.
+    """Appends t2aux's records with the time to a file.
 
-    Where the file can't be written, the call that logs raises UserError; Python's
-    handlers would print a traceback and continue.
+    If the file can't be written, the logging call raises UserError, whereas Python's handlers print
+    a traceback and continue.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -116,7 +117,7 @@ class FileHandler(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Adds a record. Raises UserError if it can't be written."""
+        """Appends a record. Raises UserError if it can't be written."""
         self._lines.write(self.format(record) + "\n")
 
     def close(self) -> None:

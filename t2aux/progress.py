@@ -1,4 +1,4 @@
-"""How fast long work goes, and how much time it will take. Without TensorFlow."""
+"""The speed of long work and the remaining time. Without TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from absl import logging
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 1:02:03."""
+    """Formats seconds as 1:02:03."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
 class Rate:
-    """Steps a second, over the time since the last reading, and the time that is left."""
+    """Steps per second since the previous update, and the remaining time."""
 
     def __init__(self) -> None:
-        """Begins to measure at the first `update`."""
+        """Measures from the first `update` on."""
         self._step: int | None = None
         self._time = 0.0
         self._smooth: float | None = None
 
     def update(self, step: int) -> float | None:
-        """The rate since the last one given; None at the first call."""
+        """Returns the rate since the previous update; None at the first call."""
         now, rate = time.monotonic(), None
         if self._step is not None and step > self._step:
             rate = (step - self._step) / max(now - self._time, 1e-9)
@@ -34,15 +34,15 @@ class Rate:
         return rate
 
     def left(self, steps: int) -> str:
-        """The time that so many steps will take; "?" while the rate is unknown."""
+        """The time that the given number of steps will take; "?" while the rate is unknown."""
         return "?" if not self._smooth else duration(steps / self._smooth)
 
 
 class Progress:
-    """Logs every few seconds how much of long work is done, how fast, and how long the rest takes.
+    """Logs every few seconds how much work is done, its speed, and the remaining time.
 
-    `absl.logging.log_every_n_seconds` does not fit: it logs the first call of every place in the
-    code, so also where the work takes a moment, and all objects there would share its clock.
+    `absl.logging.log_every_n_seconds` is not suitable: it logs the first call at every place in the
+    code, even for short work, and all objects would share its clock.
     """
 
     def __init__(
@@ -56,8 +56,9 @@ class Progress:
 
         Args:
             what: What is counted, such as "Reading a.csv: rows".
-            total: How many there are; or about how many, from how many are done; None: unknown.
-            every_seconds: How often it logs; 0: at every call.
+            total: The total number; or a function that estimates it from the number done; None if
+                unknown.
+            every_seconds: Seconds between log lines; 0: a line at every call.
         """
         self._what = what
         self._total = total
@@ -69,12 +70,12 @@ class Progress:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """Takes note of more that is done. By any thread."""
+        """Adds to the amount of work done. May be called by any thread."""
         with self._lock:
             self.update(self._done + count)
 
     def update(self, done: int) -> None:
-        """Takes note of how much is done, and logs it if the last line is long enough ago."""
+        """Sets the amount of work done, and logs it if the last line is old enough."""
         self._done = done
         now = time.monotonic()
         if now < self._next:

@@ -1,6 +1,6 @@
 """Sequences and labels in memory, in the forms that `SequenceClassifier.fit` takes.
 
-On numpy alone: with a `.tflite` file TensorFlow is not imported.
+Uses only NumPy, because TensorFlow is not imported for a `.tflite` file.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _FORMS = (
 
 
 def sequences(x: Any, what: str = "x", *, ids: bool) -> list[np.ndarray]:
-    """The sequences one by one, without what pads them.
+    """Splits sequences into single arrays without padding.
 
     Args:
         x: An array or tensor [N, T, ...]; a list of arrays [T, ...] of any lengths, or a
             RaggedTensor; a pair of an array and lengths [N] or a mask [N, T]; or a dictionary of
             "inputs" and "lengths" or "mask".
-        what: What to call it, for messages.
-        ids: Whether the sequences are ids [T]; else an array of them has three dimensions or, of
-            images, four.
+        what: The name of `x` in messages.
+        ids: Whether the sequences are ids [T]; otherwise an array must have three dimensions or,
+            for images, four.
 
     Returns:
         N arrays [T, ...].
 
     Raises:
-        UserError: It is something else, or lengths or a mask do not fit the array.
+        UserError: `x` has another form, or lengths or a mask do not match the array.
     """
     if isinstance(x, Mapping):
         more = x.get("mask", x.get("lengths"))
@@ -63,18 +63,18 @@ def sequences(x: Any, what: str = "x", *, ids: bool) -> list[np.ndarray]:
 
 
 def labels(y: Any, classes: int, what: str = "y") -> np.ndarray:
-    """Labels as numbers of classes.
+    """Converts labels to class numbers.
 
     Args:
-        y: Whole numbers [N] or [N, 1], or one-hot [N, K].
-        classes: K.
-        what: What to call it, for messages.
+        y: Integers [N] or [N, 1], or one-hot [N, K].
+        classes: K, the number of classes.
+        what: The name of `y` in messages.
 
     Returns:
         int32 [N].
 
     Raises:
-        UserError: They are something else, or a label is not below K.
+        UserError: `y` has another form, or a label is not below K.
     """
     y = _array(y, what)
     if y.ndim == 2 and y.shape[1] == classes and classes > 1:
@@ -88,14 +88,14 @@ def labels(y: Any, classes: int, what: str = "y") -> np.ndarray:
         )
     if y.size and not 0 <= y.min() <= y.max() < classes:
         raise DataError(
-            f"Labels must be from 0 to {classes - 1}, for there are {classes} classes; {what} has "
-            f"some from {y.min()} to {y.max()}."
+            f"Labels must be from 0 to {classes - 1}, because there are {classes} classes; {what} "
+            f"has labels from {y.min()} to {y.max()}."
         )
     return y.astype(np.int32)
 
 
 def labelled(x: Any, y: Any, classes: int, *, ids: bool) -> tuple[list[np.ndarray], np.ndarray]:
-    """Sequences and as many labels; see `sequences` and `labels`, for their errors, too."""
+    """Converts sequences and labels; see `sequences` and `labels`, also for their errors."""
     rows, numbers = sequences(x, ids=ids), labels(y, classes)
     if len(rows) != len(numbers):
         raise DataError(f"x has {len(rows)} sequences, but y {len(numbers)} labels.")
@@ -107,8 +107,8 @@ def _check_dimensions(inputs: np.ndarray, what: str, ids: bool) -> None:
         raise DataError(f"{what} has the shape {inputs.shape}: give ids [N, steps].")
     if not ids and inputs.ndim < 3:
         raise DataError(
-            f"{what} has the shape {inputs.shape}: give [N, steps, channels], also of one sequence "
-            "or one channel."
+            f"{what} has the shape {inputs.shape}: give [N, steps, channels], even for one "
+            "sequence or one channel."
         )
 
 
@@ -120,7 +120,7 @@ def _array(value: Any, what: str) -> np.ndarray:
 
 
 def check_lengths(inputs: np.ndarray, more: np.ndarray, what: str = "x") -> None:
-    """Raises UserError where lengths [N] or a mask [N, T] do not fit inputs [N, T, ...]."""
+    """Raises UserError if lengths [N] or a mask [N, T] do not match inputs [N, T, ...]."""
     if not more.ndim or len(more) != len(inputs):
         raise DataError(
             f"{what} is a pair of arrays of the shapes {inputs.shape} and {more.shape}: {_FORMS}."
@@ -131,7 +131,7 @@ def check_lengths(inputs: np.ndarray, more: np.ndarray, what: str = "x") -> None
                 f"The mask of {what} has the shape {more.shape}, the inputs {inputs.shape}."
             )
         if not more.astype(bool).any(axis=1).all():
-            raise DataError(f"The mask of {what} leaves a sequence no step: each needs one.")
+            raise DataError(f"The mask of {what} leaves a sequence without steps: each needs one.")
         return
     if more.ndim != 1 or more.dtype.kind not in "iu":
         raise DataError(

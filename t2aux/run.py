@@ -18,7 +18,7 @@ from t2aux.losses.base import AuxiliaryLoss, Objective
 from t2aux.model import weights
 from t2aux.model.transformer import Transformer
 
-# train for its configurables: a run's configuration names them.
+# Imports train for its configurables, to which a run's configuration refers.
 from t2aux.training import best, restoring, train  # noqa: F401
 from t2aux.training.classifier import make_classifier
 from t2aux.training.model import SequenceClassifier
@@ -35,19 +35,19 @@ _NOTES = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained classifier and where it came from.
+    """A trained classifier and its origin.
 
     Attributes:
         model_dir: The run directory.
-        classifier: With the checkpoint's weights.
-        info: The data set it was trained on.
-        step: The checkpoint's.
+        classifier: The classifier with the checkpoint's weights.
+        info: The data set that it was trained on.
+        step: The step of the checkpoint.
         checkpoint: The checkpoint's path.
-        config: The run's configuration, as gin text.
-        losses: Its auxiliary networks with the checkpoint's weights, where `auxiliary` is set.
+        config: The run's configuration as gin text.
+        losses: The auxiliary networks with the checkpoint's weights, if `auxiliary` was set.
         choice: How the checkpoint was chosen: BEST, LATEST or NAMED.
-        note: What is to be said of the choice, where the run has a validation set; or "".
-        source: Where the data set is read from.
+        note: A note on the choice if the run has a validation set; else "".
+        source: The source of the data set.
     """
 
     model_dir: pathlib.Path
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def described(self) -> str:
-        """For people: "step 120, the best by validation accuracy"."""
+        """A description for users, such as "step 120, the best by validation accuracy"."""
         return f"step {self.step}, {self.note}" if self.note else f"step {self.step}"
 
 
@@ -77,19 +77,19 @@ def load_run(
     """Loads a run: parses its config.gin and restores its classifier.
 
     Args:
-        model_dir: The run directory, as `t2aux train` made it.
-        checkpoint: BEST, the best by validation; LATEST, the newest undamaged; or the name or
-            the path of one. By default the best or, where the run has no validation set or was not
-            evaluated on it yet, the newest.
-        gin_params: Bindings that override the configuration's (where the data lies, say).
-        auxiliary: Load the auxiliary networks, too.
+        model_dir: The run directory of `t2aux train`.
+        checkpoint: BEST, the best by validation; LATEST, the newest undamaged; or a name or path.
+            By default the best or, if the run has no validation set or was not evaluated on it yet,
+            the newest.
+        gin_params: Bindings that override the configuration's, such as the folder of the data.
+        auxiliary: Whether to load the auxiliary networks, too.
 
     Returns:
         The run.
 
     Raises:
-        UserError: The directory is not a run, or its checkpoint is missing, damaged or of another
-            architecture; the newest is not taken where the best is damaged.
+        UserError: The directory is not a run, or the checkpoint is missing, damaged or of another
+            architecture. A damaged best checkpoint is not replaced by the newest.
     """
     directory = pathlib.Path(model_dir)
     if not (directory / "config.gin").is_file() or not (directory / "dataset.json").is_file():
@@ -120,7 +120,7 @@ def load_run(
 def _restore(
     directory: pathlib.Path, checkpoint: str | None, networks: dict[str, tf.Module]
 ) -> tuple[str, str]:
-    """Restores networks from the checkpoint that was named. Returns its path and the choice."""
+    """Restores networks from the requested checkpoint. Returns its path and the choice."""
     if checkpoint in (None, BEST):
         found = best.restore(directory, **networks)
         if found is not None:
@@ -131,7 +131,7 @@ def _restore(
         if path is None:
             raise ModelError(f"{directory} has no checkpoint yet: train it first.")
         return path, LATEST
-    # Of one checkpoint there are several files, and a shell completes the name of one.
+    # A checkpoint has several files, and the shell may have completed the name of one of them.
     name = re.sub(r"\.(index|data-\d{5}-of-\d{5}|seal\.json)$", "", checkpoint)
     own = directory / "checkpoints"
     places = [str(own / name), str(own / best.FOLDER / name)]
@@ -144,12 +144,12 @@ def _restore(
 
 
 def _check_may_have_no_best(directory: pathlib.Path, *, is_asked_for: bool) -> None:
-    """Raises UserError where a run without a best checkpoint should have one."""
+    """Raises UserError if a run without a best checkpoint should have one."""
     has_validation = gin.get_bindings("train").get("validation") is not None
     if has_validation and not (directory / best.FILE).exists():
         raise ModelError(
-            f"{directory / best.FILE} is missing, and says which checkpoint is the best: put back "
-            "a copy of it, or give --checkpoint=latest for the newest one."
+            f"{directory / best.FILE} is missing, but is needed to find the best checkpoint: put "
+            "back a copy of it, or give --checkpoint=latest for the newest one."
         )
     if is_asked_for:
         why = "it has no validation set (train.validation)"

@@ -1,4 +1,4 @@
-"""Texts that are written from Jinja2 templates."""
+"""Rendering of Jinja2 templates."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import jinja2
 
 
 def render(path: pathlib.Path, **values: object) -> str:
-    """Fills in a template.
+    """Renders a template.
 
     Args:
         path: The template's file.
-        **values: What it names; a name that is missing is an error.
+        **values: The variables of the template; a missing one is an error.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,

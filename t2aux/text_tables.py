@@ -1,4 +1,4 @@
-"""Tables of text: for a terminal, or in Markdown."""
+"""Text tables for a terminal or in Markdown."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def table(
     indent: str = "",
     markdown: bool = False,
 ) -> str:
-    """Lays out a table.
+    """Formats a table.
 
     Args:
-        rows: Of cells, which are shown as they are.
-        header: The columns' names; none: there is no header.
-        left: The columns that are aligned to the left; the others are to the right.
-        indent: What every line begins with.
-        markdown: As Markdown; else with spaces between the columns.
+        rows: The rows of cells, which are shown unchanged.
+        header: The names of the columns; empty: no header.
+        left: The columns to align left; the others are aligned right.
+        indent: The prefix of every line.
+        markdown: Whether to use Markdown; otherwise columns are separated by spaces.
 
     Returns:
-        Lines without a line end after the last.
+        The lines, without a newline at the end.
     """
     columns = len(header or rows[0])
     if markdown:
@@ -42,5 +42,5 @@ def table(
 
 
 def escaped(cell: object) -> str:
-    """A text as a cell of a Markdown table."""
+    """Escapes a text for a cell of a Markdown table."""
     return str(cell).replace("|", r"\|").replace("\n", " ")

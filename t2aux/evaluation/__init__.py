@@ -1,1 +1,1 @@
-"""What a trained classifier does: where it is found, and its results as tables and pictures."""
+"""Finding and loading trained classifiers, and their results as tables and pictures."""

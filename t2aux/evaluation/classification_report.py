@@ -11,7 +11,7 @@ from t2aux.errors import shorten
 from t2aux.text_tables import table as text_table
 from t2aux.training.scores import Evaluation
 
-# With more classes the table shows those with the lowest F1, and the picture no numbers.
+# With more classes, the table shows those with the lowest F1, and the picture has no numbers.
 _TABLE_CLASSES = 30
 _WORST = 20
 _NUMBERED_CLASSES = 20
@@ -46,17 +46,17 @@ def table(evaluation: Evaluation) -> str:
 def draw_confusion(evaluation: Evaluation, path: str | os.PathLike[str], title: str) -> None:
     """Draws the confusion matrix into a PNG file.
 
-    Colours are shares of the true class; with up to 20 classes the cells have the counts.
+    Colours are shares of the true class; with up to 20 classes, the cells also show the counts.
 
     Args:
         evaluation: The evaluation.
         path: The file.
-        title: Above the picture.
+        title: The title of the picture.
 
     Raises:
         UserError: The file can't be written.
     """
-    # They take a second to import, and only pictures need them.
+    # These imports take a second, and only pictures need them.
     from matplotlib.figure import Figure
     from sklearn.metrics import ConfusionMatrixDisplay
 

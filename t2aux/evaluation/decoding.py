@@ -1,13 +1,13 @@
 """What an r-LSTM's state holds: reconstructions of test segments, and guesses without a memory.
 
-Anchors and segments are sampled as in the run's training, for every batch. The decoder starts from
+Anchors and segments are sampled for every batch, as in the run's training. The decoder starts from
 the state at the anchor and reads the segment's first token in the order of emission; then it reads
 its own predictions instead of the true tokens. It is compared with guesses that use the data but
 not the sequence, and with the same decoder started from the state of another sequence of the batch
-at the same anchor: how much worse that is shows what the state holds. Where segments come from all
-of the past (`Reconstruction.distant_past`), only the first token says which segment to reconstruct:
-a decoder that reads its own predictions may guess wrong however good the memory is, while one that
-reads the true tokens can find out on the way.
+at the same anchor. The difference shows what the state holds. If segments come from the whole past
+(`Reconstruction.distant_past`), only the first token indicates which segment to reconstruct. Then a
+decoder that reads its own predictions may choose the wrong segment however good the memory is, but
+one that reads the true tokens can identify the segment from them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from t2aux.run import Run
 from t2aux.training import truncation
 from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
 
-# What each predictor of a token uses besides the training data; see `t2aux reconstructions`.
+# What each predictor uses in addition to the training data; see `t2aux reconstructions`.
 ABOUT = {
     "reconstruction": "the state, the first token and its own predictions",
     "teacher_forced": "the state and all true tokens before",
@@ -43,19 +43,19 @@ ABOUT = {
     "bigram": "how often a token follows the true one before in the training data",
 }
 _ANOTHER = ("another_state", "another_forced")
-# Guesses that use the true token before.
+# Guesses that use the previous true token.
 _USES_TRUE_TOKEN = ("copy_previous", "bigram")
 _DECODED = ("reconstruction", "teacher_forced", *_ANOTHER)
 
 
 class Statistics(NamedTuple):
-    """What the guesses use of the training data.
+    """Statistics of the training data that the guesses use.
 
     Attributes:
         mean: [C], the mean token; None for text.
         by_position: [T', C], the mean token at each position up to the longest; None for text.
-        unigram: [V], the logarithm of each id's share; None for real values. One more of each id
-            is counted than there are, here and in `bigram`.
+        unigram: [V], the logarithm of each id's share; None for real values. Each count is
+            increased by 1, here and in `bigram`.
         bigram: [V, V], the logarithm of the share of the second id among those that follow the
             first, in the order of emission.
     """
@@ -70,12 +70,12 @@ class Decoded(NamedTuple):
     """A batch's segments, [l + 1, N, ...] each with N = n * B, in the order of emission.
 
     Attributes:
-        tokens: The true tokens, the first of them given.
+        tokens: The true tokens; the first one is given.
         positions: Their positions in their own sequences, [l + 1, N] int32.
-        valid_mask: [N] float32: 1 where the sequence is long enough for the segment, else 0.
-        other_mask: [N] float32: 1 where also another sequence exists, whose state is tried, and has
-            begun before the anchor.
-        predictions: By predictor, the tokens 1 to l: values [l, N, C] or logits [l, N, V].
+        valid_mask: [N] float32, 1 if the sequence is long enough for the segment, else 0.
+        other_mask: [N] float32, 1 if, in addition, the batch has another sequence to take a state
+            from, and that sequence begins before the anchor, else 0.
+        predictions: Tokens 1 to l by predictor: values [l, N, C] or logits [l, N, V].
     """
 
     tokens: tf.Tensor
@@ -87,14 +87,14 @@ class Decoded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """The outcome over a split.
+    """The results over a split.
 
     Attributes:
         info: The data.
-        tokens: How many tokens were predicted.
-        loss: By predictor, the mean over them: the squared distance, or the cross-entropy in nats.
-        by_step: By predictor, the mean of each predicted token of a segment, [l].
-        accuracy: By predictor, for text, the share of tokens that are the likeliest.
+        tokens: The number of predicted tokens.
+        loss: The mean loss per token by predictor: squared distance, or cross-entropy in nats.
+        by_step: The mean loss of each predicted token of a segment by predictor, [l].
+        accuracy: For text, the share of tokens to which a predictor gives the highest probability.
     """
 
     info: DatasetInfo
@@ -104,9 +104,9 @@ class Measured:
     accuracy: dict[str, float]
 
     def verdict(self) -> str:
-        """What the losses say about the memory: with true tokens, and with own predictions.
+        """What the losses say about the memory, with true tokens and with own predictions.
 
-        Guesses that use the true token before compete with the decoder that reads it.
+        Guesses that use the previous true token are compared with the decoder that reads it.
         """
         guesses = [name for name in self.loss if name not in _DECODED]
         without_true = [name for name in guesses if name not in _USES_TRUE_TOKEN]
@@ -129,7 +129,7 @@ class Measured:
         return f"{text}; another sequence's state costs {other / loss:.2f} times the loss."
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+        """All results in a form that can be written as JSON."""
         unit = "cross-entropy, nats" if self.info.is_text else "squared distance"
         return {
             "unit": f"{unit} per token",
@@ -147,11 +147,11 @@ class Sample:
     """One sequence with its segments.
 
     Attributes:
-        index: Which of the split.
+        index: The index of the sequence in the split.
         sequence: [T, C] or [T].
-        positions: [n, l + 1] of each segment's tokens, in the order of emission.
-        reconstruction: [n, l, C] values, or the likeliest ids [n, l], of all but the first.
-        loss: The mean per token.
+        positions: [n, l + 1], the positions of each segment's tokens, in the order of emission.
+        reconstruction: Values [n, l, C] or most likely ids [n, l], for all tokens but the first.
+        loss: The mean loss per token.
     """
 
     index: int
@@ -162,10 +162,10 @@ class Sample:
 
 
 def reconstruction_of(run: Run) -> Reconstruction:
-    """The run's reconstruction loss; `load_run` must have loaded auxiliary networks.
+    """The run's reconstruction loss; `load_run` must have loaded the auxiliary networks.
 
     Raises:
-        UserError: It does not have one.
+        UserError: The run has no reconstruction loss.
     """
     for loss in run.losses:
         if isinstance(loss, Reconstruction):
@@ -177,11 +177,11 @@ def reconstruction_of(run: Run) -> Reconstruction:
 
 
 def statistics(train: data.Split, *, reverse: bool) -> Statistics:
-    """What the guesses use of the training data; see `Statistics`.
+    """Computes the statistics of the training data; see `Statistics`.
 
     Args:
         train: The training split.
-        reverse: Whether segments are emitted from their ends to their beginnings.
+        reverse: Whether segments are emitted from the end to the beginning.
     """
     if train.info.is_text:
         return _text_statistics(train, reverse=reverse)
@@ -228,20 +228,20 @@ def _text_statistics(train: data.Split, *, reverse: bool) -> Statistics:
 def decoder(
     run: Run, loss: Reconstruction, known: Statistics, seed: int
 ) -> Callable[[data.Batch, tf.Tensor], Decoded]:
-    """Makes the function that decodes a batch.
+    """Returns the function that decodes a batch.
 
     Args:
         run: The run.
-        loss: Its reconstruction loss.
-        known: What the guesses use.
-        seed: Of the anchors, the segments and the tokens that a text decoder samples.
+        loss: The run's reconstruction loss.
+        known: The statistics that the guesses use.
+        seed: The seed of the anchors, the segments and the tokens that a text decoder samples.
 
     Returns:
         A function of a batch and its number, which seeds the random numbers.
     """
     classifier = run.classifier
     padded = classifier.info.length is None
-    # Whether training samples does not matter here: `sampling` is given.
+    # Does not depend on the setting in training, because `sampling` is passed explicitly.
     loss.scheduled_sampling = True
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -291,7 +291,7 @@ def _guesses(known: Statistics, segments: tf.Tensor, positions: tf.Tensor) -> di
             "unigram": tf.broadcast_to(known.unigram, shape),
             "bigram": tf.gather(known.bigram, before),
         }
-    # A test sequence may be longer than any that was trained on.
+    # A test sequence may be longer than all training sequences.
     place = tf.minimum(positions[1:], len(known.by_position) - 1)
     return {
         "mean": tf.broadcast_to(known.mean, tf.shape(targets)),
@@ -311,17 +311,17 @@ def measure(
     batch_size: int = 128,
     progress: Callable[[int], None] | None = None,
 ) -> Measured:
-    """Decodes segments of every sequence of a split, and compares.
+    """Decodes segments of every sequence of a split, and measures the losses of all predictors.
 
     Args:
         decode: See `decoder`.
         loss: The run's reconstruction loss.
         split: The data.
-        batch_size: B; the anchors of a batch are shared.
+        batch_size: B; the sequences of a batch share their anchors.
         progress: Called after every batch with the number of sequences done.
 
     Returns:
-        The outcome.
+        The results.
 
     Raises:
         UserError: No sequence is long enough for a segment.
@@ -359,7 +359,7 @@ def measure(
             f"No sequence of {split.info.name} has the {loss.shortest_sequence} steps that a "
             f"segment of Reconstruction.length = {loss.length} needs."
         )
-    # Batches of one, or of which all others are shorter, have no other sequence's state.
+    # A sequence has no other state if it is alone in its batch or if all others are shorter.
     by_step = {name: values / counts[name] for name, values in by_step.items() if counts[name]}
     return Measured(
         info=split.info,
@@ -387,7 +387,7 @@ def samples(
         decode: See `decoder`.
         loss: The run's reconstruction loss.
         split: The data.
-        count: How many sequences, evenly spread over those long enough for a segment.
+        count: The number of sequences, evenly spread over those long enough for a segment.
 
     Returns:
         The sequences with their segments.

@@ -1,4 +1,4 @@
-"""Reconstructions as a table, pictures of segments beside their originals, texts."""
+"""Reports on reconstructions: a table, pictures beside their originals, and texts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The colour where an image has no pixel of a segment.
+# The colour of pixels of an image that are not in a segment.
 _NO_SEGMENT = (0.80, 0.86, 0.93)
 _SHOWN_CHANNELS = 8
 
 
 def table(measured: Measured) -> str:
-    """What each predictor's loss is, and what it uses; at most 100 columns wide."""
+    """A table of each predictor's loss and of what it uses; at most 100 columns wide."""
     unit = "nats" if measured.info.is_text else "squared"
     rows = [
         [name, f"{loss:.5f}", f"{100 * measured.accuracy.get(name, 0):.1f}%", ABOUT[name]]
@@ -41,19 +41,19 @@ def draw_samples(
 ) -> None:
     """Draws originals beside reconstructions into a PNG file.
 
-    Images are drawn whole, and beside them the segments' pixels in their places; other sequences as
-    strips of the segments, a row a channel, from their first step to their last.
+    Images are drawn whole, with the segments' pixels in their places beside them. Other sequences
+    are drawn as strips of the segments, one row per channel, from the first step to the last.
 
     Args:
-        info: The data; not text.
-        samples: What to draw.
+        info: The data, which must not be text.
+        samples: The samples to draw.
         path: The file.
-        title: Above the picture.
+        title: The title of the picture.
 
     Raises:
         UserError: The file can't be written.
     """
-    # Takes a second to import, and only pictures need it.
+    # The import takes a second, and only pictures need it.
     from matplotlib.figure import Figure
 
     if info.kind == "image":
@@ -74,7 +74,7 @@ def draw_samples(
 
 
 def draw_by_step(measured: Measured, path: str | os.PathLike[str], title: str) -> None:
-    """Draws each predictor's loss against the predicted token's place in the segment, as a PNG.
+    """Draws each predictor's loss against the token's position in the segment, as a PNG file.
 
     Raises:
         UserError: The file can't be written.
@@ -99,8 +99,8 @@ def write_texts(
 ) -> None:
     """Writes texts beside their reconstructions, and the table, as Markdown.
 
-    Segments are shown in the order of the text, the token that was given in brackets, and for a
-    predicted one the likeliest.
+    Segments are shown in the order of the text, with the given token in brackets and the most
+    likely token for each predicted one.
 
     Raises:
         UserError: The file can't be written.
@@ -144,7 +144,7 @@ def _draw_image(info: DatasetInfo, sample: Sample, axes: Sequence[Axes]) -> None
 
 def _draw_strips(info: DatasetInfo, sample: Sample, axes: Sequence[Axes]) -> None:
     del info
-    # The segments one after the other, each from its first step to its last.
+    # Consecutive segments, each from its first step to its last.
     rows = {"original": [], "reconstruction": []}
     for positions, predicted in zip(sample.positions, sample.reconstruction, strict=True):
         order = np.argsort(positions)

@@ -1,6 +1,6 @@
-"""`t2aux.load`: a trained classifier of any form, on numpy arrays.
+"""`t2aux.load`: a trained classifier in any form, for NumPy arrays.
 
-A `.tflite` file runs in LiteRT, and TensorFlow is not imported.
+A `.tflite` file runs in LiteRT, without importing TensorFlow.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def load(path: str | os.PathLike[str], *, checkpoint: str | None = None) -> Load
     True
 
     Args:
-        path: A `.tflite` file of an export, which runs in LiteRT alone; an export's directory, of
-            one version or the base directory, of which the newest version is taken; the model_dir
-            of a run of `t2aux train`; or a `.keras` file that `t2aux.SequenceClassifier.save`
-            wrote. Where an export has a SavedModel, TensorFlow runs it.
-        checkpoint: Of a run: "best", "latest" or the name of one; by default the best or, where the
-            run has no validation set, the latest.
+        path: A `.tflite` file of an export, which runs in LiteRT only; an export's directory, of
+            one version or the base directory, whose newest version is used; the model_dir of a run
+            of `t2aux train`; or a `.keras` file that `t2aux.SequenceClassifier.save` wrote. If an
+            export has a SavedModel, it is run with TensorFlow.
+        checkpoint: The checkpoint of a run: "best", "latest" or a name; by default the best or, if
+            the run has no validation set, the latest.
 
     Returns:
         The classifier.
 
     Raises:
-        UserError: The path has none of these; a file is missing or damaged;
-            or a checkpoint is named, and it is not a run.
+        UserError: The path is none of these, a file is missing or damaged, or a checkpoint is given
+            although the path is not a run.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise SettingError(f"The path is a {type(path).__name__}: give a file or a directory.")
@@ -56,23 +56,23 @@ def load(path: str | os.PathLike[str], *, checkpoint: str | None = None) -> Load
 
 
 class LoadedClassifier:
-    """A trained classifier: a run's, an export's, a `.tflite` or a `.keras` file's.
+    """A trained classifier from a run, an export, a `.tflite` file or a `.keras` file.
 
-    All forms take and return the same. A sequence is as the classifier reads it: real
-    values [T, C], pixels of an image in [0, 1], or ids [T]. For a classifier of images an array of
-    uint8 may also be images [H, W] or [H, W, C] of any size, which are resized. `predict_texts`
+    All forms have the same inputs and outputs. A sequence has the form that the classifier reads:
+    real values [T, C], pixels of an image in [0, 1], or ids [T]. For a classifier of images, uint8
+    arrays may also be images [H, W] or [H, W, C] of any size, which are resized. `predict_texts`
     takes texts.
 
     Attributes:
         classes: The names of the classes, by label.
-        info: What the classifier reads.
-        model: The Keras model of a run or a `.keras` file; None of an export. It is a
+        info: The description of the data that the classifier reads.
+        model: The Keras model of a run or a `.keras` file; None for an export. It is a
             `SequenceClassifier`, which can be trained further, saved and exported, or a run's
             Transformer, which can't.
     """
 
     def __init__(self, classifier: BatchClassifier | litert.LiteRTClassifier) -> None:
-        """Wraps a classifier, as `t2aux.evaluation.location.Location.load` gives it."""
+        """Wraps a classifier that `t2aux.evaluation.location.Location.load` returned."""
         self._classifier = classifier
         self.info: DatasetInfo = classifier.info
         self.model: keras.Model | None = getattr(classifier, "model", None)
@@ -87,14 +87,14 @@ class LoadedClassifier:
 
         Args:
             x: An array [N, T, C] or ids [N, T]; a list of arrays of any lengths, or a RaggedTensor;
-                or a pair of an array, padded at the ends, and lengths [N] or a mask [N, T].
-            batch_size: How many are classified at once; in LiteRT one at a time.
+                or a pair of an array, padded at the end, and lengths [N] or a mask [N, T].
+            batch_size: The number of sequences to classify at once; always 1 in LiteRT.
 
         Returns:
-            float32 [N, K]: the classes' probabilities.
+            The probabilities of the classes, float32 [N, K].
 
         Raises:
-            UserError: A sequence is not what the classifier reads; the message names it.
+            UserError: The classifier can't read a sequence, which the message names.
         """
         return self._predict(rows.sequences(x, ids=self.info.reads_ids), batch_size)
 
@@ -102,14 +102,15 @@ class LoadedClassifier:
         """Classifies texts.
 
         Args:
-            texts: N texts. What is longer than the classifier's longest is cut.
+            texts: N texts. Texts longer than the classifier's maximum length are truncated.
             batch_size: See `predict`.
 
         Returns:
-            float32 [N, K]: the classes' probabilities.
+            The probabilities of the classes, float32 [N, K].
 
         Raises:
-            UserError: The classifier does not read text, or a text is empty; the message names it.
+            UserError: The classifier does not read text, or a text, which the message names, is
+                empty.
         """
         if isinstance(texts, (str, bytes)):
             raise DataError("predict_texts takes a list of texts: give [text] for one.")
@@ -124,15 +125,16 @@ class LoadedClassifier:
         return self._probabilities(ids, batch_size)
 
     def stream(self) -> BaseStream:
-        """Begins a sequence that comes in piece by piece, of any length, in constant memory.
+        """Begins a sequence of any length that is read in pieces, in constant memory.
 
         Returns:
             An object whose `read(steps)` takes the next steps, [n, C] or ids [n], and returns the
-            classes' probabilities so far, float32 [K]; its `steps` says how many it has read.
+            probabilities of the classes so far, float32 [K]. Its attribute `steps` is the number of
+            steps read.
 
         Raises:
-            UserError: The model reads whole sequences only: it is a Transformer, or a `.tflite`
-                file without the streaming file beside it.
+            UserError: The model reads whole sequences only, because it is a Transformer, or a
+                `.tflite` file without the streaming file beside it.
         """
         return self._classifier.start()
 
@@ -141,22 +143,22 @@ class LoadedClassifier:
 
         Args:
             x: N sequences, see `predict`.
-            y: Their labels: whole numbers [N] or one-hot [N, K].
+            y: Their labels, integers [N] or one-hot [N, K].
             batch_size: See `predict`.
 
         Returns:
-            "accuracy", the share of right predictions in [0, 1], and "loss", the mean cross-entropy
-            in nats.
+            "accuracy", the share of correct predictions in [0, 1], and "loss", the mean
+            cross-entropy in nats.
 
         Raises:
-            UserError: As `predict`; or a label is out of range, or there are none.
+            UserError: See `predict`; or a label is out of range, or there are no labels.
         """
         sequences, labels = rows.labelled(x, y, self.info.num_classes, ids=self.info.reads_ids)
         if not sequences:
             raise DataError("There is nothing to evaluate: x is empty.")
         probabilities = self._predict(sequences, batch_size)
         right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-        # A probability that rounds to 0 has no logarithm.
+        # A probability that was rounded to 0 has no logarithm.
         losses = -np.log(np.maximum(right, np.finfo(np.float32).tiny))
         accuracy = np.mean(probabilities.argmax(axis=1) == labels)
         return {"accuracy": float(accuracy), "loss": float(losses.mean())}
@@ -178,7 +180,7 @@ class LoadedClassifier:
             for row, sequence in zip(probabilities, sequences, strict=True):
                 row[:] = self._classifier.probabilities(sequence)
             return probabilities
-        # Sequences of like lengths together have little padding.
+        # Batches of sequences of similar length have little padding.
         order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
@@ -187,6 +189,6 @@ class LoadedClassifier:
             )
         if not np.isfinite(probabilities).all():
             raise DivergenceError(
-                "The classifier answers with NaN: its weights are damaged, or diverged."
+                "The classifier returns NaN: its weights are damaged or have diverged."
             )
         return probabilities

@@ -1,7 +1,7 @@
 """Finds a classifier: a `.tflite` or `.keras` file, an export or a run.
 
-Importing this module does not import TensorFlow, and neither does classifying with a `.tflite`
-file; the others need it.
+TensorFlow is not imported with this module or to classify with a `.tflite` file; the other forms
+need it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """Where a classifier is, and in which form.
+    """The place and form of a classifier.
 
     Attributes:
         form: "litert", "saved_model", "run" or "keras".
-        path: The `.tflite` or `.keras` file, the version's directory of the export, or the run's
+        path: The `.tflite` or `.keras` file, the directory of the export's version, or the run's
             directory.
     """
 
@@ -41,11 +41,11 @@ class Location:
         """Loads the classifier.
 
         Args:
-            checkpoint: Which one of a run, as for `t2aux.run.load_run`.
+            checkpoint: The checkpoint of a run, as for `t2aux.run.load_run`.
 
         Raises:
-            UserError: A file of it is missing or damaged, or a checkpoint is named and it is not a
-                run.
+            UserError: A file is missing or damaged, or a checkpoint is given although the
+                classifier is not a run.
         """
         if checkpoint is not None and self.form != "run":
             what = "a .keras file" if self.form == "keras" else "an export"
@@ -65,17 +65,17 @@ class Location:
 
 
 def locate(model: str | os.PathLike[str]) -> Location:
-    """Finds out what is at a path.
+    """Finds the classifier at a path.
 
     Args:
-        model: A `.tflite` file of an export; a `.keras` file; a version's directory of an export,
-            or the base directory, of which the newest version is taken; or a run's directory.
+        model: A `.tflite` file of an export; a `.keras` file; an export's directory, of one version
+            or the base directory, whose newest version is used; or a run's directory.
 
     Returns:
-        The form and the path. An export that has no SavedModel runs through LiteRT.
+        The form and the path. An export without a SavedModel runs in LiteRT.
 
     Raises:
-        UserError: Nothing exists there, or nothing of these.
+        UserError: The path does not exist, or is none of these.
     """
     path = pathlib.Path(model)
     if os.path.isfile(path):
@@ -110,7 +110,7 @@ def _locate_in(path: pathlib.Path) -> Location | None:
         return Location("saved_model", path)
     names = sorted(file.name for file in path.glob("classifier*.tflite") if file.is_file())
     if names:
-        # Whole sequences in float32, where that exists; else the first of the others.
+        # Prefers the file for whole sequences in float32; else uses the first of the others.
         return Location("litert", path / (litert.WHOLE if litert.WHOLE in names else names[0]))
-    # Loading it says what is missing.
+    # `load` reports missing files.
     return Location("saved_model", path) if (path / litert.METADATA).is_file() else None

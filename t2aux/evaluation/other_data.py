@@ -1,4 +1,4 @@
-"""Data that a run was not trained on: what it is called, and where results on it go."""
+"""Data that a run was not trained on: its name, and the folders of results on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from t2aux.errors import DataError, UserError
 from t2aux.run import Run
 from t2aux.training import identity, settings, validation
 
-# Of what `load` is given, what says which data it is; its name and its folder aside.
+# Parameters of `load` that determine which data is read, in addition to its name and folder.
 _DATA = ("max_examples", "splits", "test_fraction", "split_seed")
 _MAX_SLUG = 60
 
@@ -28,10 +28,10 @@ class OtherData:
     """Data other than a run's own.
 
     Attributes:
-        name: Of the data set or the source, such as "csv".
-        data_dir: Its folder, absolute; None: embedded, or where tensorflow-datasets has it.
-        settings: What differs from the run's, by name: "name", "data_dir", the source's parameters
-            and those of `t2aux.data.load`.
+        name: The name of the data set or the source, such as "csv".
+        data_dir: Its absolute folder; None: embedded, or the folder of tensorflow-datasets.
+        settings: The settings that differ from the run's, by name: "name", "data_dir", the source's
+            parameters and those of `t2aux.data.load`.
     """
 
     name: str
@@ -40,14 +40,14 @@ class OtherData:
 
     @property
     def title(self) -> str:
-        """For the terminal: "csv in /data/news, max_examples = 100"."""
+        """A title for the terminal, such as "csv in /data/news, max_examples = 100"."""
         more = [f"{k} = {v}" for k, v in self.settings.items() if k not in ("name", "data_dir")]
         place = f" in {self.data_dir}" if self.data_dir else ""
         return ", ".join([f"{self.name}{place}", *more])
 
     @property
     def slug(self) -> str:
-        """A part of a folder's name: "news-max_examples_100"."""
+        """A part of a folder's name, such as "news-max_examples_100"."""
         parts = []
         if "data_dir" in self.settings and self.data_dir:
             parts.append(os.path.basename(self.data_dir) or "root")
@@ -57,34 +57,35 @@ class OtherData:
         return re.sub(r"[^\w.-]+", "_", "-".join(parts))[:_MAX_SLUG].strip("-._") or "other"
 
     def to_json(self) -> dict[str, Any]:
-        """What a result says of it."""
+        """The description of the data in a result."""
         return {"dataset": self.name, "data_dir": self.data_dir, "settings": self.settings}
 
 
 def read(
     run: Run, gin_params: Sequence[str], name: str
 ) -> tuple[str, data.Split, OtherData | None]:
-    """Reads the data to evaluate a run on, whose configuration is gin's at present.
+    """Reads the data to evaluate a run on.
 
-    Other data that has no test set is read whole, as none of it was trained on.
+    gin's current configuration must be that of the run. Other data without a test set is read
+    whole, because none of it was trained on.
 
     Args:
-        run: Loaded with these settings.
-        gin_params: The settings, --data_dir among them.
+        run: The run, loaded with these settings.
+        gin_params: The settings, including --data_dir.
         name: "train", "validation" or "test".
 
     Returns:
         See `validation.load_whole`, and `of`.
 
     Raises:
-        UserError: The data can't be read; or it changed since the training and has no test set, so
-            that it is not known what was trained on.
+        UserError: The data can't be read; or it has changed since the training and has no test set,
+            so that it is unknown what was trained on.
     """
     is_elsewhere = any(re.match(r"\s*dataset\.data_dir\s*=", param) for param in gin_params)
     try:
         read_name, whole = validation.load_whole(name, run.source, run.info, run.model_dir)
     except UserError:
-        # It may be too small to be divided.
+        # Other data may be too small to be divided.
         if not is_elsewhere or name != "test":
             raise
         return "train", *_whole(run, gin_params)
@@ -103,23 +104,23 @@ def read(
 
 
 def _whole(run: Run, gin_params: Sequence[str]) -> tuple[data.Split, OtherData | None]:
-    """Reads other data that has no test set."""
+    """Reads other data without a test set."""
     split = data.load(run.source, "train", run.info, test_fraction=0)
     return split, of(run, gin_params, "train", split)
 
 
 def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> OtherData | None:
-    """The data of a split, if it is not what the run was trained and evaluated with.
+    """The data of a split, if it differs from the run's own data.
 
     Args:
-        run: Loaded with these settings.
-        gin_params: The settings, --data_dir among them.
-        name: "train", "test" or, where it is a separate split, "validation".
-        split: What was read.
+        run: The run, loaded with these settings.
+        gin_params: The settings, including --data_dir.
+        name: "train", "test" or, if it is a separate split, "validation".
+        split: The split that was read.
 
     Returns:
-        The data; None where it is the run's own, wherever it is now. Of a run of an older
-        version, which stores nothing of its data's content, the settings are compared.
+        The data; None if it is the run's own, even if it was moved. For a run of an older version,
+        which does not store fingerprints of its data, the settings are compared.
     """
     used, defaults = _settings()
     folder = None if used["data_dir"] is None else pathlib.Path(used["data_dir"])
@@ -140,21 +141,21 @@ def of(run: Run, gin_params: Sequence[str], name: str, split: data.Split) -> Oth
 def folder(
     output_dir: str | None, run: Run, kind: str, split: str, other: OtherData | None
 ) -> pathlib.Path:
-    """Makes the folder that a result goes to.
+    """Creates the folder for a result.
 
     Args:
-        output_dir: What the user gave, if anything.
+        output_dir: The folder that the user gave, if any.
         run: The run.
-        kind: Of the result: the name of the folder in the run, and of the JSON file in it.
+        kind: The kind of result: the name of the folder in the run and of the JSON file in it.
         split: "train", "validation" or "test".
         other: The data, if it is not the run's own.
 
     Returns:
-        `output_dir`, the run's KIND/SPLIT or, for other data, a KIND/SPLIT-NAME that holds no
-        result on a third.
+        `output_dir`, the run's KIND/SPLIT or, for other data, a KIND/SPLIT-NAME that has no result
+        on different data.
 
     Raises:
-        UserError: It can't be made.
+        UserError: The folder can't be created.
     """
     if output_dir is not None:
         path = pathlib.Path(output_dir)
@@ -171,25 +172,25 @@ def folder(
 
 
 def about(run: Run, other: OtherData | None) -> dict[str, Any]:
-    """What a result says of the data."""
+    """The description of the data in a result."""
     if other is None:
         return {"dataset": run.info.name}
     return {**other.to_json(), "trained_on": run.info.name}
 
 
 def title(run: Run, split: str, other: OtherData | None) -> str:
-    """A result's title."""
+    """The title of a result."""
     if other is None:
         return f"{run.info.name}, {split}, {run.described}"
     return f"{other.title}, {split} (trained on {run.info.name}, {run.described})"
 
 
 def _settings() -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the configuration says of the data.
+    """The configuration of the data.
 
     Returns:
-        Everything that says what the data is, and how it is prepared, as JSON has it, the folder as
-        it is; and the defaults of the source's parameters.
+        All settings that determine the data and its preparation, in JSON form, with the folder
+        unchanged; and the defaults of the source's parameters.
     """
     source = data.configured()
     bound = {name: gin.get_bindings("dataset").get(name) for name in (*_DATA, "data_dir")}
@@ -212,7 +213,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _is_of(path: pathlib.Path, other: OtherData) -> bool:
-    """Whether a result is absent, as after Ctrl-C, or one on this data."""
+    """Whether there is no result, as after Ctrl-C, or one on this data."""
     if not path.exists():
         return True
     try:

@@ -1,1 +1,1 @@
-"""The fused LSTM for the CPU: C++ that is compiled on first use, and TensorFlow ops around it."""
+"""The fused LSTM for the CPU: C++ code that is compiled on first use, and its TensorFlow ops."""

@@ -1,9 +1,9 @@
-"""Compiles the kernel with the system's compiler for this machine, once, and finds it again.
+"""Compiles the kernel for this machine with the system's compiler, and caches the result.
 
-The compiled file lies in the user's cache directory (T2AUX_CACHE_DIR, else XDG_CACHE_HOME/t2aux,
-else ~/.cache/t2aux). Its name holds a hash of all that it was made from (sources, flags, compiler,
-TensorFlow, processor) and one of its own content: a file made for another machine or damaged since
-is not loaded.
+The compiled file is in the user's cache directory (T2AUX_CACHE_DIR, else XDG_CACHE_HOME/t2aux, else
+~/.cache/t2aux). Its name has a hash of everything it was compiled from (sources, flags, compiler,
+TensorFlow, processor) and a hash of its content, so that a file that was compiled for another
+machine or is damaged is not loaded.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _TIMEOUT_SECONDS = 600
 
 
 class BuildError(Exception):
-    """The kernel can't be compiled or loaded here; the message says why in one sentence."""
+    """The kernel can't be compiled or loaded; the message says why in one sentence."""
 
 
 def library() -> pathlib.Path:
-    """The compiled kernel, compiled now if it has not been before.
+    """Returns the path of the compiled kernel, which is compiled if it is not in the cache.
 
     Returns:
-        Its path. Where the cache directory can't be written it lies in a temporary folder.
+        The path. If the cache directory can't be written, it is in a temporary folder.
 
     Raises:
         BuildError: There is no compiler, or it fails.
@@ -68,7 +68,7 @@ def library() -> pathlib.Path:
     except OSError as error:
         logging.warning(
             "The kernel's cache directory%s can't be written (%s): the kernel is compiled again "
-            "in every run; set T2AUX_CACHE_DIR to a folder that can be.",
+            "in every run; set T2AUX_CACHE_DIR to a writable folder.",
             f" {folder}" if folder is not None else "",
             error.strerror or error,
         )
@@ -78,14 +78,14 @@ def library() -> pathlib.Path:
 
 
 def forget(path: pathlib.Path) -> None:
-    """Removes a compiled file that does not load, so that it is compiled again."""
+    """Removes a compiled file that can't be loaded, so that it is compiled again."""
     with contextlib.suppress(OSError):
         path.unlink()
 
 
 def _compile_aside(compiler: list[str], key: str) -> pathlib.Path:
-    # The file may go once it is loaded, but the folder is left to the system: the loader may still
-    # be reading it.
+    # The file could be removed once it is loaded, but the folder is left to the system, because the
+    # loader may still be reading it.
     try:
         return _compile(compiler, pathlib.Path(tempfile.mkdtemp(prefix="t2aux-kernel-")), key)
     except OSError as error:
@@ -126,7 +126,7 @@ def _key(compiler: list[str]) -> str:
         _version(compiler),
         *_FLAGS,
         tf.version.GIT_VERSION + tf.version.VERSION,
-        # Not those that name a folder: an environment that has moved needs no new kernel.
+        # Without flags that name folders: a moved environment needs no new kernel.
         *(flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("-I")),
         _processor(),
     ]
@@ -189,7 +189,7 @@ def _compile(compiler: list[str], folder: pathlib.Path, key: str) -> pathlib.Pat
 
 
 def _is_full(folder: pathlib.Path) -> bool:
-    # The compiler's own word for it depends on the stage at which the disk was full.
+    # The compiler's message depends on the stage at which the disk was full.
     try:
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 20))

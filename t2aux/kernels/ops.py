@@ -1,10 +1,10 @@
 """The kernel's ops with their gradients, and whether they are used.
 
-`T2AUX_KERNEL=off` in the environment turns the kernel off, `on` makes it an error that it can't be
-compiled; otherwise it is used where there is a compiler and no GPU.
+The environment variable `T2AUX_KERNEL=off` turns the kernel off. With `on`, it is an error if the
+kernel can't be compiled. Otherwise it is used if there is a compiler and no GPU.
 
-The products' operands are float32, or within `products_in("bfloat16")` bfloat16 where the processor
-multiplies those; sums, states, gates and what is given and returned are float32 in any case.
+The operands of products are float32, or, within `products_in("bfloat16")`, bfloat16 if the
+processor supports it. Sums, states, gates, arguments and results are always float32.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from t2aux import files
 from t2aux.errors import DependencyError, SettingError
 from t2aux.kernels import build
 
-# What the products' operands may be.
+# The types of the products' operands.
 Precision = Literal["float32", "bfloat16"]
 
-# Of the thread that makes the graph: replicas and models in one process may differ.
+# Specific to the thread that builds the graph: replicas and models in one process may differ.
 _precision = contextvars.ContextVar("precision", default="float32")
 
 
@@ -36,7 +36,7 @@ class Weights(NamedTuple):
     """An LSTM's weights, gates in Keras's order (input, forget, candidate, output).
 
     Attributes:
-        input_kernel: [D, 4H], or for ids a table [V, 4H] with the bias in it.
+        input_kernel: [D, 4H], or for ids a table [V, 4H] with the bias included.
         bias: [4H]; None for ids.
         recurrent_kernel: [H, 4H].
     """
@@ -47,17 +47,17 @@ class Weights(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A scan over a segment: its initial state, and what it returns.
+    """Describes a scan over a segment: the initial state, and what to return.
 
     Attributes:
         state: The state before the segment, a NamedTuple or list of tensors [B, ...].
-        positions: [M] int32 positions in 0..T, in any order: the states before those steps are
+        positions: [M] int32 positions in 0..T, in any order; the states before those steps are
             returned.
-        active: The first step of each sequence and one past its last, [B] int32 each; it keeps its
-            state at other steps. None for one of them, or both: as far as the segment goes.
-        outputs: Return all outputs, too.
-        gradient: Whether a gradient may be taken. Without one nothing is stored, and without
-            outputs memory does not grow with T.
+        active: The first step of each sequence and one past its last, [B] int32 each; its state
+            does not change at other steps. Either or both may be None: the bounds of the segment.
+        outputs: Whether to return all outputs, too.
+        gradient: Whether gradients must be supported. If not, no activations are stored, and memory
+            does not grow with T unless `outputs` is set.
     """
 
     state: Any
@@ -68,12 +68,12 @@ class Scan(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the LSTM gives.
+    """The results of the LSTM.
 
     Attributes:
-        h: [M, B, H]: the outputs at the positions.
-        c: [M, B, H]: the cells at the positions.
-        outputs: [T, B, H], all outputs, or [0, B, H] where they are not wanted.
+        h: [M, B, H], the outputs at the positions.
+        c: [M, B, H], the cells at the positions.
+        outputs: [T, B, H], all outputs, or [0, B, H] if they were not requested.
     """
 
     h: tf.Tensor
@@ -82,13 +82,13 @@ class Result(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What the decoder gives.
+    """The results of the decoder.
 
     Attributes:
-        outputs: [T, B, H] of the top layer.
-        h: [B, H], a layer: after the last step.
-        c: [B, H], a layer.
-        last: [B, C] or [B]: the sampled token after the last step.
+        outputs: [T, B, H], the outputs of the top layer.
+        h: [B, H] for each layer, the output after the last step.
+        c: [B, H] for each layer, the cell after the last step.
+        last: [B, C] or [B], the sampled token after the last step.
     """
 
     outputs: tf.Tensor
@@ -101,26 +101,26 @@ def enabled() -> bool:
     """Whether the kernel is used; compiles and loads it at the first call.
 
     Raises:
-        UserError: T2AUX_KERNEL is neither off, on nor auto; or on, and the kernel can't be had.
+        UserError: T2AUX_KERNEL is not off, on or auto, or is on although the kernel can't be used.
     """
     return _library(_mode()) is not None
 
 
 def check_precision(parameter: str, precision: str) -> None:
-    """Raises UserError where a precision is unknown."""
+    """Raises UserError if a precision is unknown."""
     if precision not in ("float32", "bfloat16"):
         raise SettingError(f"{parameter} must be 'float32' or 'bfloat16', but is {precision!r}.")
 
 
 @contextlib.contextmanager
 def products_in(precision: Precision | None) -> Iterator[None]:
-    """Within it, `lstm` and `decode` are made with products of this precision, gradients included.
+    """A context in which `lstm` and `decode` compute their products in this precision.
 
-    Where the processor has no products of bfloat16, or the kernel is not used, they are float32 all
-    the same, and the log says so once.
+    This includes the gradients. If the processor does not support bfloat16 products, or the kernel
+    is not used, the products are float32, and the log says so once.
 
     Args:
-        precision: Of the operands; None: as around it.
+        precision: The precision of the operands; None: the one outside the context.
     """
     if precision == "bfloat16":
         _has_bfloat16(_mode())
@@ -157,13 +157,13 @@ def lstm(
     *,
     input_gradient: bool = False,
 ) -> Result:
-    """An LSTM over time-major input.
+    """Runs an LSTM over time-major input.
 
     Args:
         x: [T, B, D] float32, or [T, B] int32 ids.
-        weights: The LSTM's.
+        weights: The LSTM's weights.
         scan: The scan; its state is the output and the cell, [B, H] each.
-        input_gradient: Whether one with respect to x may be, too.
+        input_gradient: Whether gradients with respect to x must be supported, too.
 
     Returns:
         The states and outputs.
@@ -201,23 +201,24 @@ def decode(
     h0: list[tf.Tensor],
     c0: list[tf.Tensor],
 ) -> Decoded:
-    """Stacked LSTM layers that read given tokens or the ones that a head makes of their outputs.
+    """Runs stacked LSTM layers that read given tokens, or tokens sampled from their own outputs.
 
-    The gradient flows through the layers; the fed tokens pass none, nor does the head here.
+    A head computes the sampled tokens. Gradients flow through the layers, but not through the
+    sampled tokens and the head.
 
     Args:
         given: [T, B, C] float32 or [T, B] int32.
-        previous: [B, C] or [B]: the sampled token before step 0.
-        use_sampled: [T, B] bool: whether step t reads the sampled token.
-        uniforms: [T, B] in [0, 1): ids are sampled by them from the head's softmax; None for real
-            values.
+        previous: [B, C] or [B], the sampled token before step 0.
+        use_sampled: [T, B] bool, whether step t reads the sampled token.
+        uniforms: [T, B] in [0, 1), the random numbers with which ids are sampled from the head's
+            softmax; None for real values.
         head: The head's hidden kernel and bias, output kernel and bias.
         layers: Bottom first: input kernel (or table, with no bias), bias, recurrent kernel.
-        h0: [B, H], a layer.
-        c0: [B, H], a layer.
+        h0: [B, H] for each layer.
+        c0: [B, H] for each layer.
 
     Returns:
-        What it gives.
+        The results of the decoder.
 
     Raises:
         tf.errors.InvalidArgumentError: Shapes do not fit, or an id is out of range.
@@ -269,8 +270,8 @@ def _library(mode: str) -> _Library | None:
                 f"T2AUX_KERNEL=on, but the LSTM kernel can't be used: {error}."
             ) from error
         logging.warning(
-            "The LSTM kernel can't be used: %s. Plain TensorFlow does the work, several times "
-            "slower.",
+            "The LSTM kernel can't be used: %s. Plain TensorFlow is used instead, which is several "
+            "times slower.",
             error,
         )
         return None

@@ -1,4 +1,4 @@
-"""Recurrent layers with Keras's interfaces, for models of your own."""
+"""Recurrent layers with Keras's interfaces, for your own models."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ _BY_NAME = {layer.__name__.lower(): layer for layer in (LSTM, GRU, MinGRU)}
 
 
 def get(given: Any, units: int = 128) -> Any:
-    """A recurrent layer of its name or class.
+    """Creates a recurrent layer from its name or class.
 
     >>> t2aux.layers.get("gru").units
     128
 
     Args:
-        given: "lstm", "gru" or "mingru", or a class that is called with the number of units;
-            anything else is returned as it is.
+        given: "lstm", "gru" or "mingru", or a class that is called with the number of units.
+            Anything else is returned unchanged.
         units: H.
 
     Returns:

@@ -11,10 +11,10 @@ from t2aux.model.gru import GRURecurrence
 
 @keras.saving.register_keras_serializable(package="t2aux")
 class GRU(OnCell, GRURecurrence, keras.layers.GRU):
-    """`keras.layers.GRU`, which `SequenceClassifier` truncates and the auxiliary losses work on.
+    """A `keras.layers.GRU` for `SequenceClassifier`, its truncation and the auxiliary losses.
 
-    Arguments, weights and values are those of `keras.layers.GRU`; it runs as that
-    does, without a kernel of t2aux. See there for shapes.
+    Arguments, weights, shapes and values are those of `keras.layers.GRU`. The layer is computed by
+    Keras; t2aux has no kernel for it.
 
     >>> model = t2aux.SequenceClassifier(classes=10, core=t2aux.layers.GRU(128))
     """

@@ -14,7 +14,7 @@ from t2aux.kernels import ops
 from t2aux.layers.on_cell import OnCell
 from t2aux.model.lstm import LSTMRecurrence
 
-# What makes graphs that other programs run, which have no op of ours.
+# Modules that make graphs for other programs, which do not have our ops.
 _EXPORTERS = (
     "keras.src.export.",
     "keras.src.backend.tensorflow.export",
@@ -26,10 +26,10 @@ _EXPORTERS = (
 
 @keras.saving.register_keras_serializable(package="t2aux")
 class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
-    """A drop-in for `keras.layers.LSTM` that is several times faster on a CPU.
+    """A drop-in replacement for `keras.layers.LSTM` that is several times faster on a CPU.
 
-    It takes the same arguments and has the same weights in the same order, the same values and the
-    same gradients, in training and in inference:
+    It takes the same arguments, and has the same weights in the same order, the same outputs and
+    the same gradients, in training and in inference:
 
     >>> layer = t2aux.layers.LSTM(8)
     >>> layer(tf.zeros([4, 100, 3])).shape
@@ -38,41 +38,41 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
     >>> keras_layer.build((4, 100, 3))
     >>> layer.set_weights(keras_layer.get_weights())
 
-    The kernel runs where the layer computes in float32 with the default activations and without
-    dropout in training, on a CPU with a C++ compiler, which compiles it on first use. Everything
-    else is computed by Keras, unchanged: other activations, dropout, float16 and bfloat16, GPUs.
+    The kernel is used on a CPU if the layer computes in float32 with the default activations and
+    without dropout in training. It is compiled on first use, which needs a C++ compiler. In all
+    other cases (other activations, dropout, float16, bfloat16, GPUs) Keras computes the layer.
     Exported graphs (`model.export`, `tf.saved_model.save`, TensorFlow Lite) are Keras's own and
     run without t2aux. The environment variable T2AUX_KERNEL=off turns the kernel off.
 
-    With `precision="bfloat16"` the kernel's products have operands that are rounded to bfloat16 in
-    training, where the processor multiplies those (AVX512-BF16; elsewhere they are float32, and the
-    log says so). Sums, states, weights and gradients are float32, and so are all of inference,
-    what is saved and what is exported. An input of up to 4 features is not rounded.
+    With `precision="bfloat16"`, the operands of the kernel's products are rounded to bfloat16 in
+    training if the processor supports it (AVX512-BF16); otherwise they are float32, and the log
+    says so. Sums, states, weights and gradients are float32, and so is everything in inference, in
+    saved files and in exports. An input of up to 4 features is not rounded.
 
-    To load a `.keras` file that holds this layer, import `t2aux.layers` first. Inside of a
-    `tf.function` with `jit_compile=True` use Keras's layer: XLA can't compile the kernel.
+    To load a `.keras` file that holds this layer, import `t2aux.layers` first. In a `tf.function`
+    with `jit_compile=True`, use Keras's layer, because XLA can't compile the kernel.
 
     Call arguments:
         sequence: [batch, steps, features].
-        mask: [batch, steps] bool; a step that is not set leaves state and output as they are.
-        training: Whether dropout applies.
+        mask: [batch, steps] bool; state and output do not change at a step where it is false.
+        training: Whether dropout is applied.
         initial_state: A list of the output and the cell before the first step, [batch, units] each.
 
     Returns:
-        The last output [batch, units]; with `return_sequences` all outputs [batch, steps, units];
-        with `return_state` also the last output and the last cell, [batch, units] each.
+        The last output [batch, units], or, with `return_sequences`, all outputs [batch, steps,
+        units]. With `return_state`, also the last output and the last cell, [batch, units] each.
     """
 
     def __init__(
         self, units: int, *arguments: Any, precision: ops.Precision = "float32", **kwargs: Any
     ) -> None:
-        """Makes the layer.
+        """Creates the layer.
 
         Args:
-            units: H.
-            *arguments: Of `keras.layers.LSTM`.
-            precision: Of the products in training, "float32" or "bfloat16".
-            **kwargs: Of `keras.layers.LSTM`.
+            units: H, the size of the output.
+            *arguments: Arguments of `keras.layers.LSTM`.
+            precision: The precision of the products in training, "float32" or "bfloat16".
+            **kwargs: Arguments of `keras.layers.LSTM`.
 
         Raises:
             UserError: The precision is unknown.
@@ -80,7 +80,7 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         super().__init__(units, *arguments, **kwargs)
         ops.check_precision("LSTM.precision", precision)
         self.precision = precision
-        # XLA has no op of ours.
+        # XLA does not support our ops.
         self.supports_jit = False
 
     def get_config(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         """Runs the recurrence, see `keras.layers.RNN`.
 
         Returns:
-            The last output [B, H]; all outputs [B, T, H], or the last alone [B, 1, H] unless
+            The last output [B, H]; all outputs [B, T, H], or only the last one [B, 1, H] without
             `return_sequences`; and the state after the last step.
         """
         if not self._kernel_applies(training):
@@ -123,12 +123,12 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         weights = ops.Weights(*map(tf.convert_to_tensor, weights))
         lengths = None
         if mask is not None:
-            # The kernel takes sequences that end early: the masked steps go to the end.
+            # Moves masked steps to the end, because the kernel takes lengths and not masks.
             order = tf.argsort(tf.cast(tf.logical_not(mask), tf.int32), axis=1, stable=True)
             sequences = tf.gather(sequences, order, axis=1, batch_dims=1)
             lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         all_ = self.return_sequences
-        # Where a trainer says what training is done in, a layer that says nothing does as well.
+        # A layer without its own precision uses the one that the trainer has set.
         rounded = training and self.precision != "float32"
         with ops.products_in(self.precision if rounded else None):
             last, cell_state, outputs = _scan(
@@ -147,7 +147,7 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         return output, outputs, [last, cell_state]
 
     def _kernel_applies(self, training: bool) -> bool:
-        """Whether the kernel computes just what this layer is configured to."""
+        """Whether the kernel can compute this layer as it is configured."""
         return (
             self._computes_standard()
             and not (training and (self.dropout or self.recurrent_dropout))
@@ -197,7 +197,7 @@ def _scan(
 
     @tf.custom_gradient
     def without_storing(*arguments: tf.Tensor) -> tuple[list, Any]:
-        # Inference stores no activations; a gradient that is taken all the same computes them.
+        # Inference stores no activations; if a gradient is taken after all, they are recomputed.
         def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(arguments)
@@ -211,9 +211,9 @@ def _scan(
 
 
 def _exporting() -> bool:
-    """Whether the graph that is being made is one to be exported.
+    """Whether the current graph is being made for an export.
 
-    TensorFlow and Keras say so nowhere; the callers on the stack do.
+    TensorFlow and Keras do not tell, so the callers on the stack are inspected.
     """
     frame = sys._getframe()
     while frame is not None:

@@ -1,4 +1,4 @@
-"""minGRU as a Keras layer: a recurrence that is trained by a parallel scan."""
+"""minGRU as a Keras layer: a recurrence that is trained with a parallel scan."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from t2aux.model.mingru import MinGRURecurrence, MinGRUState
 
 @keras.saving.register_keras_serializable(package="t2aux")
 class MinGRU(MinGRURecurrence):
-    """Stacked layers of minGRU (Feng et al. 2024, arXiv 2410.01201, section 3.1).
+    """Stacked minGRU layers (Feng et al. 2024, arXiv 2410.01201, section 3.1).
 
-    Gates and candidates depend on the input alone, so that all steps of a layer are computed at
-    once. Called as Keras's recurrent layers are:
+    The gates and candidates depend on the input only, so all steps of a layer are computed in
+    parallel. It is called like Keras's recurrent layers:
 
     >>> layer = t2aux.layers.MinGRU(8, return_sequences=True)
     >>> layer(tf.zeros([4, 100, 3])).shape
@@ -27,11 +27,12 @@ class MinGRU(MinGRURecurrence):
         sequence: [batch, steps, features].
         initial_state: The outputs of all layers before the first step, bottom first, [batch, units]
             each; zeros by default.
-        mask: [batch, steps] bool; a step that is not set leaves state and output as they are.
+        mask: [batch, steps] bool; state and output do not change at a step where it is false.
 
     Returns:
-        The last output [batch, units]; with `return_sequences` all outputs [batch, steps, units];
-        with `return_state` also the last outputs of all layers, bottom first, [batch, units] each.
+        The last output [batch, units], or, with `return_sequences`, all outputs [batch, steps,
+        units]. With `return_state`, also the last outputs of all layers, bottom first, [batch,
+        units] each.
     """
 
     def __init__(
@@ -46,18 +47,19 @@ class MinGRU(MinGRURecurrence):
         go_backwards: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Keeps the parameters.
+        """Stores the parameters.
 
         Args:
             units: H, the size of every layer's output.
-            layers: How many are stacked. A single layer's gates know nothing but the current token.
-            kernel_initializer: Of the kernels [D, 2H], then [H, 2H] each: the update gate, then the
-                candidate.
-            bias_initializer: Of the biases [2H].
-            return_sequences: Whether all outputs are returned.
-            return_state: Whether the last outputs of all layers are returned, too.
-            go_backwards: Whether the sequence is read from its end.
-            **kwargs: Of `keras.layers.Layer`.
+            layers: The number of stacked layers. The gates of a single layer depend on the current
+                token only.
+            kernel_initializer: The initializer of the kernels ([D, 2H] for the bottom layer,
+                [H, 2H] for the others), which hold the update gate, then the candidate.
+            bias_initializer: The initializer of the biases [2H].
+            return_sequences: Whether to return all outputs instead of the last one.
+            return_state: Whether to return the last outputs of all layers, too.
+            go_backwards: Whether to read the sequence from its end.
+            **kwargs: Arguments of `keras.layers.Layer`.
 
         Raises:
             UserError: A size is below 1.
@@ -89,12 +91,12 @@ class MinGRU(MinGRURecurrence):
         return True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights for inputs [batch, steps, features]."""
+        """Creates the weights for inputs [batch, steps, features]."""
         sizes = [input_shape[-1], *[self.units] * (self._layers_count - 1)]
         self.kernels, self.biases = [], []
         for i, size in enumerate(sizes):
             shape = (size, 2 * self.units)
-            # A copy each: one initializer gives the same values again.
+            # A copy for each layer, because an initializer returns the same values at each call.
             kernel, bias = (
                 keras.initializers.get(keras.initializers.serialize(initializer))
                 for initializer in (self._kernel_initializer, self._bias_initializer)
@@ -123,7 +125,7 @@ class MinGRU(MinGRURecurrence):
         return [output, *last] if self.return_state else output
 
     def compute_mask(self, _: Any, mask: tf.Tensor | None = None) -> Any:
-        """The mask of the outputs, where all are returned."""
+        """The mask of the outputs if all are returned, else None."""
         own = mask if self.return_sequences else None
         return [own, *[None] * self._layers_count] if self.return_state else own
 

@@ -1,4 +1,4 @@
-"""What Keras's layers on a cell need to be cores of `SequenceClassifier`."""
+"""What Keras's cell-based layers need to be cores of `SequenceClassifier`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import keras
 
 
 class OnCell:
-    """The cell's weights as the layer's own, for a recurrence of G gates."""
+    """Exposes the cell's weights as the layer's own, for a recurrence with G gates."""
 
-    # The cell's weights are the layer's in checkpoints.
+    # In checkpoints, the cell's weights are stored as the layer's.
     checkpoint_names: ClassVar = {"cell": ""}
 
     @property

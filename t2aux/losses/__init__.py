@@ -1,4 +1,4 @@
-"""Auxiliary losses: the base class, the paper's two, and the losses that they are compared with."""
+"""Auxiliary losses: the base class, the paper's two losses, and those that it compares with."""
 
 from t2aux.losses.base import (
     AuxiliaryLoss,

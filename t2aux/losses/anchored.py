@@ -1,11 +1,12 @@
-"""What the losses that predict tokens share, and what the paper's two share.
+"""The base classes of the losses that predict tokens and of the paper's two losses.
 
-Those two, `reconstruction.py` and `prediction.py`, are taken at `anchors` random positions of the
-sequence, drawn for every batch (paper, section 3 and Figure 2), over segments of `length` predicted
-tokens; the losses that they are compared with, in `whole_sequence.py`, over whole sequences. All
-are averaged over all predicted tokens.
+The paper's two losses, in `reconstruction.py` and `prediction.py`, are computed at `anchors` random
+positions of the sequence, drawn for every batch (paper, section 3 and Figure 2), over segments of
+`length` predicted tokens. The losses that they are compared with, in `whole_sequence.py`, are
+computed over whole sequences. All losses are averaged over all predicted tokens.
 
-Where the paper is silent the default is ours, and marked [us] in the parameter's description.
+If the paper does not specify a default, we chose it and marked it [us] in the parameter's
+description.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from t2aux.model.core import Active, State, check_sizes
 from t2aux.model.heads import Head
 from t2aux.model.lstm import LSTMState
 
-# Streams of random numbers of one batch; Reconstruction has more, from 2 on.
+# Random streams of one batch; Reconstruction has more, starting with 2.
 _REFERENCE, _ANCHOR = range(2)
 
 
 def uniform_position(draw: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
     """Maps draws in [0, 1) to the integers low <= p <= high (low where the range is empty)."""
     count = tf.maximum(high - low + 1, 1)
-    # In float64: float32 can't represent 16,000 positions evenly.
+    # In float64, because float32 can't represent 16,000 positions evenly.
     offset = tf.cast(draw * tf.cast(count, tf.float64), tf.int32)
     return low + tf.minimum(offset, count - 1)
 
 
 class TokenLoss(AuxiliaryLoss):
-    """A loss that predicts tokens by a head.
+    """A loss that predicts tokens with a head.
 
     Attributes:
         head: The head.
@@ -55,14 +56,14 @@ class TokenLoss(AuxiliaryLoss):
         """See `AuxiliaryLoss`.
 
         Raises:
-            UserError: `levels` is set, and the tokens are ids.
+            UserError: `levels` is set, but the tokens are ids.
         """
         self._is_text = network.is_text
         self._token_size = network.token_size
         if self._is_text and self.levels is not None:
             raise SettingError(
-                f"{type(self).__name__}.levels = {self.levels} is for real values, and "
-                f"{network.data} has ids, of which each is a class already: leave it out."
+                f"{type(self).__name__}.levels = {self.levels} is for real values, but "
+                f"{network.data} has ids, each of which already is a class: leave it out."
             )
         self.head = Head(
             network.hidden_size,
@@ -82,10 +83,10 @@ class TokenLoss(AuxiliaryLoss):
         }
 
     def values(self, outputs: tf.Tensor) -> tf.Tensor:
-        """The predicted tokens in the head's outputs.
+        """The part of the head's outputs that is the predicted tokens.
 
         Args:
-            outputs: [..., C (1 + levels)], or logits [..., V]; or the weights that give them.
+            outputs: [..., C (1 + levels)], or logits [..., V]; or the weights that compute them.
 
         Returns:
             [..., C] values, or the logits.
@@ -93,10 +94,10 @@ class TokenLoss(AuxiliaryLoss):
         return outputs[..., : self._token_size]
 
     def output_losses(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """What every output of the head adds to the loss.
+        """The loss of every output of the head.
 
-        It is that of the predicted token, see `token_losses`, and, with `levels`, the cross-entropy
-        of the level in which each of the token's values lies.
+        It is the loss of the predicted token, see `token_losses`, plus, with `levels`, the
+        cross-entropy of the level of each of the token's values.
 
         Args:
             outputs: [l, N, C (1 + levels)], or logits [l, N, V].
@@ -110,7 +111,7 @@ class TokenLoss(AuxiliaryLoss):
             return losses
         logits = outputs[..., self._token_size :]
         logits = tf.reshape(logits, tf.concat([tf.shape(targets), [self.levels]], 0))
-        # Level k has the values of [k / levels, (k + 1) / levels).
+        # Level k is the interval [k / levels, (k + 1) / levels).
         level = tf.clip_by_value(tf.cast(targets * self.levels, tf.int32), 0, self.levels - 1)
         entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(level, logits)
         return losses + tf.reduce_sum(entropies, axis=-1)
@@ -118,7 +119,7 @@ class TokenLoss(AuxiliaryLoss):
     def token_losses(self, predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """The loss of every predicted token.
 
-        Squared distance for real-valued tokens, cross-entropy for ids.
+        It is the squared distance for real-valued tokens and the cross-entropy for ids.
 
         Args:
             predictions: [l, N, C] values or [l, N, V] logits.
@@ -140,11 +141,11 @@ class TokenLoss(AuxiliaryLoss):
 
 
 class Anchored(TokenLoss):
-    """What the paper's two losses share: anchors, segments, own stacked LSTM layers.
+    """What the paper's two losses share: anchors, segments and their own stacked LSTM layers.
 
     Attributes:
-        anchors: n, positions a batch.
-        length: l, predicted tokens a segment.
+        anchors: n, the number of positions per batch.
+        length: l, the number of predicted tokens per segment.
         layers: The auxiliary network's LSTM layers, bottom first.
     """
 
@@ -197,17 +198,17 @@ class Anchored(TokenLoss):
         """Draws the batch's anchors.
 
         Args:
-            seed: [2] int32, this batch's.
+            seed: [2] int32, the seed of this batch.
             starts: [B] int32, the step at which each sequence begins.
             steps: Scalar int32 T.
 
         Returns:
-            [n] int32 positions.
+            Positions [n] int32.
         """
         raise NotImplementedError
 
     def bottom_state(self, anchor_state: State) -> list[LSTMState]:
-        """The layers' states at an anchor: the main state at the bottom, zeros above."""
+        """The layers' states at an anchor: the main network's for the bottom layer, else zeros."""
         bottom = anchor_state.as_lstm()
         zeros = LSTMState(*[tf.zeros_like(x) for x in bottom])
         return [bottom] + [zeros] * (len(self.layers) - 1)
@@ -215,9 +216,10 @@ class Anchored(TokenLoss):
     def _reference_range(
         self, seed: tf.Tensor, low: tf.Tensor, high: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        # Where lengths vary, anchors are drawn from the range of one sequence of the batch, drawn
-        # from those that have one, so that they fall where typical sequences are, not only the
-        # longest. Where they don't, this is the batch's own range.
+        # Anchors are drawn from the range of one sequence, which is drawn from the sequences of the
+        # batch whose range is not empty. So, if lengths vary, anchors fall into sequences of
+        # typical length, not only into the longest ones. If all lengths are equal, this is the
+        # range of the batch.
         order = tf.random.stateless_uniform(tf.shape(low), stream(seed, _REFERENCE))
         order = tf.where(low <= high, order, -1.0)
         index = tf.argmax(order)
@@ -239,11 +241,11 @@ def run_stack(
     Args:
         layers: Bottom first.
         x: [T, N, D].
-        states: Each layer's state before.
+        states: Each layer's state before the first step.
         active: See `core.run`.
 
     Returns:
-        The top layer's outputs [T, N, H] and each layer's state after.
+        The top layer's outputs [T, N, H] and each layer's state after the last step.
     """
     after = []
     for layer, state in zip(layers, states, strict=True):

@@ -1,20 +1,20 @@
-"""What an auxiliary loss is: it declares what it needs of the main network, and computes from that.
+"""The interface of auxiliary losses: a loss declares what it needs of the main network.
 
-For each batch `AuxiliaryLoss.declare` returns one of three declarations, and `AuxiliaryLoss.call`
-gets what was declared, differentiable:
+For each batch, `AuxiliaryLoss.declare` returns one of three declarations, and `AuxiliaryLoss.call`
+receives what was declared, with support for gradients:
 
-| declaration | what it asks for | what `call` gets |
+| declaration | what it requests | what `call` receives |
 |---|---|---|
 | `StatesAt` | the states at some positions | `States` |
 | `OutputsFrom` | the outputs over a range of steps from some positions on | `Outputs` |
 | `OutputsOfAll` | the outputs over whole sequences | `Outputs` |
 
-How the gradient is truncated, what is computed twice and what is stored is the trainer's affair
-(`t2aux.training.windows`): a loss works with every core, truncation and padding, and where several
-replicas share a batch.
+The trainer decides how the gradient is truncated, what is computed twice and what is stored
+(`t2aux.training.windows`). So a loss works with every core, with every truncation, with padding,
+and with several replicas that share a batch.
 
 Everything is time-major, [T, B, ...], with the sequences aligned at their ends: sequence b begins
-at step starts[b] and ends at T. Position p means the state before token p is read.
+at step starts[b] and ends at T. The state at position p is the state before token p is read.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ Bptt = int | Literal["full"]
 
 
 class Objective(NamedTuple):
-    """What a classifier is trained for, and how far gradients go back.
+    """The losses that a classifier is trained on, and how far their gradients go back.
 
     Attributes:
-        auxiliary: The auxiliary losses, beside the supervised one.
-        supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
-        auxiliary_bptt: The same for each auxiliary loss that does not say so itself.
-        precision: Of the products of LSTMs, see `t2aux.kernels.ops`.
+        auxiliary: The auxiliary losses, in addition to the supervised one.
+        supervised_bptt: How many steps the supervised gradient goes back; "full" for all, 0 for
+            none.
+        auxiliary_bptt: The same for each auxiliary loss that does not set its own `bptt`.
+        precision: The precision of the LSTMs' products, see `t2aux.kernels.ops`.
     """
 
     auxiliary: Sequence[AuxiliaryLoss] = ()
@@ -56,15 +57,15 @@ class Objective(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """A batch, time-major, its sequences aligned at their ends.
+    """A time-major batch whose sequences are aligned at their ends.
 
     Attributes:
         tokens: [T, B, C] float32, or ids [T, B] int32.
-        starts: [B] int32: the step at which each sequence begins.
+        starts: [B] int32, the step at which each sequence begins.
         labels: [B] int32.
         padded: Whether sequences may begin after step 0.
-        share: Which rows of a larger batch these are; None: all. A larger batch is one that
-            replicas share, or one of which `AuxiliaryLoss.rows` takes a part.
+        share: Which rows of a larger batch these are; None: the whole batch. The batch is larger if
+            replicas share it, or if `AuxiliaryLoss.rows` uses only a part of it.
     """
 
     tokens: tf.Tensor
@@ -80,17 +81,17 @@ class Sequences(NamedTuple):
 
     @property
     def all_starts(self) -> tf.Tensor:
-        """[G] int32: as `starts`, of the whole batch, whose rows several replicas may share."""
+        """[G] int32, the `starts` of the whole batch, whose rows several replicas may share."""
         if self.share is None:
             return self.starts
         lengths = self.share.lengths
         return self.steps - lengths if self.padded else tf.zeros_like(lengths)
 
     def at(self, rows: tf.Tensor) -> Sequences:
-        """Some of these sequences, of which the rest knows that they are a part of the batch.
+        """Selects some of these sequences; `share` of the result says that they are a part.
 
         Args:
-            rows: [R] int32.
+            rows: [R] int32, the rows to select.
 
         Returns:
             R sequences.
@@ -105,15 +106,15 @@ class Sequences(NamedTuple):
         )
 
     def active(self, begin: tf.Tensor | int = 0) -> Active | None:
-        """Where sequences are, counted from step `begin` on, for `core.run`; None: everywhere."""
+        """The steps that are not padding, counted from `begin`, for `core.run`; None: all."""
         return active_from(self.starts - begin) if self.padded else None
 
     def uniform(self, seed: tf.Tensor, shape: list[int]) -> tf.Tensor:
-        """Random numbers for every sequence, the same whichever replica has it.
+        """Draws random numbers for every sequence, which do not depend on the replica that has it.
 
         Args:
             seed: [2] int32.
-            shape: How many numbers a sequence gets.
+            shape: The shape of the numbers of one sequence.
 
         Returns:
             [*shape, B] float32, uniform in [0, 1).
@@ -125,13 +126,13 @@ class Sequences(NamedTuple):
 
 
 class StatesAt(NamedTuple):
-    """Declares: the main network's states at these positions.
+    """Declares that the loss needs the main network's states at these positions.
 
     Attributes:
-        positions: [n] int32 in 0..T, the same for all sequences. Where a sequence begins later, its
-            state is zero.
-        count: Scalar float32: how many terms the loss has in the whole batch (`all_starts`), of
-            which it is the mean.
+        positions: [n] int32 in 0..T, the same for all sequences. The state of a sequence that
+            begins later is zero.
+        count: Scalar float32, the number of terms that the loss has in the whole batch
+            (`all_starts`). The loss is the mean of these terms.
     """
 
     positions: tf.Tensor
@@ -139,14 +140,14 @@ class StatesAt(NamedTuple):
 
 
 class OutputsFrom(NamedTuple):
-    """Declares: the main network's outputs over a range of steps from each position on.
+    """Declares that the loss needs the main network's outputs over a range from each position on.
 
-    The gradient stops just before the positions, unless both losses have full backpropagation
+    The gradient stops just before the positions, unless both losses use full backpropagation
     through time.
 
     Attributes:
         positions: [n] int32 in 0..T - 1.
-        length: How many steps each range has; where the batch is shorter, T - 1.
+        length: The number of steps of each range; if the batch is shorter, T - 1.
         count: See `StatesAt`.
     """
 
@@ -156,11 +157,11 @@ class OutputsFrom(NamedTuple):
 
 
 class OutputsOfAll(NamedTuple):
-    """Declares: the main network's outputs over whole sequences.
+    """Declares that the loss needs the main network's outputs over whole sequences.
 
-    Read once, each token predicts the one after it. Read twice, the second time right after the
-    first, nothing is predicted the first time, and then every token, the last of the first time
-    predicting the first.
+    If a sequence is read once, the output after each token predicts the next one. If it is read
+    twice in succession, the first reading predicts nothing and the second predicts every token; the
+    output after the last token of the first reading predicts the first token.
 
     Attributes:
         count: See `StatesAt`.
@@ -175,18 +176,19 @@ Declaration = StatesAt | OutputsFrom | OutputsOfAll
 
 
 class States(NamedTuple):
-    """What a loss gets that declared `StatesAt`. N = n * B rows, all of position 0 first.
+    """What `call` receives if `declare` returned `StatesAt`.
 
-    B is how many sequences the loss is computed on: see `AuxiliaryLoss.rows`.
+    There are N = n * B rows, those of position 0 first. B is the number of sequences that the loss
+    is computed on, see `AuxiliaryLoss.rows`.
 
     Attributes:
         states: The states, [N, ...] each; see `t2aux.model.core.State`.
         positions: [n] int32, as declared.
-        sequences: These sequences.
-        input_layer: The main network's, from tokens [..., C] or [...] to its input [..., D].
-        seed: [2] int32, this batch's and this loss's: what is random is a function of it.
-        progress: Scalar float32 in [0, 1]: how far the phase has got.
-        bptt: After how many steps a recurrence of the loss's own stops its gradient; None: never.
+        sequences: The B sequences.
+        input_layer: The main network's input layer, from tokens [..., C] or [...] to [..., D].
+        seed: [2] int32, specific to this batch and this loss; the only source of randomness.
+        progress: Scalar float32 in [0, 1], the completed fraction of the phase.
+        bptt: After how many steps the loss's own recurrence stops its gradient; None: never.
     """
 
     states: State
@@ -199,20 +201,21 @@ class States(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a loss gets that declared outputs: one window of them after the other.
+    """What `call` receives if `declare` returned `OutputsFrom` or `OutputsOfAll`.
 
-    N is n * B for `OutputsFrom`, all of position 0 first, and B for `OutputsOfAll`. B is how many
-    sequences the loss is computed on: see `AuxiliaryLoss.rows`.
+    `call` is called once for each window of W steps, in order. N is n * B for `OutputsFrom`, the
+    rows of position 0 first, and B for `OutputsOfAll`. B is the number of sequences that the loss
+    is computed on, see `AuxiliaryLoss.rows`.
 
     Attributes:
-        outputs: [W, N, H]: the main network's after each step of the window.
-        tokens: [W, N, ...]: the tokens that were read in these steps.
-        targets: [W, N, ...]: the tokens after them.
-        mask: [W, N] float32: 1 where the output is to predict its target, else 0.
-        active: For a recurrence of the loss's own over these steps, see `core.run`; None: there is
-            no padding.
-        carry: What `call` returned for the window before, without gradient; for the first, what
-            `AuxiliaryLoss.initial_carry` returned.
+        outputs: [W, N, H], the main network's outputs after each step of the window.
+        tokens: [W, N, ...], the tokens that are read in these steps.
+        targets: [W, N, ...], the token after each of them.
+        mask: [W, N] float32, 1 where the output has to predict its target, else 0.
+        active: The steps that are not padding, for the loss's own recurrence, see `core.run`; None:
+            all.
+        carry: What `call` returned for the previous window, without gradient; in the first window,
+            the result of `AuxiliaryLoss.initial_carry`.
         seed: See `States`.
         progress: See `States`.
     """
@@ -228,16 +231,16 @@ class Outputs(NamedTuple):
 
 
 class Network(NamedTuple):
-    """What a loss is built for.
+    """The properties of the main network and the data that a loss is built for.
 
     Attributes:
         hidden_size: H, the size of the main network's output.
-        input_size: D, the size of what its input layer gives.
-        token_size: C channels, or V ids.
+        input_size: D, the size of its input layer's output.
+        token_size: C, the number of channels, or V, the number of ids.
         is_text: Whether tokens are ids.
-        longest: The most steps that a sequence has; None: not known.
-        data: What the data is called in messages.
-        seed: Of initial weights.
+        longest: The length of the longest sequence in steps; None if unknown.
+        data: The name of the data in messages.
+        seed: The seed of the initial weights.
     """
 
     hidden_size: int
@@ -250,15 +253,16 @@ class Network(NamedTuple):
 
 
 class AuxiliaryLoss(Configurable, keras.layers.Layer):
-    """An auxiliary loss of L = L_supervised + sum of w * L_auxiliary (paper, section 3).
+    """The base class of auxiliary losses, in L = L_supervised + sum of w * L_auxiliary.
 
-    A subclass makes its weights in `build`, and implements `declare` and `call`. In Python it is
-    one of `SequenceClassifier(auxiliary=[...])`, in gin of `train.auxiliary_losses = [@MyLoss]`.
+    The equation is that of the paper, section 3. A subclass creates its weights in `build`, and
+    implements `declare` and `call`. It is used as `SequenceClassifier(auxiliary=[...])` in Python
+    and as `train.auxiliary_losses = [@MyLoss]` in gin.
 
     Attributes:
-        weight: w; at 0 the loss is measured only.
-        bptt: How many steps its gradient reaches back; None: the trainer's `auxiliary_bptt`.
-        rows: The share of every batch's rows that it is computed on.
+        weight: w; if it is 0, the loss is measured but not trained.
+        bptt: How many steps its gradient goes back; None: the trainer's `auxiliary_bptt`.
+        rows: The fraction of every batch's rows that the loss is computed on.
     """
 
     def __init__(
@@ -269,27 +273,27 @@ class AuxiliaryLoss(Configurable, keras.layers.Layer):
         bptt: Bptt | None = None,
         rows: float = 1.0,
     ) -> None:
-        """Keeps the parameters.
+        """Stores the parameters.
 
         Args:
-            name: In metrics ("NAME_loss") and checkpoints; by default the class's.
+            name: The name in metrics ("NAME_loss") and checkpoints; by default that of the class.
             weight: w, 0 or more.
-            bptt: How many steps the gradient reaches back, "full" for all; None: the trainer's
+            bptt: How many steps the gradient goes back, "full" for all; None: the trainer's
                 `auxiliary_bptt`.
-            rows: The share of every batch's rows that the loss is computed on, above 0 and at most
-                1 [us]. Below 1 each step draws ceil(rows * batch size) of them, without
-                replacement, from its seed. The loss is then the sum over their terms, divided by
-                the share that they are of the batch and by the number of terms in the whole batch,
-                without padding: an unbiased estimate of the mean over the whole batch. So is its
-                gradient, before it is clipped. The cost falls by this share, but for the pass over
-                the main network that all losses share. It works for every loss whose terms do not
+            rows: The fraction of every batch's rows that the loss is computed on, above 0 and at
+                most 1 [us]. Below 1, each step draws ceil(rows * batch size) rows without
+                replacement, with its seed. The loss is the sum of their terms, divided by the
+                fraction of rows drawn and by the number of terms in the whole batch, without
+                padding. This is an unbiased estimate of the mean over the whole batch, and so is
+                its gradient before clipping. The cost falls by the same fraction, except for the
+                pass over the main network, which all losses share. The terms of the loss must not
                 depend on other rows.
 
         Raises:
             UserError: `weight` is negative, or `rows` out of range.
         """
         kind = type(self).__name__
-        # Not Keras's default, which depends on what was made before in the process.
+        # Not Keras's default name, which depends on what was created before in the process.
         super().__init__(name=name or _snake_case(kind), dtype="float32")
         if weight < 0:
             raise SettingError(f"{kind}.weight must not be negative, but is {weight}.")
@@ -303,45 +307,45 @@ class AuxiliaryLoss(Configurable, keras.layers.Layer):
         self.rows = float(rows)
 
     def build(self, network: Network) -> None:
-        """Makes the weights for a network."""
+        """Creates the weights for a network."""
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = {"name": self.name, "weight": self.weight, "bptt": self.bptt}
-        # A subclass whose constructor does not take it can be made of this.
+        # Subclasses whose constructors do not take `rows` can be made from this.
         return config if self.rows == 1 else {**config, "rows": self.rows}
 
     def get_build_config(self) -> None:
-        """None: the classifier that has the loss builds it."""
+        """Returns None, because the classifier that has the loss builds it."""
 
     @property
     def shortest_sequence(self) -> int:
-        """The fewest steps that a sequence must have for this loss to be taken on it."""
+        """The minimum number of steps of a sequence that this loss can be computed on."""
         return 1
 
     def check_bptt(self, parameter: str, bptt: Bptt) -> None:
-        """Raises UserError if the loss has nothing to train where its gradient reaches so far.
+        """Raises UserError if the loss has nothing to train with this truncation.
 
         Args:
-            parameter: Where the value comes from.
+            parameter: The parameter that sets the value.
             bptt: The value.
         """
 
     def declare(self, sequences: Sequences, seed: tf.Tensor) -> Declaration:
-        """Says what the loss needs of the main network for a batch.
+        """Declares what the loss needs of the main network for a batch.
 
         Args:
-            sequences: The batch. What is declared may depend on `all_starts` and `steps` only, so
+            sequences: The batch. The declaration may depend only on `all_starts` and `steps`, so
                 that all replicas declare the same.
-            seed: [2] int32, this batch's and this loss's.
+            seed: [2] int32, specific to this batch and this loss.
 
         Returns:
-            A declaration.
+            `StatesAt`, `OutputsFrom` or `OutputsOfAll`.
         """
         raise NotImplementedError
 
     def initial_carry(self, states: State) -> Any:
-        """What `Outputs.carry` is in the first window: any nest of tensors [N, ...].
+        """The value of `Outputs.carry` in the first window: any nest of tensors [N, ...].
 
         Args:
             states: The main network's states before the window, [N, ...] each.
@@ -356,14 +360,14 @@ class AuxiliaryLoss(Configurable, keras.layers.Layer):
             given: `States` or `Outputs`.
 
         Returns:
-            The sum over its terms, a scalar. A loss that has an `initial_carry` returns a pair: the
-            sum and the carry for the next window.
+            The sum of the loss's terms, a scalar. A loss with an `initial_carry` returns a pair:
+            the sum and the carry for the next window.
         """
         raise NotImplementedError
 
 
 def as_list(auxiliary: AuxiliaryLoss | Sequence[AuxiliaryLoss]) -> list[AuxiliaryLoss]:
-    """The losses, of a list or of one. Raises UserError where there is something else."""
+    """Returns the given losses, or single loss, as a list. Raises UserError for anything else."""
     losses = list(auxiliary) if isinstance(auxiliary, (list, tuple)) else [auxiliary]
     for loss in losses:
         if not isinstance(loss, AuxiliaryLoss):
@@ -375,7 +379,7 @@ def as_list(auxiliary: AuxiliaryLoss | Sequence[AuxiliaryLoss]) -> list[Auxiliar
 
 
 def stream(seed: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:
-    """The `index`-th independent seed [2] made from a seed [2]."""
+    """The `index`-th of the independent seeds [2] derived from a seed [2]."""
     return tf.random.experimental.stateless_fold_in(seed, index)
 
 

@@ -1,7 +1,7 @@
 """The decoder of an r-LSTM that may be fed its own tokens, step by step.
 
-Each step's token may depend on the output of the step before, so that the steps can't be computed
-a layer at a time. On a GPU `decoder_xla` computes the same in one compiled function.
+The token of each step may depend on the output of the previous step, so the steps can't be computed
+one layer at a time. On a GPU, `decoder_xla` computes the same in one compiled function.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Weights(NamedTuple):
     """The decoder's weights.
 
     Attributes:
-        layers: Of the LSTM layers, bottom first. The bottom's kernel has the input layer folded
-            into it: [C, 4H] with a bias, or a table [V, 4H] for ids, without one.
-        head: Of the head, see `heads.apply`. Its first C outputs are the token's values; the
-            others, if any, are for the loss alone.
+        layers: The weights of the LSTM layers, bottom first. The input layer is folded into the
+            bottom layer's kernel: [C, 4H] with a bias, or a table [V, 4H] for ids, without a bias.
+        head: The weights of the head, see `heads.apply`. Its first C outputs are the token's
+            values; any others are used by the loss only.
     """
 
     layers: tuple[ops.Weights, ...]
@@ -36,13 +36,14 @@ class Weights(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """What the decoder emits.
+    """The segments that the decoder emits.
 
     Attributes:
-        tokens: [l + 1, N, C] float32 or [l + 1, N] int32: the first is given, the others predicted.
-        use_sampled: [l, N] bool: where the decoder is fed its own token, never at the first step.
-        uniforms: [l, N] in [0, 1): where in the softmax's cumulative distribution ids are drawn.
-        valid_mask: [N] float32: 1 where a segment counts, else 0.
+        tokens: [l + 1, N, C] float32 or [l + 1, N] int32; the first is given, the others are
+            predicted.
+        use_sampled: [l, N] bool, where the decoder is fed its own token; never at the first step.
+        uniforms: [l, N] in [0, 1), the random numbers with which ids are sampled from the softmax.
+        valid_mask: [N] float32, 1 if a segment counts, else 0.
     """
 
     tokens: tf.Tensor
@@ -52,13 +53,13 @@ class Segments(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a step gives.
+    """The results of a step.
 
     Attributes:
-        fed: [N, C] or [N]: the token that was fed.
-        z: [N, 4H], a layer: the gates' pre-activations.
-        states: Each layer's state after it.
-        sampled: [N, C] or [N]: the decoder's own token. No gradient passes through it.
+        fed: [N, C] or [N], the token that was fed.
+        z: [N, 4H] for each layer, the gates' pre-activations.
+        states: Each layer's state after the step.
+        sampled: [N, C] or [N], the decoder's own token. No gradient passes through it.
     """
 
     fed: tf.Tensor
@@ -68,7 +69,7 @@ class Step(NamedTuple):
 
 
 def stacked_kernels(weights: Weights) -> list[tf.Tensor]:
-    """The kernel above the recurrent kernel, [D + H, 4H], of each layer but the bottom."""
+    """The kernel stacked on the recurrent kernel, [D + H, 4H], for each layer but the bottom."""
     return [tf.concat([w.input_kernel, w.recurrent_kernel], 0) for w in weights.layers[1:]]
 
 
@@ -81,25 +82,25 @@ def step(
     uniforms: tf.Tensor,
     states: Sequence[LSTMState],
 ) -> Step:
-    """One step.
+    """Computes one step.
 
     Args:
-        weights: The decoder's.
+        weights: The decoder's weights.
         kernels: Their `stacked_kernels`.
-        given: [N, C] float32 or [N] int32: the true token.
-        previous: [N, C] or [N]: the decoder's own token of the step before.
-        use_sampled: [N] bool: where that is fed.
+        given: [N, C] float32 or [N] int32, the true token.
+        previous: [N, C] or [N], the decoder's own token of the previous step.
+        use_sampled: [N] bool, where `previous` is fed.
         uniforms: [N], see `Segments`.
-        states: Each layer's state before, [N, H] each.
+        states: Each layer's state before the step, [N, H] each.
 
     Returns:
-        The step.
+        The results of the step.
     """
     fed = tf.where(use_sampled if weights.is_text else use_sampled[:, tf.newaxis], previous, given)
     pre_activations, after = [], []
     for i, (layer, state) in enumerate(zip(weights.layers, states, strict=True)):
         if i:
-            # One product: on a GPU every one waits for its launch.
+            # One product instead of two: on a GPU, each waits for its launch.
             z = tf.matmul(tf.concat([after[-1].h, state.h], -1), kernels[i - 1]) + layer.bias
         elif weights.is_text:
             z = tf.gather(layer.input_kernel, fed) + tf.matmul(state.h, layer.recurrent_kernel)
@@ -122,18 +123,19 @@ def run(
     use_sampled: tf.Tensor,
     uniforms: tf.Tensor,
 ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
-    """All steps, one after the other.
+    """Computes all steps, one after the other.
 
     Args:
-        weights: The decoder's.
-        given: [l, N, C] float32 or [l, N] int32: the true tokens before the predicted ones.
-        states: Each layer's state before, [N, H] each.
-        previous: [N, C] or [N]: the decoder's own token of the step before.
-        use_sampled: [l, N] bool: where its own token is fed to it.
+        weights: The decoder's weights.
+        given: [l, N, C] float32 or [l, N] int32, the true tokens before the predicted ones.
+        states: Each layer's state before the first step, [N, H] each.
+        previous: [N, C] or [N], the decoder's own token of the previous step.
+        use_sampled: [l, N] bool, where the decoder is fed its own token.
         uniforms: [l, N], see `Segments`.
 
     Returns:
-        The top layer's outputs [l, N, H], each layer's state after, and its own last token.
+        The top layer's outputs [l, N, H], each layer's state after the last step, and the decoder's
+        own last token.
     """
     steps = tf.shape(given)[0]
     kernels = stacked_kernels(weights)
@@ -160,15 +162,15 @@ def in_chunks(
     *,
     chunk: int,
 ) -> tf.Tensor:
-    """Decodes a segment chunk by chunk, between which the states pass no gradient.
+    """Decodes a segment in chunks; the states pass no gradient from one chunk to another.
 
     Args:
-        decode: Decodes a chunk, as `run` does, from the second argument on.
-        given: See `run`; l must be known.
+        decode: Decodes a chunk; takes the arguments of `run` from the second on.
+        given: See `run`; l must be static.
         states: See `run`.
         use_sampled: See `run`.
         uniforms: See `run`.
-        chunk: Steps of a chunk; the last may have fewer.
+        chunk: The number of steps of a chunk; the last one may have fewer.
 
     Returns:
         The top layer's outputs [l, N, H].
@@ -186,7 +188,7 @@ def in_chunks(
 
 
 def _sample(logits: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-    """Ids [N] int32 whose share of the softmax of [N, V] the uniforms [N] in [0, 1) fall into."""
+    """Samples ids [N] int32 from the softmax of logits [N, V], given uniforms [N] in [0, 1)."""
     cumulative = tf.cumsum(tf.nn.softmax(logits), axis=-1)
     below = tf.cast(cumulative <= uniforms[:, tf.newaxis], tf.int32)
     return tf.minimum(tf.reduce_sum(below, axis=-1), logits.shape[-1] - 1)

@@ -1,10 +1,10 @@
 """The decoder that may be fed its own tokens, its head, loss and gradient, compiled by XLA.
 
-On a GPU a loop over steps waits for the launches of dozens of small kernels a step. So there are
-few: a forward loop, which stores what the gradient needs; a backward loop, for the gradient with
-respect to the pre-activations alone; and the weights' gradients after it, one product each over all
-steps. No gradient passes between chunks, so the backward loop computes all chunks at once, as rows
-of a batch.
+On a GPU, a loop over steps waits for the launches of dozens of small kernels per step. This module
+needs only a few. A forward loop stores what the gradient needs. A backward loop computes only the
+gradients with respect to the pre-activations. The weights' gradients follow, one product each over
+all steps. No gradient passes between chunks, so the backward loop computes all chunks at once, as
+rows of a batch.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from t2aux.losses.decoder import Segments, Weights
 from t2aux.model import heads, lstm
 from t2aux.model.lstm import LSTMState
 
-# Steps in one iteration of a compiled loop: an iteration waits for its launches. More than five
-# gain little, and take longer to compile.
+# Steps per iteration of a compiled loop, because each iteration waits for its launches. More than
+# five gain little and take longer to compile.
 _UNROLL = 5
 
-# Gives the losses [l, N] of predictions [l, N, C] or logits [l, N, V], and targets.
+# Computes the losses [l, N] from predictions [l, N, C] or logits [l, N, V], and targets.
 OutputLosses = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class _Trace(NamedTuple):
-    """What the steps did.
+    """The values that the steps computed.
 
     Attributes:
-        fed: [l, N, C] or [l, N]: the tokens.
-        z: [l, N, 4H], a layer: the gates' pre-activations.
-        h: [l, N, H], a layer: after each step.
-        c: [l, N, H], a layer.
+        fed: [l, N, C] or [l, N], the tokens that were fed.
+        z: [l, N, 4H] for each layer, the gates' pre-activations.
+        h: [l, N, H] for each layer, the outputs after each step.
+        c: [l, N, H] for each layer, the cells after each step.
     """
 
     fed: tf.Tensor
@@ -54,22 +54,22 @@ def loss(
     chunk: int,
     output_losses: OutputLosses,
 ) -> tf.Tensor:
-    """The sum of the losses of all predicted tokens, by a function that XLA compiles.
+    """The sum of the losses of all predicted tokens, computed by a function that XLA compiles.
 
-    A gradient may be taken with respect to the weights and the states. It is computed with the
-    loss, in the same compiled function.
+    Supports gradients with respect to the weights and the states. They are computed with the loss,
+    in the same compiled function.
 
     Args:
-        weights: The decoder's.
+        weights: The decoder's weights.
         states: Each layer's state before the first step, [N, H] each.
-        segments: What is decoded; its length l must be known.
-        chunk: The states pass no gradient at every so many steps.
-        output_losses: The loss of predictions.
+        segments: The segments to decode; their length l must be static.
+        chunk: The states pass no gradient from one chunk of this many steps to another.
+        output_losses: Computes the losses of predictions.
 
     Returns:
         A scalar.
     """
-    # Nothing in the compiled function is kept for a gradient of TensorFlow's own.
+    # TensorFlow must not store anything in the compiled function for its own gradients.
     given = tf.nest.map_structure(
         lambda x: None if x is None else tf.stop_gradient(x), (weights, list(states))
     )
@@ -83,7 +83,7 @@ def loss(
 
 
 def _tensors(nest: Any) -> list[tf.Tensor]:
-    """Those in a nest: where tokens are ids, the bottom has no bias."""
+    """The tensors in a nest without None: if tokens are ids, the bottom layer has no bias."""
     return [x for x in tf.nest.flatten(nest) if x is not None]
 
 
@@ -111,7 +111,7 @@ def _compiled(output_losses: OutputLosses, chunk: int) -> Callable[..., tuple]:
 
 
 def _loop(body: Callable[[Any, Any], Any], steps: int, variables: Any) -> Any:
-    """Calls `body(t, variables)` with every t below `steps`, several in an iteration."""
+    """Calls `body(t, variables)` with every t below `steps`, several per iteration."""
     unroll = min(_UNROLL, steps)
     whole = steps // unroll * unroll
 
@@ -168,23 +168,23 @@ def _forward(weights: Weights, states: list[LSTMState], segments: Segments) -> _
 def _backward(
     weights: Weights, states: list[LSTMState], trace: _Trace, upstream: tf.Tensor, chunk: int
 ) -> tuple[list[tf.Tensor], list[LSTMState]]:
-    """The gradients with respect to pre-activations and first states.
+    """The gradients with respect to the pre-activations and the first states.
 
     Args:
-        weights: The decoder's.
+        weights: The decoder's weights.
         states: Each layer's state before the first step.
-        trace: Of the steps.
-        upstream: [l, N, H]: with respect to the top layer's outputs.
-        chunk: At every so many steps the states pass no gradient.
+        trace: The values that the steps computed.
+        upstream: [l, N, H], the gradient with respect to the top layer's outputs.
+        chunk: The states pass no gradient from one chunk of this many steps to another.
 
     Returns:
-        [l, N, 4H] a layer, and [N, H] each.
+        [l, N, 4H] for each layer, and [N, H] for each state.
     """
     steps, rows = upstream.shape[0], tf.shape(upstream)[1]
     chunks = -(-steps // chunk)
 
     def as_rows(x: tf.Tensor) -> tf.Tensor:
-        # Steps of zeros behind the last have a gradient of zero.
+        # Zero steps that are appended after the last have a zero gradient.
         x = tf.pad(x, [[0, chunks * chunk - steps], [0, 0], [0, 0]])
         x = tf.reshape(x, [chunks, chunk, rows, x.shape[-1]])
         return tf.reshape(tf.transpose(x, [1, 0, 2, 3]), [chunk, chunks * rows, x.shape[-1]])
@@ -221,14 +221,14 @@ def _backward(
 
 
 def _before(first: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
-    """The values before each step, of the first ones and those after each step."""
+    """The values before each step, given the first ones and those after each step."""
     return tf.concat([first[tf.newaxis], after[:-1]], 0)
 
 
 def _cell_gradient(
     z: tf.Tensor, before: tf.Tensor, after: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients with respect to the pre-activations and the cell before, of `lstm.cell`."""
+    """The gradients of `lstm.cell` with respect to the pre-activations and the previous cell."""
     i, f, g, o = lstm.gates(z)
     tanh = tf.tanh(after)
     dc += dh * o * (1 - tanh * tanh)
@@ -239,12 +239,12 @@ def _cell_gradient(
 def _of_layers(
     weights: Weights, states: list[LSTMState], trace: _Trace, dz: list[tf.Tensor]
 ) -> list[ops.Weights]:
-    """The gradients with respect to the layers' weights: one product each over all steps."""
+    """The gradients with respect to the layers' weights, one product each over all steps."""
     found, read = [], trace.fed
     for layer, state, h, of_z in zip(weights.layers, states, trace.h, dz, strict=True):
         bias = None if layer.bias is None else tf.reduce_sum(of_z, [0, 1])
         if layer.bias is None:
-            # A scatter would add in any order.
+            # A scatter would add in an undefined order.
             read = tf.one_hot(read, layer.input_kernel.shape[0])
         kernel, recurrent = (
             tf.tensordot(x, of_z, [[0, 1]] * 2) for x in (read, _before(state.h, h))

@@ -1,4 +1,4 @@
-"""r-LSTM: the auxiliary loss that reconstructs the past (paper, Figure 2 left)."""
+"""r-LSTM, the auxiliary loss that reconstructs the past (paper, Figure 2 left)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from t2aux.model.core import State
 from t2aux.model.inputs import InputLayer
 from t2aux.model.lstm import LSTMState
 
-# Streams of random numbers of one batch; the base class has 0 and 1.
+# Random streams of one batch; the base class has 0 and 1.
 _SEGMENT, _SAMPLE, _TOKEN = range(2, 5)
 
 
 @keras.saving.register_keras_serializable(package="t2aux")
 @gin.configurable
 class Reconstruction(Anchored):
-    """r-LSTM: from the state at an anchor, reconstruct a segment that was read before it.
+    """r-LSTM: reconstructs, from the state at an anchor, a segment that was read before it.
 
     A decoder starts from the main LSTM's state at the anchor, is given the first token of the
     segment, and emits the tokens after it (paper, Figure 2 left).
@@ -53,28 +53,29 @@ class Reconstruction(Anchored):
         levels: int | None = None,
         name: str | None = None,
     ) -> None:
-        """Makes the decoder.
+        """Creates the decoder.
 
         Args:
-            anchors: n, positions a batch; the paper varies it at a constant n * length (Table 6).
-            length: l, predicted tokens a segment.
-            weight: w of the loss L = L_supervised + w * L_auxiliary.
-            layers: LSTM layers of the decoder.
-            head_size: Hidden units of its head [us].
-            scheduled_sampling: Feed the decoder's own tokens instead of the true ones with a
+            anchors: n, the number of positions per batch; the paper varies it while n * length is
+                constant (Table 6).
+            length: l, the number of predicted tokens per segment.
+            weight: w in L = L_supervised + w * L_auxiliary.
+            layers: The number of LSTM layers of the decoder.
+            head_size: The number of hidden units of its head [us].
+            scheduled_sampling: Feed the decoder its own tokens instead of the true ones with a
                 probability that grows from 0 over the phase (Figure 6).
-            final_sampling: What that probability reaches, in [0, 1]. With few updates the decoder
-                is not ready for its own tokens alone, and less than 1 teaches the main network
-                more.
-            reverse: Emit the segment from its end to its beginning (Figure 6) [us: what it means].
-            distant_past: Draw the segment's place uniformly from all before the anchor; otherwise
-                it ends at the anchor (Figure 6) [us: the law].
+            final_sampling: The final value of that probability, in [0, 1]. After few updates the
+                decoder can't cope with only its own tokens, and the main network learns more with
+                a value below 1.
+            reverse: Emit the segment from its end to its beginning (Figure 6) [us: the meaning].
+            distant_past: Draw the segment's place uniformly from all places before the anchor;
+                otherwise it ends at the anchor (Figure 6) [us: the distribution].
             bptt: See `AuxiliaryLoss`.
             rows: See `AuxiliaryLoss`.
-            levels: Predict, besides each value of a token, in which of so many equal intervals of
-                [0, 1] it lies, by a softmax whose cross-entropy is added to the squared distance
-                [us]. For images, whose squared distances are small beside the supervised loss.
-                None: the paper's loss.
+            levels: The number of equal intervals of [0, 1] for an additional classification: a
+                softmax predicts the interval of each value of a token, and its cross-entropy is
+                added to the squared distance [us]. Useful for images, whose squared distances are
+                small compared to the supervised loss. None: the paper's loss.
             name: See `AuxiliaryLoss`.
         """
         super().__init__(
@@ -116,15 +117,15 @@ class Reconstruction(Anchored):
         return self.length + 1
 
     def draw(self, seed: tf.Tensor, starts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        """Draws the batch's anchors, uniform over the positions that a segment fits before.
+        """Draws the batch's anchors uniformly from the positions that a segment fits before.
 
         Args:
-            seed: [2] int32, this batch's.
+            seed: [2] int32, the seed of this batch.
             starts: [B] int32, the step at which each sequence begins.
             steps: Scalar int32 T.
 
         Returns:
-            [n] int32 positions in 0..T: the state before that step is decoded.
+            Positions [n] int32 in 0..T; the state before that step is decoded.
         """
         low = starts + self.length + 1
         low, high = self._reference_range(seed, low, tf.fill(tf.shape(starts), steps))
@@ -136,20 +137,20 @@ class Reconstruction(Anchored):
         """Draws a segment before each anchor, in the order in which the decoder emits it.
 
         Args:
-            seed: [2] int32, this batch's.
+            seed: [2] int32, the seed of this batch.
             tokens: [T, B, C] float32 or [T, B] int32.
             starts: [B] int32, the step at which each sequence begins.
             anchors: [n] int32 positions.
 
         Returns:
-            The segments [l + 1, n * B, ...] (anchor-major), and [n * B] float32: 1 where the
-            a segment fits into the sequence, else 0.
+            The segments [l + 1, n * B, ...] (anchor-major), and [n * B] float32, 1 if the segment
+            fits into the sequence, else 0.
         """
         batch = tf.shape(tokens)[1]
         high = anchors[:, tf.newaxis] - self.length - 1
         low = tf.broadcast_to(starts[tf.newaxis], [self.anchors, batch])
         if self.distant_past:
-            # One draw an anchor, shared by the batch [us].
+            # One draw per anchor, shared by the batch [us].
             draw = tf.random.stateless_uniform(
                 [self.anchors, 1], stream(seed, _SEGMENT), dtype=tf.float64
             )
@@ -226,13 +227,14 @@ class Reconstruction(Anchored):
         """Decodes segments.
 
         Args:
-            input_layer: The main network's.
-            states: The main states to start from, N rows.
-            given: [l, N, ...] the true tokens before the predicted ones; the first is always fed.
+            input_layer: The main network's input layer.
+            states: The main network's states to start from, N rows.
+            given: [l, N, ...], the true tokens before the predicted ones; the first is always fed.
             seed: [2] int32.
-            sampling: Scalar: the probability to feed the decoder its own token instead.
-            bptt: The decoder's states pass no gradient at every so many steps; None: all.
-            draw: Gives uniform random numbers [l, N] in [0, 1) from a seed [2]; by default
+            sampling: Scalar, the probability of feeding the decoder its own token instead.
+            bptt: The decoder's states pass no gradient after every `bptt` steps; None: they always
+                do.
+            draw: Returns uniform random numbers [l, N] in [0, 1) for a seed [2]; by default
                 TensorFlow's.
 
         Returns:
@@ -242,8 +244,8 @@ class Reconstruction(Anchored):
             shape = [self.length, tf.shape(given)[1]]
             draw = functools.partial(tf.random.stateless_uniform, shape)
         use_sampled, uniforms = self._draw_sampling(tf.shape(given)[1], seed, sampling, draw)
-        # The fed token is a stopped one, so the gradient of the head is taken outside of the loop,
-        # in one product over all steps.
+        # No gradient passes through the fed tokens, so the gradient of the head is computed outside
+        # the loop, in one product over all steps.
         decode = self._decode_kernel if ops.enabled() else self._decode_plain
         hidden = decoder.in_chunks(
             functools.partial(decode, input_layer),
@@ -304,7 +306,7 @@ class Reconstruction(Anchored):
         uniforms: tf.Tensor,
     ) -> tuple[tf.Tensor, list[LSTMState], tf.Tensor]:
         if not self.scheduled_sampling:
-            # No step waits for the one before to be decoded: a GPU does a layer at a time (cuDNN).
+            # No step needs the token decoded before it, so a GPU runs a layer at a time (cuDNN).
             hidden, carried = run_stack(self.layers, input_layer(given), carried)
             return hidden, carried, previous
         return decoder.run(

@@ -1,1 +1,1 @@
-"""The networks: the LSTM, its input layer and head, and the auxiliary networks."""
+"""The networks: the recurrent cores, their input layers and heads, and the Transformer."""

@@ -1,4 +1,4 @@
-"""Any Keras RNN cell as a core, by a plain loop."""
+"""Runs any Keras RNN cell as a core, in a plain loop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class CellState(NamedTuple):
     """A cell's state.
 
     Attributes:
-        output: What the cell gave last, [B, H].
-        states: Its states, [B, ...] each.
+        output: The cell's last output, [B, H].
+        states: The cell's states, [B, ...] each.
     """
 
     output: tf.Tensor
@@ -29,7 +29,7 @@ class CellState(NamedTuple):
         return self.output
 
     def as_lstm(self) -> LSTMState:
-        """The first two states of the output's size; where there is one, as for a GRU; else h."""
+        """The first two states of size H. A single one is used twice, as for a GRU; without, h."""
         alike = [s for s in self.states if s.shape[1:] == self.output.shape[1:]] or [self.output]
         return LSTMState(alike[0], alike[min(1, len(alike) - 1)])
 
@@ -38,20 +38,20 @@ class CellCore(core.Core):
     """A Keras RNN cell as a core.
 
     Attributes:
-        cell: The cell: a layer with a `state_size` and `call(inputs, states)`, which returns the
-            output [B, H] and the states after it.
+        cell: A layer with a `state_size` and a `call(inputs, states)` that returns the output
+            [B, H] and the new states.
         hidden_size: H.
     """
 
     def __init__(self, cell: keras.layers.Layer) -> None:
-        """Keeps the cell.
+        """Wraps a cell.
 
         Args:
             cell: The cell.
 
         Raises:
-            UserError: It has no `state_size` or states of other shapes, drops values in training,
-                or does not compute in float32.
+            UserError: The cell has no `state_size` or has states that are not vectors, uses
+                dropout, or does not compute in float32.
         """
         super().__init__(name="cell_core", dtype="float32")
         kind = type(cell).__name__
@@ -69,7 +69,7 @@ class CellCore(core.Core):
             raise SettingError(f"The core {kind} computes in {cell.compute_dtype}: give float32.")
         self.cell = cell
         sizes = cell.state_size
-        # Of stacked cells a list of lists.
+        # Stacked cells have a list of lists.
         self._nested = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
         self._sizes = tuple(tf.nest.flatten(self._nested))
         if not all(isinstance(size, int) and size > 0 for size in self._sizes):
@@ -80,13 +80,13 @@ class CellCore(core.Core):
         self.hidden_size = getattr(cell, "output_size", None) or self._sizes[0]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the cell's weights for inputs [B, T, D]."""
+        """Creates the cell's weights for inputs [B, T, D]."""
         if not self.cell.built:
             self.cell.build((input_shape[0], input_shape[-1]))
             self.cell.built = True
 
     def init_state(self, batch: tf.Tensor | int) -> CellState:
-        """What the cell begins with, [batch, ...] each; the output is zero."""
+        """The cell's initial states, [batch, ...] each; the output is zero."""
         output = tf.zeros([batch, self.hidden_size])
         if hasattr(self.cell, "get_initial_state"):
             states = self.cell.get_initial_state(batch_size=batch)
@@ -102,13 +102,13 @@ class CellCore(core.Core):
 
 
 def as_core(given: Any) -> core.Core:
-    """What the classifier runs: a core of t2aux, or any Keras cell in a loop.
+    """Returns the core that the classifier runs: a t2aux core, or any Keras cell in a loop.
 
     Args:
         given: A core, a Keras recurrent layer or an RNN cell.
 
     Raises:
-        UserError: It is something else.
+        UserError: `given` is none of these.
     """
     refused = ("kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "go_backwards")
     for name in (*refused, "activity_regularizer", "stateful"):

@@ -17,20 +17,20 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 class BaseClassifier(Configurable, keras.Model):
-    """An input layer, a recurrent core and a head: what of a classifier is not training.
+    """The part of a classifier that is independent of training: input layer, core and head.
 
     Attributes:
-        input_layer: From tokens to the core's input.
+        input_layer: Maps tokens to the core's input.
         core: The recurrent core.
-        head: From the core's output to the classes' logits.
+        head: Maps the core's output to the logits of the classes.
         hidden_size: H, the size of the core's output.
         num_classes: K.
-        padded: Whether the lengths of sequences differ.
-        network: What an auxiliary loss is built for.
-        info: The data set that it was made for; None: not known. `step`, `scan` and `logits_of`
-            take tokens as the data has them, and normalise them first; what else takes tokens takes
-            those that `normalized` gives.
-        noise: The standard deviation of what is added to normalised real values in training.
+        padded: Whether sequences differ in length.
+        network: The sizes that auxiliary losses are built for.
+        info: The data set that the classifier was made for; None if unknown. `step`, `scan` and
+            `logits_of` take raw tokens and normalise them. All other methods take tokens that
+            `normalized` has returned.
+        noise: The standard deviation of the noise added to normalised real values in training.
     """
 
     input_layer: inputs.InputLayer
@@ -41,30 +41,30 @@ class BaseClassifier(Configurable, keras.Model):
 
     @property
     def recurrent_variables(self) -> list[tf.Variable]:
-        """The variables of the input layer and the core: those that truncation is about."""
+        """The variables of the input layer and the core, whose gradients are truncated."""
         return [*weights.in_order(self.input_layer), *weights.in_order(self.core)]
 
     def normalized(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Tokens as the network sees them, see `t2aux.model.normalization`."""
+        """Normalises raw tokens, see `t2aux.model.normalization`."""
         return normalized(self.info, tokens)
 
     def init_state(self, batch: tf.Tensor | int) -> State:
-        """Zeros: [batch, H] each."""
+        """The zero state, [batch, H] each."""
         return self.core.init_state(batch)
 
     def step(self, tokens: tf.Tensor, state: State) -> State:
-        """The state after one more token a sequence ([B, C] float32 or [B] int32)."""
+        """The state after one more token of each sequence ([B, C] float32 or [B] int32)."""
         return self.core.step(self.input_layer(self.normalized(tokens)), state)[1]
 
     def scan(
         self, tokens: tf.Tensor, state: State | None = None, lengths: tf.Tensor | None = None
     ) -> State:
-        """The state after a segment; nothing is stored along the way.
+        """The state after a segment. No intermediate states are stored.
 
         Args:
             tokens: [B, T, C] float32 or [B, T] int32.
-            state: The state before it; zeros by default.
-            lengths: [B] int32: the true lengths; each sequence keeps its state from its end on.
+            state: The state before the segment; zeros by default.
+            lengths: [B] int32 true lengths; the state of a sequence does not change after its end.
 
         Returns:
             The state after each sequence's true end.
@@ -83,18 +83,18 @@ class BaseClassifier(Configurable, keras.Model):
     ) -> tuple[tf.Tensor, State]:
         """The outputs [T, B, H] over time-major tokens, and the state after them.
 
-        Made for a gradient to be taken.
+        Supports gradients.
         """
         return self.core.outputs(tokens, self.input_layer, state, active)
 
     def final(self, tokens: tf.Tensor, state: State, active: Active | None = None) -> State:
-        """The state after time-major tokens; made for a gradient to be taken, as `outputs`."""
+        """The state after time-major tokens; supports gradients, like `outputs`."""
         return self.core.final(tokens, self.input_layer, state, active)
 
     def logits(self, h: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """The classes' logits [B, K] from the core's output h [B, H].
+        """The logits [B, K] of the classes from the core's output h [B, H].
 
-        With a `seed` ([2] int32) DropConnect is on, as in training.
+        With a `seed` ([2] int32), DropConnect is active, as in training.
         """
         return self.head(h, seed)
 
@@ -106,7 +106,7 @@ class BaseClassifier(Configurable, keras.Model):
         Args:
             tokens: [B, T, C] float32 or [B, T] int32.
             lengths: [B] int32 true lengths; all T by default.
-            gradient: Whether a gradient may be taken, through all steps.
+            gradient: Whether gradients must be supported, through all steps.
 
         Returns:
             The logits [B, K].
@@ -127,7 +127,7 @@ def check_parameters(
     projection_size: int | None,
     **sizes: int | None,
 ) -> None:
-    """Raises UserError where a parameter of a classifier is out of range; a size may be None."""
+    """Raises UserError if a parameter of a classifier is out of range; a size may be None."""
     sizes["projection_size"] = projection_size
     check_sizes(classifier, **{name: size for name, size in sizes.items() if size is not None})
     if not 0 <= dropconnect < 1:

@@ -1,12 +1,14 @@
-"""What a recurrent core is: the contract between a classifier and its recurrence.
+"""The interface of a recurrent core: the contract between a classifier and its recurrence.
 
-A core is one file of this folder and one gin line, `Classifier.core = @GRU`. Nothing hides state in
-a variable: a scan over segments with the state carried equals the scan over the whole sequence, and
-so does `step` repeated, in values and gradients. Everything but `step` is time-major.
+A core is one file in this folder and one gin line, `Classifier.core = @GRU`. State is always
+explicit, never stored in a variable: a scan over consecutive segments with the state carried along
+equals a scan over the whole sequence and equals repeated calls of `step`, in values and gradients.
+Everything except `step` is time-major.
 
-A core's state is a NamedTuple of tensors of one row a sequence, any number of them (`tf.nest` goes
-through it), with two views of itself, see `State`. The classifier's head and p-LSTM read its output
-`h`; the auxiliary networks, which are LSTMs whatever the core is, start from `as_lstm()`.
+A core's state is a NamedTuple of any number of tensors with one row per sequence (any structure
+that `tf.nest` supports), with the two views `h` and `as_lstm()`, see `State`. The classifier's head
+and p-LSTM read the output `h`. The auxiliary networks, which are LSTMs for every core, start from
+`as_lstm()`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class State(Protocol):
-    """A core's state before a step; where positions are stacked, [M, B, H] instead of [B, H]."""
+    """A core's state before a step; stacked positions are [M, B, H] instead of [B, H]."""
 
     @property
     def h(self) -> tf.Tensor:
@@ -37,7 +39,7 @@ class State(Protocol):
         ...
 
     def as_lstm(self) -> LSTMState:
-        """The state that an auxiliary LSTM of H cells starts from here, [B, H] each."""
+        """The state from which an auxiliary LSTM of H cells starts, [B, H] each."""
         ...
 
 
@@ -45,52 +47,52 @@ _AnyState = TypeVar("_AnyState", bound=State)
 
 
 class Active(NamedTuple):
-    """Which steps are in sequences and not padding: of sequence b first[b] <= t < last[b].
+    """The steps that are not padding: first[b] <= t < last[b] for sequence b.
 
     Attributes:
-        first: [B] int32; None: from the first step on.
-        last: [B] int32; None: to the last.
+        first: [B] int32; None: from the first step.
+        last: [B] int32; None: to the last step.
     """
 
     first: tf.Tensor | None
     last: tf.Tensor | None
 
     def __call__(self, t: tf.Tensor) -> tf.Tensor:
-        """Which sequences have step t, [B, 1] bool; of steps [S, 1], [S, B, 1]."""
+        """Which sequences have step t, [B, 1] bool; for steps [S, 1], [S, B, 1]."""
         bounds = [] if self.first is None else [t >= self.first]
         if self.last is not None:
             bounds.append(t < self.last)
         return functools.reduce(tf.logical_and, bounds)[..., tf.newaxis]
 
     def since(self, step: tf.Tensor) -> Active:
-        """The same, counted from this step on."""
+        """The same, with steps counted from this step."""
         return Active(*(None if bound is None else bound - step for bound in self))
 
 
 def active_until(lengths: tf.Tensor | None) -> Active | None:
-    """Sequences of the given lengths [B], padded at their ends. None: no padding."""
+    """Sequences of the given lengths [B], padded at the end. None: no padding."""
     return None if lengths is None else Active(None, lengths)
 
 
 def active_from(starts: tf.Tensor | None) -> Active | None:
-    """Sequences that begin at the given steps [B], padded before. None: no padding."""
+    """Sequences that begin at the given steps [B], padded at the beginning. None: no padding."""
     return None if starts is None else Active(starts, None)
 
 
 class Core(Configurable, keras.layers.Layer):
     """A recurrent core.
 
-    A subclass is called as `core(input_size, hidden_size, seed=seed)`; the name that it has by
-    default is its place in checkpoints.
+    A subclass is constructed as `core(input_size, hidden_size, seed=seed)`. Its default name is its
+    place in checkpoints.
 
     Attributes:
-        hidden_size: H, the size of its output.
+        hidden_size: H, the size of the output.
     """
 
     hidden_size: int
 
     def __init_subclass__(cls, **parameters: Any) -> None:
-        """A class with its own `step` does not inherit what computes another's faster."""
+        """Keeps a class with its own `step` from inheriting faster methods for another `step`."""
         super().__init_subclass__(**parameters)
         if "step" in vars(cls):
             for name in ("states_at", "outputs", "final", "inference"):
@@ -98,18 +100,18 @@ class Core(Configurable, keras.layers.Layer):
                     setattr(cls, name, getattr(Core, name))
 
     def init_state(self, batch: tf.Tensor | int) -> State:
-        """Zeros, one row for each of `batch` sequences."""
+        """The zero state, one row for each of `batch` sequences."""
         raise NotImplementedError
 
     def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """One step.
+        """Computes one step.
 
         Args:
-            x: [B, D].
-            state: The state before it.
+            x: The core's input, [B, D].
+            state: The state before the step.
 
         Returns:
-            The output [B, H] and the state after it.
+            The output [B, H] and the state after the step.
         """
         raise NotImplementedError
 
@@ -119,12 +121,12 @@ class Core(Configurable, keras.layers.Layer):
         input_layer: InputLayer,
         scan: Scan,
     ) -> tuple[State, tf.Tensor | None]:
-        """The states at some positions of a segment; by default by `step`, one after the other.
+        """The states at some positions of a segment; the default calls `step` for each step.
 
         Args:
             tokens: [T, B, C] float32, or ids [T, B] int32.
-            input_layer: What makes the core's input [..., D] of tokens.
-            scan: The scan: its initial state, the positions, and what it returns.
+            input_layer: Maps tokens to the core's input [..., D].
+            scan: The initial state, the positions, and what to return.
 
         Returns:
             The states, [M, B, ...] each, and the outputs [T, B, H] or None.
@@ -148,7 +150,7 @@ class Core(Configurable, keras.layers.Layer):
         state: State,
         active: Active | None = None,
     ) -> tuple[tf.Tensor, State]:
-        """The outputs [T, B, H] over a segment, and the state after it; for a gradient.
+        """The outputs [T, B, H] over a segment, and the state after it; supports gradients.
 
         See `states_at` and `Scan` for the arguments.
         """
@@ -163,19 +165,19 @@ class Core(Configurable, keras.layers.Layer):
         state: State,
         active: Active | None = None,
     ) -> State:
-        """The state after a segment; for a gradient. See `outputs` for the arguments."""
+        """The state after a segment; supports gradients. See `outputs` for the arguments."""
         scan = Scan(state, tf.shape(tokens)[:1], active)
         return single_state(self.states_at(tokens, input_layer, scan)[0])
 
     def inference(self, input_layer: InputLayer) -> Inference:
-        """How exports run the core; by default by `step`, which any core has."""
+        """How exports run the core; by default with `step`."""
         from t2aux.model.inference import AnyCoreInference
 
         return AnyCoreInference(self, input_layer)
 
 
 def single_state(states: _AnyState) -> _AnyState:
-    """The state [B, H] of the only position, [1, B, H], that `states_at` was given."""
+    """The state [B, H] at the only position that `states_at` was given ([1, B, H])."""
     return tf.nest.map_structure(lambda s: s[0], states)
 
 
@@ -191,17 +193,17 @@ def run(
 ) -> tuple[_AnyState, _AnyState | None]:
     """Runs a recurrence over the steps begin <= t < end, one after the other.
 
-    Without `collect` nothing is stored along the way, so that steps that carry no gradient cost no
-    memory, however many they are.
+    Without `collect`, no intermediate states are stored, so memory does not grow with the number of
+    steps that need no gradient.
 
     Args:
-        step: Gives the state after step t from t and the state before it.
+        step: Computes the state after step t from t and the state before it.
         begin: The first step.
         end: One past the last step.
         state: The state before step `begin`.
-        active: Which steps are in sequences; at others they keep their state. None: all.
-        collect: Also return the states after every step.
-        unroll: Steps of a pass through the loop, of which each costs; without `collect`.
+        active: The steps that are not padding; states do not change at padding. None: all.
+        collect: Whether to return the states after every step, too.
+        unroll: Steps per loop iteration, to reduce the loop's overhead; without `collect` only.
 
     Returns:
         The state after the last step, and the states after every step ([end - begin, B, H] each)
@@ -221,7 +223,7 @@ def run(
                 return tf.where(rows, a, b)
 
             after = tf.nest.map_structure(kept, after, before)
-        # A matrix product's result would lose the static sizes of `state` in a loop over any batch.
+        # Matrix products would lose the static sizes of `state` in a loop over batches of any size.
         return tf.nest.map_structure(lambda a, b: tf.ensure_shape(a, b.shape), after, state)
 
     if not collect:
@@ -257,10 +259,10 @@ def states_by_steps(
     steps: tf.Tensor,
     scan: Scan,
 ) -> tuple[_AnyState, tf.Tensor | None]:
-    """`Core.states_at` for a recurrence that goes one step after the other, see `run`.
+    """`Core.states_at` for a recurrence that computes one step at a time, see `run`.
 
     Args:
-        step: Gives `run`'s step; called with whether a gradient is taken through it.
+        step: Returns the `step` for `run`; called with whether gradients are taken through it.
         steps: T.
         scan: See `Core.states_at`.
 
@@ -280,7 +282,7 @@ def states_by_steps(
 
 
 def gather_states(first: _AnyState, states: _AnyState, positions: tf.Tensor) -> _AnyState:
-    """Picks states by position.
+    """Selects states by position.
 
     Args:
         first: The state before step 0.
@@ -300,10 +302,10 @@ def collect_states(
     state: _AnyState,
     positions: tf.Tensor,
 ) -> _AnyState:
-    """Goes over a sequence once and keeps the states at some positions.
+    """Scans a sequence once and keeps the states at some positions.
 
     Args:
-        advance: Gives the state at a position from that at an earlier one and the two positions.
+        advance: Computes the state at a position from an earlier state and the two positions.
         state: The state at position 0.
         positions: [M] int32 positions, in any order.
 
@@ -335,14 +337,14 @@ def in_chunks(
     end: tf.Tensor | int,
     chunk: int,
 ) -> _AnyState:
-    """Advances from `begin` to `end`, at most `chunk` steps at a time, so that memory is bounded.
+    """Advances from `begin` to `end`, at most `chunk` steps at a time, to bound memory.
 
     Args:
         advance: See `collect_states`.
         state: The state at `begin`.
         begin: The first step.
         end: One past the last step.
-        chunk: Steps.
+        chunk: The number of steps per chunk.
 
     Returns:
         The state at `end`.
@@ -354,12 +356,12 @@ def in_chunks(
         after = advance(before, t, stop)
         return stop, tf.nest.map_structure(lambda a, b: tf.ensure_shape(a, b.shape), after, before)
 
-    # TensorFlow would begin with chunks ahead of time what does not depend on the state.
+    # Otherwise TensorFlow would compute what does not depend on the state for later chunks, too.
     return tf.while_loop(lambda t, _: t < end, body, (begin, state), parallel_iterations=1)[1]
 
 
 def check_sizes(owner: str, **sizes: int) -> None:
-    """Raises UserError where a parameter of a class, a whole number, is below 1."""
+    """Raises UserError if one of the given integer parameters of a class is below 1."""
     for name, value in sizes.items():
         if value < 1:
             raise SettingError(f"{owner}.{name} must be at least 1, but is {value}.")

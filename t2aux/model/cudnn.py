@@ -1,9 +1,9 @@
-"""The LSTM through Keras's layer, which runs cuDNN's kernel on a GPU.
+"""Runs the LSTM through Keras's layer, which uses cuDNN's kernel on a GPU.
 
-There a loop over steps launches several small kernels a step and waits for each; cuDNN's kernel
-runs a whole segment. It wants its input projected beforehand, sequences that begin at the first
-step, and at least one step of each. It gives all outputs, but the cells after the last step alone:
-a scan that returns states at some positions is one call for each segment between them.
+On a GPU, a loop over steps launches several small kernels per step and waits for each. cuDNN's
+kernel runs a whole segment. It requires projected input and sequences that begin at the first step
+and have at least one step. It returns all outputs, but only the last cell. So a scan that returns
+the states at some positions makes one call for each segment between them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def on_gpu() -> bool:
 def outputs(
     x: tf.Tensor, weights: ops.Weights, state: _State, active: Active | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """An LSTM over a segment, differentiable.
+    """Runs an LSTM over a segment; supports gradients.
 
     Args:
         x: [T, B, D].
         weights: The kernel [D, 4H], the bias [4H] and the recurrent kernel [H, 4H].
-        state: The state before it.
-        active: Which steps are in sequences; at others they keep their state. None: all.
+        state: The state before the segment.
+        active: The steps that are not padding; states do not change at padding. None: all.
 
     Returns:
         The outputs [T, B, H], and the output and the cell after the last step, [B, H] each.
@@ -51,7 +51,7 @@ def outputs(
 
     if x.shape[0]:
         return found()
-    # cuDNN takes no segment without a step.
+    # cuDNN does not accept a segment of 0 steps.
     return tf.cond(
         tf.shape(x)[0] > 0, found, lambda: (tf.zeros([0, *tf.unstack(tf.shape(h))]), h, c)
     )
@@ -60,9 +60,9 @@ def outputs(
 def _outputs(
     x: tf.Tensor, weights: ops.Weights, state: _State, active: Active | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As `outputs`, of one step or more."""
+    """Like `outputs`, for a segment of at least one step."""
     kernel, bias, recurrent_kernel = map(tf.convert_to_tensor, weights)
-    # Keras's layer is used without its own weights.
+    # The Keras layer is called with the given weights instead of its own.
     layer = _keras_layer(recurrent_kernel.shape[0], kernel.shape[0])
 
     def call(x: tf.Tensor, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -102,7 +102,7 @@ def states_at(
     positions: tf.Tensor,
     active: Active | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The states at some positions of a segment, and all outputs, differentiable.
+    """The states at some positions of a segment, and all outputs; supports gradients.
 
     Args:
         project: The input layer: [n, B, C] or ids [n, B] -> [n, B, D].
@@ -133,7 +133,7 @@ def states_at(
     *_, all_h, all_c, pieces = tf.while_loop(
         lambda i, *_: i < count, body, (0, 0, h, c, *kept, pieces), parallel_iterations=1
     )
-    # The last is the segment's end.
+    # The last position is the segment's end.
     inverse = tf.argsort(order)
     at = [tf.gather(array.stack(), inverse) for array in (all_h, all_c)]
     return *at, pieces.concat()

@@ -1,13 +1,13 @@
-"""The GRU as a core (Cho et al. 2014), in the form that Keras and cuDNN have (reset_after=True).
+"""The GRU as a core (Cho et al. 2014), in the variant of Keras and cuDNN (reset_after=True).
 
-With z the update gate, r the reset gate and h~ the candidate, and a bias on either side:
+With update gate z, reset gate r and candidate h~, and separate input and recurrent biases:
 
     z = sigmoid(x W_z + b_z + h U_z + b'_z)
     r = sigmoid(x W_r + b_r + h U_r + b'_r)
     h~ = tanh(x W_h + b_h + r * (h U_h + b'_h))
     h' = z * h + (1 - z) * h~
 
-It runs in plain TensorFlow, one step after the other; the CPU's kernel is the LSTM's alone.
+It runs in plain TensorFlow, one step at a time; the CPU kernel computes LSTMs only.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class GRUState(NamedTuple):
     h: tf.Tensor
 
     def as_lstm(self) -> LSTMState:
-        """Both h and c are this h [us].
+        """Uses this h as both h and c [us].
 
-        A GRU's h is what an LSTM has two of: the memory and the output. As c it is where the
-        decoder's forget gates can keep it and its gradient passes undamped; as h the gates see it
-        in the first step.
+        A GRU's h is both memory and output, which are separate in an LSTM. As c, it can be kept by
+        the decoder's forget gates, and its gradient is not attenuated; as h, the gates read it in
+        the first step.
         """
         return LSTMState(self.h, self.h)
 
@@ -43,16 +43,16 @@ class GRUState(NamedTuple):
 def cell(
     z: tf.Tensor, h: tf.Tensor, recurrent_kernel: tf.Tensor, recurrent_bias: tf.Tensor
 ) -> GRUState:
-    """One step from the input's part of the pre-activations.
+    """Computes one step from the input's part of the pre-activations.
 
     Args:
-        z: [B, 3H], in Keras's order: update, reset, candidate; with the input's bias.
-        h: [B, H] the output before this step.
+        z: [B, 3H], in Keras's order: update, reset, candidate; the input bias is included.
+        h: [B, H], the output before this step.
         recurrent_kernel: [H, 3H].
         recurrent_bias: [3H].
 
     Returns:
-        The state after it.
+        The state after the step.
     """
     recurrent = tf.matmul(h, recurrent_kernel) + recurrent_bias
     z_gates, z_candidate = tf.split(z, [2 * h.shape[-1], h.shape[-1]], axis=-1)
@@ -63,7 +63,7 @@ def cell(
 
 
 class GRURecurrence(core.Core):
-    """The computations of a core that has a GRU's weights, in Keras's shapes and gate order.
+    """The computations of a core with the weights of a GRU, in Keras's shapes and gate order.
 
     Attributes:
         kernel: [D, 3H].
@@ -76,7 +76,7 @@ class GRURecurrence(core.Core):
     bias: tf.Tensor | keras.Variable
 
     def init_state(self, batch: tf.Tensor | int) -> GRUState:
-        """Zeros [batch, H]."""
+        """The zero state [batch, H]."""
         return GRUState(tf.zeros([batch, self.hidden_size]))
 
     def step(self, x: tf.Tensor, state: GRUState) -> tuple[tf.Tensor, GRUState]:
@@ -122,7 +122,8 @@ class _Inference(FoldedInference):
 class GRU(GRURecurrence):
     """A layer of GRU cells with Keras's weights and gate order (update, reset, candidate).
 
-    The kernel starts Glorot-uniform, the recurrent kernel orthogonal, the biases 0: as in Keras.
+    As in Keras, the kernel is initialised Glorot-uniform, the recurrent kernel orthogonal and the
+    biases to 0.
     """
 
     def __init__(
@@ -134,16 +135,16 @@ class GRU(GRURecurrence):
         name: str = "gru",
         chrono_steps: int | None = None,
     ) -> None:
-        """Makes the weights.
+        """Creates the weights.
 
         Args:
             input_size: D.
             hidden_size: H.
-            seed: Of the initial weights, together with `name`.
+            seed: The seed of the initial weights, together with `name`.
             name: The core's name.
-            chrono_steps: The longest dependency expected, in steps, at least 3: the update gates'
-                biases are then log u with u uniform in [1, steps - 1] (chrono initialisation:
-                Tallec and Ollivier 2018, section 2). None: 0.
+            chrono_steps: The longest expected dependency in steps, at least 3. The biases of the
+                update gates are initialised to log u with u uniform in [1, steps - 1] (chrono
+                initialisation: Tallec and Ollivier 2018, section 2). None: the biases start at 0.
 
         Raises:
             UserError: `chrono_steps` is below 3.

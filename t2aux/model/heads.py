@@ -9,10 +9,10 @@ from t2aux.model import initializers
 
 
 class Head(keras.layers.Layer):
-    """Two dense layers with a ReLU between: input -> hidden -> output.
+    """Two dense layers with a ReLU between them: input -> hidden -> output.
 
-    DropConnect (Wan et al. 2013) sets each weight of the second layer to zero with probability
-    `dropconnect` while training, and scales the rest so that their mean stays (paper, section 4).
+    In training, DropConnect (Wan et al. 2013) sets each weight of the second layer to zero with
+    probability `dropconnect` and scales the others to keep the expected value (paper, section 4).
     """
 
     def __init__(
@@ -25,14 +25,14 @@ class Head(keras.layers.Layer):
         seed: int,
         name: str,
     ) -> None:
-        """Makes the weights: Glorot-uniform, with zero biases.
+        """Creates the weights: Glorot-uniform kernels and zero biases.
 
         Args:
-            input_size: Of the vectors that come in.
-            hidden_size: Units of the hidden layer.
-            output_size: Classes, or the token's size.
-            dropconnect: The probability to drop a weight of the second layer, in [0, 1).
-            seed: Of the initial weights, together with `name`.
+            input_size: The size of the input vectors.
+            hidden_size: The number of units of the hidden layer.
+            output_size: The number of classes, or the token's size.
+            dropconnect: The probability of dropping a weight of the second layer, in [0, 1).
+            seed: The seed of the initial weights, together with `name`.
             name: The head's name.
         """
         super().__init__(name=name.replace("/", "_"), dtype="float32")
@@ -52,7 +52,7 @@ class Head(keras.layers.Layer):
 
         Args:
             x: [..., input_size].
-            seed: [2] int32 for this batch's DropConnect; None (inference) drops nothing.
+            seed: [2] int32 for DropConnect in this batch; None: no DropConnect (inference).
 
         Returns:
             [..., output_size].
@@ -64,7 +64,7 @@ class Head(keras.layers.Layer):
 
     @property
     def tensors(self) -> list[tf.Tensor]:
-        """The weights, as `apply` takes them."""
+        """The weights, in the order of the arguments of `apply`."""
         weights = (self.hidden_kernel, self.hidden_bias, self.output_kernel, self.output_bias)
         return [tf.convert_to_tensor(weight) for weight in weights]
 
@@ -76,7 +76,7 @@ def apply(
     output_kernel: tf.Tensor,
     output_bias: tf.Tensor,
 ) -> tf.Tensor:
-    """A head without DropConnect: [..., input_size] -> [..., output_size]."""
-    # bias_add, unlike +, sums its gradient on all cores.
+    """Applies a head without DropConnect: [..., input_size] -> [..., output_size]."""
+    # Unlike +, bias_add computes its gradient on all cores.
     hidden = tf.nn.relu(tf.nn.bias_add(tf.tensordot(x, hidden_kernel, 1), hidden_bias))
     return tf.nn.bias_add(tf.tensordot(hidden, output_kernel, 1), output_bias)

@@ -1,8 +1,8 @@
-"""How exports run a core: with TensorFlow's own operations alone, and without a gradient.
+"""How exports run a core: with TensorFlow's own operations only, and without gradients.
 
-`AnyCoreInference` runs any core by its own `step`. A core that can do better gives another, see
-`Core.inference`: what of a step does not depend on the state (`read`) is then computed with the
-input layer folded into the core's kernel, or several steps are computed at once.
+`AnyCoreInference` runs any core with its `step`. A core may return a faster implementation from
+`Core.inference`. That can compute the part of a step that does not depend on the state (`read`)
+with the input layer folded into the core's kernel, or compute several steps at once.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from t2aux.model.cell import CellCore
 from t2aux.model.core import Core, State, active_until, run
 from t2aux.model.inputs import Folded, InputLayer
 
-# Steps of a pass through the loop over a batch, chosen by measuring (`benchmarks/inference.py`).
+# Steps per iteration of the loop over a batch, chosen by measuring (`benchmarks/inference.py`).
 _UNROLL = 2
-# Names that the signatures of exports give to other tensors.
+# Names that the signatures of exports use for other tensors.
 _TAKEN = ("batch", "inputs", "lengths", "probabilities", "segment", "self")
 
 
 class Inference(tf.Module):
     """A core and its input layer for inference, with explicit state.
 
-    A subclass has `read` and `step`. Where it can compute several steps faster than one after the
-    other, it has `read`, `steps` and `scan`.
+    A subclass implements `read` and `step`, or, if it can compute several steps at once faster than
+    one at a time, `read`, `steps` and `scan`.
 
     Attributes:
-        pass_steps: Steps that a TensorFlow Lite file computes in one pass through its loop; None:
-            as many as are best for the LSTM.
+        pass_steps: The number of steps that a TensorFlow Lite file computes per iteration of its
+            loop; None: the number that is best for the LSTM.
     """
 
     pass_steps: int | None = None
 
     def __init__(self) -> None:
-        """Makes it without weights."""
+        """Creates the module without weights."""
         super().__init__(name="inference")
 
     def read(self, tokens: tf.Tensor) -> tf.Tensor:
-        """What of steps does not depend on the state.
+        """Computes the part of the steps that does not depend on the state.
 
         Args:
             tokens: [..., C] float32, or ids [...] int32.
 
         Returns:
-            [..., G], which `step` takes, with a G of the core's own.
+            [..., G], the argument of `step`; each core has its own G.
         """
         raise NotImplementedError
 
@@ -57,17 +57,17 @@ class Inference(tf.Module):
         """The state after one step.
 
         Args:
-            read: [B, G] of this step.
-            state: The state before it.
+            read: [B, G], the result of `read` for this step.
+            state: The state before the step.
         """
         raise NotImplementedError
 
     def steps(self, read: tf.Tensor, state: State) -> State:
-        """The state of one sequence after a few steps, which are written out.
+        """The state of one sequence after a few steps, which are unrolled.
 
         Args:
-            read: [S, G] of these steps, S known.
-            state: The state before them, of one row.
+            read: [S, G], the result of `read` for these steps; S is static.
+            state: The state before them, one row.
         """
         for i in range(read.shape[0]):
             state = self.step(read[i : i + 1], state)
@@ -78,20 +78,21 @@ class Inference(tf.Module):
 
         Args:
             tokens: Time-major: [T, B, C] float32 or [T, B] int32.
-            state: The state before it.
-            lengths: [B] int32, at most T: each sequence keeps its state from its end on. There may
-                be none.
+            state: The state before the segment.
+            lengths: [B] int32, at most T: the state of a sequence does not change after its end. B
+                may be 0.
         """
         return loop(lambda t, s: self.step(self.read(tokens[t]), s), state, lengths)
 
 
 class AnyCoreInference(Inference):
-    """Runs a core by its `step`, which every core has."""
+    """Runs a core with its `step`, which every core has."""
 
     def __init__(self, core: Core, input_layer: InputLayer) -> None:
-        """Keeps both, whose variables become the export's."""
+        """Stores both; their variables become those of the export."""
         super().__init__()
-        # In functions: Keras's layers must not be in a SavedModel, see `export.saved_model.write`.
+        # Closures, because a SavedModel must not contain Keras layers, see
+        # `export.saved_model.write`.
         self._step = lambda read, state: core.step(read, state)[1]
         self._read = lambda tokens: input_layer(tokens)
 
@@ -114,12 +115,12 @@ class FoldedInference(Inference):
     """
 
     def __init__(self, input_layer: InputLayer, kernel: tf.Tensor, bias: tf.Tensor) -> None:
-        """Folds.
+        """Folds the input layer into the kernel.
 
         Args:
-            input_layer: The core's.
-            kernel: The core's [D, G].
-            bias: Its [G].
+            input_layer: The core's input layer.
+            kernel: The core's kernel [D, G].
+            bias: The core's bias [G].
         """
         super().__init__()
         folded = input_layer.fold(tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias))
@@ -139,16 +140,16 @@ def weight(value: tf.Tensor | tf.Variable, name: str) -> tf.Variable:
 
 
 def name_of(core: Core) -> str:
-    """The class that a user knows a core by: its own, or its Keras cell's."""
+    """The name of a core's class, or of its Keras cell's class, for messages."""
     return type(core.cell if isinstance(core, CellCore) else core).__name__
 
 
 def initial_state(core: Core) -> State:
-    """A core's state before the first step, of one sequence.
+    """A core's state before the first step, for one sequence.
 
     Raises:
-        UserError: It is not what exports can hand out and take back: a tensor is not float32, has
-            not one row a sequence, has an open size, or does not begin with zeros.
+        UserError: Exports can't return and accept this state: a tensor is not float32, does not
+            have one row per sequence, has an unknown size, or does not begin with zeros.
     """
     state = core.init_state(1)
     for name, tensor in named(state).items():
@@ -168,7 +169,7 @@ def initial_state(core: Core) -> State:
 
 
 def state_shapes(core: Core) -> dict[str, tuple[int, ...]]:
-    """The shapes of a core's state by the tensors' names, without the batch: `{"h": (H,)}`.
+    """The shapes of a core's state by tensor name, without the batch axis: `{"h": (H,)}`.
 
     Raises:
         UserError: See `initial_state`.
@@ -177,9 +178,10 @@ def state_shapes(core: Core) -> dict[str, tuple[int, ...]]:
 
 
 def named(state: State) -> dict[str, Any]:
-    """The tensors of a state by names that a signature can have, in `tf.nest`'s order.
+    """The tensors of a state by names that are valid in a signature, in `tf.nest`'s order.
 
-    These are the fields of its NamedTuple (`h`, `c`); of nested ones the path to them (`layers_0`).
+    The names are the fields of the NamedTuple (`h`, `c`), or the paths to nested fields
+    (`layers_0`).
     """
     found: dict[str, Any] = {}
     for path, tensor in nest.flatten_with_joined_string_paths(state, separator="_"):
@@ -193,15 +195,15 @@ def named(state: State) -> dict[str, Any]:
 
 
 def loop(step: Callable[[tf.Tensor, State], State], state: State, lengths: tf.Tensor) -> State:
-    """The state of a batch, of which each sequence keeps its own from its end on.
+    """The state of a batch; the state of a sequence does not change after its end.
 
     Args:
-        step: Gives the state after step t from t and the state before it.
-        state: The state before step 0; there may be no sequence.
+        step: Computes the state after step t from t and the state before it.
+        state: The state before step 0; the batch may be empty.
         lengths: [B] int32.
     """
-    # Until the first sequence ends, none has to be kept as it is. Of no sequences, the longest has
-    # none of the steps.
+    # No state has to be kept unchanged before the first sequence ends. An empty batch has a longest
+    # length of 0.
     longest = tf.maximum(tf.reduce_max(lengths), 0)
     shortest = tf.minimum(tf.reduce_min(lengths), longest)
     state, _ = run(step, 0, shortest, state, unroll=_UNROLL)

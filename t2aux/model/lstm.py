@@ -1,11 +1,12 @@
-"""The LSTM: its mathematics once, as one step and as a scan, both with explicit state.
+"""The LSTM, as a single step and as a scan, both with explicit state.
 
-Nothing here hides state in a variable. `scan` over segments with the state carried equals `scan`
-over the whole sequence, and so does `step` repeated, in values and gradients. Everything inside is
-time-major; only `LSTM.scan` takes batch-major input.
+State is never stored in a variable. `scan` over consecutive segments with the state carried along
+equals `scan` over the whole sequence and equals repeated calls of `step`, in values and gradients.
+Everything is time-major, except the input of `LSTM.scan`.
 
-`run` is the recurrence in plain TensorFlow: the reference, what is exported, and what runs where
-the CPU's fused kernel (`t2aux.kernels`) does not. `states_at` picks one of the two.
+`run` is the recurrence in plain TensorFlow: the reference implementation, the one that is exported,
+and the one that runs where the CPU's fused kernel (`t2aux.kernels`) can't be used. `states_at`
+chooses between the two.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from t2aux.kernels import ops
 from t2aux.model import core, cudnn, initializers, inputs
 from t2aux.model.core import Active, Scan, active_until, single_state
 
-# Steps that a GPU projects and runs at once where no gradient is taken.
+# Steps that a GPU projects and runs at once if no gradient is taken.
 _CHUNK = 1024
 
 
@@ -37,20 +38,20 @@ class LSTMState(NamedTuple):
 
 
 def gates(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The input, forget, candidate and output gates [B, H] of pre-activations [B, 4H]."""
+    """The input, forget, candidate and output gates [B, H] from pre-activations [B, 4H]."""
     i, f, g, o = tf.split(z, 4, axis=-1)
     return tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
 
 
 def cell(z: tf.Tensor, c: tf.Tensor) -> LSTMState:
-    """One step from the gates' pre-activations.
+    """Computes one step from the gates' pre-activations.
 
     Args:
         z: [B, 4H] pre-activations, in Keras's order: input, forget, candidate, output.
-        c: [B, H] the cell before this step.
+        c: [B, H], the cell before this step.
 
     Returns:
-        The state after it: c' = f * c + i * g and h' = o * tanh(c').
+        The state after the step: c' = f * c + i * g and h' = o * tanh(c').
     """
     i, f, g, o = gates(z)
     c = f * c + i * g
@@ -70,7 +71,7 @@ def run(
     """Runs the recurrence over the steps begin <= t < end.
 
     Args:
-        read: Gives the input's part of the pre-activations at step t, [B, 4H].
+        read: Returns the input's part of the pre-activations at step t, [B, 4H].
         begin: See `core.run`.
         end: See `core.run`.
         state: See `core.run`.
@@ -98,13 +99,13 @@ def states_at(
     *,
     input_gradient: bool = False,
 ) -> tuple[LSTMState, tf.Tensor | None]:
-    """The states at some positions of a segment, through the CPU's kernel where there is one.
+    """The states at some positions of a segment, with the CPU kernel if it is available.
 
     Args:
         x: [T, B, D] float32, or ids [T, B] int32.
-        weights: The LSTM's.
-        scan: The scan.
-        input_gradient: Whether a gradient with respect to x may be.
+        weights: The LSTM's weights.
+        scan: The initial state, the positions, and what to return.
+        input_gradient: Whether a gradient with respect to x may be taken.
 
     Returns:
         The states [M, B, H], and the outputs [T, B, H] or None.
@@ -123,7 +124,7 @@ def states_at(
 
 
 class LSTMRecurrence(core.Core):
-    """The computations of a core that has an LSTM's weights, in Keras's shapes and gate order.
+    """The computations of a core with the weights of an LSTM, in Keras's shapes and gate order.
 
     Attributes:
         kernel: [D, 4H].
@@ -136,19 +137,19 @@ class LSTMRecurrence(core.Core):
     bias: tf.Tensor | keras.Variable
 
     def init_state(self, batch: tf.Tensor | int) -> LSTMState:
-        """Zeros: [batch, H] each."""
+        """The zero state, [batch, H] each."""
         zeros = tf.zeros([batch, self.hidden_size])
         return LSTMState(zeros, zeros)
 
     def step(self, x: tf.Tensor, state: LSTMState) -> tuple[tf.Tensor, LSTMState]:
-        """One step.
+        """Computes one step.
 
         Args:
-            x: [B, D].
-            state: The state before it.
+            x: The core's input, [B, D].
+            state: The state before the step.
 
         Returns:
-            The output [B, H] and the state after it.
+            The output [B, H] and the state after the step.
         """
         z = tf.matmul(x, self.kernel) + self.bias + tf.matmul(state.h, self.recurrent_kernel)
         state = cell(z, state.c)
@@ -160,12 +161,12 @@ class LSTMRecurrence(core.Core):
         state: LSTMState | None = None,
         lengths: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, LSTMState]:
-        """All steps of a segment.
+        """Computes all steps of a segment.
 
         Args:
             x: [B, T, D].
-            state: The state before it; zeros by default.
-            lengths: [B] the true lengths; a sequence keeps its state from its end on.
+            state: The state before the segment; zeros by default.
+            lengths: [B] true lengths; the state of a sequence does not change after its end.
 
         Returns:
             The outputs [B, T, H], and the state after each sequence's true end.
@@ -182,7 +183,7 @@ class LSTMRecurrence(core.Core):
         input_layer: inputs.InputLayer,
         scan: Scan,
     ) -> tuple[LSTMState, tf.Tensor | None]:
-        """See `Core`; the input layer is folded into the kernel, but for cuDNN."""
+        """See `Core`; the input layer is folded into the kernel, except for cuDNN."""
         if cudnn.on_gpu() and (scan.gradient or scan.outputs):
             h, c, outputs = cudnn.states_at(
                 input_layer, tokens, self._weights, scan.state, scan.positions, scan.active
@@ -191,7 +192,7 @@ class LSTMRecurrence(core.Core):
         if cudnn.on_gpu():
 
             def advance(state: LSTMState, begin: tf.Tensor, end: tf.Tensor) -> LSTMState:
-                # cuDNN wants its input projected beforehand.
+                # cuDNN requires projected input.
                 x = input_layer(tokens[begin:end])
                 active = None if scan.active is None else scan.active.since(begin)
                 return self.outputs_time_major(x, state, active)[1]
@@ -210,7 +211,7 @@ class LSTMRecurrence(core.Core):
         state: LSTMState,
         active: Active | None = None,
     ) -> tuple[tf.Tensor, LSTMState]:
-        """See `Core`; on a GPU through cuDNN."""
+        """See `Core`; uses cuDNN on a GPU."""
         if cudnn.on_gpu():
             return self.outputs_time_major(input_layer(tokens), state, active)
         return super().outputs(tokens, input_layer, state, active)
@@ -222,7 +223,7 @@ class LSTMRecurrence(core.Core):
         state: LSTMState,
         active: Active | None = None,
     ) -> LSTMState:
-        """See `Core`; on a GPU as `outputs`."""
+        """See `Core`; uses cuDNN on a GPU."""
         if cudnn.on_gpu():
             return self.outputs(tokens, input_layer, state, active)[1]
         return super().final(tokens, input_layer, state, active)
@@ -230,11 +231,11 @@ class LSTMRecurrence(core.Core):
     def outputs_time_major(
         self, x: tf.Tensor, state: LSTMState, active: Active | None = None
     ) -> tuple[tf.Tensor, LSTMState]:
-        """The outputs over dense input; on a GPU through cuDNN.
+        """The outputs over dense input; uses cuDNN on a GPU.
 
         Args:
             x: [T, B, D].
-            state: The state before it.
+            state: The state before the first step.
             active: See `run`.
 
         Returns:
@@ -261,8 +262,8 @@ class LSTMRecurrence(core.Core):
 class LSTM(LSTMRecurrence):
     """A layer of LSTM cells with Keras's weights and gate order (input, forget, cell, output).
 
-    The kernel starts Glorot-uniform. The other initial weights are parameters, because whether a
-    truncated LSTM learns anything from MNIST in the paper's way (Table 2) depends on them.
+    The kernel is initialised Glorot-uniform. The other initial weights are parameters, because they
+    decide whether a truncated LSTM learns anything from MNIST in the paper's setting (Table 2).
     """
 
     def __init__(
@@ -276,19 +277,19 @@ class LSTM(LSTMRecurrence):
         recurrent_initializer: Literal["orthogonal", "glorot"] = "orthogonal",
         chrono_steps: int | None = None,
     ) -> None:
-        """Makes the weights.
+        """Creates the weights.
 
         Args:
             input_size: D.
             hidden_size: H.
-            seed: Of the initial weights, together with `name`.
+            seed: The seed of the initial weights, together with `name`.
             name: The layer's name.
-            forget_bias: The forget gates' initial bias [us]; the other biases are 0.
-            recurrent_initializer: Of the recurrent kernel [us].
-            chrono_steps: The longest dependency expected, in steps, at least 3: the forget gates'
-                biases are then log u with u uniform in [1, steps - 1], and the input gates' minus
-                that (chrono initialisation: Tallec and Ollivier 2018, equation 16). None:
-                `forget_bias`.
+            forget_bias: The initial bias of the forget gates [us]; the other biases are 0.
+            recurrent_initializer: The initializer of the recurrent kernel [us].
+            chrono_steps: The longest expected dependency in steps, at least 3. The biases of the
+                forget gates are initialised to log u with u uniform in [1, steps - 1], and those of
+                the input gates to the negative of it (chrono initialisation: Tallec and Ollivier
+                2018, equation 16). None: `forget_bias` is used.
 
         Raises:
             UserError: `chrono_steps` is below 3.

@@ -1,15 +1,16 @@
 """minGRU as a core: a linear recurrence, trained with an associative scan (Feng et al. 2024).
 
 L. Feng, F. Tung, M. O. Ahmed, Y. Bengio, H. Hajimirsadeghi, "Were RNNs All We Needed?",
-arXiv 2410.01201, section 3.1. Gates and candidate depend on the input alone,
+arXiv 2410.01201, section 3.1. The gates and the candidate depend on the input only,
 
     z_t = sigmoid(x_t W_z + b_z),  h~_t = x_t W_h + b_h,  h_t = (1 - z_t) * h_{t-1} + z_t * h~_t,
 
-so all of them are computed at once, and what is left is linear in h and can be scanned in parallel.
-This is the paper's plain form. Its g() is for scans of logarithms, which need positive values, and
-whose sums over thousands of steps lose the digits that their differences need. Here nothing is
-divided and no logarithm taken. What is forgotten is multiplied up instead of what is kept, since
-gates that remember 16,384 steps are nearer to 1 than float32 can represent well.
+so they are computed for all steps at once. The remaining recurrence is linear in h and is computed
+by a parallel scan. This is the paper's plain form. The paper's g() serves scans in log space, which
+need positive values and whose sums over thousands of steps lose the digits that their differences
+need. Here there are no divisions and no logarithms. The products are those of what is forgotten,
+not of what is kept, because a gate that remembers 16,384 steps is closer to 1 than float32 can
+represent well.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from t2aux.model.core import Scan
 from t2aux.model.inference import FoldedInference, weight
 from t2aux.model.lstm import LSTMState
 
-# Steps that are scanned one after the other, all pieces of this size at once.
+# Steps of a piece, which are computed one after the other, for all pieces at once.
 _PIECE = 8
-# Steps of all layers that are held at once where no gradient is taken.
+# Steps of all layers that are held in memory at once if no gradient is taken.
 _CHUNK = 256
 
 
@@ -43,16 +44,16 @@ class MinGRUState(NamedTuple):
         return self.layers[-1]
 
     def as_lstm(self) -> LSTMState:
-        """Both h and c are the top layer's h [us], as for a GRU and for the same reasons."""
+        """Uses the top layer's h as both h and c [us], as for a GRU and for the same reasons."""
         return LSTMState(self.h, self.h)
 
 
 @tf.custom_gradient
 def linear_recurrence(z: tf.Tensor, b: tf.Tensor, h0: tf.Tensor) -> tuple:
-    """h_t = (1 - z_t) * h_{t-1} + b_t for all t, by an associative scan.
+    """Computes h_t = (1 - z_t) * h_{t-1} + b_t for all t with an associative scan.
 
-    The gradient is such a recurrence too, from the last step to the first; nothing is kept for it
-    but z and the result.
+    The gradient is the same kind of recurrence, from the last step to the first. Only z and the
+    result are stored for it.
 
     Args:
         z: [T, B, H], in [0, 1].
@@ -65,7 +66,7 @@ def linear_recurrence(z: tf.Tensor, b: tf.Tensor, h0: tf.Tensor) -> tuple:
     h = _scan(z, b, h0)
 
     def gradient(d_h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        # What comes to h_t from the loss and from h_{t+1}: g_t = d_h_t + (1 - z_{t+1}) * g_{t+1}.
+        # The gradient of h_t, from the loss and h_{t+1}: g_t = d_h_t + (1 - z_{t+1}) * g_{t+1}.
         following = tf.concat([z[1:], tf.zeros_like(z[:1])], 0)
         g = _scan(following, d_h, tf.zeros_like(h0), reverse=True)
         before = tf.concat([h0[tf.newaxis], h], 0)[:-1]
@@ -75,18 +76,19 @@ def linear_recurrence(z: tf.Tensor, b: tf.Tensor, h0: tf.Tensor) -> tuple:
 
 
 def _scan(z: tf.Tensor, b: tf.Tensor, h: tf.Tensor, reverse: bool = False) -> tf.Tensor:
-    # In three passes, T / P + 2P operations deep, of which the first and the last work on T / P
-    # pieces of P steps at once: what every piece does to a state; the states between the pieces,
-    # one after the other; and every piece again, from its state on. On a CPU this is faster than a
-    # scan of depth log T, which reads and writes everything log T times, and than T single steps.
+    # Three passes with T / P + 2P sequential operations; the first and the last process T / P
+    # pieces of P steps at once. The first computes the effect of every piece on a state, the second
+    # the states between the pieces, one after the other, and the third the states within every
+    # piece. On a CPU this is faster than a scan of depth log T, which reads and writes everything
+    # log T times, and faster than T single steps.
     steps, shape = tf.shape(z)[0], h.shape
-    # The last piece is filled up with steps that keep the state.
+    # The last piece is padded with steps that do not change the state.
     padding = [[0, -steps % _PIECE], [0, 0], [0, 0]]
     pieces = tf.concat([[-1, _PIECE], tf.shape(z)[1:]], 0)
     z = tf.unstack(tf.reshape(tf.pad(z, padding), pieces), _PIECE, axis=1)
     b = tf.unstack(tf.reshape(tf.pad(b, padding), pieces), _PIECE, axis=1)
     first, *others = order = range(_PIECE)[::-1] if reverse else range(_PIECE)
-    # The piece as one step: what of the state before it is forgotten, and what is added.
+    # The piece as a single step: the share of the state that is forgotten, and what is added.
     forgotten, added = z[first], b[first]
     for i in others:
         forgotten += z[i] * (1 - forgotten)
@@ -110,7 +112,7 @@ def _scan(z: tf.Tensor, b: tf.Tensor, h: tf.Tensor, reverse: bool = False) -> tf
 
 
 class MinGRURecurrence(core.Core):
-    """The computations of a core that has the weights of stacked minGRU layers, bottom first.
+    """The computations of a core with the weights of stacked minGRU layers, bottom first.
 
     Attributes:
         kernels: [D, 2H], then [H, 2H] each: the update gate, then the candidate.
@@ -121,7 +123,7 @@ class MinGRURecurrence(core.Core):
     biases: list[keras.Variable]
 
     def init_state(self, batch: tf.Tensor | int) -> MinGRUState:
-        """Zeros [batch, H] for every layer."""
+        """The zero state, [batch, H] for every layer."""
         return MinGRUState((tf.zeros([batch, self.hidden_size]),) * len(self.kernels))
 
     def step(self, x: tf.Tensor, state: MinGRUState) -> tuple[tf.Tensor, MinGRUState]:
@@ -144,9 +146,9 @@ class MinGRURecurrence(core.Core):
 
         Args:
             tokens: [T, B, ...].
-            bottom: From tokens to the bottom layer's gates.
-            state: The state before, [B, H] each.
-            active: [T, B, 1] bool: where sequences are; elsewhere they keep their state.
+            bottom: Maps tokens to the pre-activations of the bottom layer.
+            state: The state before the first step, [B, H] each.
+            active: [T, B, 1] bool, false at padding, where states do not change.
 
         Returns:
             [T, B, H] each.
@@ -191,7 +193,7 @@ class MinGRURecurrence(core.Core):
 
 
 class _Inference(FoldedInference):
-    # Each layer's products are then one for all of these steps, and its weights are read once.
+    # Each layer then needs one product for all of these steps, and its weights are read once.
     pass_steps = 16
 
     def __init__(self, core: MinGRURecurrence, input_layer: inputs.InputLayer) -> None:
@@ -219,7 +221,7 @@ class _Inference(FoldedInference):
             here = active(tf.range(begin, end)[:, tf.newaxis])
             x = tokens[begin:end]
             if self.table is None:
-                # What pads a sequence may be NaN, which no gate of 0 takes away.
+                # Padding may be NaN, which a gate of 0 does not remove.
                 x = tf.where(here, x, 0.0)
             return tf.nest.map_structure(lambda s: s[-1], _states(layers, x, state, here, _scan))
 
@@ -227,7 +229,7 @@ class _Inference(FoldedInference):
         return core.in_chunks(advance, state, 0, longest, _CHUNK)
 
     def _layers(self) -> list[Callable[[tf.Tensor], tf.Tensor]]:
-        # Of what the bottom layer gives on.
+        # The layers above the bottom one.
         return [
             inputs.Folded(kernel, bias, None)
             for kernel, bias in zip(self._kernels, self._biases, strict=True)
@@ -241,12 +243,12 @@ def _states(
     here: tf.Tensor | None,
     recurrence: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
 ) -> MinGRUState:
-    # The states after every step, [T, B, H] each, of the input x of the bottom layer; `layers` give
-    # the pre-activations.
+    # The states after every step, [T, B, H] each; x is the input of the bottom layer, and `layers`
+    # return the pre-activations.
     after = []
     for layer, h in zip(layers, first.layers, strict=True):
         z, candidate = _gates(layer(x))
-        # No update: outside of its steps a sequence keeps its state.
+        # A gate of 0: the state does not change at padding.
         z = z if here is None else tf.where(here, z, 0.0)
         x = recurrence(z, z * candidate, h)
         after.append(x)
@@ -262,9 +264,9 @@ def _gates(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 @keras.saving.register_keras_serializable(package="t2aux.model")
 @gin.configurable(denylist=["input_size", "hidden_size", "seed", "name"])
 class MinGRU(MinGRURecurrence):
-    """Stacked layers of minGRU; each reads the outputs of the one below.
+    """Stacked minGRU layers; each reads the outputs of the layer below.
 
-    A layer's kernel holds the update gate, then the candidate; it starts Glorot-uniform.
+    A layer's kernel holds the update gate, then the candidate; it is initialised Glorot-uniform.
     """
 
     def __init__(
@@ -277,18 +279,18 @@ class MinGRU(MinGRURecurrence):
         layers: int = 3,
         chrono_steps: int | None = None,
     ) -> None:
-        """Makes the weights.
+        """Creates the weights.
 
         Args:
             input_size: D.
-            hidden_size: H, of every layer.
-            seed: Of the initial weights, together with `name`.
+            hidden_size: H, the output size of every layer.
+            seed: The seed of the initial weights, together with `name`.
             name: The core's name.
-            layers: How many. A single layer's gates know nothing but the current token; three of
-                128 have 99,072 weights, a GRU of 128 as many [us].
-            chrono_steps: The longest dependency expected, in steps, at least 3: the update gates'
-                biases are then -log u with u uniform in [1, steps - 1] (chrono initialisation:
-                Tallec and Ollivier 2018, section 2). None: 0.
+            layers: The number of layers. The gates of a single layer depend on the current token
+                only. Three layers of 128 have 99,072 weights, as many as a GRU of 128 [us].
+            chrono_steps: The longest expected dependency in steps, at least 3. The biases of the
+                update gates are initialised to -log u with u uniform in [1, steps - 1] (chrono
+                initialisation: Tallec and Ollivier 2018, section 2). None: the biases start at 0.
 
         Raises:
             UserError: `layers` is below 1, or `chrono_steps` below 3.

@@ -1,8 +1,8 @@
-"""The normalisation of real-valued sequences: a part of the network, so that raw values go in.
+"""The normalisation of real-valued sequences, as a part of the network, which reads raw values.
 
-The mean and the standard deviation of each channel of the training data stand in the `DatasetInfo`
-(`t2aux.data.normalization` finds them), and so in a run's dataset.json and in a `.keras` file.
-Stored data and what clients send are never normalised.
+The mean and the standard deviation of each channel of the training data are in the `DatasetInfo`
+(`t2aux.data.normalization` computes them), and thus in a run's dataset.json and in a `.keras` file.
+Stored data and data from clients are never normalised.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 def normalized(info: DatasetInfo | None, tokens: tf.Tensor) -> tf.Tensor:
-    """(value - mean) / deviation of each channel, where the data set has these.
+    """(value - mean) / deviation for each channel, if the data set has a mean and a deviation.
 
-    The mean is subtracted before anything else: folded into the weights behind it, a large one
-    would leave nothing of small differences in float32.
+    The mean is subtracted first. If a large mean were folded into the weights that follow, small
+    differences would be lost in float32.
 
     Args:
-        info: The data set; None: not known, so that nothing is done.
-        tokens: [..., C] float32, or ids, which stay as they are.
+        info: The data set; None if unknown: tokens are returned unchanged.
+        tokens: [..., C] float32, or ids, which are returned unchanged.
 
     Returns:
-        As `tokens`. Steps that pad a sequence are not zeros then; they are without effect, whatever
-        they hold.
+        The same shape and type as `tokens`. Padding is no longer zero; its values have no effect.
     """
     if info is None or info.mean is None:
         return tokens

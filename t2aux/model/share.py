@@ -1,8 +1,8 @@
-"""A replica's share of a batch that several work on, and what it must know of the whole.
+"""A replica's share of a batch, and what the replica must know of the whole batch.
 
-The replicas' shares together are to give what one replica gives for the whole batch: the same
-random numbers, drawn for the whole batch by everyone and used by the row; sums over rows divided by
-what is counted in the whole batch, so that losses and gradients of all shares add up.
+The shares of all replicas together must give the same result as one replica for the whole batch.
+So every replica draws the random numbers for the whole batch and uses those of its rows, and sums
+over rows are divided by counts over the whole batch, so that losses and gradients add up.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import tensorflow as tf
 
 
 class Share(NamedTuple):
-    """The rows that a replica has: every `replicas`-th of the batch, from `replica` on.
+    """The rows of a replica: every `replicas`-th row of the batch, starting with `replica`.
 
-    So the replicas' numbers of rows differ by one at most, and where a batch is sorted by length,
-    all have long ones and short ones.
+    So the numbers of rows of two replicas differ by at most one, and every replica gets long and
+    short sequences of a batch that is sorted by length.
 
     Attributes:
         replica: The replica's number.
-        replicas: How many share the batch.
-        lengths: [G] int32: the lengths of all of the batch's sequences.
-        chosen: [R] int32: which of these rows it holds; None: all.
+        replicas: The number of replicas that share the batch.
+        lengths: [G] int32, the lengths of all sequences of the batch.
+        chosen: [R] int32, which of these rows are used; None: all.
     """
 
     replica: int
@@ -37,11 +37,11 @@ class Share(NamedTuple):
 
     @property
     def has_rows(self) -> tf.Tensor:
-        """Whether there are any, a scalar bool. A replica without any does the first replica's."""
+        """Whether the replica has rows, a scalar bool. If not, it repeats the first replica's."""
         return self.replica < self.size
 
     def rows(self, values: tf.Tensor, axis: int = -1) -> tf.Tensor:
-        """This replica's of values that were made for the whole batch, [..., G, ...]."""
+        """This replica's rows of values for the whole batch, [..., G, ...]."""
         before = [slice(None)] * (axis % values.shape.rank)
         first = tf.where(self.has_rows, self.replica, 0)
         values = values[(*before, slice(first, None, self.replicas))]

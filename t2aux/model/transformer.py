@@ -1,14 +1,14 @@
 """A Transformer encoder that classifies whole sequences: the baseline of Table 3 and Figure 3.
 
-The paper says no more of its Transformer than that it is of comparable size; this is a plain one of
-about half a million weights [us], of Keras's layers: pre-norm encoder layers (Xiong et al. 2020),
+The paper says only that its Transformer is of comparable size. This is a plain one with about half
+a million weights [us], built from Keras's layers: pre-norm encoder layers (Xiong et al. 2020),
 sinusoidal positions (Vaswani et al. 2017, section 3.5), which allow any length, and a mean over the
-true steps before a dense layer to the classes. Attention takes most of the time: so there are two
-layers with wide feed-forward parts rather than three with narrow ones.
+true steps before a dense layer to the classes. Attention takes most of the time, so there are two
+layers with wide feed-forward parts instead of three with narrow ones.
 
-Nothing random is hidden in a variable: dropout is a function of the batch's seed. The scores of
-attention, T x T for every sequence and head, are computed for a block of heads and queries at a
-time, and again in the backward pass, so that memory grows with T and not with its square.
+Dropout is a function of the batch's seed; no random state is stored in a variable. The attention
+scores, T x T for every sequence and head, are computed for one block of heads and queries at a
+time, and recomputed in the backward pass, so that memory grows with T and not with its square.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from t2aux.model.normalization import normalized
 from t2aux.model.share import Share
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# Scores of attention that are computed at once, over sequences, heads, queries and keys: 4 MiB.
+# Attention scores that are computed at once, over sequences, heads, queries and keys: 4 MiB.
 _SCORES = 2**20
 
 
 @gin.configurable(denylist=["info", "seed", "objective"])
 class Transformer(Configurable, keras.Model):
-    """Classifies a sequence by attention over all of it. It has no state and reads no streams."""
+    """Classifies a sequence with attention over all of it. It has no state for streaming."""
 
     checkpoint_names: ClassVar = {
         "input_layer": "input",
@@ -56,22 +56,22 @@ class Transformer(Configurable, keras.Model):
         seed: int = 0,
         objective: Objective | None = None,
     ) -> None:
-        """Makes the weights.
+        """Creates the weights.
 
         Args:
-            info: The data set: its classes, channels or vocabulary.
-            model_size: D, the size of every step's vector.
-            heads: Of attention, D / heads values each.
-            feed_forward_size: Hidden units of each layer's feed-forward part.
-            layers: Encoder layers.
-            dropout: The probability to drop a value, in training, of the input and of what each
-                half of a layer adds.
-            seed: Of the initial weights.
-            objective: It must have no auxiliary losses; its truncation is ignored.
+            info: The data set, which gives the classes and the channels or the vocabulary.
+            model_size: D, the size of the vector at every step.
+            heads: The number of attention heads, of D / heads values each.
+            feed_forward_size: The number of hidden units of each layer's feed-forward part.
+            layers: The number of encoder layers.
+            dropout: The dropout rate in training, applied to the input and to the outputs of both
+                halves of every layer.
+            seed: The seed of the initial weights.
+            objective: Must have no auxiliary losses; its truncation is ignored.
 
         Raises:
-            UserError: A size or the probability is out of range, D is odd or no multiple of the
-                heads, there are auxiliary losses, or the precision is not float32.
+            UserError: A size or the dropout rate is out of range, D is odd or not a multiple of
+                `heads`, there are auxiliary losses, or the precision is not float32.
         """
         super().__init__(name="classifier", dtype="float32")
         check_sizes(
@@ -114,7 +114,7 @@ class Transformer(Configurable, keras.Model):
         self.built = True
 
     def call(self, tokens: tf.Tensor, lengths: tf.Tensor | None = None) -> tf.Tensor:
-        """The classes' probabilities [B, K], see `logits_of`."""
+        """The probabilities [B, K] of the classes, see `logits_of`."""
         return tf.nn.softmax(self.logits_of(tokens, lengths))
 
     def logits_of(
@@ -127,9 +127,9 @@ class Transformer(Configurable, keras.Model):
         """Classifies whole sequences.
 
         Args:
-            tokens: [B, T, C] float32 or [B, T] int32, padded at the ends.
+            tokens: [B, T, C] float32 or [B, T] int32, padded at the end.
             lengths: [B] int32 true lengths; all T by default.
-            seed: [2] int32 for this batch's dropout; None (inference) drops nothing.
+            seed: [2] int32 for dropout in this batch; None: no dropout (inference).
             share: Which rows of a larger batch these are; None: all.
 
         Returns:
@@ -158,21 +158,21 @@ class Transformer(Configurable, keras.Model):
         seed = tf.random.experimental.stateless_fold_in(seed, index)
         if share is None:
             return tf.nn.experimental.stateless_dropout(x, self.dropout, seed=seed)
-        # What is dropped of a row is the same on every replica.
+        # The same values of a row are dropped, whichever replica has it.
         ones = tf.ones(tf.concat([[share.size], tf.shape(x)[1:]], 0))
         kept = tf.nn.experimental.stateless_dropout(ones, self.dropout, seed=seed)
         return x * share.rows(kept, axis=0)
 
 
 def positions(steps: tf.Tensor, size: int) -> tf.Tensor:
-    """Sines, then cosines, of the positions, [steps, size] (Vaswani et al. 2017, section 3.5)."""
+    """Sines, then cosines of the positions, [steps, size] (Vaswani et al. 2017, section 3.5)."""
     rates = 10000.0 ** (-np.arange(0, size, 2, dtype=np.float32) / size)
     angles = tf.range(tf.cast(steps, tf.float32))[:, tf.newaxis] * rates
     return tf.concat([tf.sin(angles), tf.cos(angles)], -1)
 
 
 class _EncoderLayer(keras.layers.Layer):
-    # What the two halves of a pre-norm encoder layer add to x [B, T, D].
+    # The two halves of a pre-norm encoder layer; both return what is added to x [B, T, D].
 
     checkpoint_names: ClassVar = {"output_layer": "output"}
 
@@ -206,21 +206,21 @@ def attention(
     *,
     heads: int,
 ) -> tf.Tensor:
-    """Multi-head attention (Vaswani et al. 2017, section 3.2) in memory that is linear in T.
+    """Multi-head attention (Vaswani et al. 2017, section 3.2) with memory linear in T.
 
     Args:
         queries: [B, T, D].
         keys: [B, T, D].
         values: [B, T, D].
         key_padding_mask: [B, T] bool: which keys are attended to; None: all.
-        heads: Of D / heads values each.
+        heads: The number of heads, of D / heads values each.
 
     Returns:
         [B, T, D].
     """
     batch, steps, size = tf.shape(queries)[0], tf.shape(queries)[1], queries.shape[-1]
-    # Every head of a sequence is a separate row: what it attends to stays in the CPU's cache.
-    # Keras's dot_product_attention would copy all keys and values for every block.
+    # Every head of a sequence is a separate row, so that its keys and values stay in the CPU's
+    # cache. Keras's dot_product_attention would copy all keys and values for every block.
     rows = tf.clip_by_value(_SCORES // (steps * steps), 1, tf.maximum(batch * heads, 1))
     block = tf.clip_by_value(_SCORES // steps, 1, steps)
 
@@ -255,14 +255,14 @@ def attention(
 
 
 def _blocks(x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """[N, ...] -> [N / size, size, ...], the last block filled up with zeros."""
+    """[N, ...] -> [N / size, size, ...], the last block padded with zeros."""
     missing = -tf.shape(x)[0] % size
     x = tf.pad(x, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))
     return tf.reshape(x, tf.concat([[-1, size], tf.shape(x)[1:]], 0))
 
 
 class _KerasLayer(keras.layers.Layer):
-    # A Keras layer with weights that are ours: from our seeds, and at our places in checkpoints.
+    # A Keras layer with our own weights: seeded by us, and under our names in checkpoints.
 
     def __init__(self, layer: keras.layers.Layer, seed: int, name: str) -> None:
         super().__init__(name=name.replace("/", "_"), dtype="float32")
@@ -274,7 +274,7 @@ class _KerasLayer(keras.layers.Layer):
                 weight = initializers.variable(variable.numpy(), own)
             setattr(self, variable.name, weight)
         names = [variable.name for variable in layer.trainable_variables]
-        # A function, because Keras would take the layer's own weights for ours.
+        # A closure, because Keras would otherwise track the layer's own weights.
         self._call = lambda x: layer.stateless_call([getattr(self, n).value for n in names], [], x)[
             0
         ]

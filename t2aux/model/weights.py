@@ -1,8 +1,8 @@
 """The weights of networks by name: their places in checkpoints, and their order.
 
-Keras's own names depend on what was made before in the same process, and TensorFlow's checkpoints
-do not find what Keras keeps in lists. So a network is mirrored as a `tf.Module` of its variables
-under the names of its attributes.
+Keras's own names depend on what was created before in the same process, and TensorFlow's
+checkpoints do not find weights that Keras keeps in lists. So a network is mirrored as a `tf.Module`
+with its variables under the names of its attributes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import tensorflow as tf
 def tree(network: keras.layers.Layer) -> tf.Module:
     """The variables of a network, nested under the names of its attributes.
 
-    An attribute whose name begins with an underscore is left out. A class gives attributes other
-    names in `checkpoint_names`, a dictionary: with "" the attribute's own take its place, and with
-    None it is left out.
+    Attributes whose names begin with an underscore are omitted. A class can rename attributes with
+    the dictionary `checkpoint_names`: "" replaces an attribute by its own attributes, and None
+    omits it.
 
     Args:
-        network: The network; its weights must have been made.
+        network: The network; its weights must exist.
 
     Returns:
         A module whose attributes are the network's: variables, such modules, and lists of them.
@@ -39,7 +39,7 @@ def tree(network: keras.layers.Layer) -> tf.Module:
             if not inner_name.startswith("_"):
                 setattr(module, inner_name, part)
     if type(network).__module__.startswith("keras."):
-        # Keras's own layers keep some in attributes that begin with an underscore.
+        # Keras's layers keep some variables in attributes that begin with an underscore.
         found = {id(v) for v in module.variables}
         for variable in network.weights:
             if id(variable.value) not in found:

@@ -1,1 +1,1 @@
-"""The paper's tables and figures: what was published, how each is run, and the report."""
+"""Reproduction of the paper's tables and figures: published numbers, runs, and the report."""

@@ -1,4 +1,4 @@
-"""What `t2aux reconstructions` measured, as a table of the report."""
+"""The results of `t2aux reconstructions` as a table of the report."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from t2aux.reproduce.document import Table
 
 
 def read_all(directory: pathlib.Path) -> list[dict[str, Any]]:
-    """The reconstructions*.json of a folder of results or, if it has none, of the one it is in.
+    """Reads the reconstructions*.json of a folder of results or, without any, of its parent.
 
     Raises:
-        UserError: One is damaged.
+        UserError: A file is damaged.
     """
     for folder in (directory, directory.resolve().parent):
         paths = sorted(folder.glob("reconstructions*.json"))
@@ -42,7 +42,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def table(measured: dict[str, Any]) -> Table:
-    """The losses, the lowest first."""
+    """The losses in ascending order."""
     losses = sorted(measured["loss"].items(), key=lambda item: item[1])
     return Table(
         ["what the guess has", measured["unit"]],

@@ -8,14 +8,14 @@ from t2aux.reproduce import wording
 from t2aux.reproduce.results import Summary
 from t2aux.reproduce.wording import DATA_SETS, PAPER_BATCH, Rows
 
-# Rows that vary what others share, and settings that are not part of a recipe.
+# Rows that vary a setting that others share, and settings that are not part of a recipe.
 _VARIED = r"_without_|_\d+x\d+|_bptt\d+"
 _NOT_THE_RECIPE = (
     r"SEED|SIDE|BATCH_SIZE|(PRETRAIN|JOINT)_EPOCHS|CHRONO_STEPS|SUPERVISED_BPTT|"
     r"dataset\.(?!max_examples)|(dbpedia|digits|idx|image_folder)\.(?!max_length)|"
     r"RunConfig\.|train\.(?!optimizer)|joint/Phase\.(auxiliary|decay_)"
 )
-# Settings as sentences; others are given as they are.
+# Settings as phrases; other settings are shown unchanged.
 _WORDS = {
     "train.optimizer": "{value} instead of RMSProp",
     "SEGMENT_LENGTH": "segments of {value} tokens instead of 600",
@@ -27,20 +27,20 @@ _WORDS = {
     "of lying anywhere before it",
 }
 
-# Anchors that lie within AUXILIARY_BPTT steps of a later one share its window
-# (`t2aux.training.truncation.group_anchors`): by how many steps the gradient of one of them goes
-# back in the mean, of the 300, at CIFAR10's 1,024 steps.
+# Anchors within AUXILIARY_BPTT steps of a later one share its window
+# (`t2aux.training.truncation.group_anchors`). By n and l: the mean number of the 300 steps that the
+# gradient of an anchor goes back, for CIFAR10's 1,024 steps.
 REACH = {(10, 60): 184, (20, 30): 169, (50, 12): 153, (100, 6): 146, (200, 3): 143}
 
 
 def recipes(rows: Rows) -> list[str]:
-    """What the runs set, by data set, by their flags: epochs, and what rows agree on."""
+    """The settings of the runs by data set, from their flags: epochs, and what the rows share."""
     found = []
     for dataset, paper in DATA_SETS.items():
         some = wording.rows_of(dataset, rows)
         if not some:
             continue
-        # Rows that vary a setting or turn a part off don't show what the others share.
+        # Without rows that vary a setting or turn a part off.
         plain = {row: s for row, s in some.items() if not re.search(_VARIED, row)} or some
         size, others = wording.batches(dataset, rows)
         parts = [f"batches of {size}{others} instead of {PAPER_BATCH}"]
@@ -58,7 +58,7 @@ def _first(summary: Summary) -> dict[str, str]:
 
 
 def _epochs(plain: Rows) -> list[str]:
-    """The schedules: of rows that pretrain, and of those that don't."""
+    """The schedules of rows with and without pretraining."""
 
     def epochs(summary: Summary) -> tuple[str | None, str, str]:
         some = _first(summary)
@@ -80,7 +80,7 @@ def _epochs(plain: Rows) -> list[str]:
 
 
 def _drops(plain: Rows) -> list[str]:
-    """The learning rate's, which the paper halves every 300 joint epochs."""
+    """The decay of the learning rate, which the paper halves every 300 joint epochs."""
     names = ("joint/Phase.decay_factor", "joint/Phase.decay_epochs")
     dropping = {row: s for row, s in plain.items() if set(names) <= _first(s).keys()}
     groups = wording.grouped(dropping, lambda summary: tuple(_first(summary)[n] for n in names))
@@ -95,14 +95,14 @@ def _drops(plain: Rows) -> list[str]:
 
 
 def _shared(plain: Rows) -> list[str]:
-    """The settings that all rows that have them agree on."""
+    """The settings with the same value in all rows that have them."""
     values: dict[str, dict[str, str]] = {}
     for row, summary in plain.items():
         for name, setting in _first(summary).items():
             values.setdefault(name, {})[row] = setting
     shared = []
     for name, by_row in values.items():
-        # The document task's anchors are the paper's.
+        # The anchors of the document task are those of the paper.
         by_row = {
             row: setting
             for row, setting in by_row.items()
@@ -125,7 +125,7 @@ def _in_words(name: str, setting: str) -> str:
 
 
 def some_pretrain(rows: Rows) -> bool:
-    """Whether some rows with a drop of the rate pretrain, and others don't."""
+    """Whether only some of the rows with a drop of the learning rate have pretraining."""
     pretrains = {
         "PRETRAIN_EPOCHS" in _first(summary)
         for summary in rows.values()
@@ -135,7 +135,7 @@ def some_pretrain(rows: Rows) -> bool:
 
 
 def reaches(rows: Rows) -> str:
-    """The mean reach of the gradient of several anchors, in brackets; "" where none was run."""
+    """The mean reach of the gradient of several anchors, in brackets; "" if none was run."""
     found = [
         f"{n}x{length} {steps}"
         for (n, length), steps in REACH.items()

@@ -1,4 +1,4 @@
-"""A document from a Jinja2 template: as Markdown, and as one HTML page that needs no other file."""
+"""Renders a Jinja2 template as Markdown and as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FOLDER = pathlib.Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table. The first column is aligned to the left, the others to the right.
+    """A table. The first column is aligned left, the others right.
 
     Attributes:
-        header: The columns' names.
-        lines: Of cells.
-        groups: Names above the columns after the first, each with its number of columns; none:
-            there is one row of names.
+        header: The names of the columns.
+        lines: The lines of cells.
+        groups: Names above the columns after the first, each with its number of columns; empty: the
+            table has a single header row.
     """
 
     header: Sequence[str]
@@ -32,7 +32,7 @@ class Table:
     groups: Sequence[tuple[str, int]] = ()
 
     def markdown(self) -> str:
-        """The table in Markdown, which has one row of names only."""
+        """The table in Markdown, which supports only one header row."""
         above = [""] + [group for group, columns in self.groups for _ in range(columns)]
         names = itertools.zip_longest(above, self.header, fillvalue="")
         header = [": ".join(filter(None, both)) for both in names]
@@ -40,7 +40,7 @@ class Table:
 
     def html(self) -> str:
         """The table in HTML."""
-        # The columns at which a group begins.
+        # The first columns of the groups.
         first = set(itertools.accumulate((columns for _, columns in self.groups), initial=1))
         return render(_FOLDER / "table.html.jinja", table=self, first=first if self.groups else ())
 
@@ -49,21 +49,21 @@ def write(folder: pathlib.Path, name: str, template: str, **values: object) -> l
     """Writes NAME.md with its drawings beside it, and NAME.html, from a template.
 
     Args:
-        folder: Where to. It is made where needed.
-        name: Of the document.
+        folder: The folder, which is created if needed.
+        name: The name of the document.
         template: The template's file.
-        **values: What the template names, besides `table` and `drawing`.
+        **values: The variables of the template, in addition to `table` and `drawing`.
 
     Returns:
-        The Markdown's and the page's path.
+        The paths of the Markdown file and the HTML page.
 
     Raises:
-        UserError: They can't be written.
+        UserError: A file can't be written.
     """
     svg: dict[str, str] = {}
 
     def drawing(figure: str, draw: Callable[..., str], *arguments: object) -> str:
-        """The name of the file of a drawing, which `draw` makes of the arguments, once."""
+        """The file name of a drawing, which `draw` makes once from the arguments."""
         path = f"{name}-{figure}.svg"
         if path not in svg:
             svg[path] = draw(*arguments)
@@ -81,7 +81,7 @@ def write(folder: pathlib.Path, name: str, template: str, **values: object) -> l
 
 
 def joined(text: str) -> str:
-    """Markdown with every paragraph and item on one line, and one empty line between blocks."""
+    """Joins the lines of every paragraph and item in Markdown, with one empty line between them."""
     blocks = []
     for block in re.split(r"\n\s*\n", text.strip()):
         if not block.startswith(("|", "<")):
@@ -92,9 +92,9 @@ def joined(text: str) -> str:
 
 
 def html(text: str, drawings: dict[str, str]) -> str:
-    """Markdown as a page that has its drawings, SVG by the names of their files, in it."""
+    """Converts Markdown to a page with embedded drawings, given as SVG by file name."""
     body = markdown.markdown(text, output_format="xhtml")
-    # Of another document in the same folder.
+    # Links to other documents in the same folder.
     body = re.sub(r'href="(\w+)\.md"', r'href="\1.html"', body)
     for path, svg in drawings.items():
         body = re.sub(rf'<img [^>]*src="{re.escape(path)}"[^>]*>', lambda _, svg=svg: svg, body)

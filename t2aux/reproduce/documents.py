@@ -1,7 +1,7 @@
 """A small text data set that comes with Python: docstrings of its standard library.
 
-The smoke budget's documents: the class is the package that a text is from. Real text, no download,
-nothing to copy.
+They are the documents of the smoke budget; the class is the package of a text. They are real text
+and need no download.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _PACKAGES = ("argparse", "email.message", "logging", "subprocess", "tarfile", "i
 
 
 def write(folder: pathlib.Path) -> None:
-    """Writes train.csv and test.csv of class and text, and classes.txt, into a folder that exists.
+    """Writes train.csv and test.csv of class and text, and classes.txt, to an existing folder.
 
-    Every fifth text is a test text.
+    Every fifth text is in the test set.
 
     Raises:
-        UserError: It can't be written.
+        UserError: A file can't be written.
     """
     splits: dict[str, list[tuple[int, str]]] = {"train": [], "test": []}
     for label, name in enumerate(_PACKAGES, start=1):

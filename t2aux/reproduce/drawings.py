@@ -1,4 +1,4 @@
-"""The figures, measured points beside the published ones, as SVG."""
+"""The figures with measured and published points, as SVG."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Curve:
     """A curve of a figure.
 
     Attributes:
-        name: For the legend.
-        measured: Abscissa to ordinate.
-        published: The same, of the paper.
-        spread: The measured points' error bars, where they have some.
+        name: The name in the legend.
+        measured: The measured points, from abscissa to ordinate.
+        published: The paper's points.
+        spread: The error bars of measured points, if any.
     """
 
     name: str
@@ -33,12 +33,13 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-        title: Above it.
-        x: The abscissa's name.
-        y: The ordinate's, with its unit.
-        curves: In it, colored by their order.
-        x_scale: "categories": the points are evenly spaced, in descending order.
-        y_scale: Of the ordinate.
+        title: The title of the panel.
+        x: The name of the abscissa.
+        y: The name of the ordinate, with its unit.
+        curves: The curves, colored by their order.
+        x_scale: The scale of the abscissa; "categories" spaces the points evenly, in descending
+            order.
+        y_scale: The scale of the ordinate.
     """
 
     title: str
@@ -65,11 +66,11 @@ def _draw(panel: Panel, axis: Any) -> None:
     every = sorted(
         {x for curve in panel.curves for x in (*curve.measured, *curve.published)}, reverse=True
     )
-    # Their abscissas.
+    # The abscissas of the points.
     place = {x: i if panel.x_scale == "categories" else x for i, x in enumerate(every)}
     for i, curve in enumerate(panel.curves):
         for points, style, faint in ((curve.measured, "o-", 1.0), (curve.published, "x--", 0.6)):
-            # A logarithmic axis has no place for what was measured before the first update.
+            # A logarithmic axis can't show measurements before the first update.
             some = sorted((x, y) for x, y in points.items() if x > 0 or panel.x_scale != "log")
             if some:
                 axis.errorbar(
@@ -96,7 +97,7 @@ def _draw(panel: Panel, axis: Any) -> None:
 
 
 def _logarithmic(axis: Any, which: str) -> None:
-    """A logarithmic scale with numbers written out, a few in each decade."""
+    """Sets a logarithmic scale with numbers written in full, a few in each decade."""
     from matplotlib import ticker
 
     getattr(axis, f"set_{which}scale")("log")
@@ -107,7 +108,7 @@ def _logarithmic(axis: Any, which: str) -> None:
 
 
 def _legend(panel: Panel, axis: Any) -> None:
-    """Colors are conditions, line styles say whose numbers they are."""
+    """Adds legends: colors for conditions, line styles for measured and published numbers."""
     from matplotlib.lines import Line2D
 
     shown = [(i, c) for i, c in enumerate(panel.curves) if c.measured or c.published]
@@ -122,12 +123,12 @@ def _legend(panel: Panel, axis: Any) -> None:
 
 
 def draw_bars(bars: Sequence[tuple[str, float | None, float | None, float]], x: str) -> str:
-    """Draws pairs of horizontal bars, the published one above.
+    """Draws pairs of horizontal bars, with the published one above.
 
     Args:
-        bars: Of each pair the name, the measured value and its error bar, which may be missing, and
-            the published value.
-        x: The abscissa's name.
+        bars: The name, the measured value and its error bar, which may be missing, and the
+            published value of each pair.
+        x: The name of the abscissa.
     """
     names, measured, spread, published = zip(*bars, strict=True)
     figure, (axis,) = _figure(1, 1)
@@ -161,7 +162,7 @@ def _svg(figure: Any) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    # The same figure gives the same file, and text that can be read as text.
+    # Makes the file reproducible, and keeps text as text.
     with matplotlib.rc_context({"svg.hashsalt": "t2aux", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The experiments: for each table and figure, its rows and their places in it."""
+"""The experiments: the rows of each table and figure, and their places in it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from t2aux.reproduce.rows import Row
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A place in a table or a point of a figure.
+    """A cell of a table or a point of a figure.
 
     Attributes:
         line: The table's line or the figure's curve.
-        column: The table's column, or the figure's abscissa.
-        row: What is trained for it; None: the paper's alone.
-        published: The paper's number; None: it has none.
+        column: The table's column or the figure's abscissa.
+        row: The row that is trained for it; None: there is only a published number.
+        published: The paper's number; None: there is only a measured number.
     """
 
     line: str
@@ -31,10 +31,10 @@ class Experiment:
     """A table or figure.
 
     Attributes:
-        name: "table2", ...
-        title: As a caption's first sentence.
-        measure: What its numbers are: "accuracy", "error" or "lost".
-        cells: In order.
+        name: The name, such as "table2".
+        title: The first sentence of the caption.
+        measure: The kind of its numbers: "accuracy", "error" or "lost".
+        cells: The cells, in order.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Experiment:
 
     @property
     def rows(self) -> list[Row]:
-        """What it trains, each once, in order."""
+        """The rows that it trains, each once, in order."""
         return list(dict.fromkeys(cell.row for cell in self.cells if cell.row is not None))
 
     @property
     def lines(self) -> dict[str, list[Cell]]:
-        """The cells of each line, by its name."""
+        """The cells of each line, by the line's name."""
         names = dict.fromkeys(cell.line for cell in self.cells)
         return {name: [cell for cell in self.cells if cell.line == name] for name in names}
 
 
 _IMAGES = ("mnist", "pmnist", "cifar10")
-# What the paper calls the rows of Tables 2 and 3, and ours.
+# The names of rows in Tables 2 and 3 of the paper, and our rows.
 _TABLE_2 = {
     "iRNN": ("iRNN", None),
     "uRNN": ("uRNN", None),
@@ -68,7 +68,7 @@ _TABLE_2 = {
     "transformer": ("Transformer", {"model": "transformer"}),
 }
 _MODELS = {"lstm": "", "r_lstm": "r-", "p_lstm": "p-"}
-# Lines that the paper does not have: is the auxiliary loss orthogonal to the architecture?
+# Lines that are not in the paper: is the auxiliary loss orthogonal to the architecture?
 _OURS = [
     (f"{prefix}{title}, truncated 300", {"model": model, "core": core})
     for core, title in (
@@ -119,7 +119,7 @@ def _table6() -> list[Cell]:
     cells = []
     for bptt, line in published.TABLE_6.items():
         for (n, length), value in line.items():
-            # 1x600, the data set's own, is Figure 4's run.
+            # 1x600, the default of the data set, is the run of Figure 4.
             varied = {"anchors": n, "length": length} if n > 1 else {}
             row = Row("cifar10", "r_lstm", bptt=bptt, **varied)
             cells.append(Cell(f"{bptt} step{'s' * (bptt != 1)}", f"{n}x{length}", row, value))
@@ -141,7 +141,7 @@ def _figure3() -> list[Cell]:
         for key, (title, row) in _FIGURE_3.items()
         for side in published.FIGURE_3_SIDES
         for value in [published.FIGURE_3_ACCURACY[key][side * side]]
-        # The Transformer's time grows with the square of the length.
+        # The time of the Transformer is quadratic in the length.
         if key != "transformer" or value is not None
     ]
 
@@ -149,20 +149,20 @@ def _figure3() -> list[Cell]:
 def _figure4() -> list[Cell]:
     titles = {"r_lstm": "r-LSTM", "p_lstm": "p-LSTM"}
     return [
-        # 300 steps are Table 2's run.
+        # 300 steps are the run of Table 2.
         Cell(title, steps, Row("cifar10", model, bptt=None if steps == 300 else steps), value)
         for model, title in titles.items()
         for steps, value in published.FIGURE_4[model].items()
     ]
 
 
-# Ours: the paper varies the supervised BPTT of r- and p-LSTM alone.
+# Our experiment: the paper varies the supervised BPTT only of r- and p-LSTM.
 _TRUNCATIONS = (300, 100, 50, 1, 0)
 
 
 def _truncation() -> list[Cell]:
     return [
-        # 300 steps are Table 2's run.
+        # 300 steps are the run of Table 2.
         Cell(
             f"{prefix}LSTM{initialisation}",
             steps,
@@ -186,7 +186,7 @@ def _figure5() -> list[Cell]:
 def _figure6() -> list[Cell]:
     cells = [Cell("full setting", "accuracy", Row("cifar10", "rp_lstm"), None)]
     for part, lost in published.FIGURE_6.items():
-        # Without predicting the future it is Table 2's r-LSTM.
+        # Without predicting the future, it is the r-LSTM of Table 2.
         row = Row("cifar10", "rp_lstm", off=part)
         if part == "predict future":
             row = Row("cifar10", "r_lstm")
@@ -223,6 +223,6 @@ EXPERIMENTS = {
 
 
 def rows_of(name: str) -> list[Row]:
-    """The rows of an experiment, or of "all", each once."""
+    """The rows of an experiment, or of all experiments for "all", each once."""
     names = EXPERIMENTS if name == "all" else [name]
     return list(dict.fromkeys(row for one in names for row in EXPERIMENTS[one].rows))

@@ -1,4 +1,4 @@
-"""The figures: drawings of the measured points among the published ones, and their tables."""
+"""The figures: drawings of measured and published points, and their tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from t2aux.reproduce.wording import MISSING, Rows
 
 _Points = Mapping[int, float | None]
 _SPLITS = ("train", "test")
-# Of the paper's curves of Figure 5.
+# The last update of the paper's curves in Figure 5.
 LAST_UPDATE = max(next(iter(published.FIGURE_5.values())))
 
 
@@ -24,7 +24,7 @@ def figure3(experiment: Experiment, rows: Rows) -> str:
     other = wording.stand_in("stanford_dogs", rows)
     panels = [drawings.Panel("Accuracy", length, percent, accuracy)]
     if other:
-        # Another task at another level of chance is not comparable, so not in the same axes.
+        # A different task with a different chance level is not comparable, so it has its own axes.
         paper = [dataclasses.replace(curve, measured={}, spread={}) for curve in accuracy]
         here = [dataclasses.replace(curve, published={}) for curve in accuracy]
         panels = [
@@ -47,7 +47,7 @@ def figure3(experiment: Experiment, rows: Rows) -> str:
 
 
 def costs(experiment: Experiment, rows: Rows) -> tuple[Table, Table]:
-    """Figure 3's seconds a training batch, and peak memory in MiB, by length."""
+    """Figure 3's seconds per training batch, and peak memory in MiB, by length."""
     paper, seconds, memory = _costs(experiment, rows)
     lengths = list(next(iter(published.FIGURE_3_SECONDS.values())))
 
@@ -66,7 +66,7 @@ def costs(experiment: Experiment, rows: Rows) -> tuple[Table, Table]:
 
 
 def _costs(experiment: Experiment, rows: Rows) -> tuple[dict[str, _Points], ...]:
-    """By line: the paper's seconds, and ours, and our memory, each by length."""
+    """The paper's seconds, our seconds and our memory, each by line and length."""
     keys = dict(zip(experiment.lines, published.FIGURE_3_ACCURACY, strict=True))
     return (
         {name: published.FIGURE_3_SECONDS.get(key, {}) for name, key in keys.items()},
@@ -78,7 +78,7 @@ def _costs(experiment: Experiment, rows: Rows) -> tuple[dict[str, _Points], ...]
 def _measured(
     experiment: Experiment, rows: Rows, of: Callable[[Summary], float | None]
 ) -> dict[str, dict[int, float]]:
-    """What was measured beside the accuracy, by line and length."""
+    """Measurements other than the accuracy, by line and length."""
     found: dict[str, dict[int, float]] = {name: {} for name in experiment.lines}
     for cell in experiment.cells:
         if cell.row.id in rows and of(rows[cell.row.id]):
@@ -124,7 +124,7 @@ def truncation(experiment: Experiment, rows: Rows) -> str:
 
 
 def figure5(experiment: Experiment, rows: Rows) -> str:
-    """Accuracy against updates, on the training and on the test set."""
+    """Accuracy against updates, on the training set and on the test set."""
     panels = []
     for index, split in enumerate(_SPLITS):
         curves = []
@@ -138,7 +138,7 @@ def figure5(experiment: Experiment, rows: Rows) -> str:
 
 
 def ends(experiment: Experiment, rows: Rows) -> Table:
-    """The accuracies where the curves of Figure 5 end."""
+    """The accuracies at the ends of the curves of Figure 5."""
     lines = []
     for name, (summary, paper) in _learning(experiment, rows).items():
         cells, updates = [], MISSING
@@ -155,7 +155,7 @@ def ends(experiment: Experiment, rows: Rows) -> Table:
 
 
 def _learning(experiment: Experiment, rows: Rows) -> dict[str, tuple[Summary, dict]]:
-    """Figure 5's lines: what was measured, and the paper's accuracies by updates."""
+    """The lines of Figure 5: measured results, and the paper's accuracies by updates."""
     row_of = {cell.line: cell.row.id for cell in experiment.cells}
     return {
         name: (rows.get(row, Summary([])), paper)
@@ -164,7 +164,7 @@ def _learning(experiment: Experiment, rows: Rows) -> dict[str, tuple[Summary, di
 
 
 def figure6(experiment: Experiment, rows: Rows) -> str:
-    """The points that are lost without each part."""
+    """The points of accuracy that are lost without each part."""
     measure, (_, *cells) = experiment.measure, experiment.cells
     bars = []
     for cell in cells:
@@ -174,6 +174,6 @@ def figure6(experiment: Experiment, rows: Rows) -> str:
 
 
 def has_parts(experiment: Experiment, rows: Rows) -> bool:
-    """Whether anything is known of what Figure 6's parts contribute."""
+    """Whether there are results on the contributions of the parts in Figure 6."""
     _, *cells = experiment.cells
     return any(tables.value(cell, experiment.measure, rows) is not None for cell in cells)

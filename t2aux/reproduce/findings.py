@@ -1,4 +1,4 @@
-"""The paper's claims, each beside what was measured: seen, not seen, within noise, or not run."""
+"""The paper's claims and their measured verdicts: seen, not seen, within noise, or not run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from t2aux.reproduce.rows import Row
 from t2aux.reproduce.wording import DATA_SETS, MISSING, Rows
 
 SEEN, NOT_SEEN, NOISE, NOT_RUN = "seen", "not seen", "within noise", "not run"
-# Points of accuracy by which two runs of one row and seed, on two versions of the code, differed
-# (`CHECKED`): with one seed, less is noise.
+# The difference in points of accuracy between two runs of the same row and seed, on two versions of
+# the code (`CHECKED`). With one seed, smaller differences are noise.
 NOISE_POINTS = 1.2
-# A row that was trained twice, and the accuracy in % of the run that is not among the results; it
-# is that of results/mnist_variants.json.
+# A row that was trained twice, and the accuracy in % of the run that is not in the results but in
+# results/mnist_variants.json.
 CHECKED = ("mnist/lstm_lstm_chrono_truncated", 92.88)
 
 
 _IMAGES = ("mnist", "pmnist", "cifar10")
 _LOSSES = {"r_lstm": "r-LSTM", "p_lstm": "p-LSTM"}
-# A family, a claim, and the row that is better than another.
+# A family, a claim, the row that should be better, and the other row.
 _Pair = tuple[str, str, Row, Row]
 
 
@@ -35,12 +35,12 @@ class Finding:
     """A claim on one data set.
 
     Attributes:
-        family: What it is an instance of; named in results.md.jinja.
-        claim: In words.
-        paper: The published numbers, in words.
-        here: The measured ones.
-        verdict: One of four.
-        budget: At which it was measured; "": not run.
+        family: The general claim that it is an instance of, as named in results.md.jinja.
+        claim: The claim in words.
+        paper: The published numbers, as text.
+        here: The measured numbers, as text.
+        verdict: One of the four verdicts.
+        budget: The budget at which it was measured; "" if it was not run.
     """
 
     family: str
@@ -52,13 +52,13 @@ class Finding:
 
 
 def table(found: Sequence[Finding]) -> Table:
-    """Findings, a line each."""
+    """A table of findings, one per line."""
     lines = [[f.claim, f.budget, f.paper, f.here, f.verdict] for f in found]
     return Table(["claim", "budget", "paper, %", "here, %", "verdict"], lines)
 
 
 def of_budgets(measured: Mapping[str, Rows]) -> list[Finding]:
-    """Every claim, each at the first budget that has its rows.
+    """The finding for every claim, at the first budget that has its rows.
 
     Args:
         measured: The rows of each budget, the largest budget first.
@@ -72,7 +72,7 @@ def of_budgets(measured: Mapping[str, Rows]) -> list[Finding]:
 
 
 def findings(rows: Rows) -> Iterator[Finding]:
-    """Every claim on every data set, in the order of the paper's tables."""
+    """The findings for all claims on all data sets, in the order of the paper's tables."""
     published = {
         cell.row.id: cell.published
         for experiment in reversed(EXPERIMENTS.values())
@@ -113,7 +113,7 @@ def _pairs(rows: Rows) -> Iterator[_Pair]:
 
 
 def _lengths(rows: Rows, published: dict[str, float]) -> Iterator[_Pair]:
-    """Figure 3 at the longest length at which both were run and published."""
+    """Claims on Figure 3, at the longest length at which both rows were run and published."""
     for beaten, other in (
         ("the LSTM under full BPTT", {"model": "lstm", "full": True}),
         ("the Transformer", {"model": "transformer"}),
@@ -163,7 +163,7 @@ def _done(row: Row, rows: Rows) -> Summary | None:
 
 
 def noise(first: Summary, second: Summary) -> float:
-    """By how many points two rows must differ, given their seeds and the size of their test set."""
+    """The minimum difference in points of two rows, given their seeds and size of the test set."""
     pair = (first, second)
     seeds = NOISE_POINTS
     if first.spread is not None and second.spread is not None:
@@ -183,7 +183,7 @@ def _verdict(ahead: Summary, behind: Summary) -> str:
 
 
 def _falls(cells: list[Cell], rows: Rows) -> Finding:
-    """The claim that a line of Figure 4 falls."""
+    """The claim that the accuracy of a line of Figure 4 falls."""
     claim = f"CIFAR10: {cells[0].line} falls from supervised BPTT "
     claim += f"{wording.listed([str(cell.column) for cell in cells], last='to')}"
     paper = ", ".join(wording.number(cell.published) for cell in cells)
@@ -201,7 +201,7 @@ def _falls(cells: list[Cell], rows: Rows) -> Finding:
 
 
 def _best(cells: list[Cell], column: str, rows: Rows) -> Finding:
-    """The claim that one of a line of Table 6 is its best."""
+    """The claim that one column of a line of Table 6 is the best."""
     claim = f"CIFAR10, supervised BPTT {cells[0].line}: {column} beats every other n x l"
     one = next(cell for cell in cells if cell.column == column)
     others = [cell for cell in cells if cell is not one]

@@ -1,8 +1,8 @@
-"""Every number that the paper publishes, by table and figure.
+"""All numbers that the paper publishes, by table and figure.
 
 Trinh, Dai, Luong and Le, "Learning Longer-term Dependencies in RNNs with Auxiliary Losses", ICML
-2018. Accuracies and errors are in %, times in seconds a training batch of 128. The figures' numbers
-were read off plots: `FIGURE_ERROR` says how exactly.
+2018. Accuracies and errors are in %, times in seconds per training batch of 128. The numbers of
+figures were read off plots, with the accuracy in `FIGURE_ERROR`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TABLE_6: dict[int, dict[tuple[int, int], float]] = {
     0: dict(zip(_ANCHORS, (37.4, 40.6, 41.6, 41.0, 40.1, 37.9), strict=True)),
 }
 
-# Sides of StanfordDogs' images; the sequences' lengths are their squares.
+# The sides of StanfordDogs images; the lengths of sequences are their squares.
 FIGURE_3_SIDES = (40, 48, 56, 72, 80, 96, 112, 128)
 _LENGTHS = tuple(side * side for side in FIGURE_3_SIDES)
 
@@ -39,7 +39,7 @@ def _by_length(*values: float | None) -> dict[int, float | None]:
     return dict(zip(_LENGTHS, values, strict=True))
 
 
-# Figure 3: accuracy by length. None: no point, presumably out of memory.
+# Figure 3: accuracy by length. None: no point in the plot, presumably out of memory.
 FIGURE_3_ACCURACY: dict[str, dict[int, float | None]] = {
     "lstm_full": _by_length(3.80, 2.92, 2.12, 1.45, 1.87, 1.07, 1.03, None),
     "transformer": _by_length(11.81, 10.34, 6.81, 4.39, 2.88, 1.91, None, None),
@@ -48,7 +48,7 @@ FIGURE_3_ACCURACY: dict[str, dict[int, float | None]] = {
     "p_lstm": _by_length(6.48, 6.82, 5.75, 6.48, 4.19, 4.59, 2.96, 2.10),
 }
 
-# Figure 3: seconds a training batch of 128, on the authors' hardware. The point at 2,304 was not
+# Figure 3: seconds per training batch of 128, on the authors' hardware. The point at 2,304 was not
 # read off.
 FIGURE_3_SECONDS: dict[str, dict[int, float | None]] = {
     "r_lstm": _by_length(2.05, None, 3.0, 5.1, 4.1, 4.5, 6.0, 7.0),
@@ -74,7 +74,7 @@ FIGURE_5: dict[str, dict[int, tuple[float, float]]] = {
     }.items()
 }
 
-# Figure 6: points of accuracy on CIFAR10 that r-LSTM loses when one part is turned off.
+# Figure 6: points of accuracy on CIFAR10 that r-LSTM loses if one part is turned off.
 FIGURE_6: dict[str, float] = {
     "joint training": 3.6,
     "scheduled sampling": 3.4,
@@ -86,7 +86,7 @@ FIGURE_6: dict[str, float] = {
     "second auxiliary layer": 1.05,
 }
 
-# How exactly the figures were read off.
+# The accuracy with which the figures were read off.
 FIGURE_ERROR = {
     "figure3": "±0.05 points of accuracy, ±0.1 s",
     "figure4": "±0.4 points",

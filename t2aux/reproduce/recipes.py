@@ -1,7 +1,8 @@
-"""What the configurations of rows mean, however they are written.
+"""The effective settings of the configurations of rows, however they are written.
 
-A row that was made by an older version, or with other gin files, is the same row where all that is
-in effect is the same. And a result keeps what its budget set, as a file of gin/budgets/ may change.
+A row from an older version or with other gin files is the same row if all effective settings are
+the same. A result also stores the settings of its budget, because a file of gin/budgets/ may
+change.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from collections.abc import Sequence
 from t2aux.errors import UserError
 from t2aux.reproduce.rows import Configuration
 
-# What train calls without a reference to it. How a run is saved and logged does not count.
+# Configurables that are used without a reference. How a run is saved and logged does not matter.
 _ROOTS = ("train", "dataset", "LSTM")
 _PAPER = "budgets/paper"
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a configuration means.
+    """The effective settings of a configuration.
 
     Attributes:
-        in_effect: The parameters of all that it names, defaults among them, as texts by name.
-        of_budget: What its budget sets other than the paper's, by the macro's name where one gives
-            a parameter its value.
-        error: Why it can't be read; None: it can.
+        in_effect: The parameters of all configurables that it uses, including defaults, as strings
+            by name.
+        of_budget: The settings of its budget that differ from the paper's, by the name of the macro
+            if one sets the parameter.
+        error: Why the configuration can't be read, or None.
     """
 
     in_effect: dict[str, str]
@@ -38,9 +40,9 @@ class Recipe:
 
 
 def read(configurations: Sequence[Configuration]) -> list[Recipe]:
-    """Reads configurations, in a separate process where TensorFlow is not loaded yet.
+    """Reads configurations, in a separate process if TensorFlow is not loaded yet.
 
-    It would stay in the memory of a process that waits for those that train.
+    Otherwise TensorFlow would remain in the memory of a process that only waits for others.
     """
     wanted = [(list(one.gin_files), list(one.gin_params)) for one in configurations]
     if "tensorflow" in sys.modules:
@@ -59,11 +61,11 @@ def read(configurations: Sequence[Configuration]) -> list[Recipe]:
 
 
 def of_flags(flags: Sequence[str], of_budget: dict[str, str] | None = None) -> Configuration:
-    """The configuration that flags of `t2aux train` give.
+    """The configuration for flags of `t2aux train`.
 
     Args:
-        flags: With or without a file of budgets/.
-        of_budget: What to take instead of that file: what it set at the time of a run.
+        flags: The flags, with or without a file of budgets/.
+        of_budget: Settings to use instead of that file: its settings at the time of a run.
     """
     named = [re.fullmatch(r"--(gin_file|gin_param)=(.*)", flag, re.DOTALL) for flag in flags]
     files = [match[2] for match in named if match and match[1] == "gin_file"]
@@ -81,7 +83,7 @@ def _read(gin_files: list[str], gin_params: list[str]) -> Recipe:
     from t2aux.training import settings
 
     def parsed(files: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """What is in effect, and by its names what is set."""
+        """The effective settings, and the names under which settings are set."""
         config.parse(files, gin_params)
         reached = settings.reached(_ROOTS)
         found, macros = settings.in_effect(reached), settings.macros(reached)
@@ -97,8 +99,8 @@ def _read(gin_files: list[str], gin_params: list[str]) -> Recipe:
         except UserError as error:
             return Recipe({}, {}, str(error))
     of_budget = {
-        # By a macro that the paper's schedule has, too, not by one of this budget alone, such as
-        # SHORT_EXAMPLES.
+        # By the name of a macro only if the paper's schedule uses it, too, and not if it is
+        # specific to this budget, such as SHORT_EXAMPLES.
         (names[name] if names[name] == paper_names.get(name) else name): value
         for name, value in found.items()
         if name in names and value != paper.get(name)

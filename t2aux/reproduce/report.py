@@ -1,6 +1,6 @@
-"""The report: each table and figure with the published numbers beside the measured ones.
+"""The report: each table and figure with published and measured numbers side by side.
 
-Its text is results.md.jinja; the other modules make its tables, numbers and drawings.
+The text is in results.md.jinja; other modules make the tables, numbers and drawings.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def write(
 ) -> list[pathlib.Path]:
     """Writes results.md (with SVG drawings beside it) and results.html.
 
-    They are on the largest budget of the results. Each smaller budget has results_BUDGET.md and
-    .html; only the claims at the beginning of results.md are on all of them.
+    They report on the largest budget of the results. Each smaller budget has results_BUDGET.md and
+    .html. Only the claims at the beginning of results.md cover all budgets.
 
     Args:
         measured: The results, of any budgets.
-        folder: Made where needed.
-        memory: What `t2aux reconstructions` measured, as `decoding_table.read_all` gives it.
+        folder: The folder, which is created if needed.
+        memory: The results of `t2aux reconstructions`, from `decoding_table.read_all`.
 
     Returns:
         The paths, those of the largest budget first.
 
     Raises:
-        UserError: They can't be written.
+        UserError: A file can't be written.
     """
     budgets = sorted({result.budget for result in measured}, key=BUDGETS.index, reverse=True)
     by_budget = {budget: results.by_row(measured, budget) for budget in budgets}
@@ -66,7 +66,7 @@ def write(
 def _values(
     budget: str, rows: Rows, found: list[findings.Finding], memory: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What the template of a budget's report names."""
+    """The variables of the template for a budget's report."""
     runs = [run for summary in rows.values() for run in summary.runs]
     shown = [
         experiment
@@ -105,7 +105,7 @@ def _values(
 
 
 def _budget_table(rows: Rows) -> Table:
-    """How much of the paper's training each data set's rows had."""
+    """The share of the paper's training that the rows of each data set had."""
     lines = []
     for dataset, paper in DATA_SETS.items():
         runs = wording.runs_of(dataset, rows)
@@ -133,7 +133,7 @@ def _budget_table(rows: Rows) -> Table:
 
 
 def _choices(rows: Rows) -> list[str]:
-    """Sentences on the data sets of which only a part is trained on."""
+    """Sentences on the data sets of which only a part was used for training."""
     found = []
     for dataset, paper in DATA_SETS.items():
         groups = wording.grouped(
@@ -159,7 +159,7 @@ def _command(experiment: Experiment, budget: str, rows: Rows) -> str:
 
 
 def _runs_table(dataset: str, rows: Rows) -> Table:
-    """Every run on a data set, a line each."""
+    """A table of all runs on a data set, one per line."""
     summaries, names = wording.rows_of(dataset, rows), wording.names()
     is_error, order = dataset == "dbpedia", list(names)
     measure = "test error, %" if is_error else "test accuracy, %"

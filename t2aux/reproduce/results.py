@@ -1,4 +1,4 @@
-"""The small JSON that a row leaves, and what is read from many of them."""
+"""The small JSON files with the results of rows, and summaries of them."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ from t2aux import files
 from t2aux.errors import FileError, ModelError, UserError
 from t2aux.reproduce.rows import BUDGETS, flags_of_today
 
-# Points of a training curve that are kept.
+# The number of points of a training curve that are kept.
 _POINTS = 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A row of one seed, finished or as far as it is.
+    """The result of a row with one seed, finished or so far.
 
     Attributes:
         row: The row's id.
         budget: "smoke", "short", "medium" or "paper".
-        seed: Of the run.
-        accuracy: On the test set after all of `updates`, in [0, 1].
-        test: (updates, accuracy) along the way.
-        train: (updates, accuracy) on the training set along the way; in the joint phase only.
-        updates: Training steps; of an unfinished row those before its last evaluation.
-        seconds: Spent on them.
-        pretraining: How many of the updates were before the last phase, the joint one.
+        seed: The seed of the run.
+        accuracy: The accuracy on the test set after all `updates`, in [0, 1].
+        test: (updates, accuracy) on the test set during training.
+        train: (updates, accuracy) on the training set during the joint phase.
+        updates: The number of training steps; for an unfinished row, those before its last
+            evaluation.
+        seconds: The time of these steps.
+        pretraining: How many of the updates were before the last phase, which is the joint one.
         seconds_per_step: The median in the last phase.
-        peak_mib: Of the training process's memory, MiB; None: not known.
-        flags: Of the `t2aux train` that made it.
-        of_budget: What the budget's gin file set then, other than the paper's, by name; results of
-            before there were such files have it among their flags.
-        stand_in: What stood in for the paper's data set; None: nothing did.
-        hardware: Where it ran.
+        peak_mib: The peak memory of the training process in MiB; None if unknown.
+        flags: The flags of `t2aux train`.
+        of_budget: The settings of the budget's gin file at that time that differ from the paper's,
+            by name. Results from before there were such files have them in their flags.
+        stand_in: What replaced the paper's data set, or None.
+        hardware: The hardware that it ran on.
         planned: The training steps of an unfinished row's whole schedule; None: it is finished.
     """
 
@@ -68,7 +69,7 @@ class Result:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Its gin parameters, the budget's among them, by name."""
+        """The gin parameters by name, including those of the budget."""
         matches = (re.fullmatch(r"--gin_param=([\w./]+) = (.*)", flag) for flag in self.flags)
         return {match[1]: match[2] for match in matches if match} | self.of_budget
 
@@ -83,7 +84,7 @@ _REQUIRED = {
 
 
 def _is_right(name: str, value: Any) -> bool:
-    """Whether a field may have a value."""
+    """Whether a value is valid for a field."""
     try:
         typeguard.check_type(
             value,
@@ -106,12 +107,12 @@ def file_name(row: str, seed: int) -> str:
 
 
 def write(path: pathlib.Path, result: Result) -> None:
-    """Writes a result. Raises UserError if it can't be."""
+    """Writes a result. Raises UserError if it can't be written."""
     files.write_json(path, dataclasses.asdict(result))
 
 
 def read(path: pathlib.Path) -> Result:
-    """Reads a result. Raises UserError where the file is damaged or is not a result."""
+    """Reads a result. Raises UserError if the file is damaged or is not a result."""
     value = files.read_json(path, ModelError)
     if not isinstance(value, dict) or not value.keys() >= _REQUIRED or value.keys() - _FIELDS:
         raise ModelError(
@@ -132,12 +133,12 @@ def read(path: pathlib.Path) -> Result:
 
 
 def read_all(directory: pathlib.Path) -> list[Result]:
-    """The results in a folder, or in the rows/ of a budget of `t2aux reproduce`, or of all budgets.
+    """Reads the results in a folder, or in rows/ of one or all budgets of `t2aux reproduce`.
 
-    Those of unfinished rows are among them.
+    They include those of unfinished rows.
 
     Raises:
-        UserError: There are none, or one is damaged.
+        UserError: There are no results, or one is damaged.
     """
     patterns = ("*.seed*.json", "rows/*.seed*.json", "*/rows/*.seed*.json")
     paths = next(filter(None, (sorted(directory.glob(pattern)) for pattern in patterns)), [])
@@ -153,13 +154,13 @@ def read_all(directory: pathlib.Path) -> list[Result]:
         except UserError as error:
             if not path.name.endswith(".part.json"):
                 raise
-            # It is written again as soon as its row continues.
+            # It is written again when its row continues.
             logging.warning("%s", error)
     return found
 
 
 def metrics(model_dir: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, but for one that is just being written."""
+    """The lines of a run's metrics.jsonl, except for an incomplete last one."""
     path = model_dir / "metrics.jsonl"
     try:
         whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
@@ -169,10 +170,10 @@ def metrics(model_dir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def measured(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """A `Result`'s fields that come from metrics.jsonl.
+    """The fields of a `Result` that come from metrics.jsonl.
 
-    The time is that of the training steps alone, whenever they were run, evaluations and breaks not
-    counted; where a line has no rate (the first after a start), its phase's median one is taken.
+    The time is that of the training steps only, without evaluations and interruptions. For a line
+    without a rate (the first after a start), the median rate of its phase is used.
     """
     train = [line for line in lines if line["split"] == "train"]
     test = [(line["step"], line["accuracy"]) for line in lines if line["split"] == "test"]
@@ -198,18 +199,18 @@ def measured(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measured_so_far(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The same of a run that is not finished, up to its last evaluation; None before the first."""
+    """The same for an unfinished run, up to its last evaluation; None before the first."""
     tests = [i for i, line in enumerate(lines) if line["split"] == "test"]
     known = lines[: tests[-1] + 1] if tests else []
     planned = [line["total_steps"] for line in known if "total_steps" in line]
     if not planned:
         return None
-    # Evaluations need not follow a line of training at once.
+    # An evaluation need not immediately follow a line of training.
     return {**measured(known), "updates": known[-1]["step"], "planned": planned[-1]}
 
 
 def _typical(train: Sequence[dict[str, Any]], phase: str | None) -> float | None:
-    """A phase's median rate, in steps a second."""
+    """A phase's median rate in steps per second."""
     rates = [
         line["steps_per_second"]
         for line in train
@@ -219,7 +220,7 @@ def _typical(train: Sequence[dict[str, Any]], phase: str | None) -> float | None
 
 
 def thinned(points: list, count: int = _POINTS) -> list:
-    """At most so many of the points, evenly chosen, the last among them."""
+    """Selects at most `count` of the points at even distances, including the last."""
     if len(points) <= count:
         return points
     return [points[round((i + 1) * len(points) / count) - 1] for i in range(count)]
@@ -227,58 +228,58 @@ def thinned(points: list, count: int = _POINTS) -> list:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A row over its seeds.
+    """A summary of a row over its seeds.
 
     Attributes:
-        runs: One a seed: the finished ones or, if there are none, the one that is furthest.
+        runs: One run per seed: the finished ones or, if there are none, the most advanced one.
     """
 
     runs: list[Result]
 
     @property
     def finished(self) -> bool:
-        """Whether the numbers are those of whole schedules."""
+        """Whether the numbers are from complete schedules."""
         return all(run.planned is None for run in self.runs)
 
     @property
     def mean(self) -> float:
-        """Of the accuracies, in %."""
+        """The mean accuracy in %."""
         return 100 * statistics.fmean(run.accuracy for run in self.runs)
 
     @property
     def spread(self) -> float | None:
-        """Their sample standard deviation, in points; None with one seed."""
+        """The sample standard deviation of the accuracies, in points; None with one seed."""
         if len(self.runs) < 2:
             return None
         return 100 * statistics.stdev(run.accuracy for run in self.runs)
 
     @property
     def minutes(self) -> float:
-        """Of training a seed, their mean."""
+        """The mean training time of a seed in minutes."""
         return statistics.fmean(run.seconds for run in self.runs) / 60
 
     @property
     def seconds_per_step(self) -> float | None:
-        """The mean of the seeds' medians, in the joint phase; None: not known."""
+        """The mean of the seeds' medians in the joint phase; None if unknown."""
         known = [run.seconds_per_step for run in self.runs if run.seconds_per_step]
         return statistics.fmean(known) if known else None
 
     @property
     def peak_mib(self) -> float | None:
-        """The largest peak memory of a seed, MiB; None: not known."""
+        """The largest peak memory of a seed in MiB; None if unknown."""
         return max((run.peak_mib for run in self.runs if run.peak_mib), default=None)
 
     def curve(self, split: str) -> dict[int, float]:
-        """The mean accuracy in % of "train" or "test" by updates of the joint phase."""
+        """The mean accuracy in % on "train" or "test" by updates of the joint phase."""
         return {x: statistics.fmean(ys) for x, ys in self._points(split).items()}
 
     def curve_spread(self, split: str) -> dict[int, float]:
-        """The curve's sample standard deviations, in points; none with one seed."""
+        """The curve's sample standard deviations in points; empty with one seed."""
         points = self._points(split) if len(self.runs) > 1 else {}
         return {x: statistics.stdev(ys) for x, ys in points.items()}
 
     def _points(self, split: str) -> dict[int, list[float]]:
-        """All seeds' accuracies in %, where all have one."""
+        """The accuracies of all seeds in %, at updates that all seeds have."""
         points: dict[int, list[float]] = {}
         for run in self.runs:
             for updates, accuracy in getattr(run, split):
@@ -290,8 +291,8 @@ def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
     """The rows of a budget, by id.
 
     Raises:
-        UserError: A row's seeds were trained with different settings, so that a mean would mean
-            nothing.
+        UserError: A row's seeds were trained with different settings, so that a mean would be
+            meaningless.
     """
     runs: dict[str, list[Result]] = {}
     for result in results:
@@ -310,20 +311,20 @@ def by_row(results: Iterable[Result], budget: str) -> dict[str, Summary]:
 
 
 def _counted(runs: Sequence[Result]) -> list[Result]:
-    """The runs of a row that its numbers are of."""
+    """The runs of a row that its numbers are computed from."""
     finished = [run for run in runs if run.planned is None]
     if finished:
         return sorted(finished, key=lambda run: run.seed)
-    # After different counts of updates a mean would mean nothing.
+    # A mean over different numbers of updates would be meaningless.
     return [max(runs, key=lambda run: run.updates)]
 
 
 def _compared(run: Result) -> set[str]:
-    """What the seeds of a row have in common, however the budget was given."""
+    """The settings that must be the same for all seeds of a row, however the budget was given."""
     files = {f for f in run.flags if f.startswith("--gin_file=") and "=budgets/" not in f}
     return files | {
         f"{name} = {value}"
         for name, value in run.parameters.items()
-        # How often a run was logged and evaluated changes nothing that it learns.
+        # How often a run was logged and evaluated does not affect the result.
         if name not in ("SEED", "train.evaluate_every") and not name.startswith("RunConfig.")
     }

@@ -1,8 +1,8 @@
 """A row of a table or a point of a figure: one training run, at one of the budgets.
 
-A row says what the paper varies; a budget, a gin file of budgets/, says how much of the paper's
-schedule is run. Both together are a `t2aux train` command: bundled gin files, and as settings what
-is the row's own.
+A row sets what the paper varies. A budget, which is a gin file of budgets/, sets how much of the
+paper's schedule is run. Together they give a `t2aux train` command with bundled gin files and the
+row's own settings.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from t2aux.errors import SettingError
 # Files of gin/budgets/, the smallest first.
 BUDGETS = ("smoke", "short", "medium", "paper")
 
-# Data sets by the name of their gin file in gin/paper/, with their subfolders in --data_dir, where
-# they are read from without tensorflow-datasets, and the source that reads them.
+# Data sets by the name of their gin file in gin/paper/, with the subfolders of --data_dir that they
+# are read from without tensorflow-datasets, and the source that reads them.
 _FOLDERS = {
     "mnist": [("mnist", "idx")],
     "pmnist": [("mnist", "idx")],
@@ -26,7 +26,7 @@ _FOLDERS = {
     "dbpedia": [("dbpedia", "csv"), ("debian_sections", "csv")],
 }
 
-# What a source of a user's own files gets, so that the data is that of the gin file.
+# Settings of sources that read a user's own files, so that the data is the same as in the gin file.
 _OF_FILES = {
     ("pmnist", "idx"): ("idx.permutation_seed = 92916",),
     ("stanford_dogs", "image_folder"): ("image_folder.side = %SIDE",),
@@ -35,17 +35,18 @@ _OF_FILES = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is trained.
+    """A row, which is one training run.
 
     Attributes:
         dataset: The name of a file in gin/paper/.
         model: The name of a file in gin/models/.
         core: The name of a file in gin/cores/; None: the LSTM.
-        full: Full BPTT, supervised and auxiliary.
-        bptt: Supervised BPTT steps; None: the data set's (300; texts 100).
-        anchors: n; None: the data set's (1; texts 20, and 1 for p-LSTM).
-        length: l at the paper's scale; None: the data set's (600; texts 15, and 300 for p-LSTM).
-        side: Of StanfordDogs' images.
+        full: Whether to use full BPTT, supervised and auxiliary.
+        bptt: Supervised BPTT steps; None: those of the data set (300; texts 100).
+        anchors: n; None: that of the data set (1; texts 20, and 1 for p-LSTM).
+        length: l at the paper's scale; None: that of the data set (600; texts 15, and 300 for
+            p-LSTM).
+        side: The side of StanfordDogs images.
         off: The part of Figure 6 that is turned off.
     """
 
@@ -78,7 +79,7 @@ class Row:
         return f"{self.dataset}/{'_'.join(parts)}"
 
 
-# What turns a part of Figure 6 off.
+# The settings that turn off a part of Figure 6.
 _OFF = {
     "pretraining": [
         "train.phases = [@joint/Phase()]",
@@ -93,9 +94,9 @@ _OFF = {
 }
 
 
-# A digit takes a Transformer some forty times as long as a truncated LSTM (results/reproduce): in
-# the short budget it has as many updates as other rows, but of a quarter of their sequences. By
-# data set, or by what stands in for it.
+# A Transformer takes about forty times as long for a digit as a truncated LSTM (results/reproduce).
+# So in the short budget, it has as many updates as other rows, but of a quarter of the sequences.
+# By data set, or by its stand-in.
 _HALF_OF_MNIST = [
     "JOINT_EPOCHS = 5",
     "BATCH_SIZE = 8",
@@ -110,23 +111,23 @@ _SHORT_TRANSFORMER = {
     "digits": [*_DOGS, "dataset.max_examples = 900"],
 }
 
-# What the smoke budget makes of everything that the paper counts in steps, and the sides of Figure
-# 3's images there, in the paper's order.
+# Factors by which the smoke budget scales everything that the paper counts in steps, and the sides
+# of Figure 3's images in that budget, in the paper's order.
 _SMOKE_STEPS, _SMOKE_STEPS_OF_SIDES = 1 / 15, 1 / 60
 _SMOKE_SIDES = {40: 5, 48: 6, 56: 7, 72: 8, 80: 9, 96: 10, 112: 11, 128: 12}
 
 
 def data_source(row: Row, budget: str, data_dir: str | None) -> tuple[str | None, str | None]:
-    """Where a row's data is read from.
+    """The folder that a row's data is read from, and the data set's stand-in.
 
     Args:
         row: The row.
-        budget: Of BUDGETS.
+        budget: One of BUDGETS.
         data_dir: A folder with subfolders mnist, cifar10, stanford_dogs, dbpedia or
             debian_sections; None: tensorflow-datasets.
 
     Returns:
-        The folder, or None; and what stands in for the data set, or None.
+        The folder, or None; and the stand-in for the data set, or None.
     """
     if budget == "smoke":
         return None, "digits" if row.dataset != "dbpedia" else "docstrings"
@@ -146,7 +147,7 @@ class Configuration:
     Attributes:
         gin_files: Bundled gin files.
         gin_params: Settings, without the data's folder.
-        data_dir: The data's folder; None: tensorflow-datasets' own place, or no files.
+        data_dir: The data's folder; None: the folder of tensorflow-datasets, or no files.
     """
 
     gin_files: tuple[str, ...]
@@ -154,7 +155,7 @@ class Configuration:
     data_dir: str | None
 
     def flags(self) -> list[str]:
-        """The flags of `t2aux train`, but for --model_dir."""
+        """The flags of `t2aux train`, except for --model_dir."""
         flags = [f"--gin_file={name}" for name in self.gin_files]
         flags += [f"--gin_param={setting}" for setting in self.gin_params]
         return flags + ([f"--data_dir={self.data_dir}"] if self.data_dir else [])
@@ -167,9 +168,9 @@ def configuration(
 
     Args:
         row: The row.
-        budget: Of BUDGETS.
+        budget: One of BUDGETS.
         data_dir: See `data_source`.
-        seed: Of the run.
+        seed: The seed of the run.
         documents: The folder of the smoke budget's texts.
 
     Returns:
@@ -221,19 +222,19 @@ def configuration(
 
 
 def _from_files(dataset: str, source: str) -> list[str]:
-    """The settings that read a data set with the source of a user's own files."""
+    """The settings for reading a data set with the source for a user's own files."""
     return [f"train.data = @{source}()", *_OF_FILES.get((dataset, source), ())]
 
 
 def flags_of_today(flags: Sequence[str], dataset: str) -> list[str]:
-    """The flags of a row that an older version ran, by the names that settings have now.
+    """Converts the flags of a row from an older version to the current names of settings.
 
-    What its configurable `load` set is the data source's, or `dataset`'s, and how often it logged
-    is RunConfig's.
+    Settings of the former configurable `load` now belong to the data source or to `dataset`, and
+    the logging interval belongs to RunConfig.
 
     Args:
-        flags: Of `t2aux train`.
-        dataset: The row's.
+        flags: Flags of `t2aux train`.
+        dataset: The row's data set.
     """
     source = "digits" if "--gin_file=datasets/digits" in flags else dataset
     found = []
@@ -256,14 +257,14 @@ def flags_of_today(flags: Sequence[str], dataset: str) -> list[str]:
 
 
 def _steps(row: Row, budget: str) -> int:
-    """The sequences' length."""
+    """The length of the sequences."""
     if budget == "smoke":
         return 64
     return {"mnist": 784, "pmnist": 784, "cifar10": 1024}[row.dataset]
 
 
 def _lengths(row: Row, budget: str) -> list[str]:
-    """Settings of what is counted in steps, where a row has it other than its data set."""
+    """The settings that are counted in steps and differ from those of the row's data set."""
     anchors, length, bptt = row.anchors, row.length, row.bptt
     if row.dataset == "dbpedia" and row.model == "p_lstm" and anchors is None:
         anchors, length = 1, 300

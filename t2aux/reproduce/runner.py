@@ -1,4 +1,4 @@
-"""Trains the rows of an experiment: each in its own run directory, none twice."""
+"""Trains the rows of an experiment, each in its own run directory and only once."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from t2aux.reproduce import dependent, documents, recipes, results, rows
 from t2aux.reproduce.rows import Configuration, Row
 from t2aux.training import stopping
 
-# Between two looks at a row's process, and between two lines of the log about it.
+# Seconds between checks of a row's process, and between log lines about it.
 _POLL_SECONDS, _LOG_SECONDS = 0.2, 30.0
-# For a row's process of an earlier command, which was killed, to save itself.
+# Seconds for a row's process of an earlier, killed command to save its state.
 _SAVE_SECONDS = 60.0
 
 
@@ -40,11 +40,11 @@ class Job:
 
     Attributes:
         row: The row.
-        seed: Of the run.
-        configuration: Of `t2aux train`.
-        stand_in: What stands in for the paper's data; None: nothing.
+        seed: The seed of the run.
+        configuration: The configuration of `t2aux train`.
+        stand_in: The stand-in for the paper's data, or None.
         model_dir: The run directory.
-        result: The JSON that it leaves when it is done.
+        result: The JSON file that is written at the end.
     """
 
     row: Row
@@ -56,34 +56,34 @@ class Job:
 
     @property
     def name(self) -> str:
-        """For the log."""
+        """The name in the log."""
         return f"{self.row.id} seed {self.seed}"
 
     @property
     def part(self) -> pathlib.Path:
-        """The JSON of how far it is until then."""
+        """The JSON file with the result so far, until the row is done."""
         return self.result.with_suffix(".part.json")
 
     def command(self) -> str:
-        """The command line that trains it."""
+        """The command line that trains the row."""
         flags = [f"--model_dir={self.model_dir}", *self.configuration.flags()]
         return shlex.join(["t2aux", "train", *flags])
 
 
 class Runner:
-    """Runs jobs, several at a time if wanted, and stops them all on SIGTERM, SIGHUP and Ctrl-C.
+    """Runs jobs, optionally in parallel, and stops all on SIGTERM, SIGHUP and Ctrl-C.
 
     Attributes:
-        signal: The signal that came first, or None.
+        signal: The first signal that was received, or None.
     """
 
     def __init__(self, output_dir: pathlib.Path, budget: str, parallel: int) -> None:
-        """Keeps the request.
+        """Stores the arguments.
 
         Args:
-            output_dir: BUDGET/ is made in it.
-            budget: Of rows.BUDGETS.
-            parallel: Rows that are trained at once.
+            output_dir: The folder in which BUDGET/ is created.
+            budget: One of rows.BUDGETS.
+            parallel: The number of rows to train at once.
         """
         self._root = output_dir / budget
         self._budget = budget
@@ -93,10 +93,10 @@ class Runner:
         self.signal: int | None = None
 
     def jobs(self, chosen: Sequence[Row], seeds: Sequence[int], data_dir: str | None) -> list[Job]:
-        """What is to be trained, whether done or not.
+        """The jobs for rows and seeds, including those already done.
 
         Raises:
-            UserError: A row was made with other settings before.
+            UserError: A row was already trained with other settings.
         """
         texts = self._root / "documents"
         jobs = []
@@ -117,7 +117,7 @@ class Runner:
         return jobs
 
     def _check(self, jobs: Sequence[Job]) -> None:
-        """Raises UserError where a row was made, or begun, with other settings."""
+        """Raises UserError if a row was trained, or begun, with other settings."""
         made: list[tuple[Job, pathlib.Path, Configuration]] = []
         for job in jobs:
             command = job.model_dir / "command.json"
@@ -133,14 +133,14 @@ class Runner:
         for (job, path, _), recipe in zip(made, found, strict=True):
             if recipe.in_effect != self._recipes[job].in_effect:
                 raise ModelError(
-                    f"{path} is of {job.row.id} with other settings than it has now: give another "
+                    f"{path} is from {job.row.id} with other settings than now: give another "
                     f"--output_dir, or remove {job.model_dir}, {job.result} and {job.part}."
                 )
 
     def _read_recipes(
         self, jobs: Sequence[Job], others: Sequence[Configuration] = ()
     ) -> list[recipes.Recipe]:
-        """Keeps the recipes of jobs, and returns those of others: at once, as it takes seconds."""
+        """Stores the recipes of jobs and returns those of others, in one call to save time."""
         new = [job for job in dict.fromkeys(jobs) if job not in self._recipes]
         found = recipes.read([*(job.configuration for job in new), *others])
         for job, recipe in zip(new, found, strict=False):
@@ -150,10 +150,10 @@ class Runner:
         return found[len(new) :]
 
     def run(self, jobs: Sequence[Job]) -> bool:
-        """Trains what is not done.
+        """Trains the rows that are not done.
 
         Returns:
-            Whether all is done; False after a signal: what was trained is saved.
+            Whether all rows are done; False after a signal, when the rows so far are saved.
 
         Raises:
             UserError: Rows failed; the others are done.
@@ -193,12 +193,12 @@ class Runner:
         return True
 
     def _train(self, job: Job, place: str, workers: queue.Queue[_Worker | None]) -> None:
-        """Trains a row. Raises UserError where it fails, or can't be read or written."""
+        """Trains a row. Raises UserError if it fails, or can't be read or written."""
         if self._stopping.is_set():
             return
         files.ensure_directory(job.model_dir)
         flags, command = job.configuration.flags(), job.model_dir / "command.json"
-        # The highest of all sessions, when the row was stopped in between.
+        # The maximum over all sessions, if the row was stopped in between.
         peak = _read(command).get("peak_mib") if command.is_file() else None
         files.write_json(command, {"flags": flags, "peak_mib": peak})
         logging.info("%s  %s", place, job.name)
@@ -235,7 +235,7 @@ class Runner:
             row=job.row.id,
             budget=self._budget,
             seed=job.seed,
-            # Data may be moved, and results shown to others.
+            # Without the data's folder, which may change or be private.
             flags=[f for f in job.configuration.flags() if not f.startswith("--data_dir=")],
             of_budget=self._recipes[job].of_budget,
             peak_mib=peak,
@@ -251,7 +251,7 @@ class Runner:
         )
 
     def _write_part(self, job: Job, peak: float | None) -> None:
-        """Writes how far a row is, once it has been evaluated."""
+        """Writes the result of a row so far, if it has been evaluated."""
         if not (job.model_dir / "metrics.jsonl").is_file():
             return
         try:
@@ -259,16 +259,16 @@ class Runner:
             if measured is not None:
                 results.write(job.part, self._result(job, peak, **measured))
         except UserError as error:
-            # It is only for the report: the row itself continues, or says why not.
-            logging.warning("%s  how far it is, is not known: %s", job.name, error)
+            # Only the report needs it: the row itself continues or reports its own error.
+            logging.warning("%s  its progress is unknown: %s", job.name, error)
 
     def _train_alone(self, job: Job, place: str, peak: float | None) -> tuple[str | None, float]:
-        """Trains a row in its own process: why it failed or None, and its peak memory, MiB.
+        """Trains a row in its own process. Returns why it failed or None, and its peak MiB.
 
         Args:
             job: The row.
-            place: Of the row among the others, for the log.
-            peak: The peak memory of earlier sessions, MiB, for what is written of it meanwhile.
+            place: The place of the row among the others, for the log.
+            peak: The peak memory of earlier sessions in MiB, for the results so far.
         """
         log = job.model_dir / "stderr.log"
         self._wait_for_predecessor(job)
@@ -301,7 +301,7 @@ class Runner:
         return f"status {process.returncode}: {_last_line(log)}", peak
 
     def _wait_for_predecessor(self, job: Job) -> None:
-        """Waits a while for the process of a command that was killed, which may be saving."""
+        """Waits a while for the process of a killed command, which may still be saving."""
         until = time.monotonic() + _SAVE_SECONDS
         while time.monotonic() < until and not self._stopping.is_set():
             with contextlib.suppress(UserError), files.locked(job.model_dir):
@@ -309,13 +309,13 @@ class Runner:
             time.sleep(_POLL_SECONDS)
 
     def _stop(self, number: int, *_: object) -> None:
-        """Handles a signal: the rows in progress are saved, and no other one begins."""
+        """Handles a signal: rows in progress are saved, and no others begin."""
         self.signal = self.signal or number
         self._stopping.set()
 
 
 class _Worker:
-    """A process that trains one row after the other: most of a small row's time is the start."""
+    """A process that trains several rows in sequence, because starting it dominates small rows."""
 
     def __init__(self, log: pathlib.Path) -> None:
         self._log = log
@@ -333,9 +333,9 @@ class _Worker:
             )
 
     def train(self, job: Job) -> str | None:
-        """Trains a row. Returns why it failed, or None. Signals wait for it: it takes seconds."""
+        """Trains a row; returns why it failed, or None. Signals wait for it, for some seconds."""
         if self._process.poll() is not None:
-            # A row that killed it must not take the next ones with it.
+            # A row that has killed the process must not make the next ones fail.
             self._process = self._start()
         wanted = {"model_dir": str(job.model_dir), **dataclasses.asdict(job.configuration)}
         try:
@@ -357,7 +357,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _workers(log: pathlib.Path | None, count: int) -> Iterator[queue.Queue[_Worker | None]]:
-    """A queue of `count` workers that share a log; without one, of None: a process for each row."""
+    """A queue of `count` workers with a common log; without a log, of None: one process per row."""
     made = [_Worker(log) if log is not None else None for _ in range(count)]
     waiting: queue.Queue[_Worker | None] = queue.Queue()
     for worker in made:
@@ -371,9 +371,9 @@ def _workers(log: pathlib.Path | None, count: int) -> Iterator[queue.Queue[_Work
 
 
 def commit() -> str:
-    """The commit of the checkout that t2aux is in, with "-dirty" if files have changed, or ""."""
+    """The commit of t2aux's checkout, with "-dirty" if files have changed; "" if there is none."""
     git = ["git", "-C", str(pathlib.Path(t2aux.__file__).parents[1])]
-    # A package that is installed inside of another repository is not tracked there.
+    # A package that is installed inside another repository is not tracked there.
     tracked = ["ls-files", "--error-unmatch", "t2aux/__init__.py"]
     described = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

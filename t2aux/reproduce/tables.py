@@ -1,4 +1,4 @@
-"""The tables of results: the published number beside the measured one, and its time."""
+"""The tables of results: published and measured numbers, and times."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from t2aux.reproduce.experiments import EXPERIMENTS, Cell, Experiment
 from t2aux.reproduce.results import Summary
 from t2aux.reproduce.wording import DATA_SETS, MISSING, PAPER_BATCH, Rows
 
-# Tables whose conditions are columns, so that the many values of what varies are lines.
+# Transposed tables: conditions are columns, so that the many values that vary are lines.
 _TURNED = ("table6", "figure3", "figure4", "truncation")
 _VARIES = {"table6": "n x l", "figure3": "length", "figure4": "steps", "truncation": "steps"}
 _DIGITS = {"table4": 2, "figure3": 2, "figure6": 2}
 
 
 def digits(experiment: Experiment) -> int:
-    """The decimals of its numbers, published and measured alike."""
+    """The number of decimals of an experiment's numbers, both published and measured."""
     return _DIGITS.get(experiment.name, 1)
 
 
 def finished(cell: Cell, rows: Rows) -> Summary | None:
-    """What was measured of a cell's row, if it is finished."""
+    """The summary of a cell's row, if it is finished."""
     summary = rows.get(cell.row.id) if cell.row else None
     return summary if summary and summary.finished else None
 
 
 def value(cell: Cell, measure: str, rows: Rows) -> float | None:
-    """A cell's measured number, in the table's own measure; None: not run, or not to its end.
+    """A cell's measured number in the table's measure; None if it was not run to the end.
 
     Args:
         cell: The cell.
-        measure: The experiment's.
-        rows: What was measured.
+        measure: The measure of the experiment.
+        rows: The measured rows.
     """
     summary = finished(cell, rows)
     if summary is None or measure != "lost" or cell.column != "lost":
@@ -44,9 +44,9 @@ def value(cell: Cell, measure: str, rows: Rows) -> float | None:
 
 
 def spread(cell: Cell, measure: str, rows: Rows) -> float | None:
-    """The standard deviation of `value` over seeds; None: not known.
+    """The standard deviation of `value` over seeds; None if unknown.
 
-    That of a difference is both rows' in quadrature.
+    For a difference, those of both rows are added in quadrature.
     """
     some = [finished(cell, rows)]
     if measure == "lost" and cell.column == "lost":
@@ -88,7 +88,7 @@ def results_table(experiment: Experiment, rows: Rows) -> Table:
     turned = experiment.name in _TURNED
     cells = {}
     for cell in experiment.cells:
-        # The full setting of Figure 6 is below the table.
+        # The full setting of Figure 6 is shown below the table.
         if experiment.measure != "lost" or cell.column == "lost":
             line, column = (cell.column, cell.line) if turned else (cell.line, cell.column)
             cells.setdefault(line, {})[column] = cell
@@ -122,12 +122,12 @@ def _group(column: str | int) -> str:
 
 def is_timed(experiment: Experiment) -> bool:
     """Whether the table has a column of minutes."""
-    # Figure 3's columns are many, and its times have a separate table.
+    # Figure 3 has many columns, and its times have a separate table.
     return experiment.name != "figure3"
 
 
 def _is_published(experiment: Experiment) -> bool:
-    """Whether the paper has it, too."""
+    """Whether the experiment is also in the paper."""
     return any(cell.published is not None for cell in experiment.cells)
 
 
@@ -138,7 +138,7 @@ def _names(experiment: Experiment, rows: Rows, dataset: str, *, alone: bool) -> 
     elif other is None:
         names = ["paper", "here", "difference"]
     else:
-        # Numbers of different data have no difference.
+        # Numbers on different data are not subtracted.
         paper = f"paper: {DATA_SETS[dataset].title}" if alone else "paper"
         names = [paper, f"here: {other.title}"]
     return names + ["min"] * is_timed(experiment)
@@ -162,7 +162,7 @@ def _texts(cell: Cell | None, experiment: Experiment, rows: Rows, dataset: str) 
 
 
 def seeds(experiment: Experiment, rows: Rows) -> str | None:
-    """How many seeds the rows have that have several; None: no row has."""
+    """The numbers of seeds of rows with several seeds; None if there is no such row."""
     counts = {
         len(rows[cell.row.id].runs)
         for cell in experiment.cells
@@ -172,12 +172,12 @@ def seeds(experiment: Experiment, rows: Rows) -> str | None:
 
 
 def training_time(experiment: Experiment, rows: Rows) -> str:
-    """The minutes that rows took, the least to the most."""
+    """The range of minutes that rows took."""
     return wording.minutes(rows[row.id].minutes for row in experiment.rows if row.id in rows)
 
 
 def chances(datasets: Iterable[str], rows: Rows) -> str:
-    """What guessing gets on data sets, in sentences."""
+    """Sentences on the results of guessing on data sets."""
     found = []
     for dataset in datasets:
         other = wording.stand_in(dataset, rows)
@@ -189,7 +189,7 @@ def chances(datasets: Iterable[str], rows: Rows) -> str:
 
 
 def from_folder(rows: Rows) -> bool:
-    """Whether CIFAR10 was read from a folder of images, and not from its own lossless files."""
+    """Whether CIFAR10 was read from a folder of images, instead of its own lossless files."""
     return any(
         run.parameters.get("train.data") == "@image_folder()"
         for run in wording.runs_of("cifar10", rows)
@@ -197,7 +197,7 @@ def from_folder(rows: Rows) -> bool:
 
 
 def budgets(datasets: Iterable[str], rows: Rows) -> str:
-    """How much of the paper's training data sets' rows had, in sentences."""
+    """Sentences on the share of the paper's training that the rows of data sets had."""
     found = []
     for dataset in datasets:
         runs = wording.runs_of(dataset, rows)
@@ -212,12 +212,12 @@ def budgets(datasets: Iterable[str], rows: Rows) -> str:
 
 
 def seen(dataset: str, rows: Rows) -> set[int]:
-    """The training sequences, with repetitions, that whole rows of a data set are trained on."""
+    """The numbers of training sequences, with repetitions, of complete rows of a data set."""
     return {wording.sequences(run) for run in wording.runs_of(dataset, rows)}
 
 
 def shares_seen(dataset: str, rows: Rows) -> str | None:
-    """`seen` over the paper's, the least to the largest; None: the paper is silent."""
+    """The range of `seen` as shares of the paper's number; None if the paper does not give it."""
     paper, found = DATA_SETS[dataset], seen(dataset, rows)
     if not paper.epochs:
         return None
@@ -226,6 +226,6 @@ def shares_seen(dataset: str, rows: Rows) -> str | None:
 
 
 def paper_updates(dataset: str) -> int | None:
-    """The paper's updates of a row, from its epochs, batch and training set; None: it is silent."""
+    """The paper's updates per row, from epochs, batch and training set; None if not given."""
     paper = DATA_SETS[dataset]
     return paper.epochs * math.ceil(paper.examples / PAPER_BATCH) if paper.epochs else None

@@ -1,4 +1,4 @@
-"""Names and numbers in the report, and its data sets."""
+"""The names, number formats and data sets of the report."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Rows = Mapping[str, Summary]
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What the paper trains on.
+    """A data set of the paper.
 
     Attributes:
-        title: Its name.
-        chance: A clause on what guessing gets.
-        epochs: The paper's, pretraining and joint; None: not known.
-        examples: Its training set's.
-        test: The test set's, of StanfordDogs the public one's.
+        title: The name.
+        chance: A clause on the result of guessing.
+        epochs: The paper's epochs of pretraining and joint training; None if unknown.
+        examples: The number of training examples.
+        test: The number of test examples; for StanfordDogs, those of the public test set.
     """
 
     title: str
@@ -48,7 +48,7 @@ DATA_SETS = {
     ),
 }
 PAPER_BATCH = 128
-# How rows' ids begin after the data set, longest first, and whose rows they are.
+# How the ids of rows begin after the data set, longest first, and the names of their models.
 _MODELS = {
     "transformer": "the Transformer's",
     "rp_lstm": "rp-LSTM",
@@ -62,13 +62,13 @@ _MODELS = {
 
 @dataclasses.dataclass(frozen=True)
 class StandIn:
-    """What was trained on instead.
+    """Data that replaces a data set of the paper.
 
     Attributes:
-        title: Short, for a column.
-        text: What it is.
-        chance: What guessing gets.
-        test: The test set's examples; None: not known.
+        title: A short name for a column.
+        text: A description.
+        chance: A clause on the result of guessing.
+        test: The number of test examples; None if unknown.
     """
 
     title: str
@@ -93,35 +93,35 @@ STAND_INS = {
 
 
 def number(value: float, digits: int = 1) -> str:
-    """With a proper minus sign."""
+    """Formats a number with a typographic minus sign."""
     return f"{value:,.{digits}f}".replace("-", _MINUS)
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """A difference, with its sign."""
+    """Formats a difference with its sign."""
     return f"{value:+,.{digits}f}".replace("-", _MINUS)
 
 
 def percent(share: float) -> str:
-    """A share of 1, with two digits."""
+    """Formats a share of 1 in percent, with two digits."""
     value = 100 * share
     return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
 
 
 def listed(texts: Iterable[str], last: str = "and") -> str:
-    """In words: "a, b and c"."""
+    """Formats a list in words: "a, b and c"."""
     *others, end = texts
     return f"{', '.join(others)} {last} {end}" if others else end
 
 
 def span(values: Iterable[int]) -> str:
-    """The least to the largest."""
+    """Formats a range from the minimum to the maximum."""
     ends = sorted(values)
     return " to ".join(f"{value:,}" for value in dict.fromkeys((ends[0], ends[-1])))
 
 
 def minutes(values: Iterable[float]) -> str:
-    """A range of minutes: "9 to 50 min"; hours where they are many."""
+    """Formats a range of minutes, such as "9 to 50 min"; large values are in hours."""
     values = sorted(values)
     unit, scale = ("h", 60) if values[0] >= 120 else ("min", 1)
     ends = list(dict.fromkeys(f"{value / scale:,.0f}" for value in (values[0], values[-1])))
@@ -129,14 +129,14 @@ def minutes(values: Iterable[float]) -> str:
 
 
 def stand_in(dataset: str, rows: Rows) -> StandIn | None:
-    """What was trained on instead of a data set; None: itself, or nothing was."""
+    """The data that replaces a data set; None if it was not replaced or not trained on."""
     names = {run.stand_in for run in runs_of(dataset, rows) if run.stand_in}
     known = [STAND_INS.get(name, StandIn(name, name, "")) for name in sorted(names)]
     return known[0] if known else None
 
 
 def title_of(dataset: str, rows: Rows) -> str:
-    """A data set's name and, in brackets, what stood in for it."""
+    """A data set's name and, in brackets, that of its stand-in."""
     other, title = stand_in(dataset, rows), DATA_SETS[dataset].title
     return f"{title} ({other.title})" if other else title
 
@@ -152,30 +152,30 @@ def runs_of(dataset: str, rows: Rows) -> list[Result]:
 
 
 def test_examples(run: Result) -> int | None:
-    """The size of the test set; None: not known."""
+    """The size of the test set; None if unknown."""
     known = STAND_INS.get(run.stand_in) if run.stand_in else DATA_SETS[run.row.partition("/")[0]]
     return known.test if known else None
 
 
 def batch(run: Result) -> int:
-    """Its sequences a batch."""
+    """The number of sequences per batch."""
     return int(run.parameters.get("BATCH_SIZE", PAPER_BATCH))
 
 
 def sequences(run: Result) -> int:
-    """The training sequences, with repetitions, of its whole schedule."""
+    """The number of training sequences, with repetitions, of the whole schedule."""
     return (run.planned or run.updates) * batch(run)
 
 
 def whose(rows: Iterable[str]) -> str:
-    """Whose rows they are, by their ids: "r-LSTM and p-LSTM rows"."""
+    """The models of rows, from their ids, such as "r-LSTM and p-LSTM rows"."""
     kinds = [row.partition("/")[2] for row in rows]
     some = {next(m for prefix, m in _MODELS.items() if kind.startswith(prefix)) for kind in kinds}
     return f"{listed(name for name in _MODELS.values() if name in some)} rows"
 
 
 def grouped(rows: Rows, key: Callable[[Summary], Hashable]) -> dict[Hashable, list[str]]:
-    """The ids of rows by what `key` says of them, the value of the most rows first."""
+    """The ids of rows grouped by the value of `key`, the most frequent value first."""
     groups: dict[Hashable, list[str]] = {}
     for row, summary in rows.items():
         groups.setdefault(key(summary), []).append(row)
@@ -183,7 +183,7 @@ def grouped(rows: Rows, key: Callable[[Summary], Hashable]) -> dict[Hashable, li
 
 
 def merged(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Of pairs of a title and a text, each text with its titles, listed."""
+    """Merges pairs of a title and a text: each text with a list of its titles."""
     titles: dict[str, list[str]] = {}
     for title, text in pairs:
         titles.setdefault(text, []).append(title)
@@ -191,12 +191,12 @@ def merged(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def batch_sizes(dataset: str, rows: Rows) -> str:
-    """The numbers of sequences a batch: "8 or 32"."""
+    """The numbers of sequences per batch, such as "8 or 32"."""
     return listed(sorted({str(batch(run)) for run in runs_of(dataset, rows)}), "or")
 
 
 def batches(dataset: str, rows: Rows) -> tuple[int, str]:
-    """Sequences a batch: most rows', and in brackets others': " (8 in the Transformer's rows)"."""
+    """Sequences per batch of most rows, and others as " (8 in the Transformer's rows)"."""
     some = rows_of(dataset, rows)
     (size, _), *others = grouped(some, lambda summary: batch(summary.runs[0])).items()
     others = [f"{other} in {whose(whom)}" for other, whom in others]
@@ -204,13 +204,13 @@ def batches(dataset: str, rows: Rows) -> tuple[int, str]:
 
 
 def title(experiment: Experiment) -> str:
-    """As the paper numbers it: "Table 2"; an experiment of ours by its name."""
+    """The number in the paper, such as "Table 2", or the name of our own experiment."""
     kind, number = re.fullmatch("([a-z]+)([0-9]*)", experiment.name).groups()
     return f"{kind.capitalize()} {number}".rstrip()
 
 
 def label(cell: Cell) -> str:
-    """A row's name, as in its tables."""
+    """The name of a cell's row, as in its tables."""
     if cell.column in DATA_SETS or cell.column in ("lost", "accuracy"):
         return cell.line
     if isinstance(cell.column, str):
@@ -221,7 +221,7 @@ def label(cell: Cell) -> str:
 
 
 def names() -> dict[str, str]:
-    """Every row's name, by id, with the first table or figure that it is of."""
+    """The name of every row by id, with the first table or figure that contains it."""
     found: dict[str, str] = {}
     for experiment in EXPERIMENTS.values():
         for cell in experiment.cells:

@@ -1,4 +1,4 @@
-"""Trains one row after the other in one process: a line of JSON in, a line of JSON out."""
+"""Trains rows in sequence in one process: a line of JSON in, a line of JSON out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from t2aux.errors import UserError
 
 def main() -> None:
     """Reads configurations from stdin until it ends."""
-    # What a library prints must not come between the replies.
+    # Output of libraries must not be mixed with the replies.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     logs.quiet_tensorflow()

@@ -1,1 +1,1 @@
-"""Training: which steps carry gradient, one step, and the loop with its phases and checkpoints."""
+"""Training: truncation, the training step, and the loop with its phases and checkpoints."""

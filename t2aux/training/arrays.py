@@ -1,4 +1,4 @@
-"""The forms in which `SequenceClassifier` takes sequences."""
+"""The input formats of `SequenceClassifier`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from t2aux_ondevice.sequences import padded
 
 
 def shape_of_inputs(shape: Any) -> tuple[int | None, ...]:
-    """The shape of the inputs alone, where lengths or a mask come with them."""
+    """The shape of the inputs, without that of lengths or a mask that come with them."""
     if isinstance(shape, Mapping):
         shape = shape["inputs"]
     elif not isinstance(shape, tf.TensorShape) and isinstance(shape[0], Sequence | tf.TensorShape):
@@ -25,7 +25,7 @@ def shape_of_inputs(shape: Any) -> tuple[int | None, ...]:
 
 
 def check_shape(shape: tuple[int | None, ...], *, is_text: bool) -> None:
-    """Raises UserError where the inputs' shape is not that of a batch of sequences."""
+    """Raises UserError if the inputs do not have the shape of a batch of sequences."""
     if len(shape) != (2 if is_text else 3):
         wanted = "ids [batch, steps]" if is_text else "[batch, steps, channels]"
         hint = "" if is_text else "; give ids a vocabulary_size, and single values one channel"
@@ -33,7 +33,7 @@ def check_shape(shape: tuple[int | None, ...], *, is_text: bool) -> None:
 
 
 def shapes(x: Any) -> Any:
-    """The shapes of arrays, tensors or their specifications."""
+    """The shapes of arrays, tensors or tensor specifications."""
     if isinstance(x, (tf.RaggedTensor, tf.RaggedTensorSpec)):
         return tuple(x.shape)
 
@@ -54,20 +54,21 @@ def shapes(x: Any) -> Any:
 def sequences(
     given: Any, mask: tf.Tensor | None = None, *, is_text: bool
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Inputs and lengths of a batch.
+    """Converts a batch to inputs and lengths.
 
     Args:
-        given: [B, T, C] or ids [B, T]; a pair of them and lengths [B] or a mask [B, T]; a
+        given: Inputs [B, T, C] or ids [B, T]; a pair of them and lengths [B] or a mask [B, T]; a
             dictionary of "inputs" and "lengths" or "mask"; or a RaggedTensor.
-        mask: [B, T] bool: the steps that count.
+        mask: [B, T] bool, false at padding.
         is_text: Whether the inputs are ids.
 
     Returns:
-        [B, T, C] float32 or [B, T] int32, and lengths [B] int32; None: all steps count.
+        Inputs [B, T, C] float32 or [B, T] int32, and lengths [B] int32, or None if there is no
+        padding.
     """
     lengths = None
     if isinstance(mask, (list, tuple)):
-        # Keras gives a mask for each part of a pair.
+        # Keras passes a mask for each part of a pair.
         mask = mask[0]
     if isinstance(given, Mapping):
         given = (given["inputs"], given["mask"] if "mask" in given else given["lengths"])
@@ -82,7 +83,7 @@ def sequences(
         given = given.to_tensor()
     tokens = tf.cast(given, tf.int32 if is_text else tf.float32)
     if mask is not None:
-        # The masked steps go to the end.
+        # Masked steps are moved to the end.
         mask = tf.cast(mask, tf.bool)
         order = tf.argsort(tf.cast(tf.logical_not(mask), tf.int32), axis=1, stable=True)
         tokens = tf.gather(tokens, order, axis=1, batch_dims=1)
@@ -91,23 +92,23 @@ def sequences(
 
 
 def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> tf.Tensor:
-    """The labels of a batch that is trained on or measured, where it comes from a dataset.
+    """Checks the labels and lengths of a batch in `fit` and `evaluate`.
 
     Args:
         tokens: [B, T, ...].
         lengths: [B], or None.
         y: The labels.
-        classes: K.
+        classes: K, the number of classes.
 
     Returns:
-        The labels, once they and the lengths were looked at.
+        The labels, which depend on the checks.
 
     Raises:
-        UserError: There are none, or of unknown shape.
+        UserError: The labels are missing, or their shape is unknown.
     """
     if y is None:
         raise DataError("Labels are missing: give y, or a dataset of pairs of inputs and labels.")
-    y = tf.convert_to_tensor(y)  # NumPy's, where it runs eagerly on a batch.
+    y = tf.convert_to_tensor(y)  # A NumPy array in eager mode.
     if y.shape.rank is None:
         raise DataError(
             "The dataset does not say which shape its labels have: give from_generator an "
@@ -126,11 +127,13 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
             tf.debugging.assert_less_equal(
                 lengths,
                 tf.shape(tokens)[1],
-                "A sequence's length is more than the steps there are.",
+                "A sequence's length exceeds the number of steps.",
             ),
-            tf.debugging.assert_positive(lengths, "A sequence has no step: every one needs one."),
+            tf.debugging.assert_positive(
+                lengths, "A sequence has no steps: each needs at least one."
+            ),
         ]
-    # None where it runs eagerly, and was done.
+    # In eager mode, checks have already run and are None.
     with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(y)
 
@@ -138,7 +141,7 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
 def cross_entropy(
     logits: tf.Tensor, y: tf.Tensor, sample_weight: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """The mean cross-entropy, from the logits: a probability of 0 would have no logarithm.
+    """The mean cross-entropy, from logits, because a probability of 0 has no logarithm.
 
     Args:
         logits: [B, K].
@@ -159,20 +162,20 @@ def cross_entropy(
 
 
 def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[Any, Any]:
-    """What Keras takes of what the user gave, checked where it is in memory.
+    """Converts the user's data for Keras, and checks what is in memory.
 
     Args:
-        x: See `SequenceClassifier`; anything but arrays, lists and RaggedTensors is left as it is.
-        y: Labels [N], [N, 1] or one-hot [N, K]; None.
-        classes: K.
-        sizes: "vocabulary_size" and "channels" of the model, None where there is none.
+        x: See `SequenceClassifier`. Anything but arrays, lists and RaggedTensors is returned
+            unchanged.
+        y: Labels [N], [N, 1] or one-hot [N, K]; or None.
+        classes: K, the number of classes.
+        sizes: "vocabulary_size" and "channels" of the model; None for what it does not have.
 
     Returns:
-        The two, for `keras.Model.fit`.
+        `x` and `y` for `keras.Model.fit`.
 
     Raises:
-        UserError: A label or an id is out of range, a length is not that of a sequence, or a value
-            is NaN or infinite.
+        UserError: A label, an id or a length is out of range, or a value is NaN or infinite.
     """
     if isinstance(x, tf.RaggedTensor):
         x = [row.numpy() for row in x]
@@ -201,7 +204,7 @@ def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[An
 
 
 def _padded(given: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """[N, T, ...], padded with zeros at the ends, and lengths [N], of arrays [t, ...]."""
+    """Pads arrays [t, ...] with zeros at the end. Returns [N, T, ...] and lengths [N]."""
     arrays = [np.asarray(row) for row in given]
     shapes = {row.shape[1:] for row in arrays}
     if any(row.ndim not in (1, 2) or not len(row) for row in arrays) or len(shapes) > 1:
@@ -236,11 +239,11 @@ def _check_values(inputs: np.ndarray, vocabulary_size: int | None, channels: int
 
 
 def _labels(classes: int) -> str:
-    return f"Labels must be from 0 to {classes - 1}, for there are {classes} classes."
+    return f"Labels must be from 0 to {classes - 1}, because there are {classes} classes."
 
 
 def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    """The names of the classes: those given, or "0", "1", ... of a number. Raises UserError."""
+    """The names of the classes: as given, or "0", "1", ... for a number. Raises UserError."""
     is_number = isinstance(classes, numbers.Integral) and not isinstance(classes, bool)
     names = range(classes) if is_number else classes
     names = tuple(map(str, names)) if isinstance(names, Iterable) and names != str(names) else ()
@@ -252,7 +255,7 @@ def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
 
 
 def check_dtype(policy: keras.DTypePolicy) -> None:
-    """Raises UserError where a model would compute in another type than float32."""
+    """Raises UserError if a model would not compute in float32."""
     if policy.compute_dtype != "float32":
         raise SettingError(
             f"The dtype is {policy.name}, but SequenceClassifier computes in float32: give it and "

@@ -1,17 +1,17 @@
-"""The best checkpoint of a run, and the evaluations on its validation set that say which it is.
+"""The best checkpoint of a run, and the evaluations on its validation set that determine it.
 
 validation.json in the run directory holds:
 
   format, version  "t2aux-validation", 1
-  examples         how many the validation set has
-  evaluations      one after the other: step, phase, accuracy in [0, 1] and loss in nats
-  best             the step of the best of them, or null: the highest accuracy; of equal ones the
-                   lowest loss; of equal ones the earliest
+  examples         the number of examples of the validation set
+  evaluations      in order, each with step, phase, accuracy in [0, 1] and loss in nats
+  best             the step of the best evaluation, or null: the highest accuracy; among equals,
+                   the lowest loss, then the earliest
 
-The best checkpoint is checkpoints/best/ckpt-STEP: the weights, and where the run was. It is written
-and verified before validation.json names it. Earlier best ones stay as long as there is a
-checkpoint from their time, from which the run may have to be resumed: what is newer than the
-checkpoint that a run is resumed from is removed, and made again.
+The best checkpoint is checkpoints/best/ckpt-STEP: the weights and the position of the run. It is
+written and verified before validation.json names it. When a run is resumed from a checkpoint,
+everything newer is removed and computed again. So earlier best checkpoints are kept as long as the
+run may be resumed from a checkpoint of their time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from t2aux.errors import ModelError, UserError
 from t2aux.training import checkpoints, restoring
 
 FILE = "validation.json"
-# In the folder of the checkpoints.
+# A subfolder of the checkpoints' folder.
 FOLDER = "best"
 _FORMAT, _VERSION = "t2aux-validation", 1
 
@@ -42,10 +42,10 @@ class Evaluated:
     """An evaluation on the validation set.
 
     Attributes:
-        step: After how many steps.
-        accuracy: In [0, 1].
-        loss: Mean cross-entropy, in nats.
-        phase: The phase's name.
+        step: The number of steps before the evaluation.
+        accuracy: The accuracy in [0, 1].
+        loss: The mean cross-entropy in nats.
+        phase: The name of the phase.
     """
 
     step: int
@@ -54,11 +54,11 @@ class Evaluated:
     phase: str = ""
 
     def is_better_than(self, other: Evaluated | None) -> bool:
-        """Whether the accuracy is higher or, where it is the same, the loss lower."""
+        """Whether the accuracy is higher, or equal with a lower loss."""
         return other is None or self.rank() > other.rank()
 
     def rank(self) -> tuple[float, float]:
-        """Higher is better."""
+        """A sort key; higher is better."""
         return self.accuracy, -math.inf if math.isnan(self.loss) else -self.loss
 
 
@@ -66,58 +66,58 @@ class Evaluations:
     """The evaluations of a run up to a step, in order."""
 
     def __init__(self, found: Iterable[Evaluated] = ()) -> None:
-        """Keeps the evaluations."""
+        """Stores the evaluations."""
         self._found = list(found)
 
     @property
     def best(self) -> Evaluated | None:
-        """The best one; None: there is none."""
-        # Of equal ones the first.
+        """The best evaluation, or None if there is none."""
+        # max returns the first of equals.
         return max(self._found, key=Evaluated.rank, default=None)
 
     @property
     def last_step(self) -> int | None:
-        """The step of the last one; None: there is none."""
+        """The step of the last evaluation, or None if there is none."""
         return self._found[-1].step if self._found else None
 
     def has(self, step: int) -> bool:
-        """Whether one was made at a step."""
+        """Whether there is an evaluation at a step."""
         return any(evaluated.step == step for evaluated in self._found)
 
     def without_better(self, first_step: int) -> int:
-        """How many were made since the best one, those up to a step not counted."""
+        """The number of evaluations since the best one, without those up to `first_step`."""
         best = self.best
         since = max(first_step, best.step if best else 0)
         return sum(evaluated.step > since for evaluated in self._found)
 
     def until(self, step: int) -> Evaluations:
-        """Those up to a step."""
+        """The evaluations up to a step."""
         return Evaluations(e for e in self._found if e.step <= step)
 
     def plus(self, evaluated: Evaluated) -> Evaluations:
-        """These and another one."""
+        """These evaluations and another one."""
         return Evaluations([*self._found, evaluated])
 
     def rows(self) -> np.ndarray:
-        """Step, accuracy and loss of each: [N, 3] float64."""
+        """The step, accuracy and loss of each evaluation, [N, 3] float64."""
         rows = [(e.step, e.accuracy, e.loss) for e in self._found]
         return np.array(rows, np.float64).reshape(-1, 3)
 
     @classmethod
     def of_rows(cls, rows: np.ndarray) -> Evaluations:
-        """Makes them of what `rows` gave; the phases are not known."""
+        """Creates evaluations from the result of `rows`, without the names of the phases."""
         return cls(Evaluated(int(step), float(a), float(loss)) for step, a, loss in rows)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """As validation.json has them."""
+        """The evaluations as validation.json stores them."""
         return [dataclasses.asdict(evaluated) for evaluated in self._found]
 
 
 def read(model_dir: pathlib.Path) -> Evaluations | None:
-    """Reads validation.json; None: there is none.
+    """Reads validation.json. Returns None if it does not exist.
 
     Raises:
-        UserError: It is damaged.
+        UserError: The file is damaged.
     """
     path = model_dir / FILE
     if not path.exists():
@@ -135,29 +135,29 @@ def read(model_dir: pathlib.Path) -> Evaluations | None:
             raise  # It can't be read.
         why = "it is not JSON" if isinstance(error, UserError) else error
         raise ModelError(
-            f"{path} is damaged ({why}), and says which checkpoint is the best: put back a copy of "
-            "it, or train in another --model_dir; --checkpoint=latest uses the newest one."
+            f"{path} is damaged ({why}), but is needed to find the best checkpoint: put back a "
+            "copy of it, or train in another --model_dir; --checkpoint=latest uses the newest one."
         ) from error
     return Evaluations(found)
 
 
 def path_of(model_dir: pathlib.Path, step: int) -> str:
-    """The path of the best checkpoint of a step, without a suffix."""
+    """The path of the best checkpoint that was saved at a step, without a suffix."""
     return checkpoints.prefix(model_dir / "checkpoints" / FOLDER, step)
 
 
 def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
-    """Restores networks from the best checkpoint of a run, which may be training meanwhile.
+    """Restores networks from the best checkpoint of a run, which may still be training.
 
     Args:
         model_dir: The run directory.
         **objects: See `restoring.restore`.
 
     Returns:
-        What is known of it; None: there is none yet, or the run has no validation set.
+        Its evaluation; None if there is no best checkpoint yet or the run has no validation set.
 
     Raises:
-        UserError: It is missing, damaged or of another architecture.
+        UserError: The checkpoint is missing or damaged, or has another architecture.
     """
     while True:
         found = read(model_dir)
@@ -172,7 +172,7 @@ def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
             problem = checkpoints.problem(path)
             if problem is None:
                 raise
-        # The process that trains has removed it since, if there is a better one.
+        # The training process may have removed it after saving a better one.
         again = read(model_dir)
         if again is not None and again.best is not None and again.best.step == best.step:
             raise ModelError(
@@ -183,10 +183,10 @@ def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
 
 
 class Best:
-    """Keeps the best checkpoint of a run that is being trained, and its evaluations.
+    """Keeps the best checkpoint and the evaluations of a run during training.
 
     Attributes:
-        evaluations: Those so far. The same in all workers.
+        evaluations: The evaluations so far, the same in all workers.
     """
 
     def __init__(
@@ -196,13 +196,13 @@ class Best:
         others: checkpoints.Manager,
         examples: int,
     ) -> None:
-        """Prepares; nothing is read or written.
+        """Stores the arguments; does not read or write files.
 
         Args:
             model_dir: The run directory.
-            checkpoint: What a best checkpoint holds.
-            others: The run's other checkpoints, from which it is resumed.
-            examples: How many the validation set has.
+            checkpoint: The objects that a best checkpoint holds.
+            others: The run's regular checkpoints, from which it is resumed.
+            examples: The number of examples of the validation set.
         """
         self.evaluations = Evaluations()
         self._model_dir = model_dir
@@ -213,32 +213,33 @@ class Best:
 
     @property
     def path(self) -> str | None:
-        """The path of the best checkpoint, without a suffix; None: there is none."""
+        """The path of the best checkpoint, without a suffix, or None if there is none."""
         best = self.evaluations.best
         return None if best is None else path_of(self._model_dir, best.step)
 
     def begin(self) -> None:
-        """Begins a run: removes what is left of one that was never saved. For the chief."""
+        """Begins a run: removes the remains of one that was never saved. For the chief."""
         if self._manager.directory.is_dir():
             shutil.rmtree(self._manager.directory)
         self._write(Evaluations())
 
     def resume(self, step: int) -> None:
-        """Reads the evaluations up to a step, and removes what is newer. For the chief.
+        """Reads the evaluations up to a step, and removes everything newer. For the chief.
 
-        Checks that the best checkpoint is undamaged, and else repairs it if it can.
+        If the best checkpoint is damaged, it is repaired if possible.
 
         Args:
-            step: Of the checkpoint that the run is resumed from, at which the weights are now.
+            step: The step of the checkpoint that the run is resumed from, whose weights are already
+                restored.
 
         Raises:
-            UserError: validation.json is missing or damaged. Nothing is removed then.
+            UserError: validation.json is missing or damaged; nothing is removed.
         """
         found = read(self._model_dir)
         if found is None:
             raise ModelError(
-                f"{self._model_dir / FILE} is missing, and says which checkpoint is the best: put "
-                "back a copy of it, or train in another --model_dir."
+                f"{self._model_dir / FILE} is missing, but is needed to find the best checkpoint: "
+                "put back a copy of it, or train in another --model_dir."
             )
         self.evaluations = found
         if (found.last_step or 0) > step:
@@ -250,7 +251,7 @@ class Best:
         self._repair(step)
 
     def _repair(self, step: int) -> None:
-        """Writes the best checkpoint again where it is damaged and the weights are now its own."""
+        """Writes a damaged best checkpoint again if the current weights are those of its step."""
         best, path = self.evaluations.best, self.path
         if best is None or path is None:
             return
@@ -265,19 +266,19 @@ class Best:
             )
 
     def save(self, step: int) -> None:
-        """Writes the checkpoint of the weights as they are now. For the chief; before `add`.
+        """Writes a checkpoint of the current weights. For the chief; called before `add`.
 
         Raises:
-            UserError: It can't be written. The one before it is as it was.
+            UserError: The checkpoint can't be written. The previous one is unchanged.
         """
         self._manager.save(step)
 
     def add(self, evaluated: Evaluated, *, write: bool) -> None:
-        """Adds an evaluation, after its checkpoint was saved if it is the best one.
+        """Adds an evaluation. If it is the best one, its checkpoint must have been saved.
 
         Args:
             evaluated: The evaluation.
-            write: Whether this is the chief, which writes it.
+            write: Whether to write validation.json; true for the chief.
         """
         now = self.evaluations.plus(evaluated)
         if write:
@@ -286,7 +287,7 @@ class Best:
         self.evaluations = now
 
     def prune(self) -> None:
-        """Removes the checkpoints that were the best before, as far as nothing needs them."""
+        """Removes earlier best checkpoints that are no longer needed."""
         needed = {self.evaluations.best}
         for step in checkpoints.steps(self._others.directory):
             needed.add(self.evaluations.until(step).best)
@@ -309,7 +310,7 @@ class Best:
 
 
 def _checked(evaluated: Evaluated) -> Evaluated:
-    """Raises ValueError where an entry is of the wrong type."""
+    """Raises ValueError if an entry has the wrong type."""
     if not (
         type(evaluated.step) is int
         and isinstance(evaluated.accuracy, (int, float))

@@ -15,22 +15,22 @@ __all__ = ["Pretrain"]
 
 
 class Pretrain(keras.callbacks.Callback):
-    """Trains the auxiliary losses alone before the epochs of `fit` begin (paper, section 4).
+    """Trains on the auxiliary losses only, before the epochs of `fit` begin (paper, section 4).
 
     >>> pretrain = t2aux.callbacks.Pretrain(epochs=1)
     >>> history = model.fit(x, y, epochs=1, callbacks=[pretrain], verbose=0)
     >>> sorted(pretrain.history.history)
     ['loss', 'reconstruction_loss']
 
-    The other callbacks, validation among them, see the epochs of `fit` only.
+    Validation and the other callbacks are limited to the epochs of `fit`.
 
     Attributes:
-        epochs: How many.
-        history: What Keras's `History` holds of them; None before.
+        epochs: The number of pretraining epochs.
+        history: The Keras `History` of these epochs; None before.
     """
 
     def __init__(self, epochs: int) -> None:
-        """Keeps the number of epochs. Raises UserError where it is below 1."""
+        """Stores the number of epochs. Raises UserError if it is below 1."""
         super().__init__()
         if not isinstance(epochs, int) or epochs < 1:
             raise SettingError(f"Pretrain.epochs must be a number from 1, but is {epochs!r}.")
@@ -39,7 +39,7 @@ class Pretrain(keras.callbacks.Callback):
 
 
 class PhaseProgress(keras.callbacks.Callback):
-    """Gives the model the length of the phase, where it is known."""
+    """Tells the model the length of the phase, if it is known."""
 
     def __init__(self, model: SequenceClassifier) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""Checkpoints on the disk: written under a temporary name, verified, renamed, and found again.
+"""Checkpoints on disk: written under a temporary name, verified, renamed, and found again.
 
-A checkpoint of step N is TensorFlow's ckpt-N.data-* and ckpt-N.index. They are written in the
-folder `.writing`, brought to the disk, read back and renamed, the index last: what has an index is
-complete. TensorFlow checks a CRC-32C of every tensor and of the index when it reads them, so a
-checkpoint is verified by reading all of it. Checkpoints are found by listing the folder:
-TensorFlow's file `checkpoint`, which names the newest, may itself be damaged or out of date.
-Checkpoints of older versions have a ckpt-N.seal.json, too, which is not read.
+The checkpoint of step N consists of TensorFlow's ckpt-N.data-* and ckpt-N.index. They are written
+to the folder `.writing`, flushed to disk, read back and renamed, the index last: a checkpoint with
+an index is complete. TensorFlow checks a CRC-32C of every tensor and of the index when it reads
+them, so a checkpoint is verified by reading all of it. Checkpoints are found by listing the folder,
+because TensorFlow's file `checkpoint`, which names the newest one, may be damaged or out of date.
+Checkpoints of older versions also have a ckpt-N.seal.json, which is not read.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from google.protobuf import message as protobuf
 from t2aux import files
 from t2aux.errors import FileError, ModelError, UserError
 
-# Where checkpoints that were found damaged are kept.
+# The folder for damaged checkpoints.
 DAMAGED = "damaged"
 # TensorFlow's file that names the newest checkpoint.
 STATE = "checkpoint"
-# Where a checkpoint is written until it is verified.
+# The folder in which a checkpoint is written until it is verified.
 WRITING = ".writing"
-# What TensorFlow raises for missing, truncated and changed files.
+# The errors that TensorFlow raises for missing, truncated and changed files.
 DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, OSError, protobuf.DecodeError)
 _FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d+-of-\d+|seal\.json)")
-# What a process that was killed leaves, those of older versions too.
+# Files that a killed process leaves behind, also one of an older version.
 _TEMPORARY = re.compile(r"\.writing|ckpt-\d+_temp|\.ckpt-\d+\.seal\.json\..*|\.checkpoint\..*")
-# What `files.for_tensorflow` calls a folder; messages have the folder's real name.
+# The alias of a folder from `files.for_tensorflow`; messages use the folder's real name.
 _ALIAS = re.compile(r"/proc/self/fd/\d+/")
 _STEP = "position/step/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Found(NamedTuple):
-    """The newest checkpoint that can be used, and the damaged ones that are newer.
+    """The newest usable checkpoint, and the damaged ones that are newer.
 
     Attributes:
-        path: Its path, without a suffix; None: there is none.
-        damaged: What is wrong with newer ones, by path, the newest first.
+        path: The path of the usable one, without a suffix, or None if there is none.
+        damaged: What is wrong with the newer ones, by path, the newest first.
     """
 
     path: str | None
@@ -56,15 +56,15 @@ class Found(NamedTuple):
 
 @dataclasses.dataclass
 class Manager:
-    """The checkpoints of a run: writes and verifies them, and removes old ones.
+    """Manages the checkpoints of a run: writes and verifies them, and removes old ones.
 
     Attributes:
-        checkpoint: What is saved and restored.
-        directory: Their folder; made when it is needed.
-        kept: How many of the newest there are, at least 2; None: all stay.
+        checkpoint: The objects to save and restore.
+        directory: The folder of the checkpoints, created when it is needed.
+        kept: How many of the newest checkpoints are kept, at least 2; None: all.
         resumed_from: The checkpoints that the run is resumed from; None: these.
-        latest_checkpoint: The path of the newest undamaged one, without a suffix; None: there is
-            none. Known after `recover`.
+        latest_checkpoint: The path of the newest undamaged checkpoint, without a suffix, or None if
+            there is none. Set by `recover`.
     """
 
     checkpoint: tf.train.Checkpoint
@@ -74,15 +74,15 @@ class Manager:
     latest_checkpoint: str | None = dataclasses.field(default=None, init=False)
 
     def recover(self) -> str | None:
-        """Finds the newest undamaged checkpoint, and clears away what is newer.
+        """Finds the newest undamaged checkpoint, and moves newer damaged ones away.
 
-        Only for the process that has the run's lock.
+        Only the process that holds the run's lock may call it.
 
         Returns:
-            Its path, without a suffix; None: the run begins.
+            The path of the checkpoint, without a suffix; None if the run begins.
 
         Raises:
-            UserError: See `newest`; nothing is cleared away then.
+            UserError: See `newest`; no file is moved.
         """
         self.latest_checkpoint, damaged = newest(self.directory, warn=True)
         clear(self.directory, damaged)
@@ -91,11 +91,11 @@ class Manager:
     def save(self, step: int) -> None:
         """Writes the checkpoint of a step, unless it exists.
 
-        When it is verified, the oldest are removed beyond the number that is kept.
+        After it is verified, the oldest checkpoints are removed, except for the number to keep.
 
         Raises:
-            UserError: It can't be written, or does not read back. Nothing incomplete is left
-                behind, and the ones before it are as they were.
+            UserError: The checkpoint can't be written, or can't be read back. No incomplete files
+                are left behind, and earlier checkpoints are unchanged.
         """
         path = prefix(self.directory, step)
         if path == self.latest_checkpoint:
@@ -115,7 +115,7 @@ class Manager:
         self.latest_checkpoint = path
         found = steps(self.directory)
         old = [] if self.kept is None else found[: -self.kept]
-        # What `tf.train.latest_checkpoint` reads. Nothing here relies on it.
+        # For `tf.train.latest_checkpoint`; t2aux does not rely on it.
         lines = [f'model_checkpoint_path: "ckpt-{step}"']
         lines += [f'all_model_checkpoint_paths: "ckpt-{kept}"' for kept in found[len(old) :]]
         with files.atomic_write(self.directory / STATE) as file:
@@ -131,7 +131,7 @@ class Manager:
             self.latest_checkpoint = None
 
     def _write(self, target: pathlib.Path) -> None:
-        """Writes the checkpoint, verifies it, and gives it its name."""
+        """Writes the checkpoint, verifies it, and renames it."""
         temporary = self.directory / WRITING
         clear(self.directory)
         try:
@@ -158,14 +158,14 @@ def latest(model_dir: pathlib.Path) -> str | None:
 
 
 def newest(directory: pathlib.Path, *, warn: bool = False) -> Found:
-    """Finds the newest checkpoint that can be used.
+    """Finds the newest usable checkpoint.
 
     Args:
-        directory: The folder of the checkpoints. It may be written to meanwhile.
-        warn: Whether to log which newer ones are damaged.
+        directory: The folder of the checkpoints. Another process may be writing to it.
+        warn: Whether to log which newer checkpoints are damaged.
 
     Raises:
-        UserError: There are checkpoints, or were, and none can be used.
+        UserError: There are or were checkpoints, but none can be used.
     """
     while True:
         listed, damaged = steps(directory), {}
@@ -177,7 +177,7 @@ def newest(directory: pathlib.Path, *, warn: bool = False) -> Found:
             if wrong is None:
                 break
             damaged[path], path = wrong, None
-        # Where a training process has removed it meanwhile, there is a newer one.
+        # If the training process has removed it since, there is a newer one.
         if path is not None or steps(directory) == listed:
             break
     what = "; ".join(f"{pathlib.Path(p).name} ({why})" for p, why in damaged.items())
@@ -193,7 +193,7 @@ def newest(directory: pathlib.Path, *, warn: bool = False) -> Found:
 
 
 def read(checkpoint: tf.train.Checkpoint, path: str) -> Any:
-    """Restores into a checkpoint's objects. Returns TensorFlow's load status.
+    """Restores the objects of a checkpoint. Returns TensorFlow's load status.
 
     Raises:
         UserError: The checkpoint is damaged.
@@ -206,14 +206,14 @@ def read(checkpoint: tf.train.Checkpoint, path: str) -> Any:
 
 
 def remove(path: str) -> None:
-    """Removes the files of a checkpoint, the index first: without it, nothing is read."""
+    """Removes the files of a checkpoint, the index first: without it, the others are not read."""
     for part in sorted(_parts(pathlib.Path(path)), key=lambda part: part.suffix != ".index"):
         part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def for_tensorflow(path: str) -> Iterator[str]:
-    """Yields a checkpoint's path as TensorFlow takes it; see `files.for_tensorflow`.
+    """Yields a checkpoint's path in the form for TensorFlow; see `files.for_tensorflow`.
 
     Args:
         path: The path, without a suffix. Its folder must exist.
@@ -224,7 +224,7 @@ def for_tensorflow(path: str) -> Iterator[str]:
 
 
 def steps(directory: pathlib.Path) -> list[int]:
-    """The steps of which there is a checkpoint, or a part of one, in rising order."""
+    """The steps that have a checkpoint or a part of one, in ascending order."""
     names = os.listdir(directory) if directory.is_dir() else []
     return sorted({int(match[1]) for match in map(_FILE.fullmatch, names) if match})
 
@@ -235,10 +235,10 @@ def prefix(directory: pathlib.Path, step: int) -> str:
 
 
 def problem(path: str) -> str | None:
-    """Says what is wrong with a checkpoint, all of which is read; None: nothing.
+    """Reads all of a checkpoint. Returns what is wrong with it, or None.
 
     Args:
-        path: Its path, without a suffix.
+        path: The path of the checkpoint, without a suffix.
     """
     name = pathlib.Path(path).name
     if not pathlib.Path(f"{path}.index").exists():
@@ -252,7 +252,7 @@ def problem(path: str) -> str | None:
             step = int(reader.get_tensor(_STEP)) if _STEP in keys else None
     except DAMAGE as error:
         return first_line(error)
-    # Files that were renamed are whole, but those of another step.
+    # Renamed files are undamaged, but belong to another step.
     is_other = step is not None and name.startswith("ckpt-") and name != f"ckpt-{step}"
     return f"it is the checkpoint of step {step}" if is_other else None
 
@@ -260,11 +260,11 @@ def problem(path: str) -> str | None:
 def clear(directory: pathlib.Path, damaged: Iterable[str] = ()) -> None:
     """Removes temporary files, and moves damaged checkpoints into the folder `damaged`.
 
-    Only for the process that has the run's lock.
+    Only the process that holds the run's lock may call it.
 
     Args:
         directory: The folder of the checkpoints.
-        damaged: The paths of damaged ones, without a suffix.
+        damaged: The paths of damaged checkpoints, without a suffix.
     """
     for entry in list(directory.iterdir()) if directory.is_dir() else []:
         if _TEMPORARY.fullmatch(entry.name):
@@ -285,7 +285,7 @@ def first_line(error: Exception) -> str:
 def damaged_error(path: str, why: str) -> UserError:
     """The error for a checkpoint that can't be read."""
     return ModelError(
-        f"The checkpoint {path} is missing or damaged ({why}): name another, or none for the "
+        f"The checkpoint {path} is missing or damaged ({why}): give another one, or none for the "
         "newest undamaged one."
     )
 
@@ -295,12 +295,12 @@ def _parts(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _sync(path: pathlib.Path) -> None:
-    """Brings a file or a folder to the disk."""
+    """Flushes a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
         if hasattr(os, "posix_fadvise") and path.is_file():
-            # So that what is read back comes from the disk, not from memory.
+            # Drops it from the cache, so that it is read back from the disk.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
@@ -310,5 +310,5 @@ def _reason(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(cause, OSError):
         return first_line(cause)
-    # TensorFlow's message names the operation and its own temporary file first.
+    # TensorFlow's message begins with the operation and the temporary file.
     return first_line(error).rsplit(";", 1)[-1].split(" [Op:")[0].strip()

@@ -15,7 +15,7 @@ from t2aux.training.model import SequenceClassifier
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 
-# gin files may name it in full by the module where it was first.
+# The module's earlier name, because gin files may use the full name.
 @gin.configurable(
     "Classifier", module="t2aux.model.classifier", denylist=["info", "seed", "objective"]
 )
@@ -31,28 +31,28 @@ def make_classifier(
     seed: int = 0,
     objective: Objective | None = None,
 ) -> SequenceClassifier:
-    """Makes a classifier with its weights; the sizes' defaults are the paper's (section 4).
+    """Creates a classifier with its weights; the default sizes are the paper's (section 4).
 
     Args:
-        info: The data set: its classes, channels or vocabulary.
-        core: Makes the recurrent core, see `t2aux.model.core`: @LSTM, the paper's, @GRU or
+        info: The data set, which gives the classes and the channels or the vocabulary.
+        core: Creates the recurrent core, see `t2aux.model.core`: @LSTM (the paper's), @GRU or
             @MinGRU.
-        projection_size: D, what a token is projected (real values) or embedded (ids) to. None
-            feeds real values to the core as they are (paper, Figure 6, "input projection").
-        hidden_size: H, the LSTM's cells, or the size of another core's output.
-        head_size: Hidden units of the head.
-        dropconnect: The probability to drop a weight of the head's second layer in training.
+        projection_size: D, the size to which a token is projected (real values) or embedded (ids).
+            None: the core reads real values unchanged (paper, Figure 6, "input projection").
+        hidden_size: H, the number of LSTM cells, or the size of another core's output.
+        head_size: The number of hidden units of the head.
+        dropconnect: The probability of dropping a weight of the head's second layer in training.
         noise: The standard deviation of the Gaussian noise that is added to real values in
-            training, once they are normalised (`train.normalize`).
-        seed: Of the initial weights.
+            training, after they are normalised (`train.normalize`).
+        seed: The seed of the initial weights.
         objective: The auxiliary losses and the truncation; None: no auxiliary losses.
 
     Returns:
-        The classifier, which knows its data set.
+        The classifier, with `info` set.
 
     Raises:
-        UserError: `core` makes something else; a text has no projection; a size or a probability
-            is out of range; an auxiliary loss is for longer sequences.
+        UserError: `core` does not create a core, text has no projection, a size or a probability
+            is out of range, or an auxiliary loss needs longer sequences.
     """
     check_parameters(
         "Classifier",

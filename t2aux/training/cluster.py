@@ -1,4 +1,4 @@
-"""Who trains together: TF_CONFIG, as Kubernetes' operators and Vertex AI set it."""
+"""The workers of a run, from TF_CONFIG, which Kubernetes operators and Vertex AI set."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Cluster(NamedTuple):
     """The workers of a run, and which of them this process is.
 
     Attributes:
-        jobs: "chief" and "worker": their addresses, "host:port".
-        task: This process's type.
-        index: And its number among those of the type.
+        jobs: The addresses "host:port" of the types "chief" and "worker".
+        task: The type of this process.
+        index: The number of this process among those of its type.
     """
 
     jobs: dict[str, list[str]]
@@ -36,22 +36,23 @@ class Cluster(NamedTuple):
 
     @property
     def number(self) -> int:
-        """This process's place among `workers`; 0 is the chief."""
+        """The index of this process in `workers`; 0 is the chief."""
         return self.index + (len(self.jobs.get("chief", [])) if self.task == "worker" else 0)
 
     def describe(self, job: str, index: int) -> str:
-        """A worker as a sentence names it."""
+        """The description of a worker for a sentence."""
         place = Cluster(self.jobs, job, index).number
         return f"worker {place} ({self.workers[place]})"
 
 
 def read() -> Cluster | None:
-    """The cluster that the environment's TF_CONFIG describes; None where it describes none.
+    """The cluster that the environment variable TF_CONFIG describes, or None.
 
-    What it says besides "cluster" and "task", as Vertex AI's "environment", is not looked at.
+    Only "cluster" and "task" are read; other entries, such as Vertex AI's "environment", are
+    ignored.
 
     Raises:
-        UserError: It can't be read, or this process is of a type that does not train.
+        UserError: TF_CONFIG is malformed, or this process has a type that does not train.
     """
     text = os.environ.get("TF_CONFIG", "").strip()
     if not text:
@@ -100,7 +101,7 @@ def _check_addresses(job: str, addresses: Any) -> None:
     for address in addresses:
         match = isinstance(address, str) and re.fullmatch(r"[^\s/]+:(\d{1,5})", address)
         if not match or not 0 < int(match[1]) < 2**16:
-            raise _wrong(f"has {address!r} under {job!r} where a 'host:port' must stand")
+            raise _wrong(f"has {address!r} under {job!r} where 'host:port' is required")
 
 
 def _wrong(what: str) -> UserError:

@@ -1,13 +1,13 @@
-"""Several replicas share the work of every batch, on TensorFlow's own `tf.distribute`.
+"""Training with several replicas, which share every batch, with `tf.distribute`.
 
-`train.batch_size` is the whole batch's. Everyone computes the same order of the data, takes its
-rows of every batch, and draws the same random numbers (see `t2aux.model.share`); losses and
-gradients are summed over the replicas, once a step and in one piece, and everyone applies the same
-update. So the weights are those of one replica, up to rounding, and a run may continue with
-another number of them.
+`train.batch_size` is the size of the whole batch. Every replica computes the same order of the
+data, takes its rows of every batch, and draws the same random numbers (see `t2aux.model.share`).
+Losses and gradients are summed over the replicas in a single reduction per step, and every replica
+applies the same update. So the weights equal those of training with one replica, up to rounding,
+and a run may be resumed with a different number of replicas.
 
-The first worker, the chief, writes the run directory, and alone reads the checkpoint that the run
-is resumed from. The others get its values and write nothing.
+Only the first worker, the chief, writes the run directory and reads the checkpoint that the run is
+resumed from. The others receive its values and write nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from t2aux.training.transformer_trainer import TransformerTrainer
 
 AnyTrainer = Trainer | TransformerTrainer
 
-# What TensorFlow raises when it can't reach another worker, or when one is gone.
+# The errors that TensorFlow raises if another worker is lost or can't be reached.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -44,17 +44,17 @@ _LOST = (
     tf.errors.DeadlineExceededError,
     tf.errors.FailedPreconditionError,
 )
-# How often a peer that does not answer is tried, and for how many seconds each time.
+# The number of attempts to reach a peer that does not answer, and the seconds per attempt.
 _ATTEMPTS, _ATTEMPT_SECONDS = 3, 10
 
 
 class Shares(NamedTuple):
-    """What a process works on of a batch.
+    """The part of a batch that a process works on.
 
     Attributes:
-        batches: For each of its replicas, the rows it has, padded to the batch's longest sequence.
-            One that has none has the batch's first row, which must not count.
-        lengths: [G] int32: the lengths of all of the batch's sequences.
+        batches: The rows of each of its replicas, padded to the batch's longest sequence. A replica
+            without rows has the batch's first row, which must not count.
+        lengths: [G] int32, the lengths of all sequences of the batch.
     """
 
     batches: tuple[data.Batch, ...]
@@ -62,12 +62,12 @@ class Shares(NamedTuple):
 
 
 class Replicas:
-    """The replicas of a `tf.distribute` strategy; without one, one replica in this process.
+    """The replicas of a `tf.distribute` strategy, or a single replica in this process.
 
     Attributes:
-        count: How many replicas share a batch.
-        workers: How many processes.
-        worker: This one's number.
+        count: The number of replicas that share a batch.
+        workers: The number of processes.
+        worker: The number of this process.
     """
 
     count = 1
@@ -79,10 +79,10 @@ class Replicas:
         strategy: tf.distribute.Strategy | None = None,
         nodes: cluster.Cluster | None = None,
     ) -> None:
-        """Keeps the strategy.
+        """Stores the strategy.
 
         Args:
-            strategy: It; None: there is one replica.
+            strategy: The strategy; None: there is one replica.
             nodes: The workers that it was made for; None: this process is the only one.
         """
         self._strategy = strategy
@@ -100,19 +100,19 @@ class Replicas:
         return self.worker == 0
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """In it, networks and optimizer are made."""
+        """The context in which networks and the optimizer must be created."""
         return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
 
     def prepare(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Makes an optimizer ready for `apply`."""
+        """Prepares an optimizer for `apply`."""
         if self._strategy is not None:
-            # Keras's optimizer sums over replicas; here `step` does, so that sums can be clipped.
+            # `step` sums over replicas instead of Keras's optimizer, so that sums can be clipped.
             optimizer._all_reduce_sum_gradients = list
 
     def batches(
         self, split: data.Split, batch_size: int, *, seed: int, epoch: int, first_batch: int
     ) -> tf.data.Dataset:
-        """An epoch's batches or, with a strategy, `Shares` of them, for `step`.
+        """The batches of an epoch for `step`; with a strategy, `Shares` of them.
 
         See `Split.batches` for the arguments.
 
@@ -133,23 +133,23 @@ class Replicas:
         return split.shares(batch_size, shares, **order).map(Shares)
 
     def examples(self, batch: data.Batch | Shares) -> tf.Tensor:
-        """How many sequences the whole batch has, a scalar float32."""
+        """The number of sequences of the whole batch, a scalar float32."""
         return tf.cast(tf.shape(batch.lengths)[0], tf.float32)
 
     def step(
         self, trainer: AnyTrainer, batch: data.Batch | Shares, *, stop: tf.Tensor, **arguments: Any
     ) -> tuple[Step, tf.Tensor]:
-        """A training step over all replicas; in a compiled function.
+        """Computes a training step over all replicas; to be called in a `tf.function`.
 
         Args:
-            trainer: What computes it.
-            batch: Of `batches`.
+            trainer: Computes the step of a replica.
+            batch: An element of `batches`.
             stop: Whether this process was asked to stop, a scalar bool.
-            **arguments: Of `trainer.step`.
+            **arguments: Arguments of `trainer.step`.
 
         Returns:
-            The step of the whole batch, the same everywhere, and whether any process was asked to
-            stop.
+            The step of the whole batch, the same on every replica, and whether any process was
+            asked to stop.
         """
         if self._strategy is None:
             return trainer.step(batch, **arguments), stop
@@ -183,24 +183,24 @@ class Replicas:
         gradients: Sequence[tf.Tensor],
         variables: Sequence[tf.Variable],
     ) -> None:
-        """Applies a step's gradients everywhere; in a compiled function."""
+        """Applies a step's gradients on every replica; to be called in a `tf.function`."""
         if self._strategy is None:
             optimizer.apply(gradients, variables)
         else:
             self._strategy.run(lambda: optimizer.apply(gradients, variables))
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """The sum over the processes of [N] float64. All must call it."""
+        """Sums [N] float64 over the processes, all of which must call it."""
         return values if self.workers == 1 else self._sum(tf.constant(values, tf.float64)).numpy()
 
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
     def share_state(self, variables: Sequence[tf.Variable]) -> None:
-        """Gives everyone the chief's values. All must call it."""
+        """Copies the chief's values to all processes, all of which must call it."""
         if self.workers == 1:
             return
-        # As bits: a sum of real numbers would lose the sign of a zero.
+        # As bits, because a sum of floats would lose the sign of a zero.
         bits = [tf.bitcast(tf.convert_to_tensor(v), tf.int32) for v in variables]
         packed = tf.cast(tf.concat([tf.reshape(b, [-1]) for b in bits], 0), tf.int64)
         packed = self._sum(packed if self.is_chief else tf.zeros_like(packed))
@@ -209,7 +209,10 @@ class Replicas:
             variable.assign(tf.bitcast(tf.reshape(part, tf.shape(own)), variable.dtype))
 
     def share_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The chief's rows, [N, K] float64, of a number that only it knows. All must call it."""
+        """Returns the chief's rows, [N, K] float64, whose number N only the chief knows.
+
+        All processes must call it.
+        """
         rows = rows if self.is_chief else rows[:0]
         count = int(self.total(np.array([float(len(rows))]))[0])
         given = np.zeros((count, rows.shape[1]))
@@ -217,10 +220,10 @@ class Replicas:
         return self.total(given) if count else given
 
     def check_same(self, configuration: str, split: data.Split) -> None:
-        """Raises UserError, everywhere, if the workers were not started alike."""
+        """Raises UserError, in all processes, if the workers have different configurations."""
         if self.workers == 1:
             return
-        # Where the data lies may differ.
+        # The folder of the data may differ.
         lines = [line for line in configuration.splitlines() if "data_dir" not in line]
         for what, content in (
             ("configuration", "\n".join(lines).encode()),
@@ -232,17 +235,17 @@ class Replicas:
             others = np.flatnonzero(every != every[0])
             if len(others):
                 raise SettingError(
-                    f"Worker {others[0]} has another {what} than the chief, worker 0: give the "
+                    f"Worker {others[0]} has a different {what} from the chief, worker 0: give the "
                     "same command, with the same files, on every worker."
                 )
 
     def wait(self) -> None:
-        """Waits until all processes have come here."""
+        """Waits until all processes have called this method."""
         self.total(np.zeros(1))
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Turns what TensorFlow raises when a worker is gone into a StartAgainError."""
+        """Turns TensorFlow's errors for a lost worker into a StartAgainError."""
         try:
             yield
         except tf.errors.OpError as error:
@@ -258,16 +261,16 @@ class Replicas:
 
 
 def replicas_of(strategy: Callable[[], Replicas] | None) -> Replicas:
-    """Makes the replicas of `RunConfig.strategy`.
+    """Creates the replicas of `RunConfig.strategy`.
 
     Args:
-        strategy: `mirrored` or `multi_worker`, as gin has configured it; None: no strategy.
+        strategy: `mirrored` or `multi_worker`, as configured by gin; None: no strategy.
 
     Returns:
         The replicas.
 
     Raises:
-        UserError: It is something else, or does not go with TF_CONFIG.
+        UserError: `strategy` is neither, or is not compatible with TF_CONFIG.
     """
     if strategy is None:
         _check_alone("RunConfig.strategy is None")
@@ -282,7 +285,7 @@ def replicas_of(strategy: Callable[[], Replicas] | None) -> Replicas:
 
 
 def _check_alone(what: str) -> None:
-    """Raises UserError if TF_CONFIG describes several workers, and `what` knows nothing of it."""
+    """Raises UserError if TF_CONFIG describes several workers, which `what` ignores."""
     nodes = cluster.read()
     if nodes is not None and len(nodes.workers) > 1:
         raise SettingError(
@@ -294,18 +297,18 @@ def _check_alone(what: str) -> None:
 
 @gin.configurable("MirroredStrategy")
 def mirrored(cpus: int = 1) -> Replicas:
-    """The GPUs of this machine share every batch.
+    """Creates a replica for each GPU of this machine; they share every batch.
 
     Args:
-        cpus: Where there is no GPU: so many replicas on the CPU, to try it out. They share its
-            cores, so more than 1 is no faster.
+        cpus: The number of replicas on the CPU if there is no GPU, for trying it out. They share
+            the CPU's cores, so more than 1 is not faster.
 
     Returns:
         The replicas.
 
     Raises:
-        UserError: `cpus` is out of range, or can't be had any more, or TF_CONFIG describes several
-            workers.
+        UserError: `cpus` is out of range or is set after TensorFlow was used, or TF_CONFIG
+            describes several workers.
     """
     if cpus < 1:
         raise SettingError(f"MirroredStrategy.cpus must be at least 1, but is {cpus}.")
@@ -338,20 +341,21 @@ def multi_worker(
     start_seconds: float = 600.0,
     check_seconds: float = 10.0,
 ) -> Replicas:
-    """The workers that TF_CONFIG names share every batch, and the GPUs of each.
+    """Creates replicas on the workers that TF_CONFIG names; their GPUs share every batch.
 
     Args:
-        communication: How sums are made: "RING" over gRPC, "NCCL" between GPUs, or "AUTO".
-        start_seconds: How long a worker waits at the start for the others.
-        check_seconds: Seconds between looks whether the others are there. A process that ends is
-            noticed at once, and a machine that does not answer after half a minute more than this.
+        communication: How values are summed: "RING" over gRPC, "NCCL" between GPUs, or "AUTO".
+        start_seconds: How long a worker waits for the others at the start.
+        check_seconds: Seconds between checks that the other workers are alive. A process that ends
+            is noticed immediately, a machine that does not answer after `check_seconds` and half a
+            minute more.
 
     Returns:
-        The replicas. Without TF_CONFIG, or with one worker in it, this process is all.
+        The replicas. Without TF_CONFIG, or with one worker in it, those of this process only.
 
     Raises:
-        UserError: TF_CONFIG is malformed, or the address is taken.
-        StartAgainError: Not all workers came.
+        UserError: TF_CONFIG is malformed, or the address is in use.
+        StartAgainError: Not all workers have started.
     """
     for name, value in (("start_seconds", start_seconds), ("check_seconds", check_seconds)):
         if value <= 0:
@@ -385,9 +389,9 @@ def multi_worker(
     except (RuntimeError, tf.errors.OpError) as error:
         if "Timeout waiting for the cluster" in str(error):
             raise StartAgainError(
-                f"Not all of the {len(nodes.workers)} workers ({', '.join(nodes.workers)}) came "
+                f"Not all of the {len(nodes.workers)} workers ({', '.join(nodes.workers)}) started "
                 f"within {start_seconds:g} seconds (MultiWorkerMirroredStrategy.start_seconds): "
-                "see whether each runs and can be reached, and start the same command again."
+                "check that each runs and can be reached, and start the same command again."
             ) from error
         if isinstance(error, _LOST):
             raise StartAgainError(
@@ -397,16 +401,16 @@ def multi_worker(
         if "start gRPC server" in str(error):
             address = nodes.workers[nodes.number]
             raise ServerError(
-                f"Worker {nodes.number} can't listen on the port of {address}: another process has "
-                "it, or TF_CONFIG gives two workers of one machine the same."
+                f"Worker {nodes.number} can't listen on the port of {address}: another process "
+                "uses it, or TF_CONFIG gives two workers of one machine the same port."
             ) from error
         raise
     return Replicas(strategy, nodes if jobs else None)
 
 
 def _watch_workers(start_seconds: float, check_seconds: float) -> None:
-    # With its coordination service, the default, TensorFlow ends this process with an abort when
-    # another is gone; with its older check, it raises an error, which can be reported.
+    # With the coordination service, which is the default, TensorFlow aborts this process if another
+    # one is lost. With its older check, it raises an error, which can be reported.
     context.context().configure_coordination_service(service_type="")
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     extended._enable_check_health = True

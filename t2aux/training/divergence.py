@@ -1,4 +1,4 @@
-"""NaN and Inf: a run stops before they reach its weights, and says where and what to do."""
+"""Stops a run before NaN or Inf reach its weights, with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_SHOWN_EXAMPLES = 8
 
 
 def weights_not_finite(variables: Sequence[tf.Variable]) -> dict[str, str]:
-    """The variables that hold NaN or Inf, by name, with "not finite"."""
+    """Maps the names of variables that hold NaN or Inf to "not finite"."""
     return {
         getattr(variable, "path", variable.name): "not finite"
         for variable in variables
@@ -35,15 +35,15 @@ def stopped(
     *,
     in_weights: bool,
 ) -> UserError:
-    """The error with which a run stops. All examples of the batch are logged.
+    """The error with which a run stops. Logs all examples of the batch.
 
     Args:
         not_finite: The values that are not finite, by name.
-        position: The run's.
-        phases: The run's.
+        position: The position of the run.
+        phases: The phases of the run.
         split: The training split.
         checkpoint: The path of the newest checkpoint, or None.
-        in_weights: Whether they are weights, which the batch before has made so.
+        in_weights: Whether the values are weights; the previous batch is then the cause.
     """
     index, epoch, batch = (int(v) for v in (position.phase, position.epoch, position.batch))
     size, phase = int(position.batch_size), phases[index]

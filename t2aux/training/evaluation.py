@@ -1,4 +1,4 @@
-"""How well a classifier does on a split: accuracy, loss, confusion matrix, and a table by class."""
+"""Evaluates a classifier on a split: accuracy, loss, confusion matrix and a table by class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def logits_function(
     classifier: SequenceClassifier | Transformer,
 ) -> Callable[[data.Batch], tf.Tensor]:
-    """What gives a batch's logits [B, K], for `evaluate`."""
+    """Returns a function that computes a batch's logits [B, K], for `evaluate`."""
     return tf.function(
         lambda batch: classifier.logits_of(batch.inputs, batch.lengths),
         reduce_retracing=True,
@@ -37,17 +37,18 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
     replicas: distribution.Replicas | None = None,
 ) -> Evaluation:
-    """Classifies a split.
+    """Classifies a split and compares the predictions with the labels.
 
     Args:
-        predict: What `logits_function` gives.
+        predict: The result of `logits_function`.
         split: The data.
         batch_size: B; the last batch may be smaller.
         progress: Called after every batch with the number of sequences done.
-        replicas: Whose processes share the batches; all must call this. None: this one has all.
+        replicas: The replicas whose processes share the batches; all processes must call this
+            function. None: this process evaluates all batches.
 
     Returns:
-        The outcome.
+        The result.
     """
     count = split.info.num_classes
     confusion = np.zeros((count, count), np.int64)

@@ -1,4 +1,4 @@
-"""The evaluations of a run: on its validation set, where it has one, and on the test set."""
+"""The evaluations of a run on its validation set, if it has one, and on the test set."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from t2aux.training.validation import Splits
 class Evaluator:
     """Evaluates a run when an evaluation is due.
 
-    Without a validation set it does so on the test set. With one, it does so on the validation set,
-    and at the run's end the best checkpoint is evaluated on the test set.
+    With a validation set, the run is evaluated on it, and at the run's end the best checkpoint is
+    evaluated on the test set. Without one, the run is evaluated on the test set.
 
     Attributes:
-        predict: Gives a batch's logits.
+        predict: Computes a batch's logits.
         splits: The run's data.
-        position: Where the run is.
-        phases: The run's.
-        replicas: Who trains.
+        position: The position of the run.
+        phases: The phases of the run.
+        replicas: The replicas of the run.
         every: `train.evaluate_every`.
         patience: `train.patience`.
         best: Keeps the best checkpoint; None: there is no validation set.
-        check_weights: Raises UserError where a weight is not finite.
-        stop: Says whether an evaluation is to be given up: the signal that has come, or None.
-        quiet_seconds: Between two lines that say how far an evaluation is.
+        check_weights: Raises UserError if a weight is not finite.
+        stop: Returns the signal that was received, which ends an evaluation, or None.
+        quiet_seconds: Seconds between log lines on the progress of an evaluation.
     """
 
     predict: Callable[[data.Batch], tf.Tensor]
@@ -53,9 +53,9 @@ class Evaluator:
     quiet_seconds: float
 
     def evaluate_if_due(self, log: RunLog, total: int) -> bool:
-        """Evaluates at an epoch's end, if it has not been done. Returns whether it did.
+        """Evaluates at the end of an epoch, unless already done. Returns whether it did.
 
-        A run that was stopped by a signal in its evaluation does it when it is started again.
+        A run that was stopped by a signal during an evaluation repeats it when it is resumed.
         """
         position = self.position
         step, epoch = int(position.step), int(position.epoch)
@@ -69,7 +69,7 @@ class Evaluator:
         return not self._is_tested(log, step) and self._test(log, phase, step)
 
     def is_over(self, step: int) -> bool:
-        """Whether the run ends at a step before its last: `train.patience` is exhausted."""
+        """Whether the run ends early at a step, because `train.patience` is exhausted."""
         if self.best is None or self.patience is None:
             return False
         evaluations = self.best.evaluations
@@ -77,7 +77,7 @@ class Evaluator:
         return exhausted and evaluations.last_step == step
 
     def why_over(self) -> str:
-        """Says why the run ended early, for after a colon."""
+        """The reason why the run ended early, for use after a colon."""
         best = self.best.evaluations.best
         return (
             f"{self.best.evaluations.without_better(self._first_step())} evaluations without a "
@@ -86,7 +86,7 @@ class Evaluator:
         )
 
     def best_to_test(self, log: RunLog) -> str | None:
-        """The best checkpoint's path, if it has to be evaluated on the test set yet.
+        """The best checkpoint's path if it has not been evaluated on the test set yet, else None.
 
         All workers call it, at the run's end.
         """
@@ -95,23 +95,23 @@ class Evaluator:
         return self.best.path
 
     def test_best(self, log: RunLog) -> None:
-        """Evaluates on the test set. The weights are the best checkpoint's."""
+        """Evaluates on the test set. The weights must be those of the best checkpoint."""
         best = self.best.evaluations.best
         phase = self.phases[int(self.position.phase)]
         self._test(log, phase, int(self.position.step), best.step)
 
     def _first_step(self) -> int:
-        """The step at which the last phase begins, in which evaluations without a better count."""
+        """The first step of the last phase; `train.patience` counts the evaluations after it."""
         phases = [phase for phase in self.phases if phase.epochs]
         steps = self.splits.train.num_batches(int(self.position.batch_size))
         return sum(phase.epochs for phase in phases[:-1]) * steps
 
     def _is_tested(self, log: RunLog, step: int) -> bool:
-        # Only the chief has a log; all evaluate, or none.
+        # Only the chief has a log, but either all workers evaluate or none.
         return bool(self.replicas.total(np.array([float(log.has("test", step))]))[0])
 
     def _validate(self, log: RunLog, phase: Phase, step: int) -> bool:
-        """Evaluates on the validation set. Returns False if a signal has come meanwhile."""
+        """Evaluates on the validation set. Returns False if a signal was received meanwhile."""
         best = self.best
         result = self._evaluate(self.splits.validation)
         if result is None:
@@ -123,8 +123,8 @@ class Evaluator:
             self.check_weights()
             if self.replicas.is_chief:
                 best.save(step)
-        # The line comes before the evaluation counts: a run that is killed in between evaluates
-        # again, and finds the line.
+        # The line is written before the evaluation counts. A run that is killed in between
+        # evaluates again and finds the line.
         if not log.has("validation", step):
             entry = {"phase": phase.name, "accuracy": result.accuracy, "loss": result.loss}
             log.write(step, {"split": "validation", **entry})
@@ -141,7 +141,7 @@ class Evaluator:
         return True
 
     def _test(self, log: RunLog, phase: Phase, step: int, best_step: int | None = None) -> bool:
-        """Evaluates on the test set. Returns False if a signal has come meanwhile."""
+        """Evaluates on the test set. Returns False if a signal was received meanwhile."""
         result = self._evaluate(self.splits.test)
         if result is None:
             return False
@@ -156,9 +156,9 @@ class Evaluator:
         return True
 
     def _evaluate(self, split: data.Split) -> evaluation.Evaluation | None:
-        """Evaluates on a split; None: a signal has come meanwhile.
+        """Evaluates on a split. Returns None if a signal was received meanwhile.
 
-        With several workers it is not ended by that: all must do the same.
+        With several workers, a signal does not end an evaluation, because all must do the same.
         """
         show = Progress("Evaluated sequences", len(split), every_seconds=self.quiet_seconds).update
 

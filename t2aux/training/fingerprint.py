@@ -1,4 +1,4 @@
-"""Fingerprints of a split's content: whether data is that which a run was trained on."""
+"""Fingerprints of a split's content, to check that data is the same as in an earlier training."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from t2aux import data
 from t2aux.data import manifest
 from t2aux.data.shards import ShardSplit
 
-# Shards of at most so many bytes, as the model reads them, are read once, so that the same data is
-# known in another form. Of larger ones what their manifest says is kept.
+# Shards up to this size in bytes, as the model reads them, are read once, so that the same data is
+# recognised in another form. For larger ones, the manifest is used instead.
 _MAX_READ_BYTES = 1 << 30
 _HASHED_AT_ONCE = 1 << 22
 
 
 class Fingerprint:
-    """What a split holds, as short texts.
+    """Digests of the content of a split.
 
-    Data in memory and the same data in shards have the same fingerprint.
+    The fingerprint of data in memory equals that of the same data in shards.
 
     Attributes:
-        examples: How many there are.
+        examples: The number of examples.
         labels: A digest of their labels, in order.
         lengths: A digest of their lengths.
-        files: A digest of what the manifest says of the shards; None: the split is in memory.
+        files: A digest of the shards' manifest; None: the split is in memory.
     """
 
     def __init__(self, split: data.Split, name: str, folder: pathlib.Path | None) -> None:
-        """Reads all but the sequences.
+        """Reads everything except the sequences.
 
         Args:
             split: The split.
             name: "train" or "test".
-            folder: That of the data, which shards need.
+            folder: The folder of the data; required for shards.
 
         Raises:
             UserError: The shards' manifest can't be read.
@@ -54,7 +54,7 @@ class Fingerprint:
         self._values: str | None = None
 
     def values(self) -> str:
-        """A digest of the sequences. Reads them, once.
+        """A digest of the sequences, which are read once.
 
         Raises:
             UserError: A shard is damaged.
@@ -62,7 +62,7 @@ class Fingerprint:
         if self._values is None:
             digest = hashlib.blake2b(digest_size=16)
             for values, _ in self._split.chunks():
-                # The ids of texts are stored with as few bits as they need.
+                # The ids of texts are stored with the smallest sufficient type.
                 kind = "<u4" if self._split.info.reads_ids else values.dtype
                 for start in range(0, len(values), _HASHED_AT_ONCE):
                     part = values[start : start + _HASHED_AT_ONCE].astype(kind, copy=False)
@@ -74,7 +74,7 @@ class Fingerprint:
         """What differs from a stored fingerprint: "examples", "labels", "lengths", "values".
 
         Args:
-            stored: What `to_json` gave; an entry that is None is not known.
+            stored: The result of `to_json`; an entry that is None is unknown.
         """
         if stored["examples"] != self.examples:
             return ["examples"]
@@ -88,15 +88,15 @@ class Fingerprint:
         if stored["values"] is not None:
             same = stored["values"] == self.values()
         else:
-            # Large shards that were converted once more, which may be the same; or not.
+            # Large shards that were converted again may or may not have the same content.
             same = stored["files"] is None or self.files is None
         return found if same else [*found, "values"]
 
     def to_json(self, stored: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What is to be stored.
+        """The fingerprint in the form in which it is stored.
 
         Args:
-            stored: What was stored of the same data, in this form or another.
+            stored: The stored fingerprint of the same data, in this or another form.
         """
         known = {} if stored is None else stored
         values = known.get("values")

@@ -1,4 +1,4 @@
-"""The folder of a run: kept for one process, and left as it was where nothing was trained."""
+"""The folder of a run: locked by one process, and restored if nothing was trained."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from t2aux import files
 from t2aux.training import best, checkpoints, identity
 
-# What a run writes beside its logs and checkpoints.
-DIVISION = "split.json"  # The test examples, where the data has no test set.
+# Files that a run writes in addition to its logs and checkpoints.
+DIVISION = "split.json"  # The test examples, if the data has no test set.
 FILES = (
     *("config.gin", "operative_config.gin", "dataset.json", identity.FILE, "metrics.jsonl"),
     best.FILE,
@@ -23,17 +23,17 @@ _MADE = (*FILES, "train.log", "tensorboard", "checkpoints", ".lock")
 
 @contextlib.contextmanager
 def claimed(directory: pathlib.Path, has_trained: Callable[[], bool]) -> Iterator[None]:
-    """Makes a run directory and keeps it for this process alone, until the block ends.
+    """Creates a run directory and locks it for this process until the block ends.
 
-    If an exception ends the block before anything was trained, what was made is removed: files of
-    a run that were not there before, and the folder and its parents where they are new.
+    If an exception ends the block before anything was trained, everything new is removed: files of
+    the run, the folder and its parents.
 
     Args:
         directory: The run directory.
-        has_trained: Says whether a step was made.
+        has_trained: Returns whether a step was made.
 
     Raises:
-        UserError: Another process has the directory, or it can't be made or written to.
+        UserError: Another process uses the directory, or it can't be created or written to.
     """
     new_folders = [path for path in (directory, *directory.parents) if not path.exists()]
     before = set(os.listdir(directory)) if directory.is_dir() else set()
@@ -48,7 +48,7 @@ def claimed(directory: pathlib.Path, has_trained: Callable[[], bool]) -> Iterato
                 raise
     finally:
         for path in new_folders:
-            # Only those that are empty.
+            # Only empty folders.
             with contextlib.suppress(OSError):
                 path.rmdir()
 

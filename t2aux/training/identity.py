@@ -1,15 +1,15 @@
-"""What a run is: its data and its settings. Kept in run.json, and compared before it is resumed.
+"""The identity of a run, its data and settings: stored in run.json and checked before resuming.
 
 run.json holds:
 
   format, version  "t2aux-run", 1
-  data             for "train" and "test" a `Fingerprint`; also for "validation", where that is a
-                   split of its own
-  settings         the parameters of all that the run is made of, by name, as texts
-  changes          for each time that settings were changed on resuming (`--allow_changes`) the step
-                   and, by name, the old and the new value
+  data             a `Fingerprint` each for "train" and "test", and for "validation" if that is a
+                   separate split
+  settings         the parameters of everything that the run uses, by name, as strings
+  changes          for each change of settings on resuming (`--allow_changes`), the step and, by
+                   name, the old and the new value
 
-Runs of versions without run.json are compared by their config.gin and dataset.json.
+Runs of older versions without run.json are compared by their config.gin and dataset.json.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 FILE = "run.json"
 _FORMAT, _VERSION = "t2aux-run", 1
-# What does not change what is learned: how a run is logged, saved and spread over devices.
+# Settings that do not affect the result: how a run is logged, saved and distributed over devices.
 _FREE = {"train.run_config"}
 _FREE_CONFIGURABLES = {"MirroredStrategy", "MultiWorkerMirroredStrategy", "RunConfig"}
-# With a validation set it decides which checkpoint is the best.
+# With a validation set, it affects which checkpoint is the best.
 _FREE_WITHOUT_VALIDATION = "train.evaluate_every"
 _NORMALIZE = "train.normalize"
-# What --allow_changes lets change: the schedule, the optimizer's parameters, the losses' weights.
+# Settings that --allow_changes permits to change: schedule, optimizer parameters, loss weights.
 _CHANGEABLE = {
     *("Phase.epochs", "Phase.min_updates", "Phase.learning_rate"),
     *("Phase.decay_factor", "Phase.decay_epochs", "Phase.decay_schedule"),
     *("train.clip_norm", "train.patience", _FREE_WITHOUT_VALIDATION),
 }
 _CHANGEABLE_CONFIGURABLES = {"RMSprop", "Adam", "AdamW", "SGD"}
-# The data itself is compared; these say where and in which form it lies.
+# The data itself is compared; these settings give its place and form.
 _DATA = "train.data"
 _PLACE = {"dataset.data_dir", _DATA}
-# Of the data's settings, this alone decides more than the data: the order of the batches.
+# The only setting of the data that affects more than the data itself: the order of the batches.
 _ORDER = "dataset.bucket_batches"
 _MAX_SHOWN = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What a run was trained with, and what a command gives instead.
+    """A difference between what a run was trained with and what a command sets.
 
     Attributes:
-        name: The setting's name, or what it is of the data.
-        old: A text; "" where it can't be shown.
-        new: A text; likewise.
-        changeable: Whether a run can be resumed with it.
+        name: The name of the setting, or of the property of the data.
+        old: The old value as a string; "" if it can't be shown.
+        new: The new value as a string; "" if it can't be shown.
+        changeable: Whether a run can be resumed with the new value.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Difference:
 
 
 class Identity:
-    """The data and the settings that a command gives, beside those of the run in a directory."""
+    """Compares the data and settings of a command with those of the run in a directory."""
 
     def __init__(
         self,
@@ -85,14 +85,14 @@ class Identity:
         examples: int,
         folder: pathlib.Path | None,
     ) -> None:
-        """Reads what the directory has.
+        """Reads the identity of the run in the directory.
 
         Args:
             directory: The run directory.
-            splits: What was read, by name: "train" and "test", and "validation" where that is a
-                split of its own.
-            examples: How many examples are trained on.
-            folder: Where the data lies, if it lies in a folder.
+            splits: The splits that were read: "train" and "test", and "validation" if that is a
+                separate split.
+            examples: The number of training examples.
+            folder: The folder of the data, if it has one.
 
         Raises:
             UserError: run.json is damaged.
@@ -109,26 +109,26 @@ class Identity:
 
     @property
     def begins(self) -> bool:
-        """Whether the run has no checkpoint yet, so that nothing was learned with other data."""
+        """Whether the run has no checkpoint yet, so that data and settings may still change."""
         return self._checkpoint is None
 
     def check(
         self, phases: Sequence[Phase], steps_per_epoch: int, *, allow_changes: bool
     ) -> list[str]:
-        """Compares what the command gives with what the run was trained with. Writes nothing.
+        """Compares the command's data and settings with the run's. Writes nothing.
 
         Args:
-            phases: The command's.
-            steps_per_epoch: The command's.
-            allow_changes: Whether changes of the schedule, of the optimizer's parameters and of the
-                losses' weights are accepted.
+            phases: The phases of the command.
+            steps_per_epoch: The number of steps per epoch of the command.
+            allow_changes: Whether to accept changes of the schedule, the optimizer's parameters
+                and the weights of losses.
 
         Returns:
-            The changes that are accepted, for the log.
+            The accepted changes, for the log.
 
         Raises:
-            UserError: There are other differences, and all are in the message; or a phase that is
-                over, or further, would get another number of epochs.
+            UserError: There are other differences, which are all in the message; or the number of
+                epochs would change for a phase that is over or has already begun more epochs.
         """
         if self._checkpoint is None:
             return []
@@ -172,7 +172,7 @@ class Identity:
             old = DatasetInfo.from_json(files.read_json(path, ModelError))
             for field in dataclasses.fields(old):
                 was, now = getattr(old, field.name), getattr(self._info, field.name)
-                # The same data may have come in another form, which gives it another name.
+                # The same data may have another name in another form.
                 if was != now and (field.name != "name" or self._stored is None):
                     found.append(_of_values(f"the data's {field.name}", was, now))
         stored = self._stored["data"] if self._stored else self._of_checkpoint()
@@ -187,10 +187,10 @@ class Identity:
         return found
 
     def _of_checkpoint(self) -> dict[str, Any]:
-        """What the checkpoint of an older version holds about the data."""
+        """The properties of the data in a checkpoint of an older version."""
         examples = _position(self._checkpoint)["examples"]
         if examples == self._examples:
-            return {}  # Where some are held out, those that were read are more.
+            return {}  # More were read than are trained on if some are held out.
         unknown = dict.fromkeys(("labels", "lengths", "values", "files"))
         return {"train": {"examples": examples, **unknown}}
 
@@ -209,7 +209,7 @@ class Identity:
         for name in dict.fromkeys([*self._settings, *old]):
             if _configurable(name) not in shared or not self._counts(name, old):
                 continue
-            # What one of two versions does not have is as it was before there was a choice.
+            # A setting that one of the versions does not have is assumed to be its default.
             was = old.get(name, default.get(name, self._settings.get(name)))
             now = self._settings.get(name, was)
             if was != now:
@@ -218,7 +218,7 @@ class Identity:
         return found
 
     def _counts(self, name: str, old: Mapping[str, str]) -> bool:
-        """Whether a difference in a setting is one of the run."""
+        """Whether a difference in a setting affects the run."""
         plain = name.rpartition("/")[2]
         configurable = plain.partition(".")[0]
         if plain == _FREE_WITHOUT_VALIDATION:
@@ -226,12 +226,12 @@ class Identity:
         if plain in settings.without_effect(self._settings):
             return False
         if plain == _NORMALIZE and self._stored is not None and plain not in old:
-            return False  # A run of a version that never normalised, and is resumed so.
+            return False  # A run of an older version is resumed without normalisation.
         if plain in _FREE or plain in _PLACE or configurable in _FREE_CONFIGURABLES:
             return False
         if plain == _ORDER or not (configurable == "dataset" or configurable in sources()):
             return True
-        # The data was compared by its content, but for the runs of older versions.
+        # The data was compared by its content, except for runs of older versions.
         return self._stored is None and old.get(_DATA) == self._settings.get(_DATA)
 
     def _refusal(self, found: Sequence[Difference], *, allow_changes: bool) -> str:
@@ -250,16 +250,16 @@ class Identity:
 def differs_from_trained(
     directory: pathlib.Path, name: str, split: data.Split, folder: pathlib.Path | None
 ) -> bool | None:
-    """Whether a split has other content than the one that a run was trained with.
+    """Whether the content of a split differs from that of the split that a run used.
 
     Args:
         directory: The run directory.
-        name: "train", "test" or, where it is a separate split, "validation".
+        name: "train", "test" or, if it is a separate split, "validation".
         split: The split, read as the run reads it.
-        folder: Where the data lies, if it lies in a folder.
+        folder: The folder of the data, if it has one.
 
     Returns:
-        None where it is not known: a run of an older version has no run.json.
+        None if unknown, because the run is of an older version without run.json.
 
     Raises:
         UserError: run.json is damaged.
@@ -271,13 +271,13 @@ def differs_from_trained(
 
 
 def splits_of(directory: pathlib.Path) -> tuple[str, ...] | None:
-    """The splits that a run has read, "validation" where that is a separate split.
+    """The splits that a run has read, including "validation" if that is a separate split.
 
     Args:
         directory: The run directory.
 
     Returns:
-        None where it is not known: there is no run.json.
+        The names of the splits; None if unknown, because there is no run.json.
 
     Raises:
         UserError: run.json is damaged.
@@ -287,7 +287,7 @@ def splits_of(directory: pathlib.Path) -> tuple[str, ...] | None:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
-    """Reads run.json; None: there is none. Raises UserError if it is damaged."""
+    """Reads run.json, or returns None if it does not exist. Raises UserError if it is damaged."""
     if not path.exists():
         return None
     found = files.read_json(path, ModelError)
@@ -317,7 +317,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _position(checkpoint: str) -> dict[str, int]:
-    """What a checkpoint says of where the run is."""
+    """The position of the run in a checkpoint."""
     with checkpoints.for_tensorflow(checkpoint) as path:
         reader = tf.train.load_checkpoint(path)
         return {
@@ -329,9 +329,9 @@ def _position(checkpoint: str) -> dict[str, int]:
 def _check_epochs(
     phases: Sequence[Phase], position: Mapping[str, int], steps_per_epoch: int
 ) -> None:
-    """Raises UserError where the epochs that were trained would no longer be those of the phases.
+    """Raises UserError if changed phases would assign completed epochs to other phases.
 
-    A step's number says which epoch it belongs to.
+    The epoch of a step follows from its number.
     """
     index, epoch, batch = position["phase"], position["epoch"], position["batch"]
     over = (position["step"] - batch) // steps_per_epoch - epoch
@@ -363,7 +363,7 @@ def _is_changeable(name: str) -> bool:
 
 
 def _of_values(name: str, old: Any, new: Any) -> Difference:
-    """The difference of two values; of long tuples, from where they differ."""
+    """The difference of two values; long tuples are shown from the first difference on."""
     if isinstance(old, tuple) and isinstance(new, tuple):
         if len(old) != len(new):
             name = f"{name} ({len(old)} -> {len(new)})"

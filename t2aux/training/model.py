@@ -25,12 +25,12 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 @keras.saving.register_keras_serializable(package="t2aux")
 class SequenceClassifier(BaseClassifier):
-    """Classifies long sequences with truncated gradients and auxiliary losses, as a Keras model.
+    """A Keras model that classifies long sequences, trained with truncation and auxiliary losses.
 
     It reads a sequence token by token, real values [batch, steps, channels] or ids [batch, steps],
-    and gives the classes' probabilities [batch, classes] from the state at its end. In training the
-    supervised gradient goes back `supervised_bptt` steps, and that of each auxiliary loss
-    `auxiliary_bptt` steps (paper, section 3): memory does not grow with the sequences' length.
+    and predicts the class probabilities [batch, classes] from the state at its end. In training,
+    the supervised gradient goes back `supervised_bptt` steps and that of each auxiliary loss
+    `auxiliary_bptt` steps (paper, section 3), so memory does not grow with the sequences' length.
 
     >>> model = t2aux.SequenceClassifier(
     ...     classes=10,
@@ -44,20 +44,20 @@ class SequenceClassifier(BaseClassifier):
     >>> model.predict(x, verbose=0).shape  # x: [48, 64, 1]
     (48, 10)
 
-    Sequences of different lengths are given as a list of arrays, as a `tf.RaggedTensor`, or as a
-    pair (inputs, lengths), padded at the ends; instead of lengths [batch] a mask [batch, steps] may
-    be given, which need not be at the ends. A `tf.data.Dataset` gives such pairs, too.
+    Sequences of different lengths can be a list of arrays, a `tf.RaggedTensor`, or a pair (inputs,
+    lengths) with padding at the end. Instead of lengths [batch], a mask [batch, steps] can be
+    given, with padding anywhere. A `tf.data.Dataset` can contain such pairs, too.
 
-    `t2aux.load(path).model` is what `save` wrote; `keras.saving.load_model(path)` is, too, where
-    Keras was imported before t2aux, or `t2aux.SequenceClassifier` was used. `compile` without a
-    `loss` takes the cross-entropy, with labels [batch] or, one-hot, [batch, classes]; another loss
-    gets labels and probabilities. `sample_weight` is for the supervised loss alone.
+    `t2aux.load(path).model` loads what `save` wrote. `keras.saving.load_model(path)` does, too, if
+    Keras was imported before t2aux or `t2aux.SequenceClassifier` was used. The default `loss` of
+    `compile` is the cross-entropy with labels [batch] or one-hot [batch, classes]; another loss
+    receives labels and probabilities. `sample_weight` applies to the supervised loss only.
 
     Attributes:
         classes: The names of the classes, by label.
         auxiliary: The auxiliary losses.
-        info: The data set that it was made for, see `t2aux.training.classifier`; None: not known.
-        trainer: What computes the steps; None before the model has weights.
+        info: The data set that it was made for, see `t2aux.training.classifier`; None if unknown.
+        trainer: Computes the training steps; None before the model has weights.
     """
 
     def __init__(
@@ -79,29 +79,30 @@ class SequenceClassifier(BaseClassifier):
         name: str = "sequence_classifier",
         **kwargs: Any,
     ) -> None:
-        """Keeps the parameters; the sizes' defaults are the paper's (section 4).
+        """Stores the parameters; the default sizes are the paper's (section 4).
 
         Args:
-            classes: How many classes there are, or their names.
+            classes: The number of classes, or their names.
             core: The recurrence: `t2aux.layers.LSTM(128)`, `.GRU` or `.MinGRU`; any Keras recurrent
                 layer or RNN cell; or a class or name of these layers, see `t2aux.layers.get`.
-            vocabulary_size: V: the sequences are ids below it. None: they are real values.
-            projection_size: What a token is projected (real values) or embedded (ids) to. None
-                feeds real values to the core as they are.
-            head_size: Hidden units of the head.
-            dropconnect: The probability to drop a weight of the head's second layer in training.
+            vocabulary_size: V, if the sequences are ids below V. None: they are real values.
+            projection_size: The size to which a token is projected (real values) or embedded (ids).
+                None: the core reads real values unchanged.
+            head_size: The number of hidden units of the head.
+            dropconnect: The drop probability of the weights of the head's second layer in training.
             noise: The standard deviation of the Gaussian noise that is added to real values in
-                training, once they are normalised.
+                training, after they are normalised.
             auxiliary: Auxiliary losses, see `t2aux.losses`.
             supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
-            auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
-                say so itself; "full", or 0 for none.
-            precision: Of LSTMs' products in training, see `t2aux.layers.LSTM`; None: the core's.
-            clip_norm: The global norm of the gradient is clipped there; None: it is not [us].
-            seed: Of the head's and the auxiliary networks' initial weights, and of all that is
-                random in training. The core's initial weights are its own initializers'.
+            auxiliary_bptt: Steps that the gradient of each auxiliary loss without its own `bptt`
+                goes back; "full", or 0 for none.
+            precision: The precision of LSTM products in training, see `t2aux.layers.LSTM`; None:
+                that of the core.
+            clip_norm: The maximum global norm of the gradient; None: no clipping [us].
+            seed: The seed of all randomness in training and of the initial weights of the head and
+                the auxiliary networks. The core's own initializers give its initial weights.
             name: The model's name.
-            **kwargs: Of `keras.Model`.
+            **kwargs: Arguments of `keras.Model`.
 
         Raises:
             UserError: A parameter is out of range.
@@ -131,26 +132,26 @@ class SequenceClassifier(BaseClassifier):
         self.info: DatasetInfo | None = None
         self.noise = noise
         self.trainer: trainer.Trainer | None = None
-        # XLA has no op of ours.
+        # XLA does not support our ops.
         self.supports_jit = False
         self._means = {
             name: keras.metrics.Mean(name=name)
             for name in (*(f"{loss.name}_loss" for loss in self.auxiliary), "supervised_loss")
         }
-        # Which part of the training it is, see `_fit_phase`.
+        # Whether the current phase is pretraining, see `_fit_phase`.
         self._pretraining = False
         self._phase_begin = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._phase_steps = tf.Variable(1, trainable=False, dtype=tf.int64)
 
     def build(self, input_shape: Any) -> None:
-        """Makes the weights.
+        """Creates the weights.
 
         Args:
-            input_shape: Of the inputs, [batch, steps, channels] or [batch, steps], or of a pair of
-                inputs and lengths or mask.
+            input_shape: The shape of the inputs, [batch, steps, channels] or [batch, steps], or the
+                shapes of a pair of inputs and lengths or mask.
 
         Raises:
-            UserError: The inputs have another shape, or an auxiliary loss is for longer sequences.
+            UserError: The inputs have another shape, or an auxiliary loss needs longer sequences.
         """
         if self.trainer is not None:
             return
@@ -194,8 +195,8 @@ class SequenceClassifier(BaseClassifier):
 
     @property
     def checkpoint_names(self) -> dict[str, str | None]:
-        """See `t2aux.model.weights`; a run's checkpoints have the losses beside the classifier."""
-        # The name of any other core depends on what was made before it.
+        """See `t2aux.model.weights`; a run's checkpoints store the losses separately."""
+        # The name of any other core depends on what was created before it.
         core = {} if self.info is None else {"core": self.core.name}
         return {"input_layer": "input", "auxiliary": None, **core}
 
@@ -218,7 +219,7 @@ class SequenceClassifier(BaseClassifier):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SequenceClassifier:
-        """Makes a model of what `get_config` gave."""
+        """Creates a model from the result of `get_config`."""
         deserialize = keras.saving.deserialize_keras_object
         core, auxiliary = deserialize(config["core"]), map(deserialize, config["auxiliary"])
         config = {**config, "core": core, "auxiliary": list(auxiliary)}
@@ -228,21 +229,21 @@ class SequenceClassifier(BaseClassifier):
         return model
 
     def save(self, *arguments: Any, **kwargs: Any) -> None:
-        """See `keras.Model.save`; to .keras files. Raises UserError before there are weights."""
+        """See `keras.Model.save`, for .keras files. Raises UserError if there are no weights."""
         self._check_built("save")
         if str([*arguments, kwargs.get("filepath")][0]).endswith((".h5", ".hdf5")):
-            raise FileError("Keras can't load this model of an .h5 file: save it as .keras.")
+            raise FileError("Keras can't load this model from an .h5 file: save it as .keras.")
         super().save(*arguments, **kwargs)
 
     def save_weights(self, *arguments: Any, **kwargs: Any) -> None:
-        """See `keras.Model.save_weights`. Raises UserError before the model has weights."""
+        """See `keras.Model.save_weights`. Raises UserError if there are no weights."""
         self._check_built("save_weights")
         super().save_weights(*arguments, **kwargs)
 
     def _check_built(self, method: str) -> None:
         if self.trainer is None:
             raise ModelError(
-                f"The model has no weights yet, so that {method} would write none: call fit, or "
+                f"The model has no weights yet, so {method} would write none: call fit, or "
                 "build((None, steps, channels)), first."
             )
 
@@ -251,17 +252,17 @@ class SequenceClassifier(BaseClassifier):
     def call(
         self, inputs: Any, mask: tf.Tensor | None = None, training: bool | None = None
     ) -> tf.Tensor:
-        """The classes' probabilities.
+        """Computes the probabilities of the classes.
 
         Args:
             inputs: [B, T, C] float32 or ids [B, T]; or a pair of them and lengths [B] or a mask
                 [B, T]; or a RaggedTensor.
-            mask: [B, T] bool: the steps that count.
-            training: Whether a gradient may be taken, as where the model is a part of another: it
-                goes through all steps, without auxiliary losses. Only `fit` truncates.
+            mask: [B, T] bool, false at padding.
+            training: Whether gradients must be supported, for a model that is a part of another.
+                They go through all steps, without auxiliary losses; only `fit` truncates.
 
         Returns:
-            [B, K].
+            The probabilities [B, K].
         """
         return tf.nn.softmax(self._logits(inputs, mask, training=bool(training)))
 
@@ -303,9 +304,8 @@ class SequenceClassifier(BaseClassifier):
     ) -> keras.callbacks.History:
         """See `keras.Model.fit`, and the class for the forms of the inputs.
 
-        With `t2aux.callbacks.Pretrain(epochs)` among the callbacks the auxiliary losses are trained
-        alone for so many epochs, before those of `epochs` begin: without validation and without the
-        other callbacks.
+        If the callbacks include `t2aux.callbacks.Pretrain(n)`, the model is first trained on the
+        auxiliary losses only for n epochs, without validation and the other callbacks.
         """
         with self.distribute_strategy.scope():
             has_strategy = tf.distribute.has_strategy()
@@ -323,7 +323,7 @@ class SequenceClassifier(BaseClassifier):
         for pretrain in [c for c in callbacks if isinstance(c, Pretrain)]:
             if not self.auxiliary:
                 raise SettingError("Pretraining needs auxiliary losses, and the model has none.")
-            # The same training examples, and no evaluation.
+            # With the same training examples, and without evaluation.
             left_out = ("validation_data", "validation_freq", "initial_epoch")
             without = {name: v for name, v in kwargs.items() if name not in left_out}
             pretrain.history = self._fit_phase(
@@ -351,10 +351,10 @@ class SequenceClassifier(BaseClassifier):
         self, x: Any, y: Any, *, pretraining: bool, callbacks: Any = (), **kwargs: Any
     ) -> keras.callbacks.History:
         if self.trainer is None and (isinstance(x, tf.data.Dataset) or y is not None):
-            # Before the callbacks: BackupAndRestore restores weights that must be there.
+            # Before the callbacks, because BackupAndRestore needs existing weights.
             self.build(arrays.shapes(x.element_spec[0] if isinstance(x, tf.data.Dataset) else x))
         self._pretraining = pretraining
-        # What is compiled is for one kind of phase.
+        # The compiled function is specific to the kind of phase.
         self.train_function = None
         try:
             return super().fit(x, y, callbacks=[PhaseProgress(self), *callbacks], **kwargs)
@@ -363,17 +363,17 @@ class SequenceClassifier(BaseClassifier):
             self.train_function = None
 
     def begin_phase(self, steps: int, done: int) -> None:
-        """Says how long the phase is that begins, for what changes with its progress.
+        """Begins a phase, and sets its length for everything that depends on its progress.
 
         Args:
-            steps: Of the phase.
-            done: Of those, how many were made before.
+            steps: The number of steps of the phase.
+            done: How many of them were already made.
         """
         self._phase_steps.assign(max(steps, 1))
         self._phase_begin.assign(int(self.optimizer.iterations.numpy()) - done)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """One step: the gradients of all losses, truncated."""
+        """Makes one training step with the truncated gradients of all losses."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         tokens, lengths = self._sequences(x)
         y = arrays.checked_labels(tokens, lengths, y, classes=self.num_classes)
@@ -390,7 +390,7 @@ class SequenceClassifier(BaseClassifier):
             padded=padded,
             supervised_loss=lambda logits: self._supervised_loss(x, y, logits, sample_weight),
         )
-        # What is frozen keeps its values, and its gradient does not count in the norm.
+        # Frozen variables do not change, and their gradients do not count in the norm.
         by_variable = {id(v.value): v for v in self.trainable_variables}
         pairs = zip(step.gradients, self.trainer.trained_variables(), strict=True)
         trained = [(g, by_variable[id(v)]) for g, v in pairs if id(v) in by_variable]
@@ -398,7 +398,7 @@ class SequenceClassifier(BaseClassifier):
         if self._clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
         if not self.optimizer.built:
-            # In the order in which Keras builds it for a model that is loaded.
+            # In the order in which Keras builds the optimizer of a loaded model.
             self.optimizer.build(self.trainable_variables)
         if variables:
             self.optimizer.apply(gradients, variables)
@@ -411,7 +411,7 @@ class SequenceClassifier(BaseClassifier):
         return self.compute_metrics(x, y, tf.nn.softmax(step.logits), sample_weight)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """The supervised loss and the metrics of a batch."""
+        """Computes the supervised loss and the metrics of a batch."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         tokens, lengths = self._sequences(x)
         y = arrays.checked_labels(tokens, lengths, y, classes=self.num_classes)
@@ -422,13 +422,13 @@ class SequenceClassifier(BaseClassifier):
         return {name: value for name, value in logs.items() if name not in self._means}
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """The means so far; in pretraining those of the losses that are trained."""
+        """The means so far; in pretraining, those of the losses that are trained."""
         if self._pretraining:
             means = [mean for name, mean in self._means.items() if name != "supervised_loss"]
             return {mean.name: mean.result() for mean in (self._loss_tracker, *means)}
         results = super().get_metrics_result()
         if not self.auxiliary:
-            # It is the loss.
+            # Without other losses, it equals the loss.
             results.pop("supervised_loss", None)
         return results
 
@@ -445,6 +445,6 @@ class SequenceClassifier(BaseClassifier):
         return super().evaluate(x, y, *arguments, **kwargs)
 
     def predict(self, x: Any, *arguments: Any, **kwargs: Any) -> np.ndarray:
-        """The classes' probabilities [N, K]; see `keras.Model.predict`."""
+        """Predicts the probabilities [N, K] of the classes; see `keras.Model.predict`."""
         x, _ = self._prepared(x, None)
         return super().predict(x, *arguments, **kwargs)

@@ -1,4 +1,4 @@
-"""What every plan is: how one auxiliary loss is computed in one step, and on which rows."""
+"""The interface of plans: how one auxiliary loss is computed in a step, and on which rows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from t2aux.losses.base import AuxiliaryLoss, Bptt, Declaration, Outputs, Sequenc
 from t2aux.model.classifier import BaseClassifier
 from t2aux.model.core import State
 
-# Of a loss's streams of random numbers, which are its own from 0 on.
+# A loss's random stream; its own streams are numbered from 0.
 _ROWS = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What the plans of a training step share.
+    """The values that the plans of a training step share.
 
     Attributes:
         classifier: The main network.
         sequences: The batch.
-        variables: Those that gradients are of, in order.
-        progress: Scalar float32 in [0, 1]: how far the phase has got.
+        variables: The variables that gradients are computed for, in order.
+        progress: Scalar float32 in [0, 1], the completed fraction of the phase.
     """
 
     classifier: BaseClassifier
@@ -35,21 +35,21 @@ class Context:
 
 
 class Result(NamedTuple):
-    """A loss's mean, not weighted, and the gradients of it times the weight."""
+    """The unweighted mean of a loss, and the gradients of the weighted mean."""
 
     mean: tf.Tensor
     gradients: list[tf.Tensor]
 
 
 class Plan:
-    """How one loss is computed in one training step.
+    """Computes one loss in one training step.
 
     Attributes:
         loss: The loss.
-        bptt: How many steps its gradient reaches back.
-        joins_one_pass: Whether `in_one_pass` computes it.
+        bptt: How many steps its gradient goes back.
+        joins_one_pass: Whether `in_one_pass` is implemented.
         needs_outputs: Whether `in_one_pass` needs the outputs after every step.
-        sequences: Those of the batch that the loss is computed on, see `AuxiliaryLoss.rows`.
+        sequences: The sequences that the loss is computed on, see `AuxiliaryLoss.rows`.
     """
 
     joins_one_pass = True
@@ -81,18 +81,18 @@ class Plan:
 
     @property
     def positions(self) -> tf.Tensor:
-        """[n] int32: the positions whose states `in_one_pass` needs."""
+        """[n] int32, the positions whose states `in_one_pass` needs."""
         return self._declaration.positions
 
     def rows_of(self, values: Any, sequences: Sequences) -> Any:
         """The rows of values that belong to the plan's `sequences`.
 
         Args:
-            values: A nest of [n, B, ...]; or None.
-            sequences: Those that the values are of: the whole batch, or the plan's own.
+            values: A nest of [n, B, ...], or None.
+            sequences: The sequences of the values: the whole batch, or the plan's own.
 
         Returns:
-            The plan's rows, [n, R, ...] each; or None.
+            The plan's rows, [n, R, ...] each, or None.
         """
         if sequences is self.sequences or values is None:
             return values
@@ -102,7 +102,7 @@ class Plan:
         """The positions [n] int32 whose states the forward pass must keep.
 
         Args:
-            gradient: Whether `result` is called; otherwise `mean`.
+            gradient: Whether `result` will be called; otherwise `mean` will be.
         """
         raise NotImplementedError
 
@@ -110,31 +110,30 @@ class Plan:
         """The loss and its gradients.
 
         Args:
-            kept: The states of `sequences` at each list of `state_positions`, [n, B, ...]
-                each.
+            kept: The states of `sequences` at each list of `state_positions`, [n, B, ...] each.
         """
         raise NotImplementedError
 
     def mean(self, kept: list[State]) -> tf.Tensor:
-        """The loss alone; see `result`."""
+        """The loss without gradients; see `result`."""
         raise NotImplementedError
 
     def in_one_pass(self, states: State, outputs: tf.Tensor | None) -> tf.Tensor:
-        """The mean loss, for a gradient that reaches back to the beginning.
+        """The mean loss, for a gradient that goes back to the beginning.
 
         Args:
             states: The states of `sequences` at `positions`, [n, B, ...] each.
-            outputs: Theirs, [T, B, H], where they are wanted.
+            outputs: Their outputs [T, B, H], if `needs_outputs`.
         """
         raise NotImplementedError
 
     def _mean(self, total: tf.Tensor) -> tf.Tensor:
-        # 0 where nothing could be predicted.
+        # 0 if nothing could be predicted.
         mean = tf.math.divide_no_nan(total, self._declaration.count)
         return mean if self._rows is None else mean * self._scale
 
     def _call(self, kind: type[States | Outputs], **given: Any) -> tuple[tf.Tensor, Any]:
-        """Calls the loss with what it declared. Returns its sum, and what it carries on."""
+        """Calls the loss with what it declared. Returns its sum and its carry."""
         result = self.loss.call(kind(seed=self._seed, progress=self._context.progress, **given))
         total, carry = result if isinstance(result, tuple) else (result, ())
         if not tf.is_tensor(total) or total.shape.rank != 0 or total.dtype != tf.float32:
@@ -146,7 +145,7 @@ class Plan:
 
 
 def described(value: Any) -> str:
-    """What a loss gave, for a message: a tensor's type and shape, or another value's type."""
+    """Describes a value for a message: a tensor's type and shape, or another value's type."""
     if tf.is_tensor(value):
         return f"{value.dtype.name} of shape {value.shape}"
     return type(value).__name__
@@ -155,18 +154,18 @@ def described(value: Any) -> str:
 def draw_rows(
     sequences: Sequences, rows: float, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor | float]:
-    """Draws the rows of the batch that a loss is computed on, every set of them equally likely.
+    """Draws the rows of the batch that a loss is computed on; all subsets are equally likely.
 
-    Of a share of a batch, those of the whole batch's that are in it: all replicas draw the same.
+    All replicas draw the same rows of the whole batch; a share of it gets those that it contains.
 
     Args:
-        sequences: The batch, or the share of it.
-        rows: Which part of the batch, below 1.
-        seed: [2] int32, this batch's and the loss's.
+        sequences: The batch, or a share of it.
+        rows: The fraction of the batch, below 1.
+        seed: [2] int32, specific to this batch and this loss.
 
     Returns:
-        [R] int32, ascending, at least one; and what the sum over them is to be multiplied by to be
-        an unbiased estimate of the sum over all.
+        The rows [R] int32, ascending, at least one; and the factor that makes the sum over them an
+        unbiased estimate of the sum over all rows.
     """
     share = sequences.share
     size = sequences.tokens.shape[1] if share is None else share.size
@@ -183,14 +182,14 @@ def draw_rows(
     is_chosen = tf.scatter_nd(chosen[:, tf.newaxis], tf.ones_like(chosen), [size])
     in_share = tf.where(share.rows(is_chosen) > 0)[:, 0]
     has_rows = tf.size(in_share) > 0
-    # Without any it has its first row, which does not count.
+    # A share without drawn rows gets its first row, which does not count.
     filler = tf.zeros([tf.cast(~has_rows, tf.int32)], in_share.dtype)
     return tf.cast(tf.concat([in_share, filler], 0), tf.int32), tf.where(has_rows, scale, 0.0)
 
 
 def row_count(size: int | tf.Tensor, rows: float) -> int | tf.Tensor:
-    """How many rows of a batch are drawn: ceil(size * rows), but for rounding, and at least 1."""
-    # Static where the size is. 7 rows of 100 at 0.07, the product of which is a little above 7.
+    """The number of rows to draw from a batch: ceil(size * rows) up to rounding, at least 1."""
+    # Static if the size is. Yields 7 rows of 100 at 0.07, although 100 * 0.07 is a little above 7.
     if isinstance(size, int):
         return max(math.ceil(size * rows - 1e-6), 1)
     return tf.maximum(tf.cast(tf.math.ceil(tf.cast(size, tf.float64) * rows - 1e-6), tf.int32), 1)

@@ -1,4 +1,4 @@
-"""Where a run is, in its checkpoints."""
+"""The position of a run, as stored in its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import tensorflow as tf
 
 
 class Position(tf.Module):
-    """Where a run is: all that decides how it continues. Part of every checkpoint.
+    """The position of a run, which determines how it continues. Part of every checkpoint.
 
     The order of the data is a function of (seed, epoch), and all random numbers of a batch are a
-    function of (seed, step): these few numbers are the data's position and the random state.
+    function of (seed, step). So these few numbers contain the position in the data and the random
+    state.
     """
 
     def __init__(self, seed: int, batch_size: int, examples: int) -> None:

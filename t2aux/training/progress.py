@@ -1,4 +1,4 @@
-"""The files in which a run logs its progress: train.log, metrics.jsonl and TensorBoard's events."""
+"""The log files of a run: train.log, metrics.jsonl and TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from t2aux.errors import FileError, UserError
 class RunLog:
     """The logs of a run. A context manager.
 
-    When a run is resumed, the lines of metrics.jsonl from after its checkpoint are removed, so that
-    every step is in it once.
+    When a run is resumed, the lines of metrics.jsonl after its checkpoint are removed, so that
+    every step occurs once.
     """
 
     def __init__(self, model_dir: pathlib.Path | None, step: int) -> None:
         """Opens the files.
 
         Args:
-            model_dir: The run directory; None: this process, a worker beside the chief, writes
-                nothing.
+            model_dir: The run directory; None: nothing is written, because this process is a worker
+                other than the chief.
             step: The step from which the run continues.
 
         Raises:
@@ -45,7 +45,7 @@ class RunLog:
             stack.callback(handler.close)
             logging.get_absl_logger().addHandler(handler)
             stack.callback(logging.get_absl_logger().removeHandler, handler)
-            # TensorFlow opens the file at the first write, and looks for it at each one.
+            # TensorFlow opens the file at the first write, and checks that it exists at each one.
             folder = stack.enter_context(files.for_tensorflow(model_dir))
             self._summaries = tf.summary.create_file_writer(os.path.join(folder, "tensorboard"))
             self._open = stack.pop_all()
@@ -65,12 +65,12 @@ class RunLog:
             try:
                 self._summaries.close()
             except tf.errors.OpError as failure:
-                # What ended the block may be the same full disk, and is then the error.
+                # An error that has ended the block, perhaps the same full disk, takes precedence.
                 if error is None:
                     raise _no_events(self._model_dir, failure) from failure
 
     def has(self, split: str, step: int) -> bool:
-        """Whether the evaluation of a split at a step was in metrics.jsonl when it was opened."""
+        """Whether metrics.jsonl had the evaluation of a split at a step when it was opened."""
         return step == self._last.get(split)
 
     def write(self, step: int, values: dict[str, float | int | str]) -> None:
@@ -78,7 +78,7 @@ class RunLog:
 
         Args:
             step: The global step.
-            values: By name; "phase" and "split" are texts.
+            values: The values by name; "phase" and "split" are strings.
         """
         if self._model_dir is None:
             return
@@ -101,7 +101,7 @@ class RunLog:
                     entry = json.loads(line)
                     at = int(entry["step"])
                 except (ValueError, TypeError, KeyError):
-                    break  # The run was killed while it wrote this line, the last.
+                    break  # The run was killed while it wrote this last line.
                 if at > step:
                     break
                 kept.append(line + "\n")

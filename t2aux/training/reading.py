@@ -1,4 +1,4 @@
-"""What the main network reads where a loss declares the outputs over whole sequences."""
+"""What the main network reads for a loss that declares the outputs over whole sequences."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class Reading(NamedTuple):
 
     @property
     def steps(self) -> tf.Tensor:
-        """How many steps the network reads, a scalar."""
+        """The number of steps that the network reads, a scalar."""
         once = self.sequences.steps
         return 2 * once - 1 if self.twice else once - 1
 
     @property
     def first_output(self) -> tf.Tensor:
-        """The first step whose output predicts anything, a scalar."""
+        """The first step whose output predicts a token, a scalar."""
         return self.sequences.steps - 1 if self.twice else tf.constant(0)
 
     def active(self, begin: tf.Tensor) -> Active | None:
-        """Which steps are in sequences, counted from step `begin` on; None: all."""
+        """The steps that are not padding, counted from step `begin`; None: all."""
         if not self.sequences.padded:
             return None
         return Active(self.sequences.starts - begin, self._predicted[1] - begin)
 
     def mask(self, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-        """Which outputs after the steps begin <= s < end predict a token, [end - begin, B]."""
+        """Which outputs of the steps begin <= s < end predict a token, [end - begin, B]."""
         first, last = self._predicted
         step = tf.range(begin, end)[:, tf.newaxis]
         return tf.cast(tf.logical_and(step >= first, step < last), tf.float32)
@@ -47,7 +47,7 @@ class Reading(NamedTuple):
     def window(self, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         """The tokens of the steps begin <= s < end, [end - begin, B, ...].
 
-        At steps outside of a sequence, they are any.
+        Tokens at padding are arbitrary.
         """
         tokens, starts = self.sequences.tokens, self.sequences.starts
         if not self.twice:
@@ -62,7 +62,7 @@ class Reading(NamedTuple):
 
     @property
     def _predicted(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """[B] first and last: the outputs after steps first[b] <= s < last[b] predict."""
+        """First and last, [B] each: the outputs of steps first[b] <= s < last[b] predict."""
         once, starts = self.sequences.steps, self.sequences.starts
         if self.twice:
             return tf.fill(tf.shape(starts), once - 1), 2 * once - 1 - starts

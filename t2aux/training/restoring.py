@@ -1,4 +1,4 @@
-"""Networks from a run's checkpoints, which are first compared with what the networks need."""
+"""Restores networks from a run's checkpoints, after checking that the variables match."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from t2aux.losses.base import AuxiliaryLoss
 from t2aux.model import weights
 from t2aux.training import checkpoints
 
-# Where TensorFlow keeps the graph of the saved objects.
+# The key under which TensorFlow stores the graph of the saved objects.
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _NETWORKS = ("classifier", "auxiliary")
 
 
 def restore_latest(model_dir: pathlib.Path, **objects: tf.Module) -> str | None:
-    """Restores networks from the newest checkpoint of a run, which may be training meanwhile.
+    """Restores networks from the newest checkpoint of a run, which may still be training.
 
     Args:
         model_dir: The run directory.
         **objects: See `restore`.
 
     Returns:
-        The checkpoint's path, without a suffix; None: there is none.
+        The checkpoint's path, without a suffix, or None if there is no checkpoint.
 
     Raises:
-        UserError: All checkpoints are damaged, or it is of another architecture.
+        UserError: All checkpoints are damaged, or the newest one has another architecture.
     """
     while True:
         path = checkpoints.latest(model_dir)
@@ -39,20 +39,20 @@ def restore_latest(model_dir: pathlib.Path, **objects: tf.Module) -> str | None:
             restore(path, **objects)
             return path
         except UserError:
-            # The process that trains has removed it since, for it has written newer ones.
+            # The training process may have removed it after writing newer ones.
             if pathlib.Path(f"{path}.index").exists():
                 raise
 
 
 def restore(path: str, **objects: tf.Module) -> None:
-    """Restores networks, after checking that the checkpoint holds exactly these.
+    """Restores networks, after checking that the checkpoint holds exactly their variables.
 
     Args:
         path: The checkpoint's path, without a suffix.
-        **objects: The networks, by the name under which `tf.train.Checkpoint` saved them.
+        **objects: The networks, by the names under which `tf.train.Checkpoint` saved them.
 
     Raises:
-        UserError: The checkpoint is damaged, or of another architecture.
+        UserError: The checkpoint is damaged or has another architecture.
     """
     if wrong := checkpoints.problem(path):
         raise checkpoints.damaged_error(path, wrong)
@@ -61,9 +61,9 @@ def restore(path: str, **objects: tf.Module) -> None:
 
 
 def named_losses(losses: Sequence[AuxiliaryLoss]) -> tf.Module:
-    """The auxiliary networks as checkpoints hold them, under their names.
+    """The auxiliary networks as stored in checkpoints, under their names.
 
-    So the order in which a configuration lists them does not matter.
+    So their order in a configuration does not matter.
     """
     module = tf.Module(name="auxiliary")
     for loss in losses:
@@ -72,12 +72,12 @@ def named_losses(losses: Sequence[AuxiliaryLoss]) -> tf.Module:
 
 
 def step_of(path: str) -> int:
-    """The step of a checkpoint's path."""
+    """The step in a checkpoint's path."""
     return int(path.rsplit("-", 1)[-1])
 
 
 def check(path: str, **objects: tf.Module) -> None:
-    """Checks that a checkpoint holds exactly the variables of these networks, with their shapes.
+    """Checks that a checkpoint holds exactly the variables of these networks, in the same shapes.
 
     Args:
         path: The checkpoint's path, without a suffix.
@@ -106,9 +106,9 @@ def check(path: str, **objects: tf.Module) -> None:
 
 
 def _stored_shapes(path: str) -> dict[str, list[int]]:
-    """The shapes of a checkpoint's variables by their place in the saved objects.
+    """The shapes of a checkpoint's variables by their path in the saved objects.
 
-    Not by their keys: a variable that two objects share is stored under one of its places only.
+    Not by key, because a variable that two objects share is stored under the key of only one path.
     """
     try:
         with checkpoints.for_tensorflow(path) as alias:

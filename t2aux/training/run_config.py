@@ -1,4 +1,4 @@
-"""How a run is executed and saved. None of it decides what is learned."""
+"""How a run is executed and saved. None of these settings affects the result."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from t2aux.errors import SettingError
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """How a run is executed and saved; may change whenever the run is resumed.
+    """How a run is executed and saved; may be changed whenever the run is resumed.
 
     Attributes:
-        checkpoint_minutes: Minutes between checkpoints; 0: one after every call.
+        checkpoint_minutes: Minutes between checkpoints; 0: after every call of the compiled loop.
         checkpoints_kept: How many of the newest checkpoints are kept, at least 2.
-        steps_per_call: Steps that one call of the compiled loop does; the host waits for the device
-            only then.
-        deterministic: Use TensorFlow's deterministic kernels: the same seed then gives the same
-            weights on the same machine.
+        steps_per_call: Steps per call of the compiled loop; the host waits for the device after
+            each call only.
+        deterministic: Whether to use TensorFlow's deterministic kernels, so that the same seed
+            gives the same weights on the same machine.
         log_every: Steps between lines of metrics.
-        strategy: @MirroredStrategy or @MultiWorkerMirroredStrategy: the replicas, which share every
-            batch; None: one, in this process.
+        strategy: @MirroredStrategy or @MultiWorkerMirroredStrategy, whose replicas share every
+            batch; None: a single replica in this process.
     """
 
     checkpoint_minutes: float = 5.0
@@ -36,7 +36,7 @@ class RunConfig:
     strategy: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        """Raises UserError where a value is out of range."""
+        """Raises UserError if a value is out of range."""
         for name, least in (
             ("checkpoint_minutes", 0),
             ("checkpoints_kept", 2),
@@ -44,6 +44,6 @@ class RunConfig:
             ("log_every", 1),
         ):
             value = getattr(self, name)
-            # NaN, too.
+            # Rejects NaN, too.
             if not value >= least:
                 raise SettingError(f"RunConfig.{name} must be at least {least}, but is {value}.")

@@ -19,19 +19,19 @@ class Phase:
     """A phase of training; the defaults are the paper's joint phase.
 
     Attributes:
-        name: Shown in logs and metrics.
-        epochs: Passes over the training set.
-        min_updates: There are more epochs than `epochs`, where it takes more to make so many
-            updates: a small training set gives few in each.
-        learning_rate: At the phase's beginning.
-        decay_factor: The rate is multiplied by it every `decay_epochs`.
-        decay_epochs: Epochs of the phase between decays; None: the rate stays.
-        decay_schedule: "steps", as the two above say; or "cosine": over the phase the rate falls to
-            0 along half a cosine (Loshchilov and Hutter 2017), and the two above have no effect.
-        supervised: Whether the supervised loss is part of it; if not, it is pretraining on the
-            auxiliary losses alone.
-        auxiliary: Whether the auxiliary losses are part of it; if not, it is fine-tuning (Figure 6
-            without "joint training"; LM-LSTM and SA-LSTM in Table 4).
+        name: The name in logs and metrics.
+        epochs: The number of passes over the training set.
+        min_updates: The minimum number of updates. The number of epochs is increased above `epochs`
+            if needed, because a small training set gives few updates per epoch.
+        learning_rate: The initial learning rate of the phase.
+        decay_factor: The factor by which the rate is multiplied every `decay_epochs`.
+        decay_epochs: Epochs of the phase between decays; None: the rate is constant.
+        decay_schedule: "steps" uses `decay_factor` and `decay_epochs`. "cosine" ignores them and
+            lowers the rate to 0 over the phase along half a cosine (Loshchilov and Hutter 2017).
+        supervised: Whether the phase trains on the supervised loss; if not, it is pretraining on
+            the auxiliary losses only.
+        auxiliary: Whether the phase trains on the auxiliary losses; if not, it is fine-tuning
+            (Figure 6 without "joint training"; LM-LSTM and SA-LSTM in Table 4).
     """
 
     name: str = "joint"
@@ -45,7 +45,7 @@ class Phase:
     min_updates: int = 0
 
     def __post_init__(self) -> None:
-        """Raises UserError where a value is out of range."""
+        """Raises UserError if a value is out of range."""
         whole = type(self.min_updates) is int
         decays = self.decay_epochs is None or self.decay_epochs >= 1
         for name, is_valid, rule in (
@@ -61,17 +61,17 @@ class Phase:
                 raise SettingError(f"Phase.{name} of {self.name} must be {rule}, but is {value!r}.")
         if not (self.supervised or self.auxiliary):
             raise SettingError(
-                f"Phase.supervised and Phase.auxiliary of {self.name} are both False: there is "
-                "nothing to train in it."
+                f"Phase.supervised and Phase.auxiliary of {self.name} are both False: this phase "
+                "has nothing to train."
             )
 
     def resolved(self, steps_per_epoch: int) -> Phase:
-        """With the epochs that `min_updates` need; 0 epochs stay 0."""
+        """The phase with the epochs that `min_updates` requires; 0 epochs remain 0."""
         needed = -(-self.min_updates // steps_per_epoch)
         return dataclasses.replace(self, epochs=max(self.epochs, needed) if self.epochs else 0)
 
     def rate(self, step: tf.Tensor, steps_per_epoch: int) -> tf.Tensor:
-        """The learning rate at a step of a phase that was resolved, a scalar."""
+        """The learning rate at a step of a resolved phase, a scalar."""
         if self.decay_schedule == "cosine":
             done = tf.cast(step / max(self.epochs * steps_per_epoch, 1), tf.float32)
             return self.learning_rate * 0.5 * (1 + tf.cos(math.pi * done))

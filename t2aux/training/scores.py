@@ -1,4 +1,4 @@
-"""What an evaluation says: accuracy, loss, confusion matrix, a table by class. No TensorFlow."""
+"""The scores of an evaluation: accuracy, loss, confusion matrix, table by class. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The outcome of an evaluation.
+    """The result of an evaluation.
 
     Attributes:
-        classes: The classes' names, K of them.
-        confusion: [K, K] int64: row the true class, column the predicted one.
-        loss: Mean cross-entropy, in nats.
+        classes: The names of the K classes.
+        confusion: [K, K] int64; rows are true classes, columns are predicted classes.
+        loss: The mean cross-entropy in nats.
     """
 
     classes: tuple[str, ...]
@@ -23,7 +23,7 @@ class Evaluation:
 
     @property
     def examples(self) -> int:
-        """How many sequences were classified."""
+        """The number of sequences that were classified."""
         return int(self.confusion.sum())
 
     @property
@@ -32,8 +32,8 @@ class Evaluation:
         return float(np.trace(self.confusion) / self.examples)
 
     def by_class(self) -> dict[str, dict[str, float | int]]:
-        """Precision, recall and F1 in [0, 1] (0 where undefined) and the examples of each class."""
-        # It takes a second to import.
+        """Precision, recall and F1 in [0, 1] (0 if undefined) and the examples of each class."""
+        # The import takes a second.
         from sklearn.metrics import precision_recall_fscore_support
 
         true, predicted = np.nonzero(self.confusion)
@@ -55,7 +55,7 @@ class Evaluation:
         }
 
     def to_json(self) -> dict[str, object]:
-        """Everything, as JSON can hold it."""
+        """All scores in a form that can be written as JSON."""
         return {
             "accuracy": self.accuracy,
             "loss": self.loss,
@@ -67,10 +67,10 @@ class Evaluation:
 
 
 class Scores:
-    """Adds up an evaluation, batch by batch, in constant memory."""
+    """Accumulates an evaluation, batch by batch, in constant memory."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
-        """Begins with no example.
+        """Begins without examples.
 
         Args:
             classes: The names of the K classes.
@@ -83,11 +83,11 @@ class Scores:
         """Adds examples.
 
         Args:
-            labels: Their true classes, int [B].
-            probabilities: What the classifier predicted, float [B, K].
+            labels: The true classes, int [B].
+            probabilities: The predicted probabilities, float [B, K].
         """
         right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-        # A probability that rounds to 0 has no logarithm.
+        # A probability that was rounded to 0 has no logarithm.
         self._loss -= float(np.log(np.maximum(right, np.finfo(np.float32).tiny)).sum())
         np.add.at(self._confusion, (labels, probabilities.argmax(axis=1)), 1)
 
@@ -98,7 +98,7 @@ class Scores:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The outcome so far; None where there was no example."""
+        """The result so far, or None if there were no examples."""
         examples = int(self._confusion.sum())
         if not examples:
             return None

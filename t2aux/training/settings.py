@@ -1,7 +1,7 @@
-"""What gin's configuration sets, by its meaning: macros replaced, defaults filled in.
+"""The settings of gin's configuration, with macros replaced and defaults filled in.
 
-Two configurations that train the same have equal settings, however they are written: the order of
-their lines, their comments, their files, and a default that is given or left out do not matter.
+Two configurations with the same meaning have equal settings, however they are written: the order of
+lines, comments, the division into files, and whether a default is written out do not matter.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from gin import config as gin_config
 
 from t2aux import config, config_macros
 
-# gin's own state: the bindings, and what was called since.
+# gin's own state: the bindings, and what was called.
 _STATE = ("_CONFIG", "_OPERATIVE_CONFIG", "_SINGLETONS", "_IMPORTS")
-# Not shown in settings' names: gin's own configurables.
+# gin's own configurables, which are not shown in the names of settings.
 _GIN = "gin."
 
 
@@ -34,18 +34,18 @@ def bound() -> dict[str, str]:
 
 
 def called() -> list[tuple[str, str]]:
-    """The configurables that were called since the configuration was parsed: scope and selector."""
+    """The scope and selector of each configurable that was called since parsing."""
     return [key for key in gin_config._OPERATIVE_CONFIG if not key[1].startswith(_GIN)]
 
 
 def reached(names: Sequence[str]) -> list[tuple[str, str]]:
-    """The configurables that calls of some would call, by the references in the configuration.
+    """The configurables that some configurables refer to, directly or indirectly, and themselves.
 
     Args:
-        names: Of configurables, such as "train".
+        names: The names of configurables, such as "train".
 
     Returns:
-        Scopes and selectors, as `called` gives them.
+        Scopes and selectors, as returned by `called`.
     """
     found: list[tuple[str, str]] = []
 
@@ -61,31 +61,31 @@ def reached(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def in_effect(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """All parameters of configurables, whether the configuration or a default gives their value.
+    """All parameters of configurables, with values from the configuration or their defaults.
 
     Args:
-        configurables: As `called` gives them.
+        configurables: Scopes and selectors, as returned by `called`.
 
     Returns:
-        The values as texts that are equal where the values are, by name.
+        The values by name, as strings that are equal if the values are.
     """
     return {name: _text(value) for name, value in _named(configurables, _values).items()}
 
 
 def without_effect(found: Mapping[str, str]) -> set[str]:
-    """Names of parameters that change nothing in a configuration, as `in_effect` gives it."""
-    # It cuts the gradients of auxiliary losses.
+    """The names of parameters that have no effect, given the result of `in_effect`."""
+    # Without auxiliary losses, there are no gradients to truncate.
     return {"train.auxiliary_bptt"} if found.get("train.auxiliary_losses") == "[]" else set()
 
 
 def defaults(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """As `in_effect`, of an empty configuration."""
+    """Like `in_effect`, for an empty configuration."""
     found = _named(configurables, lambda _, selector: _defaults(selector))
     return {name: _text(value) for name, value in found.items()}
 
 
 def macros(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The macro that gives a parameter its value, by the parameter's name, where one does."""
+    """The macros that set parameters, by the names of the parameters."""
     found = _named(configurables, _values)
     return {name: config_macros.name_of(v) for name, v in found.items() if _is_macro(v)}
 
@@ -93,7 +93,7 @@ def macros(configurables: Sequence[tuple[str, str]]) -> dict[str, str]:
 def in_effect_in_file(
     path: pathlib.Path, configurables: Sequence[tuple[str, str]]
 ) -> dict[str, str]:
-    """As `in_effect`, of a configuration in a file. gin's own configuration stays as it is.
+    """Like `in_effect`, for a configuration in a file. gin's own configuration does not change.
 
     Raises:
         UserError: See `t2aux.config.parse`.
@@ -113,7 +113,7 @@ def set_data_dir(folder: str) -> str:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Puts gin's configuration and its other state back when the block ends."""
+    """Restores gin's configuration and its other state when the block ends."""
     kept = {name: getattr(gin_config, name).copy() for name in _STATE}
     kept["_CONFIG"] = {key: dict(bindings) for key, bindings in kept["_CONFIG"].items()}
     locked = gin.config_is_locked()
@@ -130,7 +130,7 @@ def kept() -> Iterator[None]:
 def _named(
     configurables: Sequence[tuple[str, str]], values: Callable[[str, str], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `values` gives for the parameters of configurables, by the parameters' names."""
+    """The results of `values` for the parameters of configurables, by the parameters' names."""
     return {
         _name(scope, selector, parameter): value
         for scope, selector in configurables
@@ -139,7 +139,7 @@ def _named(
 
 
 def _values(scope: str, selector: str) -> dict[str, Any]:
-    """The values of a configurable's parameters, references in them as they are."""
+    """The values of a configurable's parameters, with unresolved references."""
     with gin.config_scope(None):
         key = f"{scope}/{selector}" if scope else selector
         return {**_defaults(selector), **gin.get_bindings(key, resolve_references=False)}

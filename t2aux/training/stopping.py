@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C: a run is saved within a step; what comes before it ends at once."""
+"""SIGTERM, SIGHUP and Ctrl-C: a run is saved within a step; before a run, the process ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ct
 class Stopped(BaseException):
     """The process was asked to end while there was nothing to save.
 
-    Not an Exception, so that handlers of errors don't catch it.
+    Not an Exception, so that error handlers do not catch it.
 
     Attributes:
         signal: The signal.
@@ -32,11 +32,11 @@ class Stopped(BaseException):
 
 
 class Raise:
-    """A handler of signals for when there is nothing to save: raises `Stopped`.
+    """A signal handler that raises `Stopped`, used when there is nothing to save.
 
     Attributes:
         received: The first signal, or None.
-        saved: Whether a run has saved itself for a signal, so that others change nothing.
+        saved: Whether a run has saved itself after a signal; further signals then have no effect.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Raise:
         """Handles a signal."""
         if self.saved:
             return
-        # An exception that is raised inside of a destructor or a callback goes no further.
+        # Python ignores an exception that is raised in a destructor or a callback.
         self.received = self.received or number
         raise Stopped(self.received)
 
@@ -59,16 +59,16 @@ def name(number: int) -> str:
 
 @contextlib.contextmanager
 def handled(handler: Callable[..., object]) -> Iterator[list[object]]:
-    """Inside of the block SIGTERM, SIGHUP and SIGINT are handled.
+    """Handles SIGTERM, SIGHUP and SIGINT inside the block.
 
-    SIGHUP and SIGINT not where they are ignored, as after `nohup` and in the background of a
-    script.
+    SIGHUP and SIGINT remain ignored if they were, as after `nohup` and for background processes of
+    a script.
 
     Args:
         handler: Called with the signal's number and the frame.
 
     Yields:
-        The handlers that there were.
+        The previous handlers.
     """
     before = {
         number: signal.getsignal(number)
@@ -86,13 +86,13 @@ def handled(handler: Callable[..., object]) -> Iterator[list[object]]:
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Inside of the block a signal raises `Stopped`; a `Stop` inside of it has precedence."""
+    """Makes signals raise `Stopped` inside the block; a nested `Stop` takes precedence."""
     handler = Raise()
     with handled(handler):
         try:
             yield
         except Exception as error:
-            # What was interrupted may fail in another way, an import for example.
+            # Interrupted code, such as an import, may fail with another error.
             if handler.received:
                 raise Stopped(handler.received) from error
             raise
@@ -101,14 +101,14 @@ def raised() -> Iterator[None]:
 
 
 class Stop:
-    """Whether a signal has come, for the host and for a compiled loop that is at work.
+    """Records whether a signal was received, for the host and for a running compiled loop.
 
-    Python's handlers wait until TensorFlow returns, which may take many steps; but what Python
-    calls the wake-up descriptor is written to at once, and a thread reads it.
+    Python calls its handlers only when TensorFlow returns, which may take many steps. But it writes
+    to the wake-up file descriptor at once, and a thread reads that.
 
     Attributes:
-        flag: A bool variable, read by the compiled loop between two steps.
-        signal: The signal that came first, or None. Known before `flag` is set.
+        flag: A bool variable that the compiled loop reads between steps.
+        signal: The first signal that was received, or None. Set before `flag`.
     """
 
     def __init__(self) -> None:
@@ -120,12 +120,12 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come. True before `flag` is."""
+        """Whether a signal was received. Becomes true before `flag` does."""
         return self.signal is not None
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside of the block signals are kept here, however often they come."""
+        """Records signals inside the block, however many are received."""
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -150,14 +150,14 @@ class Stop:
         self.signal = self.signal or number
 
     def _read(self, reader: int) -> None:
-        """Sets the flag when a signal's number comes through the pipe, until that is closed."""
+        """Sets the flag when a signal's number is read from the pipe, until it is closed."""
         while numbers := os.read(reader, 64):
             for number in numbers:
                 if number not in _NAMES:
                     continue
                 if number == signal.SIGINT and self.signal is None:
-                    # At a terminal a user waits, and a step may take a while.
-                    logging.info("Ctrl-C: the run is saved after this step, and stops.")
+                    # A user is waiting at a terminal, and a step may take a while.
+                    logging.info("Ctrl-C: the run stops after this step and is saved.")
                 self._keep(number)
-                # In this thread alone: a handler may run while a graph is being made.
+                # Only in this thread, because a handler may run while a graph is being built.
                 self.flag.assign(True)

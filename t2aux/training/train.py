@@ -1,4 +1,4 @@
-"""`train`: builds what a run is made of, checks that it goes together, and starts it."""
+"""`train`: creates the parts of a run, checks that they are compatible, and starts the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from absl import logging
 from t2aux import files
 from t2aux import tf32 as tensor_float
 
-# Imported for their configurables, too: a configuration names them.
+# Imported also for their configurables, which configurations refer to.
 from t2aux.data import Digits, Source, Split, normalization
 from t2aux.data.loading import folder_of
 from t2aux.errors import ModelError, SettingError, UserError
@@ -42,7 +42,7 @@ for _optimizer in ("RMSprop", "Adam", "AdamW", "SGD"):
     gin.external_configurable(getattr(keras.optimizers, _optimizer), module="keras.optimizers")
 
 
-# gin files may name it in full by the module where it was first.
+# The module's earlier name, because gin files may use the full name.
 @gin.configurable(
     module="t2aux.training.loop", denylist=["model_dir", "config_text", "allow_changes"]
 )
@@ -69,76 +69,77 @@ def train(
     run_config: RunConfig | None = None,
     allow_changes: bool = False,
 ) -> bool:
-    """Trains a classifier in a run directory, or resumes the run that it holds.
+    """Trains a classifier in a run directory, or resumes the run in it.
 
     The directory gets config.gin (as parsed), operative_config.gin (as used), dataset.json,
-    run.json, split.json (the test examples, where the data has no test set), metrics.jsonl,
-    train.log, tensorboard/ and checkpoints/. A run that was killed and is started again ends with
-    the same weights as one that was not. SIGTERM, SIGHUP and Ctrl-C save a checkpoint after the
-    current step and stop. Where a checkpoint is damaged, the one before it is used. Where the loss
-    or the gradient is NaN or infinite, the run stops before that reaches the weights.
+    run.json, split.json (the test examples, if the data has no test set), metrics.jsonl, train.log,
+    tensorboard/ and checkpoints/. A run that was killed and is started again ends with the same
+    weights as an uninterrupted one. SIGTERM, SIGHUP and Ctrl-C save a checkpoint after the current
+    step and stop. If a checkpoint is damaged, the previous one is used. If the loss or the gradient
+    is NaN or infinite, the run stops before the weights are affected.
 
-    The data and the settings are part of a run: one that has a checkpoint is resumed with the same
-    ones only, wherever the data lies and however the configuration is written. What does not change
-    what is learned (train.run_config, all of RunConfig and, without a validation set,
-    train.evaluate_every) may change. A run without a checkpoint begins with what is given now.
-    Where an error comes before the first step, folders and files that were made for the run are
-    removed.
+    The data and the settings belong to the run. A run with a checkpoint is resumed only with the
+    same data and settings, wherever the data is stored and however the configuration is written.
+    Settings that do not affect the result (train.run_config, all of RunConfig and, without a
+    validation set, train.evaluate_every) may change. A run without a checkpoint begins with the
+    given data and settings. If an error occurs before the first step, folders and files that were
+    created for the run are removed.
 
     Args:
         model_dir: The run directory.
-        config_text: The parsed configuration, to be kept in it.
+        config_text: The parsed configuration, which is stored in the directory.
         data: The data set, such as @mnist(); None: the embedded @digits().
-        model: Makes the network: @Classifier, a recurrent one, or @Transformer, which takes no
-            auxiliary losses and ignores the truncation.
-        phases: In order.
+        model: Creates the network: @Classifier, which is recurrent, or @Transformer, which does not
+            support auxiliary losses and ignores the truncation.
+        phases: The phases, in order.
         auxiliary_losses: [@Reconstruction] for r-LSTM, [@Prediction] for p-LSTM, or both;
-            [@LanguageModel] or [@SequenceAutoencoder] for what the paper compares with (Table 4).
+            [@LanguageModel] or [@SequenceAutoencoder] for the paper's baselines (Table 4).
         batch_size: B, over all replicas.
         supervised_bptt: Steps that the supervised gradient goes back; "full", or 0 for none.
         auxiliary_bptt: Steps that each auxiliary gradient goes back; "full", or 0 for none.
-        tf32: Whether a GPU's products in training are in TensorFloat-32, with 10 bits of the
-            operands' fractions instead of 23. Not by default: a run then learns the same on a GPU
-            as on a CPU, and products of 128 units wait for launches, not for arithmetic. Evaluation
-            is in full float32 always.
-        precision: Of the products of LSTMs in training, those of the losses' decoders too, on a CPU
-            with the kernel: "float32", or "bfloat16", whose operands are rounded to it where the
-            processor multiplies them (AVX512-BF16); elsewhere it is float32 all the same, and the
-            log says so. Sums, states, weights and the optimizer are float32, and evaluations too.
-        optimizer: Makes the Keras optimizer; called with the learning rate.
-        clip_norm: The gradient's global norm is clipped there; None: not [us].
-        normalize: Whether the network normalises real-valued sequences that are not images: from
-            each channel it subtracts the mean of the training data, and divides by the standard
-            deviation. Both stand in dataset.json, and every export has them. A run of a version
-            that did not do so is resumed without.
-        seed: Of the initial weights, the order of the data, anchors, sampling and DropConnect.
-        validation: What decides which checkpoint is the best: a fraction of the training data, in
-            (0, 1), chosen by `seed` with the same share of each class, unless the data has
-            validation/ or val.csv, for example, which is used instead; or the name of a split of
-            its own, where the source has one, such as "validation"; None: nothing, and the newest
-            checkpoint is the result. The best one (highest accuracy on the validation set; of equal
-            ones the lowest loss, then the earliest) is kept in checkpoints/best/, validation.json
-            lists the evaluations, and the test set is used at the end only, for the best one.
-        patience: The run ends after so many evaluations in the last phase without a better one than
-            before; None: it does not.
+        tf32: Whether a GPU computes products in training in TensorFloat-32, with 10 instead of 23
+            bits of the operands' fractions. Off by default: a run then learns the same on a GPU as
+            on a CPU, and products of 128 units wait for launches, not for arithmetic. Evaluation
+            always uses full float32.
+        precision: The precision of LSTM products in training, also in the losses' decoders, on a
+            CPU with the kernel: "float32" or "bfloat16". "bfloat16" rounds the operands to bfloat16
+            if the processor supports it (AVX512-BF16); otherwise they are float32, and the log says
+            so. Sums, states, weights, the optimizer and evaluations are always float32.
+        optimizer: Creates the Keras optimizer; called with the learning rate.
+        clip_norm: The maximum global norm of the gradient; None: no clipping [us].
+        normalize: Whether the network normalises real-valued sequences that are not images: it
+            subtracts the training data's mean from each channel and divides by the standard
+            deviation. Both are stored in dataset.json and in every export. A run of an older
+            version without normalisation is resumed without it.
+        seed: The seed of initial weights, data order, anchors, sampling and DropConnect.
+        validation: The validation set, which determines the best checkpoint. A fraction of the
+            training data in (0, 1), chosen by `seed` with the same share of each class; if the data
+            has its own validation set, such as validation/ or val.csv, that is used instead. Or the
+            name of a separate split of the source, such as "validation". None: no validation set;
+            the newest checkpoint is the result. The best checkpoint (highest accuracy on the
+            validation set; among equals the lowest loss, then the earliest) is kept in
+            checkpoints/best/, and validation.json lists the evaluations. The test set is used only
+            at the end, for the best checkpoint.
+        patience: The number of evaluations in the last phase without an improvement after which the
+            run ends early; None: it never does.
         evaluate_every: Epochs between evaluations on the validation set or, without one, on the
             test set; 0: only at the end.
         run_config: How the run is executed and saved; None: @RunConfig().
-        allow_changes: Whether a run may be resumed with other learning rates, epochs (of a phase
+        allow_changes: Whether a run may be resumed with changed learning rates, epochs (of a phase
             that is not over), decays, clip_norm, optimizer parameters, weights of losses, patience
-            and, with a validation set, evaluate_every. They hold from that step on, and run.json
-            lists them.
+            and, with a validation set, evaluate_every. The changes apply from that step on and are
+            listed in run.json.
 
     Returns:
-        Whether the run is done; False after SIGTERM or SIGHUP.
+        Whether the run is complete; False after SIGTERM or SIGHUP.
 
     Raises:
-        UserError: A value is out of range, the directory is another run's or another process's or
-            can't be written, the data can't be read, all checkpoints are damaged, or the loss is no
-            longer a number.
-        StartAgainError: Another worker is gone.
-        KeyboardInterrupt: Ctrl-C; the run is saved.
-        stopping.Stopped: A signal came before there was anything to save.
+        UserError: A value is out of range, the directory belongs to another run or process or can't
+            be written, the data can't be read, all checkpoints are damaged, or the loss is not
+            finite.
+        StartAgainError: Another worker was lost.
+        KeyboardInterrupt: Ctrl-C was pressed; the run is saved.
+        stopping.Stopped: A signal was received before there was anything to save.
     """
     for name, value, least in (
         ("batch_size", batch_size, 1),
@@ -154,13 +155,13 @@ def train(
     if not auxiliary_losses and not all(phase.supervised for phase in phases):
         raise SettingError(
             "train.phases has a phase without the supervised loss, and train.auxiliary_losses is "
-            "empty: there is nothing to train in it. Add models/r_lstm or models/p_lstm, or set "
+            "empty: this phase has nothing to train. Add models/r_lstm or models/p_lstm, or set "
             "train.phases = [@joint/Phase()]."
         )
     tensor_float.enable(tf32)
     if run_config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    # Before anything else of TensorFlow's: its workers are to know each other from the start.
+    # Before any other use of TensorFlow, which must know the other workers from the start.
     replicas = distribution.replicas_of(run_config.strategy)
     directory = pathlib.Path(model_dir)
     run: TrainingLoop | None = None
@@ -175,7 +176,7 @@ def train(
         bound = [f"{name} = {value}" for name, value in sorted(settings.bound().items())]
         replicas.check_same("\n".join(bound), splits.read["train"])
         phases = [phase.resolved(splits.train.num_batches(batch_size)) for phase in phases]
-        # For a user's core or loss, whose initial weights are by Keras's initializers.
+        # For cores and losses of users that use Keras's initializers.
         keras.utils.set_random_seed(seed % 2**32)
         with replicas.scope():
             losses = [make() for make in auxiliary_losses]
@@ -190,7 +191,7 @@ def train(
             trainer = classifier.trainer if is_recurrent else TransformerTrainer(classifier)
             rate = phases[0].learning_rate if phases else 1e-3
             made_optimizer = optimizer(learning_rate=rate)
-            # The optimizer's slots must exist before the checkpoint is made.
+            # The optimizer's slots must exist before the checkpoint is created.
             made_optimizer.build(trainer.variables_in_order)
         replicas.prepare(made_optimizer)
         run = TrainingLoop(
@@ -215,7 +216,7 @@ def train(
         run.restore()
         if replicas.is_chief:
             for name in folder.FILES:
-                # What a process that was killed has left.
+                # Files that a killed process has left behind.
                 files.clear_temporary(directory / name)
             identity.write(config_text)
             with files.atomic_write(directory / "operative_config.gin") as file:
@@ -227,7 +228,7 @@ def train(
 
 @contextlib.contextmanager
 def _together(replicas: distribution.Replicas) -> Iterator[None]:
-    """Around what the chief alone checks: where it raises UserError, all workers do."""
+    """A block that only the chief executes; if it raises UserError, all workers do."""
     problem = None
     try:
         yield
@@ -237,13 +238,15 @@ def _together(replicas: distribution.Replicas) -> Iterator[None]:
     if problem is not None:
         raise problem
     if failed:
-        raise ModelError("The chief, worker 0, can't resume the run, and says why: see its output.")
+        raise ModelError(
+            "The chief, worker 0, can't resume the run: see its output for the reason."
+        )
 
 
 def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.Path | None, str]:
     """Makes dataset.data_dir absolute, so that the data is found from any working directory.
 
-    The folder may come from the environment, too; what is bound is where it is now.
+    This includes a folder that is set in the environment.
 
     Returns:
         The folder, or None, and the configuration's text.
@@ -260,7 +263,7 @@ def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.P
 
 
 def _with_normalization(directory: pathlib.Path, train: Split, *, normalize: bool) -> DatasetInfo:
-    """What the training data is, with the normalisation of the run that is resumed, if one is."""
+    """The description of the training data; a resumed run keeps its normalisation."""
     path = directory / "dataset.json"
     if path.is_file() and checkpoints.newest(directory / "checkpoints").path is not None:
         stored = DatasetInfo.from_json(files.read_json(path, ModelError))
@@ -269,7 +272,7 @@ def _with_normalization(directory: pathlib.Path, train: Split, *, normalize: boo
 
 
 def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:
-    """Raises UserError if a loss has no sequence to be taken on; says if it has only some."""
+    """Raises UserError if all sequences are too short for a loss; logs if only some are."""
     longest = int(split.lengths.max())
     for loss in losses:
         what, needed = type(loss).__name__, loss.shortest_sequence
@@ -286,7 +289,7 @@ def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:
         if fitting < len(split):
             logging.warning(
                 "%d of the %d training sequences have fewer than the %d steps that %s needs: they "
-                "train the classifier alone.",
+                "train only the classifier.",
                 len(split) - fitting,
                 len(split),
                 needed,
@@ -295,7 +298,7 @@ def _check_lengths(split: Split, losses: Sequence[AuxiliaryLoss]) -> None:
 
 
 def _check_weights(phases: Sequence[Phase], losses: Sequence[AuxiliaryLoss]) -> None:
-    """Raises UserError if a phase has nothing to train, its losses' weights being all 0."""
+    """Raises UserError if a phase has nothing to train because all its losses have weight 0."""
     for phase in phases:
         if phase.epochs and not phase.supervised and not any(loss.weight for loss in losses):
             raise SettingError(

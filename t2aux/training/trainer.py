@@ -1,4 +1,4 @@
-"""One training step: the gradient of the supervised and the auxiliary losses, truncated."""
+"""One training step: the truncated gradients of the supervised and the auxiliary losses."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from t2aux.training import truncation, windows
 from t2aux.training.plan import Context, Plan
 from t2aux.training.truncation import gradients_of
 
-# Streams of random numbers of one batch: DropConnect or dropout, one an auxiliary loss, and noise.
+# Random streams of one batch: DropConnect or dropout, one per auxiliary loss, and noise.
 DROPOUT, _FIRST_AUXILIARY = 0, 1
 _NOISE = 2**31 - 1
-# In metrics, as the names of auxiliary losses are.
+# The name in metrics, like those of auxiliary losses.
 _SUPERVISED = "supervised"
 
-# Gives the supervised loss and its metrics from the core's output [B, H].
+# Computes the supervised loss and its metrics from the core's output [B, H].
 Classify = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, tf.Tensor]]]
 
 
 class Step(NamedTuple):
-    """What a training step computes.
+    """The results of a training step.
 
     Attributes:
         gradients: One for each of `Trainer.trained_variables`, not clipped.
-        metrics: Scalars: "loss", "supervised_loss" and "correct" (how many predictions are) where
-            there is a supervised loss, and a mean per token for each auxiliary loss.
-        logits: [B, K] of the training step, where there is a supervised loss.
+        metrics: Scalars: "loss"; with a supervised loss, "supervised_loss" and "correct" (the
+            number of correct predictions); and a mean per token for each auxiliary loss.
+        logits: The logits [B, K] of the step, if there is a supervised loss.
     """
 
     gradients: list[tf.Tensor]
@@ -47,14 +47,14 @@ class Step(NamedTuple):
 class Trainer:
     """Computes truncated gradients of L = L_supervised + sum of w * L_auxiliary (paper, section 3).
 
-    Where every truncation is "full" there is one pass with everything in it, in which nothing
-    stops a gradient, not even at the first position of outputs [us]; that is also the plainest form
-    of the method, which the other is tested against. Otherwise a forward pass over the batch is
-    made, and windows are run again with gradient: the last `supervised_bptt` steps of
-    every sequence, and the steps that the auxiliary losses need, see `t2aux.training.windows`.
+    If every truncation is "full", a single pass computes everything. No gradient is stopped in it,
+    not even at the first position of outputs [us]. It is the simplest form of the method, and the
+    other one is tested against it. Otherwise, after a forward pass over the batch, windows are run
+    again with gradient: the last `supervised_bptt` steps of every sequence, and the steps that the
+    auxiliary losses need, see `t2aux.training.windows`.
 
-    A loss of weight 0 is measured and takes no part in the gradient: the classifier then learns
-    what it would without it, bit for bit.
+    A loss of weight 0 is measured but does not contribute to the gradient: the classifier learns
+    bit for bit the same as without the loss.
     """
 
     def __init__(
@@ -66,32 +66,33 @@ class Trainer:
         auxiliary_bptt: Bptt = 300,
         precision: ops.Precision = "float32",
     ) -> None:
-        """Keeps the networks.
+        """Stores the networks.
 
         Args:
             classifier: The main network.
             losses: The auxiliary networks with their losses.
-            supervised_bptt: Steps that the supervised gradient goes back, "full" for all of them;
-                0: it reaches the head only.
-            auxiliary_bptt: Steps that the gradient of each auxiliary loss goes back that does not
-                say so itself.
-            precision: Of the products of the LSTMs, the main one and the losses', in all passes of
-                a step, the forward pass too.
+            supervised_bptt: Steps that the supervised gradient goes back; "full" for all, 0 to
+                train only the head.
+            auxiliary_bptt: Steps that the gradient of each auxiliary loss without its own `bptt`
+                goes back.
+            precision: The precision of the products of the main LSTM and those of the losses, in
+                all passes of a step, including the forward pass.
 
         Raises:
-            UserError: Two losses have one name, or one can't be trained with its truncation length.
+            UserError: Two losses have the same name, or a loss can't be trained with its
+                truncation.
         """
         names = [loss.name for loss in losses]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise SettingError(
-                f"There are {names.count(twice)} auxiliary losses with the name {twice}, by which "
-                "metrics and checkpoints know them: give each loss another name."
+                f"There are {names.count(twice)} auxiliary losses with the name {twice}, which "
+                "identifies a loss in metrics and checkpoints: give each loss another name."
             )
         if _SUPERVISED in names:
             raise SettingError(
-                f"An auxiliary loss has the name {_SUPERVISED}, which is that of the supervised "
-                "loss: give it another name."
+                f"An auxiliary loss has the name {_SUPERVISED}, which is reserved for the "
+                "supervised loss: give it another name."
             )
         for loss in losses:
             if not loss.built:
@@ -110,13 +111,14 @@ class Trainer:
         self.variables_in_order = _variables(classifier, losses)
 
     def trained_variables(self, *, auxiliary: bool = True) -> list[tf.Variable]:
-        """The variables that `Step.gradients` are of, in that order.
+        """The variables of `Step.gradients`, in the same order.
 
         Args:
             auxiliary: As for `step`.
 
         Returns:
-            The classifier's, then those of each loss that takes part and whose weight is not 0.
+            The variables of the classifier, then those of each loss that is included and whose
+            weight is not 0.
         """
         losses = [loss for loss in self.losses if auxiliary and loss.weight]
         return _variables(self.classifier, losses)
@@ -133,23 +135,24 @@ class Trainer:
         padded: bool | None = None,
         supervised_loss: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> Step:
-        """The losses and gradients of a batch.
+        """Computes the losses and gradients of a batch.
 
         Args:
             batch: inputs [B, T, C] float32 or [B, T] int32, lengths [B], labels [B].
-            seed: [2] int32, this batch's: anchors, segments, sampling and DropConnect are a
-                function of it alone.
-            progress: Scalar float32 in [0, 1]: how far the phase has got (scheduled sampling).
-            supervised: False in pretraining: the auxiliary losses alone.
-            auxiliary: False in fine-tuning: the supervised loss alone.
+            seed: [2] int32, the seed of this batch; anchors, segments, sampling and DropConnect
+                depend on nothing else.
+            progress: Scalar float32 in [0, 1], the completed fraction of the phase, for scheduled
+                sampling.
+            supervised: Whether to include the supervised loss; False in pretraining.
+            auxiliary: Whether to include the auxiliary losses; False in fine-tuning.
             share: Which rows of a larger batch these are, padded to its longest sequence. All
-                that the step gives is then to be summed over the shares. None: it is all of it.
-            padded: Whether lengths differ; None: as the classifier says.
-            supervised_loss: Gives the supervised loss, a scalar, from logits [B, K]; by default the
-                mean cross-entropy.
+                results must then be summed over the shares. None: this is the whole batch.
+            padded: Whether lengths differ; None: as in the classifier.
+            supervised_loss: Computes the supervised loss, a scalar, from logits [B, K]; by default
+                the mean cross-entropy.
 
         Returns:
-            The step.
+            The results of the step.
         """
         padded = self.classifier.padded if padded is None else padded
         tokens = self._with_noise(self.classifier.normalized(batch.inputs), seed, share)
@@ -177,7 +180,7 @@ class Trainer:
         gradients, metrics = [tf.zeros_like(v) for v in every], {}
         alone, last = trained, classify if supervised else None
         reach = [plan.bptt for plan in trained] or [self.auxiliary_bptt]
-        # In pretraining as in the joint phase.
+        # In pretraining and in the joint phase.
         measured = [plan for plan in plans if not plan.loss.weight]
         with ops.products_in(self.precision):
             if {self.supervised_bptt, *reach} == {"full"}:
@@ -199,7 +202,7 @@ class Trainer:
         return Step(gradients, {"loss": total, **metrics}, logits[0] if logits else None)
 
     def _with_noise(self, tokens: tf.Tensor, seed: tf.Tensor, share: Share | None) -> tf.Tensor:
-        """Adds the classifier's noise, which is drawn for the whole batch that a share is of."""
+        """Adds the classifier's noise, which is drawn for the whole batch even for a share."""
         if not self.classifier.noise:
             return tokens
         shape = tf.shape(tokens)
@@ -212,7 +215,7 @@ class Trainer:
     def _one_pass(
         self, context: Context, plans: list[Plan], classify: Classify | None
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """The gradients of everything, in one pass that stores all of its steps."""
+        """The gradients of everything, in one pass that stores the activations of all steps."""
         sequences, metrics = _needed(context, plans, classify), {}
         zero = self.classifier.init_state(tf.shape(sequences.tokens)[1])
         # The losses' positions, and the end.
@@ -247,7 +250,7 @@ class Trainer:
         measured: list[Plan],
         classify: Classify | None,
     ) -> tuple[list[list[tf.Tensor]], dict[str, tf.Tensor]]:
-        """The gradients of each loss: a forward pass, then windows with gradient."""
+        """The gradients of each loss, by a forward pass and then windows with gradient."""
         plans = [*trained, *measured]
         sequences = _needed(context, plans, classify)
         requested = [
@@ -307,7 +310,7 @@ def classification_loss(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """The mean cross-entropy of logits [B, K] and labels [B], and its metrics, see `Step`.
 
-    Of a `share` of a batch, the part of the whole batch's mean.
+    For a `share` of a batch, the share's contribution to the mean over the whole batch.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     if share is None:
@@ -320,12 +323,12 @@ def classification_loss(
 
 
 def _needed(context: Context, plans: list[Plan], classify: Classify | None) -> Sequences:
-    """The sequences of a pass: one for a single loss, as in pretraining, needs its rows alone."""
+    """The sequences of a pass; for a single loss, as in pretraining, these are only its rows."""
     return plans[0].sequences if classify is None and len(plans) == 1 else context.sequences
 
 
 def _split(states: State, positions: list[tf.Tensor]) -> list[State]:
-    """Splits the states at several lists of positions, concatenated, [sum of n, B, ...] each."""
+    """Splits states [sum of n, B, ...] at concatenated lists of positions, one part per list."""
     sizes = [tf.shape(p)[0] for p in positions]
     parts = [tf.split(s, sizes, num=len(sizes)) for s in tf.nest.flatten(states)]
     return [tf.nest.pack_sequence_as(states, part) for part in zip(*parts, strict=True)]

@@ -1,4 +1,4 @@
-"""A run in progress: phases, epochs, logging, checkpoints, and resuming a run that was stopped."""
+"""The training loop of a run: phases, epochs, logging, checkpoints, and resuming."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from t2aux.training.run_config import RunConfig
 from t2aux.training.schedule import Phase
 from t2aux.training.validation import Splits
 
-# Seconds without a line of metrics, or in an evaluation, after which a run logs where it is.
+# Seconds without a line of metrics, or in an evaluation, after which a run logs its position.
 _QUIET = 30.0
 
 
 class TrainingLoop:
-    """Trains from where its checkpoints are to the end of the last phase, or until a signal."""
+    """Trains from the newest checkpoint to the end of the last phase, or until a signal."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class TrainingLoop:
             config.checkpoints_kept,
         )
         losses = [*(f"{loss.name}_loss" for loss in trainer.losses), "supervised_loss"]
-        # Looked at in every step, on the device.
+        # Checked in every step, on the device.
         self._checked = ["loss", *losses, "gradient_norm"]
-        # On the device, too, and read when they are logged.
+        # Also on the device; read when they are logged.
         self._means = {
             name: keras.metrics.Mean(name=name) for name in (*self._checked, "correct", "examples")
         }
@@ -98,12 +98,12 @@ class TrainingLoop:
 
     @property
     def step(self) -> int:
-        """How many steps were made."""
+        """The number of steps that were made."""
         return int(self._position.step)
 
     @property
     def _stopping(self) -> bool:
-        """Whether a signal has come; with several workers, whether they have agreed to stop."""
+        """Whether a signal was received or, with several workers, whether all agreed to stop."""
         return self._agreed_to_stop if self._replicas.workers > 1 else self._stop.requested
 
     # --- Resuming ---------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class TrainingLoop:
         """Restores the newest undamaged checkpoint, if there is one. All workers call it.
 
         Raises:
-            UserError: All are damaged, or it is another run's.
+            UserError: All checkpoints are damaged, or the checkpoint belongs to another run.
         """
         if self._replicas.is_chief:
             path = self._manager.recover()
@@ -131,7 +131,7 @@ class TrainingLoop:
             status = checkpoints.read(self._manager.checkpoint, path)
             status.assert_existing_objects_matched()
         except AssertionError as error:
-            # The networks were compared before.
+            # The networks have already been compared.
             raise ModelError(
                 f"The checkpoint {path} is of another optimizer, or of one with other parameters: "
                 "set train.optimizer and its parameters back, or use another --model_dir."
@@ -148,7 +148,7 @@ class TrainingLoop:
         logging.info("Continuing from %s, step %d.", path, self.step)
 
     def _share(self) -> None:
-        """Gives all workers the chief's state."""
+        """Copies the chief's state to all workers."""
         optimizer = [variable.value for variable in self._optimizer.variables]
         self._replicas.share_state(
             [*self._trainer.variables_in_order, *optimizer, *self._position.variables]
@@ -165,14 +165,14 @@ class TrainingLoop:
         """Trains.
 
         Args:
-            changes: Of the settings, which hold from here on; for the log.
+            changes: The changes of settings from here on, for the log.
 
         Returns:
-            Whether the run is done; False after SIGTERM or SIGHUP.
+            Whether the run is complete; False after SIGTERM or SIGHUP.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C has come; the run is saved.
-            stopping.Stopped: A signal has come before the first step.
+            KeyboardInterrupt: Ctrl-C was pressed; the run is saved.
+            stopping.Stopped: A signal was received before the first step.
             UserError: The loss, the gradient or a weight is not finite.
         """
         is_chief, total = self._replicas.is_chief, self._total
@@ -216,14 +216,14 @@ class TrainingLoop:
             raise stopping.Stopped(self._stop.signal)
         if self._stopping and self._stop.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        # A run that was stopped in its last evaluation still has to make it.
+        # A run that was stopped during its last evaluation is not complete.
         return done and not self._stopping
 
     def _epoch(self, log: RunLog) -> bool:
-        """Trains to the end of an epoch, or until stopped. Returns whether the run is done."""
+        """Trains to the end of an epoch, or until stopped. Returns whether the run is complete."""
         position, config = self._position, self._config
         index = int(position.phase)
-        # A phase that is over, or one of 0 epochs.
+        # Skips a phase that is over or has 0 epochs.
         while int(position.epoch) >= self._phases[index].epochs:
             index += 1
             position.phase.assign(index)
@@ -253,7 +253,7 @@ class TrainingLoop:
             self._agreed_to_stop = bool(stop)
             batch, step = batch + int(made), step + int(made)
             is_over = batch == self._steps_per_epoch
-            # The means of two phases must not mix.
+            # The means of two phases must not be mixed.
             if int(made) == count and (
                 step % config.log_every == 0 or (is_over and epoch + 1 == phase.epochs)
             ):
@@ -273,7 +273,7 @@ class TrainingLoop:
         is_over = batch == self._steps_per_epoch
         return is_over and (step == self._total or self._evaluator.is_over(step))
 
-    # AutoGraph would take seconds to convert a step.
+    # Without AutoGraph, which would take seconds to convert a step.
     @tf.function(reduce_retracing=True, autograph=False)
     def _steps(
         self, phase: Phase, first_step: tf.Tensor, iterator: Iterator, count: tf.Tensor
@@ -281,10 +281,10 @@ class TrainingLoop:
         """The compiled loop over steps of a phase.
 
         Returns:
-            How many steps it made, fewer than `count` where a signal came or the next step gives
-            NaN or Inf; whether all workers are to stop; and the last values of `_checked`.
+            The number of steps made, below `count` if a signal was received or the next step gives
+            NaN or Inf; whether all workers must stop; and the last values of `_checked`.
         """
-        # A signal that came during a step ends the loop; several workers agree in the next step.
+        # A signal ends the loop after the current step; several workers agree in the next step.
         proceed = ~self._stop.flag if self._replicas.workers == 1 else tf.constant(True)
 
         def step(made: tf.Tensor, *_: tf.Tensor) -> list[tf.Tensor]:
@@ -301,10 +301,11 @@ class TrainingLoop:
     def _step(
         self, phase: Phase, first_step: tf.Tensor, batch: data.Batch | distribution.Shares
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """A step, which changes nothing where it gives NaN or Inf.
+        """Makes a step, which changes nothing if it gives NaN or Inf.
 
         Returns:
-            Whether it does not; whether all workers are to stop; and the values of `_checked`.
+            Whether all values are finite; whether all workers must stop; and the values of
+            `_checked`.
         """
         trainer, position, replicas = self._trainer, self._position, self._replicas
         step_in_phase = position.step - first_step
@@ -344,7 +345,7 @@ class TrainingLoop:
     # --- Logging ----------------------------------------------------------------------------------
 
     def _log_metrics(self, log: RunLog, phase: Phase, epoch: int, rate: Rate) -> None:
-        # What the phase does not train was not updated.
+        # The means of losses that the phase does not train were not updated.
         means = {n: float(mean.result()) for n, mean in self._means.items() if float(mean.count)}
         for mean in self._means.values():
             mean.reset_state()
@@ -375,7 +376,7 @@ class TrainingLoop:
     # --- Saving -----------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """Writes a checkpoint, or raises where a weight is not finite. All workers call it."""
+        """Writes a checkpoint; raises UserError if a weight is not finite. All workers call it."""
         self._check_weights()
         if self._replicas.is_chief:
             self._manager.save(self.step)
@@ -386,7 +387,8 @@ class TrainingLoop:
     def _save_if_time(self) -> None:
         if time.monotonic() - self._saved_at < 60 * self._config.checkpoint_minutes:
             return
-        # Each worker has its own clock; all find in the next step what one finds here.
+        # Each worker has its own clock. A weight that is not finite is found by all in the next
+        # step.
         if self._replicas.workers == 1 or not self._weights_not_finite():
             self._save()
 
@@ -395,7 +397,7 @@ class TrainingLoop:
         return divergence.weights_not_finite(variables)
 
     def _check_weights(self) -> None:
-        """Raises UserError where a weight is not finite: it must not get into a checkpoint."""
+        """Raises UserError if a weight is not finite, because it must not be saved."""
         if not_finite := self._weights_not_finite():
             self._raise_not_finite(not_finite, in_weights=True)
 

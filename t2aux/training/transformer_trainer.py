@@ -1,4 +1,4 @@
-"""A training step of a classifier that has no state: the whole sequence, all of its gradient."""
+"""A training step of a classifier without state: the whole sequence with its full gradient."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from t2aux.training.trainer import DROPOUT, Step, classification_loss, gradients
 
 
 class TransformerTrainer:
-    """As `Trainer`, for a Transformer: no truncation and no auxiliary losses.
+    """Like `Trainer`, for a Transformer, without truncation and auxiliary losses.
 
     Attributes:
         classifier: The network.
-        losses: None, an empty list.
+        losses: An empty list.
         variables_in_order: All trainable variables.
     """
 
     def __init__(self, classifier: Transformer) -> None:
-        """Keeps the network."""
+        """Stores the network."""
         self.classifier = classifier
         self.losses: list[AuxiliaryLoss] = []
         self.variables_in_order = weights.in_order(classifier)
 
     def trained_variables(self, *, auxiliary: bool = True) -> list[tf.Variable]:
-        """The variables that `Step.gradients` are of, in that order; see `Trainer`."""
+        """The variables of `Step.gradients`, in the same order; see `Trainer`."""
         del auxiliary
         return self.variables_in_order
 
     def step(
         self, batch: Batch, *, seed: tf.Tensor, share: Share | None = None, **_: object
     ) -> Step:
-        """The loss and gradients of a batch; see `Trainer.step`.
+        """Computes the loss and gradients of a batch; see `Trainer.step`.
 
         Args:
             batch: inputs [B, T, C] float32 or [B, T] int32, lengths [B], labels [B].
-            seed: [2] int32, this batch's: dropout is a function of it alone.
+            seed: [2] int32, the seed of this batch; dropout depends on nothing else.
             share: See `Trainer.step`.
-            **_: What is of the phases and of auxiliary losses, of which there are none.
+            **_: Arguments for phases and auxiliary losses, which are ignored.
 
         Returns:
-            The step.
+            The results of the step.
         """
         with tf.GradientTape() as tape:
             logits = self.classifier.logits_of(

@@ -1,9 +1,9 @@
 """Truncated backpropagation through time: which windows of steps carry gradient.
 
 A forward pass over the batch carries the state along and stores only the states at some positions.
-From these the windows that do carry gradient are run again, their gradient stopped at their
-beginning. So the memory of a training step depends on the windows'
-lengths, and not on the sequence's.
+From these, the windows that carry gradient are run again, with the gradient stopped at their
+beginning. So the memory of a training step depends on the length of the windows, and not on that of
+the sequence.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Windows(NamedTuple):
     """Windows of steps that end at anchors.
 
     Attributes:
-        group: [n] int32: the window of each anchor.
-        begin: [n] int32: the first step of each anchor's window.
-        first: [n] int32: the first step of each window; beyond `count` undefined.
-        end: [n] int32: one past the last step of each window, its last anchor; beyond `count`
-            undefined.
-        count: Scalar int32: how many windows there are.
+        group: [n] int32, the window of each anchor.
+        begin: [n] int32, the first step of each anchor's window.
+        first: [n] int32, the first step of each window; undefined beyond `count`.
+        end: [n] int32, one past the last step of each window, which is its last anchor; undefined
+            beyond `count`.
+        count: Scalar int32, the number of windows.
     """
 
     group: tf.Tensor
@@ -40,7 +40,7 @@ class Windows(NamedTuple):
 
 
 def check_bptt(parameter: str, value: Bptt) -> None:
-    """Raises UserError where a truncation length is neither "full" nor 0 or more."""
+    """Raises UserError if a truncation length is neither "full" nor a number from 0."""
     is_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if value != "full" and not (is_number and value >= 0):
         raise SettingError(
@@ -51,17 +51,18 @@ def check_bptt(parameter: str, value: Bptt) -> None:
 def group_anchors(anchors: tf.Tensor, truncation: tf.Tensor | int) -> Windows:
     """Groups anchors into windows of at most `truncation` steps.
 
-    A window ends at the last anchor that no other window has, and holds all anchors of its
-    `truncation` steps: their gradient reaches back to its beginning. So the last anchor's gradient
-    reaches back exactly `truncation` steps, the others' at most so many, and n anchors cost at most
-    min(T, n * truncation) steps, however close together they lie. With one anchor it is exact.
+    Starting from the last anchor, each window ends at the last anchor that is not yet in a window,
+    and contains all anchors of its `truncation` steps. Their gradients go back to its beginning,
+    exactly `truncation` steps from its last anchor and at most as many from the others. So n
+    anchors cost at most min(T, n * truncation) steps, however close together they are. With one
+    anchor, the truncation is exact.
 
     Args:
         anchors: [n] int32 positions.
-        truncation: Steps, at least 1.
+        truncation: The number of steps, at least 1.
 
     Returns:
-        The windows, disjoint.
+        The windows, which are disjoint.
     """
     count = tf.shape(anchors)[0]
     order = tf.argsort(anchors, direction="DESCENDING", stable=True)
@@ -95,12 +96,12 @@ def forward_states(
     starts: tf.Tensor | None,
     positions: tf.Tensor,
 ) -> State:
-    """A forward pass that returns the states at some positions; no gradient flows.
+    """Runs a forward pass without gradient, and returns the states at some positions.
 
     Args:
         classifier: The network.
         tokens: [T, B, C] float32 or [T, B] int32.
-        starts: [B] int32, the step at which each sequence begins; None: all at 0.
+        starts: [B] int32, the step at which each sequence begins; None: 0 for all.
         positions: [M] int32 positions in 0..T, in any order.
 
     Returns:
@@ -113,16 +114,16 @@ def forward_states(
 
 
 def align_ends(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    """Moves the padding from the ends to the beginnings.
+    """Moves the padding from the end of each sequence to its beginning.
 
-    So the last k steps of the batch are the last k of every sequence, whatever its length.
+    The last k steps of the batch are then the last k of every sequence, whatever its length.
 
     Args:
-        tokens: [B, T, ...], padded at the ends.
+        tokens: [B, T, ...], padded at the end.
         lengths: [B] int32.
 
     Returns:
-        [B, T, ...]: sequence b now begins at step T - lengths[b].
+        [B, T, ...], where sequence b begins at step T - lengths[b].
     """
     return tf.reverse(tf.reverse_sequence(tokens, lengths, seq_axis=1), [1])
 
@@ -130,7 +131,7 @@ def align_ends(tokens: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
 def gradients_of(
     tape: tf.GradientTape, objective: tf.Tensor, sources: Sequence[tf.Tensor | tf.Variable]
 ) -> list[tf.Tensor]:
-    """The gradients of an objective, dense; zeros where a source plays no part in it."""
+    """The dense gradients of an objective; zeros for a source that it does not depend on."""
     gradients = tape.gradient(
         objective, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
@@ -138,7 +139,7 @@ def gradients_of(
 
 
 def added(sums: Sequence[tf.Tensor], parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Sums of gradients with a window's added, for a loop: of the shapes of the sums.
+    """Adds a window's gradients to sums of gradients in a loop; sets the shapes of the sums.
 
     TensorFlow does not always know the shape of a gradient while it builds a graph.
     """

@@ -20,7 +20,7 @@ NAME = "validation"
 
 
 def check(validation: object, patience: object, evaluate_every: int) -> None:
-    """Raises UserError where a parameter of `train` is out of range, or has no meaning.
+    """Raises UserError if a parameter of `train` is out of range or meaningless.
 
     Args:
         validation: `train.validation`.
@@ -53,11 +53,12 @@ class Splits:
     """The data of a run.
 
     Attributes:
-        train: What is trained on.
-        test: What the run is measured on.
-        validation: What decides which checkpoint is the best, and when to stop; None: nothing.
-        read: The splits as they were read, by name: "train" and "test", and "validation" where that
-            is a separate split.
+        train: The training set.
+        test: The test set.
+        validation: The validation set, which decides which checkpoint is the best and when to stop;
+            None: there is none.
+        read: The splits as they were read, by name: "train" and "test", and "validation" if that is
+            a separate split.
     """
 
     train: data.Split
@@ -67,17 +68,17 @@ class Splits:
 
     @property
     def by_name(self) -> dict[str, data.Split]:
-        """The splits that there are: "train", "validation" and "test"."""
+        """The existing splits by name: "train", "validation" and "test"."""
         validation = {} if self.validation is None else {NAME: self.validation}
         return {"train": self.train, **validation, "test": self.test}
 
     def set_info(self, info: DatasetInfo) -> None:
-        """Sets what all splits say that the data is."""
+        """Sets the description of the data in all splits."""
         for split in [*self.read.values(), *self.by_name.values()]:
             split.info = info
 
     def describe(self) -> str:
-        """How many sequences each has: "129 training, 14 validation and 36 test"."""
+        """The numbers of sequences, such as "129 training, 14 validation and 36 test"."""
         validation = "" if self.validation is None else f", {len(self.validation)} {NAME}"
         return f"{len(self.train)} training{validation} and {len(self.test)} test"
 
@@ -90,18 +91,18 @@ def load(
 ) -> Splits:
     """Reads the data that the configuration names.
 
-    `dataset.max_examples` comes first: the fraction is one of the examples that it leaves, and it
-    limits a separate split as it limits the test split.
+    `dataset.max_examples` is applied first: a fraction refers to the remaining examples, and a
+    separate split is limited like the test split.
 
     Args:
-        source: Where the data set is read from.
+        source: The source of the data set.
         validation: As for `train`.
-        seed: As for `train`: of the choice of a fraction's examples.
-        directory: That of the run, which may have begun; None: it has not.
+        seed: As for `train`; chooses the examples of a fraction.
+        directory: The run directory, in which the run may have begun; None: it has not.
 
     Raises:
-        UserError: See `data.load`; or the fraction is too small, or the source has no such split,
-            or reads the same examples as it.
+        UserError: See `data.load`; or the fraction is too small, the source has no such split, or
+            the split has the same examples as the training or test split.
     """
     train = data.load(source, "train")
     test = data.load(source, "test", train.info)
@@ -134,16 +135,18 @@ def load(
 def load_whole(
     name: str, source: data.Source, info: DatasetInfo, directory: pathlib.Path | None = None
 ) -> tuple[str, data.Split]:
-    """Reads what a split of a run is in, whose configuration is gin's at present.
+    """Reads the split of the source that contains a split of a run.
+
+    gin's current configuration must be that of the run.
 
     Args:
         name: "train", "validation" or "test".
-        source: Where the run's data set is read from.
-        info: The run's.
-        directory: That of the run.
+        source: The source of the run's data set.
+        info: The run's data set.
+        directory: The run directory.
 
     Returns:
-        The name of what was read ("train" for a held-out fraction), and it.
+        The name of the split that was read ("train" for a held-out fraction), and the split.
 
     Raises:
         UserError: See `data.load`; or the run has no validation set.
@@ -162,16 +165,16 @@ def load_whole(
 def part_of(
     name: str, whole: data.Split, *, is_own: bool, directory: pathlib.Path | None = None
 ) -> data.Split:
-    """The part of what `load_whole` gave that the run used as a split.
+    """The part of a split from `load_whole` that the run used as the split `name`.
 
     Args:
         name: As for `load_whole`.
-        whole: What it gave.
-        is_own: Whether that is the run's own data. Other data has no part that was held out.
-        directory: That of the run.
+        whole: The split that `load_whole` returned.
+        is_own: Whether it is the run's own data. Other data has no held-out part.
+        directory: The run directory.
 
     Returns:
-        All of it, or what was held out, or what was not.
+        The whole split, the held-out part, or the rest.
 
     Raises:
         UserError: Other data has no validation set.
@@ -196,9 +199,9 @@ def part_of(
 def _own_split(
     source: data.Source, validation: float | str, directory: pathlib.Path | None
 ) -> str | None:
-    """The name of the split that is the validation set; None: a share of the training data is.
+    """The name of the validation split, or None if a fraction of the training data is used.
 
-    A run that has begun keeps what it began with.
+    A run that has begun keeps the kind of validation set that it began with.
     """
     if isinstance(validation, str):
         return validation

@@ -1,18 +1,19 @@
 """Computes what auxiliary losses declare: a forward pass, then windows with gradient.
 
-For each kind of declaration (`t2aux.losses.base`) there is a plan. It names the positions whose
-states the forward pass must keep (`state_positions`), and computes the loss and its gradients from
-them:
+Each kind of declaration (`t2aux.losses.base`) has a plan. The plan names the positions whose states
+the forward pass must keep (`state_positions`), and computes the loss and its gradients from these
+states:
 
 - `StatesAt`: the windows are the `bptt` steps before each position. The loss is computed first, for
-  all positions as one batch; its gradient with respect to the states is then carried into the
+  all positions as one batch. Its gradient with respect to the states is then propagated into the
   windows, one window at a time.
-- `OutputsFrom`: the ranges from the positions on, as one batch, cut every `bptt` steps; the
-  gradient stops at the positions.
-- `OutputsOfAll`: whole sequences, one window of `bptt` steps after the other, the state carried.
+- `OutputsFrom`: the windows are the ranges from the positions on, as one batch, cut every `bptt`
+  steps. The gradient stops at the positions.
+- `OutputsOfAll`: whole sequences, in consecutive windows of `bptt` steps, with the state carried
+  along.
 
-Where nothing stops a gradient, `StatesAt` and `OutputsFrom` are also computed in the one pass that
-the supervised loss makes (`in_one_pass`).
+If no gradient is stopped, `StatesAt` and `OutputsFrom` can also be computed in the single pass of
+the supervised loss (`in_one_pass`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from t2aux.training.truncation import gradients_of
 
 
 class StatesPlan(Plan):
-    """For `StatesAt`."""
+    """The plan for `StatesAt`."""
 
     def __init__(self, *arguments: Any) -> None:
         """See `Plan`."""
@@ -108,9 +109,9 @@ class StatesPlan(Plan):
     def _through_windows(
         self, at_positions: list[tf.Tensor], windows: truncation.Windows, first: State
     ) -> list[tf.Tensor]:
-        """Carries gradients with respect to the states into the main network.
+        """Propagates gradients with respect to the states into the main network.
 
-        One window at a time, so that memory holds the activations of one.
+        Only one window is computed at a time, so memory holds the activations of one window.
 
         Returns:
             The gradients of `classifier.recurrent_variables`.
@@ -134,14 +135,14 @@ class StatesPlan(Plan):
             return j + 1, truncation.added(sums, part)
 
         sums = [tf.zeros_like(v) for v in variables]
-        # Windows do not wait for each other, and TensorFlow would run ten of them at a time.
+        # Windows are independent, so TensorFlow would otherwise run ten of them in parallel.
         return tf.while_loop(
             lambda j, _: j < windows.count, body, (0, sums), parallel_iterations=1
         )[1]
 
 
 class OutputsPlan(Plan):
-    """For `OutputsFrom`."""
+    """The plan for `OutputsFrom`."""
 
     needs_outputs = True
 
@@ -187,8 +188,8 @@ class OutputsPlan(Plan):
         """The segments of [T, B, ...] from the positions on.
 
         Returns:
-            [l' + 1, n * B, ...] (position-major), l' = min(length, T - 1), and [n * B] int32: the
-            step of the segment at which the sequence begins (0 or less: it began before).
+            [l' + 1, n * B, ...] (position-major) with l' = min(length, T - 1), and [n * B] int32,
+            the step of the segment at which the sequence begins (0 or less: before the segment).
         """
         positions, starts = self.positions, self._context.sequences.starts
         length = tf.minimum(self._declaration.length, tf.shape(values)[0] - 1)
@@ -224,11 +225,12 @@ class OutputsPlan(Plan):
 
 
 class WholeSequencePlan(Plan):
-    """For `OutputsOfAll`.
+    """The plan for `OutputsOfAll`.
 
-    A window's state is carried into the next without gradient, and memory holds the activations of
-    one window. The first ends `bptt` steps after the first output that predicts, and begins so many
-    before it, if there are: so that what is read before anything is predicted learns, too.
+    The state is carried from one window to the next without gradient, and memory holds the
+    activations of one window. The first window ends `bptt` steps after the first output that
+    predicts, and begins `bptt` steps before it, if there are as many, so that the first reading is
+    trained, too.
     """
 
     joins_one_pass = False
@@ -271,7 +273,7 @@ class WholeSequencePlan(Plan):
         ) -> tuple:
             state, carry = carried
             with tf.GradientTape() as tape:
-                # One more than is read: what the last output predicts.
+                # One token more than is read, which the last output predicts.
                 tokens = reading.window(begin, end + 1)
                 active = reading.active(begin)
                 outputs, after = self._context.classifier.outputs(tokens[:-1], state, active)
@@ -302,7 +304,7 @@ class WholeSequencePlan(Plan):
                 tf.constant(0.0),
                 [tf.zeros_like(v) for v in variables],
             ),
-            # No window ahead of the one before it: memory holds one.
+            # Sequential, so that memory holds one window.
             parallel_iterations=1,
         )
         return self._mean(total), gradients
@@ -317,19 +319,19 @@ _PLANS = {StatesAt: StatesPlan, OutputsFrom: OutputsPlan, OutputsOfAll: WholeSeq
 
 
 def plan(context: Context, loss: AuxiliaryLoss, seed: tf.Tensor, bptt: Bptt) -> Plan:
-    """The plan of a loss for a batch.
+    """Creates the plan of a loss for a batch.
 
     Args:
-        context: What the step's plans share.
+        context: The values that the step's plans share.
         loss: The loss.
-        seed: [2] int32, this batch's and this loss's.
-        bptt: How many steps the gradient reaches back, where the loss does not say.
+        seed: [2] int32, specific to this batch and this loss.
+        bptt: How many steps the gradient goes back if the loss does not set its own `bptt`.
 
     Returns:
         The plan.
 
     Raises:
-        UserError: The loss declares something else.
+        UserError: The loss does not return a valid declaration.
     """
     declaration = loss.declare(context.sequences, seed)
     if type(declaration) not in _PLANS:
