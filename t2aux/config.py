@@ -371,7 +371,7 @@ def _check_calls() -> None:
         if key in callers:
             short = gin_config._REGISTRY.minimal_selector(selector)
             name = scope if selector == MACRO else short
-            raise SettingError(f"{name} is set to what calls {name} again: remove one.")
+            raise SettingError(f"The setting of {name} refers to {name} itself: remove one of the references.")
         if key in done:
             return
         parts = scope.split("/") if scope else []

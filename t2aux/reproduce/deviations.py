@@ -87,10 +87,10 @@ def _drops(plain: Rows) -> list[str]:
     if not groups:
         return []
     (factor, epochs), *others = groups
-    found = "".join(f" (to {f} after {e} in {wording.whose(groups[f, e])})" for f, e in others)
+    found = "".join(f" (by {f} after {e} in {wording.whose(groups[f, e])})" for f, e in others)
     return [
-        f"the rate drops to {factor} of itself after {epochs} joint epochs{found} instead of to a "
-        "half after every 300 (`joint/Phase.decay_factor`, `joint/Phase.decay_epochs`)"
+        f"the rate is multiplied by {factor} after {epochs} joint epochs{found} instead of halved "
+        "after every 300 (`joint/Phase.decay_factor`, `joint/Phase.decay_epochs`)"
     ]
 
 

@@ -118,10 +118,10 @@ def _budget_table(rows: Rows) -> Table:
                 wording.span({wording.batch(run) for run in runs}),
                 f"{PAPER_BATCH}",
                 wording.span(updates),
-                f"{total:,}" if total else "silent",
+                f"{total:,}" if total else "not given",
                 wording.percent(max(updates) / total) if total else MISSING,
                 wording.span(tables.seen(dataset, rows)),
-                f"{paper.epochs * paper.examples:,}" if paper.epochs else "silent",
+                f"{paper.epochs * paper.examples:,}" if paper.epochs else "not given",
                 tables.shares_seen(dataset, rows) or MISSING,
             ]
         )

@@ -133,7 +133,7 @@ class Runner:
         for (job, path, _), recipe in zip(made, found, strict=True):
             if recipe.in_effect != self._recipes[job].in_effect:
                 raise ModelError(
-                    f"{path} is from {job.row.id} with other settings than now: give another "
+                    f"{path} belongs to {job.row.id} with other settings: give another "
                     f"--output_dir, or remove {job.model_dir}, {job.result} and {job.part}."
                 )
 

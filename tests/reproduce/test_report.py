@@ -357,7 +357,7 @@ def test_the_rates_drop_is_listed_with_the_epochs_after_it(tmp_path):
     )
     assert "2 + 5 epochs (pretraining + joint), 2 of them after the rate's drop" in markdown
     assert "7 epochs in rows without pretraining, 4 of them after the rate's drop" in markdown
-    assert "the rate drops to 0.25 of itself after 3 joint epochs" in markdown
+    assert "the rate is multiplied by 0.25 after 3 joint epochs" in markdown
     assert "as many as pretraining has" in markdown
 
 
@@ -376,8 +376,8 @@ def test_a_transformers_own_schedule_is_listed_beside_the_others(tmp_path):
     assert (
         "MNIST: batches of 32 (8 in the Transformer's rows) instead of 128; 10 epochs in rows "
         "without pretraining, 7 of them after the rate's drop; 5 epochs in the Transformer's rows, "
-        "1 of them after the rate's drop; the rate drops to 0.25 of itself after 3 joint epochs "
-        "(to 0.25 after 4 in the Transformer's rows) instead of" in markdown
+        "1 of them after the rate's drop; the rate is multiplied by 0.25 after 3 joint "
+        "epochs (by 0.25 after 4 in the Transformer's rows) instead of" in markdown
     )
     assert (
         "a fixed choice of 30,000 training examples (`dataset.max_examples`) in the Transformer's "
