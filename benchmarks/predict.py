@@ -156,7 +156,7 @@ class _Bare:
         return self.rates(seconds)[0]
 
     def rates(self, seconds: float) -> tuple[float, float]:
-        """Rows a second, and a second of the processors' time."""
+        """The rows per second, and the rows per second of CPU time."""
         calls = self._calls()
         next(calls)
         begin, used, rows = time.perf_counter(), time.process_time(), 0
@@ -184,7 +184,7 @@ def measure(folder: pathlib.Path, form: str) -> dict[str, Any]:
     reads = Reading()
 
     def predict(name: str) -> tuple[float, float]:
-        """Rows a second, and a second of the processors' time."""
+        """The rows per second, and the rows per second of CPU time."""
         writes = Writing(str(folder / f"{form}.csv"), overwrite=True)
         begin, used = time.perf_counter(), time.process_time()
         rows = predict_with(predictor, str(folder / name), reads, writes).rows

@@ -17,7 +17,7 @@ _TOP = flags.DEFINE_integer(
     "top", 5, "How many of the most probable classes to show.", lower_bound=1
 )
 _STREAM = flags.DEFINE_bool(
-    "stream", False, "Read each input segment by segment, and show how the prediction changes."
+    "stream", False, "Read each input segment by segment and show how the prediction changes."
 )
 _SEGMENT = flags.DEFINE_integer("segment", 28, "Steps per segment.", lower_bound=1)
 _JSON = flags.DEFINE_bool(

@@ -236,7 +236,7 @@ class RemoteClassifier:
         code = failure.code
         if code not in _MESSAGES and _TOO_MANY_ROWS.search(failure.reason):
             code = retries.TOO_LARGE
-        message = _MESSAGES.get(code, "{address} refuses the request ({code}): {reason}.")
+        message = _MESSAGES.get(code, "{address} rejected the request ({code}): {reason}.")
         version = "" if self._wanted is None else f" in version {self._wanted}"
         return ServerError(
             message.format(

@@ -86,7 +86,7 @@ class _Walk:
 
     def _follow_folder(self, name: str, place: str) -> None:
         target = os.path.realpath(place)
-        # The link leads to a folder that contains the tree or the link.
+        # A link must not lead back to a folder that contains the tree or the link.
         around = (self._root, os.path.realpath(os.path.dirname(place)))
         leads_back = any(f"{p}/".startswith(f"{target.rstrip('/')}/") for p in around)
         key = _identity(target)

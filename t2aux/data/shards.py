@@ -142,7 +142,7 @@ class Shards:
 
         def read(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             arguments = [tf.gather(places, chosen), keys, step_bytes, compression, dtype.name]
-            # Not stateful: otherwise TensorFlow would, for determinism, not run it in the threads
+            # Not stateful: otherwise, for determinism, TensorFlow would not run it in the threads
             # of the pipeline, and the training would wait.
             values, lengths, labels = tf.numpy_function(
                 _read, arguments, [dtype, tf.int32, tf.int32], stateful=False

@@ -133,8 +133,8 @@ class GreyImageSource(Source):
     """A source of grey images, one pixel per step.
 
     Attributes:
-        side: Height and width to resize images to (bilinear, antialiased). None keeps the size of
-            the images, which must be square and all of the same size.
+        side: Height and width that images are resized to (bilinear, antialiased). None keeps the
+            size of the images, which must be square and all of the same size.
         border: Number of black pixels to add on each side of the resized images. MNIST has such a
             border around its digits, so that the last steps of a sequence hold no information.
         permutation_seed: Seed of a fixed permutation of the pixels, the same for every image and

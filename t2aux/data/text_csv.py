@@ -404,5 +404,5 @@ class DBpedia(Csv):
 
     @property
     def title(self) -> str:
-        """The title of `csv`: any texts in this layout can be read."""
+        """The name "csv", since any texts in this layout can be read."""
         return "csv"

@@ -24,7 +24,7 @@ from t2aux.errors import DataError, listing
 class DelimitedReader(TableReader):
     """A text table.
 
-    Missing columns of a row are empty, and surplus empty ones are dropped. Rows with only empty
+    Missing columns of a row are empty, and extra empty ones are dropped. Rows with only empty
     columns and rows that repeat the header are skipped.
 
     Attributes:
@@ -95,7 +95,7 @@ class DelimitedReader(TableReader):
                 notes.append(f"{short}: the column {index!r} numbers the rows.")
         has_header = self.header is not None
         super().__init__(name, columns, has_header=has_header, index=index, notes=notes)
-        # Surplus commas belong to a text without quotes, if the last column is a text.
+        # If the last column is a text, extra commas belong to a text without quotes.
         self.joins_rest = not has_header
         self._begin()
 

@@ -331,7 +331,7 @@ class LiteRTClassifier:
 
         Raises:
             UserError: See `probabilities`; the streaming file is missing; or the file is of the
-                stateful form, and `segment` is not a multiple of its own segment.
+                stateful form, and `segment` is not a multiple of the steps that it reads at once.
         """
         sequence = check_sequence(self.info, sequence)
         stream = self.start()
