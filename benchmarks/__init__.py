@@ -1,1 +1,1 @@
-"""Benchmarks: each prints ratios against its peers, measured in the same run."""
+"""Benchmarks. Each prints ratios to other implementations, measured in the same run."""

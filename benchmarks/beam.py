@@ -1,7 +1,7 @@
-"""`t2aux predict` without and with Beam's DirectRunner: seconds of a core for a text.
+"""CPU time per text of `t2aux predict`, without and with Beam's DirectRunner.
 
-Each command classifies a smaller and a larger table; the difference of the processor's time divided
-by that of the rows leaves out the start of the program. TensorFlow has one thread.
+Each command classifies a smaller and a larger table. The difference in CPU time is divided by the
+difference in rows, which excludes the start of the program. TensorFlow uses one thread.
 
   python -m benchmarks.beam --rows=20000
 """
@@ -26,7 +26,7 @@ _RUNNERS = {"without Beam": [], "DirectRunner": ["--runner=DirectRunner"]}
 
 
 def _seconds(folder: pathlib.Path, rows: int, arguments: list[str]) -> float:
-    """The processor's time of a command, its children's among it."""
+    """The CPU time of a command, including its child processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "t2aux", "predict", f"--model={folder / 'export'}"]
     command += [f"--data={folder / str(rows)}.csv", f"--output={folder / 'o.csv'}", "--overwrite"]
@@ -39,7 +39,7 @@ def _seconds(folder: pathlib.Path, rows: int, arguments: list[str]) -> float:
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints it."""
+    """Measures and prints the results."""
     del argv
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: training steps on made-up images, as the training loop does them."""
+"""Shared code of the benchmarks: training steps as in the training loop, on random images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Its Triton ends the process if it is loaded after TensorFlow.
+# Imported first: torch's Triton would end the process if it were loaded after TensorFlow.
 with contextlib.suppress(ImportError):
     import torch._dynamo
 
@@ -37,7 +37,7 @@ LOSSES = {
     "r-LSTM 20x30": [(Reconstruction, {"anchors": 20, "length": 30})],
     "p-LSTM 1x600": [(Prediction, {"anchors": 1, "length": 600})],
 }
-# Table 4's other two, here beside the supervised loss.
+# The other two of Table 4, here combined with the supervised loss.
 WHOLE = {
     "LM-LSTM": [(LanguageModel, {})],
     "SA-LSTM": [(SequenceAutoencoder, {})],
@@ -56,7 +56,7 @@ class Size:
 
 
 class Steps(NamedTuple):
-    """What of a network is timed.
+    """The functions of a network to time.
 
     Attributes:
         training: A training step on a batch: gradients, clipping and RMSProp.
@@ -68,10 +68,10 @@ class Steps(NamedTuple):
 
 
 def use_device(device: str | None, *, tensor_float_32: bool = False) -> None:
-    """Computes on this device; before TensorFlow is used.
+    """Selects the device. Must be called before TensorFlow is used.
 
     Args:
-        device: "cpu" or "gpu"; None: on a GPU where there is one.
+        device: "cpu" or "gpu"; None for a GPU if there is one.
         tensor_float_32: Whether a GPU may multiply in TensorFloat-32, see `train.tf32`.
     """
     tf32.enable(tensor_float_32)
@@ -113,7 +113,7 @@ def _info(size: Size) -> DatasetInfo:
 def classifier(
     size: Size, *, any_length: bool = False, projection_size: int | None = 128
 ) -> SequenceClassifier:
-    """An untrained classifier, of sequences of `size.length` steps or of any length."""
+    """An untrained classifier for sequences of `size.length` steps or of any length."""
     info = dataclasses.replace(_info(size), length=None) if any_length else _info(size)
     return make_classifier(info, projection_size=projection_size, hidden_size=size.hidden, seed=0)
 
@@ -127,16 +127,16 @@ def ours(
     rows: float = 1.0,
     precision: ops.Precision = "float32",
 ) -> Callable[[Batch], None]:
-    """A compiled training step of ours: gradients, clipping and RMSProp.
+    """Our compiled training step: gradients, clipping and RMSProp.
 
     Args:
-        name: Of LOSSES or WHOLE, or "Transformer", which knows neither `bptt` nor `size.hidden`.
-        size: Of the batch and the network.
-        bptt: Of each loss, in steps, or "full".
-        projection_size: Of the input layer, which the LSTM's kernel folds into its own; None: the
-            LSTM reads the values themselves.
-        rows: The share of the batch's rows that an auxiliary loss is taken on.
-        precision: Of the LSTMs' products.
+        name: A name in LOSSES or WHOLE, or "Transformer", which ignores `bptt` and `size.hidden`.
+        size: The size of the batch and the network.
+        bptt: The truncation of each loss in steps, or "full".
+        projection_size: The size of the input layer, which is folded into the LSTM's kernel; None
+            if the LSTM reads the values directly.
+        rows: The fraction of the batch's rows on which an auxiliary loss is computed.
+        precision: The precision of the LSTMs' matrix products.
     """
     if name == "Transformer":
         trainer = TransformerTrainer(Transformer(_info(size), seed=0))
@@ -161,7 +161,7 @@ def ours(
 
 
 def ours_forward(size: Size, *, projection_size: int | None = 128) -> Callable[[Batch], tf.Tensor]:
-    """Our classifier without a gradient, as in evaluation."""
+    """Our classifier without gradients, as in evaluation."""
     network = classifier(size, projection_size=projection_size)
 
     @tf.function
@@ -186,11 +186,12 @@ def _keras_model(size: Size, projection_size: int | None) -> keras.Model:
 
 
 def keras_steps(size: Size, projection_size: int | None = None) -> Steps:
-    """A peer: Keras's LSTM with the same head, full BPTT; on a GPU it is cuDNN's.
+    """Keras's LSTM with the same head and full BPTT, for comparison. On a GPU, it is cuDNN's.
 
     Args:
-        size: Of the batch and the network.
-        projection_size: Of a Dense layer before the LSTM; None: it reads the values themselves.
+        size: The size of the batch and the network.
+        projection_size: The size of a Dense layer before the LSTM; None if the LSTM reads the
+            values directly.
     """
     model = _keras_model(size, projection_size)
     optimizer = keras.optimizers.RMSprop(1e-3)
@@ -217,16 +218,16 @@ def keras_steps(size: Size, projection_size: int | None = None) -> Steps:
 def torch_steps(
     size: Size, data: Batch, projection_size: int | None = None, *, bfloat16: bool = False
 ) -> Steps | None:
-    """The other peer, as `keras_steps`, on the device that TensorFlow uses.
+    """The same network in torch, for comparison, on the device that TensorFlow uses.
 
     Args:
         size: See `keras_steps`.
-        data: The batch that the steps are made on.
+        data: The batch for the steps.
         projection_size: See `keras_steps`.
-        bfloat16: Whether torch's autocast computes in bfloat16 what it may.
+        bfloat16: Whether to use torch's autocast to bfloat16.
 
     Returns:
-        The steps; None where torch is not installed, or does not support this device.
+        The steps; None if torch is not installed or does not support this device.
     """
     try:
         import torch
@@ -259,7 +260,7 @@ def torch_steps(
     optimizer = torch.optim.RMSprop(model.parameters(), 1e-3)
     inputs = torch.from_numpy(data.inputs.numpy()).to(device)
     labels = torch.from_numpy(data.labels.numpy()).long().to(device)
-    # Two switches: of the products, and of cuDNN's LSTM.
+    # There are two switches: for matrix products, and for cuDNN's LSTM.
     on = tf.config.experimental.tensor_float_32_execution_enabled()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
     autocast = torch.autocast(device, torch.bfloat16, enabled=bfloat16)
@@ -290,10 +291,10 @@ def torch_steps(
 
 
 def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]:
-    """The recurrent matrix products alone, of a training step and of a forward pass.
+    """Only the recurrent matrix products of a training step and of a forward pass.
 
-    Of thousands of steps at once, as no LSTM can do them: a library's best case. TensorFlow's
-    (oneDNN's) is the fastest of those installed where there is AVX-512.
+    They are computed for thousands of steps at once, which an LSTM can't do, so this is a library's
+    best case. With AVX-512, TensorFlow's products (oneDNN) are the fastest of those installed.
     """
     rows = size.batch * size.length
     count = -(-rows // 8192)
@@ -319,10 +320,10 @@ def floor(size: Size) -> tuple[Callable[[Batch], None], Callable[[Batch], None]]
 def seconds_of(
     steps: dict[str, Callable[[Batch], object]], batch: Batch, repeat: int, *, best: bool = False
 ) -> dict[str, float]:
-    """Seconds of each step on a batch: the median of the repetitions, or the least of them.
+    """Seconds of each step on a batch: the median or the minimum of the repetitions.
 
-    The repetitions are interleaved, so that a noisy machine disturbs all alike. Every step is run
-    once before, to be compiled. A time ends when the device has finished.
+    The repetitions are interleaved, so that noise on the machine affects all steps equally. Every
+    step is run once beforehand to compile it. Timing ends when the device has finished.
     """
     for name, step in steps.items():
         print(f"compiling {name}", file=sys.stderr)
@@ -332,7 +333,7 @@ def seconds_of(
     for i in range(repeat):
         print(f"repetition {i + 1}/{repeat}", file=sys.stderr)
         for name, step in steps.items():
-            # The threads of the library before may be waiting for more work with open eyes.
+            # The threads of the previous library may still be busy-waiting for more work.
             time.sleep(0.05)
             begin = time.perf_counter()
             step(batch)

@@ -1,11 +1,12 @@
-"""Two workers of one thread each against one worker of two threads: seconds a step, and losses.
+"""Compares two workers of one thread each to one worker of two threads: time per step and losses.
 
-Both are there at once and take turns, so that a noisy machine disturbs both alike; the workers talk
-over loopback, as over a network. Each trains on the same batches of real digits of 28 x 28 pixels,
-as `t2aux train` does, from the same weights; the losses of all steps are held against each other.
+Both exist at the same time and take turns, so that noise on the machine affects both equally; the
+workers communicate over loopback, as over a network. Each trains on the same batches of real digits
+of 28 x 28 pixels, like `t2aux train`, from the same weights; the losses of all steps are compared.
 
-Rounding is all that differs. At a rate of 1e-3 RMSprop blows it up within some 15 steps, whoever
-trains: --control shows the same of one worker, of whose weights one is changed by a rounding error.
+They differ only by rounding. With a learning rate of 1e-3, RMSprop amplifies rounding errors within
+about 15 steps in any setup: --control shows the same for one worker if one of its weights is
+changed by a rounding error.
 
   python -m benchmarks.distributed --output=results/distributed.json
   python -m benchmarks.distributed --rate=1e-3 [--control]
@@ -22,23 +23,23 @@ import sys
 
 from absl import app, flags, logging
 
-_MODELS = flags.DEFINE_list("models", ["r-LSTM", "p-LSTM"], "Of these two.")
-_BATCH = flags.DEFINE_integer("batch", 128, "Sequences of a whole batch.", lower_bound=2)
+_MODELS = flags.DEFINE_list("models", ["r-LSTM", "p-LSTM"], "Models to train: r-LSTM, p-LSTM.")
+_BATCH = flags.DEFINE_integer("batch", 128, "Sequences in a whole batch.", lower_bound=2)
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
-_SIDE = flags.DEFINE_integer("side", 28, "Of the images; the steps are its square.", lower_bound=4)
+_SIDE = flags.DEFINE_integer("side", 28, "Side of the images in pixels.", lower_bound=4)
 _SEGMENT = flags.DEFINE_integer("segment", 600, "Steps of the auxiliary loss.", lower_bound=1)
 _BPTT = flags.DEFINE_integer("bptt", 300, "Steps of the truncation.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 50, "Steps.", lower_bound=1)
-_TURN = flags.DEFINE_integer("turn", 5, "Steps of a turn.", lower_bound=1)
+_TURN = flags.DEFINE_integer("turn", 5, "Steps per turn.", lower_bound=1)
 _RATE = flags.DEFINE_float("rate", 1e-4, "Learning rate.")
-_CONTROL = flags.DEFINE_bool("control", False, "Instead of two workers, one with a weight changed.")
+_CONTROL = flags.DEFINE_bool("control", False, "Use one worker with a changed weight, not two.")
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the results.")
 _NUDGE = flags.DEFINE_bool("nudge", False, "Change a weight; internal.")
-_WORKER = flags.DEFINE_string("worker", None, "Be a worker that trains this model; internal.")
+_WORKER = flags.DEFINE_string("worker", None, "Run as a worker that trains this model; internal.")
 
 
 def _work(name: str) -> None:
-    """A worker: reads a number of steps, does them, prints seconds and losses; and again."""
+    """A worker's loop: reads a number of steps, trains, and prints seconds and losses."""
     import time
 
     from t2aux import logs
@@ -107,7 +108,7 @@ def _work(name: str) -> None:
 
 
 class _System:
-    """One or more workers that are driven as one."""
+    """One or more workers that are controlled together."""
 
     def __init__(self, name: str, workers: int, *more: str) -> None:
         ports = []
@@ -154,7 +155,7 @@ class _System:
         for process in self._processes:
             print(steps, file=process.stdin, flush=True)
         answers = [json.loads(process.stdout.readline()) for process in self._processes]
-        # Every worker knows the whole batch's loss.
+        # Every worker reports the loss of the whole batch.
         assert all(answer["losses"] == answers[0]["losses"] for answer in answers)
         return {**answers[0], "seconds": max(answer["seconds"] for answer in answers)}
 
@@ -166,7 +167,7 @@ class _System:
 
 
 def measure(name: str) -> dict:
-    """Runs both, in turns."""
+    """Runs both in turns."""
     other = _System(name, 1, "--nudge") if _CONTROL.value else _System(name, 2)
     systems = {"one": _System(name, 1), "two": other}
     seconds = {key: [] for key in systems}
@@ -196,7 +197,7 @@ def measure(name: str) -> dict:
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     if _WORKER.value:
         _work(_WORKER.value)
         return

@@ -1,7 +1,7 @@
-"""Seconds of a Keras model's training step with `keras.layers.LSTM` and with `t2aux.layers.LSTM`.
+"""Time of a Keras model's training step with `keras.layers.LSTM` and with `t2aux.layers.LSTM`.
 
-Like for like: the same model on [batch, steps, channels], full BPTT, through `train_on_batch`. The
-repetitions are interleaved, so that a noisy machine disturbs both alike; medians are shown.
+Both use the same model on [batch, steps, channels] with full BPTT and `train_on_batch`. The
+repetitions are interleaved, so that noise on the machine affects both equally; medians are shown.
 
   python -m benchmarks.drop_in [--batches=128,32,1] [--json]
 """
@@ -14,9 +14,9 @@ import time
 
 from absl import app, flags
 
-_BATCHES = flags.DEFINE_list("batches", ["128", "32", "1"], "Sequences a batch.")
-_LENGTH = flags.DEFINE_integer("length", 784, "Steps a sequence.", lower_bound=1)
-_CHANNELS = flags.DEFINE_integer("channels", 1, "Values a step.", lower_bound=1)
+_BATCHES = flags.DEFINE_list("batches", ["128", "32", "1"], "Sequences per batch.")
+_LENGTH = flags.DEFINE_integer("length", 784, "Steps per sequence.", lower_bound=1)
+_CHANNELS = flags.DEFINE_integer("channels", 1, "Values per step.", lower_bound=1)
 _UNITS = flags.DEFINE_integer("units", 128, "LSTM cells.", lower_bound=1)
 _REPEAT = flags.DEFINE_integer("repeat", 7, "Repetitions.", lower_bound=1)
 _JSON_FLAG = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")

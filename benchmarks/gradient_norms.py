@@ -1,9 +1,10 @@
-r"""How large the gradients of the supervised and the auxiliary losses are on the main network.
+r"""Measures the gradients of the supervised and the auxiliary losses in the main network.
 
-A weight of an auxiliary loss means little by itself: a squared error of pixels is 0.01 to 0.1, a
-cross-entropy of ten classes 2.3. This measures, at a checkpoint of a run and over training batches,
-the Euclidean norm of each loss's gradient on the recurrent core's weights, each loss with weight 1,
-and the cosine between the two. `equal_weight` is the weight that makes the norms equal.
+The weight of an auxiliary loss alone says little, since losses have different scales: a squared
+error of pixels is 0.01 to 0.1, a cross-entropy of ten classes 2.3. At a checkpoint of a run and
+over training batches, this measures the Euclidean norm of each loss's gradient on the recurrent
+core's weights, with weight 1 for each loss, and the cosine between the two gradients.
+`equal_weight` is the weight that makes the norms equal.
 
   python -m benchmarks.gradient_norms --model_dir=RUN --data_dir=DATA
   python -m benchmarks.gradient_norms --model_dir=RUN --checkpoint=ckpt-1407 --output=norms.json
@@ -26,16 +27,16 @@ from t2aux.model import weights
 from t2aux.run import load_run
 from t2aux.training.trainer import Trainer
 
-_MODEL_DIR = flags.DEFINE_string("model_dir", None, "A run.", required=True)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which one of the run.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "If the data has moved since the run.")
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "Folder of the run.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Checkpoint of the run.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "The data, if it has moved since the run.")
 _BATCHES = flags.DEFINE_integer("batches", 20, "Training batches.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", 32, "Sequences a batch.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 32, "Sequences per batch.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}.")
     moved = [] if _DATA_DIR.value is None else [f"dataset.data_dir = {_DATA_DIR.value!r}"]

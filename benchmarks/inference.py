@@ -1,11 +1,12 @@
-r"""Inference side by side: our artefacts against ONNX Runtime and torch with the same weights.
+r"""Compares the inference time of our artefacts with ONNX Runtime and torch, with the same weights.
 
-An LSTM of 128 cells with its head, over pixels, random weights. One sequence at a time runs in one
-thread, as on a device, and is timed by the thread's own clock, so that other programs on the
-machine disturb little; batches run on all cores and are timed by the wall clock. So are the
-SavedModel, which TensorFlow runs in threads of its own, and what `t2aux serve` answers over gRPC,
-by its defaults but for its threads. All run in turn within each repetition. ONNX Runtime and torch
-are the extra `benchmarks`.
+The network is an LSTM of 128 cells with its head, over pixels, with random weights. Single
+sequences run in one thread, as on a device, and are timed by the thread's own clock, so that other
+programs on the machine have little influence; batches run on all cores and are timed by the wall
+clock. The wall clock is also used for the SavedModel, which TensorFlow runs in its own threads, and
+for `t2aux serve` over gRPC, which runs with default settings except for the number of threads. All
+of them take turns within each repetition. ONNX Runtime and torch are installed by the extra
+`benchmarks`.
 
   python -m benchmarks.inference                          # all four sizes
   python -m benchmarks.inference --batches=1 --lengths=784 --repeat=100
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import os
 
-# Before TensorFlow: libraries that wait for work with open eyes would take each other's cores.
+# Set before TensorFlow is imported: libraries that busy-wait would take each other's cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -86,7 +87,7 @@ def tflite_runs(network: SequenceClassifier, inputs: np.ndarray, size: Size) -> 
 
 
 def saved_model_run(network: SequenceClassifier, inputs: np.ndarray, folder: pathlib.Path) -> Run:
-    """Our SavedModel as a server runs it."""
+    """Our SavedModel, run like on a server."""
     saved_model.save(StatelessClassifier(network), folder)
     signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
     lengths = tf.fill([len(inputs)], inputs.shape[1])
@@ -103,7 +104,7 @@ def saved_model_run(network: SequenceClassifier, inputs: np.ndarray, folder: pat
 def served_run(
     network: SequenceClassifier, inputs: np.ndarray, folder: pathlib.Path
 ) -> Iterator[Run]:
-    """`t2aux serve` asked over gRPC, in one request."""
+    """`t2aux serve`, called over gRPC in one request."""
     import grpc
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -122,7 +123,7 @@ def served_run(
 def onnx_run(
     network: SequenceClassifier, inputs: np.ndarray, threads: int
 ) -> tuple[Run, int] | None:
-    """The same network in ONNX Runtime, and its bytes; None where it is not installed."""
+    """The same network in ONNX Runtime, and its size in bytes; None if it is not installed."""
     try:
         import onnxruntime
         from onnx import TensorProto, helper, numpy_helper
@@ -181,7 +182,7 @@ def _onnx_weights(network: SequenceClassifier) -> dict[str, np.ndarray]:
 
 
 def torch_run(network: SequenceClassifier, inputs: np.ndarray, threads: int) -> Run | None:
-    """The same network in torch; None where it is not installed."""
+    """The same network in torch; None if it is not installed."""
     try:
         import torch
     except ImportError:
@@ -190,7 +191,7 @@ def torch_run(network: SequenceClassifier, inputs: np.ndarray, threads: int) -> 
     lstm, head = network.core, network.head
     kernel, bias, _ = network.input_layer.fold(lstm.kernel, lstm.bias)
     layer = torch.nn.LSTM(inputs.shape[2], network.hidden_size)
-    # torch's gate order is ours.
+    # torch has the same gate order as ours.
     values = {
         "weight_ih_l0": kernel.numpy().T,
         "weight_hh_l0": lstm.recurrent_kernel.numpy().T,
@@ -217,8 +218,8 @@ def measure(size: Size, repeat: int) -> dict[str, dict[str, float]]:
     """Times everything at one size.
 
     Returns:
-        By name: seconds (the median), "of ONNX Runtime" (that in its), bytes (of a file), and
-        difference (the largest of any probability from the network's own).
+        By name: seconds (the median), "of ONNX Runtime" (the ratio to its median), bytes (of a
+        file), and difference (the largest difference of a probability from the network's own).
     """
     network = classifier(size)
     for variable in network.variables:
@@ -228,7 +229,7 @@ def measure(size: Size, repeat: int) -> dict[str, dict[str, float]]:
     wanted = network(tf.constant(inputs)).numpy()
     single = size.batch == 1
     threads = 1 if single else os.cpu_count() or 1
-    # What does not work in this thread.
+    # These do not run in this thread.
     clocks = dict.fromkeys((_SAVED_MODEL, _SERVED), time.perf_counter)
     runs: dict[str, Run] = {}
     sizes: dict[str, int] = {}
@@ -283,7 +284,7 @@ def _table(size: Size, measured: dict[str, dict[str, float]]) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     del argv
     logging.set_verbosity(logging.WARNING)
     found = {}

@@ -1,20 +1,19 @@
-"""The share of a training step that is spent waiting for data, and memory against the data's size.
+"""Measures the share of a training step spent waiting for data, and memory by the size of the data.
 
-Each pipeline feeds the fused LSTM (truncated 300, the fastest step there is, so the hardest case).
-An epoch is timed step by step: the wait is the time inside of the iterator's next, the step is what
-follows until its result is there. `alone` is a step on one batch that is there already, so that
-`slowdown` also tells what the pipeline's own work takes from the processors. The pipelines are
-interleaved, so that a noisy machine disturbs all alike; medians of the repetitions are shown.
+Each pipeline feeds the fused LSTM (truncated 300, the fastest step, which is the hardest case). An
+epoch is timed step by step: the wait is the time inside the iterator's next, and the step is the
+time from then until its result is available. `alone` is a step on one existing batch, so `slowdown`
+also shows how much processor time the pipeline itself takes. The pipelines are interleaved, so that
+noise on the machine affects all equally; medians of the repetitions are shown.
 
   memory        a split in memory
   shards        the same data in shards, from the page cache
-  shards, cold  the same, the files taken out of the page cache before (posix_fadvise)
+  shards, cold  the same, after dropping the files from the page cache (posix_fadvise)
   TFRecord      tf.data's own: TFRecordDataset over the files, interleaved, shuffled in a buffer of
-                8,192 records, parsed, decoded; it neither resumes nor shuffles the whole
+                8,192 records, parsed, decoded; it can neither resume nor shuffle the whole data
 
---memory measures the peak of memory of an epoch over shards of each size, in a process of its own:
-what the system counts as the process's own memory (RssAnon), sampled, and the mark of the whole.
-Linux only.
+--memory measures the peak memory of an epoch over shards of each size, in a separate process: the
+anonymous memory of the process (RssAnon), sampled, and the peak of its total memory. Linux only.
 
   python -m benchmarks.input_pipeline --json=results/input_pipeline.json
 """
@@ -35,14 +34,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from absl import app, flags
 
-_BATCH = flags.DEFINE_integer("batch", 128, "Sequences a batch.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 128, "Sequences per batch.", lower_bound=1)
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 8192, "Training sequences.", lower_bound=1)
 _REPEAT = flags.DEFINE_integer("repeat", 5, "Repetitions.", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 30, "Steps of a repetition.", lower_bound=1)
-_SHAPES = flags.DEFINE_list("sizes", ["784x1", "1024x3"], "T x C of those to be timed.")
+_STEPS = flags.DEFINE_integer("steps", 30, "Steps per repetition.", lower_bound=1)
+_SHAPES = flags.DEFINE_list("sizes", ["784x1", "1024x3"], "Sizes T x C to time.")
 _MEBIBYTES = flags.DEFINE_list("memory", ["256", "1024", "2048"], "Sizes of data, in MiB.")
-_FOLDER = flags.DEFINE_string("folder", None, "Where to put the data; a temporary one by default.")
+_FOLDER = flags.DEFINE_string("folder", None, "Folder for the data; by default temporary.")
 _JSON = flags.DEFINE_string("json", None, "A file for the results.")
 _ONE = flags.DEFINE_string("one", None, "Measure the memory of an epoch over this folder.")
 
@@ -80,7 +79,7 @@ def _evict(folder: pathlib.Path) -> None:
 
 
 def _pipelines(folder: pathlib.Path, length: int, channels: int) -> dict[str, Callable]:
-    """For each pipeline what makes the batches of an epoch."""
+    """For each pipeline, the function that makes the batches of an epoch."""
     import tensorflow as tf
 
     from t2aux.data import Batch, ShardFolder, Split, load
@@ -119,7 +118,7 @@ def _pipelines(folder: pathlib.Path, length: int, channels: int) -> dict[str, Ca
 
 
 def _measure(name: str, folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """The median seconds of a step and of its wait, and their ratio, by pipeline."""
+    """The median seconds of a step and of its wait, and their ratio, for each pipeline."""
     from benchmarks import common
 
     length, side, channels = _SIZES[name]
@@ -145,7 +144,7 @@ def _measure(name: str, folder: pathlib.Path) -> dict[str, dict[str, float]]:
         for pipeline, make in pipelines.items():
             iterator = iter(make(repetition))
             waits, steps = [], []
-            # The first batch has nothing to hide behind: an epoch's start is reported by itself.
+            # The wait for the first batch can't overlap with a step, so it is reported separately.
             begin = time.perf_counter()
             batch = next(iterator)
             start = time.perf_counter() - begin
@@ -182,7 +181,7 @@ def _status(field: str) -> float:
 
 
 def _epoch_memory(folder: pathlib.Path) -> dict[str, float]:
-    """The peaks of an epoch, in MiB above what was there after a first batch; in this process."""
+    """The memory peaks of an epoch in this process, in MiB above the level after a first batch."""
     from t2aux.data import ShardFolder, load
 
     split = load(ShardFolder(), "train", data_dir=str(folder))
@@ -218,7 +217,7 @@ def _memory(folder: pathlib.Path, mebibytes: int) -> dict[str, float]:
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     if _ONE.value:
         print(json.dumps(_epoch_memory(pathlib.Path(_ONE.value))))
         return

@@ -1,9 +1,9 @@
-"""Peak memory of a truncated training step against the sequences' length.
+"""Measures the peak memory of a truncated training step for different lengths of sequences.
 
-Each length is measured in a process of its own: after the inputs are made and a short batch has
-been trained on (TensorFlow is loaded, the step compiled), the kernel's mark of the peak is reset,
-and the peak during two steps is read. What was resident before, the inputs among it, is set aside,
-and so is the time-major copy of the inputs that a step makes. Linux only.
+Each length is measured in a separate process: after the inputs are made and a short batch has been
+trained on (so that TensorFlow is loaded and the step is compiled), the kernel's record of the peak
+is reset, and the peak during two steps is read. Memory that was resident before, including the
+inputs, is subtracted, and so is the time-major copy of the inputs that a step makes. Linux only.
 
   python -m benchmarks.memory --lengths=1600,16384
 """
@@ -17,12 +17,12 @@ import sys
 
 from absl import app, flags
 
-_BATCH = flags.DEFINE_integer("batch", 128, "Sequences a batch.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 128, "Sequences per batch.", lower_bound=1)
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
-_CHANNELS = flags.DEFINE_integer("channels", 3, "Values a step.", lower_bound=1)
+_CHANNELS = flags.DEFINE_integer("channels", 3, "Values per step.", lower_bound=1)
 _BPTT = flags.DEFINE_integer("bptt", 300, "Truncation of each loss, in steps.", lower_bound=1)
-_LENGTHS = flags.DEFINE_list("lengths", ["1600", "16384"], "Steps a sequence, the base first.")
-_MODELS = flags.DEFINE_list("models", [], "Of benchmarks.common's; all by default.")
+_LENGTHS = flags.DEFINE_list("lengths", ["1600", "16384"], "Steps per sequence, the base first.")
+_MODELS = flags.DEFINE_list("models", [], "Models of benchmarks.common; all by default.")
 _ONE = flags.DEFINE_bool("one", False, "Measure one model and length, in this process.")
 
 
@@ -55,7 +55,7 @@ def _measure(name: str, length: int) -> float:
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     if _ONE.value:
         print(json.dumps(_measure(_MODELS.value[0], int(_LENGTHS.value[0]))))
         return

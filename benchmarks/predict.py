@@ -1,11 +1,10 @@
-"""`t2aux predict` on a table of texts: its rate beside the bare model's, and its memory.
+"""Compares the speed of `t2aux predict` on a table of texts with the bare model, and its memory.
 
-The bare model is called with batches that are ready in memory, at the batch size at which it is
-fastest; a `.tflite` file takes one sequence at a time, in as many threads as there are cores. Bare
-calls and predictions take turns, so that other programs on the machine disturb both alike, and
-shares are the medians of the rounds: of the rows a second, and of the rows a second of the
-processors' time, which varies least on a busy machine. Memory is what the process takes beyond the
-loaded model and one call of it.
+The bare model is called with batches that are ready in memory, at its fastest batch size; a
+`.tflite` file reads one sequence at a time, in one thread per core. Bare calls and predictions take
+turns, so that other programs on the machine affect both equally, and shares are the medians of the
+rounds: of the rows per second, and of the rows per second of CPU time, which varies least on a busy
+machine. Memory is what the process needs in addition to the loaded model and one call of it.
 
   python -m benchmarks.predict                                   # all forms, 100,000 texts
   python -m benchmarks.predict --forms=saved_model --rows=20000
@@ -46,14 +45,14 @@ from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import UNKNOWN, DatasetInfo
 
 FORMS = ("keras", "saved_model", "litert")
-_FORMS = flags.DEFINE_list("forms", list(FORMS), f"Of the model: {', '.join(FORMS)}.")
-_ROWS = flags.DEFINE_integer("rows", 100_000, "Texts of the long run.", lower_bound=1)
-_LENGTH = flags.DEFINE_integer("length", 400, "Characters of a text.", lower_bound=1)
+_FORMS = flags.DEFINE_list("forms", list(FORMS), f"Forms of the model: {', '.join(FORMS)}.")
+_ROWS = flags.DEFINE_integer("rows", 100_000, "Texts in the long run.", lower_bound=1)
+_LENGTH = flags.DEFINE_integer("length", 400, "Characters per text.", lower_bound=1)
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "Cells of the LSTM.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of bare calls and predictions.", lower_bound=1)
-_ROUND_ROWS = flags.DEFINE_integer("round_rows", 8192, "Texts of a round.", lower_bound=1)
+_ROUND_ROWS = flags.DEFINE_integer("round_rows", 8192, "Texts per round.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
-_FOLDER = flags.DEFINE_string("folder", None, "Internal: where a form's process finds its files.")
+_FOLDER = flags.DEFINE_string("folder", None, "Internal: the folder of a form's process.")
 
 _BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
 _LETTERS = "etaoinshrdlu cmfwypvbgkjqxz"
@@ -72,7 +71,7 @@ def write_texts(path: pathlib.Path, rows: int, length: int) -> None:
 
 
 def write_models(folder: pathlib.Path, hidden: int) -> None:
-    """Writes the same untrained classifier of texts in every form."""
+    """Writes the same untrained text classifier in every form."""
     from t2aux.export import metadata, saved_model, tflite
     from t2aux.export.model import Model as Exported
     from t2aux.export.stateless import StatelessClassifier
@@ -104,14 +103,14 @@ def _place(folder: pathlib.Path, form: str) -> str:
 
 
 def _resident() -> float:
-    """MiB of memory that the process holds."""
+    """The resident memory of the process in MiB."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextlib.contextmanager
 def _peak() -> Iterator[list[float]]:
-    """Watches the memory; yields a list whose first element is the most that was seen."""
+    """Samples the memory. Yields a list whose first element is the peak so far."""
     most, ended = [_resident()], threading.Event()
 
     def watch() -> None:
@@ -140,7 +139,7 @@ class _Bare:
         self.size = 1 if self._by_one else 0
 
     def choose(self) -> dict[int, float]:
-        """Finds the batch size at which it is fastest; rows a second by batch size."""
+        """Finds the fastest batch size. Returns the rows per second by batch size."""
         if self._by_one:
             return {1: self.rate(2.0)}
         found: dict[int, list[float]] = {size: [] for size in _BATCH_SIZES}
@@ -153,11 +152,11 @@ class _Bare:
         return rates
 
     def rate(self, seconds: float) -> float:
-        """Rows a second, over at least so many seconds."""
+        """The rows per second, measured over at least `seconds` seconds."""
         return self.rates(seconds)[0]
 
     def rates(self, seconds: float) -> tuple[float, float]:
-        """Rows a second, and a second of the processors' time."""
+        """The rows per second, and the rows per second of CPU time."""
         calls = self._calls()
         next(calls)
         begin, used, rows = time.perf_counter(), time.process_time(), 0
@@ -166,7 +165,7 @@ class _Bare:
         return rows / (time.perf_counter() - begin), rows / (time.process_time() - used)
 
     def _calls(self) -> Iterator[int]:
-        """Calls the model; yields how many rows each call had."""
+        """Calls the model. Yields the number of rows of each call."""
         if not self._by_one:
             inputs = np.stack(self._sequences[: self.size])
             lengths = np.full(len(inputs), inputs.shape[1], np.int32)
@@ -180,12 +179,12 @@ class _Bare:
 
 
 def measure(folder: pathlib.Path, form: str) -> dict[str, Any]:
-    """Measures one form, in a process of its own."""
+    """Measures one form, in a separate process."""
     predictor = Predictor(Model(_place(folder, form)))
     reads = Reading()
 
     def predict(name: str) -> tuple[float, float]:
-        """Rows a second, and a second of the processors' time."""
+        """The rows per second, and the rows per second of CPU time."""
         writes = Writing(str(folder / f"{form}.csv"), overwrite=True)
         begin, used = time.perf_counter(), time.process_time()
         rows = predict_with(predictor, str(folder / name), reads, writes).rows
@@ -220,7 +219,7 @@ def measure(folder: pathlib.Path, form: str) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """Measures each form in a process of its own, and prints."""
+    """Measures each form in a separate process, and prints the results."""
     del argv
     logging.set_verbosity(logging.WARNING)
     if _FOLDER.value is not None:
@@ -256,7 +255,7 @@ def main(argv: list[str]) -> None:
 
 
 def _given() -> list[flags.Flag]:
-    """The flags that a form's process needs, too."""
+    """The flags that the process of a form also needs."""
     holders = (_ROWS, _LENGTH, _HIDDEN, _ROUNDS, _ROUND_ROWS)
     return [flags.FLAGS[holder.name] for holder in holders]
 

@@ -1,9 +1,9 @@
-r"""What `rows` of the auxiliary loss costs in accuracy and saves in seconds.
+r"""Measures the effect of the auxiliary loss's `rows` on accuracy and time.
 
-The same training, in as many updates, with the auxiliary loss on all rows of every batch and on
-shares of them. Each run is a process of its own on one thread; its CPU seconds are counted, its
-start and its evaluations among them, so that other work on the machine disturbs little. Runs that
-the file of results has already are not made again.
+The same training, with the same number of updates, is run with the auxiliary loss on all rows of
+every batch and on fractions of them. Each run is a separate process with one thread. Its CPU
+seconds are counted, including its start and its evaluations, so that other work on the machine has
+little influence. Runs that are already in the file of results are not repeated.
 
   python -m benchmarks.rows --tasks=digits --seeds=0,1,2 --output=results/rows.json
   python -m benchmarks.rows --tasks=mnist,documents --mnist=FOLDER --documents=FOLDER \
@@ -23,15 +23,15 @@ from absl import app, flags
 
 from t2aux import files
 
-_TASKS = flags.DEFINE_list("tasks", ["digits"], "Of digits, mnist and documents.")
+_TASKS = flags.DEFINE_list("tasks", ["digits"], "Tasks: digits, mnist, documents.")
 _SHARES = flags.DEFINE_list("shares", ["1.0", "0.5", "0.25", "0.125"], "Values of rows.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of every run.")
 _MNIST = flags.DEFINE_string("mnist", None, "A folder with MNIST's four files.")
 _DOCUMENTS = flags.DEFINE_string("documents", None, "A folder with texts in DBpedia's layout.")
-_PARAMETERS = flags.DEFINE_multi_string("gin_param", [], "More settings of every run.")
+_PARAMETERS = flags.DEFINE_multi_string("gin_param", [], "Additional settings of every run.")
 _OUTPUT = flags.DEFINE_string("output", None, "The JSON file of results.", required=True)
 
-# Flags of `t2aux train`. MNIST has a quarter of its pixels, and all lengths are a quarter too.
+# Flags of `t2aux train`. MNIST has a quarter of its pixels, so all lengths are a quarter, too.
 _RUNS = {
     "digits": ["--gin_file=quickstart"],
     "mnist": [
@@ -89,7 +89,7 @@ def _train(task: str, share: str, seed: str) -> dict:
 
 
 def main(argv: list[str]) -> None:
-    """Trains, and writes the results after every run."""
+    """Trains the runs, and writes the results after each."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}.")
     unknown = set(_TASKS.value) - set(_RUNS)

@@ -1,4 +1,4 @@
-"""`t2aux serve` in a process of its own, for the benchmarks that ask it."""
+"""Runs `t2aux serve` in a separate process, for the benchmarks of the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "model"
 
 @contextlib.contextmanager
 def serving(base: pathlib.Path, *options: str) -> Iterator[tuple[subprocess.Popen, str, str]]:
-    """Runs `t2aux serve`; yields the process, gRPC's address and REST's."""
+    """Runs `t2aux serve`. Yields the process, the gRPC address and the REST address."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [

@@ -1,9 +1,10 @@
-r"""`t2aux serve` under load: is any answer lost or wrong, does memory grow, what is batching worth?
+r"""Tests `t2aux serve` under load: lost or wrong answers, memory growth, and gain from batching.
 
-A server in a process of its own serves an LSTM of 128 cells over 784 pixels with random weights.
-Clients ask over gRPC and REST in turn, one request after another, and compare every answer with the
-version's that gave it. In the middle a second version, with other weights, is put in place. The
-same clients then ask two servers, one that batches and one that does not, in turn, in rounds.
+A server in a separate process serves an LSTM of 128 cells over 784 pixels with random weights. Half
+of the clients use gRPC and half use REST; they send one request after another, and compare every
+answer with that of the version that gave it. In the meantime, a second version with other weights
+is published. Then the same clients send requests to two servers, one with and one without batching,
+in alternating rounds.
 
   python -m benchmarks.serving
   python -m benchmarks.serving --seconds=10 --rounds=1 --output=results/serving.json
@@ -37,26 +38,26 @@ from t2aux import files
 from t2aux.export import saved_model
 from t2aux.export.stateless import StatelessClassifier
 
-_CLIENTS = flags.DEFINE_integer("clients", 32, "At once; half over gRPC, half over REST.")
-_SECONDS = flags.DEFINE_float("seconds", 60.0, "Of the load with the change of version.")
-_ROUND = flags.DEFINE_float("round_seconds", 8.0, "Of each round with and without batching.")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "With and without batching each.", lower_bound=1)
+_CLIENTS = flags.DEFINE_integer("clients", 32, "Number of clients; half use gRPC, half REST.")
+_SECONDS = flags.DEFINE_float("seconds", 60.0, "Seconds of load with the change of version.")
+_ROUND = flags.DEFINE_float("round_seconds", 8.0, "Seconds per round with and without batching.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds with and without batching.", lower_bound=1)
 _LENGTH = flags.DEFINE_integer("length", 784, "Steps T of a sequence.", lower_bound=1)
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the numbers.")
 
 # Different sequences, some shorter, so that batches are padded.
 _SEQUENCES = 16
-# Answers travel in float32, and depend on the batch by rounding alone.
+# Answers are sent in float32, and depend on the batch only by rounding.
 _NEAR = 1e-5
 _DEADLINE = 60.0
 
 
 class Question:
-    """A sequence in both protocols' form, and each version's right answer to it."""
+    """A sequence in the form of both protocols, and the right answer of each version."""
 
     def __init__(self, inputs: np.ndarray) -> None:
-        """Writes the requests of a sequence [T, 1] once."""
+        """Builds the requests for a sequence [T, 1] once."""
         lengths = np.array([len(inputs)], np.int32)
         self.inputs, self.lengths = inputs[np.newaxis], lengths
         self.grpc = predict_pb2.PredictRequest()
@@ -70,14 +71,14 @@ class Question:
 
 
 def questions(length: int) -> list[Question]:
-    """The same ones each time."""
+    """Makes the questions, which are the same each time."""
     rng = np.random.default_rng(0)
     steps = rng.integers(max(1, length // 2), length + 1, _SEQUENCES)
     return [Question(rng.random((n, 1)).astype(np.float32)) for n in steps]
 
 
 def publish(base: pathlib.Path, version: int, size: Size, asked: list[Question]) -> None:
-    """Makes a version with weights of its own, notes its answers, and puts it in place whole."""
+    """Makes a version with new weights, records its answers, and publishes it atomically."""
     network = classifier(size, any_length=True)
     rng = np.random.default_rng(version)
     for variable in network.trainable_variables:
@@ -94,9 +95,9 @@ def publish(base: pathlib.Path, version: int, size: Size, asked: list[Question])
 
 
 def closest(asked: list[Question]) -> float:
-    """How far apart two right answers are at least, of any sequences and versions.
+    """The smallest difference between two right answers, of any sequences and versions.
 
-    An answer that was given to the wrong client, or by the wrong version, is off by as much.
+    An answer to the wrong client, or from the wrong version, differs by at least this much.
     """
     answers = np.array([answer for question in asked for answer in question.right.values()])
     apart = np.abs(answers[:, np.newaxis] - answers).max(-1)
@@ -104,17 +105,17 @@ def closest(asked: list[Question]) -> float:
 
 
 class Load:
-    """Clients that ask until they are stopped, and what they saw.
+    """Clients that send requests until they are stopped, and their results.
 
     Attributes:
-        versions: Right answers over gRPC by the version that it names.
-        wrong: Answers that are no version's.
-        lost: Requests without an answer, with the reason.
-        seconds: Of each request, by protocol.
+        versions: The number of right answers over gRPC, by the version named in the answer.
+        wrong: The number of answers that match no version.
+        lost: The reasons of requests without an answer.
+        seconds: The times of requests, by protocol.
     """
 
     def __init__(self, address: str, url: str, asked: list[Question], clients: int) -> None:
-        """Starts them."""
+        """Starts the clients."""
         self.versions: collections.Counter[int] = collections.Counter()
         self.wrong = 0
         self.lost: list[str] = []
@@ -131,7 +132,7 @@ class Load:
             thread.start()
 
     def stop(self) -> float:
-        """Lets each client finish its request; returns answers a second."""
+        """Lets each client finish its request. Returns the answers per second."""
         self._stopped.set()
         for thread in self._threads:
             thread.join(2 * _DEADLINE)
@@ -141,7 +142,7 @@ class Load:
 
     @property
     def answers(self) -> int:
-        """How many there were, right or wrong."""
+        """The number of answers, right or wrong."""
         return sum(map(len, self.seconds.values()))
 
     def _client(self, number: int, address: str, url: str) -> None:
@@ -167,12 +168,12 @@ class Load:
                         reply.raise_for_status()
                         version = None
                         given = np.array(reply.json()["outputs"]["probabilities"][0])
-                except Exception as error:  # Any: it is what is counted.
+                except Exception as error:  # Any error is counted.
                     with self._lock:
                         self.lost.append(f"{protocol}: {error}"[:300])
                     continue
                 seconds = time.perf_counter() - begin
-                # REST does not say which version answered.
+                # REST does not report which version answered.
                 known = question.right if version is None else {version: question.right[version]}
                 right = any(np.abs(given - r).max() < _NEAR for r in known.values())
                 with self._lock:
@@ -184,7 +185,7 @@ class Load:
 
 
 def resident(process: subprocess.Popen) -> float:
-    """What a process keeps in memory, in MiB. Linux only."""
+    """The resident memory of a process in MiB. Linux only."""
     for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
@@ -194,8 +195,8 @@ def resident(process: subprocess.Popen) -> float:
 def change_version(
     base: pathlib.Path, size: Size, asked: list[Question], clients: int, seconds: float
 ) -> dict:
-    """Load, with a second version put in place a third of the way."""
-    # Made first: making it would take the server's cores.
+    """Runs the load, and publishes a second version after a third of the time."""
+    # Made beforehand, because making it would take the server's cores.
     ready = base.parent / "ready"
     publish(ready, 2, size, asked)
     if (apart := closest(asked)) < 10 * _NEAR:
@@ -210,7 +211,7 @@ def change_version(
             memory.append((round(now, 1), round(resident(process), 1)))
             time.sleep(min(0.5, seconds / 20))
         rate = load.stop()
-    # What was loaded last stays; what is compared is the same version, later and later.
+    # The second version stays loaded, so memory is compared for the same version over time.
     after = [mib for at, mib in memory if at > seconds / 2]
     half = len(after) // 2
     return {
@@ -232,7 +233,7 @@ def change_version(
 def batching(
     base: pathlib.Path, asked: list[Question], clients: int, seconds: float, rounds: int
 ) -> dict:
-    """Answers a second of a server that batches and of one that does not, in turn."""
+    """The answers per second of a server with and one without batching, in alternating rounds."""
     rates: dict[str, list[float]] = {"batching": [], "one by one": []}
     lost = wrong = 0
     with serving(base) as together, serving(base, "--noenable_batching") as alone:
@@ -253,7 +254,7 @@ def batching(
 
 
 def measure(clients: int, seconds: float, round_seconds: float, rounds: int, size: Size) -> dict:
-    """Both parts; see the module."""
+    """Runs both parts; see the module's docstring."""
     asked = questions(size.length)
     with tempfile.TemporaryDirectory() as folder:
         base = pathlib.Path(folder) / "base"
@@ -271,7 +272,7 @@ def measure(clients: int, seconds: float, round_seconds: float, rounds: int, siz
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     logging.set_verbosity(logging.WARNING)
     size = Size(1, _LENGTH.value, _HIDDEN.value, 1, 10)
     found = measure(_CLIENTS.value, _SECONDS.value, _ROUND.value, _ROUNDS.value, size)

@@ -1,13 +1,13 @@
-"""Seconds a batch, ours beside Keras's and torch's LSTM and the bare matrix products, in one run.
+"""Compares our time per batch with Keras's and torch's LSTM and with bare matrix products.
 
-Like for like: all three train the same network, an LSTM straight on the values [B, T, C] with the
-paper's head, by full BPTT. The paper's network has a Dense(128) before the LSTM, which our kernel
-folds into the LSTM's own weights; Keras's LSTM is timed behind one, too, and named so. The
-repetitions are interleaved, so that a noisy machine disturbs all alike; the medians are shown, or
-with --best the least. torch is an extra (`pip install -e '.[benchmarks]'`); without it its columns
-stay empty. On a GPU Keras's and torch's LSTMs are cuDNN's, a time ends when the device has
-finished, and all multiply in full float32, as `train` does by default, or with --tf32 in
-TensorFloat-32.
+All three train the same network with full BPTT: an LSTM directly on the values [B, T, C] with the
+paper's head. The paper's network has a Dense(128) before the LSTM, which our kernel folds into the
+LSTM's own weights; Keras's LSTM is also timed with such a layer, and labelled accordingly. The
+repetitions are interleaved, so that noise on the machine affects all equally; medians are shown or,
+with --best, minima. torch is an extra (`pip install -e '.[benchmarks]'`); without it, its columns
+are empty. On a GPU, Keras's and torch's LSTMs are cuDNN's, timing ends when the device has
+finished, and all multiply in full float32, as `train` does by default, or in TensorFloat-32 with
+--tf32.
 
   python -m benchmarks.train_step --batch=128 --hidden=128 --length=784 [--json]
   python -m benchmarks.train_step --precision=bfloat16 [--json]
@@ -26,20 +26,20 @@ from absl import app, flags
 
 from t2aux import text_tables
 
-_BATCH = flags.DEFINE_integer("batch", 128, "Sequences a batch.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 128, "Sequences per batch.", lower_bound=1)
 _HIDDEN = flags.DEFINE_integer("hidden", 128, "LSTM cells.", lower_bound=1)
-_LENGTH = flags.DEFINE_integer("length", 784, "Steps a sequence.", lower_bound=1)
-_CHANNELS = flags.DEFINE_integer("channels", 1, "Values a step.", lower_bound=1)
+_LENGTH = flags.DEFINE_integer("length", 784, "Steps per sequence.", lower_bound=1)
+_CHANNELS = flags.DEFINE_integer("channels", 1, "Values per step.", lower_bound=1)
 _REPEAT = flags.DEFINE_integer("repeat", 7, "Repetitions.", lower_bound=1)
 _BEST = flags.DEFINE_bool(
     "best",
     False,
-    "Show the least of the repetitions, for a machine with other work, not the median.",
+    "Show the minimum instead of the median of the repetitions, for a busy machine.",
 )
 _MODELS = flags.DEFINE_bool(
-    "models", True, "Time a Dense(128) before the LSTM, and r-LSTM and p-LSTM, too."
+    "models", True, "Also time a Dense(128) before the LSTM, r-LSTM and p-LSTM."
 )
-_PEERS = flags.DEFINE_list("peers", ["keras", "torch"], "Of these two; both need memory.")
+_PEERS = flags.DEFINE_list("peers", ["keras", "torch"], "Peers: keras, torch; both need memory.")
 _PRECISION = flags.DEFINE_enum(
     "precision",
     "float32",
@@ -49,28 +49,28 @@ _PRECISION = flags.DEFINE_enum(
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
 _DEVICE = flags.DEFINE_enum("device", None, ["cpu", "gpu"], "By default a GPU if there is one.")
 _TF32 = flags.DEFINE_bool(
-    "tf32", False, "On a GPU: all, the peers too, may multiply in TensorFloat-32 (`train.tf32`)."
+    "tf32", False, "On a GPU: let all, including peers, use TensorFloat-32 (`train.tf32`)."
 )
 _GRID = flags.DEFINE_bool(
-    "grid", False, "All of batch 1, 16, 128, hidden 128, 256, 512 and length 784, 4096."
+    "grid", False, "All combinations of batch 1, 16, 128, hidden 128, 256, 512, length 784, 4096."
 )
 _FIGURE3 = flags.DEFINE_bool(
-    "figure3", False, "Seconds a batch against the length, as in the paper's Figure 3."
+    "figure3", False, "Seconds per batch by length, as in the paper's Figure 3."
 )
 _LENGTHS = flags.DEFINE_list(
     "lengths",
     ["1600", "2304", "3136", "5184", "6400", "9216", "12544", "16384"],
-    "Those of --figure3.",
+    "The lengths of --figure3.",
 )
 _KERAS_LENGTHS = flags.DEFINE_list(
-    "keras_lengths", ["1600", "12544"], "At which --figure3 times Keras's LSTM too."
+    "keras_lengths", ["1600", "12544"], "The lengths at which --figure3 times Keras's LSTM."
 )
 _TRANSFORMER_LENGTHS = flags.DEFINE_list(
     "transformer_lengths",
     [],
-    "At which --figure3 times the Transformer too: its time grows with the square of the length.",
+    "The lengths at which --figure3 times the Transformer, whose time is quadratic in the length.",
 )
-_PLOT = flags.DEFINE_string("plot", None, "A PNG to draw --figure3 in.")
+_PLOT = flags.DEFINE_string("plot", None, "A PNG file for the plot of --figure3.")
 
 _TRUNCATED = "truncated 300"
 _DENSE = "Dense(128) + LSTM"
@@ -83,7 +83,7 @@ def _ratio(seconds: dict[str, float], peer: str, own: str) -> float | None:
 
 
 def _measure(batch: int, hidden: int, length: int, models: bool) -> dict:
-    """One size: the fields that --json prints."""
+    """Measures one size. Returns the fields that --json prints."""
     from benchmarks import common
 
     common.use_device(_DEVICE.value, tensor_float_32=_TF32.value)
@@ -177,7 +177,7 @@ def _grid() -> list[dict]:
     for length in (784, 4096):
         for hidden in (128, 256, 512):
             for batch in (1, 16, 128):
-                # In a process of its own: the largest would not fit beside what others keep.
+                # In a separate process: the largest would not fit beside the memory of others.
                 command = [
                     *(sys.executable, "-m", "benchmarks.train_step", "--json", "--nomodels"),
                     *(f"--batch={batch}", f"--hidden={hidden}", f"--length={length}"),
@@ -192,7 +192,7 @@ def _grid() -> list[dict]:
                     command.append(f"--device={_DEVICE.value}")
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
                 if done.returncode != 0:
-                    # A peer that does not fit into memory takes the process with it.
+                    # A peer that does not fit into memory crashes the process.
                     print(
                         f"{batch:4}{hidden:5}{length:6}  failed with status {done.returncode}; "
                         "try fewer --peers",
@@ -259,7 +259,7 @@ def _draw(rows: dict[int, dict[str, float]], columns: list[str], path: pathlib.P
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}.")
     if _GRID.value:

@@ -1,4 +1,4 @@
-"""A Keras model made faster on a CPU by one changed line.
+"""Makes a Keras model faster on a CPU by changing one line.
 
 python examples/drop_in_lstm.py
 """

@@ -1,9 +1,9 @@
-"""An RNN cell of your own, trained with truncated gradients and an auxiliary loss.
+"""Trains a custom RNN cell with truncated gradients and an auxiliary loss.
 
 python examples/own_cell.py [EPOCHS]
 
-Any Keras RNN cell will do: a layer with a `state_size` and `call(inputs, states)`, which returns
-the output and the states after it. The auxiliary losses start from its first states.
+Any Keras RNN cell can be used: a layer with a `state_size` and `call(inputs, states)`, which
+returns the output and the new states. The auxiliary losses start from its first states.
 """
 
 import sys
@@ -18,25 +18,25 @@ import t2aux
 
 @keras.saving.register_keras_serializable(package="examples")
 class MinimalGatedUnit(keras.layers.Layer):
-    """One gate, which forgets and updates (Zhou et al. 2016, "Minimal gated unit")."""
+    """A cell with one gate, which forgets and updates (Zhou et al. 2016, "Minimal gated unit")."""
 
     def __init__(self, units: int, **kwargs: Any) -> None:
-        """Keeps H, the size of the state and of the output."""
+        """Stores H, the size of the state and of the output."""
         super().__init__(**kwargs)
         self.units = self.state_size = units
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights for inputs [batch, features]."""
+        """Creates the weights for inputs [batch, features]."""
         sizes = (input_shape[-1] + self.units, self.units)
         self.gate = self.add_weight(sizes, name="gate")
-        # Most of the state is kept in the beginning.
+        # At first, most of the state is kept.
         self.gate_bias = self.add_weight(
             (self.units,), initializer=keras.initializers.Constant(-2.0), name="gate_bias"
         )
         self.candidate = self.add_weight(sizes, name="candidate")
 
     def call(self, inputs: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-        """One step: the output [batch, H] and the states after it."""
+        """Computes one step: the output [batch, H] and the new states."""
         (h,) = states
         f = ops.sigmoid(ops.concatenate([inputs, h], -1) @ self.gate + self.gate_bias)
         new = ops.tanh(ops.concatenate([inputs, f * h], -1) @ self.candidate)
@@ -49,7 +49,7 @@ class MinimalGatedUnit(keras.layers.Layer):
 
 
 def main(epochs: int) -> float:
-    """Trains on scikit-learn's digits, pixel by pixel; returns the test accuracy."""
+    """Trains on scikit-learn's digits, pixel by pixel. Returns the test accuracy."""
     keras.utils.set_random_seed(0)
     digits = load_digits()
     x, y = (digits.images / 16).reshape(-1, 64, 1).astype("float32"), digits.target

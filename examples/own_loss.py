@@ -1,4 +1,4 @@
-"""A custom auxiliary loss: it predicts the mean of all tokens from the last state.
+"""A custom auxiliary loss, which predicts the mean of all tokens from the last state.
 
 This program is the command `t2aux`, with the loss registered:
 
@@ -6,7 +6,7 @@ python examples/own_loss.py train --model_dir=runs/own_loss --gin_file=quickstar
     --gin_param='train.auxiliary_losses = [@MeanToken]'
 python examples/own_loss.py evaluate --model_dir=runs/own_loss
 
-In Python it is one of `t2aux.SequenceClassifier(..., auxiliary=[MeanToken()])`.
+In Python, pass it as in `t2aux.SequenceClassifier(..., auxiliary=[MeanToken()])`.
 """
 
 import gin
@@ -23,18 +23,18 @@ class MeanToken(AuxiliaryLoss):
     """The squared distance between a linear function of the last state and the mean token."""
 
     def build(self, network: Network) -> None:
-        """Makes the weights."""
+        """Creates the weights."""
         self.kernel = self.add_weight(shape=(network.hidden_size, network.token_size))
 
     def declare(self, sequences: Sequences, seed: tf.Tensor) -> StatesAt:
-        """One term a sequence, from its state after the last step."""
+        """Declares one term per sequence, from its state after the last step."""
         count = tf.cast(tf.size(sequences.all_starts), tf.float32)
         return StatesAt(sequences.steps[tf.newaxis], count)
 
     def call(self, given: States) -> tf.Tensor:
-        """The sum over the sequences."""
+        """Returns the sum over the sequences."""
         tokens, starts = given.sequences.tokens, given.sequences.starts
-        # A sequence is at starts[b] <= t < T; before that there is padding.
+        # A sequence occupies the steps starts[b] <= t < T; the steps before are padding.
         valid = tf.range(tf.shape(tokens)[0])[:, tf.newaxis] >= starts
         mask = tf.cast(valid, tf.float32)[..., tf.newaxis]
         mean = tf.reduce_sum(tokens * mask, axis=0) / tf.reduce_sum(mask, axis=0)

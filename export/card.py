@@ -17,15 +17,15 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 def text(exported: Model, metadata: dict[str, Any], parity: Parity) -> str:
-    """Writes the card. What is not known of the model, such as its data set, is left out.
+    """Writes the card. Unknown facts about the model, such as its data set, are left out.
 
     Args:
-        exported: What was exported.
-        metadata: As in metadata.json.
-        parity: As in parity.json.
+        exported: The exported model.
+        metadata: The content of metadata.json.
+        parity: The measurement, as in parity.json.
 
     Returns:
-        Markdown.
+        The card in Markdown.
     """
     forms = {n: e for n, e in metadata["artefacts"].items() if "form" in e}
     first = {entry["form"]: name for name, entry in reversed(forms.items())}
@@ -37,7 +37,7 @@ def text(exported: Model, metadata: dict[str, Any], parity: Parity) -> str:
         parity=parity,
         source=exported.source,
         trained=exported.trained,
-        # What goes into a shell, a path in a container and a URL.
+        # A name that is valid in a shell, a path in a container and a URL.
         name=re.sub(r"[^A-Za-z0-9_.-]+", "_", metadata["name"]).strip("_.-") or "classifier",
         cell=escaped,
         state=lambda batch: _state(metadata, batch),
@@ -62,7 +62,7 @@ def _state(metadata: dict[str, Any], batch: str) -> str:
 
 
 def _signatures(info: DatasetInfo, metadata: dict[str, Any]) -> str:
-    """The table of the SavedModel's signatures in the docstring of `saved_model`, for this data."""
+    """The table of signatures in the docstring of `saved_model`, adapted to this data."""
     text = (saved_model.__doc__ or "").split("\n\n", 2)[2].rstrip()
     text = re.sub(
         r"State: .*?\.\s", f"State: {_state(metadata, 'B')} float32. ", text, flags=re.DOTALL

@@ -1,4 +1,4 @@
-"""The results of `parity`: how each artefact compares with the checkpoint."""
+"""The results of `parity`: the comparison of each artefact with the checkpoint."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from t2aux import text_tables
 
-# A larger difference of a probability is reported, whatever the tolerance is.
+# Larger differences in a probability are reported, whatever the tolerance is.
 DRIFT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """How far an artefact may be from the checkpoint.
+    """How far an artefact may differ from the checkpoint.
 
     Attributes:
-        accuracy: In percentage points, of artefacts in float32.
-        probability: Of any class of any example, of artefacts in float32.
-        quantised_accuracy: In percentage points, of the other variants.
-        quantised_probability: Of any class of any example, of the other variants; None for no
-            bound. What is more than `DRIFT` is pointed out.
+        accuracy: The tolerance of the accuracy of float32 artefacts, in percentage points.
+        probability: The tolerance of any probability of float32 artefacts.
+        quantised_accuracy: The tolerance of the accuracy of other variants, in percentage points.
+        quantised_probability: The tolerance of any probability of other variants; None for no
+            limit. Differences of more than `DRIFT` are reported.
     """
 
     accuracy: float = 0.2
@@ -32,16 +32,16 @@ class Tolerance:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """An artefact beside the checkpoint.
+    """The comparison of an artefact with the checkpoint.
 
     Attributes:
-        accuracy: On the test data, in [0, 1].
-        agreement: The share of examples where the top class is the checkpoint's, in [0, 1].
-        largest_difference: Of any class's probability from the checkpoint's, over all examples.
-        mean_difference: The largest difference of an example's probabilities, on average.
+        accuracy: The accuracy on the test data, in [0, 1].
+        agreement: The share of examples with the same top class as the checkpoint, in [0, 1].
+        largest_difference: The largest difference of any probability from the checkpoint's.
+        mean_difference: The largest difference per example, averaged over the examples.
         bytes: The size of the artefact's files.
-        milliseconds: The median time of one sequence in one thread, of a TensorFlow Lite file; of
-            the streaming forms, of all of its segments. None for others.
+        milliseconds: For a TensorFlow Lite file, the median time of one sequence in one thread; for
+            a streaming form, this is the time of all segments. None for other artefacts.
     """
 
     accuracy: float
@@ -53,11 +53,11 @@ class Comparison:
 
     @property
     def drifts(self) -> bool:
-        """Whether a probability is far from the checkpoint's, or is NaN."""
+        """Whether a probability differs much from the checkpoint's, or is NaN."""
         return not self.largest_difference <= DRIFT
 
     def to_json(self) -> dict[str, Any]:
-        """What parity.json holds; null for NaN."""
+        """The entry in parity.json, with null for NaN."""
         values = {**dataclasses.asdict(self), "drifts": self.drifts}
         return {n: None if v is not None and math.isnan(v) else v for n, v in values.items()}
 
@@ -69,25 +69,25 @@ class Comparison:
         exact: bool,
         reference: str = "checkpoint",
     ) -> str | None:
-        """What is wrong with an artefact.
+        """Describes an artefact's fault, if any.
 
         Args:
-            name: What to call it.
+            name: The artefact's name.
             checkpoint: The checkpoint's accuracy, in [0, 1].
-            tolerance: What is allowed.
-            exact: Whether it should equal the checkpoint but for rounding.
-            reference: What to call the checkpoint.
+            tolerance: The tolerance.
+            exact: Whether it should equal the checkpoint except for rounding.
+            reference: The name of the checkpoint in the text.
 
         Returns:
-            A sentence without its period, with the figures and the options that set the bounds;
-            None where it is within them.
+            A sentence without its period, with the numbers and the options that set the limits;
+            None if the artefact is within the tolerance.
         """
         prefix = "" if exact else "quantised_"
         points, limit = (
             getattr(tolerance, f"{prefix}{kind}") for kind in ("accuracy", "probability")
         )
         found = []
-        # Written so that NaN does not pass.
+        # Written so that NaN fails.
         if not abs(self.accuracy - checkpoint) * 100 <= points:
             found.append(
                 f"its accuracy is {self.accuracy:.2%}, the {reference}'s {checkpoint:.2%} "
@@ -105,8 +105,8 @@ class Failure:
     """A requested variant of the TensorFlow Lite files that is not in the export.
 
     Attributes:
-        reason: A sentence without its period, with figures.
-        artefacts: What was measured of its files until then, by name.
+        reason: A sentence without its period, with numbers.
+        artefacts: The measurements of its files so far, by name.
     """
 
     reason: str
@@ -115,18 +115,17 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """The whole measurement.
+    """The measurement of all artefacts.
 
     Attributes:
-        dataset: What to call the data set, whose test split was measured; empty where it is not
-            known.
-        examples: How many sequences; 0: nothing was measured.
-        segment: Steps of a segment, where segments were fed.
-        tolerance: That the artefacts met.
-        checkpoint_accuracy: In [0, 1]; None where nothing was measured.
+        dataset: The name of the data set whose test split was measured; empty if unknown.
+        examples: The number of sequences; 0 if nothing was measured.
+        segment: Steps per segment in the streaming forms.
+        tolerance: The tolerance that was applied.
+        checkpoint_accuracy: The checkpoint's accuracy, in [0, 1]; None if nothing was measured.
         artefacts: The comparisons by artefact: a signature of the SavedModel, or a file.
         failed: The variants that are not in the export, by name.
-        reference: What the artefacts are compared with, for people: "checkpoint" or "model".
+        reference: The name of the reference in texts: "checkpoint" or "model".
     """
 
     dataset: str
@@ -140,16 +139,16 @@ class Parity:
 
     @property
     def passed(self) -> bool | None:
-        """Whether all requested artefacts are within the tolerances; None: not measured."""
+        """Whether all requested artefacts are within the tolerances; None if not measured."""
         return not self.failed if self.examples else None
 
     @property
     def data(self) -> str:
-        """For people: "test examples of digits"."""
+        """A description of the data, such as "test examples of digits"."""
         return f"test examples of {self.dataset}" if self.dataset else "test examples"
 
     def to_json(self) -> dict[str, Any]:
-        """What parity.json holds."""
+        """The content of parity.json."""
         return {
             "split": "test",
             "dataset": self.dataset,
@@ -170,7 +169,7 @@ class Parity:
         }
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table as texts, its header first; only that if nothing was measured."""
+        """The table as texts, with the header first; only the header if nothing was measured."""
         rows = [("", "accuracy", "same class", "largest difference", "one sequence", "size")]
         if not self.examples:
             return rows
@@ -210,7 +209,7 @@ class Parity:
 
     @property
     def not_measured(self) -> str:
-        """What it means that nothing was measured."""
+        """A sentence on the consequence of not measuring."""
         return (
             "No test data was used: the accuracy of these artefacts, and their difference from the "
             f"{self.reference}, are not known."

@@ -1,12 +1,12 @@
-"""Builds a page on which a browser classifies drawings or texts with an export.
+"""Builds a page that classifies drawings or texts in the browser with an export.
 
 The page is a folder of static files for any web server: those of `ondevice/web/`, the streaming
-form of the network, its metadata.json, and LiteRT.js. It fetches nothing from elsewhere.
+form of the network, its metadata.json, and LiteRT.js. It loads nothing from elsewhere.
 
 LiteRT.js 2.5.3 runs the loop of the streaming form, but in WebAssembly it can neither set the size
 of a segment ("TensorBuffer ranked tensor type Float32[1, 1, 1] does not match expected ranked
 tensor type Float32[1, -1, 1]") nor load the fused LSTM of the stateful form ("Variable tensors not
-yet supported"). So the page has the streaming form with segments of one step.
+yet supported"). Therefore, the page uses the streaming form with segments of one step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 MODEL = "classifier.tflite"
 DESCRIPTION = "page.json"
 _FORMAT = "t2aux-demo-page"
-# A data set that is part of scikit-learn, and so always available.
+# A data set that is part of scikit-learn, and therefore always available.
 _WITH_EXAMPLES = "digits"
 _SUFFIXES = frozenset({".html", ".css", ".js"})
 
@@ -42,9 +42,10 @@ def build(
     """Builds the page of an export.
 
     Args:
-        export_dir: The base directory of an export, or a version's.
-        output_dir: The page's folder. It is complete or absent; an earlier page is replaced.
-        version: By default the newest.
+        export_dir: The base directory of an export, or that of a version.
+        output_dir: The page's folder. It is written completely or not at all; an existing page is
+            replaced.
+        version: The version; defaults to the newest.
 
     Returns:
         The page's folder.
@@ -79,11 +80,11 @@ def find_version(export_dir: str | os.PathLike[str], version: int | None) -> pat
     """The directory of a version, by default the newest.
 
     Args:
-        export_dir: The base directory, or a version's own.
-        version: Its number.
+        export_dir: The base directory, or that of a version.
+        version: The number of the version.
 
     Raises:
-        UserError: There is none.
+        UserError: The version does not exist.
     """
     base = pathlib.Path(export_dir)
     if version is None and (base / litert.METADATA).is_file():
@@ -97,13 +98,13 @@ def find_version(export_dir: str | os.PathLike[str], version: int | None) -> pat
 
 
 def has_examples(export_dir: str | os.PathLike[str], version: int | None) -> bool:
-    """Whether `build` takes examples from the data, which imports TensorFlow. Raises as it does."""
+    """Whether `build` reads examples of the data, which imports TensorFlow. Raises like `build`."""
     metadata = litert.read_metadata(find_version(export_dir, version))
     return metadata["preprocessing"]["name"] == _WITH_EXAMPLES
 
 
 def _one_step_model(source: pathlib.Path, metadata: dict[str, Any]) -> bytes:
-    """The streaming form that takes one step at a time; float32 if there is a choice."""
+    """The streaming form with segments of one step; float32 if there is a choice."""
     streaming = [
         name
         for name, entry in metadata["artefacts"].items()
@@ -118,8 +119,8 @@ def _one_step_model(source: pathlib.Path, metadata: dict[str, Any]) -> bytes:
 
 
 def _description(info: DatasetInfo) -> dict[str, Any]:
-    """What the page needs beside metadata.json."""
-    # JavaScript has no generator of numpy's random numbers.
+    """The description that the page needs in addition to metadata.json."""
+    # numpy's random numbers can't be generated in JavaScript.
     order = None if info.permutation is None else info.permutation.tolist()
     examples = _examples(info)
     return {"format": _FORMAT, "model": MODEL, "permutation": order, "examples": examples}
@@ -144,7 +145,7 @@ def _examples(info: DatasetInfo) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _replaced(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder that replaces the target when the block ends well."""
+    """Makes a folder that replaces the target when the block succeeds."""
     target = target.absolute()
     _check_replaceable(target)
     parent = files.ensure_directory(target.parent)

@@ -1,4 +1,4 @@
-"""tf.Example messages to sequences inside a SavedModel's graph, for TF Serving's Classify."""
+"""Converts tf.Example messages to sequences in a SavedModel's graph, for TF Serving's Classify."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 class Examples(tf.Module):
-    """Turns a batch of serialized tf.Example into padded sequences.
+    """Converts a batch of serialized tf.Examples to padded sequences.
 
-    Features: `inputs`, a float_list of the T * C values of a sequence, step by step, or for a
-    classifier of text or ids an int64_list of T ids; or, for a text classifier, `text`, a
-    bytes_list of one UTF-8 text. Other features are ignored. Each sequence may have its own length.
+    Features: `inputs`, a float_list of the T * C values of a sequence, step by step, or, for a
+    classifier of text or ids, an int64_list of T ids; or, for a text classifier, `text`, a
+    bytes_list of one UTF-8 text. Other features are ignored. The sequences may differ in length.
     """
 
     def __init__(self, info: DatasetInfo, text_ids: TextIds | None) -> None:
         """Makes the parser.
 
         Args:
-            info: What the classifier reads.
-            text_ids: For a text classifier.
+            info: The description of the classifier's data.
+            text_ids: The conversion of texts, for a text classifier.
         """
         super().__init__(name="examples")
         self._info = info
         self._text_ids = text_ids
 
     def __call__(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Parses.
+        """Parses a batch.
 
         Args:
             serialized: [B] strings.
 
         Returns:
             Real values [B, T, C] float32 or ids [B, T] int32, padded with 0 on the right, and
-            lengths [B] int32, none of them 0.
+            positive lengths [B] int32.
         """
         if not self._info.reads_ids:
             return self._values(serialized)
@@ -102,7 +102,7 @@ def serialized(sequence: np.ndarray) -> bytes:
 
 
 def _parse(serialized: tf.Tensor, **types: tf.DType) -> dict[str, tf.RaggedTensor]:
-    """The features [B, ...] of these names and types; empty if an example has none."""
+    """The features [B, ...] with the given names and types; empty if an example has none."""
     features = {
         name: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64) for name, dtype in types.items()
     }

@@ -1,4 +1,4 @@
-"""Reads and edits `.tflite` files: their operations, their weights and the types of these."""
+"""Reads and edits `.tflite` files: their operations, their weights and the types of the weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from t2aux.errors import DependencyError, ModelError
 
-# The converter quantises matrices with at least so many values; the scales of a smaller one would
-# outweigh it.
+# The converter quantises matrices with at least this many values; for smaller ones, the scales
+# would take more space than is saved.
 MIN_QUANTISED = 1024
 
 _BUILTIN_NAMES = {
@@ -36,7 +36,7 @@ def _write(model: schema.ModelT) -> bytes:
 
 
 def operators(content: bytes) -> list[str]:
-    """The names of a file's operations, over all its subgraphs; custom ones as `CUSTOM:name`."""
+    """The names of the operations in all subgraphs of a file; custom ones are `CUSTOM:name`."""
     model = _read(content)
     names = []
     for code in model.operatorCodes:
@@ -51,8 +51,8 @@ def check_operators(content: bytes, required: dict[str, int], forbidden: set[str
 
     Args:
         content: The flatbuffer.
-        required: Operations, and how many of each the file must have.
-        forbidden: These, and custom and Flex operations, must not be in it.
+        required: The required number of each operation.
+        forbidden: Operations that the file must not contain, in addition to custom and Flex ones.
     """
     found = Counter(operators(content))
     faults = [f"has {n}" for n in found if n in forbidden or n.startswith(("CUSTOM", "Flex"))]
@@ -71,9 +71,9 @@ def weights(content: bytes) -> dict[str, list[int]]:
         content: The flatbuffer.
 
     Returns:
-        By the type they are stored in ("float32", "float16", "int8", "int4"; biases of integer
-        networks are "int32"), the number of values of each constant that has more than one axis,
-        the largest first. A constant that several operations share counts once.
+        For each storage type ("float32", "float16", "int8", "int4"; biases of integer networks are
+        "int32"), the number of values of each constant with more than one axis, the largest first.
+        A constant that is shared by several operations counts once.
     """
     model = _read(content)
     constants: dict[int, tuple[str, int]] = {}
@@ -89,15 +89,15 @@ def weights(content: bytes) -> dict[str, list[int]]:
 
 
 def check_weights(content: bytes, allowed: set[str], name: str) -> None:
-    """Raises UserError if a matrix is stored in another type.
+    """Raises UserError if a matrix is stored in a type that is not allowed.
 
-    Matrices of less than 1,024 values may stay in float32. The converter silently leaves larger
-    ones, too, that it can't quantise.
+    Matrices of less than 1,024 values may stay in float32. The converter also silently keeps larger
+    ones in float32 if it can't quantise them.
 
     Args:
         content: The flatbuffer.
-        allowed: The types of the larger matrices. Each must be used.
-        name: What to call the file.
+        allowed: The types of the larger matrices. Each of them must occur.
+        name: The name of the file in the message.
     """
     large = {t: [n for n in c if n >= MIN_QUANTISED] for t, c in weights(content).items()}
     found = {kind for kind, counts in large.items() if counts}
@@ -126,8 +126,8 @@ def fused_options(model: schema.ModelT) -> list[schema.UnidirectionalSequenceLST
 def without_cell_clip(content: bytes) -> bytes:
     """Turns off the clipping of the cells of fused LSTMs.
 
-    The converter has the fused operation clip them at 10, as no LSTM here was trained to. Trained
-    cells do grow larger, and then the predictions differ.
+    The converter makes the fused operation clip cells at 10, but LSTMs here are trained without
+    clipping. Trained cells do exceed this value, and then the predictions would differ.
     """
     model = _read(content)
     for options in fused_options(model):
@@ -140,14 +140,14 @@ def with_normalization(
 ) -> bytes:
     """Adds a subtraction and a division, in float32, before the network.
 
-    If the network itself normalised its input, the converter would store the numbers in fewer bits,
-    as weights: a large mean would lose its precision.
+    If the network itself normalised its input, the converter would treat the numbers as weights and
+    store them in fewer bits, so a large mean would lose precision.
 
     Args:
         content: A file with one signature.
-        name: An input of it, float32 [..., C].
-        mean: C numbers, which are subtracted from the input.
-        deviation: C numbers, by which the difference is divided.
+        name: The name of an input, float32 [..., C].
+        mean: C numbers to subtract from the input.
+        deviation: C numbers to divide the difference by.
 
     Returns:
         The file, whose input has the same name and shape.
@@ -159,7 +159,7 @@ def with_normalization(
 
     def tensor(what: str, like: Any = None, values: Sequence[float] = ()) -> int:
         made = schema.TensorT()
-        # Without a rank LiteRT's C interface takes the shape as fixed.
+        # Without a rank, LiteRT's C interface would treat the shape as fixed.
         made.name, made.buffer, made.hasRank = f"normalization/{what}", 0, True
         if like is None:
             stored = schema.BufferT()
@@ -188,7 +188,7 @@ def with_normalization(
         operator("Sub", [raw, tensor("mean", values=mean)], centred),
         operator("Div", [centred, tensor("deviation", values=deviation)], entry.tensorIndex),
     ]
-    # The input keeps its name, which runtimes without signatures show.
+    # The input keeps its name, since runtimes without signatures show it.
     graph.tensors[raw].name, normalized.name = normalized.name, "normalization/normalized"
     graph.inputs = [raw if index == entry.tensorIndex else index for index in graph.inputs]
     entry.tensorIndex = raw
@@ -198,14 +198,14 @@ def with_normalization(
 def with_steps(content: bytes, steps: int) -> bytes:
     """Fixes the variable sizes of the inputs.
 
-    LiteRT's interpreter sets them to those of its arrays; LiteRT.js can't.
+    LiteRT's interpreter resizes inputs to its arrays; LiteRT.js can't.
 
     Args:
         content: A file of the streaming form.
-        steps: The size.
+        steps: The number of steps.
 
     Returns:
-        The file, whose inputs have this size only.
+        The file, whose inputs then have this fixed size.
     """
     model = _read(content)
     graph = model.subgraphs[0]

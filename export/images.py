@@ -1,8 +1,8 @@
-"""Encoded images to sequences inside a SavedModel's graph, equal to `DatasetInfo.image_sequence`.
+"""Converts encoded images to sequences in a SavedModel's graph, like `DatasetInfo.image_sequence`.
 
-Only TensorFlow's own operations, so that any server runs them, with the integers of Pillow: grey
-values, transparent parts on white, and the two passes of the resize, whose weights have 22 binary
-places and whose results are rounded to whole pixels.
+This uses only TensorFlow's own operations, so that any server can run them, and Pillow's integer
+arithmetic: for grey values, for transparent parts on white, and for the two passes of the resize,
+whose weights have 22 binary places and whose results are rounded to integers.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from t2aux_ondevice.preprocessing import DatasetInfo, scale_pixels
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _HEADER_BYTES = 26
-# JPEG has no larger ones. Weights of wider images would need much memory.
+# The maximum in JPEG. The weights for wider images would need much memory.
 MAX_SIDE = 65_535
-# Pixels at once, so that a large image needs little more memory than its bytes.
+# The number of pixels to process at once, so that a large image needs little additional memory.
 _BLOCK = 1 << 18
 _IMAGES_AT_ONCE = 4
 _PLACES = 22
 
 
 class ImageSequences(tf.Module):
-    """Turns a batch of PNG and JPEG files, each of any size, into sequences of pixels.
+    """Converts a batch of PNG and JPEG files, each of any size, to sequences of pixels.
 
-    Equal to what `t2aux_ondevice.images` makes of the same files: upright by their EXIF
-    orientation, as grey or RGB with white behind transparent parts, resized to a square, with the
-    border around it, in the order of the permutation, / 255.
+    The result equals that of `t2aux_ondevice.images`: images are turned upright by their EXIF
+    orientation, converted to grey or RGB with white behind transparent parts, resized to a square,
+    surrounded by the border, ordered by the permutation, and divided by 255.
     """
 
     def __init__(self, info: DatasetInfo) -> None:
         """Makes the constants.
 
         Args:
-            info: Of an image data set.
+            info: The description of an image data set.
 
         Raises:
             UserError: The environment variable with the limit of an image's size is not a number.
@@ -74,11 +74,12 @@ class ImageSequences(tf.Module):
         pixels = tf.reshape(pixels, [-1, self._info.length, channels])
         if self._permutation is not None:
             pixels = tf.gather(pixels, self._permutation, axis=1)
-        # Not divided: TensorFlow would multiply by 1 / 255, which is another last bit.
+        # A table instead of a division: TensorFlow would multiply by 1 / 255, which may differ in
+        # the last bit.
         return tf.gather(self._scaled, tf.cast(pixels, tf.int32))
 
     def _pixels(self, content: tf.Tensor) -> tf.Tensor:
-        """One file to uint8 [side, side, C]."""
+        """Converts one file to uint8 [side, side, C]."""
         is_png = tf.equal(tf.strings.substr(content, 0, len(_PNG)), _PNG)
         is_jpeg = tf.equal(tf.strings.substr(content, 0, len(_JPEG)), _JPEG)
         known = _check(is_png | is_jpeg, "The image is not a PNG or JPEG file.")
@@ -90,7 +91,7 @@ class ImageSequences(tf.Module):
         return self._square(orientation.upright(image, turned), has_alpha)
 
     def _of_png(self, content: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The image, uint8 [H, W, 3 or 4], whether it has alpha, and where EXIF and XMP are."""
+        """The image, uint8 [H, W, 3 or 4], whether it has alpha, and the places of EXIF and XMP."""
         header = tf.io.decode_raw(content, tf.uint8, fixed_length=_HEADER_BYTES)
         width = orientation.number(header, 16, 4)
         height = orientation.number(header, 20, 4)
@@ -105,7 +106,7 @@ class ImageSequences(tf.Module):
         ]
         with tf.control_dependencies(checks):
             exif, xmp, transparent = orientation.png_parts(content)
-        # TensorFlow's own alpha channel, for files without, is wrong for less than 8 bits.
+        # The alpha channel that TensorFlow adds is wrong for files with less than 8 bits.
         is_with_alpha = tf.equal(tf.bitwise.bitwise_and(header[25], 4), 4)
         has_alpha = is_with_alpha | (transparent[1] > 0)
         image = tf.cond(
@@ -114,7 +115,7 @@ class ImageSequences(tf.Module):
         return image, has_alpha, exif, xmp
 
     def _of_jpeg(self, content: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """As `_of_png`."""
+        """Like `_of_png`."""
         height, width, channels = tf.unstack(tf.image.extract_jpeg_shape(content))
         checks = [
             *self._size_checks(tf.cast(width, tf.int64), tf.cast(height, tf.int64)),
@@ -127,7 +128,7 @@ class ImageSequences(tf.Module):
         return image, tf.constant(False), *orientation.jpeg_parts(content)
 
     def _size_checks(self, width: tf.Tensor, height: tf.Tensor) -> list[tf.Operation]:
-        """Checks before the image is decoded: a few bytes can claim to be gigabytes."""
+        """Checks the size before decoding, since a few bytes can claim to be gigabytes."""
         return [
             _check(
                 width * height <= self._max_pixels,
@@ -140,7 +141,7 @@ class ImageSequences(tf.Module):
         ]
 
     def _square(self, image: tf.Tensor, has_alpha: tf.Tensor) -> tf.Tensor:
-        """An image, uint8 [H, W, 3 or 4], to [side, side, C]. The width comes first."""
+        """Resizes an image, uint8 [H, W, 3 or 4], to [side, side, C], beginning with the width."""
         side, channels = self._info.side, self._info.channels
 
         def values(part: tf.Tensor) -> tf.Tensor:
@@ -155,14 +156,14 @@ class ImageSequences(tf.Module):
 
 
 def _on_white(part: tf.Tensor) -> tf.Tensor:
-    """What Pillow's `Image.alpha_composite` makes of RGBA, int32 [..., 4], in front of white."""
+    """The result of Pillow's `Image.alpha_composite` for RGBA, int32 [..., 4], on white."""
     colour, alpha = part[..., :3], part[..., 3:]
     scaled = (colour * alpha + 255 * (255 - alpha) + 128) * 128
     return _shifted(_shifted(scaled, 8) + scaled, 15)
 
 
 def _grey(colour: tf.Tensor) -> tf.Tensor:
-    """What Pillow's `convert("L")` makes of RGB: int32 [..., 3] to [..., 1]."""
+    """The result of Pillow's `convert("L")` for RGB: int32 [..., 3] to [..., 1]."""
     weighted = colour * tf.constant([19595, 38470, 7471])
     return _shifted(tf.reduce_sum(weighted, -1, keepdims=True) + 32768, 16)
 
@@ -174,8 +175,8 @@ def _resized_rows(
 
     Args:
         image: uint8 [H, W, D].
-        side: The width wanted.
-        values: Gives the channels [..., C] to resize of some rows [..., D].
+        side: The target width.
+        values: Converts rows [..., D] to the channels [..., C] to resize.
         channels: C.
 
     Returns:
@@ -187,7 +188,7 @@ def _resized_rows(
 
     def block(begin: tf.Tensor, parts: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         part = tf.cast(values(image[begin : begin + rows]), tf.float64)
-        # Whole numbers far below 2 ** 53: exact, in whatever order they are added.
+        # Integers far below 2 ** 53, so the sums are exact in any order.
         sums = tf.transpose(tf.tensordot(part, weights, [[1], [0]]), [0, 2, 1])
         rounded = tf.floor((sums + 2.0 ** (_PLACES - 1)) / 2.0**_PLACES)
         resized = tf.cast(tf.clip_by_value(rounded, 0.0, 255.0), tf.uint8)
@@ -212,7 +213,7 @@ def _weights(size: tf.Tensor, side: int) -> tf.Tensor:
     """The weights of Pillow's bilinear resize of `size` pixels to `side`, antialiased.
 
     Returns:
-        float64 [size, side], whole numbers: in units of 2 ** -_PLACES.
+        float64 [size, side], integers in units of 2 ** -_PLACES.
     """
     scale = tf.cast(size, tf.float64) / side
     # Images that shrink are averaged.
@@ -233,10 +234,10 @@ def _check(holds: tf.Tensor, message: str) -> tf.Operation:
 
 
 def encoded(info: DatasetInfo, sequence: np.ndarray) -> bytes:
-    """A PNG file that becomes a sequence: its pixels, without the border, in raster order.
+    """Makes a PNG file from a sequence: its pixels, without the border, in raster order.
 
     Args:
-        info: Of an image data set.
+        info: The description of an image data set.
         sequence: float32 [T, C], pixels / 255 in the order of the permutation.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`t2aux.export_model`: what `t2aux export` is for a run, for a Keras model in memory."""
+"""`t2aux.export_model`: the equivalent of `t2aux export` for a Keras model in memory."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def export_model(
     quantised_probability_tolerance: float | None = None,
     serving_batch_sizes: Sequence[int] = tf_serving.BATCH_SIZES,
 ) -> Export:
-    """Exports a model as a SavedModel and TensorFlow Lite files, as `t2aux export` does with a run.
+    """Exports a model as a SavedModel and TensorFlow Lite files, like `t2aux export` for a run.
 
-    The folder OUTPUT_DIR/VERSION gets the SavedModel (with signatures for whole sequences,
+    The folder OUTPUT_DIR/VERSION will contain the SavedModel (with signatures for whole sequences,
     tf.Examples and streaming), `classifier.tflite` (whole sequences), `classifier_stream.tflite`
-    (streaming), `metadata.json`, `parity.json` and a model card, `README.md`. It is complete or
-    absent: a server may watch OUTPUT_DIR. Any core is exported: the LSTM, GRU and MinGRU, and
-    any Keras cell. A model of ids has no signature for text.
+    (streaming), `metadata.json`, `parity.json` and a model card, `README.md`. It is written
+    completely or not at all, so a server may watch OUTPUT_DIR. All cores can be exported: LSTM,
+    GRU, MinGRU and any Keras cell. A model of ids has no signature for text.
 
     >>> exported = t2aux.export_model(
     ...     model, "exports/digits", test_data=(x[:50], y[:50]), formats=["tflite"]
@@ -61,39 +61,43 @@ def export_model(
     True
 
     Args:
-        model: With its weights.
-        output_dir: The base directory, which is made if it does not exist.
-        test_data: (x, y), on which every artefact is compared with the model: x and y as `fit`
-            takes them, or a `tf.data.Dataset` of batches (x, y). None: nothing is measured, and
+        model: The model with its weights.
+        output_dir: The base directory, which is created if it does not exist.
+        test_data: (x, y), on which every artefact is compared with the model: x and y as for `fit`,
+            or a `tf.data.Dataset` of batches (x, y). If None, nothing is measured, and
             `parity.json` and the model card say so.
-        calibration_data: x, of training data: what the variant int8 is calibrated on.
-        steps: The number of steps of every sequence; other lengths are refused. None: any number.
-        name: What the model card calls the model; the name of `output_dir` by default.
-        dataset: What the model card calls the data.
-        version: A number; by default one more than the newest.
+        calibration_data: Training inputs x, on which the variant int8 is calibrated.
+        steps: The number of steps of every sequence; other lengths are rejected. None for any
+            number.
+        name: The model's name in the model card; defaults to the name of `output_dir`.
+        dataset: The name of the data in the model card.
+        version: The number of the version; defaults to the newest plus one.
         formats: Which artefacts to make: "saved_model", "tflite".
         variants: How the TensorFlow Lite files store the weights: "float32", "float16",
-            "dynamic_int8", "dynamic_int8_int4_head" and, of an LSTM, "int8".
-        parity_examples: How many of the test examples to measure, a fixed random choice; None: all.
-        segment: Steps of a segment when streaming is measured. A stateful file's segment has the
-            largest number of steps up to it that divides the length of the sequences; 1 if that
-            varies.
-        accuracy_tolerance: Percentage points that the accuracy of the SavedModel or of a float32
-            file may be off.
+            "dynamic_int8", "dynamic_int8_int4_head" and, for an LSTM, "int8".
+        parity_examples: How many test examples to measure, chosen at random with a fixed seed; None
+            for all.
+        segment: Steps per segment when streaming is measured. A stateful file's segment has the
+            largest number of steps, up to this one, that divides the length of the sequences; 1 if
+            that varies.
+        accuracy_tolerance: How far the accuracy of the SavedModel or of a float32 file may be off,
+            in percentage points.
         probability_tolerance: How far any of their probabilities may be off.
-        quantised_accuracy_tolerance: Percentage points that another variant's may be off.
-        quantised_probability_tolerance: How far any of its probabilities may be off; None: any.
-        serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
+        quantised_accuracy_tolerance: How far the accuracy of another variant may be off, in
+            percentage points.
+        quantised_probability_tolerance: How far any of its probabilities may be off; None for no
+            limit.
+        serving_batch_sizes: The batch sizes to warm a server up for, in increasing order.
 
     Returns:
-        `directory`, the version's, and `parity`, what was measured. A variant that can't be made
-        or is further off than its tolerance is not in the directory, but among `parity.failed`.
+        A tuple of `directory`, the version's directory, and `parity`, the measurements. A variant
+        that can't be made or exceeds its tolerance is not in the directory, but in `parity.failed`.
 
     Raises:
         UserError: The model is not a SequenceClassifier or has no weights, its core's state can't
             be exported, an argument is wrong, the directory can't be written, the version exists,
-            or the SavedModel or a float32 file is further off than the tolerance. Nothing is left
-            behind then.
+            or the SavedModel or a float32 file exceeds the tolerance. In this case, nothing is left
+            behind.
     """
     steps = _whole_number("steps", steps, minimum=1)
     parity_examples = _whole_number("parity_examples", parity_examples, minimum=0)
@@ -131,7 +135,7 @@ def export_model(
 
 
 def _split(info: DatasetInfo, test_data: Any, examples: int | None) -> data.Split:
-    """The test data as the measurement takes it."""
+    """The test data in the form for the measurement."""
     if isinstance(test_data, tf.data.Dataset):
         sequences, labels = _of_dataset(info, test_data)
     elif isinstance(test_data, (tuple, list)) and len(test_data) == 2:
@@ -153,10 +157,10 @@ def _of_dataset(info: DatasetInfo, dataset: tf.data.Dataset) -> tuple[list[np.nd
     sequences: list[np.ndarray] = []
     labels = [np.zeros([0], np.int32)]
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise DataError("The dataset test_data never ends: leave its repeat() out.")
+        raise DataError("The dataset test_data never ends: remove its repeat().")
     for batch in dataset:
         if not isinstance(batch, tuple) or len(batch) < 2:
-            raise DataError("The dataset test_data must give (x, y), but gives something else.")
+            raise DataError("The dataset test_data must yield (x, y), but yields something else.")
         found, numbers = rows.labelled(*batch[:2], info.num_classes, ids=info.reads_ids)
         sequences += found
         labels.append(numbers)
@@ -166,7 +170,7 @@ def _of_dataset(info: DatasetInfo, dataset: tf.data.Dataset) -> tuple[list[np.nd
 def _calibration(
     info: DatasetInfo, settings: Settings, given: Any
 ) -> Callable[[], list[np.ndarray]]:
-    """Returns the sequences to calibrate on; raises UserError if they are needed and missing."""
+    """Returns a function for the calibration sequences. Raises UserError if they are missing."""
     sequences = []
     if given is not None:
         found = rows.sequences(given, "calibration_data", ids=info.reads_ids)

@@ -1,4 +1,4 @@
-"""`SequenceClassifier`s: their `.keras` files, and what they read."""
+"""`SequenceClassifier`s: their `.keras` files, and the description of their data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import zlib
 
 import keras
 
-# The losses and layers for Keras, which finds them by their registered names.
+# Imported so that Keras finds the losses and layers by their registered names.
 from t2aux import layers, losses  # noqa: F401
 from t2aux.errors import FileError, ModelError, SettingError, UserError
 from t2aux.training.model import SequenceClassifier
@@ -29,8 +29,8 @@ def load(path: str | os.PathLike[str]) -> SequenceClassifier:
         The model, compiled if it was.
 
     Raises:
-        UserError: The file is missing or damaged, holds another kind of model, or names a class
-            that is not known in this process.
+        UserError: The file is missing or damaged, contains another kind of model, or refers to a
+            class that is not known in this process.
     """
     path = pathlib.Path(path)
     _check_archive(path)
@@ -38,7 +38,7 @@ def load(path: str | os.PathLike[str]) -> SequenceClassifier:
         model = keras.saving.load_model(path)
     except UserError:
         raise
-    except Exception as error:  # Keras, and what it calls, raise many kinds.
+    except Exception as error:  # Keras and its dependencies raise many kinds of errors.
         raise _unreadable(path, error) from error
     if not isinstance(model, SequenceClassifier):
         raise ModelError(
@@ -49,15 +49,15 @@ def load(path: str | os.PathLike[str]) -> SequenceClassifier:
 
 
 def info_of(model: SequenceClassifier, *, name: str = "", length: int | None = None) -> DatasetInfo:
-    """What a model reads.
+    """The description of a model's data.
 
     Args:
         model: The model.
-        name: What to call the data set; empty where it is not known.
-        length: The number of steps that every sequence has; None: any number.
+        name: The name of the data set; empty if unknown.
+        length: The number of steps of every sequence; None for any number.
 
     Raises:
-        UserError: The model has no weights yet, or was made for another length.
+        UserError: The model has no weights yet, or requires another length.
     """
     if (info := model.info) is not None:
         if length is not None and info.length not in (None, length):
@@ -77,7 +77,7 @@ def info_of(model: SequenceClassifier, *, name: str = "", length: int | None = N
 
 
 def _check_archive(path: pathlib.Path) -> None:
-    """Raises UserError if a file is not a whole zip archive: Keras does not check all of it."""
+    """Raises UserError if a file is not a complete zip archive. Keras does not check all of it."""
     try:
         with zipfile.ZipFile(path) as archive:
             part = archive.testzip()
@@ -90,7 +90,7 @@ def _check_archive(path: pathlib.Path) -> None:
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
-    # The name is deep inside of Keras's message.
+    # The name is deep inside Keras's message.
     unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
     if unknown:
         return ModelError(

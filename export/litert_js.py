@@ -1,6 +1,6 @@
-"""LiteRT.js, the runtime of the demo page, from npm: fetched once and kept in the user's cache.
+"""LiteRT.js, the runtime of the demo page: downloaded from npm once and kept in the user's cache.
 
-`ondevice/web/package-lock.json` has the versions and hashes, which npm checks.
+npm checks the versions and hashes in `ondevice/web/package-lock.json`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from t2aux_ondevice import litert
 
 PROJECT = pathlib.Path(__file__).parent / "ondevice" / "web"
 # The files of the packages by their paths on the page. Of the four builds of the runtime, LiteRT.js
-# takes the first where the browser has relaxed SIMD, and else the second; the others are for
-# threads and for GPUs, neither of which a chain of small steps gains from.
+# uses the first if the browser has relaxed SIMD, and otherwise the second. The others are for
+# threads and for GPUs, which do not speed up a chain of small steps.
 _CORE, _UTILITIES = "node_modules/@litertjs/core", "node_modules/@litertjs/wasm-utils"
 FILES = {
     "core/index.js": f"{_CORE}/dist/index.js",
@@ -36,10 +36,10 @@ _TIMEOUT_SECONDS = 600
 
 
 def folder() -> pathlib.Path:
-    """The folder with `FILES`, fetched now if it has not been before.
+    """The folder with `FILES`, which are downloaded now if they are not in the cache.
 
     Raises:
-        UserError: npm is not installed or can't fetch them, or the cache can't be written.
+        UserError: npm is not installed or can't download them, or the cache can't be written.
     """
     key = hashlib.sha256(b"\0".join((PROJECT / n).read_bytes() for n in _DESCRIPTIONS))
     place = files.cache_directory() / f"litertjs-{key.hexdigest()[:16]}"
@@ -61,7 +61,7 @@ def folder() -> pathlib.Path:
         try:
             (root / "files").rename(place)
         except OSError as error:
-            # Another process may have written it meanwhile.
+            # Another process may have written it at the same time.
             if not _is_whole(place):
                 raise FileError(f"Can't write {place}: {error.strerror}.") from error
     return place
@@ -104,7 +104,7 @@ def _fetch(npm: str, project: pathlib.Path) -> None:
 
 
 def _collect(project: pathlib.Path, place: pathlib.Path) -> None:
-    """Moves the page's files out of npm's folder, and writes their hashes."""
+    """Moves the page's files from npm's folder, and writes their hashes."""
     for name, source in FILES.items():
         target = place / name
         target.parent.mkdir(parents=True, exist_ok=True)

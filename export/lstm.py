@@ -1,8 +1,8 @@
-"""The LSTM as exports run it; other cores run as `t2aux.model.inference` has them.
+"""The LSTM in exports; for other cores, see `t2aux.model.inference`.
 
-It equals `lstm.cell`, in the operations that were fastest (`benchmarks/inference.py`). On a server:
-one product a step, of the output and the input together, and one tanh for all gates, since
-sigmoid(z) = (1 + tanh(z / 2)) / 2. On a device: the three sigmoids in one operation.
+It equals `lstm.cell`, but uses the operations that were fastest (`benchmarks/inference.py`). On a
+server: one matrix product per step, of the output and the input together, and one tanh for all
+gates, since sigmoid(z) = (1 + tanh(z / 2)) / 2. On a device: the three sigmoids in one operation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def inference(classifier: BaseClassifier | Model, *, batches: bool) -> Inference
     """An LSTM's inference; None for any other core.
 
     Args:
-        classifier: With its weights.
+        classifier: The classifier with its weights.
         batches: Whether it is for batches on a server, or for one sequence on a device.
     """
     if not is_lstm(classifier.core):
@@ -34,16 +34,16 @@ def inference(classifier: BaseClassifier | Model, *, batches: bool) -> Inference
 
 
 def is_lstm(core: Core) -> bool:
-    """Whether a core computes as the LSTM does: a subclass may have another step."""
+    """Whether a core computes the LSTM's step, which a subclass may override."""
     return type(core).step is LSTM.step
 
 
 class ForBatches(Inference):
     """The LSTM for batches.
 
-    Its weights are scaled so that the gates need a tanh of all pre-activations. For real values
-    the kernel has the recurrent one above it and the bias below: [H + C + 1, 4H]. For ids it is the
-    recurrent kernel alone, and the table has the bias in it.
+    The weights are scaled so that one tanh of all pre-activations gives the gates. For real values,
+    the recurrent kernel, the kernel and the bias are stacked: [H + C + 1, 4H]. For ids, only the
+    recurrent kernel is used, and the table includes the bias.
     """
 
     def __init__(self, core: LSTM, input_layer: InputLayer) -> None:
@@ -62,7 +62,7 @@ class ForBatches(Inference):
 
     def scan(self, tokens: tf.Tensor, state: LSTMState, lengths: tf.Tensor) -> LSTMState:
         """See `Inference`."""
-        # Read once, and not in the loop.
+        # Read once, outside the loop.
         kernel = tf.convert_to_tensor(self._kernel)
         table = None if self._table is None else tf.convert_to_tensor(self._table)
         if table is None:

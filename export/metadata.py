@@ -34,31 +34,32 @@ def describe(model: Model, directory: pathlib.Path, name: str = "classifier") ->
     """Describes an export whose artefacts are written.
 
     Args:
-        model: What was exported.
-        directory: With the artefacts, and nothing else.
-        name: What to call the model.
+        model: The exported model.
+        directory: A directory that contains only the artefacts.
+        name: The name of the model.
 
     Returns:
-        What metadata.json holds:
+        The content of metadata.json:
         format, format_version: "t2aux-export" and 1.
-        name: The model's.
-        created: When, in UTC.
-        kind, classes: Of the data: "image", "text", "vectors" or "ids", and the names by label.
+        name: The name of the model.
+        created: The time of the export in UTC.
+        kind, classes: The kind of the data ("image", "text", "vectors" or "ids"), and the names of
+            the classes by label.
         preprocessing: `DatasetInfo.to_json()`.
-        state: The shapes of the core's state, without the batch, by the names that the streaming
-            signatures give its tensors.
-        model: The input layer, the core's class and the sizes; and `normalization`, the mean and
-            the deviation of each channel, where the artefacts normalise what they are given.
-        artefacts: By name, the tensors of each signature with shapes (null: any size) and types (of
-            a SavedModel with TF Serving's method, and where its warm-up requests are). A TensorFlow
-            Lite file's form and variant (`t2aux.export.tflite`), the steps that one of the stateful
-            form takes at once, its operations, and how many values of its matrices are stored in
-            each type.
-        files: By relative path, bytes and SHA-256 of the artefacts' files.
-        checkpoint: Of a run: its name and step, the run's name and, where the run has a validation
-            set, a note that says whether it is the best one.
-        configuration: Of a run: its configuration, as gin text.
-        packages: Versions of what made the export.
+        state: The shapes of the tensors of the core's state, without the batch, by their names in
+            the streaming signatures.
+        model: The input layer, the core's class and the sizes; and, if the artefacts normalise
+            their inputs, `normalization`, the mean and the deviation of each channel.
+        artefacts: By name, the tensors of each signature with shapes (null: any size) and types
+            (for a SavedModel, also TF Serving's method and the path of the warm-up requests). For a
+            TensorFlow Lite file, its form and variant (`t2aux.export.tflite`), the steps per call
+            of the stateful form, its operations, and the number of values of its matrices by
+            storage type.
+        files: The sizes in bytes and the SHA-256 of the artefacts' files, by relative path.
+        checkpoint: For a run, the checkpoint's name and step, the run's name and, if the run has a
+            validation set, a note that says whether it is the best one.
+        configuration: For a run, its configuration as gin text.
+        packages: The versions of the packages that made the export.
     """
     normalization = {}
     if model.info.mean is not None:

@@ -32,13 +32,13 @@ class Model:
     """A classifier to be exported.
 
     Attributes:
-        classifier: With its weights.
-        info: What it reads.
-        dataset: What to call the data; empty where it is not known.
-        trained: How it is trained, for the card, after "that ... at its end, ".
-        source: Where its weights are from, for the card; empty if that is unknown.
+        classifier: The classifier with its weights.
+        info: The description of its data.
+        dataset: The name of the data; empty if unknown.
+        trained: How it was trained, for the card, after "that ... at its end, ".
+        source: Where its weights come from, for the card; empty if unknown.
         reference: What the artefacts are compared with: "checkpoint" or "model".
-        origin: Entries of metadata.json on its origin.
+        origin: The entries of metadata.json about its origin.
     """
 
     classifier: BaseClassifier
@@ -51,7 +51,7 @@ class Model:
 
     @classmethod
     def of_run(cls, run: Run) -> Model:
-        """Of a run, whose configuration must be gin's.
+        """Makes the model of a run, whose configuration must be the current gin configuration.
 
         Raises:
             UserError: The run's model is a Transformer, or its core's state can't be exported.
@@ -82,23 +82,23 @@ class Model:
     def of_keras(
         cls, model: SequenceClassifier, *, dataset: str = "", length: int | None = None
     ) -> Model:
-        """Of a Keras model.
+        """Makes the model of a Keras model.
 
         Args:
-            model: With its weights.
-            dataset: What to call the data; empty where it is not known.
-            length: The number of steps that every sequence has; None: any number.
+            model: The Keras model with its weights.
+            dataset: The name of the data; empty if unknown.
+            length: The number of steps of every sequence; None for any number.
 
         Raises:
-            UserError: It is something else, has no weights yet, or its core's state can't be
-                exported.
+            UserError: It is not a SequenceClassifier, has no weights yet, or has a core whose state
+                can't be exported.
         """
         if not isinstance(model, SequenceClassifier):
             hint = "export other Keras models with model.export()"
             if isinstance(getattr(model, "model", None), SequenceClassifier):
                 hint = "give its attribute `model`"
             raise SettingError(
-                f"The model is a {type(model).__name__}, and export_model exports a "
+                f"The model is a {type(model).__name__}, but export_model needs a "
                 f"t2aux.SequenceClassifier: {hint}."
             )
         info = info_of(model, name=dataset, length=length)
@@ -113,7 +113,7 @@ class Model:
 
     @property
     def input_layer(self) -> InputLayer:
-        """From tokens to the core's input."""
+        """The layer from tokens to the core's input."""
         return self.classifier.input_layer
 
     @property
@@ -123,17 +123,17 @@ class Model:
 
     @property
     def head(self) -> Head:
-        """From the core's output to the classes' logits."""
+        """The layers from the core's output to the classes' logits."""
         return self.classifier.head
 
     @property
     def parts(self) -> tuple[keras.layers.Layer, ...]:
-        """All that inference needs."""
+        """All layers that inference needs."""
         return self.input_layer, self.core, self.head
 
 
 def _dataset(run: Run) -> str:
-    """The data's name: with its folder's, if the source is just a file format."""
+    """The name of the data, with that of its folder if the source is only a file format."""
     name = run.info.name
     if not run.source.in_folder or isinstance(run.source, TfdsSource):
         return name

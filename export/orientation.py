@@ -1,7 +1,7 @@
-"""An image's orientation, as in Pillow's `ImageOps.exif_transpose`, in TensorFlow's graph.
+"""The orientation of images in TensorFlow's graph, like Pillow's `ImageOps.exif_transpose`.
 
-The file's EXIF says how to turn the picture of a camera's sensor. Without that entry, the XMP of a
-picture editor counts.
+A file's EXIF says how to turn the picture of a camera's sensor. Without that entry, the XMP of an
+image editor is used.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _ENTRY_BYTES = 12
 _SHORT, _LONG = 3, 4
 _XMP = r'(?s)\C*?tiff:Orientation(?:="|>)([0-9])\C*'
 _UPRIGHT = 1
-# Limits, for files that are made to take long.
+# Limits, for files that are designed to take long.
 _MAX_PARTS = 10_000
 _MAX_XMP_BYTES = 1 << 16
-# Of a JPEG file's APP1 segments, and a PNG file's iTXt chunk.
+# The identifiers in a JPEG file's APP1 segments and a PNG file's iTXt chunk.
 _EXIF_NAME = b"Exif\0\0"
 _XMP_NAMES = {"jpeg": b"http://ns.adobe.com/xap/1.0/\0", "png": b"XML:com.adobe.xmp\0"}
 
@@ -30,7 +30,8 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
     Args:
         image: [H, W, C].
-        orientation: int32, EXIF's: 1 is upright, 2 to 8 are turned or mirrored; others count as 1.
+        orientation: EXIF's orientation, int32: 1 is upright, 2 to 8 are rotated or mirrored; other
+            values count as 1.
 
     Returns:
         [H, W, C] or [W, H, C].
@@ -46,7 +47,7 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def jpeg_parts(content: tf.Tensor) -> list[tf.Tensor]:
-    """Where a JPEG file's EXIF and XMP are: begin and end, int64 [2] each; zeros: absent."""
+    """The ranges of a JPEG file's EXIF and XMP, int64 [2] each: begin and end; zeros if absent."""
     data = tf.io.decode_raw(content, tf.uint8)
 
     def part(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -56,8 +57,8 @@ def jpeg_parts(content: tf.Tensor) -> list[tf.Tensor]:
         is_app1 = tf.equal(marker, 0xE1) & tf.equal(number(data, position, 1), 0xFF)
         is_exif = is_app1 & _starts(data, begin, _EXIF_NAME)
         is_xmp = is_app1 & _starts(data, begin, _XMP_NAMES["jpeg"])
-        # The picture begins at DA, and D9 is the end. Some markers have no content. There may be
-        # bytes between a segment and the next marker.
+        # DA begins the picture, and D9 is the end. Some markers have no content. There may be bytes
+        # between a segment and the next marker.
         is_last = tf.equal(marker, 0xDA) | tf.equal(marker, 0xD9) | (length < 2)
         is_bare = tf.equal(marker, 0x00) | tf.equal(marker, 0x01)
         is_bare |= (marker >= 0xD0) & (marker <= 0xD8)
@@ -70,7 +71,7 @@ def jpeg_parts(content: tf.Tensor) -> list[tf.Tensor]:
 
 
 def png_parts(content: tf.Tensor) -> list[tf.Tensor]:
-    """Where a PNG file's EXIF, XMP and tRNS (the transparent colours) are; as `jpeg_parts`."""
+    """The ranges of a PNG file's EXIF, XMP and tRNS (transparent colours), see `jpeg_parts`."""
     data = tf.io.decode_raw(content, tf.uint8)
 
     def part(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -87,12 +88,12 @@ def of_parts(content: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
     """A file's orientation.
 
     Args:
-        content: The file.
-        exif: Where its EXIF is, int64 [2].
-        xmp: Where its XMP is.
+        content: The content of the file.
+        exif: The range of its EXIF, int64 [2].
+        xmp: The range of its XMP, int64 [2].
 
     Returns:
-        int32, 1 to 8; 1 if it is in neither.
+        int32, 1 to 8; 1 if neither contains the orientation.
     """
     tiff = tf.io.decode_raw(tf.strings.substr(content, exif[0], exif[1] - exif[0]), tf.uint8)
     from_exif = tf.cond(exif[1] > 0, lambda: _of_exif(tiff), lambda: 0)
@@ -108,17 +109,18 @@ def number(data: tf.Tensor, position: tf.Tensor | int, size: int) -> tf.Tensor:
 
 
 def _parts(data: tf.Tensor, begin: int, part: Callable, count: int) -> list[tf.Tensor]:
-    """Goes through a file's parts.
+    """Iterates over a file's parts.
 
     Args:
         data: The file's bytes, uint8 [N].
-        begin: Where the first part is.
-        part: Reads the part at a position: returns the next position (after the end: none), which
-            of the wanted parts it is, bool [count], and their ranges, int64 [count, 2].
-        count: How many parts are wanted.
+        begin: The position of the first part.
+        part: Reads the part at a position. Returns the next position (after the end if there is
+            none), which of the wanted parts it is, bool [count], and their ranges, int64
+            [count, 2].
+        count: The number of wanted parts.
 
     Returns:
-        int64 [2] of each: begin and end of the first; zeros if it is absent.
+        For each wanted part, int64 [2]: begin and end of its first occurrence; zeros if absent.
     """
     size = tf.size(data, tf.int64)
 
@@ -138,7 +140,7 @@ def _parts(data: tf.Tensor, begin: int, part: Callable, count: int) -> list[tf.T
 
 
 def _of_exif(tiff: tf.Tensor) -> tf.Tensor:
-    """The entry of a TIFF header's first directory, int32; 0 if it is absent."""
+    """The entry in the first directory of a TIFF header, int32; 0 if it is absent."""
     big = _starts(tiff, 0, b"MM")
     offset = _number(_bytes(tiff, 4, 4), big)
     count = _number(_bytes(tiff, offset, 2), big)
@@ -146,7 +148,7 @@ def _of_exif(tiff: tf.Tensor) -> tf.Tensor:
     count = tf.minimum(count, tf.size(directory, tf.int64) // _ENTRY_BYTES)
     entries = tf.reshape(directory[: count * _ENTRY_BYTES], [-1, _ENTRY_BYTES])
     matches = tf.boolean_mask(entries, tf.equal(_number(entries[:, :2], big), _TAG))
-    # Of several, Pillow keeps the last.
+    # If there are several, Pillow uses the last.
     entry = tf.concat([tf.zeros([1, _ENTRY_BYTES], tf.uint8), matches], 0)[-1]
     kind = _number(entry[2:4], big)
     value = tf.where(
@@ -173,14 +175,14 @@ def _starts(data: tf.Tensor, position: tf.Tensor | int, name: bytes) -> tf.Tenso
 
 
 def _bytes(data: tf.Tensor, position: tf.Tensor | int, size: int) -> tf.Tensor:
-    """uint8 [size] from a position on; 0 after the end."""
+    """The bytes at a position, uint8 [size]; 0 after the end."""
     begin = tf.minimum(tf.cast(position, tf.int64), tf.size(data, tf.int64))
     part = data[begin : begin + size]
     return tf.ensure_shape(tf.pad(part, [[0, size - tf.shape(part)[0]]]), [size])
 
 
 def _number(values: tf.Tensor, big: tf.Tensor | bool) -> tf.Tensor:
-    """int64 [...] of bytes [..., n], the first the highest where `big`."""
+    """Converts bytes [..., n] to int64 [...]; `big` means big-endian."""
     size = values.shape[-1]
     powers = [256**i for i in range(size)]
     powers = tf.where(big, tf.constant(powers[::-1], tf.int64), tf.constant(powers, tf.int64))

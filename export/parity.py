@@ -1,4 +1,4 @@
-"""How every artefact compares with the checkpoint, on real test data and in its own runtime."""
+"""Compares every artefact with the checkpoint, on real test data and in its own runtime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _BATCH = 128
-# Sequences whose time is taken.
+# The number of sequences to time.
 _TIMED = 30
 
 
@@ -45,19 +45,19 @@ def measure(
 
     Args:
         directory: The version's directory, with its metadata.json.
-        classifier: With the checkpoint's weights.
+        classifier: The classifier with the checkpoint's weights.
         split: The test data.
-        segment: Steps of a segment, for the streaming artefacts.
+        segment: Steps per segment, for the streaming artefacts.
         tolerance: How far an artefact may be off.
-        dataset: What to call the data set; the name in its description by default.
-        reference: What to call the checkpoint, for people.
+        dataset: The name of the data set; defaults to the name in its description.
+        reference: The name of the checkpoint in messages.
 
     Returns:
-        The comparisons. The variants of TensorFlow Lite files, other than float32, that are further
-        off than the tolerance or can't be run are among the failed.
+        The comparisons. Variants of TensorFlow Lite files, other than float32, that exceed the
+        tolerance or can't be run are in `failed`.
 
     Raises:
-        UserError: The SavedModel or a file in float32 is further off than the tolerance.
+        UserError: The SavedModel or a file in float32 exceeds the tolerance.
     """
     known = CheckpointClassifier(classifier, split.info)
     wanted = _measured(
@@ -111,11 +111,11 @@ class _Artefact:
     """Something to measure.
 
     Attributes:
-        name: What to call it.
+        name: The name of the artefact.
         predict: Returns the probabilities [N, K] of the whole split, and updates the progress.
-        bytes: Its size.
-        milliseconds: Measures the median time of a sequence, or gives None.
-        variant: Of a TensorFlow Lite file: its variant.
+        bytes: The size of the artefact.
+        milliseconds: Measures the median time of a sequence, or returns None.
+        variant: The variant of a TensorFlow Lite file.
     """
 
     name: str
@@ -126,12 +126,12 @@ class _Artefact:
 
     @property
     def exact(self) -> bool:
-        """Whether it should equal the checkpoint but for rounding."""
+        """Whether it should equal the checkpoint except for rounding."""
         return self.variant is None or VARIANTS[self.variant].is_exact
 
 
 def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iterator[_Artefact]:
-    """Yields all that a directory holds."""
+    """Yields all artefacts in a directory."""
     metadata = litert.read_metadata(directory)
     if (directory / "saved_model.pb").exists():
         model = SavedModelClassifier(directory)
@@ -174,7 +174,7 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
         path = directory / name
         steps = segment
         if entry["form"] == litert.STATEFUL_FORM:
-            # It takes multiples of its own segments only.
+            # It only accepts multiples of its own segment.
             steps = -(-segment // entry["segment"]) * entry["segment"]
         yield _Artefact(
             name,
@@ -186,9 +186,9 @@ def _artefacts(directory: pathlib.Path, split: data.Split, segment: int) -> Iter
 
 
 def text_of_ids(info: DatasetInfo, ids: np.ndarray) -> bytes:
-    """A text, in UTF-8, that becomes these ids.
+    """A text, in UTF-8, that is converted to the given ids.
 
-    Where the ids may have been cut from a longer text, it is longer, too.
+    If the ids may come from a longer text that was cut, the text is longer, too.
     """
     if info.tokens == "bytes":
         text = ids.astype(np.uint8).tobytes()
@@ -211,7 +211,7 @@ def _in_batches(
 def _in_litert(
     path: pathlib.Path, split: data.Split, segment: int, progress: Progress
 ) -> np.ndarray:
-    """Runs a file over a split, on all cores: LiteRT lets other threads run meanwhile."""
+    """Runs a file over a split on all cores, since LiteRT releases Python's lock."""
     local = threading.local()
 
     def load() -> None:
@@ -220,7 +220,7 @@ def _in_litert(
     def classify(index: int) -> np.ndarray:
         return _classified(local.classifier, split.example(index), segment)
 
-    load()  # Once here, where an error is raised as it is.
+    load()  # Once here, so that an error is raised unchanged.
     pool = ThreadPoolExecutor(os.cpu_count(), initializer=load)
     parts = []
     try:
@@ -228,7 +228,7 @@ def _in_litert(
             parts.append(part)
             progress.update(len(parts))
     finally:
-        # An interrupted measurement ends at once.
+        # Lets an interrupted measurement end immediately.
         pool.shutdown(cancel_futures=True)
     return np.stack(parts)
 
@@ -236,7 +236,7 @@ def _in_litert(
 def _classified(
     classifier: litert.LiteRTClassifier, sequence: np.ndarray, segment: int
 ) -> np.ndarray:
-    """The probabilities [K], of the streaming forms from segments."""
+    """The probabilities [K]; the streaming forms read segments."""
     if classifier.form == litert.WHOLE_FORM:
         return classifier.probabilities(sequence)
     *_, (_, probabilities) = classifier.stream(sequence, segment)
@@ -244,7 +244,7 @@ def _classified(
 
 
 def _milliseconds(path: pathlib.Path, split: data.Split, segment: int) -> float:
-    """The median time of a sequence, in one thread, after one to warm up."""
+    """The median time of a sequence in one thread, after a warm-up sequence."""
     classifier = litert.LiteRTClassifier(path)
     times = []
     for index in range(_TIMED + 1):

@@ -1,4 +1,4 @@
-"""The export: a classifier becomes a version's folder with artefacts and their description."""
+"""Exports a classifier to the folder of a version, with artefacts and their description."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FORMATS = ("saved_model", "tflite")
 
 
 class Export(NamedTuple):
-    """What was exported.
+    """The result of an export.
 
     Attributes:
-        directory: The version's, with all files.
-        parity: What was measured. A variant that could not be made or is further off than the
-            tolerance is not in the directory, but among `failed` of it.
+        directory: The directory of the version, with all files.
+        parity: The measurements. A variant that could not be made or exceeds the tolerance is not
+            in the directory, but in `parity.failed`.
     """
 
     directory: pathlib.Path
@@ -42,15 +42,15 @@ class Settings:
     """How a model is exported.
 
     Attributes:
-        version: By default one more than the newest.
+        version: The number of the version; defaults to the newest plus one.
         formats: Which artefacts to make: "saved_model", "tflite".
-        variants: Which variants of the TensorFlow Lite files; see `t2aux.export.variants`.
-        segment: Steps of a segment when the streaming artefacts are measured and the SavedModel is
-            warmed up. A stateful file's segment has the largest number of steps up to it that
-            divides the length of the sequences; 1 if that varies.
+        variants: Which variants of the TensorFlow Lite files to make; see `t2aux.export.variants`.
+        segment: Steps per segment when the streaming artefacts are measured and the SavedModel is
+            warmed up. A stateful file's segment has the largest number of steps, up to this one,
+            that divides the length of the sequences; 1 if that varies.
         tolerance: How far an artefact may be off.
-        serving_batch_sizes: The batch sizes that a server is warmed up for, rising.
-        model_name: What the model card calls the model; the name of the base directory by default.
+        serving_batch_sizes: The batch sizes to warm a server up for, in increasing order.
+        model_name: The model's name in the model card; defaults to the name of the base directory.
     """
 
     version: int | None = None
@@ -62,7 +62,7 @@ class Settings:
     model_name: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises UserError where a setting is wrong."""
+        """Raises UserError if a setting is wrong."""
         for name in ("formats", "variants"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -80,7 +80,7 @@ class Settings:
 
     @property
     def made(self) -> list[tflite_variants.Variant]:
-        """The variants that are made."""
+        """The variants to make."""
         return tflite_variants.named(self.variants) if "tflite" in self.formats else []
 
 
@@ -96,17 +96,17 @@ def export(
     """Exports a run: artefacts, metadata.json, parity.json and a model card.
 
     Args:
-        run: The trained classifier; its configuration must be gin's (as `load_run` leaves it), for
-            it says where the test data lies.
-        export_dir: The base directory; the version goes into a folder of its number in it.
-        calibration_examples: How many training examples the variant int8 is calibrated on.
-        examples: How many test examples to measure (a fixed random choice); all by default; 0:
-            nothing is measured, and no test data is read.
+        run: The trained classifier. Its configuration must be the current gin configuration (as
+            after `load_run`), because it names the test data.
+        export_dir: The base directory; the version gets a subfolder named by its number.
+        calibration_examples: How many training examples to calibrate the variant int8 on.
+        examples: How many test examples to measure (chosen at random with a fixed seed); all by
+            default. With 0, nothing is measured, and no test data is read.
         before_publishing: See `write`.
-        **settings: How it is exported, see `Settings`.
+        **settings: The settings of the export, see `Settings`.
 
     Raises:
-        UserError: As `write`; or the model is a Transformer, or the test data is missing.
+        UserError: As for `write`, or if the model is a Transformer or the test data is missing.
     """
     if calibration_examples < 1:
         raise SettingError(
@@ -136,20 +136,19 @@ def write(
 
     Args:
         model: The classifier.
-        export_dir: The base directory; the version goes into a folder of its number in it.
-        settings: How it is exported.
-        test: Returns the data to measure on; None: nothing is measured.
-        calibration: Returns the sequences that the variant int8 is calibrated on, or raises
-            UserError.
-        before_publishing: Called when all is written. If it raises, nothing is left behind.
+        export_dir: The base directory; the version gets a subfolder named by its number.
+        settings: The settings of the export.
+        test: Returns the data to measure on; None to measure nothing.
+        calibration: Returns the sequences to calibrate the variant int8 on, or raises UserError.
+        before_publishing: Called when everything is written. If it raises, nothing is left behind.
 
     Returns:
-        The version's directory, and what was measured.
+        The directory of the version, and the measurements.
 
     Raises:
-        UserError: The directory can't be written, the version exists already, the SavedModel or a
-            file in float32 could not be made or is further off than the tolerance, or nothing is
-            left to export. Nothing is left behind then.
+        UserError: The directory can't be written, the version already exists, the SavedModel or a
+            file in float32 could not be made or exceeds the tolerance, or nothing is left to
+            export. In this case, nothing is left behind.
     """
     name = settings.model_name or pathlib.Path(export_dir).resolve().name or "classifier"
     with staging.staged(export_dir, settings.version) as stage:
@@ -211,13 +210,13 @@ def _save(
 
 
 def _load(run: Run, split: str, examples: int | None, message: str) -> data.Split:
-    """Loads a run's data; `message` has the place of an error's message."""
+    """Loads a run's data. `message` has a placeholder for the message of an error."""
     arguments = {} if examples is None else {"max_examples": examples}
     try:
         with config.user_errors():
             return data.load(run.source, split, run.info, **arguments)
     except UserError as error:
-        # Not its type: gin raises one of the same name, which takes no message.
+        # Its type can't be called: gin raises one of the same name that accepts no message.
         raise error.with_message(message.format(reason(error))) from error
 
 
@@ -233,7 +232,7 @@ def _convert(
     segment: int,
     calibration: Callable[[], list[np.ndarray]],
 ) -> None:
-    """Writes the files of a variant: all of them, or raises UserError and writes none."""
+    """Writes all files of a variant, or raises UserError and writes none."""
     forms = tflite.forms(model, variant)
     sequences = calibration() if variant.name == "int8" else []
     contents = {
@@ -247,7 +246,7 @@ def _convert(
 
 
 def _calibration(run: Run, examples: int) -> list[np.ndarray]:
-    """Training sequences."""
+    """The training sequences for calibration."""
     split = _load(run, "train", examples, "The variant int8 needs training data: {}.")
     return [split.example(i) for i in range(len(split))]
 
@@ -255,7 +254,7 @@ def _calibration(run: Run, examples: int) -> list[np.ndarray]:
 def _without(
     described: dict[str, Any], failed: set[str], directory: pathlib.Path
 ) -> dict[str, Any]:
-    """Takes the files of failed variants out of an export; returns its metadata."""
+    """Removes the files of failed variants from an export. Returns the new metadata."""
     gone = {n for n, entry in described["artefacts"].items() if entry.get("variant") in failed}
     if not gone:
         return described

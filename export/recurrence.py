@@ -1,11 +1,12 @@
-"""The recurrence as LiteRT runs it fastest: a loop over a few steps of dense operations.
+"""The recurrence in the form that is fastest in LiteRT: a loop with a few unrolled steps per pass.
 
 LiteRT runs dense operations of fixed shapes with XNNPACK, also in the body of a WHILE, and each
-pass through the loop costs a microsecond or two. So a pass is a few steps, unrolled. XNNPACK packs
-the weights of an LSTM for each of these steps again, and more of them do not fit into a core's
-cache: two in float32 and four in 8 bits were fastest for 128 cells (`benchmarks/inference.py`).
+pass through the loop costs a microsecond or two. Therefore, each pass consists of a few unrolled
+steps. XNNPACK packs the weights of an LSTM separately for each of these steps, and many copies do
+not fit into a core's cache: two steps in float32 and four in 8 bits were fastest for 128 cells
+(`benchmarks/inference.py`).
 
-TensorFlow's converter does not make a fused LSTM of it, which took twice the time.
+TensorFlow's converter does not turn the loop into a fused LSTM, which took twice the time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from t2aux.model.core import State
 
 
 class UnrolledRecurrence:
-    """A classifier's core over one sequence, a few steps a pass."""
+    """A classifier's core for one sequence, with a few steps per pass."""
 
     def __init__(
         self, network: StatelessClassifier, unroll: int, *, integer_table: bool = False
@@ -28,16 +29,17 @@ class UnrolledRecurrence:
         """Arranges the weights.
 
         Args:
-            network: The weights.
-            unroll: Steps of a pass through the loop; a core's `pass_steps` replaces it.
-            integer_table: Store the table of ids in int8, as ai-edge-quantizer can't.
+            network: The network with the weights.
+            unroll: Steps per pass through the loop; overridden by a core's `pass_steps`.
+            integer_table: Whether to store the table of ids in int8, which ai-edge-quantizer can't
+                do.
         """
         self._network = network
         self._recurrence = network.recurrence
         self._unroll = network.recurrence.pass_steps or unroll
         self._table = self._scale = None
         if network.info.reads_ids:
-            # The core's input for each id, computed now.
+            # The core's input for each id, precomputed.
             self._table = tf.constant(
                 self._recurrence.read(tf.range(network.info.vocabulary_size)).numpy()
             )
@@ -46,7 +48,7 @@ class UnrolledRecurrence:
                 self._table = tf.constant(np.round(self._table / self._scale), tf.int8)
 
     def __call__(self, tokens: tf.Tensor, state: State) -> State:
-        """The state after a sequence or a segment of one.
+        """The state after a sequence or a segment.
 
         Args:
             tokens: [T, C] float32 or [T] int32. T may be unknown.
@@ -59,7 +61,7 @@ class UnrolledRecurrence:
         if steps is None:
             steps = tf.shape(tokens)[0]
         whole = steps // self._unroll * self._unroll
-        # If the length is known, a loop without passes is left out.
+        # If the length is known, a loop without passes can be left out.
         if not isinstance(steps, int) or whole:
             state = self._loop(tokens, state, 0, whole, self._unroll)
         if self._unroll > 1 and (not isinstance(steps, int) or whole < steps):
@@ -74,7 +76,7 @@ class UnrolledRecurrence:
         end: tf.Tensor | int,
         unroll: int,
     ) -> State:
-        """The steps begin <= t < end, of which `unroll` make a pass."""
+        """Runs the steps begin <= t < end, with `unroll` steps per pass."""
 
         def passes(t: tf.Tensor, tokens: tf.Tensor, *before: tf.Tensor) -> Sequence[tf.Tensor]:
             read = self._read(tokens, t, unroll)
@@ -83,7 +85,7 @@ class UnrolledRecurrence:
                 new.set_shape(old.shape)
             return [t + unroll, tokens, *after]
 
-        # The tokens are a loop variable: the converter can't capture them in the body.
+        # The tokens are a loop variable, because the converter can't capture them in the body.
         _, _, *last = tf.while_loop(
             lambda t, *_: t < end,
             passes,

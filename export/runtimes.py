@@ -1,4 +1,4 @@
-"""Classifiers that run in TensorFlow: a SavedModel, loaded as a server would, and a checkpoint."""
+"""Classifiers that run in TensorFlow: a SavedModel, loaded as by a server, and a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from t2aux_ondevice.stream import BaseStream
 
 
 class BatchClassifier:
-    """Classifies sequences in batches, and step by step with a state.
+    """Classifies sequences in batches, and segment by segment with a state.
 
     Attributes:
         info: The classes and the preprocessing.
@@ -47,7 +47,7 @@ class BatchClassifier:
         raise NotImplementedError
 
     def begin(self, batch: int) -> Any:
-        """The state of `batch` sequences before their first steps; for `advance`."""
+        """The initial state of `batch` sequences, for `advance`."""
         raise NotImplementedError
 
     def advance(
@@ -56,12 +56,12 @@ class BatchClassifier:
         """Reads the next steps of sequences.
 
         Args:
-            state: Before them.
+            state: The state before these steps.
             inputs: [B, S, C] float32 or [B, S] int32, padded on the right.
-            lengths: [B] int32, from 0 to S: without padding.
+            lengths: The lengths without padding, [B] int32, from 0 to S.
 
         Returns:
-            The state after them, and the probabilities so far, float32 [B, K].
+            The state after these steps, and the probabilities so far, float32 [B, K].
         """
         raise NotImplementedError
 
@@ -73,7 +73,7 @@ class BatchClassifier:
         Args:
             inputs: [B, T, C] float32 or [B, T] int32, padded on the right.
             lengths: [B] int32.
-            segment: Steps of a segment; the last may have fewer.
+            segment: Steps per segment; the last segment may have fewer.
 
         Yields:
             The number of steps read and the probabilities so far, float32 [B, K].
@@ -112,7 +112,7 @@ class BatchStream(BaseStream):
     """A sequence that arrives in parts; see `t2aux_ondevice.stream.Stream`."""
 
     def __init__(self, classifier: BatchClassifier) -> None:
-        """Begins with no step read. Raises UserError if the model has no streaming form."""
+        """Starts with no step read. Raises UserError if the model has no streaming form."""
         super().__init__(classifier.info, "The model")
         self._classifier = classifier
         self._state = classifier.begin(1)
@@ -153,7 +153,7 @@ class SavedModelClassifier(BatchClassifier):
         self._signatures = self._module.signatures
 
     def batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """See the base class; through `serving_default`."""
+        """See the base class. Uses `serving_default`."""
         return self._probabilities("serving_default", inputs=inputs, lengths=lengths)
 
     def text_batch(self, texts: list[str] | list[bytes]) -> np.ndarray:
@@ -169,7 +169,7 @@ class SavedModelClassifier(BatchClassifier):
         return self._signatures[signature](**tensors)["probabilities"].numpy()
 
     def example_batch(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """As `batch`, through `serving_classify`: the sequences as tf.Examples."""
+        """Like `batch`, but uses `serving_classify` with the sequences as tf.Examples."""
         sequences = [row[:length] for row, length in zip(inputs, lengths, strict=True)]
         answers = self._signatures["serving_classify"](
             inputs=tf.constant([examples.serialized(sequence) for sequence in sequences])
@@ -184,13 +184,13 @@ class SavedModelClassifier(BatchClassifier):
         return probabilities
 
     def begin(self, batch: int) -> dict[str, tf.Tensor]:
-        """See the base class; through `initial_state`."""
+        """See the base class. Uses `initial_state`."""
         return self._signatures["initial_state"](batch=tf.zeros([batch], tf.int32))
 
     def advance(
         self, state: dict[str, tf.Tensor], inputs: np.ndarray, lengths: np.ndarray
     ) -> tuple[dict[str, tf.Tensor], np.ndarray]:
-        """See the base class; through `step_segment`."""
+        """See the base class. Uses `step_segment`."""
         after = self._signatures["step_segment"](
             segment=tf.constant(inputs), lengths=tf.constant(lengths), **state
         )
@@ -199,12 +199,12 @@ class SavedModelClassifier(BatchClassifier):
 
 
 class CheckpointClassifier(BatchClassifier):
-    """A trained classifier as it is in memory.
+    """A trained classifier in memory.
 
     Attributes:
         info: The classes and the preprocessing.
         model: The classifier.
-        source: Of a run: the data set that it was trained on.
+        source: For a run, the data set that it was trained on.
     """
 
     source: Source | None = None
@@ -216,7 +216,7 @@ class CheckpointClassifier(BatchClassifier):
 
         Args:
             classifier: The classifier.
-            info: What it reads; its own by default.
+            info: The description of its data; defaults to the classifier's own.
         """
         self.info = classifier.info if info is None else info
         self.model = classifier
@@ -247,9 +247,9 @@ class CheckpointClassifier(BatchClassifier):
     def of_run(
         cls, model_dir: str | os.PathLike[str], checkpoint: str | None = None
     ) -> CheckpointClassifier:
-        """Loads a checkpoint of a run directory; see `run.load_run`, for its errors, too.
+        """Loads a checkpoint of a run directory; see `run.load_run`, also for the errors.
 
-        gin's configuration stays as it is.
+        The gin configuration is not changed.
         """
         with settings.kept():
             loaded = run.load_run(model_dir, checkpoint, auxiliary=True)
@@ -259,7 +259,7 @@ class CheckpointClassifier(BatchClassifier):
 
     @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> CheckpointClassifier:
-        """Loads a `.keras` file; see `keras_models.load`, for its errors, too."""
+        """Loads a `.keras` file; see `keras_models.load`, also for the errors."""
         model = keras_models.load(path)
         return cls(model, keras_models.info_of(model))
 
@@ -268,7 +268,7 @@ class CheckpointClassifier(BatchClassifier):
         return self._whole(inputs, lengths).numpy()
 
     def begin(self, batch: int) -> State:
-        """See the base class. Raises UserError where the classifier has no state to carry."""
+        """See the base class. Raises UserError if the classifier has no state to carry."""
         if not isinstance(self.model, BaseClassifier):
             raise ModelError("A Transformer reads whole sequences: classify without --stream.")
         return self.model.init_state(batch)
@@ -286,7 +286,7 @@ def check_files(directory: pathlib.Path, entries: dict[str, dict]) -> None:
 
     Args:
         directory: A version's directory.
-        entries: What metadata.json says of its files, by their relative paths.
+        entries: The entries of its files in metadata.json, by their relative paths.
 
     Raises:
         UserError: A file is missing or damaged.

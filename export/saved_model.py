@@ -15,12 +15,12 @@ Signatures (B sequences, T steps, C channels, H cells, K classes, k = min(5, K))
 State: h, c [B, H] float32 of an LSTM; of another core the tensors of `StatelessClassifier.state`.
 Classes: probabilities [B, K] float32; and the k best, best first: classes [B, k] int32, names
 [B, k] string, top_probabilities [B, k] float32. Every input has the batch in dimension 0, as
-TF Serving's batching wants it. `serving_classify` is for TF Serving's Classify: all classes, best
+TF Serving's batching requires. `serving_classify` is for TF Serving's Classify: all classes, best
 first. A tf.Example has the feature `inputs`, a float_list of T * C values or an int64_list of T
-ids, or, for a text, `text`, a bytes_list of one. `serving_image` takes files of any size as they
-are, and does with them what a client does, with the same pixels as its result. `describe` is
-for clients: the format, the classes and the preprocessing, as in metadata.json, and the names of
-the signatures.
+ids, or, for a text, `text`, a bytes_list of one. `serving_image` takes files of any size and
+preprocesses them like a client, with the same pixels as its result. `describe` returns, for
+clients, the format, the classes and the preprocessing, as in metadata.json, and the names of the
+signatures.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TOP = 5
 CLASSIFY = "serving_classify"
 IMAGE = "serving_image"
 DESCRIBE = "describe"
-# TF Serving's Classify refuses a signature with another.
+# TF Serving's Classify rejects signatures with another method.
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 
 
@@ -100,7 +100,7 @@ class ServingClassifier(tf.Module):
         return specs
 
     def classify(self, inputs: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Whole sequences, padded on the right to T steps; what pads them does not matter.
+        """Classifies whole sequences, padded on the right to T steps with any values.
 
         Args:
             inputs: [B, T, C] float32 or [B, T] int32.
@@ -112,14 +112,14 @@ class ServingClassifier(tf.Module):
         return self._classes(self._final(inputs, lengths), min(TOP, self.network.info.num_classes))
 
     def classify_text(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Texts, [B] string (UTF-8), none of them empty. Returns the classes."""
+        """Classifies non-empty texts, [B] string (UTF-8). Returns the classes."""
         ids, lengths = self._text_ids(text)
         empty = tf.debugging.assert_positive(lengths, "A text is empty.")
         with tf.control_dependencies([empty]):
             return self.classify(tf.identity(ids), lengths)
 
     def classify_images(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """PNG or JPEG files, [B] string; see `ImageSequences`. Returns the classes."""
+        """Classifies PNG or JPEG files, [B] string; see `ImageSequences`. Returns the classes."""
         inputs = self._images(image_bytes)
         lengths = tf.fill([tf.shape(inputs)[0]], self.network.info.length)
         return self.classify(inputs, lengths)
@@ -131,18 +131,18 @@ class ServingClassifier(tf.Module):
             inputs: [B] string; see `Examples`.
 
         Returns:
-            `classes` [B, K] string and `scores` [B, K] float32, all classes, best first.
+            `classes` [B, K] string and `scores` [B, K] float32 of all classes, best first.
         """
         tokens, lengths = self._examples(inputs)
         answers = self._classes(self._final(tokens, lengths), self.network.info.num_classes)
         return {"classes": answers["names"], "scores": answers["top_probabilities"]}
 
     def describe(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The description for clients, as JSON: once for each of `batch` [B]."""
+        """The description for clients, as JSON, once for each element of `batch` [B]."""
         return {"metadata": tf.fill(tf.shape(batch), self._metadata)}
 
     def initial_state(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The state before any step: zeros [B, ...] for `batch` [B]."""
+        """The initial state: zeros [B, ...] for `batch` [B]."""
         return self.network.named(self.network.init_state(tf.shape(batch)[0]))
 
     def step_segment(
@@ -152,11 +152,12 @@ class ServingClassifier(tf.Module):
 
         Args:
             segment: [B, S, C] float32 or [B, S] int32.
-            lengths: [B] int32, from 0 to S: without padding. A sequence with 0 keeps its state.
-            *state: The tensors of the state before it, [B, ...] each.
+            lengths: The lengths without padding, [B] int32, from 0 to S. A sequence of length 0
+                keeps its state.
+            *state: The tensors of the state before the segment, [B, ...] each.
 
         Returns:
-            The tensors of the state after it, by name, and the `probabilities` [B, K].
+            The tensors of the state after the segment, by name, and the `probabilities` [B, K].
         """
         segment, lengths = self._checked(segment, lengths, minimum=0)
         after = self.network.scan(segment, self.network.packed(state), lengths)
@@ -180,7 +181,7 @@ class ServingClassifier(tf.Module):
     def _checked(
         self, tokens: tf.Tensor, lengths: tf.Tensor, minimum: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Asserts that lengths and ids are in range; sets ids of padding to 0."""
+        """Asserts that lengths and ids are in range, and sets ids of padding to 0."""
         batch, steps = tf.unstack(tf.shape(tokens)[:2])
         assertions = [
             tf.debugging.assert_equal(
@@ -222,7 +223,7 @@ def _set_method(directory: pathlib.Path, signature: str, method: str) -> None:
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     saved.meta_graphs[0].signature_def[signature].method_name = method
     path.write_bytes(saved.SerializeToString(deterministic=True))
-    # It is optional, and of the file before the change.
+    # The fingerprint is optional, and no longer matches the changed file.
     (directory / "fingerprint.pb").unlink(missing_ok=True)
 
 
@@ -234,14 +235,14 @@ def write(
     """Writes any SavedModel.
 
     Args:
-        module: Tracks what the signatures use beside variables, such as tables. No Keras layer may
-            be in it: TensorFlow would save its variables without restoring them in a session, as
-            TensorFlow Serving and the converter to TensorFlow Lite do.
-        directory: Where to; it may exist.
-        signatures: By name.
+        module: Tracks the objects that the signatures use besides variables, such as tables. It
+            must not contain Keras layers: TensorFlow would save their variables, but not restore
+            them in a session, as used by TensorFlow Serving and the converter to TensorFlow Lite.
+        directory: The directory to write to; it may exist.
+        signatures: The signatures by name.
 
     Raises:
-        UserError: It can't be written.
+        UserError: The directory can't be written.
     """
     files.ensure_directory(directory)
     used = {id(v): v for function in signatures.values() for v in function.variables}

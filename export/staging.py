@@ -1,4 +1,4 @@
-"""Versions of an export: built in a hidden folder, so that each is complete or absent."""
+"""Builds versions of an export in a hidden folder, so that each is complete or absent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from t2aux.errors import FileError, UserError
 
 
 def versions(export_dir: str | os.PathLike[str]) -> list[int]:
-    """The versions in an export's base directory, in rising order; none if it does not exist."""
+    """The versions in an export's base directory, ascending; none if it does not exist."""
     base = pathlib.Path(export_dir)
     if not base.is_dir():
         return []
@@ -26,8 +26,8 @@ class Staging:
     """A folder for a version that is being built; see `staged`.
 
     Attributes:
-        directory: Where to write.
-        published: The version's directory, once it exists.
+        directory: The folder to write to.
+        published: The version's final directory, once it exists.
     """
 
     directory: pathlib.Path
@@ -36,20 +36,20 @@ class Staging:
 
 @contextlib.contextmanager
 def staged(export_dir: str | os.PathLike[str], version: int | None = None) -> Iterator[Staging]:
-    """Makes a hidden folder that becomes EXPORT_DIR/VERSION when the block ends well.
+    """Makes a hidden folder that becomes EXPORT_DIR/VERSION when the block succeeds.
 
     A server that watches EXPORT_DIR never sees an incomplete version, and a failed export leaves
-    nothing. Folders of exports that were killed are removed.
+    nothing behind. Folders of killed exports are removed.
 
     Args:
-        export_dir: The base directory; made if it does not exist.
-        version: The version; by default one more than the newest.
+        export_dir: The base directory, which is created if it does not exist.
+        version: The version; defaults to the newest plus one.
 
     Yields:
         The folder.
 
     Raises:
-        UserError: The version exists already, or the directory can't be written (no permission,
+        UserError: The version already exists, or the directory can't be written (no permission,
             disk full).
     """
     base = pathlib.Path(export_dir)
@@ -69,12 +69,12 @@ def staged(export_dir: str | os.PathLike[str], version: int | None = None) -> It
         ) from error
     finally:
         if not existed:
-            with contextlib.suppress(OSError):  # It is not empty: there is an export.
+            with contextlib.suppress(OSError):  # It is not empty if there is an export.
                 base.rmdir()
 
 
 def _publish(directory: pathlib.Path, base: pathlib.Path, version: int | None) -> pathlib.Path:
-    """Gives a finished folder its version's name."""
+    """Renames a finished folder to its version."""
     while True:
         number = max(versions(base), default=0) + 1 if version is None else version
         target = base / str(number)
@@ -83,7 +83,7 @@ def _publish(directory: pathlib.Path, base: pathlib.Path, version: int | None) -
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-            # Another export took the number meanwhile. A number that was given can't change.
+            # Another export took the number in the meantime. A given number can't be changed.
             if version is not None:
                 raise _taken(base, version) from error
         else:

@@ -1,8 +1,8 @@
-"""The classifier as exported: without dropout, with the state as an input and an output.
+"""The exported classifier: without dropout, with the state as an input and an output.
 
-On a server its recurrence is for batches on TensorFlow's own kernels, the fastest that
-`benchmarks/inference.py` measured: a large batch is scanned as two halves in separate loops, which
-run in parallel. On a device it is for one sequence, see `recurrence`.
+On a server, the recurrence processes batches with TensorFlow's own kernels in the way that was
+fastest in `benchmarks/inference.py`: a large batch is scanned as two halves in separate loops,
+which run in parallel. On a device, it processes one sequence, see `recurrence`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class StatelessClassifier(tf.Module):
     """A classifier for inference, with explicit state.
 
     Attributes:
-        info: The data set's.
+        info: The description of the data set.
         core: The name of the core's class.
-        state: The shapes of the state's tensors by their names, without the batch: `{"h": (H,)}`.
+        state: The shapes of the state's tensors by name, without the batch: `{"h": (H,)}`.
         recurrence: The core and its input layer.
     """
 
@@ -39,7 +39,7 @@ class StatelessClassifier(tf.Module):
         """Copies the weights of a classifier, or refers to them.
 
         Args:
-            classifier: With its weights, its `info` and its parts.
+            classifier: The classifier with its weights, its `info` and its parts.
             batches: Whether it is for batches on a server, or for one sequence on a device.
 
         Raises:
@@ -50,12 +50,13 @@ class StatelessClassifier(tf.Module):
         self.core = inference.name_of(classifier.core)
         self.state = inference.state_shapes(classifier.core)
         zeros = classifier.core.init_state(1)
-        # In a function: an attribute that is a NamedTuple would be wrapped, and its tensors stored.
+        # In a function, since a NamedTuple as an attribute would be wrapped, and its tensors
+        # stored.
         self._pack = lambda tensors: tf.nest.pack_sequence_as(zeros, tensors)
         self.recurrence = lstm.inference(classifier, batches=batches) or classifier.core.inference(
             classifier.input_layer
         )
-        # In functions, too: Keras's layers must not be in a SavedModel, see `saved_model.write`.
+        # Also in functions, since a SavedModel must not have Keras layers, see `saved_model.write`.
         self.logits = lambda h: classifier.head(h)
         # Traced once for both halves of the batches of all signatures.
         scan = tf.function(
@@ -72,21 +73,21 @@ class StatelessClassifier(tf.Module):
         self._scan = lambda *tensors: scan(*tensors)
 
     def tokens_spec(self, batch: int | None, steps: int | None, name: str) -> tf.TensorSpec:
-        """The signature's entry of tokens: float32 [batch, steps, C] or int32 [batch, steps]."""
+        """The signature's entry for tokens: float32 [batch, steps, C] or int32 [batch, steps]."""
         if self.info.reads_ids:
             return tf.TensorSpec([batch, steps], tf.int32, name)
         return tf.TensorSpec([batch, steps, self.info.channels], tf.float32, name)
 
     def state_specs(self, batch: int | None) -> list[tf.TensorSpec]:
-        """The signature's entries of the state, [batch, ...] each, in the order of `state`."""
+        """The signature's entries for the state, [batch, ...] each, in the order of `state`."""
         return [tf.TensorSpec([batch, *s], tf.float32, n) for n, s in self.state.items()]
 
     def init_state(self, batch: tf.Tensor | int) -> State:
-        """Zeros: [batch, ...] each."""
+        """The initial state: zeros, [batch, ...] each."""
         return self.packed([tf.zeros([batch, *shape]) for shape in self.state.values()])
 
     def packed(self, tensors: Sequence[tf.Tensor]) -> State:
-        """The state of its tensors, in the order of `state`."""
+        """Packs tensors, in the order of `state`, into a state."""
         return self._pack(list(tensors))
 
     def named(self, state: State) -> dict[str, tf.Tensor]:
@@ -97,12 +98,12 @@ class StatelessClassifier(tf.Module):
         """The state after a segment.
 
         Args:
-            tokens: [B, T, C] float32, as the data has them, or [B, T] int32.
-            state: The state before it, [B, ...] each.
-            lengths: [B] int32, at most T: each sequence keeps its state from its end on.
+            tokens: [B, T, C] float32, not normalised, or [B, T] int32.
+            state: The state before the segment, [B, ...] each.
+            lengths: [B] int32, at most T. A sequence keeps its state after its end.
 
         Returns:
-            The state after each sequence's true end.
+            The state at each sequence's true end.
         """
         tokens = normalized(self.info, tokens)
         batch = tf.shape(tokens)[0]

@@ -13,16 +13,16 @@ from typing import Any, ClassVar
 from t2aux.errors import ServerError
 
 _HEADERS = {
-    # Isolation, which a build of LiteRT.js with threads would need.
+    # Isolation, which builds of LiteRT.js with threads would need.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # So that a new build of the page is shown at once.
+    # Makes browsers show a new build of the page immediately.
     "Cache-Control": "no-cache",
 }
-# Browsers refuse modules and WebAssembly of another type, and the system's table may lack them.
+# Browsers reject modules and WebAssembly of other types, and the system's table may not have them.
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -46,7 +46,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         super().end_headers()
 
     def list_directory(self, path: Any) -> None:
-        """Refuses to list a folder."""
+        """Does not list folders."""
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -58,22 +58,22 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A server that listens; `serve_forever` handles requests.
+    """A listening server; `serve_forever` handles requests.
 
     Attributes:
         url: The page's address.
     """
 
     def __init__(self, directory: pathlib.Path, host: str, port: int) -> None:
-        """Listens.
+        """Starts listening.
 
         Args:
-            directory: What to serve.
-            host: Address to listen at.
-            port: Port to listen at; 0 for any that is free.
+            directory: The folder to serve.
+            host: The address to listen on.
+            port: The port to listen on; 0 for any free one.
 
         Raises:
-            UserError: The address is taken, or not this machine's.
+            UserError: The address is in use, or not that of this machine.
         """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -81,7 +81,7 @@ class Server(http.server.ThreadingHTTPServer):
             super().__init__(address, functools.partial(_Handler, directory=str(directory)))
         except OSError as error:
             raise ServerError(
-                f"Can't listen at {host}:{port} ({error.strerror or error}): give another --host "
+                f"Can't listen on {host}:{port} ({error.strerror or error}): give another --host "
                 "or --port."
             ) from error
         name = f"[{host}]" if ":" in host else host

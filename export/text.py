@@ -1,4 +1,4 @@
-"""Text to ids inside a SavedModel's graph, equal to `DatasetInfo.text_ids`."""
+"""Converts text to ids in a SavedModel's graph, like `DatasetInfo.text_ids`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 class TextIds(tf.Module):
-    """Turns a batch of strings into padded ids with tensorflow-text.
+    """Converts a batch of strings to padded ids with tensorflow-text.
 
-    Equal to `DatasetInfo.text_ids` for every text that it accepts. A text of white space alone
-    is not refused: under TF Serving it shares a batch with other requests.
+    Equal to `DatasetInfo.text_ids` for every text that it accepts. A text of only white space is
+    not rejected, because in TF Serving it shares a batch with other requests.
     """
 
     def __init__(self, info: DatasetInfo) -> None:
         """Makes the tokenizer and, for characters, the table of ids.
 
         Args:
-            info: Of a text data set.
+            info: The description of a text data set.
         """
         super().__init__(name="text_ids")
         self._max_length = info.max_length
@@ -30,14 +30,14 @@ class TextIds(tf.Module):
         self._splitter = tf_text.UnicodeCharTokenizer()
         code_points = tf.constant([ord(character) for character in info.vocabulary], tf.int32)
         ids = tf.range(len(info.vocabulary), dtype=tf.int32)
-        # A hash table: for a vocabulary with an emoji, a gather would need 128,000 rows.
+        # A hash table, since a gather would need 128,000 rows for a vocabulary with an emoji.
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(tf.cast(code_points, tf.int64), ids),
             default_value=0,
         )
 
     def __call__(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Tokenizes.
+        """Tokenizes a batch.
 
         Args:
             text: [B] strings, UTF-8.

@@ -1,6 +1,6 @@
 """The TensorFlow Lite files: three forms of a classifier, in variants.
 
-All take one sequence at a time, real values as the data has them (a normalisation of them comes
+All take one sequence at a time, with real values that are not normalised (the files normalise them
 first, in float32), and have one signature, `serving_default`:
 
 | form | inputs | outputs | the recurrence |
@@ -9,12 +9,12 @@ first, in float32), and have one signature, `serving_default`:
 | stream | segment [1, S, C] or [1, S], the state | probabilities, the state | a loop |
 | stateful | segment [1, S, C] or [1, S] | probabilities | a fused LSTM that keeps its state |
 
-The state is h and c, [1, H] each, of an LSTM, h of a GRU, and of any core the tensors that
-`StatelessClassifier.state` names. T is fixed if the data has one length, and otherwise, like S of
-the streaming form, any number: LiteRT's signature runner resizes the input by itself. S of the
-stateful form is fixed, because LiteRT forgets the state when an input is resized;
+For an LSTM, the state is h and c, [1, H] each; for a GRU, h; in general, the tensors named by
+`StatelessClassifier.state`. T is fixed if all sequences have the same length. Otherwise, like S of
+the streaming form, it may be any number: LiteRT's signature runner resizes the input automatically.
+S of the stateful form is fixed, because LiteRT loses the state when an input is resized;
 `reset_all_variables()` sets it to zeros. Only an LSTM has the stateful form, see `forms`. The forms
-are separate files, since one with two signatures would have the weights twice.
+are separate files, since a file with two signatures would contain the weights twice.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 _LOOP = "WHILE"
-# Why other cores have no file that keeps its state: `reset_all_variables()` does not reset the
-# resource variables that would hold it. They have none in integers, either.
+# Other cores have no stateful form, because `reset_all_variables()` does not reset the resource
+# variables that would hold the state. They have no int8 variant, either.
 NO_STATEFUL_FORM = "LiteRT can reset the state of a fused LSTM only"
 # Calibrating a loop crashes the converter.
 _NO_INTEGERS = "TensorFlow's converter can quantise a fused LSTM to integers, but not a loop"
@@ -60,10 +60,10 @@ _HEAD = "head"
 def forms(
     classifier: BaseClassifier | Model, variant: Variant = variants.VARIANTS["float32"]
 ) -> tuple[str, ...]:
-    """The forms of a variant that a classifier has.
+    """The forms of a variant that can be made of a classifier.
 
     Raises:
-        UserError: It has none.
+        UserError: There are none.
     """
     found = tuple(f for f in variant.forms if f != litert.STATEFUL_FORM or is_lstm(classifier.core))
     if not found:
@@ -83,18 +83,18 @@ def convert(
     """Makes a file.
 
     Args:
-        classifier: With its weights.
-        form: Of `litert.FORMS`; one that the variant has.
+        classifier: The classifier with its weights.
+        form: One of `litert.FORMS` that the variant has.
         variant: How the weights are stored.
         segment: The longest segment S of the stateful form; see `stateful_segment`.
-        calibration: For the variant int8: sequences as the classifier reads them, [T, C] or [T].
+        calibration: For the variant int8, sequences in the classifier's form, [T, C] or [T].
 
     Returns:
         The flatbuffer.
 
     Raises:
-        UserError: The converter made a wrong file: the LSTM did not fuse, weights are not stored as
-            the variant says, or an operation is not one of LiteRT's own.
+        UserError: The converter made a wrong file: the LSTM was not fused, weights are not stored
+            as the variant requires, or an operation is not one of LiteRT's own.
     """
     if form not in forms(classifier, variant):
         raise ModelError(f"The form {form} can't be made: {NO_STATEFUL_FORM}.")
@@ -117,14 +117,14 @@ def convert(
 
 
 def stateful_segment(length: int | None, longest: int) -> int:
-    """Steps S of the stateful form's segments.
+    """The number of steps S in the stateful form's segments.
 
     Args:
-        length: T, or None where lengths vary.
-        longest: At most so many steps.
+        length: T, or None if lengths vary.
+        longest: The maximum number of steps.
 
     Returns:
-        The largest number that divides all lengths: 1 if they vary.
+        The largest such number that divides all lengths; 1 if they vary.
     """
     if length is None:
         return 1
@@ -167,7 +167,7 @@ def _stateful(
     kernel, bias = core.kernel, core.bias
     if not classifier.info.reads_ids:
         kernel, bias, _ = classifier.input_layer.fold(kernel, bias)
-    # The fusion wants weights that are tensors, not variables.
+    # The fusion requires weights that are tensors, not variables.
     weights = (kernel, core.recurrent_kernel, bias)
     weights = [tf.constant(tf.convert_to_tensor(w).numpy()) for w in weights]
 
@@ -211,9 +211,10 @@ def _fusible_lstm(
 ) -> tf.Tensor:
     """Runs an LSTM over [1, T, D] in the form that the converter replaces by the fused operation.
 
-    The converter knows Keras 2's LSTM by its function's attributes, arguments and five results:
-    the last output, all outputs, h, c, and a constant. It fuses, or silently does not, only where
-    the results h and c are not used.
+    The converter recognises Keras 2's LSTM by its function's attributes, arguments and five
+    results: the last output, all outputs, h, c, and a constant. If the results h and c are used, it
+        silently
+    does not fuse it.
 
     Returns:
         The last output, [1, H].
@@ -236,7 +237,7 @@ def _fusible_lstm(
         return final.h, outputs, final.h, final.c, tf.constant(0.0)
 
     attributes = {
-        # What follows the underscore identifies the layer.
+        # The part after the underscore identifies the layer.
         "api_implements": f"lstm_{uuid.uuid4()}",
         "time_major": False,
         "go_backwards": False,
@@ -252,10 +253,10 @@ def _convert(
     variant: Variant,
     calibration: Callable[[], Iterable[dict[str, np.ndarray]]] | None = None,
 ) -> bytes:
-    """Converts a function; `tracked` holds its variables."""
+    """Converts a function. `tracked` holds its variables."""
     concrete = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
-    # The converter itself would write a SavedModel, too; if it can't, it converts in another way,
-    # without fusion.
+    # The converter itself would also write a SavedModel, but if it can't, it converts in a
+    # different way, without fusion.
     with tempfile.TemporaryDirectory() as directory:
         saved_model.write(tracked, directory, {"serving_default": concrete})
         with logs.quiet_libraries():

@@ -1,4 +1,4 @@
-"""The variants of the TensorFlow Lite files: how the weights are stored and computed with.
+"""The variants of the TensorFlow Lite files: how the weights are stored and used.
 
 | variant | weights | computed in | forms |
 |---|---|---|---|
@@ -6,12 +6,12 @@
 | `float16` | float16 | float32 | whole, stream |
 | `dynamic_int8` | int8 | int8 products, the rest float32 | whole, stream |
 | `dynamic_int8_int4_head` | int8, the head int4 | int8 products, the rest float32 | whole, stream |
-| `int8` | int8 | integers alone, the cell in 16 bits | stateful |
+| `int8` | int8 | integers only, the cell in 16 bits | stateful |
 
-Matrices of less than 1,024 values (the kernel of a few input channels) and biases stay in float32,
-but for `int8`. `int8` is for processors without floating point: it is calibrated on training data,
-and slow on others. Only an LSTM has the stateful form, and with it `int8`; see `tflite.forms`. A
-normalisation of real values comes before the network, in float32 in every variant.
+Except in `int8`, matrices of less than 1,024 values (the kernel of a few input channels) and biases
+stay in float32. `int8` is for processors without floating point and slow on others; it is
+calibrated on training data. Only an LSTM has the stateful form, and therefore `int8`; see
+`tflite.forms`. Real values are normalised before the network, in float32 in every variant.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Variant:
     """One way to store the weights.
 
     Attributes:
-        name: Of the table above.
-        types: Of the larger matrices, as `flatbuffer.weights` names them.
-        unroll: Steps of a pass through the loop; see `recurrence`.
-        forms: The forms that it has.
+        name: The name in the table above.
+        types: The types of the larger matrices, see `flatbuffer.weights`.
+        unroll: Steps per pass through the loop; see `recurrence`.
+        forms: The forms of the variant.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Variant:
 
     @property
     def is_exact(self) -> bool:
-        """Whether its predictions are the checkpoint's except for rounding."""
+        """Whether its predictions equal the checkpoint's except for rounding."""
         return self.name == "float32"
 
 
@@ -64,12 +64,12 @@ VARIANTS = {
         Variant("int8", frozenset({"int8"}), 1, (litert.STATEFUL_FORM,)),
     )
 }
-# Every network has it, also one that is too small to quantise.
+# Every network has this variant, even one that is too small to quantise.
 DEFAULT = ("float32",)
 
 
 def named(names: Iterable[str]) -> list[Variant]:
-    """The variants of these names, in the table's order.
+    """The variants with the given names, in the order of the table.
 
     Raises:
         UserError: A variant does not exist, or none is named.
@@ -90,9 +90,9 @@ def configure(
     """Configures TensorFlow's converter.
 
     Args:
-        converter: Of a network in float32.
-        variant: What to make.
-        calibration: For "int8", gives inputs as the network will see them.
+        converter: The converter of a network in float32.
+        variant: The variant to make.
+        calibration: For "int8", returns inputs in the form that the network will get.
     """
     if variant.name in ("float32", INT4_HEAD):
         return
@@ -105,11 +105,11 @@ def configure(
 
 
 def quantise_head(content: bytes, head: str) -> bytes:
-    """The recurrence in int8 and the head in int4, by channels.
+    """Quantises the recurrence to int8 and the head to int4, by channel.
 
     Args:
         content: A file in float32.
-        head: A regular expression of the names of the head's tensors.
+        head: A regular expression for the names of the head's tensors.
 
     Returns:
         The file with quantised weights.
@@ -128,7 +128,7 @@ def quantise_head(content: bytes, head: str) -> bytes:
     for rule in (*in_eight_bits, *in_four_bits):
         rule["op_config"]["min_weight_elements"] = flatbuffer.MIN_QUANTISED
     for rule in in_eight_bits:
-        # A scale and a zero point of each of the 4H channels would be a tenth of the kernel.
+        # Scales and zero points for each of the 4H channels would be a tenth of the kernel's size.
         rule["op_config"]["weight_tensor_config"]["granularity"] = "TENSORWISE"
     for rule in in_four_bits:
         rule["regex"] = head
@@ -141,7 +141,7 @@ def quantise_head(content: bytes, head: str) -> bytes:
 
 
 def failed(tool: str, variant: str, error: Exception) -> UserError:
-    """The message where a tool can't make a variant."""
+    """The error for a variant that a tool can't make."""
     lacking = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor", str(error))))
     if lacking:
         return ModelError(

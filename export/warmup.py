@@ -1,9 +1,9 @@
-"""Warm-up requests: TF Serving replays them before it gives a new version its first request.
+"""Warm-up requests: TF Serving replays them before a new version gets its first request.
 
-Each signature has a request of every batch size that the server forms (`export/deploy/
-batching.config` allows the same), with the data's lengths. So the slow first runs of each size are
-over before the version takes requests. The requests have no data: all their values are the same,
-and stored once if the format allows it.
+Each signature has a request for every batch size that the server forms (the same as in
+`export/deploy/batching.config`), with the lengths of the data. So the slow first runs of each size
+are over before the version accepts requests. The requests contain no real data: all values are the
+same, and are stored once if the format allows it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 # tf.Examples store all their values. A few steps are enough to warm up.
 _EXAMPLE_STEPS = 16
 _PIXEL = 0.5
-# Of sequences of unknown length.
+# For sequences of unknown length.
 _UNKNOWN_STEPS = 128
 
 
 def check_batch_sizes(sizes: Sequence[int]) -> None:
-    """Raises UserError where sizes don't rise from 1 on or are more than can be warmed up."""
+    """Raises UserError if sizes don't increase from 1 on, or if they are too many to warm up."""
     rising = all(a < b for a, b in zip((0, *sizes), sizes, strict=False))
     if not sizes or not rising:
         raise SettingError(
-            f"The batch sizes for serving are {', '.join(map(str, sizes)) or 'none'}: give rising "
-            "sizes from 1 on, such as 1,2,4,8."
+            f"The batch sizes for serving are {', '.join(map(str, sizes)) or 'none'}: give "
+            "increasing sizes from 1 on, such as 1,2,4,8."
         )
     max_sizes = MAX_WARM_UP_REQUESTS // 5
     if len(sizes) > max_sizes:
@@ -58,15 +58,15 @@ def write(
     """Writes the requests beside a SavedModel.
 
     Args:
-        directory: The SavedModel's.
-        info: What it reads.
+        directory: The directory of the SavedModel.
+        info: The description of its data.
         state: The shapes of its state's tensors, by name; see `StatelessClassifier.state`.
-        lengths: [N], the lengths of sequences to expect.
-        segment: Steps of a segment.
+        lengths: [N], the expected lengths of sequences.
+        segment: Steps per segment.
         batch_sizes: See `check_batch_sizes`.
 
     Returns:
-        How many requests there are.
+        The number of requests.
 
     Raises:
         UserError: The batch sizes are wrong.
@@ -94,7 +94,7 @@ def requests(
 ) -> Iterator[Any]:
     """Yields the requests as `PredictionLog` messages. See `write`."""
     for batch in batch_sizes:
-        # Evenly spread over the lengths; a single one is the median.
+        # Evenly spread over the lengths; a single sequence has the median length.
         spread = (np.arange(batch) + 0.5) / batch
         taken = np.quantile(lengths, spread, method="nearest").astype(np.int32)
         yield _predict(
@@ -124,7 +124,7 @@ def _tokens(info: DatasetInfo, batch: int, steps: int) -> Any:
 
 
 def _images(info: DatasetInfo, batch: int) -> np.ndarray:
-    """PNG files, and for one of several a JPEG file, which is larger: [batch] objects."""
+    """PNG files, of which one, if there are several, is a larger JPEG file: [batch] objects."""
     pixels = np.zeros([info.side, info.side, info.channels], np.uint8)
     files = [tf.io.encode_png(pixels).numpy()] * batch
     if batch > 1:

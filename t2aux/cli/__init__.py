@@ -1,1 +1,1 @@
-"""The command line: one file a command, nothing but flags and calls."""
+"""The command line: one file per command, which only defines flags and calls the library."""

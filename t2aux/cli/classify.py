@@ -2,11 +2,11 @@ r"""Classifies images, texts and arrays.
 
 Usage: t2aux classify --model=MODEL INPUT...
 
-MODEL is a .tflite file (which runs in LiteRT, without TensorFlow), a directory that `t2aux export`
-made, the model_dir of a run, or the .keras file of a t2aux.SequenceClassifier. INPUTs are images,
-.txt files, or .npz files of sequences as the classifier reads them: `inputs` [N, T, C] or [N, T]
-and, where they differ, `lengths` [N]. For a table, a folder or many files, use `t2aux predict`,
-which writes a file of predictions.
+MODEL is a .tflite file (which runs in LiteRT, without TensorFlow), a directory written by
+`t2aux export`, the model_dir of a run, or the .keras file of a t2aux.SequenceClassifier. INPUTs are
+images, .txt files, or .npz files of sequences in the form that the classifier reads: `inputs`
+[N, T, C] or [N, T] and, if the sequences differ in length, `lengths` [N]. For a table, a folder or
+many files, use `t2aux predict`, which writes the predictions to a file.
 
 Examples:
   t2aux classify --model=exports/quick/1/classifier.tflite digit.png
@@ -32,7 +32,7 @@ _CHECKPOINT = common.define_checkpoint()
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command; argv[1:] are the files."""
+    """Runs the command. argv[1:] are the files."""
     from t2aux.evaluation.location import locate
     from t2aux_ondevice import answers
 

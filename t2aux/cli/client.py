@@ -2,11 +2,11 @@ r"""Classifies images, texts and arrays on a server: TensorFlow Serving, or `t2a
 
 Usage: t2aux client --server=grpc://HOST:PORT --model=NAME INPUT...
 
-INPUTs and output are those of `t2aux classify`: images, .txt files, or .npz files of sequences. The
-server says what the model reads. With --stream, a sequence is sent segment by segment, and its
-state is kept here. A request to a server that is busy or not running yet is repeated, with growing
-pauses. TensorFlow is not imported. For a table, a folder or many files, use `t2aux predict
---model=grpc://HOST:PORT/NAME`.
+The inputs and the output are the same as for `t2aux classify`: images, .txt files, or .npz files of
+sequences. The server reports what the model reads. With --stream, a sequence is sent segment by
+segment, and the client keeps its state. If the server is busy or not running yet, the request is
+retried with increasing delays. TensorFlow is not imported. For a table, a folder or many files, use
+`t2aux predict --model=grpc://HOST:PORT/NAME`.
 
 Examples:
   t2aux client --server=grpc://localhost:8500 --model=digits digit.png
@@ -28,7 +28,7 @@ from t2aux.cli import answering, connecting
 _SERVER = flags.DEFINE_string(
     "server",
     None,
-    "Its address: grpc://HOST:PORT, or http://HOST:PORT for its REST API; with TLS, grpcs:// or "
+    "The server: grpc://HOST:PORT, or http://HOST:PORT for its REST API; with TLS, grpcs:// or "
     "https://.",
 )
 _MODEL = flags.DEFINE_string("model", None, "The model's name on the server.")
@@ -36,15 +36,13 @@ flags.mark_flags_as_required(["server", "model"])
 _SIGNATURE = flags.DEFINE_string(
     "signature",
     "serving_default",
-    "The signature for whole sequences, with inputs and outputs as this one has.",
+    "The signature for whole sequences; it must have the inputs and outputs of the default one.",
 )
-_BATCH = flags.DEFINE_integer(
-    "batch", 1, "Inputs that are sent in one request; not with --stream.", lower_bound=1
-)
+_BATCH = flags.DEFINE_integer("batch", 1, "Inputs per request; not with --stream.", lower_bound=1)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command; argv[1:] are the files."""
+    """Runs the command. argv[1:] are the files."""
     answering.check_inputs(argv[1:])
     classifier = connecting.connection().open(_SERVER.value, _MODEL.value, _SIGNATURE.value)
     with contextlib.closing(classifier):

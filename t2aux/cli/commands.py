@@ -11,7 +11,7 @@ from absl import flags
 
 from t2aux.cli import common, main
 
-# What an argument or a flag's value is, where it is not one of a list.
+# The kind of an argument or a flag's value that is not one of a fixed list.
 FILE, FOLDER = "file", "folder"
 _FOLDERS = re.compile(r"(?!data_dir)\w+_(?:dir|path)")  # Data may be one file.
 SHELLS = ("bash", "zsh")
@@ -22,12 +22,12 @@ class Flag:
     """A flag of a command.
 
     Attributes:
-        name: Without the dashes.
-        about: The beginning of its help.
-        is_boolean: Whether it has no value, and a form with "no" before its name.
-        is_repeatable: Whether it may be given several times.
-        values: What it may be, or the names among what it may be.
-        kind: FILE or FOLDER where it is a path.
+        name: The name, without the dashes.
+        about: The beginning of the help text.
+        is_boolean: Whether the flag takes no value and also has a form with "no" before its name.
+        is_repeatable: Whether the flag may be given several times.
+        values: The possible values, or those of them that are names.
+        kind: FILE or FOLDER if the value is a path.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Command:
     """A command.
 
     Attributes:
-        name: As it is called.
-        about: A line on it.
-        flags: By name.
-        values: What its arguments may be; empty: nothing is known.
-        kind: FILE or FOLDER where they are paths.
+        name: The name on the command line.
+        about: A one-line description.
+        flags: The flags, sorted by name.
+        values: The possible arguments; empty if they are not known.
+        kind: FILE or FOLDER if the arguments are paths.
     """
 
     name: str
@@ -58,13 +58,14 @@ class Command:
 
 
 def read() -> list[Command]:
-    """Imports every command, to see its flags."""
+    """Imports every command to find its flags."""
     from t2aux import config
 
     bundled = tuple(config.list_bundled())
     names = list(main.COMMANDS)
     values, kinds = _arguments(bundled)
-    # A process for each, as several define flags of the same name; forked after the common imports.
+    # One process per command, because several define flags of the same name. They are forked after
+    # the common imports.
     with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         flags_of = pool.map(_flags_of, names, chunksize=1)
     made = [
@@ -81,7 +82,7 @@ def read() -> list[Command]:
 
 
 def _flags_of(name: str) -> list[Flag]:
-    """Imports a command, and describes its flags."""
+    """Imports a command and describes its flags."""
     importlib.import_module(main.module_of(name))
     return [_described(flag) for flag in common.own_flags()]
 
@@ -104,13 +105,13 @@ def _described(flag: flags.Flag) -> Flag:
 
 
 def _with_names(flag: Flag, bundled: tuple[str, ...]) -> Flag:
-    """Adds the names that a path may be instead."""
+    """Adds the names that may be given instead of a path."""
     names = {"gin_file": bundled, "checkpoint": ("best", "latest")}
     return dataclasses.replace(flag, values=flag.values or names.get(flag.name, ()))
 
 
 def _arguments(bundled: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """What the arguments of commands may be: their values and their kinds."""
+    """The possible values and the kinds of the commands' arguments."""
     import t2aux.data  # noqa: F401  (for its sources)
     from t2aux.data.source import sources
     from t2aux.reproduce.experiments import EXPERIMENTS

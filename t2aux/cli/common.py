@@ -1,4 +1,4 @@
-"""What the commands share: their common flags, their help, and how errors reach the user."""
+"""Code shared by the commands: common flags, help texts and the reporting of errors."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from t2aux_ondevice.errors import printable
 if TYPE_CHECKING:
     from t2aux.data import Source
 
-# Flags that set parameters of csv.
+# Flags that set parameters of the configurable csv.
 _COLUMN_FLAGS = {
     "label_column": "label_column",
     "text_column": "text_columns",
     "encoding": "encoding",
 }
-# What gin adds to the message of any error that passes through a configurable.
+# Gin appends this to the message of every error that passes through a configurable.
 _GIN_SUFFIX = "\n  In call to configurable"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class PathParser(flags.ArgumentParser):
-    """Reads a flag's value as a path of this machine's; see `t2aux_ondevice.paths.local`."""
+    """Parses a flag's value as a local path; see `t2aux_ondevice.paths.local`."""
 
     def __init__(self, name: str, *, urls: bool = False) -> None:
-        """Keeps the flag's name, for messages, and whether it may be a URL."""
+        """Stores the flag's name, for messages, and whether its value may be a URL."""
         super().__init__()
         self._name = name
         self.urls = urls
 
     def parse(self, argument: str) -> str:
-        """Returns the path, "~" expanded. Raises UserError: it can't be a path here."""
-        # Without --runner, `here` refuses it.
+        """Returns the path with "~" expanded. Raises UserError if it can't be a path here."""
+        # Without --runner, `here` rejects it.
         if self.urls and _URL.match(argument):
             return argument
         return paths.local(argument, f"--{self._name}")
@@ -60,14 +60,14 @@ def define_path(
     required: bool = False,
     urls: bool = False,
 ) -> flags.FlagHolder:
-    """Defines a flag that is a path. Every flag that is one is defined by this function.
+    """Defines a flag whose value is a path. All such flags are defined with this function.
 
     Args:
-        name: The flag's.
-        default: Its value where it is not given.
-        description: Its help.
-        required: Whether it must be given.
-        urls: Whether it may be a URL where there is --runner; `here` checks it where there is none.
+        name: The flag's name.
+        default: The value if the flag is not given.
+        description: The help text.
+        required: Whether the flag must be given.
+        urls: Whether the value may be a URL with --runner. Without --runner, `here` checks it.
     """
     return flags.DEFINE(
         PathParser(name, urls=urls),
@@ -80,7 +80,7 @@ def define_path(
 
 
 def define_paths(name: str, description: str) -> flags.FlagHolder:
-    """Defines a flag that is a path and can be given several times."""
+    """Defines a flag whose value is a path and that can be given several times."""
     return flags.DEFINE_multi(PathParser(name), flags.ArgumentSerializer(), name, [], description)
 
 
@@ -90,12 +90,12 @@ def define_model_dir(description: str) -> None:
 
 
 def define_checkpoint() -> flags.FlagHolder:
-    """Defines --checkpoint, which says which one of a run is used."""
+    """Defines --checkpoint, which selects a checkpoint of a run."""
     return define_path(
         "checkpoint",
         None,
         "Which checkpoint of the run: best (by validation accuracy), latest (the newest), or a "
-        "name. By default the best, or the newest where the run has no validation set.",
+        "name. By default the best, or the newest if the run has no validation set.",
     )
 
 
@@ -104,48 +104,48 @@ def define_gin_flags() -> None:
     define_paths(
         "gin_file",
         "A configuration: a file, or a bundled one by its name (quickstart, paper/mnist, ...). "
-        "Repeatable; later ones win.",
+        "Repeatable; later ones override earlier ones.",
     )
     flags.DEFINE_multi_string(
-        "gin_param", [], "One setting, such as 'BATCH_SIZE = 64'. Repeatable; wins over the files."
+        "gin_param", [], "One setting, such as 'BATCH_SIZE = 64'. Repeatable; overrides the files."
     )
     define_paths("gin_search_path", "Another folder to look for gin files in. Repeatable.")
 
 
 def define_data_dir(*, urls: bool = False) -> flags.FlagHolder:
-    """Defines --data_dir, which sets dataset.data_dir; for `urls` see `define_path`."""
+    """Defines --data_dir, which sets dataset.data_dir. For `urls`, see `define_path`."""
     return define_path(
         "data_dir",
         None,
-        "Folder of the data, or one file of it; T2AUX_DATA_DIR by default. Sets dataset.data_dir.",
+        "Folder or file of the data; T2AUX_DATA_DIR by default. Sets dataset.data_dir.",
         urls=urls,
     )
 
 
 def define_columns() -> None:
-    """Defines --label_column, --text_column and --encoding, which set those of csv."""
+    """Defines --label_column, --text_column and --encoding, which set those parameters of csv."""
     flags.DEFINE_string(
         "label_column",
         None,
-        "Of a table: the column of the class, by its name; or by its position, from 0, in a table "
-        "without a header. By default it is found by the usual names. Sets csv.label_column.",
+        "For a table: the column of the class, as its name or, in a table without a header, its "
+        "position, counted from 0. By default the usual names are tried. Sets csv.label_column.",
     )
     flags.DEFINE_multi_string(
         "text_column",
         [],
-        "Likewise the column of the text. Repeatable: several are joined by a space. Sets "
+        "Likewise, the column of the text. Repeatable: several are joined by a space. Sets "
         "csv.text_columns.",
     )
     flags.DEFINE_string(
         "encoding",
         None,
-        "Of a table: the encoding of its text, such as cp1252; UTF-8 and UTF-16 with a byte order "
+        "For a table: the encoding of its text, such as cp1252; UTF-8 and UTF-16 with a byte order "
         "mark are recognised. Sets csv.encoding.",
     )
 
 
 def check_columns(source: Source) -> None:
-    """Raises UserError where flags of `define_columns` are given and the data is not a table."""
+    """Raises UserError if flags of `define_columns` are given and the data is not a table."""
     for name in _COLUMN_FLAGS:
         if name in flags.FLAGS and flags.FLAGS[name].value and source.gin_name != "csv":
             raise SettingError(
@@ -155,17 +155,17 @@ def check_columns(source: Source) -> None:
 
 
 def define_runner() -> flags.FlagHolder:
-    """Defines --runner, which makes the command a pipeline."""
+    """Defines --runner, which runs the command as a pipeline."""
     return flags.DEFINE_string(
         "runner",
         None,
-        "Run it as a pipeline of Apache Beam: DirectRunner, FlinkRunner, SparkRunner, "
+        "Run as an Apache Beam pipeline: DirectRunner, FlinkRunner, SparkRunner, "
         "DataflowRunner, PrismRunner, ... Beam's own options follow --.",
     )
 
 
 def runner_options(argv: Sequence[str]) -> list[str]:
-    """The arguments besides flags, which are Beam's options where there is --runner."""
+    """The arguments that are not flags. With --runner, they are Beam's options."""
     if flags.FLAGS.runner is None:
         if any(option.startswith("--") for option in argv[1:]):
             raise SettingError(f"{argv[1]} is an option of Beam's: it needs --runner, before --.")
@@ -174,19 +174,19 @@ def runner_options(argv: Sequence[str]) -> list[str]:
 
 
 def here(holder: flags.FlagHolder) -> None:
-    """Raises UserError where a flag of a path names another file system, and there is no --runner.
+    """Raises UserError if a path flag is a URL of another file system and --runner is not given.
 
     Args:
-        holder: The flag, which `urls` lets be a URL.
+        holder: The flag, defined with `urls`.
     """
     if holder.value is not None and flags.FLAGS.runner is None:
         paths.local(holder.value, f"--{holder.name}")
 
 
 def check_beam() -> None:
-    """Raises UserError where Apache Beam is not installed."""
+    """Raises UserError if Apache Beam is not installed."""
     try:
-        # Beam says which of its own parts are missing.
+        # Beam logs which of its own parts are missing.
         with logs.quiet_libraries():
             import apache_beam  # noqa: F401
     except ImportError as error:
@@ -197,7 +197,7 @@ def check_beam() -> None:
 
 
 def gin_params() -> list[str]:
-    """The settings given on the command line, --data_dir and --label_column among them."""
+    """The settings given on the command line, including --data_dir and --label_column."""
     values = flags.FLAGS.flag_values_dict()
     params = list(values.get("gin_param", []))
     if values.get("data_dir") is not None:
@@ -212,7 +212,7 @@ def parse_gin(gin_files: Sequence[str] | None = None) -> str:
     """Parses the configuration that the flags name, strictly.
 
     Args:
-        gin_files: Instead of --gin_file.
+        gin_files: Files to parse instead of --gin_file.
 
     Returns:
         The parsed configuration as gin text.
@@ -227,7 +227,7 @@ def parse_gin(gin_files: Sequence[str] | None = None) -> str:
 
 
 def no_arguments(argv: Sequence[str]) -> None:
-    """Raises UserError where there are arguments besides flags."""
+    """Raises UserError if there are arguments that are not flags."""
     if len(argv) > 1:
         raise SettingError(
             f"This command takes flags only, but was given {argv[1]!r}: write --flag=value."
@@ -235,7 +235,7 @@ def no_arguments(argv: Sequence[str]) -> None:
 
 
 def whole_numbers(flag: str, texts: Sequence[str]) -> list[int]:
-    """The numbers that a flag lists. Raises UserError where a text is not a whole number."""
+    """The numbers that a flag lists. Raises UserError if one is not a whole number."""
     try:
         return [int(text) for text in texts]
     except ValueError as error:
@@ -246,13 +246,13 @@ def whole_numbers(flag: str, texts: Sequence[str]) -> list[int]:
 
 
 def exit_on_sigterm() -> None:
-    """Makes SIGTERM unwind the program as Ctrl-C does, so that partial outputs are removed."""
+    """Makes SIGTERM unwind the program like Ctrl-C, so that partial outputs are removed."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 @contextlib.contextmanager
 def logged_to(path: pathlib.Path) -> Iterator[None]:
-    """Adds what the program logs to a file, too. Raises UserError if it can't be opened."""
+    """Also appends the program's log to a file. Raises UserError if it can't be opened."""
     handler = logs.FileHandler(path)
     logging.get_absl_logger().addHandler(handler)
     try:
@@ -263,14 +263,14 @@ def logged_to(path: pathlib.Path) -> Iterator[None]:
 
 
 def help_text(name: str, description: str) -> str:
-    """A command's help: what it does, and its own flags."""
+    """A command's help: its description and its own flags."""
     lines = [description.strip(), "", "Flags:"]
     found = own_flags()
     if not found:
         lines.append("  None.")
     for flag in found:
         lines.append(f"  --{flag.name}" + ("" if flag.boolean else "=..."))
-        # absl adds this to the help text; the help of these flags says "Repeatable."
+        # absl adds this to the help text, which already says "Repeatable."
         described = flag.help.strip().split(";\n    repeat this option")[0]
         if flag.default not in (None, [], "", False):
             described += f" Default: {flag.default_as_str}."
@@ -282,7 +282,7 @@ def help_text(name: str, description: str) -> str:
 
 
 def own_flags() -> list[flags.Flag]:
-    """The flags of the command that was imported, without the libraries'."""
+    """The flags of the imported command, without those of libraries."""
     ours = [
         flag
         for module, defined in flags.FLAGS.flags_by_module_dict().items()
@@ -299,11 +299,11 @@ def run(
 
     Args:
         main: The command. It gets the program's name and the arguments that are not flags.
-        description: Its help.
+        description: The command's help text.
         argv: The program's name, such as "t2aux train", and its arguments.
 
     Returns:
-        The exit status; None is 0.
+        The exit status; None means 0.
     """
     before_end = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
     if any(a in ("--help", "-help", "-h", "-?") for a in before_end):
@@ -315,14 +315,14 @@ def run(
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.set_stderrthreshold("info")
-    # It was made before a closed standard error was replaced.
+    # The handler was created before a closed standard error was replaced.
     logging.get_absl_handler().python_handler.setStream(sys.stderr)
     logging.get_absl_handler().setFormatter(None)
     logging.get_absl_handler().addFilter(logs.is_ours)
     if paths.home() is None:
-        # Keras would keep its settings in a folder "~" of the working directory.
+        # Otherwise Keras would keep its settings in a folder "~" in the working directory.
         os.environ.setdefault("KERAS_HOME", "/dev/null/keras")
-    # It warns where it can't keep its cache of fonts, which is slower and nothing else.
+    # Matplotlib warns if it can't store its font cache, which only makes it slower.
     logging_library.getLogger("matplotlib").setLevel(logging_library.ERROR)
     return main(_parse_flags(argv))
 
@@ -330,11 +330,11 @@ def run(
 def entry(program: Callable[[], int | None]) -> None:
     """Runs a program and exits with its status.
 
-    A user's error is one line on stderr and status 1. Standard streams that are closed are
-    no error; one that can't be written is.
+    A user's error is printed as one line on stderr, and the status is 1. A closed standard stream
+    is not an error; one that can't be written is.
 
     Args:
-        program: Returns its status; None is 0.
+        program: Returns its exit status; None means 0.
     """
     streams.prepare()
     status: int | None
@@ -346,14 +346,15 @@ def entry(program: Callable[[], int | None]) -> None:
     except UserError as error:
         status = _fail(str(error).split(_GIN_SUFFIX)[0])
         if isinstance(error, StartAgainError):
-            # All is saved and logged; TensorFlow might hang or fail as it ends without its workers.
+            # Everything is saved and logged. Without its workers, TensorFlow might hang or fail
+            # at exit.
             sys.stderr.flush()
             os._exit(exit_status.STOPPED)
     except KeyboardInterrupt:
         streams.complain("Stopped by Ctrl-C.")
         status = exit_status.INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe has seen enough.
+        # The reader closed the pipe.
         streams.drop_output()
         status = 0
     except OSError as error:
@@ -367,7 +368,7 @@ def entry(program: Callable[[], int | None]) -> None:
 
 
 def _of_system(error: OSError) -> str | None:
-    """The message of an error that comes from the system's state; None for another one."""
+    """The message of an error caused by the state of the system; None for other errors."""
     if error.filename is None and "No usable temporary directory" in str(error):
         return (
             "Can't write to any folder for temporary files: set TMPDIR to one, or "
@@ -394,7 +395,7 @@ def _fail(message: str) -> int:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
-    except UnicodeDecodeError as error:  # Nothing but a file is read here.
+    except UnicodeDecodeError as error:  # Only a file is read here.
         message = "The file that --flagfile names is not UTF-8 text: save it as UTF-8."
         raise SettingError(message) from error
     except flags.UnrecognizedFlagError as error:
@@ -409,7 +410,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _of_flag(message: str) -> str:
-    """Absl's message on a wrong flag, as a sentence."""
+    """Turns absl's message about an invalid flag into a sentence."""
     message = message.partition("\n")[0].removeprefix("ERROR:: ").rstrip(".")
     wrong = re.fullmatch(r"flag (--\w+=.*?): (.*)", message)
     if not wrong:

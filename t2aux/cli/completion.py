@@ -1,14 +1,14 @@
 """Prints a script that completes t2aux's commands, flags and their values in bash or zsh.
 
-The script has all names in it and starts no Python, so that a Tab takes milliseconds. Print it
-again after an update of t2aux.
+The script contains all names and does not start Python, so a completion takes milliseconds. Print
+it again after updating t2aux.
 
 Usage: t2aux completion bash|zsh
 
 Examples:
   t2aux completion bash > ~/.local/share/bash-completion/completions/t2aux
   t2aux completion zsh > ~/.zfunc/_t2aux    (a folder in $fpath, before compinit)
-  source <(t2aux completion bash)           (in this shell alone)
+  source <(t2aux completion bash)           (for this shell only)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from t2aux.errors import SettingError, did_you_mean
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command; argv[1] is the shell."""
+    """Runs the command. argv[1] is the shell."""
     shells = " or ".join(commands.SHELLS)
     if len(argv) != 2:
         raise SettingError(f"Name the shell, {shells}: t2aux completion bash.")

@@ -1,7 +1,7 @@
 """The scripts that complete t2aux's command line in bash and zsh.
 
-Libraries do not fit: argcomplete starts Python at every Tab and needs argparse, and what shtab 1.13
-writes for bash completes no --flag=value, which is how our help writes flags.
+No library is used: argcomplete starts Python for every completion and needs argparse, and the bash
+scripts of shtab 1.13 do not complete --flag=value, the form used in the help texts.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def script(shell: str, commands: Sequence[Command]) -> str:
 
 
 def _zsh_action(completed: Flag | Command) -> str:
-    """What completes a flag's value or a command's argument: a list, a function, or nothing."""
+    """The action that completes a flag's value or an argument: a list, a function, or nothing."""
     if completed.values:
         return f"({' '.join(map(_escaped, completed.values))})"
     return {FILE: "_files", FOLDER: "_files -/"}.get(completed.kind or "", "")
 
 
 def _escaped(text: str) -> str:
-    """Text without what means something to _arguments and _describe."""
+    """Escapes the characters that are special to _arguments and _describe."""
     return "".join(f"\\{c}" if c in "\\[]:()" else c for c in text)

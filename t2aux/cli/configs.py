@@ -1,16 +1,16 @@
-r"""Lists the gin files that come with t2aux, and explains one, or what it configures.
+r"""Lists the gin files that come with t2aux, and explains files, configurables and macros.
 
 Usage:
-  t2aux configs                 lists the files, a line each
-  t2aux configs FILE...         what files are for, all that they set, and all parameters of what
-                                they configure; several files are taken together, as `t2aux train`
-                                takes them
-  t2aux configs NAME            a configurable: its parameters, their defaults and meanings
-  t2aux configs NAME.PARAMETER  one of them
-  t2aux configs MACRO           which files set and use it
+  t2aux configs                 lists the files, one per line
+  t2aux configs FILE...         explains files: their purpose, their settings, and all parameters of
+                                the configurables that they use; several files are combined, as in
+                                `t2aux train`
+  t2aux configs NAME            explains a configurable: its parameters, their defaults and meanings
+  t2aux configs NAME.PARAMETER  explains one parameter
+  t2aux configs MACRO           shows which files set and use a macro
 
-FILE is a bundled file's name, or a file of yours. Each parameter is shown as a setting, ready for
---gin_param='NAME.PARAMETER = VALUE'.
+FILE is the name of a bundled file or the path of your own. Each parameter is shown as a setting
+that can be passed as --gin_param='NAME.PARAMETER = VALUE'.
 
 Examples:
   t2aux configs
@@ -41,7 +41,7 @@ _WIDTH = 100
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command; argv[1:] are names."""
+    """Runs the command. argv[1:] are the names."""
     from t2aux import config, config_reference
 
     names = list(argv[1:])
@@ -71,24 +71,24 @@ def _listing(files: dict[str, str]) -> str:
 
 
 def _is_file(name: str, bundled: Sequence[str]) -> bool:
-    """Whether a name is one of a gin file, wherever it is."""
+    """Whether a name is that of a gin file, in any place."""
     folders = ["", *flags.FLAGS.gin_search_path]
     places = (pathlib.Path(folder) / f"{name}{end}" for folder in folders for end in ("", ".gin"))
     return name.removesuffix(".gin") in bundled or any(path.is_file() for path in places)
 
 
 def _import_all() -> None:
-    """Imports all that a configuration can name.
+    """Imports everything that a configuration can name.
 
-    Names, defaults and types are those of constructors, which are known when they are imported; the
-    networks' and the optimizers' need TensorFlow.
+    Names, defaults and types are read from constructors, which must be imported for this; those of
+    networks and optimizers need TensorFlow.
     """
     logs.quiet_tensorflow()
     from t2aux.training import train  # noqa: F401
 
 
 def _of_name(name: str) -> str:
-    """Explains a configurable, a parameter or a macro. Raises UserError: it does not exist."""
+    """Explains a configurable, a parameter or a macro. Raises UserError if it does not exist."""
     import t2aux.data  # noqa: F401  (for its sources, which need no TensorFlow)
     from t2aux import config, config_reference
     from t2aux.data.source import sources
@@ -155,7 +155,7 @@ def _of_files(names: Sequence[str], read: Configuration) -> str:
 
 
 def _parameter(parameter: Parameter, settings: Iterable[Setting]) -> list[str]:
-    """A parameter: a line for each of its settings or its default, and what it means."""
+    """Describes a parameter: one line per setting, or its default, and its meaning."""
     lines = []
     default = "" if parameter.default is None else f"default {parameter.default}"
     for setting in settings:
@@ -171,7 +171,7 @@ def _parameter(parameter: Parameter, settings: Iterable[Setting]) -> list[str]:
 
 
 def _set(setting: Setting, default: str = "") -> str:
-    """A setting, and where it comes from."""
+    """Shows a setting and the file that it comes from."""
     from t2aux import config_reference
 
     value, macro = setting.value, ""

@@ -1,4 +1,4 @@
-"""The flags of the commands that ask a server."""
+"""The flags of the commands that send requests to a server."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from t2aux.prediction.model import Connection
 
 flags.DEFINE_integer(
-    "version", None, "The model's version; the newest that is ready if not set.", lower_bound=1
+    "version", None, "The model's version; by default the newest that is ready.", lower_bound=1
 )
 common.define_path(
     "metadata",
     None,
-    "The metadata.json of the export, or its folder: for a server that does not give it.",
+    "The metadata.json of the export, or its folder, if the server does not provide it.",
 )
 flags.DEFINE_float(
-    "timeout", 60.0, "Seconds that a request may take, with all its retries.", lower_bound=0.001
+    "timeout", 60.0, "Maximum time of a request in seconds, including retries.", lower_bound=0.001
 )
 common.define_path(
-    "ca_file", None, "PEM file of what the server's certificate must be signed by, for TLS."
+    "ca_file", None, "For TLS: PEM file of the CA that signed the server's certificate."
 )
-common.define_path("cert_file", None, "PEM file of the certificate to show, for TLS.")
-common.define_path("key_file", None, "PEM file of its private key.")
-flags.DEFINE_integer("retries", 5, "How often to try again.", lower_bound=0)
+common.define_path("cert_file", None, "For TLS: PEM file of the client certificate.")
+common.define_path("key_file", None, "For TLS: PEM file of the private key of --cert_file.")
+flags.DEFINE_integer("retries", 5, "How many times to retry a request.", lower_bound=0)
 
 
 def connection() -> Connection:
-    """What the flags say of how a server is asked."""
+    """The connection to the server that the flags describe."""
     from t2aux.prediction.model import Connection
 
     names = [field.name for field in dataclasses.fields(Connection)]

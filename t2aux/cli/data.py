@@ -1,13 +1,13 @@
-r"""Lists the data sets, prepares one, shows what is in it, converts one to shards.
+r"""Lists the data sets, or prepares, summarizes or converts one.
 
 Usage:
   t2aux data                    lists the names
-  t2aux data NAME [flags]       prints a summary, and draws a few sequences into --picture
-  t2aux data NAME --prepare     downloads a data set of tensorflow-datasets first
+  t2aux data NAME [flags]       prints a summary, and draws a few sequences to --picture
+  t2aux data NAME --prepare     first downloads the data set with tensorflow-datasets
   t2aux data convert [NAME] --output_dir=D [flags]
-                                writes a data set as TFRecord shards, which need not fit in memory:
-                                --data_dir=D --gin_file=datasets/shards trains on them. With
-                                --runner by Apache Beam, on many machines and file systems
+                                writes a data set as TFRecord shards, which need not fit in memory;
+                                train on them with --data_dir=D --gin_file=datasets/shards. With
+                                --runner, Apache Beam converts on many machines and file systems
 
 Examples:
   t2aux data digits
@@ -50,30 +50,30 @@ _PICTURE = common.define_path(
 _BASELINE = flags.DEFINE_bool(
     "baseline",
     True,
-    "Say what a logistic regression on simple features reaches, which takes some seconds: a model "
-    "of yours should do better.",
+    "Show the accuracy of a logistic regression on simple features, which takes a few seconds: "
+    "your model should do better.",
 )
 _OUTPUT_DIR = common.define_path(
     "output_dir", None, "convert: the folder of the shards, new or empty.", urls=True
 )
 _RUNNER = common.define_runner()
 _SHARDS = flags.DEFINE_integer(
-    "shards", None, "convert: the number of files of each split; by default --shard_mebibytes says."
+    "shards", None, "convert: the number of files per split; by default from --shard_mebibytes."
 )
 _SHARD_MEBIBYTES = flags.DEFINE_integer(
-    "shard_mebibytes", 64, "convert: about the size of a file, before compression."
+    "shard_mebibytes", 64, "convert: the approximate size of a file, in MiB before compression."
 )
 _COMPRESSION = flags.DEFINE_string(
-    "compression", "none", "convert: none, or zlib for each sequence by itself."
+    "compression", "none", "convert: none, or zlib, applied to each sequence."
 )
 _VERIFY = flags.DEFINE_bool(
-    "verify", False, "Read all files of the data set shards first and compare their SHA-256."
+    "verify", False, "First read all files of the data set shards and compare their SHA-256."
 )
 
 
 def main(argv: Sequence[str]) -> int | None:
-    """Runs the command; argv[1], if there, is the name of the data set, or convert."""
-    # Here, since `t2aux data --help` needs none of it.
+    """Runs the command. argv[1], if given, is the name of the data set, or "convert"."""
+    # Imported here because `t2aux data --help` does not need it.
     from t2aux.data import catalogue
 
     # Beam's options follow "--".
@@ -115,10 +115,10 @@ def main(argv: Sequence[str]) -> int | None:
 
 
 def _configured(name: str | None) -> tuple[Source, dict[str, Any]]:
-    """The data source that the command names, and what the configuration sets for any source.
+    """The data source that the command names, and the settings that apply to any source.
 
     Args:
-        name: As the user gives it; None: the configuration names it.
+        name: The name given by the user; None if the configuration names the source.
     """
     import gin
 
@@ -128,13 +128,13 @@ def _configured(name: str | None) -> tuple[Source, dict[str, Any]]:
 
     params = common.gin_params()
     if flags.FLAGS.gin_file or name is None or not all(map(_is_of_data, params)):
-        # A configuration of a whole run names the configurables of the training too. They are slow
-        # to import.
+        # The configuration of a whole run also names the configurables of the training, which are
+        # slow to import.
         logs.quiet_tensorflow()
         from t2aux.training import train as train_module  # noqa: F401
 
         if name is not None and name not in sources():
-            # The files may import a module that has it. What else is wrong is reported below.
+            # The files may import a module that defines it. Other errors are reported below.
             with contextlib.suppress(UserError):
                 config.parse(flags.FLAGS.gin_file, [], flags.FLAGS.gin_search_path)
         # The data needs no model.
@@ -147,7 +147,7 @@ def _configured(name: str | None) -> tuple[Source, dict[str, Any]]:
 
 
 def _is_of_data(param: str) -> bool:
-    """Whether a setting is one of a data source, or `dataset`'s."""
+    """Whether a setting belongs to a data source or to `dataset`."""
     from t2aux.data.source import sources
 
     return param.lstrip().partition(".")[0] in ("dataset", *sources())
@@ -162,7 +162,7 @@ def _check_not_converting() -> None:
 
 
 def _show(source: Source) -> DatasetInfo:
-    """Prints the summary. Returns what the data is."""
+    """Prints the summary. Returns the description of the data."""
     from t2aux import config
     from t2aux.data import baselines, load
     from t2aux.data.summary import draw_sequences, notes, summarise
@@ -184,7 +184,7 @@ def _show(source: Source) -> DatasetInfo:
 
 
 def _others(source: Source) -> list[str]:
-    """The splits besides the training data: "validation", where it has files, and "test"."""
+    """The splits other than the training data: "validation", if it has files, and "test"."""
     import gin
 
     from t2aux.data.loading import folder_of
@@ -206,8 +206,8 @@ def _verify(source: Source, data_dir: str | None) -> None:
 
 
 def _convert(source: Source, arguments: dict[str, Any], options: Sequence[str]) -> None:
-    """Converts a data set, read with these arguments of `load`: here, or by a pipeline of Beam."""
-    # How batches are made is not a property of the data.
+    """Converts a data set, read with these arguments of `load`, here or in a Beam pipeline."""
+    # The way batches are formed is not a property of the data.
     arguments.pop("bucket_batches", None)
     how = {
         "shards": _SHARDS.value,
@@ -228,7 +228,7 @@ def _convert(source: Source, arguments: dict[str, Any], options: Sequence[str]) 
 def _convert_here(
     source: Source, arguments: dict[str, Any], how: dict[str, Any]
 ) -> tuple[DatasetInfo, int]:
-    """Converts a data set. Returns what it is, and how many sequences it has."""
+    """Converts a data set. Returns its description and its number of sequences."""
     from t2aux.data import convert, loading
     from t2aux.progress import Progress
 
@@ -256,13 +256,13 @@ def _convert_here(
 
 
 def _show_shards(total: int, info: DatasetInfo, allow: Sequence[str]) -> None:
-    """Prints what was written and what comes next."""
+    """Prints what was written, and the next commands."""
     from t2aux.data import ShardFolder, loading, summary
     from t2aux.data.shards import ShardSplit
 
     folder = _OUTPUT_DIR.value
     if "://" not in folder:
-        # Read back, as the training reads them, for the summary.
+        # For the summary, read the shards back as the training does.
         written = {}
         for split in loading.SPLITS:
             info, shards = loading.read(ShardFolder(), split, data_dir=folder, allow=allow)

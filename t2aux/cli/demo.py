@@ -1,8 +1,9 @@
 """Trains, exports and classifies real digits, in a few minutes and without internet.
 
-Trains r-LSTM, and a plain LSTM at the same truncation and with as many updates; evaluates both;
-exports r-LSTM; and classifies a real image with the exported TensorFlow Lite file through LiteRT.
-Each step is one of the other commands, shown as it is run. After Ctrl-C the same command resumes.
+Trains an r-LSTM, and a plain LSTM with the same truncation and number of updates; evaluates both;
+exports the r-LSTM; and classifies a real image with the exported TensorFlow Lite file in LiteRT.
+Each step is one of the other commands and is shown before it runs. After Ctrl-C, the same command
+resumes.
 
 Example:
   t2aux demo --output_dir=runs/demo
@@ -27,7 +28,7 @@ from t2aux.export import staging
 from t2aux.reproduce import dependent
 from t2aux.training import stopping
 
-_OUTPUT_DIR = common.define_path("output_dir", "runs/demo", "Folder for all that is made.")
+_OUTPUT_DIR = common.define_path("output_dir", "runs/demo", "Folder for all outputs.")
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "One setting, NAME = VALUE, for both trainings. Repeatable."
 )
@@ -67,7 +68,12 @@ def _main() -> int:
 
 
 def _run(*arguments: str | pathlib.Path) -> None:
-    """Runs a command. Raises UserError if it fails, and `Stopped` after a signal, which it gets."""
+    """Runs a command and forwards signals to it.
+
+    Raises:
+        UserError: The command failed.
+        Stopped: A signal was received.
+    """
     words = [str(a) for a in arguments]
     print(f"\n$ t2aux {shlex.join(words)}", flush=True)
     signals: list[int] = []
@@ -79,8 +85,8 @@ def _run(*arguments: str | pathlib.Path) -> None:
             process.send_signal(number)
 
     with stopping.handled(stop):
-        # In a separate session a terminal's Ctrl-C reaches it through this process alone, which
-        # waits until it has saved itself.
+        # In a separate session, a terminal's Ctrl-C reaches the command only through this process,
+        # which waits until the command has saved its state.
         process = subprocess.Popen(dependent.command(*words), start_new_session=True)
         started.append(process)
         if signals:

@@ -2,7 +2,7 @@ r"""Builds and serves a page that classifies drawings or texts in the browser.
 
 The page runs the exported network with LiteRT.js on the visitor's machine, step by step, and shows
 how the classes' probabilities change along the sequence. It is a folder of static files that any
-web server can serve, and loads nothing from elsewhere. LiteRT.js comes from npm, once, and is
+web server can serve, and loads nothing from elsewhere. LiteRT.js is downloaded from npm once and
 kept in ~/.cache/t2aux (or T2AUX_CACHE_DIR).
 
 Examples:
@@ -27,19 +27,22 @@ from t2aux.cli import common
 from t2aux.errors import SettingError
 
 _EXPORT_DIR = common.define_path(
-    "export_dir", None, "An export of `t2aux export`, with TensorFlow Lite files.", required=True
+    "export_dir",
+    None,
+    "A folder written by `t2aux export`, with TensorFlow Lite files.",
+    required=True,
 )
 _VERSION = flags.DEFINE_integer("version", None, "The version; the newest by default.")
 _OUTPUT_DIR = common.define_path(
-    "output_dir", None, "Folder for the page; by default one that is removed at the end."
+    "output_dir", None, "Folder for the page; by default a temporary one."
 )
 _HOST = flags.DEFINE_string(
-    "host", "127.0.0.1", "Where to listen; by default reachable from this machine alone."
+    "host", "127.0.0.1", "The address to listen on; by default reachable only from this machine."
 )
 _PORT = flags.DEFINE_integer(
-    "port", 8000, "Where to listen; 0 for any.", lower_bound=0, upper_bound=65535
+    "port", 8000, "The port to listen on; 0 for any free one.", lower_bound=0, upper_bound=65535
 )
-_BUILD_ONLY = flags.DEFINE_bool("build_only", False, "Write --output_dir and end.")
+_BUILD_ONLY = flags.DEFINE_bool("build_only", False, "Write --output_dir and exit.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,12 +1,12 @@
 """Evaluates a trained run: accuracy, loss, confusion matrix and a table by class.
 
 Prints the table, and writes evaluation.json and confusion.png into the run's evaluation/SPLIT
-folder. A run with a validation set (train.validation) is evaluated at its best checkpoint, another
-one at the newest, and the result says so. The data set is the one that the run was trained on, read
-as its configuration says, unless --data_dir or --gin_param name other data: the result then says
-which, and goes to a separate folder, evaluation/SPLIT-NAME. The accuracy is compared with those of
-baselines: of always giving the most frequent class and, on the run's own data, of a logistic
-regression on simple features.
+folder. A run with a validation set (train.validation) is evaluated at its best checkpoint, other
+runs at the newest; the result names the checkpoint. The data set is the one that the run was
+trained on, read as configured, unless --data_dir or --gin_param name other data. In this case, the
+result names that data and goes to a separate folder, evaluation/SPLIT-NAME. The accuracy is
+compared with that of two baselines: always predicting the most frequent class and, on the run's own
+data, a logistic regression on simple features.
 
 Examples:
   t2aux evaluate --model_dir=runs/quick
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from t2aux.data.baselines import Regression
 
 common.define_columns()
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Sequences a batch.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Sequences per batch.", lower_bound=1)
 _BASELINE = flags.DEFINE_bool(
     "baseline",
     True,
-    "Compare with a logistic regression, too, which takes some seconds and reads training data.",
+    "Also compare with a logistic regression, which takes a few seconds and reads training data.",
 )
 
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _regression(opened: Opened) -> Regression | None:
-    """Measures a logistic regression on the split that was evaluated."""
+    """Measures a logistic regression on the evaluated split."""
     import gin
 
     from t2aux import data
@@ -86,7 +86,7 @@ def _regression(opened: Opened) -> Regression | None:
         try:
             train = data.load(opened.run.source, "train", opened.run.info, max_examples=limit)
         except UserError as error:
-            # The test data alone is enough to evaluate.
+            # The evaluation itself needs only the test data.
             logging.warning("No logistic regression for comparison: %s", error)
             return None
     return baselines.logistic_regression(train, opened.split)

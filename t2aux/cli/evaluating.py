@@ -1,4 +1,4 @@
-"""What `t2aux evaluate` and `t2aux reconstructions` share: their flags, and the data they read."""
+"""The flags and the loading of data shared by `t2aux evaluate` and `t2aux reconstructions`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SPLIT = flags.DEFINE_enum(
     "split",
     "test",
     ["test", "train", "validation"],
-    "Which sequences to read. Those held out of the training data for validation are not in train.",
+    "Which sequences to read. train does not include those held out for validation.",
 )
 _OUTPUT_DIR = common.define_path(
     "output_dir",
     None,
-    "Where to write; by default a folder in the run: of the split and, for other data, its name.",
+    "Output folder; by default one in the run, named by the split and, for other data, its name.",
 )
 
 
@@ -41,12 +41,12 @@ class Opened:
 
     Attributes:
         run: The run.
-        name: Which split was read: "train" for validation data that is a part of it.
-        whole: What was read.
-        split: The part of it that --split names.
+        name: The name of the split that was read: "train" if the validation data is a part of it.
+        whole: The split that was read.
+        split: The part of `whole` that --split names.
         other: The data, if it is not the run's own.
         output: The folder for the result.
-        split_name: What --split names.
+        split_name: The value of --split.
     """
 
     run: Run
@@ -59,13 +59,13 @@ class Opened:
 
     @property
     def title(self) -> str:
-        """For the terminal: the data, the split and the checkpoint."""
+        """The data, the split and the checkpoint, as shown on the terminal."""
         from t2aux.evaluation import other_data
 
         return other_data.title(self.run, self.split_name, self.other)
 
     def about(self) -> dict[str, Any]:
-        """What the JSON of the result says of the run and the data."""
+        """The description of the run and the data in the JSON of the result."""
         from t2aux.evaluation import other_data
 
         return {
@@ -88,8 +88,8 @@ def open_run(kind: str, *, auxiliary: bool = False) -> Opened:
     """Loads the run and reads the data that the flags name.
 
     Args:
-        kind: Of the result: "evaluation" or "reconstructions".
-        auxiliary: Load the auxiliary networks, too.
+        kind: The kind of result: "evaluation" or "reconstructions".
+        auxiliary: Whether to load the auxiliary networks, too.
     """
     logs.quiet_tensorflow()
     from t2aux.evaluation import other_data
@@ -101,6 +101,6 @@ def open_run(kind: str, *, auxiliary: bool = False) -> Opened:
     common.check_columns(run.source)
     name, whole, other = other_data.read(run, params, _SPLIT.value)
     split = validation.part_of(_SPLIT.value, whole, is_own=other is None, directory=run.model_dir)
-    # Before the work: a folder that can't be written is refused at once.
+    # Checked before the work, so that a folder that can't be written is reported at once.
     output = other_data.folder(_OUTPUT_DIR.value, run, kind, _SPLIT.value, other)
     return Opened(run, name, whole, split, other, output, _SPLIT.value)

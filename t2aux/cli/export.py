@@ -1,18 +1,19 @@
 r"""Exports a run as a SavedModel and TensorFlow Lite files, and measures each on the test set.
 
-Makes EXPORT_DIR/VERSION with saved_model.pb, TensorFlow Lite files, metadata.json, parity.json and
-README.md (a model card that says how to use them). The version is written whole or not at all: a
-server may watch EXPORT_DIR. If the SavedModel or a float32 file differs from the checkpoint by more
-than the tolerances, nothing is exported; another variant that does, or that can't be made, is left
-out, and the status is 1.
+Writes EXPORT_DIR/VERSION with saved_model.pb, TensorFlow Lite files, metadata.json, parity.json and
+README.md (a model card with instructions for use). The version is written completely or not at all,
+so a server may watch EXPORT_DIR. If the SavedModel or a float32 file differs from the checkpoint by
+more than the tolerances, nothing is exported. Another variant that differs by more, or that can't
+be made, is left out, and the exit status is 1.
 
 The variants are float32, float16, dynamic_int8 (a third of the size, faster),
 dynamic_int8_int4_head (a quarter of the size: the head is in int4; needs the extra `quantization`)
-and int8 (integers alone, for processors without floating point; calibrated on training data). There
+and int8 (integers only, for processors without floating point; calibrated on training data). There
 are three forms of files: classifier_VARIANT.tflite (whole sequences),
 classifier_stream_VARIANT.tflite (segments, with the state as input and output) and
-classifier_stateful_VARIANT.tflite (segments, with a state that the file keeps: float32 and int8,
-which has no other, of an LSTM). The names of float32's files have no _VARIANT.
+classifier_stateful_VARIANT.tflite (segments, with the state kept inside the interpreter; only for
+an LSTM, in float32 and in int8, for which it is the only form). The names of the float32 files have
+no _VARIANT.
 
 Examples:
   t2aux export --model_dir=runs/quick --export_dir=exports/quick
@@ -38,10 +39,13 @@ from t2aux.errors import ModelError
 common.define_model_dir("Folder of the run to export.")
 common.define_data_dir()
 _EXPORT_DIR = common.define_path(
-    "export_dir", None, "Where versions go, each into a folder of its number.", required=True
+    "export_dir",
+    None,
+    "Folder of the versions; each gets a subfolder named by its number.",
+    required=True,
 )
 _VERSION = flags.DEFINE_integer(
-    "version", None, "The version; one more than the newest by default.", lower_bound=1
+    "version", None, "The version; by default the newest plus one.", lower_bound=1
 )
 _FORMATS = flags.DEFINE_list("formats", "saved_model,tflite", "Which artefacts to make.")
 _VARIANTS = flags.DEFINE_list(
@@ -50,44 +54,46 @@ _VARIANTS = flags.DEFINE_list(
 _CALIBRATION = flags.DEFINE_integer(
     "calibration_examples",
     200,
-    "How many training examples the variant int8 is calibrated on.",
+    "How many training examples to calibrate the variant int8 on.",
     lower_bound=1,
 )
 _CHECKPOINT = common.define_checkpoint()
 _EXAMPLES = flags.DEFINE_integer(
     "parity_examples",
     None,
-    "How many test examples to measure, a fixed random choice; all by default. With 0 nothing is "
-    "measured, and no test data is needed.",
+    "How many test examples to measure, chosen at random with a fixed seed; all by default. With "
+    "0, nothing is measured and no test data is needed.",
     lower_bound=0,
 )
 _MODEL_NAME = flags.DEFINE_string(
-    "model_name", None, "What the model card calls the model; the name of --export_dir by default."
+    "model_name", None, "The model's name in the model card; by default the name of --export_dir."
 )
 _SEGMENT = flags.DEFINE_integer(
     "segment",
     28,
-    "Steps of a segment when streaming is measured. A stateful file's segment has the largest "
-    "number of steps up to it that divides the length of the sequences; 1 if that varies.",
+    "Steps per segment when streaming is measured. A stateful file's segment has the largest "
+    "number of steps, up to this one, that divides the length of the sequences; 1 if that varies.",
     lower_bound=1,
 )
 _SERVING_BATCH_SIZES = flags.DEFINE_list(
     "serving_batch_sizes",
     None,
-    "The batch sizes that a server is warmed up for, which must be those that it forms; by default "
-    "the powers of 2 up to 128, as in export/deploy/batching.config.",
+    "The batch sizes to warm a server up for, which must be those that it forms; by default the "
+    "powers of 2 up to 128, as in export/deploy/batching.config.",
 )
 _ACCURACY = flags.DEFINE_float(
-    "accuracy_tolerance", 0.2, "Percentage points that a float32 artefact's accuracy may be off."
+    "accuracy_tolerance", 0.2, "How far the accuracy of a float32 artefact may be off, in points."
 )
 _QUANTISED_ACCURACY = flags.DEFINE_float(
-    "quantised_accuracy_tolerance", 1.0, "Percentage points that another variant's may be off."
+    "quantised_accuracy_tolerance",
+    1.0,
+    "How far the accuracy of another variant may be off, in points.",
 )
 _QUANTISED_PROBABILITY = flags.DEFINE_float(
     "quantised_probability_tolerance",
     None,
-    "How far any probability of another variant may be off; by default any, but what is off by "
-    "more than 0.1 is pointed out.",
+    "How far any probability of another variant may be off; not limited by default, but a "
+    "difference of more than 0.1 is reported.",
 )
 _PROBABILITY = flags.DEFINE_float(
     "probability_tolerance", 1e-3, "How far any probability of a float32 artefact may be off."
@@ -105,13 +111,13 @@ def main(argv: Sequence[str]) -> None:
     stopped = False
 
     def stop(*_: object) -> None:
-        # As Ctrl-C does: unwinds, so that the partial version is removed.
+        # Unwinds the program like Ctrl-C, so that the partial version is removed.
         nonlocal stopped
         stopped = True
         sys.exit(128 + signal.SIGTERM)
 
     def check() -> None:
-        # An exception that a signal raises inside of a destructor or a callback goes no further.
+        # An exception that a signal raises inside a destructor or a callback does not propagate.
         if stopped:
             sys.exit(128 + signal.SIGTERM)
 
@@ -143,4 +149,4 @@ def main(argv: Sequence[str]) -> None:
     print(f"\nExported to {directory}; {directory / 'README.md'} says how to use it.")
     next_steps.show(*next_steps.of_export(directory))
     if measured.failed:
-        raise ModelError(f"{'; '.join(measured.failures())}. All else was exported.")
+        raise ModelError(f"{'; '.join(measured.failures())}. Everything else was exported.")

@@ -12,20 +12,20 @@ from t2aux.errors import SettingError, did_you_mean
 
 COMMANDS = {
     "demo": "train, export and classify real digits, in a few minutes and without internet",
-    "data": "list the data sets, prepare one, look at it",
-    "configs": "list the gin files, and explain one or a configurable",
+    "data": "list the data sets; prepare, summarize or convert one",
+    "configs": "list the gin files; explain a file, a configurable or a macro",
     "train": "train a classifier, or resume a run",
-    "evaluate": "accuracy, confusion matrix and a table by class of a run",
-    "reconstructions": "what an r-LSTM remembers, measured and drawn",
-    "export": "make a SavedModel and TensorFlow Lite files of a run",
+    "evaluate": "measure the accuracy, confusion matrix and a table by class of a run",
+    "reconstructions": "measure and draw what an r-LSTM remembers",
+    "export": "export a run as a SavedModel and TensorFlow Lite files",
     "serve": "serve exports over TensorFlow Serving's gRPC and REST protocols",
-    "predict": "predictions for a table, a folder or a file of arrays, as a table",
-    "classify": "classify images, texts or arrays with any of these",
-    "client": "classify them on a server: TensorFlow Serving, or t2aux serve",
-    "demo-page": "a page that classifies drawings or texts in the browser",
+    "predict": "write predictions for a table, a folder or a file of arrays",
+    "classify": "classify images, texts or arrays with a run or an export",
+    "client": "classify images, texts or arrays on TensorFlow Serving or t2aux serve",
+    "demo-page": "build and serve a page that classifies drawings or texts in the browser",
     "reproduce": "train the rows of the paper's tables and figures",
-    "report": "the paper's numbers beside the measured ones, as HTML and Markdown",
-    "completion": "a script that completes commands and flags in bash or zsh",
+    "report": "write the paper's numbers beside the measured ones, as HTML and Markdown",
+    "completion": "print a script that completes commands and flags in bash or zsh",
 }
 
 _HELP = """t2aux: recurrent networks that classify very long sequences, with auxiliary losses.
@@ -35,25 +35,25 @@ Usage: t2aux COMMAND [flags]
 Commands:
 {commands}
 
-`t2aux COMMAND --help` describes each. To begin:
+`t2aux COMMAND --help` describes a command. To begin:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
   t2aux export --model_dir=runs/quick --export_dir=exports/quick
 """
 
 
 def help_text() -> str:
-    """What `t2aux --help` prints."""
+    """The output of `t2aux --help`."""
     commands = text_tables.table(list(COMMANDS.items()), left=(0, 1), indent="  ")
     return _HELP.format(commands=commands)
 
 
 def module_of(command: str) -> str:
-    """The name of the module that has a command."""
+    """The name of a command's module."""
     return f"t2aux.cli.{command.replace('-', '_')}"
 
 
 def main() -> None:
-    """Runs the command that the process's arguments name, and exits with its status."""
+    """Runs the command given in the process's arguments, and exits with its status."""
     common.entry(_main)
 
 

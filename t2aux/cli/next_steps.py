@@ -1,4 +1,4 @@
-"""The commands that may come next, which a command shows at its end, ready to paste."""
+"""The suggested next commands that a command prints at its end, ready to paste."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from absl import flags
 if TYPE_CHECKING:
     from t2aux_ondevice.preprocessing import DatasetInfo
 
-# Stands for what no command can know.
+# Placeholder for what no command can know.
 YOUR_DATA = "YOUR_DATA"
-# The flags that say which data is read, which training on it needs, too.
+# The flags that select the data; training on it needs them, too.
 _OF_DATA = ("gin_search_path", "gin_param", "data_dir", "label_column", "text_column", "encoding")
-# The whole configuration to begin with, by the kind of the data.
+# The complete configuration to start with, by the kind of the data.
 _STARTS = {"image": "images", "text": "texts", "vectors": "sequences"}
 _OTHER_START = "quickstart"
 
 
 def command(name: str, **given: object) -> str:
-    """A command line.
+    """Builds a command line.
 
     Args:
-        name: Of the command.
-        **given: Its flags and their values; a list for one that is repeated, and None or an empty
-            list for one that is left out.
+        name: The name of the command.
+        **given: The flags and their values: a list for a repeated flag, and None or an empty list
+            for one to leave out.
 
     Returns:
-        "t2aux NAME --FLAG=VALUE ...", with quotes where a shell needs them.
+        "t2aux NAME --FLAG=VALUE ...", quoted where a shell needs it.
     """
     words = ["t2aux", name]
     for flag, value in given.items():
@@ -43,12 +43,12 @@ def command(name: str, **given: object) -> str:
 
 
 def show(*commands: str) -> None:
-    """Prints the commands that may come next, on standard output."""
+    """Prints the next commands to standard output."""
     print(text(*commands), flush=True)
 
 
 def text(*commands: str) -> str:
-    """What `show` prints."""
+    """The text that `show` prints."""
     heading = "Next:"
     if any(YOUR_DATA in line for line in commands):
         heading = f"Next ({YOUR_DATA} is a file or a folder of yours):"
@@ -56,12 +56,12 @@ def text(*commands: str) -> str:
 
 
 def of_training(model_dir: str) -> list[str]:
-    """What comes after training."""
+    """The next commands after training."""
     return [command("evaluate", model_dir=model_dir), *of_evaluation(model_dir)]
 
 
 def of_evaluation(model_dir: str) -> list[str]:
-    """What comes after an evaluation."""
+    """The next commands after an evaluation."""
     name = pathlib.Path(model_dir).resolve().name
     return [
         predict(model_dir),
@@ -70,10 +70,10 @@ def of_evaluation(model_dir: str) -> list[str]:
 
 
 def of_export(version: pathlib.Path) -> list[str]:
-    """What comes after an export: what its files are for.
+    """The next commands after an export: the uses of its files.
 
     Args:
-        version: The folder of the version that was made.
+        version: The folder of the exported version.
     """
     tflite = sorted(version.glob("classifier*.tflite"), key=lambda path: len(path.name))
     commands = [predict(str(tflite[0] if tflite else version.parent))]
@@ -83,27 +83,27 @@ def of_export(version: pathlib.Path) -> list[str]:
 
 
 def predict(model: str) -> str:
-    """How a model is used."""
+    """The command that uses a model."""
     return command("predict", model=model, data=YOUR_DATA, output="predictions.csv")
 
 
 def of_data(source: str | None, info: DatasetInfo) -> list[str]:
-    """How to train on the data that the command line names, with its flags.
+    """The commands that train on the data of the command line, with its flags.
 
     Args:
-        source: The name of the data source; None: --gin_file names it.
-        info: What the data is.
+        source: The name of the data source; None if --gin_file names it.
+        info: The description of the data.
     """
     given = {name: flags.FLAGS[name].value for name in _OF_DATA if name in flags.FLAGS}
     return [_training(flags.FLAGS.gin_file, source, info, given)]
 
 
 def of_shards(folder: str, info: DatasetInfo) -> list[str]:
-    """How to train on shards that were made.
+    """The commands that train on shards that were written.
 
     Args:
-        folder: Of the shards.
-        info: What the data is.
+        folder: The folder of the shards.
+        info: The description of the data.
     """
     return [_training([], "shards", info, {"data_dir": folder})]
 
@@ -111,7 +111,7 @@ def of_shards(folder: str, info: DatasetInfo) -> list[str]:
 def _training(
     gin_files: Sequence[str], source: str | None, info: DatasetInfo, given: dict[str, object]
 ) -> str:
-    # Here, since most commands need no gin.
+    # Imported here because most commands do not need gin.
     from t2aux import config
 
     bundled = config.list_bundled()
@@ -133,7 +133,7 @@ def _training(
 
 
 def naming(source: str) -> list[str]:
-    """The settings that name a data source, also one that has no gin file."""
+    """The settings that select a data source, including one without a gin file."""
     from t2aux.data.source import sources
 
     if source in sources():
@@ -142,7 +142,7 @@ def naming(source: str) -> list[str]:
 
 
 def _free(folder: str) -> str:
-    """The folder or, where it exists already, one beside it that does not."""
+    """The folder or, if it already exists, a new one beside it."""
     numbered = (f"{folder}-{number}" for number in itertools.count(2))
     return next(path for path in itertools.chain([folder], numbered) if not os.path.lexists(path))
 
@@ -150,7 +150,7 @@ def _free(folder: str) -> str:
 def _quoted(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
-    # Control characters, and bytes that are not UTF-8, as bash and zsh read them.
+    # Control characters and bytes that are not UTF-8, in the notation of bash and zsh.
     escaped = (
         chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in os.fsencode(word)
     )

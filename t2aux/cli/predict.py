@@ -2,33 +2,35 @@ r"""Writes predictions for all rows of a table, a folder or a file, and measures
 
 Usage: t2aux predict --model=MODEL --data=DATA --output=predictions.csv|.jsonl|.parquet
 
-MODEL is the model_dir of a run, a directory that `t2aux export` made, a .tflite or .keras file, or
+MODEL is the model_dir of a run, a directory written by `t2aux export`, a .tflite or .keras file, or
 a model on a server: grpc://HOST:PORT/NAME or http://HOST:PORT/NAME (grpcs:, https: with TLS).
 
 DATA is
-  a table of texts: CSV, TSV, with semicolons or bars, JSON lines, Parquet, also compressed (.gz);
-  a .txt file of one text a line (with --data_format=text the whole file is one text);
+  a table of texts: CSV, TSV, separated by semicolons or bars, JSON lines or Parquet, also
+  compressed (.gz);
+  a .txt file with one text per line (with --data_format=text, the whole file is one text);
   a folder of .txt files, one text each;
-  a folder of images, or an archive of them (.zip, .tar, .tar.gz, ...), or one image;
-  an .npz file with `inputs` [N, T, C] and, where they exist, `lengths` and `labels`;
-  a .ts file of series, as in the UCR and UEA archives, with classes or without;
+  a folder of images, an archive of images (.zip, .tar, .tar.gz, ...), or one image;
+  an .npz file with `inputs` [N, T, C] and, optionally, `lengths` and `labels`;
+  a .ts file of series, as in the UCR and UEA archives, with or without classes;
   an IDX file of images, such as t10k-images-idx3-ubyte.gz, with its labels beside it;
   a folder of shards (--split); or - for standard input, a table by default.
-Instead of --data, --gin_file=datasets/NAME (and --data_dir) names a data set, of which --split is
+Instead of --data, --gin_file=datasets/NAME (and --data_dir) can name a data set; its --split is
 read.
 
-The output has one row an example, in the order of the data: `input` (the file, the value of an
-index column, or the number of the row, counted from 0), `label` where there are labels, `class` and
-`probability`. Labels are a table's --label_column, or the folders' names where they are classes, or
-what the file of arrays says. Where there are labels, the accuracy and a table by class are shown.
+The output has one row per example, in the order of the data: `input` (the file, the value of an
+index column, or the row number, counted from 0), `label` if there are labels, `class` and
+`probability`. The labels come from a table's --label_column, the names of folders that are classes,
+or the file of arrays. If there are labels, the accuracy and a table by class are shown.
 
 A row that can't be classified (an empty text, a damaged image, NaN) is an error, and nothing is
-written. With --on_error=skip it has an empty class, and the column `error` says why; the exit
-status is then 0, unless no row can be classified.
+written. With --on_error=skip, such a row gets an empty class, and the column `error` gives the
+reason; the exit status is then 0, unless no row can be classified.
 
-With --runner it is a pipeline of Apache Beam, on many machines: --data, --model and --output may
-then be on any of Beam's file systems (gs://, s3://, hdfs://), and --data may name many files by a
-pattern. A `*` in --output makes a file for each of them. Beam's own options follow --.
+With --runner, the command runs as an Apache Beam pipeline on many machines: --data, --model and
+--output may then be on any of Beam's file systems (gs://, s3://, hdfs://), and --data may be a
+pattern that matches many files. With a `*` in --output, each of them gets its own output file.
+Beam's own options follow --.
 
 Examples:
   t2aux predict --model=runs/reviews --data=new_reviews.csv --output=predictions.csv
@@ -74,46 +76,53 @@ _DATA_FORMAT = flags.DEFINE_enum(
     "data_format",
     None,
     ["table", "lines", "text", "npz"],
-    "What a file or standard input is; as its name says if not set.",
+    "The format of a file or standard input; by default according to its name.",
 )
 _LABEL_COLUMN = flags.DEFINE_string(
-    "label_column", None, "Of a table: the column of the true classes, by name or position."
+    "label_column", None, "For a table: the column of the true classes, by name or position."
 )
 _TEXT_COLUMNS = flags.DEFINE_multi_string(
-    "text_column", [], "Of a table: a column of the text, by name or position. Repeatable."
+    "text_column", [], "For a table: a column of the text, by name or position. Repeatable."
 )
-_ENCODING = flags.DEFINE_string("encoding", None, "Of a table or of lines, such as cp1252.")
+_ENCODING = flags.DEFINE_string(
+    "encoding", None, "The encoding of a table or a .txt file, such as cp1252."
+)
 _KEEP_COLUMNS = flags.DEFINE_bool(
-    "keep_columns", False, "Write a table's columns, not `input` and `label`."
+    "keep_columns", False, "Write the table's columns instead of `input` and `label`."
 )
 common.define_gin_flags()
 common.define_data_dir()
-_SPLIT = flags.DEFINE_string("split", "test", "Of shards or a data set of --gin_file.")
+_SPLIT = flags.DEFINE_string("split", "test", "The split of shards or of a --gin_file data set.")
 _OUTPUT = common.define_path(
     "output",
     None,
-    "Where to: a .csv, .jsonl or .parquet file, or - for standard output.",
+    "The output: a .csv, .jsonl or .parquet file, or - for standard output.",
     required=True,
     urls=True,
 )
 _OUTPUT_FORMAT = flags.DEFINE_enum(
-    "output_format", None, ["csv", "jsonl", "parquet"], "If the output's name does not say it."
+    "output_format",
+    None,
+    ["csv", "jsonl", "parquet"],
+    "The format, if the output's name does not imply it.",
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an output that exists.")
-_TOP = flags.DEFINE_integer("top", 1, "How many of the best classes to write.", lower_bound=1)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
+_TOP = flags.DEFINE_integer(
+    "top", 1, "How many of the most probable classes to write.", lower_bound=1
+)
 _PROBABILITIES = flags.DEFINE_bool(
-    "probabilities", False, "Write the probabilities of all classes, a column each."
+    "probabilities", False, "Write the probabilities of all classes, one column each."
 )
 _ON_ERROR = flags.DEFINE_enum(
-    "on_error", "stop", ["stop", "skip"], "What becomes of a row that can't be classified."
+    "on_error", "stop", ["stop", "skip"], "What to do with a row that can't be classified."
 )
 _REPORT = common.define_path(
-    "report", None, "A folder for evaluation.json and confusion.png, where there are labels."
+    "report", None, "A folder for evaluation.json and confusion.png; needs labels."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "Rows that are computed at once (128 if not set) or, by a server, sent at once (64).",
+    "Rows to classify at once (by default 128) or to send to a server at once (by default 64).",
     lower_bound=1,
 )
 _RUNNER = common.define_runner()
@@ -193,14 +202,14 @@ def _here(model: Model, reads: Reading, writes: Writing) -> Summary:
 
 
 def _by_pipeline(options: Sequence[str], model: Model, reads: Reading, writes: Writing) -> Summary:
-    """Predicts by a pipeline of Beam."""
+    """Predicts in a Beam pipeline."""
     common.check_beam()
     from t2aux.pipelines import predict, runners
 
     if any((flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)):
         raise SettingError(
-            "With --runner, give --data: workers don't read a data set of gin's flags. `t2aux data "
-            "convert` makes shards of it."
+            "With --runner, give --data: workers can't read a data set named by gin flags. `t2aux "
+            "data convert` writes it as shards."
         )
     if _DATA.value is None:
         raise SettingError("--data must be given; --help describes it.")
@@ -210,7 +219,7 @@ def _by_pipeline(options: Sequence[str], model: Model, reads: Reading, writes: W
 
 
 def _data() -> object:
-    """What is classified: what --data names, or a data set that gin's flags configure."""
+    """The data to classify: what --data names, or a data set that gin flags configure."""
     given = (flags.FLAGS.gin_file, flags.FLAGS.gin_param, flags.FLAGS.data_dir)
     if not any(given):
         if _DATA.value is None:
@@ -227,7 +236,7 @@ def _data() -> object:
 
 
 def _show_next(is_evaluated: bool) -> None:
-    """Says where the predictions are, how they are read, and how to draw the confusion matrix."""
+    """Prints where the predictions are, how to read them, and how to draw the confusion matrix."""
     output = _OUTPUT.value
     how = None if "*" in output else _READ_WITH.get(pathlib.PurePath(output).suffix.lower())
     read = f" Read it with {how.format(output)}." if how else ""
@@ -235,7 +244,7 @@ def _show_next(is_evaluated: bool) -> None:
     if not is_evaluated or _REPORT.value is not None:
         return
     if _RUNNER.value:
-        print("With --report=FOLDER there is a picture of the confusion matrix, too.")
+        print("--report=FOLDER also draws the confusion matrix.")
         return
     given = {flag.name: flag.value for flag in common.own_flags() if flag.present}
     report = os.path.splitext(output)[0] + "_report"

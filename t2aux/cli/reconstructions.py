@@ -1,11 +1,11 @@
 """Shows what an r-LSTM remembers: it decodes segments of test sequences from its state.
 
-The decoder starts from the state at an anchor and reads its own predictions. Its loss per token
-is compared with those of guesses that have no memory (the training data's mean, the first token
-again, the true token before again; for text, unigrams and bigrams), and of the same decoder started
-from another sequence's state. Writes reconstructions.json, by_step.png and reconstructions.png
-(text: reconstructions.md) into the run's reconstructions/SPLIT folder; on other data than the
-run's, which --data_dir or --gin_param name, into reconstructions/SPLIT-NAME.
+The decoder starts from the state at an anchor and reads its own predictions. Its loss per token is
+compared with that of guesses without memory (the mean of the training data, a repetition of the
+first token or of the previous true token; for text, unigrams and bigrams), and with that of the
+same decoder started from another sequence's state. Writes reconstructions.json, by_step.png and
+reconstructions.png (for text, reconstructions.md) into the run's reconstructions/SPLIT folder or,
+if --data_dir or --gin_param name other data, into reconstructions/SPLIT-NAME.
 
 Examples:
   t2aux reconstructions --model_dir=runs/quick
@@ -22,10 +22,12 @@ from t2aux import files
 from t2aux.cli import common, evaluating
 
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 32, "Sequences a batch, which share their anchors.", lower_bound=1
+    "batch_size", 32, "Sequences per batch; they share their anchors.", lower_bound=1
 )
 _SAMPLES = flags.DEFINE_integer("samples", 8, "Sequences to draw.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of anchors, segments and sampled tokens.", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of anchors, segments and sampled tokens.", lower_bound=0
+)
 
 
 def main(argv: Sequence[str]) -> None:

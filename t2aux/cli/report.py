@@ -4,8 +4,8 @@ Examples:
   t2aux report runs/paper/short
   t2aux report results/reproduce --output_dir=docs
 
-The report has what `t2aux reconstructions` measured, too, where DIR or its parent folder has a
-reconstructions*.json.
+If DIR or its parent folder has a reconstructions*.json, the report includes the measurements of
+`t2aux reconstructions`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from t2aux.errors import SettingError
 from t2aux_ondevice import paths
 
 _OUTPUT_DIR = common.define_path(
-    "output_dir", None, "Folder of results.md, results.html and the figures; DIR/report by default."
+    "output_dir",
+    None,
+    "Folder for results.md, results.html and the figures; by default DIR/report.",
 )
 
 

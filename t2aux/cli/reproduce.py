@@ -1,9 +1,9 @@
 r"""Trains the rows of the paper's tables and figures, and writes the report.
 
 EXPERIMENT is table2, table3, table4, table6, figure3, figure4, figure5, figure6, truncation or all.
-Every row is a run directory. Rows that are done are not trained again, and a command that was
-stopped, by Ctrl-C or SIGTERM, resumes. At the end, OUTPUT_DIR/BUDGET/report has results.md and
-results.html.
+Every row has its own run directory. Finished rows are not trained again, and a command that was
+stopped by Ctrl-C or SIGTERM resumes when it is given again. At the end, OUTPUT_DIR/BUDGET/report
+contains results.md and results.html.
 
 Examples:
   t2aux reproduce all --output_dir=runs/paper --budget=smoke     (minutes; needs no data)
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from t2aux.reproduce.runner import Job
 
 _BUDGETS = ["smoke", "short", "medium", "paper"]
-_OUTPUT_DIR = common.define_path("output_dir", None, "Folder of all runs and results.")
+_OUTPUT_DIR = common.define_path("output_dir", None, "Folder for all runs and results.")
 _BUDGET = flags.DEFINE_enum(
     "budget",
     "short",
@@ -38,10 +38,12 @@ _BUDGET = flags.DEFINE_enum(
     "How much is run, a file of gin/budgets/: the paper's own schedule, a few percent of it, or "
     "seconds.",
 )
-_ROWS = flags.DEFINE_string("rows", "", "Only rows whose name this regular expression is found in.")
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each row is run with each.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Rows that are trained at once.", lower_bound=1)
-_LIST = flags.DEFINE_bool("list", False, "List the rows with their commands, and train nothing.")
+_ROWS = flags.DEFINE_string(
+    "rows", "", "Only rows whose name contains a match of this regular expression."
+)
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "The seeds to train each row with.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Number of rows to train at once.", lower_bound=1)
+_LIST = flags.DEFINE_bool("list", False, "List the rows and their commands without training.")
 common.define_data_dir()
 flags.mark_flag_as_required("output_dir")
 
@@ -89,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _next(experiment: str, job: Job) -> list[str]:
-    """A look at one of the rows, and more updates where that was not the paper's own schedule."""
+    """Suggests a look at a row and, unless the schedule was the paper's own, more updates."""
     commands = [next_steps.command("evaluate", model_dir=job.model_dir)]
     larger = _BUDGETS[_BUDGETS.index(_BUDGET.value) + 1 :]
     if larger:

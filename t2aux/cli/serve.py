@@ -1,13 +1,13 @@
 r"""Serves exported classifiers over TensorFlow Serving's gRPC and REST protocols.
 
 For development, tests and small deployments. The configuration files, most flags and the clients
-are those of TensorFlow Serving, so that they can move there with you. --host, the values of a batch
-(--max_batch_size to --num_batch_threads), --max_request_mb, --max_pending_mb, --max_connections and
---grace_seconds are flags of this server alone, which batches unless --noenable_batching is given.
-Of TensorFlow Serving's, --tensorflow_inter_op_parallelism, --enable_model_warmup (here it always
-does) and --grpc_channel_arguments, among others, are missing. New versions in a model's base path
-are loaded while serving, when all of their files exist. After SIGTERM the server completes the
-requests in flight and ends. It needs `pip install 't2aux[serving]'`.
+are those of TensorFlow Serving, so you can keep them when you move there. Only this server has
+--host, --max_request_mb, --max_pending_mb, --max_connections, --grace_seconds and the flags from
+--max_batch_size to --num_batch_threads. It batches requests unless --noenable_batching is given.
+Some of TensorFlow Serving's flags are missing, among them --tensorflow_inter_op_parallelism,
+--enable_model_warmup (warm-up is always on) and --grpc_channel_arguments. New versions in a model's
+base path are loaded while serving, once all of their files exist. After SIGTERM, the server
+completes the requests in flight and exits. It needs `pip install 't2aux[serving]'`.
 
 Examples:
   t2aux serve --model_base_path=exports/digits
@@ -35,72 +35,94 @@ if TYPE_CHECKING:
     from t2aux.serving.batching import BatchingOptions
     from t2aux.serving.models import ModelConfig
 
-_BASE_PATH = common.define_path("model_base_path", None, "Folder with a folder for each version.")
+_BASE_PATH = common.define_path("model_base_path", None, "Folder with a subfolder per version.")
 _NAME = flags.DEFINE_string(
-    "model_name", None, "What clients call it; the folder's name by default."
+    "model_name", None, "The model's name for clients; by default the folder's name."
 )
-_MODELS = common.define_path("model_config_file", None, "A ModelServerConfig: several models.")
+_MODELS = common.define_path(
+    "model_config_file", None, "A ModelServerConfig file, for several models."
+)
 _HOST = flags.DEFINE_string(
-    "host", "127.0.0.1", "Where to listen; by default reachable from this machine alone."
+    "host", "127.0.0.1", "The address to listen on; by default reachable only from this machine."
 )
-_PORT = flags.DEFINE_integer("port", 8500, "Of gRPC; 0 for any.", lower_bound=0, upper_bound=65535)
+_PORT = flags.DEFINE_integer("port", 8500, "gRPC port; 0: any.", lower_bound=0, upper_bound=65535)
 _REST_PORT = flags.DEFINE_integer(
-    "rest_api_port", 8501, "Of REST; 0 for any.", lower_bound=0, upper_bound=65535
+    "rest_api_port", 8501, "REST port; 0: any.", lower_bound=0, upper_bound=65535
 )
-_BATCHING = flags.DEFINE_bool("enable_batching", True, "Run requests together.")
+_BATCHING = flags.DEFINE_bool("enable_batching", True, "Batch requests.")
 _BATCHING_FILE = common.define_path(
-    "batching_parameters_file", None, "BatchingParameters, instead of the flags below."
+    "batching_parameters_file",
+    None,
+    "A BatchingParameters file, instead of the flags --max_batch_size to --num_batch_threads.",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "max_batch_size", 128, "Sequences a batch; batches are filled up to powers of 2.", lower_bound=1
+    "max_batch_size", 128, "Sequences per batch; batches are padded to powers of 2.", lower_bound=1
 )
 _BATCH_TIMEOUT = flags.DEFINE_integer(
-    "batch_timeout_micros", 2000, "How long a request waits for others.", lower_bound=0
+    "batch_timeout_micros",
+    2000,
+    "Longest wait of a request for others, in microseconds.",
+    lower_bound=0,
 )
 _ENQUEUED = flags.DEFINE_integer(
-    "max_enqueued_batches", 100, "Batches that may wait; more are refused.", lower_bound=1
+    "max_enqueued_batches",
+    100,
+    "Batches that may wait; further requests are rejected.",
+    lower_bound=1,
 )
-_THREADS = flags.DEFINE_integer("num_batch_threads", 2, "Batches at once.", lower_bound=1)
+_THREADS = flags.DEFINE_integer(
+    "num_batch_threads", 2, "Number of batches to run at once.", lower_bound=1
+)
 _INTRA = flags.DEFINE_integer(
-    "tensorflow_intra_op_parallelism", 0, "Threads of an operation; 0: all cores.", lower_bound=0
+    "tensorflow_intra_op_parallelism", 0, "Threads per operation; 0: all cores.", lower_bound=0
 )
 _POLL = flags.DEFINE_float(
-    "file_system_poll_wait_seconds", 1.0, "Between looks for new versions.", lower_bound=0.01
+    "file_system_poll_wait_seconds",
+    1.0,
+    "Seconds between checks for new versions.",
+    lower_bound=0.01,
 )
 _RETRY_INTERVAL = flags.DEFINE_integer(
     "load_retry_interval_micros",
     60_000_000,
-    "Longest pause before a version that could not be loaded is tried again; the first is 1 s.",
+    "Longest pause before loading a failed version is retried; the first pause is 1 s.",
     lower_bound=0,
 )
 _RETRIES = flags.DEFINE_integer(
     "max_num_load_retries",
     None,
-    "How often it is tried again unless its files change; by default as long as it exists.",
+    "How many times to retry a failed version whose files do not change; by default, no limit.",
     lower_bound=0,
 )
 _REST_TIMEOUT = flags.DEFINE_integer(
-    "rest_api_timeout_in_ms", 30_000, "For a REST request to come and be answered.", lower_bound=1
+    "rest_api_timeout_in_ms", 30_000, "Time to receive and answer a REST request.", lower_bound=1
 )
 _REQUEST_MB = flags.DEFINE_integer(
-    "max_request_mb", 64, "Largest request, in MB.", lower_bound=1, upper_bound=2047
+    "max_request_mb", 64, "Maximum size of a request, in MB.", lower_bound=1, upper_bound=2047
 )
 _SSL = common.define_path(
     "ssl_config_file",
     None,
-    "An SSLConfig, as TensorFlow Serving's: TLS on both ports, with this key and certificate.",
+    "An SSLConfig file like TensorFlow Serving's: enables TLS on both ports, with its key and "
+    "certificate.",
 )
 _PENDING_MB = flags.DEFINE_integer(
-    "max_pending_mb", 256, "Of all requests at once, in MB; others are refused.", lower_bound=1
+    "max_pending_mb",
+    256,
+    "Maximum size of all pending requests, in MB; others are rejected.",
+    lower_bound=1,
 )
 _CONNECTIONS = flags.DEFINE_integer(
-    "max_connections", 1000, "REST connections, and gRPC requests, at once.", lower_bound=1
+    "max_connections",
+    1000,
+    "Maximum number of REST connections, and of gRPC requests, at once.",
+    lower_bound=1,
 )
 _GRACE = flags.DEFINE_float(
-    "grace_seconds", 10.0, "For requests in flight at SIGTERM.", lower_bound=0.0
+    "grace_seconds", 10.0, "Time to finish the requests in flight after SIGTERM.", lower_bound=0.0
 )
 _MONITORING = common.define_path(
-    "monitoring_config_file", None, "A MonitoringConfig; by default Prometheus can read."
+    "monitoring_config_file", None, "A MonitoringConfig file; by default Prometheus metrics are on."
 )
 
 
@@ -157,7 +179,7 @@ def _models() -> list[ModelConfig]:
         return configuration.read_models(_MODELS.value)
     path = pathlib.Path(_BASE_PATH.value)
     name = path.resolve().name if _NAME.value is None else _NAME.value
-    # Of a URL, and of protocol buffers.
+    # The name is part of URLs and protocol buffers.
     if not re.fullmatch(r"[^/:\ud800-\udfff]+", name):
         raise SettingError(
             f"A model can't be called {name!r}: give a --model_name in UTF-8, without / and :."

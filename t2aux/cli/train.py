@@ -1,13 +1,14 @@
 r"""Trains a classifier of long sequences, or resumes a run that was stopped.
 
-The run directory gets checkpoints, metrics.jsonl, train.log, TensorBoard's events and the
-configuration. The same command, given again, continues from the last undamaged checkpoint, and ends
-with the same weights. SIGTERM and SIGHUP save one after the current step and exit with status 75,
-and Ctrl-C with 130: start it again. A run is resumed with the data and the settings that it was
-trained with; --allow_changes accepts other learning rates, epochs, decays, clip_norm, parameters of
-the optimizer and weights of losses. NaN and Inf stop a run before they reach the weights. With
---gin_file=training/validation a part of the training data decides which checkpoint is the best; it
-is kept in checkpoints/best, and validation.json lists the evaluations.
+Checkpoints, metrics.jsonl, train.log, TensorBoard events and the configuration are written to the
+run directory. If the same command is given again, it continues from the last undamaged checkpoint
+and ends with the same weights. SIGTERM, SIGHUP and Ctrl-C save a checkpoint after the current step;
+the exit status is 75 or, after Ctrl-C, 130. Give the command again to continue. A run is resumed
+with the data and the settings that it was trained with; --allow_changes accepts other learning
+rates, epochs, decays, clip_norm, parameters of the optimizer and weights of losses. NaN and Inf
+stop a run before they reach the weights. With --gin_file=training/validation, the best checkpoint
+is selected on a part of the training data and kept in checkpoints/best; validation.json lists the
+evaluations.
 
 Examples:
   t2aux train --model_dir=runs/quick --gin_file=quickstart
@@ -20,7 +21,7 @@ Examples:
   t2aux train --model_dir=runs/reviews --gin_file=texts --data_dir=reviews.csv \
       --label_column=stars --text_column=review
   t2aux train --model_dir=runs/photos --gin_file=images --data_dir=photos
-  t2aux train --model_dir=runs/quick            (resumes it, as it was configured)
+  t2aux train --model_dir=runs/quick            (resumes it as configured)
   t2aux train --model_dir=runs/quick --gin_param='JOINT_EPOCHS = 60' --allow_changes
 """
 
@@ -38,15 +39,15 @@ from t2aux.cli import common, next_steps
 from t2aux.errors import FileError
 from t2aux.training import cluster, stopping
 
-common.define_model_dir("Folder of the run: new, or of the run to resume.")
+common.define_model_dir("Folder of a new run or of the run to resume.")
 common.define_gin_flags()
 common.define_data_dir()
 common.define_columns()
 _ALLOW_CHANGES = flags.DEFINE_bool(
     "allow_changes",
     False,
-    "Resume a run with another learning rate, number of epochs, decay, clip_norm, parameter of the "
-    "optimizer, weight of a loss or patience than it was trained with so far.",
+    "Resume a run with a different learning rate, number of epochs, decay, clip_norm, parameter of "
+    "the optimizer, weight of a loss or patience.",
 )
 
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"Stopped by {stopped} with nothing to save; start it again.", file=sys.stderr)
         return exit_status.of_signal(stopped.signal)
     except KeyboardInterrupt:
-        # The run is saved, and has said so; a second one must not make a traceback of the exit.
+        # The run is saved and has reported it. A second Ctrl-C must not cause a traceback at exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return exit_status.INTERRUPTED
 
@@ -88,6 +89,6 @@ def _main(argv: Sequence[str]) -> int:
     if not done:
         return exit_status.STOPPED
     nodes = cluster.read()
-    if nodes is None or nodes.number == 0:  # The others have no folder of the run.
+    if nodes is None or nodes.number == 0:  # Other nodes have no run folder.
         next_steps.show(*next_steps.of_training(model_dir))
     return 0

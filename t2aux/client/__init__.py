@@ -1,4 +1,5 @@
 """The client of a server that speaks TF Serving's protocol: TF Serving itself, or `t2aux serve`.
 
-Nothing here imports TensorFlow, so that a client starts at once. grpcio and protobuf come with it.
+Nothing here imports TensorFlow, so that a client starts quickly. grpcio and protobuf are installed
+with TensorFlow.
 """

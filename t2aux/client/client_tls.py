@@ -1,4 +1,4 @@
-"""TLS of the client: the certificates that it trusts and shows."""
+"""TLS of the client: the certificates that it trusts and presents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNTRUSTED = "its certificate is not signed by one that is trusted; give --ca_fi
 _ASKS = "it asks for a certificate; give --cert_file and --key_file"
 _DISTRUSTS = "it does not trust the certificate of --cert_file"
 _NOT_TLS = "it does not speak TLS; write http:// or grpc://"
-# By parts of the messages of gRPC's TLS library and Python's, without underscores.
+# Keyed by parts of the messages of the TLS libraries of gRPC and Python, without underscores.
 _REASONS = {
     "expired": "its certificate has expired",
     "not yet valid": "its certificate is not valid yet",
@@ -39,13 +39,14 @@ _REASONS = {
 
 @dataclasses.dataclass(frozen=True)
 class ClientTls:
-    """The certificates that the client trusts and shows.
+    """The certificates that the client trusts and presents.
 
     Attributes:
-        ca_file: A PEM file of the certificates that the server's must be signed by; None: those
-            that the system trusts.
-        cert_file: A PEM file of the certificate to show a server that asks; None: none.
-        key_file: The PEM file of its private key.
+        ca_file: The PEM file of the CA certificates that may sign the server's; None for those that
+            the system trusts.
+        cert_file: The PEM file of the client certificate, presented if the server requests one; or
+            None.
+        key_file: The PEM file of the private key of `cert_file`.
     """
 
     ca_file: str | None = None
@@ -54,7 +55,11 @@ class ClientTls:
 
     @functools.cached_property
     def context(self) -> ssl.SSLContext:
-        """Checks server and host name. Raises UserError: a file is missing or wrong."""
+        """The context, which verifies the server and its host name.
+
+        Raises:
+            UserError: A file is missing or wrong.
+        """
         if (self.cert_file is None) != (self.key_file is None):
             raise SettingError("Give --cert_file and --key_file together.")
         try:
@@ -73,7 +78,7 @@ class ClientTls:
         return context
 
     def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """Authorities (None: gRPC's own), key and certificate, checked. Raises UserError."""
+        """The checked CAs (None for gRPC's own), key and certificate. Raises UserError."""
         trusted = self.context.get_ca_certs(binary_form=True)
         authorities = "".join(map(ssl.DER_cert_to_PEM_cert, trusted)).encode() or None
         if self.ca_file is not None:
@@ -85,7 +90,7 @@ class ClientTls:
 
 
 def failure(text: str) -> Failure | None:
-    """What a failed handshake means, which no retry helps; None for other errors."""
+    """The failure for a failed handshake, which is not retried; None for other errors."""
     text = text.lower().replace("_", " ")
     reason = next((reason for sign, reason in _REASONS.items() if sign in text), None)
     return reason and Failure(BAD_ANSWER, reason)

@@ -15,15 +15,15 @@ from t2aux.client.transport import Arrays, Spec, Status
 from t2aux.tf_serving import protos
 
 _OPTIONS = (
-    # Long sequences in large batches are more than gRPC's 4 MB.
+    # Large batches of long sequences exceed gRPC's default limit of 4 MB.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # We retry ourselves: gRPC's retries would come on top, and wait up to minutes.
+    # The client retries itself. gRPC's own retries would be added to that, and wait up to minutes.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # As over REST, http_proxy is not used for a server that is given by host and port.
+    # As with REST, http_proxy is not used, since the server is given by host and port.
     ("grpc.enable_http_proxy", 0),
 )
 # Parts of gRPC's messages about a server that does not speak gRPC.
@@ -38,7 +38,7 @@ class GrpcTransport:
     """
 
     def __init__(self, host: str, port: int, tls: ClientTls | None = None) -> None:
-        """Makes the channel; it connects with the first request."""
+        """Makes the channel, which connects on the first request."""
         target = with_port(host, port)
         self.address = f"{'grpcs' if tls else 'grpc'}://{target}"
         self._with_tls = tls is not None

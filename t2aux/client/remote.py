@@ -25,25 +25,25 @@ _COMING = ("START", "LOADING")
 _DESCRIBE_INPUT = {"batch": np.zeros([1], np.int32)}
 _MESSAGES = {
     retries.NOT_FOUND: "{address} has no model {model} ({reason}): check --model and --version.",
-    retries.DEADLINE_EXCEEDED: "{address} gave no answer within {timeout:g} s ({reason}): try "
+    retries.DEADLINE_EXCEEDED: "{address} did not answer within {timeout:g} s ({reason}): try "
     "later, send less at once, or give a larger --timeout.",
     retries.UNAVAILABLE: "{address} can't be reached or is not ready ({reason}): check the address "
     "and the server.",
     retries.RESOURCE_EXHAUSTED: "{address} is busy, or the request is too large ({reason}): try "
     "later, or give a smaller --batch.",
     retries.TOO_LARGE: "The request is too large for {address} ({reason}): give a smaller --batch.",
-    retries.BAD_ANSWER: "{address} does not answer as TF Serving ({reason}): check the address.",
+    retries.BAD_ANSWER: "{address} does not answer like TF Serving ({reason}): check the address.",
 }
-# TensorFlow Serving's message; its code is that of any invalid request.
+# TensorFlow Serving's message. Its code is the same as for any invalid request.
 _TOO_MANY_ROWS = re.compile(r"Task size \d+ is larger than maximum (?:input )?batch size")
 
 
 class RemoteClassifier:
-    """A model of a server. See `t2aux_ondevice.answers.SequenceClassifier`.
+    """A model on a server. See `t2aux_ondevice.answers.SequenceClassifier`.
 
-    Requests name the version that was the newest in the beginning, so that the classes are those of
-    `info`, and a stream stays with the weights that its state comes from. When the server unloads
-    that version, the client continues with the newest.
+    Requests name the version that was the newest one at the start, so that the classes are those of
+    `info`, and a stream keeps using the weights that its state comes from. When the server unloads
+    that version, the client continues with the newest one.
 
     Attributes:
         info: The classes and the preprocessing.
@@ -68,14 +68,15 @@ class RemoteClassifier:
         Args:
             transport: The connection to the server.
             model: The model's name.
-            version: Its version; the newest by default.
-            signature: The signature for whole sequences, with `serving_default`'s inputs.
-            described: What the model reads, see `read_description`; by default the server is asked.
+            version: The version; defaults to the newest.
+            signature: The signature for whole sequences, with the inputs of `serving_default`.
+            described: The description of the model, see `read_description`; by default it is
+                requested from the server.
             attempts: How often and how long to retry.
 
         Raises:
-            UserError: The server can't be reached, has no such model or version, or does not say
-                what the model reads.
+            UserError: The server can't be reached, does not have the model or version, or does not
+                provide the model's description.
         """
         self._transport = transport
         self._model = model
@@ -86,14 +87,14 @@ class RemoteClassifier:
         self._resolve()
 
     def probabilities(self, sequence: np.ndarray) -> np.ndarray:
-        """Classifies a whole sequence, [T, C] or [T]; see `litert.LiteRTClassifier`."""
+        """Classifies a whole sequence [T, C] or [T]; see `litert.LiteRTClassifier`."""
         return self.batch_probabilities([sequence])[0]
 
     def batch_probabilities(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Classifies whole sequences in one request.
 
         Args:
-            sequences: Real values [T, C] or ids [T] each, of any lengths.
+            sequences: Sequences of any lengths, each real values [T, C] or ids [T].
 
         Returns:
             float32 [B, K].
@@ -112,10 +113,11 @@ class RemoteClassifier:
         return self._checked(answer["probabilities"], len(checked))
 
     def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Reads one sequence by segments, keeping the state here; see `LiteRTClassifier`.
+        """Reads one sequence by segments and keeps the state; see `LiteRTClassifier`.
 
         Raises:
-            UserError: As `batch_probabilities`; or the server unloaded the version meanwhile.
+            UserError: As for `batch_probabilities`, or if the server unloaded the version during
+                the sequence.
         """
         sequence = check_sequence(self.info, sequence)
         begun = False
@@ -139,12 +141,12 @@ class RemoteClassifier:
             if begun:
                 raise ServerError(
                     f"{self._transport.address} unloaded version {version} of {self._model} during "
-                    f"the sequence, and has version {self.version} now: start again."
+                    f"the sequence, and now has version {self.version}: start again."
                 ) from failure
             yield from self.stream(sequence, segment)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._transport.close()
 
     def _predict(self, signature: str, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
@@ -154,12 +156,12 @@ class RemoteClassifier:
         )
 
     def _resolve(self) -> None:
-        """Finds the version, and what it reads."""
+        """Finds the version and its description."""
         try:
             self.version = self._attempts.run(self._newest)
         except Failure as failure:
             raise self._error(failure) from failure
-        described, name = self._given, "What is said of the model"
+        described, name = self._given, "The given description of the model"
         if described is None:
             described = self._described()
             name = f"The description of {self._model} on {self._transport.address}"
@@ -197,7 +199,7 @@ class RemoteClassifier:
         raise Failure(retries.NOT_FOUND, reason)
 
     def _has_moved_on(self, failure: Failure) -> bool:
-        """Whether the version is gone and another exists, which is then used."""
+        """Whether the version is gone and another exists. If so, switches to the other one."""
         if failure.code != retries.NOT_FOUND or self._wanted is not None:
             return False
         gone = self.version
@@ -205,7 +207,7 @@ class RemoteClassifier:
         return self.version != gone
 
     def _state(self, name: str, array: np.ndarray) -> np.ndarray:
-        """A state as it is sent back; raises `Failure` if the server's is not one."""
+        """A state in the form to send back. Raises `Failure` if the server's state is invalid."""
         shape = self._state_shapes[name]
         is_row = array.ndim == 2 if shape is None else list(array.shape[1:]) == shape
         if not is_row or array.shape[0] != 1 or array.dtype.kind != "f":
@@ -219,13 +221,13 @@ class RemoteClassifier:
             raise ServerError(
                 f"{self._transport.address} returns {probabilities.dtype} of the shape "
                 f"{list(probabilities.shape)}, not {list(wanted)}: the model and its description "
-                "are not of one export."
+                "are not from the same export."
             )
         return probabilities.astype(np.float32)
 
     def _undescribed(self, reason: str) -> UserError:
         return ServerError(
-            f"The model {self._model} on {self._transport.address} does not say what it reads "
+            f"The model {self._model} on {self._transport.address} does not describe its inputs "
             f"({reason}): give --metadata, the metadata.json of its export."
         )
 
@@ -234,7 +236,7 @@ class RemoteClassifier:
         code = failure.code
         if code not in _MESSAGES and _TOO_MANY_ROWS.search(failure.reason):
             code = retries.TOO_LARGE
-        message = _MESSAGES.get(code, "{address} refuses the request ({code}): {reason}.")
+        message = _MESSAGES.get(code, "{address} rejected the request ({code}): {reason}.")
         version = "" if self._wanted is None else f" in version {self._wanted}"
         return ServerError(
             message.format(
@@ -251,13 +253,13 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads the description of an export.
 
     Args:
-        path: metadata.json, or the folder that it is in.
+        path: metadata.json, or its folder.
 
     Returns:
-        It, as `litert.check_description` takes it.
+        The description, as expected by `litert.check_description`.
 
     Raises:
-        UserError: It is missing or damaged.
+        UserError: The file is missing or damaged.
     """
     path = pathlib.Path(path)
     if os.path.isdir(path):

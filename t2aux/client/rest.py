@@ -1,7 +1,7 @@
 """TF Serving's REST API.
 
-Through http.client rather than `requests`: it needs one connection, distinct errors and our own
-retries only, and starts at once.
+This uses http.client rather than `requests`: only one connection, distinct errors and our own
+retries are needed, and it is imported quickly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from t2aux.client.retries import BAD_ANSWER, DEADLINE_EXCEEDED, TOO_LARGE, UNAVA
 from t2aux.client.transport import Arrays, Spec, Status
 from t2aux.tf_serving import HTTP_STATUS
 
-# Of proxies, too.
+# Includes statuses that proxies return.
 _CODES = {
     **{status: code for code, status in reversed(HTTP_STATUS.items())},
     408: DEADLINE_EXCEEDED,
@@ -45,7 +45,7 @@ class RestTransport:
     """
 
     def __init__(self, host: str, port: int, tls: ClientTls | None = None) -> None:
-        """Connects with the first request."""
+        """Prepares the connection, which is made on the first request."""
         self.address = f"{'https' if tls else 'http'}://{with_port(host, port)}"
         self._connection = (
             http.client.HTTPSConnection(host, port, context=tls.context)
@@ -63,7 +63,7 @@ class RestTransport:
         }
         answer = self._call("POST", _path(spec) + ":predict", body, timeout)
         found = answer.get("outputs")
-        # A single output comes without its name.
+        # A single output is returned without its name.
         if isinstance(found, list) and len(outputs) == 1:
             found = {outputs[0]: found}
         try:
@@ -98,7 +98,7 @@ class RestTransport:
             if connection.sock is None:
                 connection.connect()
             connection.sock.settimeout(timeout)
-            # The socket's own limit is one for each part.
+            # The socket's own timeout applies to each part.
             left = deadline - time.monotonic()
             timer = threading.Timer(left, _shut_down, [connection.sock])
             timer.start()
@@ -118,14 +118,14 @@ class RestTransport:
 
 
 def _shut_down(sock: socket.socket) -> None:
-    """Ends what waits for a socket."""
-    # Not the SSLSocket's own method, which takes away what another thread reads with.
+    """Interrupts any thread that waits for a socket."""
+    # Not with SSLSocket's own method, which removes the object that another thread reads with.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _failure(error: Exception) -> Failure:
-    """The failure that an exception of `http.client` stands for."""
+    """Converts an exception of `http.client` to a failure."""
     if isinstance(error, TimeoutError):
         return Failure(DEADLINE_EXCEEDED, "the time is over")
     if isinstance(error, (http.client.RemoteDisconnected, http.client.IncompleteRead)):
@@ -146,7 +146,7 @@ def _path(spec: Spec) -> str:
 
 
 def _answer(response: http.client.HTTPResponse, content: bytes) -> dict[str, Any]:
-    """The JSON of a response; raises `Failure` if it is an error, or not JSON."""
+    """The JSON of a response. Raises `Failure` if it is an error or not JSON."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError):
@@ -159,7 +159,7 @@ def _answer(response: http.client.HTTPResponse, content: bytes) -> dict[str, Any
     # A proxy in front of the server may send these, too.
     of_proxies = (*_MAY_PASS, 413)
     if status == 200 or (status not in of_proxies and not isinstance(message, str)):
-        raise Failure(BAD_ANSWER, f"it does not answer as TF Serving's REST API does ({what})")
+        raise Failure(BAD_ANSWER, f"it does not answer like TF Serving's REST API ({what})")
     wait = response.headers.get("Retry-After", "")
     raise Failure(
         _CODES.get(status, "INTERNAL"),

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server, and when to try again."""
+"""The failures of requests to a server, and when to retry."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from absl import logging
 
 T = TypeVar("T")
 
-# gRPC's codes; and our own BAD_ANSWER, for a response that is not of this protocol, and TOO_LARGE,
-# for a request that will not pass later, either.
+# gRPC's codes, and two of our own: BAD_ANSWER, for a response in a different protocol, and
+# TOO_LARGE, for a request that would fail later, too.
 UNAVAILABLE = "UNAVAILABLE"
 RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
 NOT_FOUND = "NOT_FOUND"
@@ -27,8 +27,8 @@ class Failure(Exception):
     """A request failed.
 
     Attributes:
-        code: One of the above, or another of gRPC's.
-        reason: What happened, without a period.
+        code: One of the codes above, or another one of gRPC.
+        reason: What happened, without a final period.
         may_pass: Whether the same request may succeed later.
         retry_after: Seconds that the server asks to wait, or None.
     """
@@ -36,7 +36,7 @@ class Failure(Exception):
     def __init__(
         self, code: str, reason: str, *, may_pass: bool = False, retry_after: float | None = None
     ) -> None:
-        """Describes it; the reason is put on one line and shortened."""
+        """Makes the failure. The reason is put on one line and shortened."""
         reason = " ".join(reason.split()).rstrip(".")
         if len(reason) > _MAX_REASON:
             reason = reason[: _MAX_REASON - 3] + "..."
@@ -49,11 +49,11 @@ class Failure(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Retries:
-    """Tries again, with pauses that double, each shortened at random so that clients spread out.
+    """Retries with doubling pauses, which are randomly shortened so that clients spread out.
 
     Attributes:
-        timeout: Seconds that a request may take, all attempts and pauses together.
-        max_retries: How often to try again.
+        timeout: The maximum time of a request in seconds, including all attempts and pauses.
+        max_retries: The maximum number of retries.
         first_pause: The first pause, in seconds.
         max_pause: The longest pause, in seconds, unless the server asks for a longer one.
     """
@@ -69,18 +69,18 @@ class Retries:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> T:
-        """Runs an attempt until it succeeds, fails for good, or time or attempts run out.
+        """Runs an attempt until it succeeds, fails permanently, or time or attempts run out.
 
         Args:
-            attempt: Takes the seconds that are left; raises `Failure`.
-            sleep: Waits that many seconds.
-            clock: The time in seconds.
+            attempt: Gets the remaining time in seconds; may raise `Failure`.
+            sleep: Waits for the given number of seconds.
+            clock: Returns the time in seconds.
 
         Returns:
-            What the attempt returns.
+            The result of the attempt.
 
         Raises:
-            Failure: The last one.
+            Failure: The failure of the last attempt.
         """
         started = clock()
         number = 0

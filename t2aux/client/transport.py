@@ -1,4 +1,4 @@
-"""The connection to a server: the interface of gRPC and REST, and the choice of either."""
+"""The connection to a server: the common interface of gRPC and REST, and the choice of one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Spec(NamedTuple):
-    """A model, and one of its versions; None: all of them."""
+    """A model and one of its versions, or None for all versions."""
 
     model: str
     version: int | None
@@ -32,9 +32,9 @@ class Status:
     """The state of a model's version on a server.
 
     Attributes:
-        version: Its number.
+        version: The number of the version.
         state: "START", "LOADING", "AVAILABLE", "UNLOADING", "END" or "UNKNOWN".
-        error: What went wrong, or "".
+        error: The error message, or "".
     """
 
     version: int
@@ -46,7 +46,7 @@ class Transport(Protocol):
     """A connection to a server.
 
     Attributes:
-        address: As a user writes it.
+        address: The address in the form that users write.
     """
 
     address: str
@@ -58,13 +58,13 @@ class Transport(Protocol):
 
         Args:
             spec: The model and its version.
-            signature: Its signature's name.
+            signature: The name of the signature.
             inputs: Real values or whole numbers, by name; dimension 0 is the batch.
-            outputs: The outputs that are wanted.
-            timeout: In seconds.
+            outputs: The names of the requested outputs.
+            timeout: The time limit in seconds.
 
         Returns:
-            The outputs by name; numbers may be of a wider type, strings are str or bytes objects.
+            The outputs by name. Numbers may have a wider type; strings are str or bytes objects.
 
         Raises:
             Failure: The request failed.
@@ -72,21 +72,21 @@ class Transport(Protocol):
         ...
 
     def status(self, spec: Spec, timeout: float) -> list[Status]:
-        """The states of a model's versions, or of one. Raises `Failure` as `predict`."""
+        """The states of one or all versions of a model. Raises `Failure`, see `predict`."""
         ...
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         ...
 
 
 def connect(server: str, tls: ClientTls | None = None) -> Transport:
-    """Prepares the connection to a server; nothing is sent yet.
+    """Prepares the connection to a server. Nothing is sent yet.
 
     Args:
-        server: grpc://HOST[:PORT] or http://HOST[:PORT]; TF Serving's ports by default. With TLS
-            grpcs:// or https://.
-        tls: The certificates, for the latter.
+        server: grpc://HOST[:PORT] or http://HOST[:PORT], with TF Serving's default ports; or
+            grpcs:// or https:// for TLS.
+        tls: The certificates for TLS.
 
     Returns:
         The connection.
@@ -110,7 +110,7 @@ def connect(server: str, tls: ClientTls | None = None) -> Transport:
         from t2aux.client.client_tls import ClientTls
 
         tls = tls or ClientTls()
-        tls.context  # noqa: B018  So that a wrong file is an error now.
+        tls.context  # noqa: B018  Raises an error for a wrong file now.
     elif tls is not None:
         address = f"{parts.scheme}s://{parts.netloc}"
         raise SettingError(f"--ca_file, --cert_file and --key_file are for TLS: write {address}.")

@@ -1,10 +1,9 @@
-"""Data sources, all giving the same: `load(source, split)` gives a `Split` of batches.
+"""Data sources: `load(source, split)` reads any of them and returns a `Split` of batches.
 
-The sources, a class and a gin configurable each: the embedded `Digits`; the data sets of
+Each source is a class and a gin configurable: the embedded `Digits`; the data sets of
 tensorflow-datasets, such as `Mnist`; a user's own `ImageFolder`, `Csv`, `Npz`, `Ts` and `Idx`
-files;
-`ShardFolder`, which `convert.convert` writes of any of these; and a user's own subclasses of
-`Source`.
+files; `ShardFolder`, for the shards that `convert.convert` writes from any of these; and a user's
+own subclasses of `Source`.
 """
 
 from t2aux.data.digits import Digits

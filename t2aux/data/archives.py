@@ -1,7 +1,7 @@
-"""The files of a tree that is a tar or zip archive, read without extracting it.
+"""Reads the files of a tar or zip archive without extracting it.
 
-What stands in the archive is taken as `tar -x` and `unzip` take it: of several members of one name
-the last counts, hard links are files, and names lead to nowhere outside ("/x" and "../x" are x).
+Members are interpreted as by `tar -x` and `unzip`: of several members with the same name, the last
+one counts; hard links are files; and no name leads outside the tree ("/x" and "../x" mean x).
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ ARCHIVE_DAMAGE = (
     LookupError,
 )
 _READ_AT_ONCE = 1 << 20
-# A zip member's flag (PKWARE's APPNOTE 4.4.4), and what systems made it.
+# A zip member's flag (PKWARE's APPNOTE 4.4.4), and the systems that may have made it.
 _UTF_8 = 0x800
 _UNIX, _MACOS = 3, 19
 _DOS_FOLDER = 0x10
 _LONGEST_LINK = 4096
-_MAX_LINKS = 40  # On the way to one file, as Linux has it.
+_MAX_LINKS = 40  # On the path to one file; the limit of Linux.
 
 
 class _Header(tarfile.TarInfo):
-    """A tar header that is an error when it is damaged or missing.
+    """A tar header that raises an error if it is damaged or missing.
 
-    tarfile itself takes both, except at the start, for the archive's end.
+    Except at the start, tarfile itself treats both as the end of the archive.
     """
 
     @classmethod
@@ -56,22 +56,22 @@ class _Header(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"the archive is damaged or cut off: {error}") from error
-        # tarfile would go back, and read the same for ever.
+        # tarfile would seek backwards and read the same data forever.
         if header.size < 0:
             raise tarfile.ReadError("the archive is damaged: a size is negative")
         return header
 
 
 def list_archive(path: pathlib.Path) -> Listing:
-    """Lists the files of an archive; their places are the numbers of its members.
+    """Lists the files of an archive. Their places are the numbers of its members.
 
-    Where several names stand for one member, its content is in several files.
+    If several names refer to one member, the listing has a file for each of them.
 
     Raises:
         UserError: The archive is damaged, or a link in it leads out of it.
     """
     status = path.stat()
-    # A compressed archive must be unpacked to be listed, so remember the list while it is the same.
+    # A compressed archive must be unpacked to list it, so cache the list until the file changes.
     return _list(path, (status.st_mtime_ns, status.st_size))
 
 
@@ -80,10 +80,10 @@ def read_members(path: pathlib.Path, files: Sequence[tuple[int, str]]) -> Iterat
 
     Args:
         path: The archive.
-        files: The number and the name of each, the numbers ascending; one may be there twice.
+        files: The number and the name of each member, sorted by number; a number may be repeated.
 
     Yields:
-        Their contents.
+        The contents of the members.
 
     Raises:
         UserError: The archive is damaged or has changed.
@@ -103,7 +103,7 @@ def read_members(path: pathlib.Path, files: Sequence[tuple[int, str]]) -> Iterat
 
 @functools.lru_cache(maxsize=2)
 def _list(path: pathlib.Path, key: tuple[int, int]) -> Listing:
-    del key  # Only for the cache.
+    del key  # Only used by the cache.
     try:
         members = _Members(path)
         (_list_zip if path.suffix == ".zip" else _list_tar)(path, members)
@@ -118,7 +118,7 @@ class _Members:
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
         self._listing = Listing()
-        # A file is the number of its member, a symbolic link what it says.
+        # A file is represented by the number of its member, a symbolic link by its target.
         self._members: dict[str, int | str] = {}
         self._ignored: set[str] = set()
         self._images: set[int] = set()  # The members that are images by name or content.
@@ -143,7 +143,7 @@ class _Members:
         self._put(_normal(name), target)
 
     def add_hard_link(self, name: str, target: str) -> None:
-        # A file that replaces the target later does not change what the link is.
+        # If the target is replaced later, the hard link still refers to the old file.
         member = self._members.get(_normal(target))
         if member is not None:
             self._put(_normal(name), member)
@@ -154,7 +154,7 @@ class _Members:
         self._listing.special += 1
 
     def listing(self) -> Listing:
-        """Resolves the symbolic links, and returns what there is."""
+        """Resolves the symbolic links and returns the listing."""
         listing = self._listing
         for name in self._members.keys() - self._ignored:
             listing.add_folders_of(name)
@@ -180,17 +180,17 @@ class _Members:
         return File(name, place, place in self._images or is_image(name, bytes))
 
     def _put(self, name: str, member: int | str) -> bool:
-        """Adds a member; returns whether it counts. Links may lead to those that are ignored."""
+        """Adds a member. Returns whether it is not ignored. Links may lead to ignored members."""
         is_ignored = not name or self._listing.ignores(name, is_folder=False)
         if is_ignored:
             self._ignored.add(name)
-        # Last in the order, too.
+        # Remove the old entry, so that the new one is also last in the order.
         self._members.pop(name, None)
         self._members[name] = member
         return not is_ignored
 
     def _resolve(self, name: str) -> str | None:
-        """Follows a link; None if it leads out of the archive, or in a circle."""
+        """Follows a link; returns None if it leads out of the archive or is circular."""
         found: list[str] = []
         rest = collections.deque(name.split("/"))
         links = 0
@@ -219,7 +219,7 @@ class _Members:
 
 
 def _normal(name: str) -> str:
-    """A member's name as a path in the tree: what tar and unzip extract it to."""
+    """A member's name as a path in the tree: the path to which tar and unzip extract it."""
     parts: list[str] = []
     for part in name.split("/"):
         if part == "..":
@@ -242,14 +242,14 @@ def _list_tar(path: pathlib.Path, members: _Members) -> None:
                 members.add_hard_link(member.name, member.linkname)
             else:
                 members.add_special()
-        # To the end, where a compressed stream has its checksum.
+        # Read to the end, because a compressed stream has its checksum there.
         while stream.read(_READ_AT_ONCE):
             pass
 
 
 @contextlib.contextmanager
 def _open_tar(path: pathlib.Path) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]:
-    # Not tarfile's own decompression, which takes a cut-off stream for its end.
+    # tarfile's own decompression is not used, because it treats a truncated stream as complete.
     with (
         open_compressed(path) as stream,
         tarfile.open(
@@ -266,12 +266,12 @@ def _open_tar(path: pathlib.Path) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]
 def _numbered(archive: tarfile.TarFile) -> Iterator[tuple[int, tarfile.TarInfo]]:
     for place, member in enumerate(archive):
         yield place, member
-        # tarfile would keep all of them.
+        # Otherwise tarfile would keep all members in memory.
         archive.members = []
 
 
 def _read_tar(path: pathlib.Path, places: Sequence[int]) -> Iterator[bytes]:
-    # In one pass: to go back in a compressed archive is to unpack it once more.
+    # In one pass, because going back in a compressed archive means unpacking it again.
     wanted = iter(places)
     next_place = next(wanted, None)
     with _open_tar(path) as (archive, _):
@@ -291,7 +291,7 @@ def _list_zip(path: pathlib.Path, members: _Members) -> None:
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         names = [_zip_name(info) for info in infos]
-        # Windows's own separator, which some programs write that say they are Unix's.
+        # The Windows separator is also written by some programs that claim to run on Unix.
         has_backslashes = "/" not in "".join(names)
         for place, (info, name) in enumerate(zip(infos, names, strict=True)):
             is_unix = info.create_system in (_UNIX, _MACOS)
@@ -317,8 +317,8 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         raise zipfile.BadZipFile("a member has no name")
     if info.flag_bits & _UTF_8:
         return info.filename
-    # What zipfile read as code page 437. On Unix programs write UTF-8 here, too, on Windows what
-    # its code page is; and a few of the bytes of one are valid in the other.
+    # The bytes that zipfile decoded as code page 437. Programs on Unix also write UTF-8 here, and
+    # those on Windows use its code page; a few byte sequences are valid in both.
     raw = info.orig_filename.encode("cp437")
     encoding = "utf-8" if info.create_system in (_UNIX, _MACOS) else "ascii"
     return raw.partition(b"\0")[0].decode(encoding, "surrogateescape")

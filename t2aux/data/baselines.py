@@ -1,4 +1,4 @@
-"""Baselines: what simple models reach on a data set, for comparison with a recurrent one."""
+"""Baselines: the accuracy of simple models on a data set, for comparison with a recurrent one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from t2aux.errors import shorten
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
-# What keeps the regression within seconds: the examples that it is fitted to, and measured on; of
-# real values the products (examples x features x classes) of an iteration, and of all of them; of
-# texts the characters; the pixels of an image's side.
+# Limits that keep the regression within seconds: the examples to fit and to measure; for real
+# values, the products (examples x features x classes) per iteration and in total; for texts, the
+# characters; for images, the pixels per side.
 MAX_EXAMPLES = 10_000
 _FEWEST_EXAMPLES = 100
 _PER_CLASS = 10
@@ -37,16 +37,16 @@ _MAX_TERMS = 20_000
 
 @dataclasses.dataclass(frozen=True)
 class Regression:
-    """How well a logistic regression does.
+    """The result of a logistic regression.
 
     Attributes:
-        features: What it is given of each sequence, in words.
+        features: A description of the features.
         accuracy: The share of correct predictions, in [0, 1].
-        examples: How many sequences it was measured on.
-        of_examples: How many there are in that split.
-        training_examples: How many sequences it was fitted to.
-        of_training_examples: How many there are in the training split.
-        seconds: How long all took.
+        examples: The number of sequences that it was measured on.
+        of_examples: The number of sequences in that split.
+        training_examples: The number of sequences that it was fitted to.
+        of_training_examples: The number of sequences in the training split.
+        seconds: The total time.
     """
 
     features: str
@@ -58,7 +58,7 @@ class Regression:
     seconds: float
 
     def describe(self, split: str) -> str:
-        """The line below its accuracy: features and numbers of examples.
+        """The line shown with its accuracy: the features and the numbers of examples.
 
         Args:
             split: The name of the split that it was measured on.
@@ -70,27 +70,27 @@ class Regression:
         return f"{line}; {self.seconds:.1f} s"
 
     def to_json(self) -> dict[str, Any]:
-        """All but the time, which differs from run to run."""
+        """All attributes except the time, which differs from run to run."""
         found = dataclasses.asdict(self)
         del found["seconds"]
         return found
 
 
 def majority(counts: np.ndarray) -> tuple[int, float]:
-    """The most frequent class: no model that always predicts the same class does better.
+    """The most frequent class, which is the best constant prediction.
 
     Args:
-        counts: The examples of each class, int64 [K].
+        counts: The number of examples of each class, int64 [K].
 
     Returns:
-        Its label, and its share of the examples in [0, 1].
+        The label of the class, and its share of the examples in [0, 1].
     """
     label = int(np.argmax(counts))
     return label, float(counts[label] / counts.sum())
 
 
 def to_json(classes: Sequence[str], counts: np.ndarray, regression: Regression | None) -> Any:
-    """The baselines as JSON can hold them; the arguments are those of `table`."""
+    """The baselines in a form that JSON can hold. The arguments are those of `table`."""
     label, accuracy = majority(counts)
     return {
         "majority_class": {"class": classes[label], "accuracy": accuracy},
@@ -101,13 +101,13 @@ def to_json(classes: Sequence[str], counts: np.ndarray, regression: Regression |
 def table(
     split: str, classes: Sequence[str], counts: np.ndarray, regression: Regression | None = None
 ) -> str:
-    """The baselines for a terminal, a line each below a heading.
+    """Formats the baselines for a terminal: a heading, then a line for each.
 
     Args:
-        split: What they were measured on, "test" or another.
-        classes: The names of the classes, K of them.
-        counts: The examples of each class in it, int64 [K].
-        regression: What `logistic_regression` gave, if it was asked.
+        split: The split that they were measured on, such as "test".
+        classes: The names of the K classes.
+        counts: The number of examples of each class in the split, int64 [K].
+        regression: The result of `logistic_regression`, if it was run.
     """
     label, accuracy = majority(counts)
     name = shorten(classes[label])
@@ -120,10 +120,10 @@ def table(
 
 
 def better(accuracy: float, counts: np.ndarray, regression: Regression | None) -> str | None:
-    """The name of the best baseline if it beats a model; None if none does.
+    """The name of the best baseline if it is better than a model, or None.
 
     Args:
-        accuracy: The model's, in [0, 1].
+        accuracy: The model's accuracy, in [0, 1].
         counts: As for `table`.
         regression: As for `table`.
     """
@@ -135,21 +135,21 @@ def better(accuracy: float, counts: np.ndarray, regression: Regression | None) -
 
 
 def logistic_regression(train: Split, other: Split) -> Regression | None:
-    """Fits a logistic regression to simple features, and measures it.
+    """Fits a logistic regression to simple features and measures its accuracy.
 
-    Of real-valued sequences it gets the mean and the standard deviation of each channel, and 64
-    values at even distances from the first step to the last; of images the pixels, averaged to 32 x
-    32 where they are larger; of texts tf-idf of words and of three characters each; of ids, tf-idf.
-    Both splits are cut, by a fixed random choice, so that it takes seconds.
+    The features of real-valued sequences are the mean and the standard deviation of each channel,
+    and 64 evenly spaced values from the first to the last step; of images, the pixels, averaged to
+    32 x 32 if there are more; of texts, the tf-idf of words and of character trigrams; of ids, the
+    tf-idf. Both splits are subsampled with a fixed seed, so that it takes only seconds.
 
     Args:
         train: The training split.
-        other: What it is measured on; `train` again is allowed.
+        other: The split to measure on; may be `train`.
 
     Returns:
-        How well it does; None where the training examples are of one class only.
+        The result; None if all training examples are of one class.
     """
-    # Comes with scikit-learn.
+    # A dependency of scikit-learn.
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
@@ -164,8 +164,8 @@ def logistic_regression(train: Split, other: Split) -> Regression | None:
         features, read, model = _of_images(train, len(chosen))
     else:
         features, read, model = _of_series(train, chosen)
-    # One thread is as fast for products of this size, far faster where other processes are busy,
-    # and rounds the same whatever the number of cores.
+    # One thread is as fast for products of this size, much faster if other processes are busy, and
+    # makes the rounding independent of the number of cores.
     with threadpool_limits(1), warnings.catch_warnings():
         # The number of iterations is limited on purpose.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -187,7 +187,7 @@ _Read = Callable[[Split, np.ndarray], Any]
 
 
 def _of_text(train: Split) -> tuple[str, _Read, ClassifierMixin]:
-    """The name of the features, what reads a sequence's text, and the model of texts."""
+    """The description of the features, the reader of texts, and the model for texts."""
     # scikit-learn takes more than a second to import.
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -215,18 +215,18 @@ def _of_text(train: Split) -> tuple[str, _Read, ClassifierMixin]:
 
 
 def _of_images(train: Split, examples: int) -> tuple[str, _Read, ClassifierMixin]:
-    """The name of the features, what makes them [N, F], and the model of images."""
+    """The description of the features, the function that makes them [N, F], and the model."""
     averaged = _width(train) > _MAX_PIXELS
     name = f"pixels, averaged to {_MAX_PIXELS} x {_MAX_PIXELS}" if averaged else "pixels"
     return name, _each(_pixels), _dense(train, examples)
 
 
 def _of_series(train: Split, chosen: np.ndarray) -> tuple[str, _Read, ClassifierMixin]:
-    """The name of the features, what makes them [N, F], and the model of series."""
+    """The description of the features, the function that makes them [N, F], and the model."""
     made = _each(_series)(train, chosen)
     center = made.mean(axis=0)
-    # By channel: of series that are normalised each by itself, the means are all 0 but for
-    # rounding, which a division by their own deviation would make as large as the values.
+    # By channel: the means of individually normalised series are all 0 except for rounding errors,
+    # and dividing those by their own deviation would make them as large as the values.
     spread = made[:, 2:].std(axis=(0, 1))
     spread[spread == 0] = 1.0
 
@@ -239,7 +239,7 @@ def _of_series(train: Split, chosen: np.ndarray) -> tuple[str, _Read, Classifier
 
 
 def _dense(train: Split, examples: int) -> ClassifierMixin:
-    """The model of real values, with as many iterations as there is time for."""
+    """The model for real values, with as many iterations as the time limit allows."""
     from sklearn.linear_model import LogisticRegression
 
     fewest, most = _ITERATIONS
@@ -252,7 +252,7 @@ def _each(features: Callable[[Split, np.ndarray], np.ndarray]) -> _Read:
 
 
 def _pixels(split: Split, sequence: np.ndarray) -> np.ndarray:
-    """The pixels of an image, as the steps have them, or averaged where there are many."""
+    """The pixels of an image, in the order of the steps, or averaged if there are many."""
     if _width(split) <= _MAX_PIXELS:
         return sequence.ravel()
     from PIL import Image
@@ -273,7 +273,7 @@ def _series(split: Split, sequence: np.ndarray) -> np.ndarray:
 
 
 def _most_examples(train: Split) -> int:
-    """How many examples the regression is fitted to."""
+    """The number of examples to fit the regression to."""
     classes = train.info.num_classes
     if train.info.reads_ids:
         most = _MAX_TOKENS / train.lengths.mean()
@@ -283,14 +283,14 @@ def _most_examples(train: Split) -> int:
 
 
 def _features(split: Split) -> int:
-    """How many features a sequence of real values has."""
+    """The number of features of a real-valued sequence."""
     if split.info.kind == "image":
         return min(_width(split), _MAX_PIXELS) ** 2 * split.info.channels
     return (_STEPS + 2) * split.info.channels
 
 
 def _width(split: Split) -> int:
-    """Pixels of an image's side, its border included."""
+    """The side of an image in pixels, including its border."""
     return split.info.side + 2 * split.info.border
 
 

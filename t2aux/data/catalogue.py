@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The package, so that all of its sources are there.
+# Imports the package, so that all of its sources are registered.
 import t2aux.data  # noqa: F401
 from t2aux import text_tables
 from t2aux.data.source import about, sources
@@ -10,7 +10,7 @@ from t2aux.data.tfds_sets import TfdsSource
 
 
 def listing() -> str:
-    """Returns the names, a line each, as text for a terminal."""
+    """Returns the names, one per line, as text for a terminal."""
     own, tfds = [], []
     found = sources()
     for name, source in sorted(found.items()):
@@ -22,6 +22,6 @@ def listing() -> str:
             "",
             "From tensorflow-datasets (`t2aux data NAME --prepare` downloads one):",
             text_tables.table(tfds, left=(0, 1), indent="  "),
-            "`t2aux data NAME` takes the name of any of its data sets that is not listed, too.",
+            "`t2aux data NAME` also accepts the names of its data sets that are not listed.",
         ]
     )

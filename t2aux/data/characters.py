@@ -1,4 +1,4 @@
-"""Texts into ids: what all text sources share."""
+"""The conversion of texts to ids, shared by all text sources."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CODE_POINTS = 0x110000
 
 
 class CharacterCounts:
-    """How often each character appears in the training texts, which come one at a time."""
+    """Counts the characters in the training texts, which are added one at a time."""
 
     def __init__(self, max_length: int | None = None) -> None:
-        """Counts nothing yet.
+        """Starts with no text.
 
         Args:
-            max_length: Only this many characters of each text count; None: all.
+            max_length: Count only this many characters of each text; None for all.
         """
         self._max_length = max_length
         self._counts = np.zeros(_CODE_POINTS, np.int64)
@@ -42,14 +42,14 @@ class CharacterCounts:
         """Returns the unknown character and the most frequent characters.
 
         Args:
-            size: The largest number of entries, the unknown character among them.
+            size: The maximum number of entries, including the unknown character.
 
         Returns:
-            The characters by id: U+FFFD, then by falling frequency, equal ones by code point.
+            The characters by id: U+FFFD, then by decreasing frequency, with ties by code point.
         """
         self._count()
         self._counts[ord(UNKNOWN)] = 0
-        # A stable sort of the negative counts leaves equal ones in the order of their code points.
+        # A stable sort of the negative counts keeps ties in the order of their code points.
         frequent = np.argsort(-self._counts, kind="stable")[: size - 1]
         return (UNKNOWN, *(chr(point) for point in frequent[self._counts[frequent] > 0]))
 
@@ -62,14 +62,14 @@ class CharacterCounts:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Texts(Found):
-    """Texts that are read again for their ids, one at a time, so that they need not fit in memory.
+    """Texts that are reread one at a time for their ids, so that they need not fit in memory.
 
     Attributes:
-        what: Where they are from, for the log and for errors.
-        info: The data set, its vocabulary among the rest.
+        what: The origin of the texts, for the log and for errors.
+        info: The data set, including its vocabulary.
         labels: int32 [N].
-        lengths: int64 [N]: the tokens of each, see `count_tokens`.
-        make: Gives an iterator over the N texts, none of them empty.
+        lengths: int64 [N], the number of tokens of each text, see `count_tokens`.
+        make: Returns an iterator over the N texts, none of which is empty.
     """
 
     what: str
@@ -80,19 +80,19 @@ class Texts(Found):
 
     @property
     def dtype(self) -> np.dtype:
-        """The smallest unsigned type that holds the vocabulary's ids."""
+        """The smallest unsigned type that can hold the vocabulary's ids."""
         return np.min_scalar_type(self.info.vocabulary_size - 1)
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all ids."""
+        """The size of all ids in bytes."""
         return int(self.lengths.sum()) * self.dtype.itemsize
 
     def sequences(self) -> Iterator[np.ndarray]:
-        """Yields the ids of each text, as `DatasetInfo.text_ids` gives them.
+        """Yields the ids of each text, see `DatasetInfo.text_ids`.
 
         Raises:
-            UserError: The texts are no longer those that were counted.
+            UserError: The texts have changed since they were counted.
         """
         texts = self.make()
         for index, length in enumerate(self.lengths.tolist()):
@@ -101,7 +101,7 @@ class Texts(Found):
             if len(ids) != length:
                 raise DataError(
                     f"Text {index} of {self.what} (counted from 0) has changed since it was first "
-                    "read: start again, and leave the file alone until it is done."
+                    "read: start again, and do not change the file until the program is done."
                 )
             yield ids.astype(self.dtype)
 
@@ -128,8 +128,8 @@ def text_info(
     Args:
         name: The data set.
         classes: The names of the classes.
-        options: tokens, max_length, vocabulary_size and info are read.
-        counts: Gives those of the training split; only called if `needs_counts`.
+        options: `tokens`, `max_length`, `vocabulary_size` and `info` are used.
+        counts: Returns the counts of the training split; only called if `needs_counts`.
     """
     if needs_counts(options):
         vocabulary = counts().vocabulary(options.vocabulary_size)
@@ -146,12 +146,12 @@ def text_info(
 
 
 def needs_counts(options: Options) -> bool:
-    """Whether a vocabulary is to be made."""
+    """Whether a vocabulary must be made."""
     return options.info is None and options.tokens == "characters"
 
 
 def count_tokens(text: str, options: Options) -> int:
-    """The number of ids that a text has, whatever the vocabulary."""
+    """The number of ids of a text, which does not depend on the vocabulary."""
     text = text[: options.max_length]
     if options.tokens == "characters":
         return len(text)

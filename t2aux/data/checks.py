@@ -1,7 +1,7 @@
-"""The checks that the data of every source passes after it was read.
+"""The checks that are applied to the data of every source after it was read.
 
-What is most probably a mistake is an error, which `dataset.allow` overrides; what may be one is a
-note, which the summary shows.
+What is most probably a mistake raises an error, which `dataset.allow` can override. What may be a
+mistake becomes a note, which the summary shows.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ ONE_CLASS, CLASS_PER_EXAMPLE, FIRST_ROW, MISSING_LABELS, SEPARATOR = ALLOWABLE =
     "missing_labels",
     "separator",
 )
-# How pandas, numpy, R and spreadsheets write a value that is missing.
+# Representations of a missing value in pandas, numpy, R and spreadsheets.
 _MISSING = frozenset(
     {"", "nan", "-nan", "null", "(null)", "n/a", "n.a.", "<na>", "nat", "\\n"}
     | {"#n/a", "#n/a n/a", "#na", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
     | {"#null!", "#ref!", "#value!", "#div/0!", "#name?", "#num!"}
 )
-# As pandas and R write it; in other letters it may well be a class.
+# As written by pandas and R. In a different case, they may well be classes.
 _MISSING_AS_WRITTEN = frozenset({"None", "NA"})
-# What may stand for a missing value, but also for a class, such as "-" beside "+".
+# Names that may mean a missing value, but also a class, such as "-" beside "+".
 _PLACEHOLDERS = frozenset(
     {"?", "-", "--", "---", ".", "..", "...", "*", "_", "\u2013", "\u2014"}
     | {"na", "nil", "undefined", "missing"}
 )
-_FEWEST_CLASSES = 4  # Smaller data proves nothing: two classes of one example are a trial.
+_FEWEST_CLASSES = 4  # Fewer classes may be a trial, such as two classes of one example each.
 _LONGEST_NAME = 40
 _NARROW = 0.01
-# So many times the range of the training values beyond it, others are scaled differently.
+# Values that lie outside the training range by more than this many times its width are considered
+# to be scaled differently.
 _FAR = 10
-_TRANSPOSED = 10  # So many times more channels than steps look like exchanged axes.
-# What to do where the class was taken from the wrong place.
+_TRANSPOSED = 10  # This many times more channels than steps suggest exchanged axes.
+# What to do if the class was read from the wrong place.
 _WHERE_CLASSES_ARE = {
     "idx": ", so take the file of labels of these images",
     "csv": ", so name the column of the class with --label_column, or put it first",
@@ -55,7 +56,7 @@ _EXAMPLES = TypeVar("_EXAMPLES", bound=Examples)
 
 
 def allowed(value: object) -> tuple[str, ...]:
-    """Returns `dataset.allow`, a name or a list, as a tuple. Raises UserError at others."""
+    """Returns `dataset.allow`, a name or a list, as a tuple. Raises UserError for unknown names."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or any(name not in ALLOWABLE for name in names):
         raise SettingError(f"dataset.allow is {value!r}: give a list of {', '.join(ALLOWABLE)}.")
@@ -66,7 +67,7 @@ def refuse(options: Options, what: str, message: str) -> None:
     """Raises UserError unless `dataset.allow` has `what`.
 
     Args:
-        options: Its `allow` is read.
+        options: `allow` is used.
         what: One of ALLOWABLE.
         message: What is wrong and what to do, without a full stop.
     """
@@ -79,19 +80,19 @@ def refuse(options: Options, what: str, message: str) -> None:
 
 
 def check(split: str, info: DatasetInfo, examples: Examples, options: Options) -> tuple[str, ...]:
-    """Checks the classes of a split and how many examples each has.
+    """Checks the classes of a split and the number of examples of each.
 
-    The errors are for the training data of a new classifier alone: classes that a run has been
-    trained on are as they are.
+    Errors are raised only for the training data of a new classifier: the classes of an existing run
+    can't be changed.
 
     Args:
-        split: "train", "test" or another.
-        info: What was read.
-        examples: What was read.
-        options: `allow`, `info` and `max_examples` are read.
+        split: "train", "test" or another split.
+        info: The description of the data.
+        examples: The examples that were read.
+        options: `allow`, `info` and `max_examples` are used.
 
     Returns:
-        The notes, a sentence each.
+        The notes, one sentence each.
 
     Raises:
         UserError: A class stands for a missing label, all training examples are of one class, or
@@ -116,23 +117,23 @@ def check(split: str, info: DatasetInfo, examples: Examples, options: Options) -
 
 
 def is_missing(name: str) -> bool:
-    """Whether a class's name is how pandas, numpy, R or a spreadsheet writes a missing value."""
+    """Whether a class has the name of a missing value in pandas, numpy, R or a spreadsheet."""
     name = name.strip()
     return name in _MISSING_AS_WRITTEN or name.casefold() in _MISSING
 
 
 def nearly_one_each(counts: np.ndarray) -> bool:
-    """Whether there are more than half as many classes as examples, and at least 4.
+    """Whether there are at least 4 classes and more than half as many classes as examples.
 
     Args:
-        counts: The examples of each class, int [K].
+        counts: The number of examples of each class, int [K].
     """
     present = np.count_nonzero(counts)
     return present >= _FEWEST_CLASSES and 2 * present > counts.sum()
 
 
 def with_notes(examples: _EXAMPLES, notes: Iterable[str]) -> _EXAMPLES:
-    """Returns the examples with further notes, each once."""
+    """Returns the examples with further notes, without duplicates."""
     notes = tuple(dict.fromkeys((*examples.notes, *notes)))
     if dataclasses.is_dataclass(examples):
         return dataclasses.replace(examples, notes=notes)
@@ -144,8 +145,9 @@ class ValueRange:
     """The smallest and the largest value of each channel of real-valued input.
 
     Attributes:
-        least: [C], as the model sees the values (pixels in [0, 1]); None before the first.
-        largest: Likewise.
+        least: [C], the smallest values as the model sees them (pixels in [0, 1]); None before the
+            first step.
+        largest: Likewise, the largest values.
     """
 
     def __init__(self) -> None:
@@ -153,15 +155,15 @@ class ValueRange:
         self.largest: np.ndarray | None = None
 
     def add(self, values: np.ndarray) -> None:
-        """Takes in steps, [n, C] uint8 pixels or float32 vectors."""
-        # By channel: numpy is ten times slower on rows of a few numbers.
+        """Adds steps, [n, C] uint8 pixels or float32 vectors."""
+        # By channel, because numpy is ten times slower on rows of a few numbers.
         scale = 255.0 if values.dtype == np.uint8 else 1.0
         least = np.array([channel.min() for channel in values.T], np.float64) / scale
         largest = np.array([channel.max() for channel in values.T], np.float64) / scale
         self._widen(least, largest)
 
     def merge(self, other: ValueRange) -> None:
-        """Takes in the values that another one has seen."""
+        """Adds the values of another range."""
         if other.least is not None:
             self._widen(other.least, other.largest)
 
@@ -171,11 +173,11 @@ class ValueRange:
         self.least, self.largest = least, largest
 
     def notes(self, split: str, info: DatasetInfo) -> list[str]:
-        """Returns what is odd about the range, a sentence each.
+        """Returns notes on what is unusual about the range, one sentence each.
 
         Args:
-            split: "train", "test" or another.
-            info: What the values are.
+            split: "train", "test" or another split.
+            info: The description of the values.
         """
         if self.least is None or self.largest is None:
             return []
@@ -183,7 +185,7 @@ class ValueRange:
         spread = largest - least
         notes = []
         narrow = np.flatnonzero((spread > 0) & (spread < _NARROW))
-        # The network normalises what is not an image.
+        # Values other than pixels are normalised by the network.
         if len(narrow) and info.kind == "image":
             notes.append(
                 f"The {_name(split)} values hardly vary ({self._show(narrow)}): pixels should use "
@@ -205,7 +207,7 @@ class ValueRange:
 
 
 def of_values(split: str, info: DatasetInfo, table: Table) -> list[str]:
-    """Returns what is odd about the values of a split in memory, a sentence each."""
+    """Returns notes on unusual values of a split in memory, one sentence each."""
     notes = []
     if not info.is_text and len(table.values):
         values = ValueRange()
@@ -226,12 +228,12 @@ def all_equal(split: str, count: int) -> str:
 def beyond(
     train: tuple[float, float], other: tuple[float, float], split: str = "test"
 ) -> list[str]:
-    """Returns a note if the values of other sequences are far outside those of the training.
+    """Returns a note if the values of another split are far outside the training values.
 
     Args:
         train: The smallest and the largest training value.
-        other: Likewise of the others.
-        split: What the others are: "test" or "validation".
+        other: Likewise for the other split.
+        split: The other split: "test" or "validation".
     """
     spread = train[1] - train[0]
     if not spread or train[0] - _FAR * spread <= other[0] <= other[1] <= train[1] + _FAR * spread:
@@ -245,13 +247,14 @@ def beyond(
 def repeated(
     train: np.ndarray, test: np.ndarray, split: str = "test", *, divided: bool = False
 ) -> list[str]:
-    """Returns a note if many of the test sequences are training sequences, too.
+    """Returns a note if many of the test sequences are also training sequences.
 
     Args:
-        train: A number for each training sequence that is the same for the same sequence.
-        test: Likewise.
-        split: What the test sequences are: "test" or "validation".
-        divided: Whether both were one table, which then has duplicates: any are reported.
+        train: A number for each training sequence; equal sequences have equal numbers.
+        test: Likewise for the test sequences.
+        split: The split of the test sequences: "test" or "validation".
+        divided: Whether both come from one table, which then has duplicates. In this case, any
+            number of them is reported.
     """
     count = int(np.isin(test, train).sum())
     if 10 * count <= len(test) and not (divided and count):
@@ -263,10 +266,10 @@ def repeated(
 
 
 def contradictory(sequences: np.ndarray, labels: np.ndarray) -> list[str]:
-    """Returns a note if many training sequences are there with another class, too.
+    """Returns a note if many training sequences also occur with another class.
 
     Args:
-        sequences: A number for each training sequence that is the same for the same sequence.
+        sequences: A number for each training sequence; equal sequences have equal numbers.
         labels: Their classes, int [N].
     """
     _, places = np.unique(sequences, return_inverse=True)
@@ -276,7 +279,7 @@ def contradictory(sequences: np.ndarray, labels: np.ndarray) -> list[str]:
         return []
     return [
         f"{count:,} of the {len(labels):,} training sequences ({100 * count / len(labels):.0f} %) "
-        "are there with another class, too: check where the classes are read from."
+        "also occur with another class: check where the classes are read from."
     ]
 
 
@@ -284,9 +287,9 @@ def absent(split: str, info: DatasetInfo, counts: np.ndarray) -> list[str]:
     """Returns notes on classes with no example, or only one, in a split.
 
     Args:
-        split: "train", "test" or another.
-        info: What was read.
-        counts: The examples of each class, int [K].
+        split: "train", "test" or another split.
+        info: The description of the data.
+        counts: The number of examples of each class, int [K].
     """
     notes = []
     none = [info.classes[label] for label in np.flatnonzero(counts == 0).tolist()]
@@ -310,9 +313,9 @@ def absent(split: str, info: DatasetInfo, counts: np.ndarray) -> list[str]:
 
 
 def look_alike_key(name: str) -> str:
-    """Returns what is the same for names that differ in case, spaces, Unicode form or digits.
+    """Returns a key that is equal for names that look alike.
 
-    Or in characters that are not shown.
+    These are names that differ only in case, spaces, Unicode form, digits or invisible characters.
     """
     shown = "".join(c for c in name if unicodedata.category(c) != "Cf")
     key = " ".join(unicodedata.normalize("NFKC", shown).casefold().split())
@@ -346,7 +349,7 @@ def _check_number(
             f"{info.classes[present[0]]!r}{where}, and a classifier needs at least two: check "
             "where the classes are read from",
         )
-    # tensorflow-datasets' classes are declared, not guessed.
+    # The classes of tensorflow-datasets are declared, not inferred.
     if is_whole and info.name in _WHERE_CLASSES_ARE and nearly_one_each(counts):
         first = listing((_quoted(info.classes[label]) for label in present.tolist()), 3)
         refuse(
@@ -370,7 +373,7 @@ def _look_alike(classes: Sequence[str]) -> list[str]:
 
 def _placeholders(info: DatasetInfo) -> list[str]:
     signs = [name for name in info.classes if not any(map(str.isalnum, name))]
-    # Of "+" and "-" neither stands for nothing.
+    # If both "+" and "-" occur, neither is a placeholder.
     others = [name for name in info.classes if name not in signs or len(signs) == 1]
     found = [name for name in others if name.strip().casefold() in _PLACEHOLDERS]
     if len(found) != 1:

@@ -37,20 +37,21 @@ def convert(
 ) -> None:
     """Writes a data set as a folder of shards, completely or not at all.
 
-    The examples keep their order, and each file holds about as many of them as the others. Memory
-    is needed for a sequence at a time and for the indices, 24 bytes an example, besides what the
-    source takes. What conversions that were killed left behind is cleared away.
+    The examples keep their order, and all files of a split hold about the same number of examples.
+    In addition to the source's own memory, only one sequence at a time and the indices (24 bytes
+    per example) are kept in memory. Files left behind by killed conversions are removed.
 
     Args:
         info: The data set.
-        splits: "train" and "test", and "validation" where there is one.
+        splits: "train" and "test", and "validation" if there is one.
         output_dir: The folder, which must be new or empty.
-        shards: The number of files of each split; at most one an example. By default as
-            `shard_mebibytes` says.
-        shard_mebibytes: About the size of a file, before compression.
-        compression: "none", or "zlib" for each sequence by itself.
-        progress: Called after every sequence with the number of those done.
-        logged_to: Makes what keeps the log in a file, too: in convert.log in the folder.
+        shards: The number of files per split; at most one per example. By default, it follows from
+            `shard_mebibytes`.
+        shard_mebibytes: The approximate size of a file, before compression.
+        compression: "none", or "zlib" to compress each sequence.
+        progress: Called after every sequence with the number of sequences done.
+        logged_to: Returns a context manager that also writes the log to the given file,
+            convert.log in the folder.
 
     Raises:
         UserError: The folder holds something or can't be written (no permission, disk full); the
@@ -97,7 +98,7 @@ def count_shards(
     shard_mebibytes: int,
     compression: str,
 ) -> dict[str, int]:
-    """The number of files of each split, see `convert`. Raises UserError as it does."""
+    """The number of files of each split. The arguments and errors are those of `convert`."""
     if compression not in records.COMPRESSIONS:
         known = " or ".join(records.COMPRESSIONS)
         raise SettingError(f"The compression is {compression!r}: give {known}.")
@@ -114,44 +115,44 @@ def count_shards(
 
 
 def bounds(examples: int, count: int) -> list[tuple[int, int]]:
-    """Where each of `count` files begins and ends in the examples of its split."""
+    """The range of examples of the split that each of `count` files holds."""
     ends = [examples * number // count for number in range(count + 1)]
     return list(itertools.pairwise(ends))
 
 
 class Seen:
-    """What is recorded of a split besides the data itself."""
+    """What is recorded about a split besides the data itself."""
 
     def __init__(self, info: DatasetInfo) -> None:
-        """Begins with no sequence."""
+        """Starts with no sequence."""
         self._info = info
         self._values = None if info.is_text else checks.ValueRange()
         self._different: set[tuple[int, int]] = set()
 
     def add(self, sequence: np.ndarray) -> None:
-        """Takes in a sequence."""
+        """Adds a sequence."""
         if self._values is not None:
             self._values.add(sequence)
 
     def add_index(self, index: np.ndarray) -> None:
-        """Takes in the index of a file."""
+        """Adds the index of a file."""
         if len(self._different) < 2:
             pairs = zip(index["crc32"].tolist(), index["steps"].tolist(), strict=True)
             self._different.update(itertools.islice(dict.fromkeys(pairs), 2))
 
     def merge(self, other: Seen) -> None:
-        """Takes in what others have seen of the same split."""
+        """Adds what was recorded for other examples of the same split."""
         self._different |= other._different
         if self._values is not None:
             self._values.merge(other._values)
 
     def found(self, split: str, notes: Sequence[str], examples: int) -> dict[str, Any]:
-        """What the manifest says of it.
+        """The manifest's entry about the split.
 
         Args:
-            split: Its name.
-            notes: Those of its reader.
-            examples: How many there are.
+            split: The name of the split.
+            notes: The notes of its reader.
+            examples: The number of examples.
         """
         values = self._values
         notes = [*notes]
@@ -176,16 +177,16 @@ def write_shard(
     """Writes one file and its index.
 
     Args:
-        paths: Where to.
-        sequences: As many are taken as there are labels.
+        paths: The paths of the file and its index.
+        sequences: One sequence is taken for each label.
         labels: int [N].
         compression: As for `convert`.
-        dtype: That of the steps' values.
-        seen: Takes in the sequences.
-        add: Called with 1 after each.
+        dtype: The dtype of the steps' values.
+        seen: Records the sequences.
+        add: Called with 1 after each sequence.
 
     Returns:
-        What the manifest says of the file.
+        The manifest's entry for the file.
 
     Raises:
         UserError: It can't be written, or a sequence can't be read.
@@ -225,7 +226,7 @@ def _write(
     add: Callable[[int], None],
     seen: Seen,
 ) -> list[dict[str, Any]]:
-    """Writes the files of a split. Returns what the manifest says of them."""
+    """Writes the files of a split. Returns the manifest's entries for them."""
     sequences = examples.sequences()
     entries = []
     parts = bounds(len(examples.labels), count)
@@ -233,14 +234,14 @@ def _write(
         paths = (folder / names[0], folder / names[1])
         labels = examples.labels[start:end]
         entries.append(write_shard(paths, sequences, labels, compression, dtype, seen, add))
-    # To its end, where a source has its last checks.
+    # Read to the end, where a source makes its last checks.
     next(sequences, None)
     return entries
 
 
 @contextlib.contextmanager
 def _tensorflow_errors(path: pathlib.Path) -> Iterator[None]:
-    """Turns what TensorFlow's writer says of a full disk into a UserError."""
+    """Turns an error of TensorFlow's writer, such as a full disk, into a UserError."""
     import tensorflow as tf
 
     try:
@@ -255,7 +256,7 @@ def _tensorflow_errors(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _staged(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Makes a hidden folder beside `output_dir` that takes its name when the block ends well."""
+    """Makes a hidden folder beside `output_dir`, and renames it to that when the block succeeds."""
     output_dir = pathlib.Path(os.path.abspath(output_dir))
     try:
         check_new(output_dir)
@@ -272,13 +273,13 @@ def _staged(output_dir: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def check_new(output_dir: pathlib.Path) -> None:
-    """Raises UserError where there is something in `output_dir` already."""
+    """Raises UserError if `output_dir` already contains anything."""
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise taken(output_dir)
 
 
 def publish(folder: pathlib.Path, output_dir: pathlib.Path) -> None:
-    """Gives a complete folder its name. Raises UserError where that was taken meanwhile."""
+    """Gives a complete folder its final name. Raises UserError if that now exists."""
     try:
         folder.rename(output_dir)
     except OSError as error:
@@ -288,5 +289,5 @@ def publish(folder: pathlib.Path, output_dir: pathlib.Path) -> None:
 
 
 def taken(output_dir: str | os.PathLike[str]) -> UserError:
-    """The error for an output that exists already."""
+    """The error for an output that already exists."""
     return FileError(f"{output_dir} already exists: delete it, or give another --output_dir.")

@@ -1,7 +1,7 @@
 """`digits`: 1,797 real handwritten digits of 8 x 8 pixels, embedded in scikit-learn.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
-Repository, 1998. It needs no internet. scikit-learn ships no split, so this is the project's own:
+Repository, 1998. It needs no internet. scikit-learn provides no split, so this project defines one:
 a fifth of each class, drawn with a fixed seed, is the test split.
 """
 

@@ -12,11 +12,11 @@ from t2aux_ondevice.images import BEGINNING, is_image
 
 
 def list_folder(path: pathlib.Path) -> Listing:
-    """Lists the files of a folder and of the folders in it.
+    """Lists the files of a folder and its subfolders.
 
-    Symbolic links are followed, but a folder or a file that is read already is not read again under
-    the name of a link: links may lead in circles. Of several links to the same the first counts, in
-    the order of their names.
+    Symbolic links are followed, but because links may be circular, a folder or file that was
+    already read is not read again under the name of a link. Of several links to the same target,
+    only the first one by name counts.
 
     Raises:
         UserError: A folder or a file can't be read.
@@ -28,19 +28,20 @@ def list_folder(path: pathlib.Path) -> Listing:
 
 
 class _Walk:
-    """Lists all that is in the folder itself first, then what its links lead to."""
+    """Lists first the content of the folder itself, then the targets of its links."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.listing = Listing()
         self._root = os.path.realpath(path)
-        # The names in the tree of folders, by their identity, and of linked files, by real path.
+        # The names of folders in the tree by their identity, and of linked files by their real
+        # path.
         self._folders: dict[tuple[object, ...], str] = {}
         self._files: dict[str, str] = {}
         # Pairs of a name in the tree and a path.
         self._folder_links: list[tuple[str, str]] = []
         self._file_links: list[tuple[str, str]] = []
         self._add_folder("", os.fspath(path), is_own=True)
-        # Links to files come last, since those to folders may lead to the same.
+        # Links to files come last, since a linked folder may contain the same files.
         while self._folder_links:
             links, self._folder_links = sorted(self._folder_links), []
             for name, place in links:
@@ -49,7 +50,7 @@ class _Walk:
             self._follow_file(name, place)
 
     def _add_folder(self, name: str, place: str, *, is_own: bool) -> None:
-        """Adds a folder with all that is in it; its links wait."""
+        """Adds a folder with its content. Its links are followed later."""
         waiting = [(name, place)]
         while waiting:
             name, place = waiting.pop()
@@ -63,7 +64,7 @@ class _Walk:
             with os.scandir(place) as entries:
                 for entry in entries:
                     inside = f"{name}/{_text(entry.name)}" if name else _text(entry.name)
-                    # The entry's own method raises OSError for a link that leads in a circle.
+                    # The entry's own method raises OSError for a circular link.
                     is_link = entry.is_symlink()
                     is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
                     if self.listing.ignores(inside, is_folder=is_folder):
@@ -85,7 +86,7 @@ class _Walk:
 
     def _follow_folder(self, name: str, place: str) -> None:
         target = os.path.realpath(place)
-        # To what the tree, or the link, is in.
+        # A link must not lead back to a folder that contains the tree or the link.
         around = (self._root, os.path.realpath(os.path.dirname(place)))
         leads_back = any(f"{p}/".startswith(f"{target.rstrip('/')}/") for p in around)
         key = _identity(target)
@@ -97,7 +98,7 @@ class _Walk:
     def _follow_file(self, name: str, place: str) -> None:
         try:
             mode = os.stat(place).st_mode
-        except OSError:  # It leads nowhere, or in a circle.
+        except OSError:  # The link is broken or circular.
             self.listing.broken.append(name)
             return
         target = os.path.realpath(place)
@@ -117,13 +118,13 @@ def _beginning(place: str) -> bytes:
     try:
         with open(place, "rb") as file:
             return file.read(BEGINNING)
-    except OSError:  # What has no image's suffix need not be readable.
+    except OSError:  # A file without an image suffix need not be readable.
         return b""
 
 
 def _identity(place: str) -> tuple[object, ...]:
     status = os.stat(place)
-    # Some file systems number nothing.
+    # Some file systems have no inode numbers.
     return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(place),)
 
 

@@ -1,4 +1,4 @@
-"""`idx`: the IDX files of MNIST and its relatives, under MNIST's four file names or EMNIST's.
+"""`idx`: the IDX files of MNIST and similar data sets, with the file names of MNIST or EMNIST.
 
 Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database": a big-endian header (0x0000, type
 0x08 for unsigned bytes, number of dimensions; the dimensions as 32-bit integers), then the values.
@@ -32,8 +32,8 @@ from t2aux.data.table import (
 from t2aux.errors import DataError, FileError, listing
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# What data sets call the four files: train-images-idx3-ubyte, train-images.idx3-ubyte,
-# emnist-letters-test-labels-idx1-ubyte.gz, ...
+# The names of the four files in different data sets: train-images-idx3-ubyte,
+# train-images.idx3-ubyte, emnist-letters-test-labels-idx1-ubyte.gz, ...
 _FILE_NAME = re.compile(
     r"(.*[-_.])?(train|t10k|test)[-_.](images|labels)[-_.]idx([13])[-_.]ubyte(\.gz)?", re.IGNORECASE
 )
@@ -50,12 +50,12 @@ class Idx(GreyImageSource):
         """Reads grey images and labels.
 
         Files: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
-        t10k-labels-idx1-ubyte, each possibly with .gz; optionally classes.txt, a name a line. The
-        names may also have the data set before them, "test" for "t10k", dots for hyphens, and
-        capitals.
+        t10k-labels-idx1-ubyte, each optionally with .gz; and optionally classes.txt with one name
+        per line. The file names may also begin with the name of the data set, have "test" for
+        "t10k" and dots for hyphens, and contain capitals.
 
         Raises:
-            UserError: A file is missing, damaged, there twice, or contradicts another.
+            UserError: A file is missing, damaged, present twice, or contradicts another.
         """
         folder = require_data_dir("idx", options)
         image_path, label_path = _paths(folder, split)
@@ -99,8 +99,8 @@ def _notes(image_path: pathlib.Path, label_path: pathlib.Path) -> tuple[str, ...
         notes.append(f"The files were found as {image_path.name} and {label_path.name}.")
     if image_path.name.lower().startswith("emnist"):
         notes.append(
-            "EMNIST's files hold each image with its rows and columns exchanged: a classifier of "
-            "them must be given such images."
+            "EMNIST's files hold each image with its rows and columns exchanged: a classifier "
+            "trained on them needs such images, too."
         )
     return tuple(notes)
 
@@ -110,13 +110,14 @@ def read_array(path: pathlib.Path, dimensions: int) -> np.ndarray:
 
     Args:
         path: The file, possibly compressed with gzip (.gz).
-        dimensions: The number of dimensions that it must have.
+        dimensions: The expected number of dimensions.
 
     Returns:
-        A uint8 array of that many dimensions.
+        A uint8 array with that many dimensions.
 
     Raises:
-        UserError: The file is missing, damaged, or of another type, rank or size than it says.
+        UserError: The file is missing or damaged, has another type or number of dimensions, or its
+            size differs from its header.
     """
     try:
         with open_compressed(path) as file:
@@ -155,7 +156,7 @@ def read_pair(image_path: pathlib.Path, label_path: pathlib.Path) -> tuple[np.nd
     """Reads images, uint8 [N, H, W], and their labels, uint8 [N].
 
     Raises:
-        UserError: As `read_array`; or the numbers of images and labels differ.
+        UserError: As for `read_array`, or if the numbers of images and labels differ.
     """
     images, labels = read_array(image_path, 3), read_array(label_path, 1)
     if len(images) != len(labels):
@@ -167,13 +168,13 @@ def read_pair(image_path: pathlib.Path, label_path: pathlib.Path) -> tuple[np.nd
 
 
 def is_images(path: pathlib.Path) -> bool:
-    """Whether a file's name says that it holds the images of an IDX data set."""
+    """Whether a file's name is that of the images of an IDX data set."""
     match = _FILE_NAME.fullmatch(path.name)
     return match is not None and match[3].lower() == "images" and match[4] == "3"
 
 
 def labels_of(images: pathlib.Path) -> pathlib.Path | None:
-    """The file of labels beside a file of images, compressed or not; None where there is none."""
+    """The file of labels beside a file of images, compressed or not; None if there is none."""
     match = _FILE_NAME.fullmatch(images.name)
     for path in sorted(images.parent.iterdir()):
         other = _FILE_NAME.fullmatch(path.name)
@@ -184,7 +185,7 @@ def labels_of(images: pathlib.Path) -> pathlib.Path | None:
 
 
 class _Found(NamedTuple):
-    data_set: str  # What stands before "train" or "test".
+    data_set: str  # The part before "train" or "test".
     is_plain: bool  # Not compressed.
     path: pathlib.Path
 
@@ -204,7 +205,7 @@ def _paths(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path
             if match[4] == _DIMENSIONS[part]:
                 found[part].append(_Found((match[1] or "").lower(), not match[5], path))
     for part, files in found.items():
-        # A file and what it was unpacked from are one.
+        # A file and the archive that it was unpacked from count once.
         plain = {file.path.name for file in files if file.is_plain}
         files[:] = [f for f in files if f.is_plain or f.path.name[:-3] not in plain]
         if not files:
@@ -220,7 +221,7 @@ def _paths(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, pathlib.Path
     (images,), (labels,) = found["images"], found["labels"]
     if images.data_set != labels.data_set:
         raise DataError(
-            f"{images.path} and {labels.path.name} seem to be of different data sets: put the "
+            f"{images.path} and {labels.path.name} seem to be from different data sets: put the "
             "labels of the same data set beside the images."
         )
     return images.path, labels.path

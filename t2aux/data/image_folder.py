@@ -1,7 +1,8 @@
-"""`image_folder`: a user's own images, as the trees train/<class>/ and test/<class>/.
+"""`image_folder`: a user's own images, in the trees train/<class>/ and test/<class>/.
 
-Instead of a folder, a tree may be an archive, read without extracting it: train.tar, train.tar.gz,
-train.tgz, train.tar.xz or train.zip, and so for test. A single tree of <class>/ is divided.
+Instead of a folder, a tree may be an archive, which is read without extracting it: train.tar,
+train.tar.gz, train.tgz, train.tar.xz or train.zip, and likewise for test. A single tree of <class>/
+folders is divided into training and test images.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 _SUFFIXES = ("", *ARCHIVE_SUFFIXES)
 _WANTED = "{0}, {0}.tar, {0}.zip or another archive"
-# How deep in a folder the classes' images may be that is not divided in splits.
+# The possible depths of the images in a folder that is not divided into splits.
 _DEPTHS = ("*/*", "*/*/*", "*/*/*/*")
 _LOOKED_AT = 10_000
 
@@ -46,11 +47,11 @@ class ImageFolder(ImageSource):
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Rows]:
         """Reads the images of a split, RGB unless `options.grey`.
 
-        The classes are the names of the folders in the training tree, sorted; names that differ
-        only in Unicode's normal form are one class. Files of all formats that can be read are
-        images, those with another suffix or none by their content. System files and hidden ones are
-        ignored. The notes of the rows say what was skipped. A tree without a test set, train/ or
-        the data's folder or archive itself, is divided.
+        The classes are the sorted names of the folders in the training tree; names that differ only
+        in their Unicode normal form are one class. All files in a readable format are images; files
+        with an unknown suffix or none are recognised by their content. System files and hidden
+        files are ignored. The notes of the rows list what was skipped. A tree without a test set
+        (train/, or the data's folder or archive itself) is divided.
 
         Raises:
             UserError: A tree is missing or empty, an archive or an image is damaged, sizes differ
@@ -73,7 +74,7 @@ class ImageFolder(ImageSource):
                 tree = image_tree.read_tree(place.path, classes)
             for _, image in _read(train.path, train.images[:1]):
                 size = (image.height, image.width)
-        # A classifier's own names may be of any form.
+        # The class names of a classifier may have any Unicode form.
         label_of = {class_key(name): label for label, name in enumerate(classes)}
         for image in tree.images:
             if image.class_name not in label_of:
@@ -103,7 +104,7 @@ class ImageFolder(ImageSource):
 
 def _single(folder: pathlib.Path) -> pathlib.Path | None:
     """The folder itself, if it holds folders with images."""
-    # Splits that are incomplete, in capitals, or one folder further in are not classes.
+    # Splits that are incomplete, in capitals, or one folder deeper are not classes.
     is_split = any(path.name.lower() in image_tree.SPLIT_NAMES for path in folder.iterdir())
     if is_split or any(places.splits_in(inside, _SUFFIXES) for inside in folder.iterdir()):
         return None

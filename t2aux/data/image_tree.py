@@ -1,4 +1,4 @@
-"""Which images and classes a tree holds, and what is to be said about the rest of it."""
+"""Finds the images and classes of a tree, and makes notes about the rest of it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Image(NamedTuple):
     """An image of a tree.
 
     Attributes:
-        class_name: In NFC.
-        file: Its path, from its class's folder on.
-        place: Where the tree's reader finds it: a path, or the number of an archive's member.
+        class_name: The name of the class, in NFC.
+        file: The path of the image, beginning with its class's folder.
+        place: The location for the tree's reader: a path, or the number of an archive's member.
     """
 
     class_name: str
@@ -38,9 +38,9 @@ class Tree(NamedTuple):
 
     Attributes:
         path: The folder or archive.
-        images: In the order in which they are read: by name, or by their places in an archive.
-        notes: What was skipped, merged or taken for something, a sentence each.
-        found: The upper two levels of the folders, and how many images each holds, for messages.
+        images: The images in reading order: by name, or by their places in an archive.
+        notes: What was skipped, merged or assumed, one sentence each.
+        found: The upper two levels of folders and the number of images in each, for messages.
     """
 
     path: pathlib.Path
@@ -57,12 +57,12 @@ class Tree(NamedTuple):
 def read_tree(path: pathlib.Path, known: Collection[str] | None = None) -> Tree:
     """Lists the images of a tree.
 
-    A class is a folder. Folders around all of the classes' folders are passed through.
+    Each class is a folder. Folders that contain all of the class folders are skipped.
 
     Args:
         path: A folder or an archive.
-        known: The names of the classes in NFC, where they are known; they show which folders are
-            around the classes.
+        known: The names of the classes in NFC, if they are known; they show at which depth the
+            class folders are.
 
     Raises:
         UserError: The tree can't be read; holds no images, or images outside the folders of
@@ -74,7 +74,7 @@ def read_tree(path: pathlib.Path, known: Collection[str] | None = None) -> Tree:
 
 
 class _Arranged:
-    """A listing, seen as classes. `depth` folders are around the classes' folders."""
+    """A listing arranged by class. The class folders are inside `depth` outer folders."""
 
     def __init__(self, path: pathlib.Path, listing: Listing, known: Collection[str] | None) -> None:
         self._path = path
@@ -92,7 +92,7 @@ class _Arranged:
         self._check_places()
 
     def tree(self) -> Tree:
-        """Makes the images, and what is to be said."""
+        """Returns the images and the notes."""
         folders = dict.fromkeys(self._folder_of(file.name) for file in self._images)
         names = {folder: self._class_name(folder) for folder in folders}
         self._check_classes(names)
@@ -103,7 +103,7 @@ class _Arranged:
         for file in self._images:
             parts = file.name.split("/")[self._depth :]
             images.append(Image(names[parts[0]], "/".join(parts), file.place))
-        # Archives are read once from their beginning to their end.
+        # Archives are read once, from beginning to end.
         images.sort(key=(lambda image: image.place) if self._path.is_file() else None)
         if self._depth:
             around = "/".join(self._images[0].name.split("/")[: self._depth])
@@ -112,7 +112,7 @@ class _Arranged:
         return Tree(self._path, tuple(images), tuple(notes), f"{self._path} holds {self._found()}")
 
     def _folder_of(self, name: str) -> str | None:
-        """The class's folder that a path is in, or is; None if it is in none."""
+        """The class folder that a path is in, or is itself; None if there is none."""
         parts = name.split("/")
         return parts[self._depth] if len(parts) > self._depth else None
 
@@ -164,9 +164,10 @@ class _Arranged:
         return class_key(folder)
 
     def _check_classes(self, names: dict[str, str]) -> None:
-        """Raises UserError for folders without any image, but with other files; notes empty ones.
+        """Checks the class folders, and notes empty ones.
 
-        And for links from one class to another.
+        Raises:
+            UserError: A folder has files but no images, or a link leads from one class to another.
         """
         others: dict[str, list[str]] = {}
         for name in (*self._others, *self._listing.broken):
@@ -199,7 +200,7 @@ class _Arranged:
                 )
 
     def _note_folders(self, names: dict[str, str]) -> None:
-        """Notes folders that may be the classes, or the splits, where others are taken for them."""
+        """Notes folders that may be the actual classes or splits."""
         deep = [file.name for file in self._images if file.name.count("/") > self._depth + 1]
         inside = sorted({"/".join(name.split("/")[: self._depth + 2]) for name in deep})
         if len({name.rpartition("/")[2] for name in inside}) > 1:

@@ -1,7 +1,7 @@
-"""The files of a tree of images, wherever it is: what a folder and an archive have in common.
+"""The listing of the files of a tree of images, shared by folders and archives.
 
-Paths in a tree are relative to its root and have "/" between their parts. They are the bytes of the
-names read as UTF-8; bytes that are not UTF-8 are surrogates (`errors="surrogateescape"`).
+Paths in a tree are relative to its root and are separated by "/". They are decoded as UTF-8; bytes
+that are not UTF-8 become surrogates (`errors="surrogateescape"`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from t2aux import errors
 from t2aux_ondevice.errors import printable
 from t2aux_ondevice.images import has_image_suffix
 
-# What operating systems, file servers and tools put beside a user's files, in lower case. Names
-# that begin with a dot are ignored, too.
+# Names, in lower case, that operating systems, file servers and tools create beside a user's files.
+# Names that begin with a dot are ignored, too.
 _SYSTEM_NAMES = frozenset(
     {
         *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "@snapshot", "~snapshot"),
@@ -25,7 +25,7 @@ _SYSTEM_NAMES = frozenset(
         *("desktop.ini", "autorun.inf", "picasa.ini", "_vti_cnf", "lost+found", "__pycache__"),
     }
 )
-# The streams that Synology stores beside files, what Windows repairs, what editors lock.
+# Synology's streams beside files, files recovered by Windows, and lock files of editors.
 _SYSTEM_PATTERN = re.compile(r".*@syno(eastream|resource)|found\.\d{3}|~\$.*", re.IGNORECASE)
 
 
@@ -33,9 +33,9 @@ class File(NamedTuple):
     """A regular file.
 
     Attributes:
-        name: Its path in the tree.
-        place: Where its reader finds it: a path, or the number of an archive's member.
-        is_image: Whether it is to be read as an image.
+        name: The path in the tree.
+        place: The location for the reader: a path, or the number of an archive's member.
+        is_image: Whether the file is read as an image.
     """
 
     name: str
@@ -44,14 +44,14 @@ class File(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link to what is listed under another name.
+    """A link to a file or folder that is listed under another name.
 
     Attributes:
-        name: Its path in the tree.
-        target: The path in the tree of the file or folder that it leads to; None where this is
-            outside the tree: a folder in which the tree or the link itself is.
-        file: The file, where it counts as one under the link's name, too, if that is in the same
-            class; None where it does not.
+        name: The path of the link in the tree.
+        target: The path in the tree of the file or folder that the link leads to; None if that is
+            outside the tree, that is, a folder that contains the tree or the link.
+        file: The file, if it may also count under the link's name (it does if both are in the same
+            class); otherwise None.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Link(NamedTuple):
 
 @dataclasses.dataclass
 class Listing:
-    """What a tree holds, apart from system files.
+    """The content of a tree, without system files.
 
     Attributes:
         files: The regular files.
-        folders: All folders, also those that links lead to, without the root.
+        folders: All folders except the root, including those that links lead to.
         links: Links that are not followed.
-        broken: Links that lead to nothing.
-        special: Devices, sockets and the like.
+        broken: Broken links.
+        special: The number of devices, sockets and the like.
         ignored: The system folders and hidden folders, which are not read.
-        hidden: The hidden files that have an image's suffix, which are not read either.
+        hidden: The hidden files with an image suffix, which are not read either.
     """
 
     files: list[File] = dataclasses.field(default_factory=list)
@@ -82,27 +82,27 @@ class Listing:
     hidden: list[str] = dataclasses.field(default_factory=list)
 
     def ignores(self, name: str, *, is_folder: bool) -> bool:
-        """Whether a path is a system's or hidden file or folder, or in one; if so, notes it."""
+        """Whether a path is a system or hidden file or folder, or inside one; if so, records it."""
         parts = name.split("/")
         for number, part in enumerate(parts, start=1):
             if is_system_name(part):
                 if is_folder or number < len(parts):
                     self.ignored.add("/".join(parts[:number]))
-                # "._x.png" is what macOS stores beside x.png.
+                # macOS stores "._x.png" beside x.png.
                 elif has_image_suffix(part) and not part.startswith("._"):
                     self.hidden.append(name)
                 return True
         return False
 
     def add_folders_of(self, name: str) -> None:
-        """Adds the folders in which `name` is."""
+        """Adds the folders that contain `name`."""
         while (name := name.rpartition("/")[0]) and name not in self.folders:
             self.folders.add(name)
 
 
 @functools.lru_cache(maxsize=1024)
 def is_system_name(part: str) -> bool:
-    """Whether one part of a path is a system's or hidden file or folder."""
+    """Whether one part of a path is the name of a system or hidden file or folder."""
     return (
         part.startswith(".")
         or part.lower() in _SYSTEM_NAMES
@@ -111,12 +111,12 @@ def is_system_name(part: str) -> bool:
 
 
 def shown(name: str) -> str:
-    r"""A path for a message: bytes that are not UTF-8 as \xNN, and no line breaks."""
+    r"""A path for a message: without line breaks, and with bytes that are not UTF-8 as \xNN."""
     return printable(re.sub("[\udc80-\udcff]", lambda m: f"\\x{ord(m[0]) - 0xDC00:02x}", name))
 
 
 def several(names: list[str]) -> str:
-    """A few of the names for a message, and how many more there are."""
+    """A few of the names, and the number of the others, for a message."""
     return errors.listing(map(shown, names), 3)
 
 

@@ -1,4 +1,4 @@
-"""`load` reads any data source: what holds for all of them, and what is checked after reading."""
+"""`load` reads any data source: the common parameters, and the checks after reading."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 SPLITS = ("train", "test")
 TEST_FRACTION = 0.2
-# What `load` is given.
+# The options that `load` sets.
 _OF_ANY = {"source", "data_dir", "resize", "max_examples", "splits", "test_fraction", "split_seed"}
 _OF_ANY |= {"allow", "info"}
-# How a source prepares its examples: parameters that several sources have.
+# Parameters of several sources, which say how a source prepares its examples.
 _PREPARATION = [field for field in dataclasses.fields(Options) if field.name not in _OF_ANY]
-# What a description says of a classifier, and not of data that it reads.
+# The fields of a description that belong to a classifier, not to the data that it reads.
 _OF_THE_CLASSIFIER = ("name", "mean", "deviation")
 _TFDS_PREFIX = "tfds:"
 
@@ -50,43 +50,44 @@ def load(
 ) -> Split:
     """Reads a split of a data set into memory, or opens one in shards.
 
-    In gin files, `dataset.max_examples` and the others hold for whatever source is read.
+    In gin files, `dataset.max_examples` and the other parameters of `dataset` apply to any source.
 
     Args:
         source: The data set, such as `Digits(side=6)` or `Csv(tokens="bytes")`.
-        split: "train" or "test"; or the name of another one, such as "validation", where the source
+        split: "train" or "test"; or the name of another split, such as "validation", if the source
             has it (`Source.has_other_splits`).
-        info: The description of the data that a classifier was trained on. The data is then
-            prepared as it says (side, border, grey, permutation, tokens, vocabulary, classes)
-            rather than by the source's parameters, and must agree with it; images of another size
-            are resized only if the source is given a `side`, too.
-        data_dir: The folder of the files, or for some sources one file; for tensorflow-datasets,
-            that of its prepared data. If None, the environment variable T2AUX_DATA_DIR, and then
-            tensorflow-datasets' own default.
-        max_examples: Take only so many examples of the split, a fixed random choice; None for all.
-        splits: For tensorflow-datasets, what it reads as "train" and as "test", such as
+        info: The description of the data that a classifier was trained on. If given, it determines
+            how the data is prepared (side, border, grey, permutation, tokens, vocabulary, classes)
+            instead of the source's parameters, and the data must agree with it. Images of another
+            size are resized only if the source has a `side`, too.
+        data_dir: The folder of the files or, for some sources, a single file; for
+            tensorflow-datasets, the folder of its prepared data. If None, the environment variable
+            T2AUX_DATA_DIR is used, and then the default of tensorflow-datasets.
+        max_examples: Use only this many examples of the split, chosen at random with a fixed seed;
+            None for all.
+        splits: For tensorflow-datasets, the splits to read as "train" and as "test", such as
             ("train[:90%]", "train[90%:]"). None for its splits of these names, with "validation"
             in place of a missing "test".
-        test_fraction: Of a user's own data that has no test set, the share that is kept apart as
-            one, with the same share of each class; "train" is the rest. 0: "train" is all of it,
-            and there is no "test".
-        split_seed: Of the choice of these examples, which is a function of the data's classes, the
-            fraction and the seed alone.
-        bucket_batches: Where lengths vary, sequences are sorted by length in pools of this many
-            batches before the batches are shuffled, which saves padding; 1 to turn it off.
-        allow: What is right although it looks like a mistake, and would be an error: "one_class"
-            (all training examples are of one class), "class_per_example" (more than half as many
-            classes as training examples, and at least 4), "first_row" (the first row of a table is
-            an example, not a header), "missing_labels" (a class named "nan", "None", ... or
-            without a name), "separator" (a table seems to have another separator than commas, or
-            other quotes than CSV's).
+        test_fraction: For a user's own data without a test set, the fraction of each class that is
+            held out as "test"; "train" is the rest. With 0, "train" is all of the data, and there
+            is no "test".
+        split_seed: The seed of this choice, which depends only on the data's classes, the fraction
+            and the seed.
+        bucket_batches: If lengths vary, sequences are sorted by length in pools of this many
+            batches before the batches are shuffled, which saves padding; 1 turns it off.
+        allow: What to accept although it looks like a mistake, which would otherwise be an error:
+            "one_class" (all training examples are of one class), "class_per_example" (at least 4
+            classes and more than half as many classes as training examples), "first_row" (the first
+            row of a table is an example, not a header), "missing_labels" (a class named "nan",
+            "None", ... or without a name), "separator" (a table seems to have a separator other
+            than commas, or quotes other than CSV's).
 
     Returns:
-        The split. Both splits of a data set have equal `info`.
+        The split. Both splits of a data set have the same `info`.
 
     Raises:
-        UserError: An argument is out of its range; the data is missing, not prepared or damaged; or
-            it disagrees with `info`.
+        UserError: An argument is out of range; the data is missing, not prepared or damaged; or it
+            disagrees with `info`.
     """
     check_whole_number("dataset.bucket_batches", bucket_batches, least=1)
     found, examples = read(
@@ -121,13 +122,13 @@ def read(
     split_seed: int = 0,
     allow: Sequence[str] = (),
 ) -> tuple[DatasetInfo, Examples]:
-    """Reads the examples of a split, images and texts one at a time where the source can.
+    """Reads the examples of a split, images and texts one at a time if the source can do so.
 
-    The arguments are those of `load`, but not gin's.
+    The arguments are those of `load`, but are not set by gin. The values are not checked
+    (`checks.of_values`).
 
     Raises:
-        UserError: As for `load`; what is wrong with an image may only be noticed when it is made.
-            What is odd about the values alone (`checks.of_values`) is not looked for.
+        UserError: As for `load`. Errors in an image may be raised only when its row is made.
     """
     if not isinstance(source, Source):
         raise SettingError(f"The data source is {source!r}: give a Source, such as Digits().")
@@ -159,7 +160,7 @@ def read(
     _check_applicable(options, found)
     _check_labels(options, found, examples)
     if isinstance(examples, Table) and len(examples.labels) > (max_examples or np.inf):
-        # A source of a user's own may ignore it.
+        # A user's own source may ignore it.
         counts = np.bincount(examples.labels, minlength=found.num_classes)
         chosen = examples.take(subset(len(examples.labels), max_examples))
         examples = dataclasses.replace(chosen, counts=counts)
@@ -170,7 +171,7 @@ def read(
 
 
 def _check_other_split(split: str, source: Source) -> None:
-    """Raises UserError where a source has no further splits, or none that may be called so."""
+    """Raises UserError if a source has no further splits, or if the name is not allowed."""
     if not source.has_other_splits:
         raise SettingError(
             f"The split is {split!r}: {source.gin_name} has {' and '.join(SPLITS)} only."
@@ -183,18 +184,18 @@ def _check_other_split(split: str, source: Source) -> None:
 
 
 def named(name: str) -> Source:
-    """Makes a source by its name, with the parameters that gin's configuration sets for it.
+    """Makes a source by its name, with the parameters that the gin configuration sets for it.
 
     Args:
-        name: What gin files call it; or that of a data set of tensorflow-datasets ("tfds:NAME" if
-            in doubt).
+        name: The source's name in gin files, or the name of a data set of tensorflow-datasets
+            ("tfds:NAME" if it is ambiguous).
     """
     source = sources().get(name)
     return source() if source is not None else Tfds(name=name.removeprefix(_TFDS_PREFIX))
 
 
 def configured() -> Source:
-    """Makes the source that gin's configuration names as train.data; digits where it names none."""
+    """Makes the source that the gin configuration sets as train.data; digits if it sets none."""
     return gin.get_bindings("train").get("data") or Digits()
 
 
@@ -203,10 +204,10 @@ def prepare(source: Source, data_dir: str | None = None) -> bool:
 
     Args:
         source: The data set.
-        data_dir: As for `load`: where the prepared data goes.
+        data_dir: The folder for the prepared data, as for `load`.
 
     Returns:
-        Whether there was anything to do: False for the embedded data set and for a user's files.
+        Whether there was anything to prepare: False for the embedded data set and a user's files.
 
     Raises:
         UserError: The name is unknown, or the download or the preparation fails.
@@ -215,7 +216,7 @@ def prepare(source: Source, data_dir: str | None = None) -> bool:
 
 
 def folder_of(data_dir: object) -> pathlib.Path | None:
-    """Returns the folder that dataset.data_dir or T2AUX_DATA_DIR name; None where neither does."""
+    """Returns the folder that dataset.data_dir or T2AUX_DATA_DIR names, or None."""
     if data_dir is None:
         data_dir = os.environ.get("T2AUX_DATA_DIR")
         return pathlib.Path(paths.local(data_dir, "T2AUX_DATA_DIR")) if data_dir else None
@@ -255,19 +256,19 @@ def _options_of_info(options: Options, info: DatasetInfo) -> Options:
 
 
 def _check_applicable(options: Options, info: DatasetInfo) -> None:
-    """Raises UserError if an option was set that this kind of data has no use for."""
+    """Raises UserError if an option is set that does not apply to this kind of data."""
     useless = [] if info.kind == "image" else ["side", "border", "grey", "permutation_seed"]
     useless += [] if info.is_text else ["max_length"]
     for name in useless:
         if getattr(options, name) != getattr(Options, name):
             raise SettingError(
-                f"{options.source}.{name} is set, but {info.name} holds {info.kind}, which it does "
-                "not apply to: leave it out."
+                f"{options.source}.{name} is set, but does not apply to {info.name}, which holds "
+                f"{info.kind}: leave it out."
             )
 
 
 def _check_labels(options: Options, found: DatasetInfo, examples: Examples) -> None:
-    """Raises UserError if a label is not one of the classes; a source of a user's own may."""
+    """Raises UserError if a label is not one of the classes, as may happen in a user's source."""
     labels = examples.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < found.num_classes:
         wrong = labels.min() if labels.min() < 0 else labels.max()
@@ -287,5 +288,5 @@ def check_agreement(found: DatasetInfo, info: DatasetInfo) -> None:
             raise DataError(
                 f"The data of {found.name} does not fit the classifier, which was trained on "
                 f"{info.name}: its {field.name} is {shorten(repr(ours))} where the classifier has "
-                f"{shorten(repr(theirs))}; evaluate it on data like that which it was trained on."
+                f"{shorten(repr(theirs))}; evaluate it on data like its training data."
             )

@@ -1,20 +1,20 @@
-"""What describes a folder of shards: dataset.json and the indices, read and checked.
+"""Reads and checks the description of a folder of shards: dataset.json and the indices.
 
-The folder holds, for each split, train-00000-of-00016.tfrecord, ... and beside each an index,
-train-00000-of-00016.index.npy (`records` describes both), and dataset.json:
+For each split, the folder holds train-00000-of-00016.tfrecord, ... and, beside each file, an index,
+train-00000-of-00016.index.npy (see `records` for both formats). It also holds dataset.json:
 
   format, version  "t2aux-shards", 1
   dataset          the `DatasetInfo`: classes, preprocessing, vocabulary, ...
-  dtype            that of the steps' values
+  dtype            the dtype of the steps' values
   compression      "none" or "zlib"
-  splits           for "train" and "test" a list with an entry for each file, in order: examples,
+  splits           for "train" and "test", a list with an entry for each file, in order: examples,
                    steps, bytes, sha256 and index_sha256
-  found            optional; for "train" and "test": notes, what was skipped, guessed or odd when
-                   they were converted, a sentence each, and values, the smallest and the largest
+  found            optional; for "train" and "test": notes, what was skipped, guessed or unusual
+                   in the conversion, one sentence each; and values, the smallest and the largest
                    real value (pixels in [0, 1]), or null for texts
 
-The examples of the files, one file after the other, have the order of the source. The files' names
-are made here, never read from dataset.json.
+Across the files of a split, the examples have the order of the source. The names of the files are
+made here and never read from dataset.json.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _HASHED_AT_ONCE = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What dataset.json says.
+    """The content of dataset.json.
 
     Attributes:
-        folder: Where it is.
+        folder: The folder that contains it.
         info: The data set.
-        dtype: That of the steps' values.
+        dtype: The dtype of the steps' values.
         compression: One of `records.COMPRESSIONS`.
-        splits: For each split an entry for each of its files.
-        found: For each split what was found when it was converted, see above; may be empty.
+        splits: For each split, an entry for each of its files.
+        found: For each split, what was found when it was converted, see above; may be empty.
     """
 
     folder: pathlib.Path
@@ -67,7 +67,7 @@ class Manifest:
 
     @property
     def step_bytes(self) -> int:
-        """The bytes of a step."""
+        """The size of a step in bytes."""
         return self.dtype.itemsize * (self.info.channels or 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def file_names(split: str, count: int) -> list[tuple[str, str]]:
 
 
 def sha256(path: pathlib.Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits. Raises OSError if it can't be read."""
+    """The SHA-256 of a file in hexadecimal. Raises OSError if the file can't be read."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while part := file.read(_HASHED_AT_ONCE):
@@ -99,7 +99,7 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def verify(data_dir: pathlib.Path, progress: Callable[[str], None]) -> int:
-    """Reads all files whole and compares them with their SHA-256 in dataset.json.
+    """Reads all files completely and compares their SHA-256 with dataset.json.
 
     Args:
         data_dir: The folder.
@@ -109,7 +109,7 @@ def verify(data_dir: pathlib.Path, progress: Callable[[str], None]) -> int:
         The number of files.
 
     Raises:
-        UserError: A file is missing or was changed.
+        UserError: A file is missing or has changed.
     """
     manifest = read(data_dir)
     for split, entries in manifest.splits.items():
@@ -127,7 +127,7 @@ def read(folder: pathlib.Path) -> Manifest:
     """Reads and checks dataset.json.
 
     Raises:
-        UserError: It is missing, damaged, of another version or of something else.
+        UserError: The file is missing, damaged, of another version or not that of a data set.
     """
     path = folder / DESCRIPTION
     if not path.exists():
@@ -188,7 +188,7 @@ def _is_entry(entry: dict[str, Any]) -> bool:
 
 
 def check_file(path: pathlib.Path, entry: dict[str, Any]) -> bytes:
-    """Checks that a shard is there and of its size; returns its `records.file_key`."""
+    """Checks that a shard exists and has the right size. Returns its `records.file_key`."""
     try:
         size = path.stat().st_size
         key = records.file_key(path)

@@ -15,17 +15,16 @@ _AT_ONCE = 1 << 16  # Steps.
 
 
 def fitted(split: Split) -> DatasetInfo:
-    """What a split holds, with the normalisation that is right for it.
+    """Fits the normalisation to a split.
 
-    It is scikit-learn's `StandardScaler`, over the true steps of all sequences: a channel that does
-    not vary is divided by 1. The sequences are read once, and the same ones give the same numbers
-    wherever they are: in memory or in shards.
+    Uses scikit-learn's `StandardScaler` over the true steps of all sequences; a constant channel is
+    divided by 1. The sequences are read once, and the result is the same in memory and in shards.
 
     Args:
-        split: The training data. It stays as it is.
+        split: The training data. It is not changed.
 
     Returns:
-        Its `info`, for real values that are not images with `mean` and `deviation`.
+        The split's `info` which, for real values that are not images, has `mean` and `deviation`.
     """
     if split.info.kind != "vectors":
         return split.info
@@ -35,11 +34,11 @@ def fitted(split: Split) -> DatasetInfo:
     progress = Progress("Normalising: steps read", int(split.lengths.sum(dtype=np.int64)))
     done = 0
     for block in _blocks(split):
-        # In float64, since squares of float32 may be beyond it.
+        # In float64, since the squares of float32 values may overflow.
         scaler.partial_fit(block.astype(np.float64))
         done += len(block)
         progress.update(done)
-    # As float32, in which the network computes with them: a deviation that is 0 there divides by 1.
+    # In float32, as in the network: a deviation that becomes 0 is replaced by 1.
     mean, deviation = (a.astype(np.float32) for a in (scaler.mean_, scaler.scale_))
     deviation = np.where(deviation < np.finfo(np.float32).tiny, np.float32(1), deviation)
     return dataclasses.replace(
@@ -48,11 +47,11 @@ def fitted(split: Split) -> DatasetInfo:
 
 
 def _blocks(split: Split) -> Iterator[np.ndarray]:
-    """The steps of all sequences, as many at once wherever the split's chunks end."""
+    """The steps of all sequences, in blocks of equal size regardless of the split's chunks."""
     waiting: list[np.ndarray] = []
     count = 0
     for values, _ in split.chunks():
-        if values.dtype == np.uint8:  # Of a source of a user's own.
+        if values.dtype == np.uint8:  # From a user's own source.
             values = scale_pixels(values)
         while count + len(values) >= _AT_ONCE:
             needed = _AT_ONCE - count

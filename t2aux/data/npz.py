@@ -36,17 +36,17 @@ class Npz(Source):
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
         """Reads a split of sequences.
 
-        Arrays of the file: `inputs` [N, T, C] or [N, T], real or integer, as they are: the network
-        normalises them (`train.normalize`); `labels` [N]; optionally `lengths` int [N], the number
-        of true steps of each sequence (what follows them is ignored); optionally, in train.npz,
-        `classes`, the names of the classes. A `classes` in test.npz must be the same. Other arrays
-        are not read; the notes name them.
+        Arrays of the file: `inputs` [N, T, C] or [N, T], real or integer, unchanged, since the
+        network normalises them (`train.normalize`); `labels` [N]; optionally `lengths` int [N], the
+        number of true steps of each sequence (the steps after them are ignored); optionally, in
+        train.npz, `classes`, the names of the classes. A `classes` in test.npz must be the same.
+        Other arrays are not read; the notes list them.
 
         Labels are names (strings, or bytes in UTF-8) or integers. With `classes`, integers are
-        numbers of them, from 0 on. Without it, the classes of names are those of the training
-        data, sorted; those of integers that begin at 0 are "0", "1", ... up to the largest training
-        label; and those of integers that begin at 1 or more, or are -1 and 1, are the numbers that
-        occur, such as "1", "2", "3".
+        positions in it, counted from 0. Without `classes`, the classes of names are the sorted
+        names in the training data; those of integers that begin at 0 are "0", "1", ... up to the
+        largest training label; and those of integers that begin at 1 or more, or are -1 and 1, are
+        the numbers that occur, such as "1", "2", "3".
 
         Raises:
             UserError: A file is missing or damaged, an array is missing or of a wrong shape or
@@ -85,7 +85,7 @@ class Npz(Source):
         choice = place.choose(labels, options)
         chosen = choice.indices
         inputs, lengths = inputs[chosen], lengths[chosen]
-        # Row by row, the true steps: what lies behind them is dropped here, whatever it holds.
+        # The true steps, row by row. The padding is dropped here, whatever it contains.
         is_true = np.arange(inputs.shape[1]) < lengths[:, np.newaxis]
         with np.errstate(over="ignore"):  # A value beyond float32 becomes inf, reported below.
             values = inputs[is_true].astype(np.float32)
@@ -111,14 +111,14 @@ class Npz(Source):
 
 
 def _single(folder: pathlib.Path) -> pathlib.Path | None:
-    """The only .npz file of a folder, which is called otherwise than a split's; None: none is."""
+    """The only .npz file of a folder that is not named like a split; None if there is none."""
     splits = {name for names in places.NAMES.values() for name in names}
     found = [path for path in folder.glob(f"*{_SUFFIX}") if path.stem not in splits]
     return found[0] if len(found) == 1 else None
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads and checks the types and shapes of the arrays of a file."""
+    """Reads the arrays of a file, and checks their types and shapes."""
     arrays = read_npz(path, _ARRAYS)
     for name in ("inputs", "labels"):
         if name not in arrays:
@@ -152,7 +152,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _array_names(path: pathlib.Path) -> list[str]:
-    """Returns the names of the arrays of a file, whose directory could be read before."""
+    """Returns the names of the arrays of a file whose directory is known to be readable."""
     with zipfile.ZipFile(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
@@ -197,7 +197,7 @@ def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...
             f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}: number "
             "the classes from 0 or from 1, or save their names as `labels`."
         )
-    # Else a stray label would make a classifier of a billion classes.
+    # Otherwise a stray label could make a classifier with a billion classes.
     if found[-1] >= len(labels):
         raise DataError(
             f"{path}: the label {found[-1]} is larger than the number of sequences: correct the "
@@ -209,7 +209,7 @@ def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...
 def _check_same_classes(
     arrays: dict[str, np.ndarray], path: pathlib.Path, classes: tuple[str, ...]
 ) -> None:
-    """Raises UserError if a file names other classes than those of the training, or reordered."""
+    """Raises UserError if a file's class names or their order differ from the training data's."""
     if "classes" not in arrays:
         return
     names = _names(arrays["classes"], path)
@@ -233,7 +233,7 @@ def _names(names: np.ndarray, path: pathlib.Path) -> tuple[str, ...]:
 
 
 def decoded(names: np.ndarray, what: str, path: pathlib.Path) -> np.ndarray:
-    """Strings, of strings or of bytes in UTF-8."""
+    """Returns an array of strings for one of strings or of bytes in UTF-8."""
     if names.dtype.kind != "S":
         return names.astype(str)
     try:
@@ -250,10 +250,10 @@ def _class_numbers(
     """The number of each sequence's class.
 
     Args:
-        labels: As saved, names or integers [N].
+        labels: The saved labels, names or integers [N].
         classes: The names of the classes.
         path: The file, for messages.
-        numbered: Whether integers are numbers of the classes, and not their names.
+        numbered: Whether integers are positions of the classes rather than their names.
 
     Returns:
         int32 [N], and the notes.
@@ -263,7 +263,7 @@ def _class_numbers(
     """
     by_name = labels.dtype.kind in _NAME_KINDS
     if not by_name and not numbered:
-        # Those of a run may have names, whose numbers the labels are.
+        # The classes of a run may have names, with labels that are their positions.
         numbered = not all(re.fullmatch(r"-?\d+", name) for name in classes)
     if not by_name and numbered:
         wrong = (labels < 0) | (labels >= len(classes))

@@ -1,4 +1,4 @@
-"""Some of a split's examples, as a split: nothing is copied, and what is in shards stays there."""
+"""A split of some of another split's examples, without copying or loading them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Keeps the choice apart from the order of the batches, which other numbers make of the same seed.
+# Makes the choice independent of the order of the batches, which uses the same seed.
 _STREAM = 0x76616C69
 
 
 class PartSplit(Split):
     """Chosen examples of another split, in its order.
 
-    Its batches are those of a split that holds these examples alone, bit for bit.
+    Its batches are bit-identical to those of a split that holds only these examples.
     """
 
     def __init__(self, whole: Split, indices: np.ndarray, notes: tuple[str, ...] = ()) -> None:
@@ -47,7 +47,7 @@ class PartSplit(Split):
 
     @property
     def nbytes(self) -> int:
-        """The memory that the split takes besides that of the whole one, in bytes."""
+        """The memory of the split in addition to that of the whole split, in bytes."""
         return self._indices.nbytes + self.labels.nbytes + self.lengths.nbytes
 
     @property
@@ -83,7 +83,7 @@ class PartSplit(Split):
         return self._whole.origin(self._indices[chosen])
 
     def reader(self) -> Callable[[tf.Tensor], Batch]:
-        """Returns what reads chosen examples; see `Split`."""
+        """Returns the function that reads chosen examples; see `Split`."""
         import tensorflow as tf
 
         read = self._whole.reader()
@@ -95,16 +95,16 @@ class PartSplit(Split):
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Divides a split in two, with about the same share of each class.
 
-    Which examples are held out is a function of the labels, the fraction and the seed alone. Of
-    each class at least one example stays; of one with few examples none may be held out.
+    The choice of the held-out examples depends only on the labels, the fraction and the seed. At
+    least one example of each class stays, so none may be held out of a class with few examples.
 
     Args:
         split: The split; in memory or in shards.
-        fraction: The share of the examples that is held out, in (0, 1).
+        fraction: The fraction of the examples to hold out, in (0, 1).
         seed: Non-negative.
 
     Returns:
-        What stays, and what is held out.
+        The remaining examples and the held-out examples.
 
     Raises:
         UserError: Nothing would be held out.
@@ -113,8 +113,8 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     if not is_out.any():
         raise SettingError(
             f"A fraction of {fraction:g} holds out none of the {len(split):,} examples of "
-            f"{split.info.name}, as at least one of each class stays: give a larger fraction, or "
-            "more examples."
+            f"{split.info.name}, because at least one of each class stays: give a larger fraction, "
+            "or more examples."
         )
     stays, out = np.flatnonzero(~is_out), np.flatnonzero(is_out)
     counts = np.bincount(split.labels[out], minlength=split.info.num_classes)

@@ -1,4 +1,4 @@
-"""Images into the table of pixels: what all image sources share."""
+"""The conversion of images to a table of pixels, shared by all image sources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def image_info(
         classes: The names of the classes.
         channels: 1 or 3, before `options.grey`.
         size: Height and width of the training images, used if `options.side` is None.
-        options: side, border, grey and permutation_seed are read.
+        options: `side`, `border`, `grey` and `permutation_seed` are used.
 
     Raises:
         UserError: The images are not square and no side is given.
@@ -59,15 +59,14 @@ def image_rows(
     """Converts, resizes and permutes images, one at a time.
 
     Args:
-        images: len(labels) pairs of what to call an image in messages, and the image.
+        images: len(labels) pairs: the name of an image for messages, and the image.
         labels: int [N].
-        info: side, border, channels and permutation are read.
-        options: `resize` is read: whether images of other sizes are resized; if not, they are
-            errors.
+        info: `side`, `border`, `channels` and `permutation` are used.
+        options: `resize` is used: whether images of other sizes are resized or raise an error.
 
     Returns:
-        The rows. Making them raises UserError if an image has another size than `info.side`, or an
-        unsupported mode.
+        The rows. Making them raises UserError if an image does not have the size `info.side`, or
+        has an unsupported mode.
     """
 
     def make() -> Iterator[np.ndarray]:
@@ -78,8 +77,7 @@ def image_rows(
             yield _image_row(where, image, info, options)
         if count != len(labels):
             raise DataError(
-                f"{info.name} gave {count} images where {len(labels)} were announced: prepare the "
-                "data again."
+                f"{info.name} has {count} images instead of {len(labels)}: prepare the data again."
             )
 
     what = f"Reading the images of {info.name}"
@@ -106,7 +104,7 @@ def _image_row(
 
 
 def picture(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
-    """The image that a sequence is of, [H, W, C], its border included."""
+    """The image of a sequence, [H, W, C], including its border."""
     pixels = sequence
     if info.permutation is not None:
         pixels = np.empty_like(sequence)

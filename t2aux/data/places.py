@@ -1,4 +1,4 @@
-"""Where a split lies: in its own files, or in data without a test set, which is then divided."""
+"""Finds the data of a split: its own files, or data without a test set, which is divided."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy as np
 from t2aux.data.table import Options, find_file, require_data_dir, subset, unread
 from t2aux.errors import DataError, SettingError
 
-# What a split's files and folders are called; the first name is the split's own.
+# The possible names of a split's files and folders; the first name is the split's own.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "test": ("test", "testing"),
     "validation": ("validation", "valid", "val", "dev"),
 }
-# Keeps the choice apart from that of a validation set, of the same seed.
+# Makes the choice independent of that of a validation set with the same seed.
 _STREAM = 0x74657374
-# 100 * 0.29 is less than 29 by so little.
+# A tolerance for rounding: 100 * 0.29 is slightly less than 29.
 _ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Division:
-    """How data without a test set was divided in training and test examples.
+    """How data without a test set was divided into training and test examples.
 
     Attributes:
         path: The data.
-        examples: How many there are in all.
-        test: Those of the test set, in the data's order, counted from 0; int64 [N], ascending.
-        test_fraction: The parameter.
-        split_seed: The parameter.
-        names: What all examples are called, where they have names.
+        examples: The total number of examples.
+        test: The positions of the test examples in the data, counted from 0; int64 [N], ascending.
+        test_fraction: The parameter `test_fraction`.
+        split_seed: The parameter `split_seed`.
+        names: The names of all examples, if they have names.
     """
 
     path: pathlib.Path
@@ -46,16 +46,16 @@ class Division:
 
     @property
     def note(self) -> str:
-        """What is to be said of it."""
+        """The note about the division."""
         return (
             f"{self.path.name} has no test set beside it: {len(self.test):,} of its "
-            f"{self.examples:,} examples, about the same share of each class, are kept apart as "
+            f"{self.examples:,} examples, about the same share of each class, are held out as "
             f"the test set (dataset.test_fraction = {self.test_fraction:g}, dataset.split_seed = "
             f"{self.split_seed})."
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What is stored of it: the test examples by name, or by number, counted from 0."""
+        """The stored form: the test examples by name, or by number, counted from 0."""
         test = self.test.tolist()
         return {
             "format": "t2aux-split",
@@ -70,12 +70,12 @@ class Division:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where the examples of a split lie.
+    """The location of the examples of a split.
 
     Attributes:
-        path: The file or folder that has them.
-        part: Which part of it they are: "train" or "test"; None: all of it.
-        notes: What else is there and not read, a sentence each.
+        path: The file or folder that contains them.
+        part: Which part of it they are: "train" or "test"; None for all of it.
+        notes: What else is present but not read, one sentence each.
     """
 
     path: pathlib.Path
@@ -85,12 +85,12 @@ class Place:
     def choose(
         self, labels: np.ndarray, options: Options, names: Sequence[str] | None = None
     ) -> Chosen:
-        """Chooses the examples of the split, and of these `options.max_examples`.
+        """Chooses the examples of the split, and among them `options.max_examples`.
 
         Args:
-            labels: Of all examples, int [N].
-            options: `max_examples`, `test_fraction` and `split_seed` are read.
-            names: What the examples are called, where they have names.
+            labels: The labels of all examples, int [N].
+            options: `max_examples`, `test_fraction` and `split_seed` are used.
+            names: The names of the examples, if they have names.
 
         Raises:
             UserError: There are too few examples for a test set.
@@ -101,8 +101,8 @@ class Place:
             is_test = held_out(labels, classes, options.test_fraction, options.split_seed, _STREAM)
             if not is_test.any():
                 raise DataError(
-                    f"{self.path} has no test set beside it, and too few examples to keep some of "
-                    f"them apart: {len(labels):,}, of which dataset.test_fraction = "
+                    f"{self.path} has no test set beside it, and too few examples to hold some of "
+                    f"them out: {len(labels):,}, of which dataset.test_fraction = "
                     f"{options.test_fraction:g} takes none, as at least one of each class stays. "
                     "Give more examples or a larger fraction."
                 )
@@ -123,9 +123,9 @@ class Chosen:
     """The examples of a split.
 
     Attributes:
-        part: All of them, int64 [N], ascending.
-        indices: Those that `max_examples` leaves, int64 [M], ascending.
-        division: How the data was divided; None: it was not.
+        part: All examples of the split, int64 [N], ascending.
+        indices: Those that remain after `max_examples`, int64 [M], ascending.
+        division: How the data was divided; None if it was not.
     """
 
     part: np.ndarray
@@ -134,7 +134,7 @@ class Chosen:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of the division."""
+        """The notes about the division."""
         return () if self.division is None else (self.division.note,)
 
 
@@ -148,19 +148,19 @@ def find(
 ) -> Place:
     """Finds a split's data in `options.data_dir`.
 
-    That is a file, or a folder: of a file or folder for each split; of the training data alone; or
-    of data that is none of a split's, as `single` finds it. Without a test set the data is divided
-    unless `options.test_fraction` is 0.
+    This is a file, or a folder that contains: a file or folder for each split; only the training
+    data; or data that is not divided into splits, as found by `single`. Data without a test set is
+    divided unless `options.test_fraction` is 0.
 
     Args:
-        options: `source`, `data_dir` and `test_fraction` are read.
-        split: "train", "test" or another.
-        suffixes: What the names of the splits' files may end in; "" for folders.
-        single: Finds in a folder the data that is not in splits; None: there is none.
-        wanted: What a split's data is called, with "{}" for its name, for messages.
+        options: `source`, `data_dir` and `test_fraction` are used.
+        split: "train", "test" or another split.
+        suffixes: The possible suffixes of the splits' files; "" for folders.
+        single: Finds the data in a folder without splits; returns None if there is none.
+        wanted: The name of a split's data, with "{}" for the name of the split, for messages.
 
     Raises:
-        UserError: There is nothing there, or no such split.
+        UserError: There is no data, or no such split.
     """
     place = require_data_dir(options.source, options, or_file=True)
     if place.is_file():
@@ -192,7 +192,7 @@ def splits_in(folder: pathlib.Path | None, suffixes: Sequence[str]) -> tuple[str
     """Returns which of the splits of `NAMES` have their own files in a folder.
 
     Args:
-        folder: None, or what is not a folder, has none.
+        folder: The folder. None, or a path that is not a folder, has no splits.
         suffixes: As for `find`.
     """
     if folder is None or not folder.is_dir():
@@ -203,20 +203,20 @@ def splits_in(folder: pathlib.Path | None, suffixes: Sequence[str]) -> tuple[str
 def held_out(
     labels: np.ndarray, classes: int, fraction: float, seed: int, stream: int
 ) -> np.ndarray:
-    """Chooses examples to be held out, about the same share of each class.
+    """Chooses examples to hold out, about the same share of each class.
 
-    A function of its arguments alone. Of each class at least one example stays; of one with few
-    examples none may be held out.
+    The result depends only on the arguments. At least one example of each class stays, so none may
+    be held out of a class with few examples.
 
     Args:
         labels: int [N].
-        classes: K, more than the largest label.
-        fraction: The share that is held out, in (0, 1).
+        classes: K, larger than the largest label.
+        fraction: The fraction to hold out, in (0, 1).
         seed: Non-negative.
-        stream: Distinguishes choices by the same seed.
+        stream: Distinguishes choices with the same seed.
 
     Returns:
-        Whether each is held out, bool [N].
+        Whether each example is held out, bool [N].
     """
     counts = np.bincount(labels, minlength=classes)
     generator = np.random.Generator(np.random.PCG64([seed, stream]))
@@ -229,9 +229,9 @@ def held_out(
 
 
 def _shares(counts: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
-    """How many examples of each class are held out, int64 [K]: by the largest remainders.
+    """The number of examples of each class to hold out, int64 [K], by the largest remainders.
 
-    Of equal remainders the generator chooses. At least one example of each class stays.
+    Ties are broken by the generator. At least one example of each class stays.
     """
     wanted = counts * fraction
     shares = np.minimum(np.floor(wanted + _ROUNDING).astype(np.int64), np.maximum(counts - 1, 0))

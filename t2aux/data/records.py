@@ -1,15 +1,15 @@
-"""Sequences as TFRecords of tf.train.Examples, and reading any of them in place.
+"""Writes sequences as TFRecords of tf.train.Examples, and reads them by random access.
 
 A record is a tf.train.Example with three features:
 
-  values  bytes [1]  the steps of the sequence, [T, C] or ids [T], row after row, in the data set's
-                     dtype (uint8, uint16, uint32 or float32, little-endian); with the compression
-                     "zlib" packed by it, sequence by sequence (tf.io.decode_compressed unpacks it)
+  values  bytes [1]  the steps of the sequence, [T, C] or ids [T], in row-major order, in the data
+                     set's dtype (uint8, uint16, uint32 or float32, little-endian); with the
+                     compression "zlib", compressed per sequence (see tf.io.decode_compressed)
   length  int64 [1]  T
   label   int64 [1]  the number of the class
 
-`values` stands at the record's end. An index says where, so that a sequence is read with a single
-`pread`: any order costs the same, and nothing is parsed.
+`values` is at the end of the record. An index gives its position, so that a sequence is read with a
+single `pread`: any order is equally fast, and nothing is parsed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from t2aux import files
 from t2aux.errors import DataError, FileError, UserError
 
 COMPRESSIONS = ("none", "zlib")
-# What an index holds of an example: where its values begin and how many bytes they take in the
-# file, the number of steps, the label, and the CRC-32 of those bytes.
+# The entry of an example in an index: the position of its values in the file and their size in
+# bytes, the number of steps, the label, and the CRC-32 of those bytes.
 INDEX = np.dtype(
     [("begin", "<i8"), ("size", "<u4"), ("steps", "<i4"), ("label", "<i4"), ("crc32", "<u4")]
 )
-# In memory also which file it is in.
+# In memory, an entry also has the number of the file.
 PLACES = np.dtype([*INDEX.descr, ("shard", "<u4")])
-LARGEST = 1 << 30  # Of a sequence, in bytes: protocol buffers end at 2 GiB.
+LARGEST = 1 << 30  # Of a sequence, in bytes: protocol buffers are limited to 2 GiB.
 _FRAME_BEFORE, _FRAME_AFTER = 12, 4  # A TFRecord's length and its checksum; its data's checksum.
 _OPEN_FILES = 128
 _THREADS = 8
@@ -43,7 +43,7 @@ _READS_PER_THREAD = 32
 
 
 class ShardWriter:
-    """Writes one file, and knows its index. A context manager."""
+    """Writes one file and makes its index. A context manager."""
 
     def __init__(self, path: str | os.PathLike[str], compression: str) -> None:
         """Opens the file.
@@ -71,8 +71,8 @@ class ShardWriter:
         """Adds a sequence, [T, C] or [T]. Raises UserError if it is too large."""
         if sequence.nbytes > LARGEST:
             raise DataError(
-                f"A sequence takes {sequence.nbytes:,} bytes, and {LARGEST:,} fit into a record: "
-                "cut it (max_length) or make it smaller (side)."
+                f"A sequence has {sequence.nbytes:,} bytes, but only {LARGEST:,} fit into a "
+                "record: cut it (max_length) or make it smaller (side)."
             )
         values = np.ascontiguousarray(sequence).tobytes()
         if self._compress:
@@ -84,12 +84,12 @@ class ShardWriter:
         self._entries.append((begin, len(values), len(sequence), label, zlib.crc32(values)))
 
     def index(self) -> np.ndarray:
-        """The entries of what was written, INDEX [N]."""
+        """The entries of the written sequences, INDEX [N]."""
         return np.array(self._entries, INDEX)
 
 
 def _example(values: bytes, steps: int, label: int) -> bytes:
-    """A serialised tf.train.Example, which ends with `values`: the keys are sorted."""
+    """A serialised tf.train.Example. It ends with `values`, since the keys are sorted."""
     import tensorflow as tf
 
     features = {
@@ -102,10 +102,10 @@ def _example(values: bytes, steps: int, label: int) -> bytes:
 
 
 def file_key(path: str | os.PathLike[str]) -> bytes:
-    """What `read_values` knows a file by: its name, and which file of that name it is.
+    """Identifies a file for `read_values`: its name, and its version under that name.
 
     Raises:
-        OSError: There is no such file.
+        OSError: The file does not exist.
     """
     status = os.stat(path)
     return b"\0".join([os.fsencode(path), b"%d %d" % (status.st_ino, status.st_mtime_ns)])
@@ -114,22 +114,22 @@ def file_key(path: str | os.PathLike[str]) -> bytes:
 def read_values(
     keys: Sequence[bytes], places: np.ndarray, step_bytes: int, compression: str
 ) -> np.ndarray:
-    """Reads the values of examples, one after the other, a few files at a time.
+    """Reads the values of examples and concatenates them, from a few files at a time.
 
-    It knows nothing that is not in its arguments but which files are open, so that a tf.data
-    pipeline can call it without holding anything but tensors.
+    Its only state other than its arguments is the cache of open files, so a tf.data pipeline can
+    call it and needs to hold only tensors.
 
     Args:
         keys: `file_key` of every file.
         places: PLACES [B].
-        step_bytes: The bytes of a step.
+        step_bytes: The size of a step in bytes.
         compression: One of COMPRESSIONS.
 
     Returns:
-        uint8 [the steps of all of them * step_bytes].
+        uint8 [total number of steps * step_bytes].
 
     Raises:
-        UserError: A file is gone, cut off or damaged, or there is no memory for so many steps.
+        UserError: A file is missing, truncated or damaged, or there is not enough memory.
     """
     ends = np.cumsum(places["steps"], dtype=np.int64) * step_bytes
     size = int(ends[-1]) if len(ends) else 0
@@ -146,7 +146,7 @@ def read_values(
     read = functools.partial(_read_part, keys, memory, compression == "zlib")
     parts = [reads[i : i + _READS_PER_THREAD] for i in range(0, len(reads), _READS_PER_THREAD)]
     if len(parts) > 1:
-        # The system's calls run without Python's lock: slow storage reads several at once.
+        # The system calls release Python's lock, so that slow storage can serve several at once.
         list(_pool().map(read, parts))
     elif parts:
         read(parts[0])
@@ -165,7 +165,7 @@ def _read_part(
         try:
             found = bytearray(size) if compressed else target
             count = os.preadv(file.fileno(), [found], begin)
-            # A signal or a network's file system may give less than there is.
+            # A signal or a network file system may make a read return fewer bytes.
             while 0 < count < size:
                 more = os.preadv(file.fileno(), [memoryview(found)[count:]], begin + count)
                 if not more:
@@ -190,7 +190,7 @@ def _read_part(
 
 @functools.lru_cache(maxsize=_OPEN_FILES)
 def _opened(key: bytes) -> io.FileIO:
-    # A file that leaves the cache is closed when its last reader has ended.
+    # A file that leaves the cache is closed when its last reader has finished.
     try:
         return open(_path(key), "rb", buffering=0)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`series`: sequences of real vectors in whichever of their file formats a folder has."""
+"""`series`: sequences of real vectors, in .npz or .ts files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 @gin.configurable("series")
 @dataclasses.dataclass(frozen=True)
 class Series(Source):
-    """Your sequences, as `npz` or as `ts`, whichever files the folder has."""
+    """Your sequences, read as `npz` or as `ts`, depending on the files in the folder."""
 
     has_other_splits: ClassVar[bool] = True
     split_suffixes: ClassVar[tuple[str, ...]] = Npz.split_suffixes
@@ -27,7 +27,7 @@ class Series(Source):
         """Reads a split, see `Npz.read` and `Ts.read`.
 
         Raises:
-            UserError: As of these; or the folder has files of both formats, or of neither.
+            UserError: As for these, or if the folder has files of both formats or of neither.
         """
         source = _source_of(self.gin_name, options)
         return source.read(split, dataclasses.replace(options, source=source.gin_name))

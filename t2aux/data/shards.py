@@ -1,7 +1,7 @@
-"""`shards`: data sets larger than memory, read where they are, as `t2aux data convert` writes them.
+"""`shards`: data sets larger than memory, read in place from files of `t2aux data convert`.
 
-`manifest` describes the folder, `records` the files. In memory are the indices alone, 28 bytes an
-example.
+`manifest` describes the folder, and `records` the files. Only the indices are kept in memory, with
+28 bytes per example.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _CHUNK_BYTES = 1 << 24
 
 
 class Shards:
-    """The examples of a split in files. An `Examples`.
+    """The examples of a split in files. Implements `Examples`.
 
     Attributes:
-        dtype: That of the steps' values.
-        shape: That of a step: (C,), or () for ids.
+        dtype: The dtype of the steps' values.
+        shape: The shape of a step: (C,), or () for ids.
         places: PLACES [N].
-        notes: What was skipped, guessed or odd when they were written, a sentence each.
+        notes: What was skipped, guessed or unusual when they were written, one sentence each.
         counts: As for `Examples`.
-        found: As for `Examples`: nothing.
-        division: As for `Examples`: none.
+        found: As for `Examples`: always empty.
+        division: As for `Examples`: always None.
         value_range: The smallest and the largest value, as the model sees them; None for ids, and
-            where it was not written.
+            if it was not written.
     """
 
     notes: tuple[str, ...] = ()
@@ -85,16 +85,16 @@ class Shards:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the values, unpacked."""
+        """The size of the unpacked values in bytes."""
         return int(self.lengths.sum(dtype=np.int64)) * self._step_bytes
 
     def read(self, places: np.ndarray) -> np.ndarray:
-        """Reads examples: their steps, one after the other. Raises UserError at damage."""
+        """Reads the concatenated steps of examples. Raises UserError if a file is damaged."""
         values = records.read_values(self._keys, places, self._step_bytes, self._compression)
         return values.view(self.dtype).reshape(-1, *self.shape)
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields all examples in order, some megabytes at a time: their steps, and the lengths."""
+        """Yields the steps and lengths of all examples in order, a few megabytes at a time."""
         return self._chunks(self.places)
 
     def _chunks(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -111,19 +111,19 @@ class Shards:
         return self.some(0, len(self.places))
 
     def some(self, first: int, end: int) -> Iterator[np.ndarray]:
-        """Yields the sequences from one to before another."""
+        """Yields the sequences `first` to `end`, excluding `end`."""
         for values, lengths in self._chunks(self.places[first:end]):
             yield from np.split(values, np.cumsum(lengths)[:-1])
 
     def table(self) -> Table:
-        """Reads all of them into memory."""
+        """Reads all sequences into memory."""
         return Table.of_lengths(self.read(self.places), self.lengths, self.labels)
 
     def reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-        """Returns a function of indices [B], in TensorFlow, that gives steps, lengths and labels.
+        """Returns a TensorFlow function from indices [B] to steps, lengths and labels.
 
-        It holds tensors alone, and a Python function that there is once in the process: what is
-        given to tf.numpy_function is never freed.
+        It holds only tensors and a Python function that exists once per process, because functions
+        passed to tf.numpy_function are never freed.
         """
         if self._reader is None:
             self._reader = self._make_reader()
@@ -135,15 +135,15 @@ class Shards:
         with tf.device("/CPU:0"):
             places = tf.constant(self.places.view(np.uint8).reshape(len(self.places), -1))
             keys = tf.constant(self._keys)
-        # From here on numpy looks into the tensor's memory, so that it is held once.
+        # From now on, the numpy array shares the tensor's memory, so that it is stored only once.
         self.places = np.asarray(memoryview(places)).reshape(-1).view(records.PLACES)
         dtype, step_bytes = tf.as_dtype(self.dtype), self._step_bytes
         compression, shape = self._compression, self.shape
 
         def read(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             arguments = [tf.gather(places, chosen), keys, step_bytes, compression, dtype.name]
-            # Not stateful: TensorFlow would take it out of the pipeline's threads for the sake of
-            # determinism, and the training would wait.
+            # Not stateful: otherwise, for determinism, TensorFlow would not run it in the threads
+            # of the pipeline, and the training would wait.
             values, lengths, labels = tf.numpy_function(
                 _read, arguments, [dtype, tf.int32, tf.int32], stateful=False
             )
@@ -168,9 +168,9 @@ def _read(
 
 
 class ShardSplit(Split):
-    """A split whose sequences stay in their files; otherwise like one in memory.
+    """A split whose sequences stay in their files.
 
-    The order of an epoch is that of the same data in memory, and so are the batches, bit for bit.
+    The order of an epoch and the batches are bit-identical to those of the same data in memory.
     """
 
     def __init__(self, info: DatasetInfo, shards: Shards, bucket_batches: int = 16) -> None:
@@ -181,20 +181,20 @@ class ShardSplit(Split):
 
     @property
     def nbytes(self) -> int:
-        """The memory that the split takes, in bytes: the indices."""
+        """The memory of the split in bytes, which is that of the indices."""
         return self._shards.places.nbytes
 
     @property
     def values(self) -> np.ndarray:
-        """The steps of all sequences. Reads all of them: `chunks` gives some at a time."""
+        """The steps of all sequences. Reads them all; `chunks` reads some at a time."""
         return self._shards.table().values
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields some megabytes of sequences at a time; see `Split`."""
+        """Yields a few megabytes of sequences at a time; see `Split`."""
         return self._shards.chunks()
 
     def value_range(self) -> tuple[float, float] | None:
-        """The smallest and the largest value as they were when the shards were written."""
+        """The smallest and the largest value, as recorded when the shards were written."""
         return self._shards.value_range
 
     def fingerprints(self) -> np.ndarray:
@@ -205,12 +205,12 @@ class ShardSplit(Split):
         )
 
     def example(self, index: int) -> np.ndarray:
-        """Reads sequence `index`; see `Split`. Raises UserError at damage."""
+        """Reads sequence `index`; see `Split`. Raises UserError if the file is damaged."""
         index %= len(self)
         return self._as_input(self._shards.read(self._shards.places[index : index + 1]))
 
     def reader(self) -> Callable[[tf.Tensor], Batch]:
-        """Returns what reads chosen examples; see `Split`."""
+        """Returns the function that reads chosen examples; see `Split`."""
         import tensorflow as tf
 
         shards, read_shards = self._shards, self._shards.reader()
@@ -237,12 +237,12 @@ class ShardSplit(Split):
 @gin.configurable("shards")
 @dataclasses.dataclass(frozen=True)
 class ShardFolder(Source):
-    """Any data set as `t2aux data convert` writes it, for data larger than memory."""
+    """Any data set converted by `t2aux data convert`, for data larger than memory."""
 
     has_other_splits: ClassVar[bool] = True
 
     def has_validation(self, data_dir: pathlib.Path | None) -> bool:
-        """Whether the data that was converted had a validation set of its own."""
+        """Whether the converted data had its own validation set."""
         if data_dir is None or not (data_dir / manifest.DESCRIPTION).exists():
             return False
         return "validation" in manifest.read(data_dir).splits
@@ -250,12 +250,11 @@ class ShardFolder(Source):
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Shards]:
         """Opens a split.
 
-        All but the sequences is read and checked: dataset.json, that every file is there and of its
-        size, the indices, and the last sequence of each file. The others are checked when they are
-        read.
+        Reads and checks dataset.json, the existence and the size of every file, the indices, and
+        the last sequence of each file. The other sequences are checked when they are read.
 
         Raises:
-            UserError: Something is missing or damaged, of another version or another conversion.
+            UserError: A file is missing or damaged, or of another version or conversion.
         """
         folder = require_data_dir("shards", options)
         found = manifest.read(folder)
@@ -283,17 +282,17 @@ class ShardFolder(Source):
 
 
 def open_shard(found: manifest.Manifest, split: str, number: int) -> Shards:
-    """Opens one file of a split alone: the others need not be there.
+    """Opens one file of a split; the other files need not exist.
 
     Raises:
-        UserError: It is missing or damaged, or of another conversion.
+        UserError: The file is missing or damaged, or of another conversion.
     """
     key, places = _open(found, split, number)
     return Shards([key], places, found.dtype, found.info.channels, found.compression)
 
 
 def _open(found: manifest.Manifest, split: str, number: int) -> tuple[bytes, np.ndarray]:
-    """Checks a file, its index and its last sequence; returns its key, and PLACES [N] of it."""
+    """Checks a file, its index and its last sequence. Returns its key and its PLACES [N]."""
     entries = found.splits[split]
     path, index_path = (
         found.folder / name for name in manifest.file_names(split, len(entries))[number]
@@ -303,6 +302,6 @@ def _open(found: manifest.Manifest, split: str, number: int) -> tuple[bytes, np.
     places = np.zeros(len(index), records.PLACES)
     for name in records.INDEX.names:
         places[name] = index[name]
-    # A shard of another conversion, say.
+    # This finds, for example, a shard of another conversion.
     records.read_values([key], places[-1:], found.step_bytes, found.compression)
     return key, places

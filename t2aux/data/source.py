@@ -1,4 +1,4 @@
-"""`Source`: what every data source is, and the parameters that several of them have."""
+"""`Source`, the base class of data sources, and base classes with common parameters."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from t2aux_ondevice.preprocessing import TOKENS, DatasetInfo
 class Source(abc.ABC):
     """A data set: where its examples come from, and how they are prepared.
 
-    Every source is a gin configurable, so that a configuration names one:
-    `train.data = @mnist()`. Its parameters are those that mean something to it. What holds for any
-    source (the folder, how many examples, ...) is given to `t2aux.data.load`.
+    Every source is a gin configurable, so that a configuration can name it:
+    `train.data = @mnist()`. A source has only the parameters that apply to it. The parameters that
+    apply to any source (the folder, the number of examples, ...) are passed to `t2aux.data.load`.
 
-    Your own source is a subclass in a module of yours. Its parameters are its constructor's:
+    To define your own source, write a subclass in your own module. Its parameters are those of its
+    constructor:
 
         @gin.configurable
         @dataclasses.dataclass(frozen=True)
@@ -37,16 +38,16 @@ class Source(abc.ABC):
                 )
                 return info, data.Table.of_rows(inputs, labels)
 
-    Two lines of gin train on it, `import my_package.waves` and `train.data = @Waves()`. Vectors are
-    given as they are: the network normalises them (`train.normalize`).
+    Two lines of gin train on it: `import my_package.waves` and `train.data = @Waves()`. Do not
+    normalise vectors, since the network does so (`train.normalize`).
 
     Attributes:
-        in_folder: Whether it reads files, which lie in the `data_dir`.
+        in_folder: Whether the source reads files in the `data_dir`.
         has_named_splits: Whether `read` uses `Options.splits`.
-        has_other_splits: Whether `read` may be asked for other splits than "train" and "test", such
-            as "validation".
-        split_suffixes: What the names of the splits' files or folders end in, where they are called
-            as in `places.NAMES`.
+        has_other_splits: Whether `read` supports splits other than "train" and "test", such as
+            "validation".
+        split_suffixes: The suffixes of the splits' files or folders, if these are named as in
+            `places.NAMES`.
     """
 
     in_folder: ClassVar[bool] = True
@@ -59,20 +60,21 @@ class Source(abc.ABC):
         """Reads a split.
 
         Args:
-            split: "train" or "test", or another one where it has them.
-            options: What `load` was given, and the source's own parameters of the same names. A
-                source may read all examples of a `Table`: `load` takes `max_examples` of them.
+            split: "train" or "test", or another split if the source has it.
+            options: The arguments of `load`, and the source's own parameters of the same names. A
+                source that returns a `Table` may read all examples: `load` then takes
+                `max_examples` of them.
 
         Returns:
-            What the data is, equal for both splits, and its examples: `Table.of_rows` of sequences
-            of one length, or `Table.of_lengths`.
+            The description of the data, which is the same for both splits, and the examples:
+            `Table.of_rows` for sequences of equal length, otherwise `Table.of_lengths`.
 
         Raises:
             UserError: The data is missing or damaged.
         """
 
     def has_validation(self, data_dir: pathlib.Path | None) -> bool:
-        """Whether a user's own data has a split "validation", by the names of its files.
+        """Whether the file names of a user's own data include a split "validation".
 
         Args:
             data_dir: The data's folder.
@@ -80,10 +82,10 @@ class Source(abc.ABC):
         return "validation" in places.splits_in(data_dir, self.split_suffixes)
 
     def prepare(self, data_dir: pathlib.Path | None) -> bool:
-        """Downloads the data, if it is that kind of source.
+        """Downloads the data, if the source supports this.
 
         Args:
-            data_dir: Where to put it.
+            data_dir: The folder to write to.
 
         Returns:
             Whether there was anything to do.
@@ -93,27 +95,27 @@ class Source(abc.ABC):
 
     @property
     def gin_name(self) -> str:
-        """What gin files call it, such as "mnist"."""
+        """The source's name in gin files, such as "mnist"."""
         return gin_name(type(self))
 
     @property
     def title(self) -> str:
-        """What results call it."""
+        """The source's name in results."""
         return self.gin_name
 
     def parameters(self) -> dict[str, Any]:
-        """Its parameters and their values."""
+        """The source's parameters and their values."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 def gin_name(source: type[Source]) -> str:
-    """What gin files call a source."""
+    """The name of a source in gin files."""
     names = (name for name, registered in sources().items() if registered is source)
     return next(names, source.__name__)
 
 
 def sources() -> dict[str, type[Source]]:
-    """All sources that are gin configurables, by the names that gin files call them."""
+    """All sources that are gin configurables, by their names in gin files."""
     return {
         gin_config._REGISTRY.minimal_selector(selector): configurable.wrapped
         for selector, configurable in gin_config._REGISTRY.items()
@@ -122,19 +124,19 @@ def sources() -> dict[str, type[Source]]:
 
 
 def about(source: type[Source]) -> str:
-    """The first line of its description."""
+    """The first line of a source's description."""
     return (inspect.getdoc(source) or "").partition("\n")[0].rstrip(".")
 
 
 @dataclasses.dataclass(frozen=True)
 class GreyImageSource(Source):
-    """A source of grey images, one pixel a step.
+    """A source of grey images, one pixel per step.
 
     Attributes:
-        side: Height and width that images are resized to (bilinear, antialiased). None keeps
-            square images of one size as they are.
-        border: Black pixels that are put around the resized images, on each side: what MNIST has
-            around its digits, so that the last steps of a sequence hold no information.
+        side: Height and width that images are resized to (bilinear, antialiased). None keeps the
+            size of the images, which must be square and all of the same size.
+        border: Number of black pixels to add on each side of the resized images. MNIST has such a
+            border around its digits, so that the last steps of a sequence hold no information.
         permutation_seed: Seed of a fixed permutation of the pixels, the same for every image and
             split (pMNIST); None for raster order.
     """
@@ -154,11 +156,11 @@ class GreyImageSource(Source):
 
 @dataclasses.dataclass(frozen=True)
 class ImageSource(GreyImageSource):
-    """A source of colour images, one pixel a step.
+    """A source of colour images, one pixel per step.
 
     Attributes:
         side: As for `GreyImageSource`; so are `border` and `permutation_seed`.
-        grey: Whether to turn colour images into grey ones, with one channel instead of three.
+        grey: Whether to convert colour images to grey, with one channel instead of three.
     """
 
     grey: bool = False
@@ -172,13 +174,14 @@ class ImageSource(GreyImageSource):
 
 @dataclasses.dataclass(frozen=True)
 class TextSource(Source):
-    """A source of texts, one character or byte a step.
+    """A source of texts, one character or byte per step.
 
     Attributes:
-        tokens: What a step is: "characters" (Unicode code points) or "bytes" (of UTF-8).
-        max_length: Where texts are cut, in tokens; None for nowhere.
-        vocabulary_size: The largest number of different characters, the most frequent ones of the
-            training split; the others become the unknown character, which is counted too.
+        tokens: The kind of tokens: "characters" (Unicode code points) or "bytes" (of UTF-8).
+        max_length: The length in tokens at which texts are cut; None for no limit.
+        vocabulary_size: The maximum number of different characters, including the unknown
+            character. The most frequent characters of the training split are kept; the others
+            become the unknown character.
     """
 
     tokens: str = "characters"

@@ -24,9 +24,9 @@ _PREFETCHED_BATCHES = 2
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns what TensorFlow makes of a UserError inside a pipeline into that UserError again.
+    """Restores a UserError that TensorFlow wrapped in its own error inside a pipeline.
 
-    Stands around what iterates over `Split.batches`.
+    Use it around the code that iterates over `Split.batches`.
     """
     import tensorflow as tf
 
@@ -41,11 +41,11 @@ def user_errors() -> Iterator[None]:
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a dataset whose iterators can be given up at once.
+    """Returns a dataset whose iterators can be deleted without delay.
 
-    TensorFlow's tuner, which has nothing to tune here, is a thread that wakes ever more rarely, at
-    last once a minute. Deleting an iterator waits for it, and it sometimes misses the request to
-    end until it wakes again: SIGTERM once took 48 s (TensorFlow 2.21).
+    TensorFlow's tuner, which has nothing to tune here, is a thread that wakes less and less often,
+    in the end once a minute. Deleting an iterator waits for this thread, which sometimes misses the
+    request to end until it next wakes: SIGTERM once took 48 s (TensorFlow 2.21).
     """
     import tensorflow as tf
 
@@ -55,7 +55,7 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 class Batch(NamedTuple):
-    """The one batch type.
+    """A batch of sequences.
 
     Attributes:
         inputs: float32 [B, T, C], pixels in [0, 1]; or int32 ids [B, T]. Shorter sequences are
@@ -73,12 +73,12 @@ class Split:
     """The examples of a split, and their order in training.
 
     Attributes:
-        info: What the sequences and the classes are.
+        info: The description of the sequences and the classes.
         labels: int32 [N].
         lengths: int32 [N]: the number of steps of each sequence.
         bucket_batches: As for `load`.
-        notes: What the reader skipped, guessed or found odd, a sentence each.
-        division: How the data was divided of which it is a part; None: it was not.
+        notes: What the reader skipped, guessed or found unusual, one sentence each.
+        division: How the data that the split is a part of was divided; None if it was not.
     """
 
     notes: tuple[str, ...] = ()
@@ -94,8 +94,8 @@ class Split:
         """Wraps a table.
 
         Args:
-            info: What the table holds.
-            table: The sequences; pixels already permuted.
+            info: The description of the table's content.
+            table: The sequences. Pixels must already be permuted.
             bucket_batches: As for `load`.
             notes: See above.
 
@@ -111,7 +111,7 @@ class Split:
     def _describe(
         self, info: DatasetInfo, labels: np.ndarray, lengths: np.ndarray, bucket_batches: int
     ) -> None:
-        """Sets what a split has wherever its sequences are. Raises UserError if there are none."""
+        """Sets the attributes of any split. Raises UserError if there are no sequences."""
         if not len(labels):
             raise DataError(f"The data set {info.name} has no examples: check its files.")
         self.info = info
@@ -125,21 +125,21 @@ class Split:
 
     @property
     def nbytes(self) -> int:
-        """The memory that the split takes, in bytes."""
+        """The memory of the split in bytes."""
         table = self._table
         return sum(a.nbytes for a in (table.values, table.offsets, self.labels, self.lengths))
 
     @property
     def values(self) -> np.ndarray:
-        """The steps of all sequences, one after the other, as they are stored (see `Table`)."""
+        """The concatenated steps of all sequences, as they are stored (see `Table`)."""
         return self._table.values
 
     def counts(self) -> np.ndarray:
-        """The examples of each class, int64 [K]."""
+        """The number of examples of each class, int64 [K]."""
         return np.bincount(self.labels, minlength=self.info.num_classes)
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the steps of some sequences as `values`, and their lengths, until all were given.
+        """Yields the split in chunks: the steps of some sequences, as in `values`, and the lengths.
 
         Each chunk fits in memory; a split in memory is one chunk.
         """
@@ -154,7 +154,7 @@ class Split:
         return float(values.min()) / scale, float(values.max()) / scale
 
     def fingerprints(self) -> np.ndarray:
-        """Returns a number for each sequence, the same for the same steps, uint64 [N]."""
+        """Returns a number for each sequence, equal for equal steps, uint64 [N]."""
         found = [
             zlib.crc32(np.ascontiguousarray(sequence)) << 32 | len(sequence)
             for sequence in self._table.sequences()
@@ -162,10 +162,10 @@ class Split:
         return np.array(found, np.uint64)
 
     def origin(self, chosen: np.ndarray) -> np.ndarray:
-        """The places that some examples had in the data as it was read, int64 [N].
+        """The positions of some examples in the data as it was read, int64 [N].
 
         Args:
-            chosen: Their places in the split, int64 [N].
+            chosen: Their positions in the split, int64 [N].
         """
         return chosen
 
@@ -181,8 +181,9 @@ class Split:
     def order(self, batch_size: int, *, seed: int | None = None, epoch: int = 0) -> np.ndarray:
         """Returns the order of the examples in an epoch, a pure function of its arguments.
 
-        Sequences of various lengths are bucketed: inside pools of `bucket_batches` batches they are
-        sorted by length, so that a batch has little padding, and then the batches are shuffled.
+        Sequences of varying lengths are bucketed: within pools of `bucket_batches` batches, they
+        are sorted by length, so that batches have little padding, and then the batches are
+        shuffled.
 
         Args:
             batch_size: The number of examples in a batch.
@@ -200,7 +201,7 @@ class Split:
         full = count // batch_size
         if not self._is_ragged or self.bucket_batches < 2 or not full:
             return order
-        # The incomplete batch stays at the end, so that dropping it drops a random choice.
+        # The incomplete batch stays at the end, so that dropping it drops random examples.
         head, rest = order[: full * batch_size], order[full * batch_size :]
         pool = self.bucket_batches * batch_size
         for start in range(0, len(head), pool):
@@ -224,19 +225,19 @@ class Split:
             batch_size: The number of examples in a batch.
             seed: Non-negative seed of the shuffle, or None for the order of the files.
             epoch: Number of the epoch; with `seed` it fixes the order.
-            first_batch: The batch to start at. What follows is exactly what an uninterrupted pass
-                gives from there; nothing before it is read.
+            first_batch: The batch to start at. The batches are exactly those of an uninterrupted
+                pass from there on; the ones before are not read.
             drop_remainder: Whether to leave out the last batch if it is smaller.
 
         Returns:
             A `tf.data.Dataset` of `Batch`.
 
         Raises:
-            UserError: The batch size or the seed is out of range, or larger than the split while
-                the remainder is dropped.
+            UserError: The batch size or the seed is out of range, or the batch size is larger than
+                the split and the remainder is dropped.
             ValueError: first_batch is out of range.
         """
-        # Here, since a summary or a device's client reads data without TensorFlow.
+        # Imported here because a summary or a device's client reads data without TensorFlow.
         import tensorflow as tf
 
         if batch_size < 1:
@@ -255,8 +256,8 @@ class Split:
         with tf.device("/CPU:0"):
             order = tf.constant(self.order(batch_size, seed=seed, epoch=epoch))
 
-        # In TensorFlow's own operations: a Python function made in each epoch would never be
-        # freed, since the default graph keeps whatever is given to tf.numpy_function.
+        # This uses only TensorFlow's operations: a Python function made in each epoch would never
+        # be freed, since the default graph keeps every function passed to tf.numpy_function.
         def fetch(number: tf.Tensor) -> Batch:
             return read(order[number * batch_size : (number + 1) * batch_size])
 
@@ -272,10 +273,10 @@ class Split:
         epoch: int = 0,
         first_batch: int = 0,
     ) -> tf.data.Dataset:
-        """Returns some replicas' rows of the batches of an epoch; nothing else is read.
+        """Returns some replicas' rows of the batches of an epoch, and reads only these.
 
-        Replica r of R has every R-th row from r on. One that has none, of an incomplete batch, gets
-        the first.
+        Replica r of R gets every R-th row, beginning with row r. If an incomplete batch has no row
+        for a replica, it gets the first row.
 
         Args:
             batch_size: The number of examples in a whole batch.
@@ -285,8 +286,8 @@ class Split:
             first_batch: See `batches`.
 
         Returns:
-            A `tf.data.Dataset` of a `Batch` a replica, all padded to the whole batch's longest
-            sequence, and the whole batch's lengths, int32 [G].
+            A `tf.data.Dataset` of one `Batch` per replica, each padded to the longest sequence of
+            the whole batch, and of the lengths of the whole batch, int32 [G].
         """
         import tensorflow as tf
 
@@ -314,11 +315,11 @@ class Split:
         return untuned(dataset.prefetch(_PREFETCHED_BATCHES))
 
     def reader(self) -> Callable[[tf.Tensor], Batch]:
-        """Returns what reads chosen examples, in TensorFlow's operations.
+        """Returns the function that reads chosen examples, made of TensorFlow's operations.
 
         Returns:
-            A function of int64 indices [B] that gives their `Batch`. It may be called in a graph,
-            and holds all that it needs itself.
+            A function from int64 indices [B] to their `Batch`. It may be called in a graph, and
+            holds everything that it needs.
         """
         import tensorflow as tf
 
@@ -353,7 +354,7 @@ class Split:
                 self._tensors = tuple(
                     tf.constant(array) for array in (table.values, table.offsets, self.labels)
                 )
-            # From here on numpy looks into the tensor's memory, so the table is held only once.
+            # From now on, the numpy array shares the tensor's memory, so the table is stored once.
             values = np.asarray(memoryview(self._tensors[0]))
             self._table = dataclasses.replace(table, values=values)
         return self._tensors

@@ -40,8 +40,8 @@ def summarise(splits: Mapping[str, Split]) -> str:
         splits: The splits by their names.
 
     Returns:
-        Several lines of text: what a sequence is, the lengths, the range of the values, the memory
-        and the examples of each class in each split.
+        Several lines of text: the kind of sequences, the lengths, the range of the values, the
+        memory, and the number of examples of each class in each split.
     """
     info = next(iter(splits.values())).info
     counts = [split.counts() for split in splits.values()]
@@ -67,10 +67,10 @@ def summarise(splits: Mapping[str, Split]) -> str:
 
 
 def brief(splits: Mapping[str, Split]) -> list[str]:
-    """Describes the splits of one data set in a few lines, notes among them, for a log.
+    """Describes the splits of one data set in a few lines for a log, including notes.
 
     Args:
-        splits: As for `summarise`. What is in shards is not read.
+        splits: As for `summarise`. Sequences in shards are not read.
     """
     info = next(iter(splits.values())).info
     lines = _describe(info)
@@ -100,14 +100,14 @@ def brief(splits: Mapping[str, Split]) -> list[str]:
 
 
 def log_summary(splits: Mapping[str, Split]) -> None:
-    """Writes `brief` into the log, the notes as warnings."""
+    """Writes `brief` to the log, with the notes as warnings."""
     for line in brief(splits):
         write = logging.warning if line.startswith("Note: ") else logging.info
         write("%s", line)
 
 
 def notes(splits: Mapping[str, Split]) -> list[str]:
-    """Returns what is to be said of the splits of one data set, a sentence each.
+    """Returns the notes on the splits of one data set, one sentence each.
 
     Args:
         splits: "train", "validation" and "test", or some of them.
@@ -129,18 +129,18 @@ def notes(splits: Mapping[str, Split]) -> list[str]:
 
 
 def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -> None:
-    """Draws a few sequences, each of another class, as the classifier reads them.
+    """Draws a few sequences of different classes, as the classifier reads them.
 
-    Images are drawn with the strip and the curve of their pixels in the order of the steps; texts
-    as their first characters; vectors, as they are stored, with a line for each channel.
+    Images are drawn with a strip and a curve of their pixels in the order of the steps; texts, as
+    their first characters; vectors, as they are stored, with a line for each channel.
 
     Args:
-        split: Where the sequences come from.
+        split: The split to draw.
         path: The picture to write: .png, .pdf or .svg.
-        count: The largest number of sequences.
+        count: The maximum number of sequences.
 
     Raises:
-        UserError: The suffix is another, or the file can't be written.
+        UserError: The suffix is not supported, or the file can't be written.
     """
     from matplotlib.figure import Figure  # Slow to import; pyplot's global state is not needed.
 
@@ -169,7 +169,7 @@ def draw_sequences(split: Split, path: str | os.PathLike[str], count: int = 4) -
         title = "channel" if len(lines) == info.channels else f"channel\n(of {info.channels})"
         figure.legend(lines, names, title=title, loc="outside right upper", fontsize=7)
     with atomic_write(path, "wb") as file, warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes, which is enough.
+        # Characters that are missing in the font are drawn as boxes, which is good enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(file, format=path.suffix[1:].lower())
 
@@ -289,7 +289,7 @@ def _draw_vectors(part: SubFigure, split: Split, index: int) -> Axes:
 
     axis = part.add_subplot()
     colours = matplotlib.colormaps["tab10" if split.info.channels <= 10 else "tab20"]
-    # A curve of one step would not be seen.
+    # A curve of one step would not be visible.
     style = {"linewidth": 0.9, "marker": "." if split.lengths[index] == 1 else None}
     for channel, values in enumerate(split.example(index).T[:_SHOWN_VECTOR_CHANNELS]):
         axis.plot(values, color=colours(channel), label=str(channel), **style)
@@ -305,5 +305,5 @@ def _class_name(split: Split, index: int) -> str:
 
 
 def _colours(pixels: np.ndarray) -> np.ndarray:
-    """Drops the channel axis of grey pixels, as imshow wants it."""
+    """Drops the channel axis of grey pixels, as imshow requires."""
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

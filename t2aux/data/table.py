@@ -1,4 +1,4 @@
-"""The table that holds a split in memory, the options of a source, and how sources find files."""
+"""The table that holds a split in memory, the options of a source, and helpers to find files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 if TYPE_CHECKING:
     from t2aux.data.places import Division
 
-# Everything that reading a damaged compressed file may raise.
+# The errors that reading a damaged compressed file may raise.
 DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _UNPACKERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open}
-# How files begin that have another suffix than they should.
+# The beginnings of files whose suffix may be wrong.
 _BEGINNING = 64
 _PACKINGS = {
     b"\x1f\x8b": ("compressed with gzip", (".gz", ".tgz")),
@@ -45,11 +45,11 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a source reads with: `load`'s arguments and the parameters of the source.
+    """The options of a source: the arguments of `load` and the parameters of the source.
 
-    `load`, `t2aux.data.source.ImageSource` and `TextSource` document them. `source` is what gin
-    files call the source. `side` is that of `info` where there is one; `resize` says whether the
-    source was given one, so that images of other sizes are resized rather than errors.
+    They are documented in `load`, `t2aux.data.source.ImageSource` and `TextSource`. `source` is the
+    source's name in gin files. `side` is that of `info`, if given; `resize` says whether the source
+    itself has a side, so that images of other sizes are resized and do not raise an error.
     """
 
     source: str = ""
@@ -71,17 +71,18 @@ class Options:
 
 
 class Examples(Protocol):
-    """What a source gives: sequences with labels, in a fixed order.
+    """The examples that a source returns: sequences with labels, in a fixed order.
 
     Attributes:
         labels: int32 [N].
-        dtype: Of a step's values: uint8 for pixels, float32 for vectors, unsigned for ids.
-        nbytes: The bytes of all sequences together.
-        notes: What the reader skipped, guessed or found odd, a sentence each.
-        counts: The examples of each class of the whole split, from which `max_examples` took these,
-            int64 [K]; None if they are those of `labels`.
+        dtype: The dtype of a step's values: uint8 for pixels, float32 for vectors, unsigned for
+            ids.
+        nbytes: The size of all sequences in bytes.
+        notes: What the reader skipped, guessed or found unusual, one sentence each.
+        counts: The number of examples of each class in the whole split, before `max_examples`,
+            int64 [K]; None if it is the same as in `labels`.
         found: Where the reader found the examples, for an error about their classes.
-        division: How the data was divided that has no test set; None: it was not.
+        division: How data without a test set was divided; None if it was not.
     """
 
     labels: np.ndarray
@@ -99,24 +100,24 @@ class Examples(Protocol):
         """See above."""
 
     def sequences(self) -> Iterator[np.ndarray]:
-        """Yields each sequence as it is stored: [T, C] pixels or vectors, or [T] ids."""
+        """Yields each sequence as stored: [T, C] pixels or vectors, or [T] ids."""
 
     def some(self, first: int, end: int) -> Iterator[np.ndarray]:
-        """Yields the sequences from one to before another."""
+        """Yields the sequences `first` to `end`, excluding `end`."""
 
     def table(self) -> Table:
-        """Reads all of them into memory."""
+        """Reads all sequences into memory."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Found:
-    """What all examples have besides their sequences.
+    """The attributes of `Examples` other than the sequences.
 
     Attributes:
-        notes: As for `Examples`; so are the others.
-        counts: See there.
-        found: See there.
-        division: See there.
+        notes: As for `Examples`.
+        counts: As for `Examples`.
+        found: As for `Examples`.
+        division: As for `Examples`.
     """
 
     notes: tuple[str, ...] = ()
@@ -125,14 +126,14 @@ class Found:
     division: Division | None = None
 
     def some(self, first: int, end: int) -> Iterator[np.ndarray]:
-        """Yields the sequences from one to before another; those before are read, too."""
-        # To its end, where there are the last checks.
+        """Yields the sequences `first` to `end`, excluding `end`. Also reads those before."""
+        # The last sequences are read to the very end, where the last checks are.
         return itertools.islice(self.sequences(), first, end if end < len(self.labels) else None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table(Found):
-    """Sequences of any lengths, one after the other.
+    """Concatenated sequences of any lengths.
 
     Attributes:
         values: The steps of all sequences: [total, C] uint8 pixels or float32 vectors, or [total]
@@ -147,7 +148,7 @@ class Table(Found):
 
     @classmethod
     def of_rows(cls, rows: np.ndarray, labels: np.ndarray) -> Table:
-        """Makes a table of sequences of one length, rows [N, T, C]."""
+        """Makes a table of sequences of equal length, rows [N, T, C]."""
         count, steps = rows.shape[:2]
         offsets = np.arange(count + 1, dtype=np.int64) * steps
         values = rows.reshape(count * steps, *rows.shape[2:])
@@ -155,26 +156,26 @@ class Table(Found):
 
     @classmethod
     def of_lengths(cls, values: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> Table:
-        """Makes a table of the steps of all sequences and the length of each."""
+        """Makes a table from the concatenated steps of all sequences and their lengths."""
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
         return cls(values, offsets, np.asarray(labels, np.int32))
 
     @property
     def dtype(self) -> np.dtype:
-        """That of the values."""
+        """The dtype of the values."""
         return self.values.dtype
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the values."""
+        """The size of the values in bytes."""
         return self.values.nbytes
 
     def sequences(self) -> Iterator[np.ndarray]:
-        """Yields each sequence, a view."""
+        """Yields each sequence as a view."""
         return self.some(0, len(self.labels))
 
     def some(self, first: int, end: int) -> Iterator[np.ndarray]:
-        """Yields the sequences from one to before another, views."""
+        """Yields the sequences `first` to `end`, excluding `end`, as views."""
         for start, stop in itertools.pairwise(self.offsets[first : end + 1].tolist()):
             yield self.values[start:stop]
 
@@ -202,12 +203,12 @@ class Rows(Found):
     """Sequences of one shape that are made one at a time, so that they need not fit in memory.
 
     Attributes:
-        what: What is being read, for the progress in the log.
+        what: A description of what is being read, for the progress in the log.
         labels: int32 [N].
         shape: T and C.
-        make: Gives an iterator over N arrays uint8 [T, C]; called once.
-        make_some: Gives an iterator over those from one to before another, and makes no others;
-            None: it can't.
+        make: Returns an iterator over N arrays uint8 [T, C]; called once.
+        make_some: Returns an iterator over the arrays from a first to an end index, excluding the
+            end, without making the others; None if this is not supported.
     """
 
     what: str
@@ -218,20 +219,20 @@ class Rows(Found):
 
     @property
     def dtype(self) -> np.dtype:
-        """That of pixels."""
+        """The dtype of pixels."""
         return np.dtype(np.uint8)
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all rows."""
+        """The size of all rows in bytes."""
         return len(self.labels) * self.shape[0] * self.shape[1]
 
     def sequences(self) -> Iterator[np.ndarray]:
-        """Yields each row as soon as it is made."""
+        """Makes and yields one row at a time."""
         return self.make()
 
     def some(self, first: int, end: int) -> Iterator[np.ndarray]:
-        """Yields the rows from one to before another as soon as they are made."""
+        """Makes and yields the rows `first` to `end`, excluding `end`, one at a time."""
         if self.make_some is not None:
             return self.make_some(first, end)
         return super().some(first, end)
@@ -242,8 +243,8 @@ class Rows(Found):
             values = np.empty((len(self.labels), *self.shape), np.uint8)
         except (MemoryError, ValueError) as error:
             raise DataError(
-                f"{self.what}: {len(self.labels):,} of {self.shape[0]:,} pixels each are more than "
-                "the memory holds: set a smaller side."
+                f"{self.what}: {len(self.labels):,} of {self.shape[0]:,} pixels each do not fit "
+                "in memory: set a smaller side."
             ) from error
         progress = Progress(self.what, len(values))
         for index, row in enumerate(self.make()):
@@ -265,7 +266,7 @@ def subset(count: int, max_examples: int | None) -> np.ndarray:
 
 
 def choose(examples: Iterable[_T], indices: np.ndarray) -> Iterator[tuple[int, _T]]:
-    """Yields the examples of ascending indices, with them, and stops reading after the last."""
+    """Yields the ascending indices with their examples, and stops reading after the last one."""
     wanted = iter(indices.tolist())
     next_index = next(wanted, None)
     for index, example in enumerate(examples):
@@ -277,7 +278,7 @@ def choose(examples: Iterable[_T], indices: np.ndarray) -> Iterator[tuple[int, _
 
 
 def require_data_dir(source: str, options: Options, *, or_file: bool = False) -> pathlib.Path:
-    """Returns the folder (or file) of a user's own files; UserError if there is none."""
+    """Returns the folder (or file) of a user's own data. Raises UserError if there is none."""
     what = "folder or file" if or_file else "folder"
     place = options.data_dir
     if place is None:
@@ -299,7 +300,7 @@ def require_data_dir(source: str, options: Options, *, or_file: bool = False) ->
 def find_file(
     folder: pathlib.Path, names: Sequence[str], source: str, wanted: str | None = None
 ) -> pathlib.Path:
-    """Returns the first of `names` that is in `folder`; UserError, with `wanted`, if none is."""
+    """Returns the first of `names` in `folder`. Raises UserError, with `wanted`, if none exists."""
     for name in names:
         if (folder / name).exists():
             return folder / name
@@ -312,7 +313,7 @@ def find_file(
 
 
 def unread(read: pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Returns a note if others of the names that `find_file` was given are there, too."""
+    """Returns a note if other names that were passed to `find_file` exist, too."""
     if read.name not in names:
         return ()
     others = [name for name in names if name != read.name and (read.parent / name).exists()]
@@ -320,7 +321,7 @@ def unread(read: pathlib.Path, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _what_is_in(folder: pathlib.Path, names: Sequence[str]) -> str:
-    """Says what a folder holds, and which folder in it holds one of the names."""
+    """Describes the content of a folder, or names its subfolder that has one of the names."""
     try:
         entries = sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".")
     except OSError:
@@ -332,12 +333,12 @@ def _what_is_in(folder: pathlib.Path, names: Sequence[str]) -> str:
 
 
 def open_compressed(path: pathlib.Path) -> IO[bytes]:
-    """Opens a file for reading bytes, through gzip or xz if its name ends in .gz, .tgz or .xz."""
+    """Opens a file for reading bytes, and unpacks it if its name ends in .gz, .tgz or .xz."""
     return _UNPACKERS.get(path.suffix.lower(), open)(path, "rb")
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
-    """Reads a file whole, unpacking gzip; UserError if it is damaged."""
+    """Reads a whole file, unpacking gzip. Raises UserError if it is damaged."""
     try:
         with open_compressed(path) as file:
             return file.read()
@@ -346,18 +347,18 @@ def read_bytes(path: pathlib.Path) -> bytes:
 
 
 def class_key(name: str) -> str:
-    """What two names of one class have in common: the name in Unicode's normal form NFC.
+    """Returns a key that is equal for two names of one class: the name in Unicode's form NFC.
 
-    File systems and editors write "é" as one character or as two.
+    File systems and editors may write "é" as one character or as two.
     """
     return unicodedata.normalize("NFC", name)
 
 
 def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
-    """Reads a classes.txt, a name a line; None if there is no such file. The names are in NFC.
+    """Reads a classes.txt with one name per line; None if it does not exist. Names are in NFC.
 
     Raises:
-        UserError: It can't be read, is empty, or names a class twice.
+        UserError: The file can't be read, is empty, or names a class twice.
     """
     if not path.exists():
         return None
@@ -375,7 +376,7 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
 
 
 def misnamed(path: str | os.PathLike[str]) -> str | None:
-    """Says what a file is, and what to do, if it is not what its name says; None if unknown."""
+    """Says what a file is and what to do, if its name is misleading; otherwise returns None."""
     suffix = os.path.splitext(path)[1].lower()
     try:
         with open(path, "rb") as file:

@@ -1,7 +1,7 @@
-"""`csv`: a user's own texts by class, as tables of any format; DBpedia's files among them.
+"""`csv`: a user's own texts with classes, in tables of any format, such as DBpedia's files.
 
-A table is read twice, first for classes and lengths, then for the ids, so that its texts need not
-fit in memory.
+A table is read twice, first for the classes and lengths and then for the ids, so that its texts
+need not fit in memory.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ class Csv(TextSource):
 
     Attributes:
         tokens: As for `TextSource`; so are `max_length` and `vocabulary_size`.
-        label_column: The column of the class: its name; or its position, counted from 0, where
-            there is no header. None: it is found by the usual names, or is the first.
-        text_columns: Likewise the column of the text, or several, which are joined by a space.
-        encoding: Of a text file: any of Python's codecs, such as "cp1252". None: UTF-8, or what a
-            byte order mark says.
-        separator: Of a text file's columns. None: comma, semicolon, tab or bar, as it is found.
+        label_column: The column of the class: its name or, without a header, its position, counted
+            from 0. None to find it by the usual names, or to use the first column.
+        text_columns: Likewise, the column of the text, or several, which are joined by a space.
+        encoding: The encoding of a text file: any of Python's codecs, such as "cp1252". None for
+            UTF-8, or the encoding of a byte order mark.
+        separator: The separator of a text file's columns. None to detect it: comma, semicolon, tab
+            or bar.
     """
 
     has_other_splits: ClassVar[bool] = True
@@ -74,18 +75,19 @@ class Csv(TextSource):
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Texts]:
         """Reads the texts and classes of a split.
 
-        The data is a table; or a folder with train.csv and test.csv, or with train.csv alone, or
-        with one table of another name. CSV may also be TSV, JSON lines or Parquet, see
-        `tables.open_table`. A row is a class and one or more texts, which are joined by a space.
-        Without a header the class comes first. A classes.txt in the folder names the classes, one a
-        line; a row then gives its class by number, counted from 1, or by name. Without it the
-        classes are what the training data has. A first row that names columns as is usual is taken
-        for a header (unless `options.allow` has "first_row").
+        The data is a table; or a folder with train.csv and test.csv, with only train.csv, or with
+        one table of another name. Instead of CSV, it may be TSV, JSON lines or Parquet, see
+        `tables.open_table`. A row has a class and one or more texts, which are joined by a space.
+        Without a header, the class comes first. A classes.txt in the folder names the classes, one
+        per line; a row then gives its class by number, counted from 1, or by name. Without it, the
+        classes are those in the training data. A first row with usual column names is treated as a
+        header (unless `options.allow` has "first_row").
 
         Raises:
-            UserError: A file is missing or damaged, or has no such columns; a row lacks a column,
-                has an empty text, or a missing or unknown class; the class of a first row without a
-                header occurs nowhere else. The message names file and line.
+            UserError: A file is missing or damaged, or lacks the columns; a row lacks a column, has
+                an empty text, or has a missing or unknown class; or, in a table without a header,
+                the class of the first row occurs nowhere else. The message names the file and the
+                line.
         """
         find = functools.partial(
             places.find, options, suffixes=tables.SUFFIXES, single=_single, wanted=_WANTED
@@ -99,7 +101,7 @@ class Csv(TextSource):
 
         def scanned(place: places.Place, split: str) -> _Scan:
             table = self._open(place.path, options, known)
-            # Of data that is divided, the training examples alone count, which are not known yet.
+            # If the data is divided, only the training examples count, which are not known yet.
             is_whole = not (place.part and options.test_fraction)
             counts = needs_counts(options) and split == "train" and is_whole
             return _Scan(table, self, options, known, counts=counts)
@@ -118,7 +120,7 @@ class Csv(TextSource):
             classes = options.info.classes
         else:
             classes = _sorted_names(train_scan.lines)
-        # Where the names themselves are numbers, a number can only be meant as a name.
+        # If the names themselves are numbers, a number is always a name.
         numbered = names is not None and not any(_is_number(name) for name in names)
         labels = _labels(scan, classes, numbered=numbered)
 
@@ -157,15 +159,15 @@ class Csv(TextSource):
 
 
 class _Scan:
-    """What the first reading of a table finds.
+    """The result of the first reading of a table.
 
     Attributes:
         table: The table, which has counted what it skipped.
-        path: The table's.
-        lines: The names of the classes in the order of their first rows, and these rows' lines.
-        names: For each row, which of them is its own, int32 [N].
-        lengths: The tokens of each row's text, int64 [N].
-        counts: The characters of all texts, if they were requested.
+        path: The path of the table.
+        lines: The names of the classes in the order of their first rows, and the lines of these.
+        names: The position of each row's class in `lines`, int32 [N].
+        lengths: The number of tokens of each row's text, int64 [N].
+        counts: The character counts of all texts, if they were requested.
     """
 
     def __init__(
@@ -216,7 +218,7 @@ class _Scan:
 
     @property
     def header(self) -> str | None:
-        """What the header calls the class's column, where it was found by the table's names."""
+        """The header of the class's column, if it was found by the table's column names."""
         if isinstance(self.table, DelimitedReader) and self.table.has_header and self._guessed:
             return self.table.header[self.table.columns.index(self._chosen.label)]
         return None
@@ -236,7 +238,7 @@ class _Scan:
         return found
 
     def notes(self) -> tuple[str, ...]:
-        """Returns what was skipped or guessed, a sentence each."""
+        """Returns what was skipped or guessed, one sentence each."""
         table, short = self.table, self.path.name
         notes = [*table.notes, *self._chosen.notes]
         is_first = self._guessed and self._chosen.label == table.columns[0]
@@ -246,11 +248,11 @@ class _Scan:
             lost = "; commas of texts without quotes are lost" if least != most else ""
             notes.append(
                 f"{short}: the rows have {varying} columns, and all but the first are joined by a "
-                f"space to one text{lost}: put a text with commas in quotes."
+                f"space into one text{lost}: put a text with commas in quotes."
             )
         if self._are_numbers:
             notes.append(
-                f"{short}: the texts hold nothing but numbers, and are read as characters: "
+                f"{short}: the texts hold only numbers, and are read as characters: "
                 "sequences of numbers belong in .npz files (--gin_file=datasets/npz)."
             )
         if self._guessed and table.has_header:
@@ -264,7 +266,7 @@ class _Scan:
         return tuple(notes)
 
     def _rows(self) -> Iterator[tuple[Sequence[int], list[str], list[str]]]:
-        """Yields some rows at a time: their lines, classes and texts."""
+        """Yields blocks of rows: their lines, classes and texts."""
         keys: dict[str, str] = {}
         for lines, batch in self.table.numbered():
             labels = tables.strings(batch, self._chosen.label).to_pylist()
@@ -280,7 +282,7 @@ class _Scan:
         texts: Sequence[str],
         known: frozenset[str],
     ) -> None:
-        """Raises UserError for the first of some rows with a missing class or an empty text."""
+        """Raises UserError for the first row with a missing class or an empty text."""
         if empty := [str(line) for line, text in zip(lines, texts, strict=True) if not text]:
             where = f"{self.path}, {self.table.unit} {listing(empty)}"
             raise DataError(f"{where}: the text is empty: correct or delete each such row.")
@@ -299,7 +301,7 @@ class _Scan:
 
 
 def _single(folder: pathlib.Path) -> pathlib.Path | None:
-    """The only table of a folder. Raises UserError: there are several."""
+    """The only table of a folder. Raises UserError if there are several."""
     splits = {name for names in places.NAMES.values() for name in names}
     found = [
         path
@@ -309,13 +311,13 @@ def _single(folder: pathlib.Path) -> pathlib.Path | None:
     if len(found) > 1:
         raise FileError(
             f"{folder} has several tables ({listing(path.name for path in found)}): give one as "
-            "--data_dir, or call them train.csv and test.csv."
+            "--data_dir, or name them train.csv and test.csv."
         )
     return found[0] if found else None
 
 
 def _check_header(scan: _Scan, options: Options) -> None:
-    """Raises UserError if what was skipped as a header has the name of a class in its place."""
+    """Raises UserError if the skipped header has the name of a class in the class's column."""
     if scan.header in scan.lines:
         checks.refuse(
             options,
@@ -327,15 +329,15 @@ def _check_header(scan: _Scan, options: Options) -> None:
 
 
 def _check_first_row(scan: _Scan, options: Options) -> None:
-    """Raises UserError if the class of the first row occurs nowhere else, as a header's does.
+    """Raises UserError if the class of the first row occurs nowhere else, as for a header.
 
-    In files that were joined, the header is there again.
+    Concatenated files may repeat the header.
     """
     if scan.table.has_header:
         return
     counts = np.bincount(scan.names)
     repeated = scan.table.repeated_first_rows
-    # Where most classes have a single example, it is not the first row that is odd.
+    # If most classes have a single example, the first row is not unusual.
     if counts[0] == 1 + repeated and counts.max() > 1 and not checks.nearly_one_each(counts):
         name, line = next(iter(scan.lines.items()))
         other = "no other row" + (" but its copies" if repeated else "")
@@ -351,13 +353,13 @@ def _check_first_row(scan: _Scan, options: Options) -> None:
 def _sorted_names(names: dict[str, int]) -> tuple[str, ...]:
     """Returns the names, sorted as numbers if all of them are."""
     is_numbers = all(_is_number(name) for name in names)
-    # Two names may be the same number.
+    # Two names may represent the same number.
     return tuple(sorted(sorted(names), key=int) if is_numbers else sorted(names))
 
 
 def _labels(scan: _Scan, classes: tuple[str, ...], *, numbered: bool) -> np.ndarray:
-    """Returns the label of each row, int32; by number (from 1) or name, or by name alone."""
-    # A classifier's own names may be of any form.
+    """Returns the label of each row, int32; by number (from 1) or name, or only by name."""
+    # The class names of a classifier may have any Unicode form.
     label_of = {class_key(name): label for label, name in enumerate(classes)}
     if numbered:
         label_of |= {str(label + 1): label for label in range(len(classes))}
@@ -402,5 +404,5 @@ class DBpedia(Csv):
 
     @property
     def title(self) -> str:
-        """That of the files: any texts in this layout will do."""
+        """The name "csv", since any texts in this layout can be read."""
         return "csv"

@@ -1,4 +1,4 @@
-"""The data sets of tensorflow-datasets: some by their own names, all others by `Tfds`.
+"""The data sets of tensorflow-datasets: some under their own names, all others as `Tfds`.
 
 `tfds_source`, which is slow to import, reads them.
 """
@@ -21,7 +21,7 @@ class TfdsSource(Source):
     """A data set of tensorflow-datasets.
 
     Attributes:
-        builder: Its name there, possibly with configuration and version, as "emnist/letters".
+        builder: Its name there, optionally with configuration and version: "emnist/letters".
     """
 
     builder: ClassVar[str]
@@ -43,7 +43,7 @@ class TfdsSource(Source):
 
 
 def _named(name: str, base: type[Source], about: str) -> type[TfdsSource]:
-    """A data set of tensorflow-datasets with a name of its own in gin files."""
+    """A data set of tensorflow-datasets with its own name in gin files."""
     made = dataclasses.make_dataclass(
         "".join(part.capitalize() for part in name.split("_")),
         (),
@@ -75,7 +75,7 @@ YelpPolarityReviews = _named("yelp_polarity_reviews", TextSource, "Reviews of fi
 class PMnist(Mnist):
     """MNIST with its pixels in one fixed random order.
 
-    The paper does not publish its own; this seed gives ours (numpy's
+    The paper does not publish its permutation; ours comes from this seed (numpy's
     PCG64(92916).permutation(784)).
     """
 
@@ -84,7 +84,7 @@ class PMnist(Mnist):
 
 @dataclasses.dataclass(frozen=True)
 class _ByName(TfdsSource):
-    # A class of its own, so that the name is the first parameter.
+    # A separate class, so that the name is the first parameter.
     name: str = ""
 
 
@@ -94,9 +94,9 @@ class Tfds(ImageSource, TextSource, _ByName):
     """Any other image or text classification data set of tensorflow-datasets, by its name.
 
     Attributes:
-        name: What tensorflow-datasets calls it, such as "svhn_cropped".
-        side: Of images, as for `ImageSource`; so are `border`, `permutation_seed` and `grey`.
-        tokens: Of texts, as for `TextSource`; so are `max_length` and `vocabulary_size`.
+        name: Its name in tensorflow-datasets, such as "svhn_cropped".
+        side: For images, as for `ImageSource`; so are `border`, `permutation_seed` and `grey`.
+        tokens: For texts, as for `TextSource`; so are `max_length` and `vocabulary_size`.
     """
 
     def __post_init__(self) -> None:

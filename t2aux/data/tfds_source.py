@@ -30,7 +30,7 @@ from t2aux.progress import Progress
 from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# Without it, tensorflow-datasets waits for Google Cloud's metadata server, which is nowhere else.
+# Without it, tensorflow-datasets waits for a metadata server that exists only in Google Cloud.
 os.environ.setdefault("NO_GCE_CHECK", "true")
 
 import tensorflow_datasets as tfds
@@ -41,7 +41,7 @@ _NEAREST_NAMES = 3
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """A builder and where its examples keep what a classifier needs."""
+    """A builder and the keys of its examples that a classifier needs."""
 
     name: str
     builder: tfds.core.DatasetBuilder
@@ -63,14 +63,14 @@ def read(
     """Reads a split of a prepared data set.
 
     Args:
-        split: "train", "test", or what else tensorflow-datasets can read, such as "validation".
-        options: What to read with.
-        name: The builder's name, possibly with configuration and version, as "emnist/letters".
-        own_names: Other names that are known, for the suggestions if the name is unknown.
+        split: "train", "test", or another split of tensorflow-datasets, such as "validation".
+        options: The options of the source.
+        name: The builder's name, optionally with configuration and version: "emnist/letters".
+        own_names: Other known names, to suggest if the name is unknown.
 
     Raises:
-        UserError: The name is unknown, the data is not prepared or not what can be classified, or
-            an example has no class or an empty text.
+        UserError: The name is unknown, the data is not prepared or can't be classified, or an
+            example has no class or an empty text.
     """
     source = _source(name, options.data_dir, own_names)
     if isinstance(source.input_feature, tfds.features.Image):
@@ -83,7 +83,7 @@ def prepare(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
 
     Args:
         name: As for `read`.
-        data_dir: Where to put it; None for tensorflow-datasets' default.
+        data_dir: The folder to write to; None for the default of tensorflow-datasets.
         own_names: As for `read`.
 
     Raises:
@@ -94,7 +94,7 @@ def prepare(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
-    # What a builder's own code and the network may raise has no common base.
+    # The errors of a builder's own code and of the network have no common base class.
     except Exception as error:
         raise FileError(
             f"Preparing {name} in {builder.data_dir} failed ({_first_line(error)}): check the "
@@ -105,7 +105,7 @@ def prepare(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
 def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]) -> _Source:
     """Finds a builder by its name, and the keys of its input and its label."""
     if data_dir is None and "TFDS_DATA_DIR" not in os.environ and paths.home() is None:
-        # It would make a folder "~" in the working directory.
+        # Otherwise it would make a folder "~" in the working directory.
         raise FileError(
             "tensorflow-datasets keeps its data in the home folder, and this user has none: give "
             "--data_dir, or set HOME."
@@ -117,8 +117,8 @@ def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
         nearest = difflib.get_close_matches(name.split("/")[0], names, n=_NEAREST_NAMES)
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see `t2aux data`."
         raise SettingError(f"Unknown data set {name!r}: {hint}") from error
-    # Unknown configurations and versions, builders that need a package, damaged metadata: what they
-    # raise has no common base.
+    # The errors for unknown configurations and versions, for builders that need a package and for
+    # damaged metadata have no common base class.
     except Exception as error:
         raise SettingError(
             f"tensorflow-datasets can't make the data set {name!r} ({_first_line(error)}): check "
@@ -150,7 +150,7 @@ def _is_label(feature: Any) -> bool:
 
 
 def _part(source: _Source, split: str, options: Options) -> str:
-    """Returns what tensorflow-datasets calls the split."""
+    """Returns the name of the split in tensorflow-datasets."""
     if split not in ("train", "test"):
         return split
     if options.splits is not None:
@@ -214,7 +214,7 @@ def _read_images(source: _Source, split: str, options: Options) -> tuple[Dataset
     if options.side is None and (height is None or width is None):
         raise SettingError(
             f"The images of {source.name} have various sizes: set {options.source}.side to the "
-            "side that they are to be resized to."
+            "side to resize them to."
         )
     info = image_info(source.name, source.classes, channels, (height, width), options)
     part = _part(source, split, options)
@@ -283,7 +283,7 @@ def _texts(source: _Source, part: str) -> Iterator[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    """Returns the first line of a message, its middle left out if it is long."""
+    """Returns the first line of a message, without its middle if it is long."""
     lines = str(error).strip().splitlines()
     line = lines[0].rstrip(".") if lines else type(error).__name__
     return line if len(line) <= 240 else f"{line[:110]} ... {line[-110:]}"

@@ -1,7 +1,7 @@
-"""`ts`: the time series of the UCR and UEA archives, in their `.ts` files.
+"""`ts`: the time series of the UCR and UEA archives, in `.ts` files.
 
-aeon has a reader, `load_from_ts_file`, which needs numba and pandas, some 200 MB; the format is
-header lines and, after `@data`, a line for each sequence, so that it is read here:
+aeon has a reader, `load_from_ts_file`, but it needs numba and pandas, about 200 MB. The format is
+simple enough to be read here: header lines and, after `@data`, one line for each sequence:
 
     # a comment
     @problemName Vowels
@@ -37,7 +37,7 @@ from t2aux_ondevice.errors import printable
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 SUFFIX = ".ts"
-# What the names of files end in that are a part of a problem.
+# The ends of the names of files that are a part of a problem.
 _PARTS = ("train", "test", "validation", "val")
 _PART = re.compile(rf"(?:(?P<problem>.*)_)?(?P<part>{'|'.join(_PARTS)})", re.IGNORECASE)
 _KNOWN = ("problemname", "timestamps", "missing", "univariate", "dimensions", "dimension")
@@ -51,8 +51,8 @@ class Ts(Source):
     """Your time series in .ts files, as in the UCR and UEA archives: NAME_TRAIN.ts, NAME_TEST.ts.
 
     Attributes:
-        problem: NAME, where the folder has the files of several; None: the only one, or the one
-            that has the folder's name.
+        problem: NAME, if the folder has the files of several problems; None for the only one, or
+            the one with the folder's name.
     """
 
     has_other_splits: ClassVar[bool] = True
@@ -67,16 +67,16 @@ class Ts(Source):
     def read(self, split: str, options: Options) -> tuple[DatasetInfo, Table]:
         """Reads a split.
 
-        The files are NAME_TRAIN.ts and NAME_TEST.ts, or train.ts and test.ts, in letters of any
-        case. One file, and a folder with the training file alone, is divided in both splits (see
-        `t2aux.data.load`). The names of the classes are those of
-        `@classLabel` in the training file, in its order. Where the header contradicts the data in
-        lengths and channels, the data counts, and a note says so.
+        The files are NAME_TRAIN.ts and NAME_TEST.ts, or train.ts and test.ts, in upper or lower
+        case. A single file, or a folder with only the training file, is divided into both splits
+        (see `t2aux.data.load`). The names and the order of the classes are those of `@classLabel`
+        in the training file. If the header contradicts the lengths or channels of the data, the
+        data counts, and a note is made.
 
         Raises:
-            UserError: A file is missing or damaged; a value is missing or no number; the values
-                have time stamps; a sequence has other channels or another length than it should,
-                or a class that is not known.
+            UserError: A file is missing or damaged; a value is missing or not a number; the values
+                have time stamps; or a sequence has a wrong number of channels, a wrong length or an
+                unknown class.
         """
         place = self._find(options, split)
         file = TsFile(place.path)
@@ -91,7 +91,7 @@ class Ts(Source):
         return info, file.table(info, place, options)
 
     def _find(self, options: Options, split: str) -> places.Place:
-        """Where a split is, and what is to be said of other files."""
+        """The location of a split, with a note on other files."""
         folder = require_data_dir("ts", options, or_file=True)
         if folder.is_file():
             return places.find(options, split, (), single=lambda _: None, wanted=f"{{}}{SUFFIX}")
@@ -130,9 +130,9 @@ class Ts(Source):
 
 
 def ts_files(folder: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
-    """The .ts files of a folder, by the problem ("" for train.ts) and the part: "train", "test".
+    """The .ts files of a folder by problem ("" for train.ts) and part ("train", "test", ...).
 
-    Raises UserError where two files are the same part.
+    Raises UserError if two files are the same part.
     """
     found: dict[tuple[str, str], pathlib.Path] = {}
     candidates = (path for path in sorted(folder.iterdir()) if path.suffix.lower() == SUFFIX)
@@ -152,15 +152,15 @@ def ts_files(folder: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
 
 
 class TsFile:
-    """What a .ts file holds.
+    """The content of a .ts file.
 
     Attributes:
-        classes: The names of the classes: those of the header or, where it names none, those that
-            occur, sorted.
+        classes: The names of the classes: those in the header or, if it has none, those that occur,
+            sorted.
         channels: C.
-        length: T, where all sequences have as many steps and the header does not say otherwise.
-        sequences: float32 [T, C] each.
-        labels: The class of each; empty where the file has no classes.
+        length: T, if all sequences have the same length and the header does not contradict this.
+        sequences: A list of float32 [T, C].
+        labels: The class of each sequence; empty if the file has no classes.
     """
 
     def __init__(self, path: pathlib.Path, *, needs_classes: bool = True) -> None:
@@ -181,10 +181,10 @@ class TsFile:
         self._check_header()
 
     def table(self, info: DatasetInfo, place: places.Place, options: Options) -> Table:
-        """The sequences of a split, checked against what a classifier reads.
+        """The sequences of a split, checked against the description of the data.
 
         Raises:
-            UserError: Channels, a length or a class are others.
+            UserError: The channels, a length or a class differ.
         """
         if self.channels != info.channels:
             raise DataError(
@@ -254,7 +254,7 @@ class TsFile:
                 break
         else:
             raise DataError(
-                f"{self._path} has no line @data, after which the sequences stand: it is cut off "
+                f"{self._path} has no line @data, which precedes the sequences: it is cut off "
                 "or not a file of time series."
             )
         if self._header.get("timestamps", "").lower() == "true":
@@ -266,13 +266,13 @@ class TsFile:
             targets = "targetlabel" in self._header
             raise DataError(
                 f"{self._path}: the sequences have no classes "
-                f"({'@targetLabel' if targets else 'no @classLabel true'} in the header), which a "
-                "classifier is trained on: give a file for classification, with `@classLabel true` "
+                f"({'@targetLabel' if targets else 'no @classLabel true'} in the header), which "
+                "are needed for training: give a file for classification, with `@classLabel true` "
                 "and the names of the classes."
             )
 
     def _add(self, place: int, line: str) -> None:
-        """Takes in a sequence and its class."""
+        """Adds a sequence and its class."""
         channels = line.split(":")
         if self._has_classes:
             *channels, label = channels
@@ -287,12 +287,12 @@ class TsFile:
         if len(set(lengths)) > 1:
             raise DataError(
                 f"{self._path}, line {place}: the channels of the sequence have "
-                f"{min(lengths)} to {max(lengths)} steps: give all as many."
+                f"{min(lengths)} to {max(lengths)} steps: give all the same number."
             )
         if self.sequences and len(rows) != self.sequences[0].shape[1]:
             raise DataError(
                 f"{self._path}, line {place}: the sequence has {len(rows)} channels where the one "
-                f"before has {self.sequences[0].shape[1]}: give all as many."
+                f"before has {self.sequences[0].shape[1]}: give all the same number."
             )
         self.sequences.append(np.stack(rows, axis=1))
 
@@ -320,7 +320,7 @@ class TsFile:
         raise damaged(self._path, ValueError(f"line {place} can't be read"))
 
     def _check_header(self) -> None:
-        """Notes what the header says and the data does not bear out."""
+        """Notes where the header contradicts the data."""
         lengths = sorted({len(sequence) for sequence in self.sequences})
         steps = " to ".join(map(str, dict.fromkeys((lengths[0], lengths[-1]))))
         true = {
@@ -341,11 +341,11 @@ class TsFile:
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
-    """Yields the lines with their numbers, from 1, without empty ones and comments."""
+    """Yields the lines with their numbers, from 1, without empty lines and comments."""
     try:
         with path.open("rb") as file:
             for number, content in enumerate(file, 1):
-                # Comments are in any encoding.
+                # Comments may be in any encoding.
                 if content.lstrip().startswith((b"#", b"%")):
                     continue
                 line = content.decode("utf-8-sig" if number == 1 else "utf-8").strip()

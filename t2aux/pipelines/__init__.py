@@ -1,7 +1,7 @@
-"""Long work on many machines, as Apache Beam pipelines: `t2aux predict|data convert --runner=`.
+"""Apache Beam pipelines for many machines: `t2aux predict|data convert --runner=`.
 
-`runners` starts a pipeline and reports its errors as everywhere else, `storage` reads and writes
-on any of Beam's file systems. `inputs` divides what is classified into parts that are read on their
-own, `predict` and `convert` are the two pipelines. Beam is the extra `beam`; only this package
-imports it.
+`runners` starts a pipeline and reports its errors in the usual way; `storage` reads and writes on
+any of Beam's file systems; `inputs` divides the data to classify into parts that are read
+independently; `predict` and `convert` are the two pipelines. Beam is installed by the extra `beam`,
+and only this package imports it.
 """

@@ -1,7 +1,7 @@
-"""Shards written by many machines: the same files as `t2aux data convert` writes.
+"""Writes shards on many machines: the same files as `t2aux data convert` on one machine.
 
-Each worker reads the data set and writes some of the shards. Which examples are in a shard, and so
-its content, does not depend on who writes it.
+Each worker reads the data set and writes some of the shards. The content of a shard does not depend
+on the worker that writes it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class DataSet:
 
     Attributes:
         source: Its source.
-        arguments: Those of `loading.read` besides; `data_dir` may be on any of Beam's file systems.
+        arguments: The other arguments of `loading.read`; `data_dir` may be on any of Beam's file
+            systems.
     """
 
     source: Source
@@ -43,10 +44,10 @@ class DataSet:
 
 
 class Opened:
-    """A data set that was read in this process, split by split. Kept by `Shared`."""
+    """A data set that is read in this process, split by split. Kept by Beam's `Shared`."""
 
     def __init__(self, data_set: DataSet) -> None:
-        """Copies its folder to this machine, where it is on another file system."""
+        """Copies its folder to this machine if it is on another file system."""
         self._source = data_set.source
         self._arguments = dict(data_set.arguments)
         self._staged = storage.Staged()
@@ -57,7 +58,7 @@ class Opened:
             self._arguments["data_dir"] = str(self._staged.tree(folder))
 
     def examples(self, split: str) -> tuple[DatasetInfo, Examples]:
-        """Reads a split, as on one machine. Raises UserError as `loading.read`."""
+        """Reads a split as on one machine. Raises UserError, see `loading.read`."""
         for name in loading.SPLITS:
             if name not in self._splits:
                 info, examples = loading.read(self._source, name, self._info, **self._arguments)
@@ -77,11 +78,11 @@ class _Shard:
     """A file to write.
 
     Attributes:
-        place: Its place among all files.
-        split: Of which split.
-        number: Its number in the split.
-        start: The first of its examples in the split.
-        end: The one after the last.
+        place: The position of the file among all files.
+        split: The split that it belongs to.
+        number: The number of the file in the split.
+        start: The index of its first example in the split.
+        end: The index after its last example.
     """
 
     place: int
@@ -93,7 +94,7 @@ class _Shard:
 
 @dataclasses.dataclass(frozen=True)
 class _Written:
-    """A file that was written: where, what the manifest says of it, and what it held."""
+    """A written file: its path, its entry in the manifest, and what was recorded of its content."""
 
     shard: _Shard
     paths: tuple[str, str]
@@ -103,7 +104,7 @@ class _Written:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What all steps know: the data, its description, the files and where they go."""
+    """What all steps share: the data, its description, the files and the output."""
 
     data_set: DataSet
     info: DatasetInfo
@@ -141,7 +142,7 @@ class _Write(beam.DoFn):
             if info != plan.info or len(examples.labels) != plan.examples[shard.split]:
                 raise DataError(
                     f"{info.name} is not the same for all workers: it changed, or some read "
-                    "another folder of that name. Start again when it is complete."
+                    "a different folder of that name. Start again when it is complete."
                 )
             seen = here.Seen(info)
             name = runners.file_name(shard.place, 0, shard.end - shard.start)
@@ -151,7 +152,7 @@ class _Write(beam.DoFn):
             entry = here.write_shard(
                 local, sequences, labels, plan.compression, plan.dtype, seen, self._sequences.inc
             )
-            # To its end, where a source has its last checks.
+            # Read to the end, where a source makes its last checks.
             next(sequences, None)
             index = storage.join(plan.folder, _FILES, "index", name)
             targets = (storage.join(plan.folder, _FILES, name), index)
@@ -161,7 +162,7 @@ class _Write(beam.DoFn):
 
 
 class _Finish(beam.DoFn):
-    """Gives the files their names, and describes them: dataset.json comes last."""
+    """Gives the files their final names and describes them. dataset.json is written last."""
 
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
@@ -184,7 +185,7 @@ class _Finish(beam.DoFn):
             pathlib.Path(), plan.info, plan.dtype, plan.compression, entries, of_splits
         )
         content = json.dumps(described.to_json(), indent=2, ensure_ascii=False) + "\n"
-        # A folder of this machine takes its name as a whole; elsewhere there are no folders.
+        # A local folder is renamed as a whole; other file systems may have no folders.
         is_elsewhere = storage.is_url(plan.output)
         folder = plan.output if is_elsewhere else storage.join(plan.folder, _WHOLE)
         with runners.failing(plan.folder, runners.OF_OUTPUT):
@@ -194,7 +195,7 @@ class _Finish(beam.DoFn):
                 count = plan.counts[found.shard.split]
                 names = manifest.file_names(found.shard.split, count)[found.shard.number]
                 for path, name in zip(found.paths, names, strict=True):
-                    # At a second attempt some have their names already.
+                    # On a second attempt, some files already have their final names.
                     if storage.exists(path):
                         storage.move(path, storage.join(folder, name))
             described_in = storage.join(plan.folder, manifest.DESCRIPTION)
@@ -225,27 +226,27 @@ def convert(
     shard_mebibytes: int = 64,
     compression: str = "none",
 ) -> tuple[DatasetInfo, int]:
-    """Does what `t2aux.data.convert.convert` does, by a pipeline.
+    """Converts a data set like `t2aux.data.convert.convert`, in a pipeline.
 
-    Each process of a worker reads the data set: images and shards only those that it writes, tables
-    and arrays whole. A folder of another file system is copied to each process first.
+    Each process of a worker reads the data set: only the images and shards that it needs, but whole
+    tables and arrays. A folder on another file system is first copied to each process.
 
     Args:
-        runner: Where it runs.
+        runner: The runner of the pipeline.
         source: The data set.
-        arguments: Those of `loading.read` besides; `data_dir`, a path or a URL, must be readable by
-            the workers.
+        arguments: The other arguments of `loading.read`; `data_dir`, a path or a URL, must be
+            readable by the workers.
         output_dir: The folder, on any of Beam's file systems, which must be new or empty. On an
-            object store dataset.json is written last; without it there are no shards.
-        shards: As for `t2aux.data.convert.convert`; so are the others.
-        shard_mebibytes: Likewise.
-        compression: Likewise.
+            object store, dataset.json is written last; the shards are unusable without it.
+        shards: As for `t2aux.data.convert.convert`.
+        shard_mebibytes: As for `t2aux.data.convert.convert`.
+        compression: As for `t2aux.data.convert.convert`.
 
     Returns:
-        What the data is, and the number of sequences.
+        The description of the data, and the number of sequences.
 
     Raises:
-        UserError: As for `t2aux.data.convert.convert`; or the runner can't be used.
+        UserError: As for `t2aux.data.convert.convert`, or if the runner can't be used.
     """
     runner.pipeline_options()
     output = runner.place(output_dir, "--output_dir").rstrip("/")

@@ -1,7 +1,8 @@
-"""What is classified, divided into parts that workers read independently of each other.
+"""Divides the data to classify into parts that workers read independently.
 
-A part is a file, a shard, or some of the files of a folder. Each gives its rows in the order that
-they have on one machine, so that a part's number and a row's place in it say where it belongs.
+A part is a file, a shard, or some of the files of a folder. Its rows have the same order as on one
+machine, so the number of a part and the position of a row in it determine the row's position in the
+data.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from t2aux.prediction.source import Reading, Source
 from t2aux_ondevice.images import has_image_suffix
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# Rows that are classified together. Many small blocks keep many workers busy to the end; each is a
-# temporary file.
+# Limits of the rows that are classified together. With many small blocks, many workers are busy
+# until the end; each block is a temporary file.
 _BLOCK_ROWS, _BLOCK_BYTES, _BLOCK_FILES = 4096, 1 << 22, 256
-# Of a folder: as many of its files as make a part.
+# The number of files of a folder in a part.
 _PART_FILES = 16 * _BLOCK_FILES
 _PATTERN = frozenset("*?[")
-# What all parts have in common, see `columns_of`.
+# The columns that all parts must share, see `columns_of`.
 Columns = tuple[bool, pa.Schema | None, pa.DataType]
 
 
@@ -42,11 +43,11 @@ class Part:
     """Rows that one worker reads.
 
     Attributes:
-        number: Its place among the parts, from 0.
-        path: The file; of shards the folder.
-        named: Whether rows that have numbers are called by the file, too, of many files.
-        listed: Whether the file is one of rows that `divide` wrote.
-        shard: Of shards: the split and the number of the shard; else None.
+        number: The position among the parts, from 0.
+        path: The file; for shards, the folder.
+        named: Whether numbered rows get the file's name, too, because there are many files.
+        listed: Whether the file is a list of rows written by `divide`.
+        shard: For shards, the split and the number of the shard; otherwise None.
     """
 
     number: int
@@ -61,10 +62,10 @@ class Block:
     """Rows that are classified together.
 
     Attributes:
-        part: The number of the part that they are of.
-        number: The block's place in the part, from 0.
-        is_last: Whether it is the last one of its part.
-        rows: The rows; none in the last block of a part without rows.
+        part: The number of the part that the rows belong to.
+        number: The position of the block in the part, from 0.
+        is_last: Whether it is the last block of its part.
+        rows: The rows; empty only in the last block of a part without rows.
     """
 
     part: int
@@ -75,12 +76,12 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """Data in parts.
+    """Data that is divided into parts.
 
     Attributes:
-        what: What messages call the data.
+        what: The name of the data in messages.
         parts: The parts, in the order of the data.
-        source: The data or, of many files, the first one, of which the beginning was read.
+        source: The data or, if there are many files, the first file. Its beginning was read.
     """
 
     what: str
@@ -88,22 +89,22 @@ class Division:
     source: Source
 
     def expected(self, done: int) -> int | None:
-        """How many rows there are, as far as it is known."""
+        """The total number of rows, as far as it is known."""
         return None if len(self.parts) > 1 and self.source.total is None else self.source.total
 
 
 def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Division:
-    """Divides data into parts, and reads the beginning of the first.
+    """Divides data into parts, and reads the beginning of the first one.
 
     Args:
-        data: As for `t2aux.predict`, on any of Beam's file systems, a path as workers find it; or
-            a pattern with `*` that names several files.
-        info: What the classifier reads.
-        reading: How it is read.
-        folder: For temporary files.
+        data: As for `t2aux.predict`, but on any of Beam's file systems and as a path on the
+            workers; or a pattern with `*` that matches several files.
+        info: The description of the classifier's data.
+        reading: How the data is read.
+        folder: The folder for temporary files.
 
     Raises:
-        UserError: As `source.open_source`; or the data is something that workers can't read.
+        UserError: As for `source.open_source`, or if workers can't read the data.
     """
     if pathlib.PurePath(data).name == sources.STANDARD:
         raise SettingError(
@@ -112,7 +113,7 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
         )
     if not storage.is_url(data) and pathlib.Path(data).exists():
         if pathlib.Path(data).is_dir():
-            # Checks that it is a folder of what the classifier reads.
+            # Checks that the content of the folder fits the classifier.
             opened = sources.open_source(data, info, reading)
             if sources.is_shards(pathlib.Path(data)):
                 return _shards(data, info, reading)
@@ -135,7 +136,7 @@ def divide(data: str, info: DatasetInfo, reading: Reading, folder: str) -> Divis
 
 
 def _listed(root: str, found: Sequence[str], info: DatasetInfo, folder: str) -> Division:
-    """The files of a folder of another file system."""
+    """The files of a folder on another file system."""
     listing = Listing()
     for path in found:
         name = path[len(root.rstrip("/")) + 1 :]
@@ -171,13 +172,13 @@ def _shards(data: str, info: DatasetInfo, reading: Reading) -> Division:
 
 
 def columns_of(opened: Source) -> Columns:
-    """Whether a source has labels, the columns that are kept, and the type of the rows' names."""
+    """Whether a source has labels, the columns to keep, and the type of the rows' names."""
     return opened.labelled, opened.columns, opened.name_type
 
 
 @contextlib.contextmanager
 def opened_part(part: Part, info: DatasetInfo, reading: Reading) -> Iterator[Source]:
-    """Opens a part where a worker is; files of other file systems are copied there first."""
+    """Opens a part on a worker. Files on other file systems are first copied there."""
     if part.listed:
         rows = pickle.loads(storage.read(part.path))
         yield Source(part.path, lambda: iter(rows), labelled=False, total=len(rows))
@@ -190,7 +191,7 @@ def opened_part(part: Part, info: DatasetInfo, reading: Reading) -> Iterator[Sou
         elif not is_url:
             yield _named(part, sources.open_source(part.path, info, reading))
         else:
-            # Messages name the file, not its copy.
+            # Messages must name the file, not its copy.
             original, copy = storage.parent(part.path), str(place)
             try:
                 file = place / part.path.rpartition("/")[2]
@@ -206,7 +207,7 @@ def opened_part(part: Part, info: DatasetInfo, reading: Reading) -> Iterator[Sou
 
 
 def _needed(part: Part) -> list[str]:
-    """The files that are read for a part: it, and what readers look for beside it."""
+    """The files needed for a part: its file, and the files that readers look for beside it."""
     path = part.path
     if part.shard is not None:
         split, number = part.shard
@@ -220,7 +221,7 @@ def _needed(part: Part) -> list[str]:
 
 
 def _named(part: Part, opened: Source) -> Source:
-    """Rows that have numbers are called FILE:NUMBER, of several files."""
+    """Renames numbered rows to FILE:NUMBER if there are several files."""
     if not part.named or opened.columns is not None:
         return opened
     file = part.path.rpartition("/")[2]
@@ -236,7 +237,7 @@ def _renamed(rows: Iterator[Row], copy: str, original: str) -> Iterator[Row]:
     try:
         for row in rows:
             content = row.content
-            if isinstance(content, TextFile):  # Which is read elsewhere.
+            if isinstance(content, TextFile):  # It is read by another process.
                 content = TextFile(content.path.replace(copy, original))
             elif isinstance(content, ImageFile):
                 content = ImageFile(content.path.replace(copy, original), content.content)
@@ -248,10 +249,10 @@ def _renamed(rows: Iterator[Row], copy: str, original: str) -> Iterator[Row]:
 def blocks(part: Part, info: DatasetInfo, reading: Reading, columns: Columns) -> Iterator[Block]:
     """Reads a part.
 
-    The blocks of a part are the same however often it is read.
+    The blocks of a part are the same each time it is read.
 
     Raises:
-        UserError: It can't be read, or has other columns than the first part.
+        UserError: The part can't be read, or its columns differ from those of the first part.
     """
     with opened_part(part, info, reading) as opened:
         if not part.listed and columns_of(opened) != columns:

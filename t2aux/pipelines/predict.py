@@ -1,16 +1,16 @@
-"""Predictions by many machines: the same table as `t2aux.predict` writes, row for row.
+"""Predictions on many machines: the same table as that of `t2aux.predict`, row for row.
 
     parts -> read -> blocks of rows -> classify -> a temporary file each -> join -> finish
 
-A worker's step may be run again, after a failure or beside another attempt that is slow. Each
-attempt writes files of names of its own; `join` takes those of the attempts that the runner counts,
-in the order of the data, and checks that no block is missing. The output takes its name when it is
+A worker may run a step again after a failure, or in parallel with a slow attempt. Each attempt
+writes files with unique names; `join` uses those of the attempts that the runner accepts, in the
+order of the data, and checks that no block is missing. The output gets its final name when it is
 complete.
 
-`apache_beam.ml.inference.RunInference` is not used: it chooses the size of a batch by how long the
-last ones took, and the last digits of a probability depend on that size. `Predictor` computes a row
-in a batch whose size depends on the row's length alone, so that the predictions are those of one
-machine. What else it has, one model a process, is Beam's `Shared`.
+`apache_beam.ml.inference.RunInference` is not used: it chooses the batch size by the time that the
+last batches took, and the last digits of a probability depend on that size. `Predictor` computes a
+row in a batch whose size depends only on the row's length, so the predictions are the same as on
+one machine. Its other feature, one model per process, is provided by Beam's `Shared`.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 _BLOCKS, _JOINED = "blocks", "joined"
 _SUMMARY = "summary.pickle"
-# Files that are read ahead while blocks are joined.
+# The number of files to read ahead while blocks are joined.
 _READS = 8
 _TALLY = b"t2aux.tally"
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Which classifier, in a form that can be sent to workers.
+    """The specification of a classifier, which can be sent to workers.
 
     Attributes:
         model: The model; its place may be on any of Beam's file systems.
         on_error: As for `Predictor`.
         batch_size: As for `Predictor`.
-        fetches: Whether the files that rows name are on another file system.
+        fetches: Whether the files of rows are on another file system.
     """
 
     model: Model
@@ -66,10 +66,10 @@ class Spec:
 
 
 class Loaded:
-    """A predictor with its model loaded, for the threads of a process. Kept by `Shared`."""
+    """A predictor with its model loaded, for the threads of a process. Kept by Beam's `Shared`."""
 
     def __init__(self, spec: Spec) -> None:
-        """Loads it. Raises UserError as `Model.load`."""
+        """Loads the model. Raises UserError, see `Model.load`."""
         self._staged = storage.Staged()
         self._lock = threading.Lock()
         model = spec.model
@@ -87,12 +87,12 @@ class Loaded:
             self.info = self.predictor.info
 
     def predict(self, rows: Sequence[Row]) -> Predictions:
-        """Classifies rows; one thread at a time. Raises UserError as `Predictor`."""
+        """Classifies rows, in one thread at a time. Raises UserError, see `Predictor`."""
         with self._lock:
             return self.predictor(rows)
 
     def close(self) -> None:
-        """Ends threads and connections, and removes copies of files."""
+        """Stops threads, closes connections, and removes copies of files."""
         self.predictor.close()
         self._staged.close()
 
@@ -103,9 +103,9 @@ class _Done:
 
     Attributes:
         part: The number of its part.
-        number: Its place in the part.
-        is_last: Whether it is the last one of its part.
-        path: The file of its predictions; None where it has no rows.
+        number: The position of the block in the part.
+        is_last: Whether it is the last block of its part.
+        path: The file of its predictions; None if it has no rows.
     """
 
     part: int
@@ -139,7 +139,7 @@ class _Classify(beam.DoFn):
     def process(self, block: inputs.Block) -> Iterator[_Done]:
         path = None
         with runners.failing(self._folder, block.part, block.number):
-            # Not in setup: an error has a place in the data.
+            # Not in setup, so that an error has a position in the data.
             loaded = self._handle.acquire(lambda: Loaded(self._spec))
             if block.rows:
                 predictions = loaded.predict(block.rows)
@@ -153,7 +153,7 @@ class _Classify(beam.DoFn):
 
 
 class _Join(beam.DoFn):
-    """Makes one file of the blocks of an output, in their order."""
+    """Joins the blocks of an output into one file, in order."""
 
     def __init__(
         self, layout: writing.Layout, output_format: str, folder: str, parts: Sequence[range]
@@ -183,7 +183,7 @@ class _Join(beam.DoFn):
 
 
 class _Finish(beam.DoFn):
-    """Gives the outputs their names, and leaves the summary for the process that waits for it."""
+    """Gives the outputs their final names, and writes the summary for the waiting process."""
 
     def __init__(self, outputs: Sequence[str], layout: writing.Layout, folder: str) -> None:
         self._outputs = outputs
@@ -199,9 +199,9 @@ class _Finish(beam.DoFn):
         with runners.failing(self._folder, runners.OF_OUTPUT):
             storage.write(summary, pickle.dumps(tally))
             if tally.rows == tally.skipped:
-                return  # The process that waits says why there is no output.
+                return  # The waiting process reports why there is no output.
             for number, path, _ in joined:
-                # At a second attempt some have their names already.
+                # On a second attempt, some files already have their final names.
                 if storage.exists(path):
                     storage.move(path, self._outputs[number])
 
@@ -213,19 +213,19 @@ def predict(
     reads: Reading,
     writes: api.Writing,
 ) -> report.Summary:
-    """Does what `t2aux.predict` does, by a pipeline.
+    """Classifies data like `t2aux.predict`, in a pipeline.
 
     Args:
-        runner: Where it runs.
+        runner: The runner of the pipeline.
         spec: The classifier. Its model, a path or a URL, must be readable by the workers.
         data: As for `t2aux.predict`; or on any of Beam's file systems; or a pattern with `*` that
-            names several files, of which the rows are called FILE:NUMBER.
-        reads: How it is read.
-        writes: What is written, and where; on any of Beam's file systems. With a `*` in the name
-            there is a file for each part of the data, NAME-00000-of-00017.csv for NAME-*.csv.
+            matches several files, whose rows are named FILE:NUMBER.
+        reads: How the data is read.
+        writes: What is written, and where; on any of Beam's file systems. With a `*` in the name,
+            each part of the data gets its own file, NAME-00000-of-00017.csv for NAME-*.csv.
 
     Raises:
-        UserError: As for `t2aux.predict`; or the runner can't be used.
+        UserError: As for `t2aux.predict`, or if the runner can't be used.
     """
     runner.pipeline_options()
     data = runner.place(data, "--data")
@@ -258,7 +258,7 @@ def predict(
                     started
                     | "Parts" >> beam.Create(divided.parts, reshuffle=True)
                     | "Read" >> beam.ParDo(_Read(info, reads, columns, folder))
-                    # So that many workers classify what one of them reads.
+                    # Lets many workers classify the rows that one of them reads.
                     | "Distribute" >> beam.Reshuffle()
                     | "Classify" >> beam.ParDo(_Classify(spec, layout, folder, shared.Shared()))
                     | "By output" >> beam.Map(lambda done: (0 if is_single else done.part, done))
@@ -283,13 +283,13 @@ def predict(
 
 
 def _checked_output(writes: api.Writing) -> str:
-    """The output as workers find it. Raises UserError where it can't be one."""
+    """The path or URL of the output on the workers. Raises UserError if it can't be an output."""
     output = writes.output
     if output == writing.STANDARD:
         raise SettingError("Workers can't write to standard output: give --output=FILE.")
     if storage.is_url(output):
         writes.check_settings()
-        storage.exists(output)  # Whether Beam can use the file system.
+        storage.exists(output)  # Checks that Beam can use the file system.
     else:
         output = str(pathlib.Path(paths.local(output, "--output")).absolute())
         dataclasses.replace(writes, output=output).check()
@@ -297,7 +297,7 @@ def _checked_output(writes: api.Writing) -> str:
 
 
 def _outputs(output: str, parts: int, *, overwrite: bool) -> list[str]:
-    """The names of the outputs. Raises UserError where one exists already."""
+    """The names of the outputs. Raises UserError if one already exists."""
     if "*" not in output:
         names = [output]
     else:
@@ -310,7 +310,7 @@ def _outputs(output: str, parts: int, *, overwrite: bool) -> list[str]:
 
 
 def _write_block(path: str, batch: pa.RecordBatch, tally: report.Tally) -> None:
-    """Writes the predictions for a block, and what they add to the summary."""
+    """Writes the predictions for a block, and their contribution to the summary."""
     counted = zlib.compress(pickle.dumps(tally))
     schema = batch.schema.with_metadata({_TALLY: counted})
     with (
@@ -329,7 +329,7 @@ def _read_block(path: str) -> tuple[pa.RecordBatch, report.Tally]:
 
 
 def _read_ahead(files: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, report.Tally]]:
-    """Reads blocks in order, several at once: each costs a request on an object store."""
+    """Reads blocks in order, several at once, since each is a request on an object store."""
     with futures.ThreadPoolExecutor(_READS, "t2aux-blocks") as pool:
         coming = [pool.submit(_read_block, path) for path in files[:_READS]]
         for path in [*files[_READS:], *[None] * len(coming)]:
@@ -339,7 +339,7 @@ def _read_ahead(files: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, report.T
 
 
 def _check_complete(done: Sequence[_Done], parts: range) -> None:
-    """Raises RuntimeError where the runner lost a block, or counts two attempts."""
+    """Raises RuntimeError if the runner lost a block, or counted two attempts."""
     expected = (parts.start, 0)
     for block in done:
         if (block.part, block.number) != expected:

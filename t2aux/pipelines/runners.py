@@ -1,4 +1,4 @@
-"""Which runner a pipeline runs on, Beam's own options, and how errors of workers reach the user."""
+"""The runner of a pipeline, Beam's own options, and the reporting of workers' errors."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from t2aux_ondevice import paths
 
 _SECONDS_BETWEEN_REPORTS = 10.0
 _ERRORS = "errors"
-# Errors of the output are of no part of the data: after those.
+# The part number of errors in the output, which come after the errors in the data.
 OF_OUTPUT = 99_999_999
-# These know all of their options; the others learn some from their cluster.
+# These runners know all of their options; the others get some from their cluster.
 _CLOSED = ("direct", "fnapi", "dataflow")
 _HERE = ("direct", "fnapi", "bundlebaseddirect")
 
@@ -61,7 +61,7 @@ class Runner:
         return _short(self.name) in _HERE
 
     def place(self, path: str, what: str) -> str:
-        """A path or URL as workers find it: paths are absolute where these are elsewhere.
+        """A path or URL for the workers. Paths are made absolute if workers are on other machines.
 
         Raises:
             UserError: It can't be a path; see `paths.local`.
@@ -75,8 +75,8 @@ class Runner:
         """The options for Beam.
 
         Raises:
-            UserError: There is no such runner, or what it needs is not installed; or an option is
-                unknown or has a value that it can't have.
+            UserError: The runner does not exist, or its requirements are not installed; or an
+                option is unknown or has an invalid value.
         """
         names = [path.rpartition(".")[2] for path in StandardOptions.ALL_KNOWN_RUNNERS]
         if _short(self.name) not in map(_short, names):
@@ -92,11 +92,11 @@ class Runner:
         self._check()
         given = [f"--runner={self.name}", *self.options]
         if self.is_here and not logging.level_debug():
-            # What its processes log would come on this terminal.
+            # The logs of its processes would appear on this terminal.
             given.insert(0, "--default_sdk_harness_log_level=CRITICAL")
         options = PipelineOptions(given)
         try:
-            # Says which options the runner needs.
+            # Raises an error that lists the options that the runner needs.
             beam.Pipeline(options=options)
         except ValueError as error:
             missing = [line.strip(" .") for line in str(error).splitlines()[1:]] or [str(error)]
@@ -106,11 +106,11 @@ class Runner:
         return options
 
     def _check(self) -> None:
-        """Raises UserError for what is none of Beam's options."""
+        """Raises UserError for arguments that are not options of Beam."""
         for option in self.options:
             if not option.startswith("--"):
                 raise SettingError(
-                    f"{option!r} is not an option of Beam's: write --name=value after --."
+                    f"{option!r} is not an option of Beam: write --name=value after --."
                 )
             if option.partition("=")[0] == "--runner":
                 raise SettingError("Give --runner before --, with the flags of t2aux.")
@@ -122,10 +122,10 @@ class Runner:
 
 
 def unknown_options(options: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names of options that Beam does not know, and of those that it knows.
+    """The names of the options that Beam does not know, and the names of all that it knows.
 
     Raises:
-        UserError: An option has a value that it can't have.
+        UserError: An option has an invalid value.
     """
     parser = pipeline_options._BeamArgumentParser(allow_abbrev=False)
     parser.exit_on_error = False
@@ -144,7 +144,7 @@ def unknown_options(options: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _short(name: str) -> str:
-    """A runner's name without what may be left out."""
+    """A runner's name without its optional parts."""
     return name.lower().removesuffix("runner")
 
 
@@ -154,17 +154,17 @@ def run(
     folder: str,
     progress: Callable[[], None],
 ) -> None:
-    """Builds a pipeline, runs it and waits for its end.
+    """Builds a pipeline, runs it and waits until it ends.
 
     Args:
-        runner: Where it runs.
+        runner: The runner of the pipeline.
         build: Adds the steps.
-        folder: The folder for temporary files, in which `failing` leaves errors.
-        progress: Called every few seconds meanwhile.
+        folder: The folder for temporary files, in which `failing` stores errors.
+        progress: Called every few seconds until the end.
 
     Raises:
-        UserError: The pipeline failed. Of errors of workers the one of the first part of the data
-            is reported, as by a run on one machine.
+        UserError: The pipeline failed. If several workers failed, the error of the first part of
+            the data is reported, as on one machine.
     """
     options = runner.pipeline_options()
     storage.make_folder(storage.join(folder, _ERRORS))
@@ -199,15 +199,15 @@ def run(
 
 @contextlib.contextmanager
 def failing(folder: str, part: int, number: int = 0) -> Iterator[None]:
-    """Keeps a user's error for `run`, by its place in the data, before the worker fails with it.
+    """Stores a user's error and its position in the data for `run`, before the worker fails.
 
-    The runner tries again, as its own options say: a server may be back by then.
+    The runner may retry according to its own options, for example until a server is back.
     """
     try:
         yield
     except UserError as error:
         name = f"{part:08}-{number:010}-{uuid.uuid4().hex[:8]}.json"
-        # The error itself says what failed where this can't be written.
+        # If the file can't be written, the error itself still says what failed.
         with contextlib.suppress(UserError):
             content = json.dumps([type(error).__name__, str(error)]).encode()
             storage.write(storage.join(folder, _ERRORS, name), content)
@@ -215,7 +215,7 @@ def failing(folder: str, part: int, number: int = 0) -> Iterator[None]:
 
 
 def _reported(folder: str) -> UserError | None:
-    """The error of the first part of the data, of those that workers left."""
+    """The error of the first part of the data among those stored by workers."""
     found = storage.matching(storage.join(folder, _ERRORS, "*"))
     if not found:
         return None
@@ -231,9 +231,10 @@ def _last_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _quiet(runner: Runner) -> Iterator[None]:
-    """Keeps off the terminal what Beam and its processes on this machine print.
+    """Keeps the output of Beam and its local processes off the terminal.
 
-    An error of a worker is reported once, as a sentence. Not with --verbosity=1.
+    An error of a worker is then reported only once, as a sentence. Has no effect with
+    --verbosity=1.
     """
     if not runner.is_here or logging.level_debug():
         yield
@@ -248,7 +249,7 @@ def _quiet(runner: Runner) -> Iterator[None]:
             saved = None
         if saved is not None:
             stack.callback(os.close, saved)
-            # What this program itself logs still comes there.
+            # This program's own log is still shown.
             own = stack.enter_context(os.fdopen(os.dup(saved), "w", errors="backslashreplace"))
             nowhere = stack.enter_context(open(os.devnull, "wb"))
             os.dup2(nowhere.fileno(), 2)
@@ -265,19 +266,19 @@ def _quiet(runner: Runner) -> Iterator[None]:
 def progress(
     pattern: str, what: str, total: int | Callable[[int], int | None]
 ) -> Callable[[], None]:
-    """What logs how much is done, from the names of the temporary files so far.
+    """Returns a function that logs the progress, based on the names of the temporary files.
 
-    Any runner's workers write these, so that it needs none of its metrics.
+    The workers of any runner write these files, so the runner's metrics are not needed.
 
     Args:
-        pattern: Of the files; `count_of` reads their names.
-        what: What is counted.
+        pattern: The pattern of the files; `count_of` parses their names.
+        what: The unit that is counted.
         total: See `Progress`.
     """
     shown = Progress(what, total, every_seconds=0)
 
     def log() -> None:
-        # What can't be listed now is listed the next time.
+        # If the files can't be listed now, they will be next time.
         with contextlib.suppress(UserError):
             shown.update(sum(dict(map(count_of, storage.matching(pattern))).values()))
 
@@ -285,11 +286,11 @@ def progress(
 
 
 def file_name(part: int, number: int, count: int) -> str:
-    """A new name for a temporary file: of a part of the data, its block and how much is in it."""
+    """A new name for a temporary file, with its part of the data, its block and its count."""
     return f"{part:08}-{number:010}-{count}-{uuid.uuid4().hex[:12]}"
 
 
 def count_of(path: str) -> tuple[str, int]:
-    """What a file of `file_name` holds: its part and block, and how much is in it."""
+    """The part and block, and the count, in a name made by `file_name`."""
     part, number, count, _ = path.replace("\\", "/").rpartition("/")[2].split("-")
     return f"{part}-{number}", int(count)

@@ -1,4 +1,4 @@
-"""Files on any of Beam's file systems: this machine's, gs://, s3://, hdfs://, ..."""
+"""Files on any of Beam's file systems: local ones, gs://, s3://, hdfs://, ..."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from t2aux.errors import FileError, UserError
 _NO_PATTERN = re.compile(r"[^[*?]*")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _COPIED_AT_ONCE = 1 << 22
-# Beside the output, so that a file takes its name by being renamed on the same file system.
+# Temporary folders are beside the output, so that files can be renamed on the same file system.
 _TEMPORARY = ".t2aux-temporary-"
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is not one of this machine's."""
+    """Whether a path is not local."""
     return _URL.match(path) is not None
 
 
@@ -46,7 +46,7 @@ def parent(path: str) -> str:
 
 @contextlib.contextmanager
 def errors(path: str) -> Iterator[None]:
-    """Turns what Beam's file systems raise into a UserError that names the path."""
+    """Turns errors of Beam's file systems into a UserError that names the path."""
     try:
         yield
     except UserError:
@@ -63,20 +63,20 @@ def errors(path: str) -> Iterator[None]:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Opens a file for reading, as it is: what is compressed is not unpacked."""
+    """Opens a file for reading, without unpacking compressed files."""
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def read(path: str) -> bytes:
-    """The content of a file. Raises UserError: it can't be read."""
+    """The content of a file. Raises UserError if it can't be read."""
     with errors(path), open_file(path) as file:
         return file.read()
 
 
 def write(path: str, content: bytes) -> None:
-    """Writes a file, in place of an earlier one. Raises UserError: it can't be written."""
+    """Writes a file, replacing an existing one. Raises UserError if it can't be written."""
     with errors(path):
-        # HDFS does not replace a file, which an earlier attempt may have written.
+        # HDFS does not replace a file that an earlier attempt may have written.
         if FileSystems.exists(path):
             FileSystems.delete([path])
         with create(path) as file:
@@ -84,18 +84,18 @@ def write(path: str, content: bytes) -> None:
 
 
 def create(path: str) -> IO[bytes]:
-    """Opens a new file for writing. Its folder must be there where the file system has folders."""
+    """Opens a new file for writing. Its folder must exist if the file system has folders."""
     return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder, and those that it is in, where the file system has any."""
-    with contextlib.suppress(BeamIOError, OSError):  # It is there; else the first write says so.
+    """Makes a folder and its parents, if the file system has folders."""
+    with contextlib.suppress(BeamIOError, OSError):  # It exists; otherwise the first write fails.
         FileSystems.mkdirs(path)
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file, or a folder where the file system has folders."""
+    """Whether a file exists or, if the file system has folders, a folder."""
     with errors(path):
         return FileSystems.exists(path)
 
@@ -104,19 +104,19 @@ def matching(pattern: str) -> list[str]:
     """The files that a pattern matches, sorted by name.
 
     Args:
-        pattern: With `*` for any characters but "/", `?` and `[...]`; at its end `**` for all files
-            in a folder and the folders in it.
+        pattern: May contain `*` for any characters except "/", `?` and `[...]`, and end in `**` for
+            all files in a folder and its subfolders.
 
     Raises:
         UserError: The file system can't be read.
     """
-    if not is_url(pattern):  # Beam takes no relative paths.
+    if not is_url(pattern):  # Beam does not accept relative paths.
         return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     return [path for path, size in _entries(pattern) if size or not _is_folder(path)]
 
 
 def files_in(folder: str) -> list[str]:
-    """The paths of all files in a folder and the folders in it, sorted. No folder: no files."""
+    """The sorted paths of all files in a folder and its subfolders; none if it does not exist."""
     with errors(folder):
         has_folders = is_url(folder) and FileSystems.get_filesystem(folder).has_dirs()
     if not has_folders:
@@ -128,9 +128,9 @@ def files_in(folder: str) -> list[str]:
 
 
 def _entries(pattern: str) -> list[tuple[str, int]]:
-    """What matches on another file system, and the bytes of each; of a folder none.
+    """The matches on another file system with their sizes in bytes; folders have size 0.
 
-    HDFS lists one folder, and can't list one that is not there.
+    HDFS lists a single folder, and can't list one that does not exist.
     """
     with errors(pattern):
         system = FileSystems.get_filesystem(pattern)
@@ -142,7 +142,7 @@ def _entries(pattern: str) -> list[tuple[str, int]]:
 
 
 def _is_folder(path: str) -> bool:
-    """Whether what has no bytes is a folder: a file can't be listed."""
+    """Whether an entry of size 0 is a folder, that is, can be listed."""
     system = FileSystems.get_filesystem(path)
     if not system.has_dirs():
         return False
@@ -154,15 +154,15 @@ def _is_folder(path: str) -> bool:
 
 
 def copy(source: str, target: str) -> None:
-    """Copies a file, over another one of that name."""
+    """Copies a file, replacing an existing one."""
     with errors(source), open_file(source) as read, create(target) as write:
         shutil.copyfileobj(read, write, _COPIED_AT_ONCE)
 
 
 def move(source: str, target: str) -> None:
-    """Gives a file another name on the same file system, in place of another file of that name.
+    """Renames a file on the same file system, replacing an existing one.
 
-    On an object store this is a copy; the target appears when it is complete.
+    On an object store, this is a copy; the target appears when it is complete.
     """
     with errors(target):
         try:
@@ -176,7 +176,7 @@ def move(source: str, target: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes a folder with all that is in it, if it is there."""
+    """Removes a folder with its content, if it exists."""
     if not is_url(path):
         shutil.rmtree(path, ignore_errors=True)
         return
@@ -185,14 +185,14 @@ def remove(path: str) -> None:
 
 
 class Staged:
-    """Copies of files of another file system on this machine, as long as the object lives."""
+    """Local copies of files on another file system, which exist as long as the object."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="t2aux-")
         self._count = 0
 
     def files(self, paths: Sequence[str]) -> pathlib.Path:
-        """Copies files of one folder; returns the folder that they are in."""
+        """Copies files of one folder, and returns the folder of the copies."""
         self._count += 1
         folder = pathlib.Path(self._folder.name, str(self._count))
         folder.mkdir()
@@ -201,7 +201,7 @@ class Staged:
         return folder
 
     def tree(self, path: str) -> pathlib.Path:
-        """Copies a file, or a folder with all that is in it. Raises UserError: it is not there."""
+        """Copies a file, or a folder with its content. Raises UserError if it does not exist."""
         found = matching(path)
         if found == [path]:
             return self.files([path]) / path.rpartition("/")[2]
@@ -224,7 +224,7 @@ class Staged:
 
 
 def temporary_prefix(output: str) -> str:
-    """What the names of the temporary folders of an output begin with."""
+    """The prefix of the names of an output's temporary folders."""
     folder, _, name = output.rstrip("/").rpartition("/")
     named = f".{name.replace('*', '_')}{_TEMPORARY}"
     return f"{folder}/{named}" if folder or output.startswith("/") else named
@@ -232,9 +232,9 @@ def temporary_prefix(output: str) -> str:
 
 @contextlib.contextmanager
 def temporary_folder(output: str) -> Iterator[str]:
-    """Makes a folder beside an output, and removes it with all that is in it afterwards.
+    """Makes a folder beside an output, and removes it with its content afterwards.
 
-    What earlier runs for the same output that were killed left behind is removed first.
+    First removes what killed runs for the same output left behind.
     """
     prefix = temporary_prefix(output)
     clear(prefix)
@@ -248,7 +248,7 @@ def temporary_folder(output: str) -> Iterator[str]:
 
 
 def clear(prefix: str) -> None:
-    """Removes all files and folders whose paths begin so."""
+    """Removes all files and folders whose paths begin with a prefix."""
     if not is_url(prefix):
         place = pathlib.Path(prefix)
         for left in place.parent.glob(f"{glob.escape(place.name)}*"):

@@ -29,11 +29,12 @@ class Writing:
 
     Attributes:
         output: A file whose name ends in .csv, .jsonl or .parquet; or "-" for standard output.
-        output_format: One of `writing.FORMATS`; None: as the name says, CSV for "-".
-        overwrite: Whether a file of that name is replaced.
-        top: How many classes are written, best first.
-        all_classes: Whether the probabilities of all classes are.
-        report: A folder for evaluation.json and confusion.png; None for none.
+        output_format: One of `writing.FORMATS`; None for the format implied by the name, or CSV for
+            "-".
+        overwrite: Whether to replace an existing file.
+        top: The number of classes to write, most probable first.
+        all_classes: Whether to write the probabilities of all classes.
+        report: A folder for evaluation.json and confusion.png, or None.
     """
 
     output: str
@@ -58,13 +59,13 @@ class Writing:
         )
 
     def check(self) -> None:
-        """Raises UserError where something is out of its range, or can't be written."""
+        """Raises UserError if a setting is out of range, or the output can't be written."""
         self.check_settings()
         writing.check_output(self.output, overwrite=self.overwrite)
         writing.format_of(self.output, self.output_format)
 
     def check_settings(self) -> None:
-        """Does what `check` does, but does not look at the output: it is on another system."""
+        """Like `check`, but without checking the output, which is on another file system."""
         if self.top < 1:
             raise SettingError(f"top is {self.top}: give at least 1.")
         if self.top > 1 and self.all_classes:
@@ -101,51 +102,52 @@ def predict(
 ) -> Summary:
     """Classifies all rows of a file, a folder or a data set, and writes a table of the predictions.
 
-    The memory that it takes does not grow with the number of rows, but for an `.npz` or IDX file,
-    which is read whole.
+    Memory use does not grow with the number of rows, except for `.npz` and IDX files, which are
+    read completely.
 
     >>> summary = t2aux.predict("exports/digits", "digits.npz", "predictions.csv")
     >>> summary.rows, summary.evaluation.examples
     (48, 48)
 
     Args:
-        model: A `.tflite` or `.keras` file, an export's directory, the model_dir of a run, or
-            grpc://HOST:PORT/NAME or http://HOST:PORT/NAME of a server.
-        data: A table (CSV and its relatives, JSON lines, Parquet), a `.txt` file of a text a line,
-            an `.npz` file, a folder or an archive of images, a folder of `.txt` files, an IDX file,
-            a folder of shards, "-" for standard input, or a `t2aux.data.Source`.
+        model: A `.tflite` or `.keras` file, an export's directory, the model_dir of a run, or the
+            address of a model on a server, grpc://HOST:PORT/NAME or http://HOST:PORT/NAME.
+        data: A table (CSV and similar formats, JSON lines, Parquet), a `.txt` file with one text
+            per line, an `.npz` file, a folder or an archive of images, a folder of `.txt` files, an
+            IDX file, a folder of shards, "-" for standard input, or a `t2aux.data.Source`.
         output: A file whose name ends in .csv, .jsonl or .parquet; or "-" for standard output. It
-            has the columns `input`, `label` where there are labels, `class` and `probability`; see
+            has the columns `input`, `label` (if there are labels), `class` and `probability`; see
             `writing.Layout`.
-        top: How many classes are written, best first.
-        all_classes: Whether the probabilities of all classes are written.
-        label_column: Of a table: the column of the true classes, by name or position; by default
-            that of a run's training data, if the table has it, else found by its name.
-        text_columns: Of a table: the columns of the text; likewise.
-        encoding: Of a table or of lines; by default UTF-8, or what a byte order mark says.
-        keep_columns: Whether the columns of a table are written, in place of `input` and `label`.
-            One that has the name of a column of the predictions is called `input_NAME`.
-        data_format: "table", "lines" (a text a line), "text" (the file is one text) or "npz"; by
-            default what the name says.
-        split: Of shards or a `t2aux.data.Source`.
-        output_format: "csv", "jsonl" or "parquet"; by default what the name says.
-        overwrite: Whether a file of that name is replaced.
-        on_error: What becomes of a row that can't be classified (an empty text, a damaged image,
-            NaN): "stop" raises UserError and writes nothing; "skip" writes it without a class, and
-            why in a column `error`.
+        top: The number of classes to write, most probable first.
+        all_classes: Whether to write the probabilities of all classes.
+        label_column: For a table, the column of the true classes, by name or position. Defaults to
+            that of a run's training data, if the table has it, or to one with a usual name.
+        text_columns: For a table, the columns of the text, with the same defaults.
+        encoding: The encoding of a table or of lines. Defaults to UTF-8, or the encoding of a byte
+            order mark.
+        keep_columns: Whether to write the columns of a table instead of `input` and `label`. A
+            column with the name of a prediction column is renamed to `input_NAME`.
+        data_format: "table", "lines" (one text per line), "text" (the file is one text) or "npz".
+            Defaults to the format implied by the name.
+        split: The split of shards or of a `t2aux.data.Source`.
+        output_format: "csv", "jsonl" or "parquet". Defaults to the format implied by the name.
+        overwrite: Whether to replace an existing file.
+        on_error: What to do with a row that can't be classified (an empty text, a damaged image,
+            NaN): "stop" raises UserError and writes nothing; "skip" writes the row without a class
+            and gives the reason in a column `error`.
         report: A folder for evaluation.json and confusion.png.
-        checkpoint: Of a run: "best", "latest" or the name of one; by default the best or, where
-            the run has no validation set, the latest.
-        connection: How a server is asked.
-        batch_size: The most rows that are computed at once or, by a server, sent at once; by
-            default 128 and 64.
+        checkpoint: For a run, "best", "latest" or the name of a checkpoint. Defaults to the best
+            or, if the run has no validation set, the latest.
+        connection: How to connect to a server.
+        batch_size: The maximum number of rows to classify at once (128 by default) or to send to a
+            server at once (64 by default).
 
     Returns:
-        What came out: counts and, where there are labels, accuracy and confusion matrix.
+        The summary: counts and, if there are labels, the accuracy and the confusion matrix.
 
     Raises:
-        UserError: An argument is out of its range; the model or the data is missing or damaged; a
-            row can't be classified; or the output exists or can't be written.
+        UserError: An argument is out of range; the model or the data is missing or damaged; a row
+            can't be classified; or the output exists or can't be written.
     """
     place = Model(os.fspath(model), checkpoint, connection or Connection())
     writes = Writing(
@@ -169,7 +171,7 @@ def predict_with(
     reads: Reading,
     writes: Writing,
 ) -> Summary:
-    """Does what `predict` does, with a predictor. Raises UserError as it does."""
+    """Like `predict`, but with an existing predictor. Raises UserError for the same reasons."""
     writes.check()
     info = classifier.info
     reads = reads.after(classifier.source)
@@ -206,7 +208,7 @@ def _refuse_same_file(data: Any, writes: Writing) -> None:
 
 
 def log_notes(notes: Sequence[str], logged: Sequence[str] = ()) -> tuple[str, ...]:
-    """Logs the notes that were not logged before, and returns all."""
+    """Logs the notes that were not logged before, and returns all notes."""
     for note in notes:
         if note not in logged:
             logging.info("Note: %s", note)
@@ -214,7 +216,7 @@ def log_notes(notes: Sequence[str], logged: Sequence[str] = ()) -> tuple[str, ..
 
 
 def check_labelled(what: str, labelled: bool, writes: Writing) -> None:
-    """Raises UserError where a report is asked for of data that has no labels."""
+    """Raises UserError if a report is requested for data without labels."""
     if writes.report is not None and not labelled:
         raise DataError(
             f"{what} has no labels, so its accuracy can't be computed: leave out "
@@ -223,7 +225,7 @@ def check_labelled(what: str, labelled: bool, writes: Writing) -> None:
 
 
 def check_summary(what: str, summary: Summary, writes: Writing) -> None:
-    """Raises UserError where there is nothing to write."""
+    """Raises UserError if there is nothing to write."""
     if not summary.rows:
         raise DataError(f"{what} holds no rows: there is nothing to classify.")
     if summary.rows == summary.skipped:
@@ -235,7 +237,10 @@ def check_summary(what: str, summary: Summary, writes: Writing) -> None:
         unknown = next(iter(summary.unknown), None)
         found = "no row that was classified has a label"
         if unknown is not None:
-            found = f"none of its labels is a class of the classifier; the commonest is {unknown!r}"
+            found = (
+                "none of its labels is a class of the classifier; the most frequent one is "
+                f"{unknown!r}"
+            )
         raise DataError(
             f"The accuracy of {what} can't be computed: {found}. Correct --label_column, or "
             "leave out --report."

@@ -1,4 +1,4 @@
-"""Which model predicts: a path or a server's address, and how it is loaded."""
+"""The model for predictions, given by a path or a server's address, and its loading."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from t2aux_ondevice.litert import LiteRTClassifier
 
 SCHEMES = ("grpc", "grpcs", "http", "https")
-# Rows of a request: servers limit them, `t2aux serve` to 128.
+# The number of rows per request. Servers limit it, `t2aux serve` to 128.
 _REQUEST_SIZE = 64
-# Rows that one of the threads that run LiteRT takes at a time.
+# The number of rows that a thread running LiteRT takes at a time.
 _ONE_BY_ONE = 16
-# Requests in flight: the server has one to work on while others travel.
+# The number of requests in flight, so that the server is busy while others are being transferred.
 _REQUESTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Connection:
-    """How a server is asked; see `t2aux client --help`.
+    """The settings of the connection to a server; see `t2aux client --help`.
 
     Attributes:
         version: The model's version; None for the newest.
-        metadata: The metadata.json of the export, for a server that does not give it.
-        timeout: Seconds that a request may take, with all its retries.
-        retries: How often to try again.
-        ca_file: PEM file of what the server's certificate must be signed by, for TLS.
-        cert_file: PEM file of the certificate to show, for TLS.
-        key_file: PEM file of its private key.
+        metadata: The metadata.json of the export, if the server does not provide it.
+        timeout: The maximum time of a request in seconds, including retries.
+        retries: The number of times to retry a request.
+        ca_file: For TLS, the PEM file of the CA that signed the server's certificate.
+        cert_file: For TLS, the PEM file of the client certificate.
+        key_file: For TLS, the PEM file of the private key of `cert_file`.
     """
 
     version: int | None = None
@@ -58,8 +58,8 @@ class Connection:
 
         Args:
             server: grpc://HOST:PORT, or http://HOST:PORT.
-            model: Its name there.
-            signature: That of whole sequences.
+            model: The name of the model on the server.
+            signature: The signature for whole sequences.
 
         Raises:
             UserError: The server can't be reached or has no such model, or a file can't be read.
@@ -89,7 +89,7 @@ class Caller(abc.ABC):
     """
 
     def __init__(self, classifier: BatchClassifier | LiteRTClassifier | RemoteClassifier) -> None:
-        """Keeps the classifier."""
+        """Stores the classifier."""
         self.info = classifier.info
         self.source: Source | None = getattr(classifier, "source", None)
         self._classifier = classifier
@@ -99,27 +99,27 @@ class Caller(abc.ABC):
         """Classifies sequences [T, C] or [T].
 
         Args:
-            sequences: At least one, at most `rows`.
-            rows: The size that the batch is filled up to where the model is computed in batches,
-                so that a prediction does not depend on what else is in the batch.
+            sequences: At least one and at most `rows` sequences.
+            rows: The size that the batch is padded to if the model computes batches, so that a
+                prediction does not depend on the other sequences in the batch.
 
         Returns:
             float32 [B, K].
         """
 
     def close(self) -> None:  # noqa: B027  Most have none.
-        """Ends a connection."""
+        """Closes the connection, if any."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model by its place. Can be pickled: nothing is loaded yet.
+    """The location of a model. Can be pickled, since nothing is loaded yet.
 
     Attributes:
-        place: A `.tflite` or `.keras` file, an export's directory, the model_dir of a run, or
-            grpc://HOST:PORT/NAME or http://HOST:PORT/NAME of a server.
-        checkpoint: Which one of a run; see `t2aux.run.load_run`.
-        connection: For a server.
+        place: A `.tflite` or `.keras` file, an export's directory, the model_dir of a run, or the
+            address of a model on a server, grpc://HOST:PORT/NAME or http://HOST:PORT/NAME.
+        checkpoint: The checkpoint of a run; see `t2aux.run.load_run`.
+        connection: The connection to a server.
     """
 
     place: str
@@ -128,44 +128,44 @@ class Model:
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is on a server."""
+        """Whether the model is on a server."""
         return "://" in self.place
 
     def locate(self) -> location.Location:
-        """Finds a model that is not on a server. Raises UserError where there is none."""
+        """Finds a model that is not on a server. Raises UserError if it does not exist."""
         return location.locate(paths.local(self.place, "The model"))
 
     @property
     def needs_tensorflow(self) -> bool:
-        """Whether `load` imports TensorFlow. Raises UserError where there is no model."""
+        """Whether `load` imports TensorFlow. Raises UserError if the model does not exist."""
         return not self.is_remote and self.locate().needs_tensorflow
 
     @property
     def batch_size(self) -> int:
-        """How many rows it computes at once by default. Raises UserError as `locate`."""
+        """The default number of rows to compute at once. Raises UserError, see `locate`."""
         if self.is_remote:
             return _REQUEST_SIZE
         return _ONE_BY_ONE if self.locate().form == "litert" else batching.BATCH_SIZE
 
     def load(self, callers: int) -> list[Caller]:
-        """Loads it.
+        """Loads the model.
 
         Args:
-            callers: How many threads are there to compute a `.tflite` file, which takes one
+            callers: The number of threads available to run a `.tflite` file, which computes one
                 sequence at a time.
 
         Returns:
-            One caller for each thread that is to call the model: one where TensorFlow computes
-            on all cores.
+            One caller for each thread that may call the model; only one with TensorFlow, which
+            uses all cores itself.
 
         Raises:
-            UserError: It is missing or damaged, or its server can't be reached.
+            UserError: The model is missing or damaged, or its server can't be reached.
         """
         if self.is_remote:
             if self.checkpoint is not None:
                 raise SettingError(
-                    f"The checkpoint {self.checkpoint} would be one of a run's, and {self.place} "
-                    "is a server: leave it out."
+                    f"The checkpoint {self.checkpoint} is for a run, but {self.place} is a server: "
+                    "leave it out."
                 )
             server, name = split_address(self.place)
             return [_Requests(self.connection.open(server, name)) for _ in range(_REQUESTS)]
@@ -176,10 +176,10 @@ class Model:
 
 
 def split_address(place: str) -> tuple[str, str]:
-    """The server and the model's name of grpc://HOST:PORT/NAME.
+    """Splits grpc://HOST:PORT/NAME into the server and the model's name.
 
     Raises:
-        UserError: It has another form.
+        UserError: The address does not have this form.
     """
     scheme, _, rest = place.partition("://")
     host, _, name = rest.partition("/")
@@ -201,7 +201,7 @@ class _Batches(Caller):
 
         inputs, lengths = padded(sequences)
         if len(inputs) < rows:
-            # Kernels choose their order of summation by the batch's size.
+            # The order of summation in kernels depends on the batch size.
             filled = np.minimum(np.arange(rows), len(inputs) - 1)
             inputs, lengths = inputs[filled], lengths[filled]
         with tf32.off():
@@ -217,17 +217,17 @@ class _OneByOne(Caller):
 
 
 class _Requests(Caller):
-    """A model on a server, a request for each batch."""
+    """A model on a server, with one request per batch."""
 
     def __call__(self, sequences: Sequence[np.ndarray], rows: int) -> np.ndarray:
         del rows
         probabilities = self._classifier.batch_probabilities(sequences)
         if self._classifier.info.classes != self.info.classes:
             raise ServerError(
-                "The server has another version of the model now, with other classes: start again."
+                "The server now has another version of the model, with other classes: start again."
             )
         return probabilities
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._classifier.close()

@@ -25,24 +25,24 @@ from t2aux_ondevice.arrays import read_npz
 from t2aux_ondevice.preprocessing import DatasetInfo
 
 _NUMBER = re.compile(r"-?\d+")
-# What `load` is given by gin besides the source.
+# The arguments of `load` that gin sets besides the source.
 _SETTINGS = ("data_dir", "max_examples", "splits", "test_fraction", "split_seed", "allow")
 
 
 def npz(path: pathlib.Path, info: DatasetInfo, name: str | None = None) -> Source:
     """The sequences of an `.npz` file, which is read into memory.
 
-    Its array `labels` [N], where it is there, has the names of the classes; or numbers: of the
-    names in its array `classes`; or of the classifier's classes, which are called so where their
-    names are numbers, and else are counted from 0.
+    Its optional array `labels` [N] contains the names of the classes, or numbers. With an array
+    `classes`, numbers are positions in it. Otherwise, they are names if the classifier's class
+    names are numbers, and positions of the classifier's classes, counted from 0, if not.
 
     Args:
         path: The file; see `reading.read_npz`.
-        info: What the classifier reads.
-        name: What messages call it; by default the path.
+        info: The description of the classifier's data.
+        name: The name of the file in messages; defaults to the path.
 
     Raises:
-        UserError: As `reading.read_npz`; or the labels are not one for each sequence.
+        UserError: As for `reading.read_npz`, or if there is not one label for each sequence.
     """
     name = name or str(path)
     try:
@@ -58,7 +58,7 @@ def ts(path: pathlib.Path) -> Source:
     """The sequences of a `.ts` file of the UCR and UEA archives, which is read into memory.
 
     Args:
-        path: The file, with classes or without.
+        path: The file, with or without classes.
 
     Raises:
         UserError: The file is damaged, or has missing values or time stamps.
@@ -92,8 +92,8 @@ def _npz_labels(path: pathlib.Path, info: DatasetInfo, count: int) -> list[str |
 def idx(path: pathlib.Path, info: DatasetInfo) -> Source:
     """The images of an IDX file such as t10k-images-idx3-ubyte[.gz].
 
-    The file of labels beside it, where there is one, has the numbers of the classes; of the names
-    in a classes.txt beside it, where there is one.
+    If there is a file of labels beside it, this contains the numbers of the classes, or of the
+    names in a classes.txt if that exists, too.
 
     Raises:
         UserError: A file is damaged, or the classifier does not read images.
@@ -113,18 +113,18 @@ def idx(path: pathlib.Path, info: DatasetInfo) -> Source:
 def data_set(
     source: data.Source, split: str, info: DatasetInfo, data_dir: str | pathlib.Path | None = None
 ) -> Source:
-    """A split of a data set, prepared as `t2aux.data.load` does for the classifier.
+    """A split of a data set, prepared for the classifier as by `t2aux.data.load`.
 
-    What gin's configuration says of `dataset` holds.
+    The settings of `dataset` in the gin configuration apply.
 
     Args:
         source: The data set.
-        split: Its split.
-        info: What the classifier reads.
-        data_dir: The folder of its files; by default as gin's configuration says.
+        split: The split to read.
+        info: The description of the classifier's data.
+        data_dir: The folder of the files; by default that of the gin configuration.
 
     Raises:
-        UserError: As `t2aux.data.load`.
+        UserError: As for `t2aux.data.load`.
     """
     bound = gin.get_bindings("dataset")
     given = {key: bound[key] for key in _SETTINGS if key in bound}
@@ -136,18 +136,18 @@ def data_set(
 
 
 def shards(folder: pathlib.Path, split: str, info: DatasetInfo) -> tuple[int, Source]:
-    """What dataset.json says of a split in shards; they themselves need not be there.
+    """Reads the description of a split in dataset.json; the shards themselves need not exist.
 
     Args:
-        folder: Where it is.
+        folder: The folder of dataset.json.
         split: "train" or "test".
-        info: What the classifier reads.
+        info: The description of the classifier's data.
 
     Returns:
-        The number of the shards, and the split, whose rows can't be read: `shard` reads them.
+        The number of shards, and the split without its rows, which `shard` reads.
 
     Raises:
-        UserError: There is no such split, or its data does not fit the classifier.
+        UserError: The split does not exist, or its data does not fit the classifier.
     """
     found = manifest.read(folder)
     loading.check_agreement(found.info, info)
@@ -160,7 +160,7 @@ def shards(folder: pathlib.Path, split: str, info: DatasetInfo) -> tuple[int, So
 
 
 def shard(folder: pathlib.Path, split: str, number: int, info: DatasetInfo) -> Source:
-    """The rows of one shard, numbered as in the whole split. Raises UserError at damage."""
+    """The rows of one shard, numbered as in the whole split. Raises UserError if it is damaged."""
     found = manifest.read(folder)
     examples = open_shard(found, split, number)
     start = sum(entry["examples"] for entry in found.splits[split][:number])
@@ -180,7 +180,7 @@ def _source(
     start: int = 0,
     notes: tuple[str, ...] = (),
 ) -> Source:
-    """Rows that are numbered, from `start` on; without labels their number is that of sequences."""
+    """Rows that are numbered from `start` on. Without labels, `sequences` gives their count."""
 
     def rows() -> Iterator[Row]:
         made = sequences() if callable(sequences) else sequences

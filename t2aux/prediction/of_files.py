@@ -1,4 +1,4 @@
-"""Rows that are files: folders and archives of images, folders of texts; and texts of lines."""
+"""Rows that are files (folders and archives of images, folders of texts) or lines of a text."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 
 def folder(path: pathlib.Path, info: DatasetInfo) -> Source:
-    """The images or the .txt files in a folder and the folders in it; see `listed`.
+    """The images or the .txt files in a folder and its subfolders; see `listed`.
 
     Raises:
-        UserError: The folder can't be read, or `listed` raises it.
+        UserError: The folder can't be read, or as for `listed`.
     """
     return listed(str(path), list_folder(path), info)
 
 
 def listed(name: str, listing: Listing, info: DatasetInfo) -> Source:
-    """The images or the .txt files, of one text each, of a folder, sorted by name.
+    """The images, or the .txt files of one text each, of a folder, sorted by name.
 
-    A file's label is the name of the folder that it is in, at the depth at which most are in
-    folders that have the names of classes. Where none are, there are no labels.
+    A file's label is the name of one of the folders that contain it. The depth of this folder is
+    that at which most files are in folders with names of classes. If there are no such folders,
+    there are no labels.
 
     Args:
-        name: What messages call the folder.
-        listing: Its files; their places are paths, or URLs that their reader opens.
-        info: What the classifier reads: images or texts.
+        name: The name of the folder in messages.
+        listing: The files; their places are paths, or URLs that their reader opens.
+        info: The description of the classifier's data: images or texts.
 
     Raises:
-        UserError: The folder holds none.
+        UserError: The folder contains no such files.
     """
     files = _files(listing)
     if info.kind == "image":
@@ -67,7 +68,7 @@ def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
     """The images in an archive, in the order of its members; see `listed`.
 
     Raises:
-        UserError: The archive is damaged, or holds no images; or the classifier does not read
+        UserError: The archive is damaged or contains no images, or the classifier does not read
             images.
     """
     check_images(path, info)
@@ -85,7 +86,7 @@ def archive(path: pathlib.Path, info: DatasetInfo) -> Source:
 
 
 def image(path: pathlib.Path, info: DatasetInfo) -> Source:
-    """One image. Raises UserError where the classifier does not read images."""
+    """One image. Raises UserError if the classifier does not read images."""
     check_images(path, info)
     row = Row(path.name, str(path), ImageFile(str(path)))
     return Source(what=str(path), rows=lambda: iter([row]), labelled=False, total=1)
@@ -105,15 +106,16 @@ def one_text(source: pathlib.Path | IO[bytes], name: str) -> Source:
 
 
 def lines(source: pathlib.Path | IO[bytes], name: str, encoding: str | None) -> Source:
-    """A text a line; lines without a visible character are rows that can't be classified.
+    """One text per line. Lines without a visible character are rows that can't be classified.
 
     Args:
         source: A file or a stream.
-        name: What messages call it.
-        encoding: By default UTF-8, or UTF-16 where the file begins with its byte order mark.
+        name: The name of the source in messages.
+        encoding: The encoding. Defaults to UTF-8, or UTF-16 if the file begins with its byte order
+            mark.
 
     Raises:
-        UserError: The encoding is unknown; while rows are read: it is not this encoding.
+        UserError: The encoding is unknown or, while rows are read, it is not that of the file.
     """
     codec = codec_of(encoding) or "utf-8-sig"
     position = [0, 0]  # Bytes and lines.
@@ -170,7 +172,7 @@ def _of_files(
 
 
 def _labels(names: Sequence[str], info: DatasetInfo) -> list[str | None]:
-    """The folder of each file at the depth at which most folders have the names of classes."""
+    """The folder of each file at the depth at which most folders have names of classes."""
     classes = set(map(class_key, info.classes))
     folders = [[class_key(part) for part in name.split("/")[:-1]] for name in names]
     depths = collections.Counter(
@@ -178,7 +180,7 @@ def _labels(names: Sequence[str], info: DatasetInfo) -> list[str | None]:
     )
     if not depths:
         return [None] * len(names)
-    # Of equally many the outermost.
+    # In case of a tie, the outermost.
     depth = min(depths, key=lambda d: (-depths[d], d))
     return [parts[depth] if len(parts) > depth else None for parts in folders]
 

@@ -1,4 +1,4 @@
-"""The rows of a table: CSV and its relatives, JSON lines and Parquet."""
+"""The rows of a table: CSV and similar formats, JSON lines and Parquet."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def table(
 ) -> Source:
     """The rows of a table of texts.
 
-    The columns of the text, and of the class where there is one, are those that are given; else
-    those of the training data, where the table has them; else they are found by their names. A
-    class that is a number counts from 1 where a classes.txt beside the file names the classes, as
-    in training.
+    The columns of the text and, if there is one, of the class are the given ones; otherwise those
+    of the training data, if the table has them; otherwise they are found by their usual names. If a
+    classes.txt beside the file names the classes, a class that is a number counts from 1, as in
+    training.
 
     Raises:
         UserError: See `tables.open_table` and `tables.choose_columns`.
@@ -75,7 +75,7 @@ def table(
 
 
 class _Rows:
-    """Reads a table, and counts what was read."""
+    """Reads a table and counts the rows read."""
 
     def __init__(
         self,
@@ -96,13 +96,13 @@ class _Rows:
         self._read = self._bytes = 0
 
     def about(self) -> int | None:
-        """Guesses how many rows there are, from the bytes of those that were read."""
+        """Estimates the number of rows from the size of the rows that were read."""
         if not self._size or not self._bytes:
             return None
         return int(self._size / self._bytes * self._read)
 
     def rows(self, batches: Iterator[Any]) -> Iterator[Row]:
-        """Yields the rows, in which null is an empty text, and no label."""
+        """Yields the rows. A null is an empty text, or a missing label."""
         opened, chosen = self._opened, self._chosen
         number = 0
         for lines, batch in batches:
@@ -124,12 +124,12 @@ class _Rows:
                 yield Row(name, where, text, label, values)
             number += len(batch)
             self._read = number
-            # A separator or a line's end for each value.
+            # A separator or a line end for each value.
             self._bytes += batch.nbytes - 3 * batch.num_columns * len(batch)
 
 
 def _label(label: str, names: tuple[str, ...] | None) -> str | None:
-    """The name of a class, where a number counts the names of classes.txt from 1."""
+    """The name of a class; a number is a position among the names of classes.txt, from 1."""
     if not label:
         return None
     is_number = names is not None and label.isascii() and label.isdigit() and label not in names

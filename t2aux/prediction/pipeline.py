@@ -13,7 +13,7 @@ from t2aux.prediction import batching
 from t2aux.prediction.predictor import ROWS_AT_ONCE, Pool, Predictions, Predictor
 from t2aux.prediction.source import Source
 
-# Of a pool: rows are sorted by length in it, and its rows are written together.
+# The size of a pool. The rows of a pool are sorted by length and written together.
 _POOL_BATCHES = 8
 _POOL_BYTES = 1 << 24
 
@@ -27,12 +27,12 @@ def predictions(
     are in memory at once.
 
     Args:
-        predictor: With the model loaded.
+        predictor: A predictor whose model is loaded.
         source: The rows.
-        progress: Called, by any thread, with the number of rows that were just classified.
+        progress: Called, from any thread, with the number of rows that were just classified.
 
     Yields:
-        The predictions for some rows at a time, in the order of the rows.
+        The predictions for blocks of rows, in the order of the rows.
 
     Raises:
         UserError: A row can't be read, or can't be classified and `predictor.on_error` is "stop";
@@ -42,7 +42,7 @@ def predictions(
     idle: collections.deque = collections.deque(callers)
 
     def run(pool: Pool, chosen: object, rows: int) -> object:
-        # There are as many threads as callers.
+        # The number of threads is that of the callers.
         caller = idle.popleft()
         try:
             found = predictor.run(caller, pool, chosen, rows)
@@ -55,7 +55,7 @@ def predictions(
     pools = _pools(predictor, source)
     with contextlib.ExitStack() as stack:
         model = futures.ThreadPoolExecutor(len(callers), "t2aux-model")
-        # What waits is given up at an error; what runs is waited for.
+        # After an error, pending calls are cancelled and running ones are waited for.
         stack.callback(model.shutdown, cancel_futures=True)
         coming = _next_of(pools)
         running: tuple[Pool, list[futures.Future]] | None = None
@@ -70,16 +70,17 @@ def predictions(
 
 
 def _next_of(pools: Iterator[Pool]) -> futures.Future:
-    """Takes the next pool in a thread; None after the last.
+    """Reads the next pool in a thread; the result is None after the last one.
 
-    Nothing waits for the thread when the program ends: it may wait for standard input.
+    The program does not wait for this thread at its end, since it may be waiting for standard
+    input.
     """
     future: futures.Future = futures.Future()
 
     def take() -> None:
         try:
             future.set_result(next(pools, None))
-        except BaseException as error:  # Raised where the result is asked for.
+        except BaseException as error:  # Raised when the result is requested.
             future.set_exception(error)
 
     threading.Thread(target=take, name="t2aux-reader", daemon=True).start()
@@ -91,9 +92,9 @@ def _joined(predictor: Predictor, pool: Pool, started: list[futures.Future]) -> 
 
 
 def _pools(predictor: Predictor, source: Source) -> Iterator[Pool]:
-    """Prepared rows, about `_POOL_BYTES` of them or `_POOL_BATCHES` batches."""
+    """Pools of prepared rows, of about `_POOL_BYTES` bytes or `_POOL_BATCHES` batches."""
     most_rows = _POOL_BATCHES * predictor.batch_size
-    # Where all have one length there is nothing to sort.
+    # If all sequences have the same length, sorting is not needed.
     if predictor.info.length is not None:
         most_rows = batching.rows_of(predictor.info.length, predictor.batch_size)
         most_rows *= len(predictor.callers)

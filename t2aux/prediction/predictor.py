@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from t2aux.data.source import Source
 
 STOP, SKIP = ON_ERROR = ("stop", "skip")
-# Rows that are prepared at once.
+# The number of rows to prepare at once.
 ROWS_AT_ONCE = 64
 _FETCHED_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """Rows that are classified together, prepared.
+    """Prepared rows that are classified together.
 
     Attributes:
-        rows: As they were read.
-        prepared: The rows as the classifier reads them; None for those that it can't read.
-        errors: Why it can't, by the rows' indices.
+        rows: The rows as they were read.
+        prepared: The rows in the form for the classifier; None for those that it can't read.
+        errors: The reasons why rows can't be read, by the rows' indices.
     """
 
     rows: Sequence[Row]
@@ -42,7 +42,7 @@ class Pool:
 
     @classmethod
     def joined(cls, pools: Sequence[Pool]) -> Pool:
-        """Several pools as one, in their order."""
+        """Concatenates several pools."""
         rows: list[Row] = []
         prepared: list[Input | None] = []
         errors: dict[int, str] = {}
@@ -55,13 +55,13 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """What the classifier predicts for rows, in their order.
+    """The classifier's predictions for rows, in the order of the rows.
 
     Attributes:
         rows: The rows.
         probabilities: float32 [N, K]; zeros for rows that were skipped.
-        errors: Why rows were skipped, by their indices.
-        cut: How many were longer than the classifier reads, and were cut.
+        errors: The reasons why rows were skipped, by the rows' indices.
+        cut: The number of rows that were cut because they were too long for the classifier.
     """
 
     rows: Sequence[Row]
@@ -80,7 +80,7 @@ class Predictions:
 class Predictor:
     """Classifies rows. Can be pickled: each process loads the model when it is first used.
 
-    The prediction for a row does not depend on which rows are given with it.
+    The prediction for a row does not depend on the other rows.
     """
 
     def __init__(
@@ -91,18 +91,18 @@ class Predictor:
         batch_size: int | None = None,
         fetch: Callable[[str], bytes] | None = None,
     ) -> None:
-        """Keeps the arguments; nothing is loaded.
+        """Stores the arguments. Nothing is loaded.
 
         Args:
             model: The model.
-            on_error: What becomes of a row that can't be classified: "stop" raises UserError,
+            on_error: What to do with a row that can't be classified: "stop" raises UserError,
                 "skip" leaves it without a prediction.
-            batch_size: The most rows that the model computes at once; `model.batch_size` by
-                default.
-            fetch: As for `rows.prepare`: a function of a module, so that it can be pickled.
+            batch_size: The maximum number of rows that the model computes at once; defaults to
+                `model.batch_size`.
+            fetch: As for `rows.prepare`. It must be a function of a module, to be picklable.
 
         Raises:
-            UserError: An argument is out of its range.
+            UserError: An argument is out of range.
         """
         if on_error not in ON_ERROR:
             raise SettingError(f"on_error is {on_error!r}: give {' or '.join(ON_ERROR)}.")
@@ -122,19 +122,19 @@ class Predictor:
 
     @property
     def callers(self) -> list[Caller]:
-        """The loaded model, once for each thread that may call it. Raises UserError."""
+        """A caller of the loaded model for each thread. Raises UserError, see `Model.load`."""
         if self._callers is None:
             self._callers = self.model.load(_cores())
         return self._callers
 
     @property
     def info(self) -> DatasetInfo:
-        """What the classifier reads, and its classes. Raises UserError as `Model.load`."""
+        """The classifier's preprocessing and classes. Raises UserError, see `Model.load`."""
         return self.callers[0].info
 
     @property
     def source(self) -> Source | None:
-        """The data set that a run was trained on. Raises UserError as `Model.load`."""
+        """The data set that a run was trained on. Raises UserError, see `Model.load`."""
         return self.callers[0].source
 
     def __call__(self, rows: Sequence[Row]) -> Predictions:
@@ -144,18 +144,18 @@ class Predictor:
             UserError: A row can't be classified and `on_error` is "stop"; or the model does not
                 answer.
         """
-        # A few at a time, so that files of images are not all in memory.
+        # A few at a time, so that not all files of images are in memory.
         starts = range(0, len(rows), ROWS_AT_ONCE)
         pool = Pool.joined([self.prepare(rows[i : i + ROWS_AT_ONCE]) for i in starts])
         found = [self.run(self.callers[0], pool, *batch) for batch in self.plan(pool)]
         return self.join(pool, found)
 
     def prepare(self, rows: Sequence[Row]) -> Pool:
-        """Prepares rows; files of images in several threads. Raises UserError as `__call__`."""
+        """Prepares rows, image files in several threads. Raises UserError, see `__call__`."""
         threaded = ImageFile if self._fetch is None else (ImageFile, TextFile)
         if rows and isinstance(rows[0].content, threaded):
             if self._threads is None:
-                # What is fetched is waited for.
+                # Fetching files is mostly waiting.
                 threads = _cores() if self._fetch is None else _FETCHED_AT_ONCE
                 self._threads = futures.ThreadPoolExecutor(threads, "t2aux-images")
             made = list(self._threads.map(self._try, rows))
@@ -171,7 +171,7 @@ class Predictor:
         return Pool(rows, prepared, errors)
 
     def plan(self, pool: Pool) -> list[tuple[np.ndarray, int]]:
-        """Divides a pool into batches; see `batching.plan`, with indices of the pool's rows."""
+        """Divides a pool into batches; see `batching.plan`. The indices are those of its rows."""
         readable = np.array(
             [i for i, item in enumerate(pool.prepared) if item is not None], np.int64
         )
@@ -187,15 +187,15 @@ class Predictor:
 
         Args:
             caller: One of `callers`.
-            pool: The rows.
-            chosen: Which ones, int64 [B].
-            rows: The size that the batch is filled up to.
+            pool: The pool.
+            chosen: The indices of the rows of the batch, int64 [B].
+            rows: The size that the batch is padded to.
 
         Returns:
             `chosen`, and the probabilities, float32 [B, K].
 
         Raises:
-            UserError: The model does not answer, or gives NaN.
+            UserError: The model does not answer, or returns NaN.
         """
         probabilities = caller([pool.prepared[i].sequence for i in chosen], rows)
         if not np.isfinite(probabilities).all():
@@ -203,7 +203,7 @@ class Predictor:
         return chosen, probabilities
 
     def join(self, pool: Pool, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> Predictions:
-        """Puts what `run` returned for the batches of a pool in the order of its rows."""
+        """Puts the results of `run` for the batches of a pool into the order of its rows."""
         probabilities = np.zeros([len(pool.rows), self.info.num_classes], np.float32)
         for chosen, values in found:
             probabilities[chosen] = values
@@ -211,7 +211,7 @@ class Predictor:
         return Predictions(pool.rows, probabilities, pool.errors, cut)
 
     def close(self) -> None:
-        """Ends threads and connections. The model is loaded again if it is used again."""
+        """Stops threads and closes connections. The model is loaded again if it is used again."""
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
         for caller in self._callers or ():
@@ -226,5 +226,5 @@ class Predictor:
 
 
 def _cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

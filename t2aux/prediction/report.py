@@ -1,4 +1,4 @@
-"""The outcome of predictions: counts, and the accuracy where rows have labels."""
+"""The summary of predictions: counts and, if rows have labels, the accuracy."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from t2aux.prediction.predictor import Predictions
 from t2aux.training.scores import Evaluation, Scores
 from t2aux_ondevice.errors import printable
 
-# Names of labels that the classifier does not know are kept for the message, up to so many.
+# The maximum number of names of unknown labels that are kept for the message.
 _MAX_UNKNOWN = 1000
 _SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The outcome of `t2aux.predict`.
+    """The summary of `t2aux.predict`.
 
     Attributes:
         output: The file, or "-".
-        rows: How many rows were written.
-        skipped: How many of them have no class, since they could not be classified.
-        first_error: Why the first of these could not.
-        cut: How many were longer than the classifier reads, and were cut.
-        counts: How many rows were predicted to be of each class, by its name.
+        rows: The number of rows that were written.
+        skipped: The number of these rows that could not be classified, and have no class.
+        first_error: The reason why the first of these could not be classified.
+        cut: The number of rows that were cut because they were too long for the classifier.
+        counts: The number of rows predicted for each class, by the name of the class.
         labelled: Whether the data has labels.
-        unlabelled: How many rows have none, of data that has labels.
-        unknown: How many rows have each label that is not a class of the classifier, by its name.
-        evaluation: Accuracy, loss and confusion matrix over the rows with a label that is one of
-            the classes; None where there are none.
+        unlabelled: The number of rows without a label, if the data has labels.
+        unknown: The number of rows for each label that is not a class of the classifier, by name.
+        evaluation: Accuracy, loss and confusion matrix over the rows whose label is one of the
+            classes; None if there are none.
     """
 
     output: str
@@ -53,7 +53,7 @@ class Summary:
     evaluation: Evaluation | None
 
     def to_json(self) -> dict[str, Any]:
-        """What evaluation.json says of it, besides the evaluation itself."""
+        """The part of evaluation.json about the summary, without the evaluation itself."""
         return {
             "rows": self.rows,
             "skipped": self.skipped,
@@ -63,7 +63,7 @@ class Summary:
         }
 
     def text(self) -> str:
-        """For the terminal."""
+        """The summary as text for the terminal."""
         found = [f"{printable(n)} {c:,}" for n, c in sorted_counts(self.counts) if c]
         lines = []
         if self.evaluation is not None:
@@ -75,46 +75,46 @@ class Summary:
         if self.cut:
             lines.append(f"{self.cut:,} were longer than the classifier reads, and were cut.")
         if self.unlabelled:
-            lines.append(f"{self.unlabelled:,} have no label, and are not in the accuracy.")
+            lines.append(f"{self.unlabelled:,} have no label, and do not count for the accuracy.")
         if self.unknown:
             total = sum(self.unknown.values())
             names = [f"{printable(n)!r} {c:,}" for n, c in sorted_counts(self.unknown)]
             lines.append(
-                f"{total:,} have a label that is not a class of the classifier, and are not in the "
-                f"accuracy: {listing(names, _SHOWN)}."
+                f"{total:,} have a label that is not a class of the classifier, and do not count "
+                f"for the accuracy: {listing(names, _SHOWN)}."
             )
         return "\n".join(lines)
 
 
 class Tally:
-    """Adds up a summary in constant memory."""
+    """Accumulates a summary in constant memory."""
 
     def __init__(self, classes: tuple[str, ...], *, labelled: bool) -> None:
-        """Begins with no row.
+        """Starts with no rows.
 
         Args:
             classes: The names of the classes.
             labelled: Whether the data has labels.
         """
         self._classes = classes
-        # A classifier's own names may be of any form.
+        # The class names of a classifier may have any Unicode form.
         self._label_of = {class_key(name): label for label, name in enumerate(classes)}
         self._labelled = labelled
         self._scores = Scores(classes)
         self._counts = np.zeros(len(classes), np.int64)
         self._unknown: collections.Counter[str] = collections.Counter()
-        # Of rows: all, and "skipped", "cut" and "unlabelled" ones.
+        # The numbers of rows: all, and "skipped", "cut" and "unlabelled" ones.
         self._totals: collections.Counter[str] = collections.Counter()
         self._first_error: str | None = None
 
     @property
     def rows(self) -> int:
-        """How many rows there were."""
+        """The number of rows so far."""
         return self._totals["rows"]
 
     @property
     def skipped(self) -> int:
-        """How many of them have no class."""
+        """The number of rows so far that have no class."""
         return self._totals["skipped"]
 
     def add(self, predictions: Predictions) -> None:
@@ -131,7 +131,7 @@ class Tally:
             self._scores.add(labels[chosen], predictions.probabilities[chosen])
 
     def merge(self, other: Tally) -> None:
-        """Adds another tally, of the rows of the same data that follow."""
+        """Adds the tally of the following rows of the same data."""
         self._scores.merge(other._scores)
         self._counts += other._counts
         for name, count in other._unknown.items():
@@ -140,7 +140,7 @@ class Tally:
         self._first_error = self._first_error or other._first_error
 
     def summary(self, output: str) -> Summary:
-        """The outcome so far."""
+        """The summary so far."""
         return Summary(
             output=output,
             rows=self.rows,
@@ -155,7 +155,7 @@ class Tally:
         )
 
     def _label(self, label: str | int | None) -> int:
-        """The number of a row's class; -1 where it has none or an unknown one, which is counted."""
+        """The number of a row's class; -1 if it has none or an unknown one, which is counted."""
         if label is None:
             self._totals["unlabelled"] += 1
             return -1
@@ -179,16 +179,16 @@ def write(
     """Writes evaluation.json and confusion.png.
 
     Args:
-        folder: Where to.
-        summary: With an evaluation.
-        about: What else evaluation.json says: the model and the data.
-        title: Above the picture.
+        folder: The folder to write to.
+        summary: A summary with an evaluation.
+        about: Additional content of evaluation.json: the model and the data.
+        title: The title of the picture.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        UserError: They can't be written.
+        UserError: The files can't be written.
     """
     place = files.ensure_directory(folder)
     paths = place / "evaluation.json", place / "confusion.png"
@@ -198,5 +198,5 @@ def write(
 
 
 def sorted_counts(counts: dict[str, int]) -> list[tuple[str, int]]:
-    """Names and counts, the largest first."""
+    """Names and counts, with the largest count first."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

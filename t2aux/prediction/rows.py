@@ -1,4 +1,4 @@
-"""`Row`: what is classified, before it is prepared; and its preparation."""
+"""`Row`, an example before its preparation for the classifier; and the preparation."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class ImageFile:
     """An image.
 
     Attributes:
-        path: The file; or, where `content` is given, what to call it.
-        content: The bytes of the file, where it lies in an archive.
+        path: The file or, if `content` is given, its name.
+        content: The bytes of the file, if it is in an archive.
     """
 
     path: str
@@ -45,12 +45,12 @@ class Row:
     """One example.
 
     Attributes:
-        name: What the output calls it: its file, the value of an index column, or its number.
-        where: What messages call it.
-        content: A text; an array as `reading.read_array` takes it; or a file. None: no text, as
-            in a table's empty cell.
-        label: The name of its true class, or its number in the classifier; None where it has none.
-        columns: The values of the columns that are kept, in the order of `Source.columns`.
+        name: The name in the output: its file, the value of an index column, or its number.
+        where: The name in messages.
+        content: A text; an array as accepted by `reading.read_array`; or a file. None if there is
+            no text, as in a table's empty cell.
+        label: The name of the true class, or its number in the classifier; None if unknown.
+        columns: The values of the columns to keep, in the order of `Source.columns`.
     """
 
     name: str | int
@@ -64,13 +64,14 @@ def prepare(info: DatasetInfo, row: Row, fetch: Callable[[str], bytes] | None = 
     """Prepares a row, as `t2aux classify` does.
 
     Args:
-        info: What the classifier reads.
+        info: The description of the classifier's data.
         row: The row.
-        fetch: Reads a file that is not this machine's, and raises UserError; None: there are none.
+        fetch: Reads a file on another file system, and may raise UserError; None if all files are
+            local.
 
     Raises:
-        UserError: The classifier can't read it: the text is empty, the image is damaged, a value is
-            NaN, ... The message names the row.
+        UserError: The classifier can't read the row: the text is empty, the image is damaged, a
+            value is NaN, ... The message names the row.
     """
     content = row.content
     if isinstance(content, np.ndarray):

@@ -1,4 +1,4 @@
-"""`Source`: the rows of a file, a folder or standard input; and which reader a name asks for."""
+"""`Source`: the rows of a file, a folder or standard input; and the choice of the reader."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ class Reading:
     """How data is read.
 
     Attributes:
-        data_format: One of FORMATS; None: as the name says.
-        label_column: Of a table: the column of the true classes; None: found by its name.
-        text_columns: Of a table: the columns of the text, joined by a space; empty: found by their
-            names.
-        encoding: Of a table or of lines; None: UTF-8, or what a byte order mark says.
-        keep_columns: Whether the columns of a table are written, in place of `input` and `label`.
-        split: Of a folder of shards or a data set.
-        trained_label: The column of the classes in the training data, which is taken where
-            `label_column` is None and the table has it.
-        trained_texts: Likewise the columns of the text.
+        data_format: One of FORMATS; None for the format implied by the name.
+        label_column: For a table, the column of the true classes; None to find it by its name.
+        text_columns: For a table, the columns of the text, joined by a space; empty to find them by
+            their names.
+        encoding: The encoding of a table or of lines; None for UTF-8, or the encoding of a byte
+            order mark.
+        keep_columns: Whether to write the columns of a table instead of `input` and `label`.
+        split: The split of a folder of shards or a data set.
+        trained_label: The column of the classes in the training data, used if `label_column` is
+            None and the table has it.
+        trained_texts: Likewise, the columns of the text.
     """
 
     data_format: str | None = None
@@ -50,7 +51,7 @@ class Reading:
     trained_texts: tuple[str | int, ...] = ()
 
     def after(self, training: object | None) -> Reading:
-        """Adds the columns of the training data, a `t2aux.data.Source`; None: it is not known."""
+        """Adds the columns of the training data, a `t2aux.data.Source`, or None if unknown."""
         return dataclasses.replace(
             self,
             trained_label=getattr(training, "label_column", None),
@@ -63,14 +64,14 @@ class Source:
     """Rows to classify.
 
     Attributes:
-        what: What messages call it.
-        rows: Gives an iterator over the rows; called once.
+        what: The name of the source in messages.
+        rows: Returns an iterator over the rows; called once.
         labelled: Whether rows have labels.
-        columns: The names and types of `Row.columns`, where they are kept; else None.
+        columns: The names and types of `Row.columns`, if columns are kept; otherwise None.
         name_type: The type of `Row.name`.
-        total: How many rows there are; None where it is not known.
-        about: Guesses how many there are from how many were read; None where it can't.
-        notes: What was guessed of the data so far, a sentence each.
+        total: The number of rows, or None if it is not known.
+        about: Estimates the number of rows from what was read; None if this is not possible.
+        notes: What was guessed about the data so far, one sentence each.
     """
 
     what: str
@@ -83,7 +84,7 @@ class Source:
     notes: Callable[[], tuple[str, ...]] = lambda: ()
 
     def expected(self, done: int) -> int | None:
-        """How many rows there are, or about how many; None where nothing is known."""
+        """The exact or estimated number of rows; None if it is not known."""
         total = self.about() if self.total is None else self.total
         return None if total is None else max(total, done)
 
@@ -92,14 +93,15 @@ def open_source(data: str, info: DatasetInfo, reading: Reading) -> Source:
     """Opens data and reads its beginning.
 
     Args:
-        data: A table; a `.txt` file of a text a line; an `.npz` file; a folder or an archive of
-            images, or a folder of `.txt` files; an IDX file of images; a `.ts` file of series; a
+        data: A table; a `.txt` file with one text per line; an `.npz` file; a folder or an archive
+            of images, or a folder of `.txt` files; an IDX file of images; a `.ts` file of series; a
             folder of shards; or "-" for standard input, a table by default.
-        info: What the classifier reads.
-        reading: How it is read.
+        info: The description of the classifier's data.
+        reading: How the data is read.
 
     Raises:
-        UserError: There is nothing, it can't be read, or the classifier reads another kind of data.
+        UserError: The data does not exist or can't be read, or the classifier reads another kind of
+            data.
     """
     if reading.data_format not in (None, *FORMATS):
         raise SettingError(
@@ -154,7 +156,7 @@ def _format_of(path: pathlib.Path, info: DatasetInfo) -> str:
         )
     raise DataError(
         f"{path} is not an .npz or .ts file, and the classifier reads {info.kind}: give an .npz "
-        "file with `inputs` [N, T, C] and, where they differ, `lengths` [N], or a .ts file."
+        "file with `inputs` [N, T, C] and, if lengths vary, `lengths` [N], or a .ts file."
     )
 
 
@@ -193,7 +195,7 @@ def _of_folder(path: pathlib.Path, info: DatasetInfo, reading: Reading) -> Sourc
 
 
 def check_images(path: pathlib.Path, info: DatasetInfo) -> None:
-    """Raises UserError where the classifier does not read images."""
+    """Raises UserError if the classifier does not read images."""
     if info.kind != "image":
         raise DataError(f"{path} holds images, and the classifier reads {info.kind}: give those.")
 
@@ -213,7 +215,7 @@ def _of_standard_input(info: DatasetInfo, reading: Reading) -> Source:
     if info.is_text or reading.data_format in (None, NPZ):
         from t2aux.prediction import of_arrays
 
-        # Its directory is at its end.
+        # A file must be seekable, because the directory of an .npz file is at its end.
         with tempfile.NamedTemporaryFile(suffix=".npz") as copy:
             shutil.copyfileobj(stream, copy)
             copy.flush()
@@ -228,8 +230,8 @@ def _standard_input() -> IO[bytes]:
     if sys.stdin is None:
         raise FileError("Standard input is closed: give a file.")
     try:
-        # A stream of its own: Python's is locked while a thread waits for it, and ending the
-        # program would wait for the lock.
+        # A separate stream: Python's own is locked while a thread waits for it, and the program
+        # would wait for the lock at its end.
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     except OSError:  # It is not a file.
         return sys.stdin.buffer

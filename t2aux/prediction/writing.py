@@ -1,4 +1,4 @@
-"""Predictions as a table, and how it is written: CSV, JSON lines or Parquet, through pyarrow."""
+"""The table of predictions, written as CSV, JSON lines or Parquet with pyarrow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMATS = ("csv", "jsonl", "parquet")
 STANDARD = "-"
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 INPUT, LABEL, CLASS, PROBABILITY, ERROR = "input", "label", "class", "probability", "error"
-# Put before the name of a column of the input that is kept, where the output has one of this name.
+# The prefix for a kept input column if the output already has a column of that name.
 _KEPT = "input_"
 
 
@@ -32,19 +32,19 @@ _KEPT = "input_"
 class Layout:
     """The columns of the output.
 
-    In this order: `input`, a row's name or number, and `label`, the true class, where there are
-    labels; or, in place of both, the columns of the input, where they are kept; `class` and
+    In this order: `input`, a row's name or number, and, if there are labels, `label`, the true
+    class; or, instead of both, the columns of the input, if they are kept; `class` and
     `probability`; with `top`, the next classes as `class_2`, `probability_2`, ...; with
-    `all_classes`, `probability_NAME` for each class; `error`, why a row has no class, where rows
-    are skipped.
+    `all_classes`, `probability_NAME` for each class; and, if rows are skipped, `error`, the reason
+    why a row has no class.
 
     Attributes:
         classes: The names of the classes.
-        kept: The columns of the input that are kept; None: none are.
+        kept: The columns of the input to keep, or None.
         name_type: The type of the column `input`.
         labelled: Whether there are labels.
-        top: How many classes are written.
-        all_classes: Whether the probabilities of all classes are.
+        top: The number of classes to write.
+        all_classes: Whether to write the probabilities of all classes.
         with_errors: Whether rows are skipped.
     """
 
@@ -118,10 +118,10 @@ class Layout:
 
 
 def format_of(output: str, given: str | None = None) -> str:
-    """The format of an output: as given, or as its name says; CSV for standard output.
+    """The format of an output: as given, or as implied by its name; CSV for standard output.
 
     Raises:
-        UserError: The name says none, or the format can't be written there.
+        UserError: The name does not imply a format, or the format can't be written there.
     """
     if output == STANDARD:
         if given == "parquet":
@@ -130,7 +130,7 @@ def format_of(output: str, given: str | None = None) -> str:
     found = given or _SUFFIXES.get(pathlib.PurePath(output).suffix.lower())
     if found is None:
         raise FileError(
-            f"The output {output} has a name that says no format: end it in .csv, .jsonl or "
+            f"The name of the output {output} does not imply a format: end it in .csv, .jsonl or "
             f".parquet, or give --output_format={'|'.join(FORMATS)}."
         )
     return found
@@ -148,8 +148,8 @@ def open_output(
         schema: The columns.
 
     Yields:
-        What writes some rows. A file takes its name when the block ends well; else nothing is left
-        of it.
+        A function that writes rows. A file gets its final name when the block succeeds; otherwise
+        it is removed.
 
     Raises:
         UserError: The file can't be written.
@@ -160,7 +160,7 @@ def open_output(
             started: list[Callable[[pa.RecordBatch], None]] = []
 
             def write_first(batch: pa.RecordBatch) -> None:
-                # Not before: where the first rows can't be classified, nothing is written.
+                # Opened only now, so that nothing is written if the first rows can't be classified.
                 if not started:
                     opened = open_writer(output_format, sys.stdout.buffer, schema)
                     started.append(stack.enter_context(opened))
@@ -169,7 +169,7 @@ def open_output(
             yield write_first
         sys.stdout.flush()
         return
-    # Of a process that was killed.
+    # Removes the files of a killed process.
     files.clear_temporary(output)
     with (
         files.atomic_write(output, "wb") as file,
@@ -179,7 +179,7 @@ def open_output(
 
 
 def check_output(output: str, *, overwrite: bool) -> None:
-    """Raises UserError where the output exists already, or its folder is not."""
+    """Raises UserError if the output already exists, or its folder does not exist."""
     if output == STANDARD:
         return
     path = pathlib.Path(output)
@@ -198,21 +198,21 @@ def open_writer(
 
     Args:
         output_format: One of FORMATS.
-        file: Stays open.
+        file: The file, which stays open.
         schema: The columns.
 
     Yields:
-        What writes some rows.
+        A function that writes rows.
 
     Raises:
-        UserError: A column has a type that the format does not have.
+        UserError: A column has a type that the format does not support.
     """
     if output_format == "jsonl":
         yield lambda batch: file.write(_json_lines(batch))
         return
     make = pa.parquet.ParquetWriter if output_format == "parquet" else pa.csv.CSVWriter
     try:
-        # Neither closes the file, which it did not open.
+        # Neither writer closes the file, since it did not open it.
         with make(file, schema) as writer:
             yield writer.write_batch
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -236,5 +236,5 @@ def _json_lines(batch: pa.RecordBatch) -> bytes:
 def _python(column: pa.Array) -> list[Any]:
     if not pa.types.is_float32(column.type):
         return column.to_pylist()
-    # The shortest decimals that are this float32, as in CSV: not the digits of a float64.
+    # The shortest decimals of the float32, as in CSV, rather than the digits of a float64.
     return [None if v is None else float(v) for v in column.cast(pa.string()).to_pylist()]

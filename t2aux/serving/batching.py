@@ -1,4 +1,4 @@
-"""Dynamic batching: requests that come at the same time run as one."""
+"""Dynamic batching: requests that arrive at the same time run together."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from t2aux.tf_serving import BATCH_SIZES
 
 Tensors = dict[str, np.ndarray]
 
-# Sequences up to this share a batch; of longer ones, those within a factor of two. Otherwise one
-# long sequence would make all others of its batch as long, in time and in memory.
+# Sequences up to this length share a batch; longer ones share it if their lengths are within a
+# factor of two. Otherwise, one long sequence would increase the time and memory of all others.
 _SHORT = 64
 _MAX_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchingOptions:
-    """As TensorFlow Serving's BatchingParameters.
+    """The options of batching, like TensorFlow Serving's BatchingParameters.
 
     Attributes:
-        enabled: Off: each request runs by itself.
-        max_batch_size: Sequences of a batch at most.
-        batch_timeout_micros: How long the first request of a batch waits for others.
-        max_enqueued_batches: How many batches may wait; requests beyond are refused.
+        enabled: Whether requests are batched. If not, each request runs alone.
+        max_batch_size: The maximum number of sequences in a batch.
+        batch_timeout_micros: How long the first request of a batch waits for others, in
+            microseconds.
+        max_enqueued_batches: How many batches may wait; further requests are rejected.
         num_batch_threads: How many batches run at once.
-        allowed_batch_sizes: Batches are filled up to one of these, in rising order; none: not
-            filled up. The last is `max_batch_size`.
+        allowed_batch_sizes: The sizes that batches are padded to, in increasing order; empty for no
+            padding. The last one is `max_batch_size`.
     """
 
     enabled: bool = True
@@ -76,44 +77,44 @@ class _Batch:
         self._row_bytes = max(self._row_bytes, task.row_bytes)
 
     def fits(self, task: _Task, max_rows: int) -> bool:
-        """Whether a request fits in, padded to the longest."""
+        """Whether a request fits into the batch, padded to the longest sequence."""
         rows = self.rows + task.rows
         return rows <= max_rows and rows * max(self._row_bytes, task.row_bytes) <= _MAX_BYTES
 
 
 class Batcher:
-    """Combines requests and runs them in threads. Used in one event loop."""
+    """Combines requests and runs them in threads. Must be used in a single event loop."""
 
     def __init__(self, options: BatchingOptions, threads: Executor, metrics: Metrics) -> None:
         """Makes an idle batcher.
 
         Args:
             options: How batches are formed.
-            threads: Where batches run, at least `num_batch_threads` of them.
+            threads: The threads that run batches, at least `num_batch_threads`.
             metrics: Counts batches and the queue.
         """
         self._options = options
         self._threads = threads
         self._metrics = metrics
-        # Batches that may still grow, by what fits together; a batch stays here until it is full
-        # or runs, so that under load batches grow while they wait for a thread.
+        # Batches that may still grow, by the kind of requests. A batch stays here until it is full
+        # or runs, so that under load, batches grow while they wait for a thread.
         self._open: dict[tuple, _Batch] = {}
         self._ready: collections.deque[_Batch] = collections.deque()
         self._running = 0
 
     async def run(self, servable: Servable, signature: Signature, inputs: Tensors) -> Tensors:
-        """Runs a request, with others if there are any.
+        """Runs a request, together with others if there are any.
 
         Args:
             servable: Runs the request.
-            signature: Of the servable.
-            inputs: Checked; see `Signature.check`.
+            signature: A signature of the servable.
+            inputs: Inputs that passed `Signature.check`.
 
         Returns:
-            The outputs of this request alone.
+            The outputs of this request only.
 
         Raises:
-            ServingError: The request is wrong or too large, or too many are waiting.
+            ServingError: The request is invalid or too large, or too many are waiting.
         """
         if not (self._options.enabled and signature.batches):
             return await self._in_thread(servable.run, signature, inputs)
@@ -123,7 +124,7 @@ class Batcher:
             raise invalid(f"Task size {rows} is larger than maximum batch size {limit}.")
         loop = asyncio.get_running_loop()
         task = _Task(inputs, rows, loop.create_future())
-        # By the servable itself: a version that was replaced has the name and number of this one.
+        # The key is the servable itself, because a replaced version has the same name and number.
         key = (servable, signature.name, _kind(signature, inputs))
         batch = self._open.get(key)
         if batch is not None and not batch.fits(task, self._options.max_batch_size):
@@ -144,17 +145,17 @@ class Batcher:
 
     @property
     def _waiting(self) -> int:
-        """How many batches do not run yet. One that is due and may still grow is in both places."""
+        """The number of batches that wait. One that is due but may still grow is in both places."""
         return len({*self._ready, *self._open.values()})
 
     def _due(self, batch: _Batch) -> None:
-        """The timeout has passed: the batch runs as soon as a thread is free."""
+        """Called after the timeout: the batch then runs as soon as a thread is free."""
         if self._open.get(batch.key) is batch and batch not in self._ready:
             self._ready.append(batch)
         self._start()
 
     def _close(self, batch: _Batch) -> None:
-        """The batch is full."""
+        """Called when the batch is full."""
         if self._open.get(batch.key) is batch:
             del self._open[batch.key]
         if batch not in self._ready:
@@ -165,7 +166,7 @@ class Batcher:
             batch = self._ready.popleft()
             if self._open.get(batch.key) is batch:
                 del self._open[batch.key]
-            # Clients may have closed the connection.
+            # Some clients may have closed the connection.
             batch.tasks = [task for task in batch.tasks if not task.done.done()]
             if batch.tasks:
                 self._running += 1
@@ -188,7 +189,7 @@ class Batcher:
         try:
             merged = _merged(batch.signature, [task.inputs for task in batch.tasks], size)
             outputs = await self._in_thread(batch.servable.run, batch.signature, merged)
-        except Exception as error:  # Any: each waiting request must get it.
+        except Exception as error:  # Any error must be passed to each waiting request.
             if len(batch.tasks) == 1:
                 _fail(batch.tasks[0], error)
             else:
@@ -202,11 +203,11 @@ class Batcher:
                 task.done.set_result(part)
 
     async def _run_one_by_one(self, batch: _Batch) -> None:
-        """So that one wrong request does not fail the others."""
+        """Runs the requests of a batch separately, so that an invalid one does not fail others."""
         for task in batch.tasks:
             try:
                 outputs = await self._in_thread(batch.servable.run, batch.signature, task.inputs)
-            except Exception as error:  # Any, as above.
+            except Exception as error:  # Any error, as above.
                 _fail(task, error)
             else:
                 if not task.done.done():
@@ -231,7 +232,7 @@ def _fail(task: _Task, error: Exception) -> None:
 
 
 def _kind(signature: Signature, inputs: Tensors) -> tuple:
-    """What must agree between requests of a batch: all dimensions that are not padded."""
+    """What the requests of a batch must have in common: all dimensions that are not padded."""
     return tuple(
         (name, _length_class(value.shape[1]), value.shape[2:])
         if name == signature.sequences
@@ -245,7 +246,7 @@ def _length_class(steps: int) -> int:
 
 
 def _merged(signature: Signature, requests: list[Tensors], size: int) -> Tensors:
-    """Requests concatenated, sequences padded with zeros, filled up to `size` rows."""
+    """Concatenates requests: sequences are padded with zeros, and the batch to `size` rows."""
     merged = {}
     for name in requests[0]:
         values = [request[name] for request in requests]
@@ -253,7 +254,7 @@ def _merged(signature: Signature, requests: list[Tensors], size: int) -> Tensors
             steps = max(value.shape[1] for value in values)
             values = [_padded(value, steps) for value in values]
         rows = sum(len(value) for value in values)
-        # Any valid row will do; its output is dropped.
+        # Any valid row can be used, since its output is dropped.
         values.append(np.repeat(values[0][:1], size - rows, axis=0))
         merged[name] = np.concatenate(values)
     return merged

@@ -16,7 +16,7 @@ from t2aux.tf_serving.protos import message_classes
 from t2aux_ondevice import paths
 from t2aux_ondevice.files import read_text
 
-# Messages that tensorflow-serving-api lacks: of session_bundle_config.proto,
+# Messages missing in tensorflow-serving-api, from session_bundle_config.proto,
 # monitoring_config.proto and ssl_config.proto. The text format does not use the fields' numbers.
 _MESSAGES = message_classes(
     {
@@ -50,7 +50,7 @@ _BATCHING_VALUES = (
     "max_enqueued_batches",
     "num_batch_threads",
 )
-# What changes nothing here: a file is for both servers.
+# Fields that have no effect here but are accepted, so that one file can be used for both servers.
 _WITHOUT_EFFECT = ("thread_pool_name", "enable_large_batch_splitting", "max_execution_batch_size")
 
 
@@ -100,11 +100,11 @@ def batching_options(
     Args:
         allowed_batch_sizes: See `BatchingOptions`.
         max_batch_size: See `BatchingOptions`.
-        source: Where they come from, for the message.
-        **values: The others.
+        source: The origin of the options, for the message.
+        **values: The other options.
 
     Raises:
-        UserError: One is out of range, or they contradict one another.
+        UserError: An option is out of range, or options contradict each other.
     """
     for name, value in {"max_batch_size": max_batch_size, **values}.items():
         if value < (0 if name == "batch_timeout_micros" else 1):
@@ -112,14 +112,14 @@ def batching_options(
     sizes = allowed_batch_sizes
     if sizes and (sorted(set(sizes)) != list(sizes) or sizes[0] < 1 or sizes[-1] != max_batch_size):
         raise SettingError(
-            f"{source}: allowed_batch_sizes are {list(sizes)}: they must rise, and the last must "
-            f"be max_batch_size, {max_batch_size}."
+            f"{source}: allowed_batch_sizes are {list(sizes)}: they must increase, and the last "
+            f"must be max_batch_size, {max_batch_size}."
         )
     return BatchingOptions(max_batch_size=max_batch_size, allowed_batch_sizes=sizes, **values)
 
 
 def read_monitoring_path(path: str) -> str | None:
-    """Reads --monitoring_config_file: where Prometheus reads, or None. Raises UserError."""
+    """Reads --monitoring_config_file. Returns Prometheus' path, or None. Raises UserError."""
     config = parse(path, "MonitoringConfig").prometheus_config
     return (config.path or "/monitoring/prometheus/metrics") if config.enable else None
 
@@ -134,7 +134,7 @@ def parse(path: str, name: str) -> Any:
     try:
         return text_format.Parse(read_text(path), message)
     except text_format.ParseError as error:
-        # What it quotes of the file may be a part of a key.
+        # The message may quote a part of a key.
         why = f"look at line {error.GetLine()}" if name == "SSLConfig" else error
         raise SettingError(
             f"{path} is not a valid {name} in protobuf's text format: {why}."

@@ -1,4 +1,4 @@
-"""Limits of a server: connections, and bytes of requests, at once."""
+"""A server's limits on concurrent connections and on the bytes of concurrent requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from aiohttp import http_exceptions, web
 
 from t2aux.serving.status import ServingError
 
-# As long as a client on another continent needs to read an answer and close.
+# Enough time for a client on another continent to read an answer and close the connection.
 _LINGER_SECONDS = 1.0
-# Characters of aiohttp's message, which quotes the whole request.
+# The maximum number of characters of aiohttp's message, which quotes the whole request.
 _MAX_QUOTED = 200
 _CLIENT_ERRORS = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
 
@@ -30,9 +30,9 @@ class Budget:
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[Callable[[int], None]]:
-        """Yields what reserves bytes for one request, until the block ends.
+        """Yields a function that reserves bytes for one request until the block ends.
 
-        It raises ServingError (UNAVAILABLE) where there is no space for more.
+        The function raises ServingError (UNAVAILABLE) if the limit is exceeded.
         """
         reserved = 0
 
@@ -51,7 +51,7 @@ class Budget:
 
 
 class HttpServer(web.Server):
-    """Answers HTTP requests by one handler; errors of the protocol itself are JSON, too."""
+    """Answers HTTP requests with one handler. Errors of the protocol itself are JSON, too."""
 
     def __init__(
         self,
@@ -59,12 +59,12 @@ class HttpServer(web.Server):
         max_connections: int,
         **options: Any,
     ) -> None:
-        """Prepares.
+        """Initializes the server.
 
         Args:
             handler: Answers a request.
-            max_connections: More are asked to try again.
-            **options: Of the connections, as `web.Server` takes them.
+            max_connections: The maximum number of connections; others are told to try again.
+            **options: The options of connections for `web.Server`.
         """
         cancels = options.pop("handler_cancellation", False)
         super().__init__(handler, handler_cancellation=cancels, **options)
@@ -72,14 +72,14 @@ class HttpServer(web.Server):
         self._options = options
 
     def __call__(self) -> asyncio.Protocol:
-        """For a new connection."""
+        """Makes the protocol for a new connection."""
         if len(self.connections) >= self._max_connections:
             return _Busy()
         return _Connection(self, loop=asyncio.get_running_loop(), **self._options)
 
 
 class _Connection(web.RequestHandler):
-    """A connection that answers malformed requests; only the server's own errors are logged."""
+    """A connection that answers malformed requests. Only the server's own errors are logged."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to a request that reaches no handler, such as one that is not HTTP."""
+        """The answer to a request that does not reach a handler, such as one that is not HTTP."""
         if status >= 500:
             logging.error("A request failed.", exc_info=exc)
             shown = "The server failed; its log says why."
@@ -103,13 +103,13 @@ class _Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Leaves out the body of a client that contradicts its headers."""
+        """Does not log the body of a request that contradicts its headers."""
         if not isinstance(kwargs.get("exc_info"), _CLIENT_ERRORS):
             super().log_exception(*args, **kwargs)
 
 
 def _reason(error: BaseException | None, message: str) -> str:
-    """What is wrong with a request, in words for the client."""
+    """The error in a request, in words for the client."""
     if isinstance(error, http_exceptions.LineTooLong):
         return f"its path or a header is longer than {error.args[1]} bytes"
     if isinstance(error, http_exceptions.ContentEncodingError):
@@ -124,7 +124,7 @@ def error_response(message: str, status: int) -> web.Response:
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:
-    """An answer in JSON, which has no NaN."""
+    """An answer in JSON, which does not support NaN."""
     return web.Response(
         body=json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"),
         status=status,
@@ -133,9 +133,9 @@ def json_response(value: Any, status: int = 200) -> web.Response:
 
 
 class _Busy(asyncio.Protocol):
-    """Answers 503 to any request, and reads until the client has had time to read that.
+    """Answers any request with 503, and keeps reading until the client had time to read the answer.
 
-    Closing a connection of which not all was read resets it, and the answer may be lost on its way.
+    Closing a connection with unread data resets it, and the answer may get lost.
     """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -1,8 +1,8 @@
-"""A version's folder: whether it has changed, and whether it is complete.
+"""Checks whether the folder of a version has changed, and whether it is complete.
 
-A version may be copied file by file, replaced under its number, or removed and copied again with
-its old times. An export of t2aux has the SHA-256 of its files in metadata.json, which proves that
-it is complete; any other SavedModel is loaded when its files have stopped changing.
+A version may be copied file by file, replaced under the same number, or removed and copied again
+with its old times. An export of t2aux has the SHA-256 of its files in metadata.json, which proves
+that it is complete; any other SavedModel is loaded when its files have stopped changing.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ _FOLDERS = ("variables", "assets", "assets.extra")
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """A SavedModel's files at one moment.
+    """The files of a SavedModel at one moment.
 
     Attributes:
-        files: The relative path of each, its size in bytes, and the times, in ns, when its content
-            and its inode last changed: a file that is copied with its old times has a new one.
-        inodes: Of the files. They differ for a file that took another's name; some file systems
-            change them on their own, too.
+        files: The relative path of each file, its size in bytes, and the times in ns when its
+            content and its inode last changed. The latter is new for a file that was copied with
+            its old times.
+        inodes: The inode numbers of the files. They differ if a file was replaced by renaming, but
+            some file systems also change them spontaneously.
     """
 
     files: tuple[tuple[str, int, int, int], ...] = ()
@@ -39,12 +40,12 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What reading the files of a `Look` gave.
+    """The result of reading the files of a `Look`.
 
     Attributes:
-        missing: What is incomplete, for a message; "" where nothing is known to be missing.
+        missing: What is incomplete, for a message; "" if nothing is known to be missing.
         is_proven: Whether metadata.json proves that the folder is complete.
-        digest: Of all files but metadata.json; "" where something is missing.
+        digest: The digest of all files except metadata.json; "" if something is missing.
     """
 
     missing: str = ""
@@ -53,7 +54,7 @@ class Findings:
 
 
 def look(directory: pathlib.Path) -> Look:
-    """Lists a version's files. Those that vanish meanwhile are left out."""
+    """Lists a version's files. Those that disappear at the same time are left out."""
     paths = [directory / name for name in _FILES]
     for name in _FOLDERS:
         for folder, _, names in os.walk(directory / name):
@@ -71,20 +72,20 @@ def look(directory: pathlib.Path) -> Look:
 
 
 def read(directory: pathlib.Path, seen: Look) -> Findings:
-    """Compares a version's files with its metadata.json, if that is of an export.
+    """Compares a version's files with its metadata.json, if it has that of an export.
 
     Args:
         directory: The version's folder.
-        seen: Its files.
+        seen: The files of the version.
 
     Returns:
-        What was found.
+        The findings.
     """
     sizes = {name: size for name, size, _, _ in seen.files}
     try:
         if _MODEL not in sizes:
             (directory / _MODEL).stat()
-            return Findings(f"{_MODEL} is not a file that can be read")
+            return Findings(f"{_MODEL} is not a readable file")
         described = _described(directory) if litert.METADATA in sizes else {}
         for name, entry in described.items():
             if name not in sizes:
@@ -109,7 +110,7 @@ def read(directory: pathlib.Path, seen: Look) -> Findings:
 
 
 def _described(directory: pathlib.Path) -> dict[str, dict]:
-    """The SavedModel's files in metadata.json; none where it is not of an export."""
+    """The SavedModel's files in metadata.json; empty if it is not that of an export."""
     content = json.loads((directory / litert.METADATA).read_bytes())
     if not isinstance(content, dict) or content.get("format") != litert.FORMAT:
         return {}

@@ -27,7 +27,7 @@ from t2aux.serving.status import ServingError, invalid
 
 
 def _handled(answer: Callable[[Any, Any], Awaitable]) -> Callable[[Any, Any, Any], Awaitable]:
-    """A method of a service: counted, within the client's deadline, with errors as gRPC's."""
+    """Makes a method of a service that counts, keeps the client's deadline and maps errors."""
 
     @functools.wraps(answer)
     async def handle(self: Any, request: Any, context: Any) -> Any:
@@ -58,7 +58,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     )
 
     def __init__(self, handler: RequestHandler, max_tensor_bytes: int) -> None:
-        """Refuses larger tensors, however few bytes they came in."""
+        """Rejects tensors larger than `max_tensor_bytes`, even if their messages are small."""
         self._handler = handler
         self._max_tensor_bytes = max_tensor_bytes
 
@@ -117,17 +117,17 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 class RefuseMalformed(grpc.aio.ServerInterceptor):
-    """Refuses a request that is not a message, or that is one too many.
+    """Rejects requests that are not valid messages, or that exceed the budget.
 
-    gRPC itself would blame, and log, the server for the former.
+    gRPC itself would report and log a malformed request as an error of the server.
     """
 
     def __init__(self, budget: Budget) -> None:
-        """Counts the bytes of requests."""
+        """Stores the budget for the bytes of requests."""
         self._budget = budget
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
-        """Reads requests where a failure can be answered."""
+        """Parses requests at a point where a failure can be answered."""
         handler = await continuation(details)
         if handler is None or handler.unary_unary is None:
             return handler
@@ -175,7 +175,7 @@ async def metadata(
 
 
 def _examples(source: input_pb2.Input) -> list[bytes]:
-    """The serialized examples of a request, each with the context that it may come with."""
+    """The serialized examples of a request, each merged with the context, if there is one."""
     if source.WhichOneof("kind") != "example_list_with_context":
         return [example.SerializeToString() for example in source.example_list.examples]
     merged = []

@@ -1,4 +1,4 @@
-"""JSON to tensors and back, as TensorFlow Serving's REST API has it."""
+"""Converts between JSON and tensors, as in TensorFlow Serving's REST API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from t2aux.serving.signature import Signature
 from t2aux.serving.status import invalid
 
 ROW, COLUMN = "row", "column"
-# numpy's arrays have at least so many dimensions, in every version of it.
+# Every version of numpy supports at least this many dimensions.
 _MAX_DEPTH = 32
 _JSON_TYPES = {
     bool: "true or false",
@@ -36,7 +36,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise invalid("JSON Parse error: lists or objects are nested too deeply.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
-    except ValueError as error:  # Python refuses such numbers: reading them takes long.
+    except ValueError as error:  # Python rejects such numbers, because parsing them is slow.
         raise invalid("JSON Parse error: a whole number has thousands of digits.") from error
     if not isinstance(value, dict):
         raise invalid("Request body is not a JSON object.")
@@ -47,7 +47,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; readers differ in which of two equal names they take."""
+    """A JSON object. Duplicate names are errors, since parsers differ in which one they use."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
@@ -62,14 +62,14 @@ def predict_inputs(
     """The tensors of a predict request.
 
     Args:
-        request: From `parse`.
-        signature: The signature that it names.
+        request: The result of `parse`.
+        signature: The signature that the request names.
 
     Returns:
         The inputs by name, and the format of the response.
 
     Raises:
-        ServingError: Something in it is wrong.
+        ServingError: The request is invalid.
     """
     if "instances" in request and "inputs" in request:
         raise invalid("Not formatted correctly: expecting only one of 'instances' and 'inputs'.")
@@ -84,7 +84,7 @@ def predict_inputs(
 
 
 def predict_answer(outputs: dict[str, np.ndarray], form: str) -> dict[str, Any]:
-    """The JSON of outputs. Raises ServingError where rows don't agree."""
+    """The JSON of outputs. Raises ServingError if their batch sizes differ."""
     values = {name: _json_of(name, value) for name, value in outputs.items()}
     alone = len(values) == 1
     if form == COLUMN:
@@ -153,14 +153,14 @@ def _example(item: Any, context: dict[str, Any]) -> tf.train.Example:
 
 
 def _feature_value(name: str, value: Any) -> Any:
-    """A value as the list of a feature takes it: true and false are whole numbers there."""
+    """A value for the list of a feature, in which true and false are whole numbers."""
     if isinstance(value, bool):
         return int(value)
     return _bytes_of(f"feature {name!r}", value) if isinstance(value, (dict, str)) else value
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a message can hold a text: JSON can have halves of characters."""
+    """Whether a message can hold a text, since JSON may contain halves of surrogate pairs."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -183,7 +183,7 @@ def _rows(instances: Any, signature: Signature) -> dict[str, np.ndarray]:
 
 def _columns(inputs: Any, signature: Signature) -> dict[str, np.ndarray]:
     if isinstance(inputs, dict) and not _is_b64(inputs):
-        # Others are ignored, unlike in rows, as TensorFlow Serving does.
+        # Unlike in rows, others are ignored, as in TensorFlow Serving.
         missing = sorted(set(signature.inputs) - set(inputs))
         if missing:
             raise invalid(f"Missing named input: {missing[0]} in 'inputs' object.")
@@ -192,7 +192,7 @@ def _columns(inputs: Any, signature: Signature) -> dict[str, np.ndarray]:
 
 
 def _only(signature: Signature, value: Any) -> dict[str, np.ndarray]:
-    """The only input of a signature, which a request need not name."""
+    """The value of a signature's only input, which a request need not name."""
     if len(signature.inputs) != 1:
         names = ", ".join(sorted(signature.inputs))
         raise invalid(f"The signature {signature.name!r} has the inputs {names}: name them.")
@@ -232,7 +232,7 @@ def _tensor(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
                 f"Cannot convert JSON value: {lost} to {spec.dtype.name} without loss of precision "
                 f"(input {name!r})."
             )
-    with np.errstate(over="ignore", invalid="ignore"):  # What becomes infinite is refused later.
+    with np.errstate(over="ignore", invalid="ignore"):  # Infinite values are rejected later.
         return array.astype(wanted)
 
 
@@ -250,7 +250,7 @@ def _kinds(value: Any) -> set[type]:
 
 
 def _check_kinds(name: str, kinds: set[type], spec: tf.TensorSpec) -> None:
-    """Types are converted as in TensorFlow Serving: whole numbers to any number, no others."""
+    """Checks types. As in TensorFlow Serving, only whole numbers are converted to other types."""
     if spec.dtype.is_floating:
         right, wanted = {int, float}, "numbers"
     elif spec.dtype.is_bool:
@@ -307,7 +307,7 @@ def _bytes_of(what: str, value: Any) -> bytes:
 
 
 def _decoded(what: str, text: str) -> bytes:
-    """Bytes of base64, with white space anywhere and padding or none, as Abseil reads it."""
+    """Decodes base64 like Abseil, with any white space and optional padding."""
     text = text.translate(_NO_SPACE)
     content = text.rstrip("=")
     missing = -len(content) % 4

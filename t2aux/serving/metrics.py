@@ -1,6 +1,7 @@
 """The server's metrics for Prometheus: TensorFlow Serving's, with its names and labels.
 
-Times are in microseconds, as there. Metrics that TensorFlow Serving lacks begin with t2aux_.
+As there, times are in microseconds. Metrics that TensorFlow Serving does not have begin with
+t2aux_.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-# They would double the page.
+# They would double the size of the page.
 disable_created_metrics()
 
 _SERVING = ":tensorflow:serving:"
@@ -34,7 +35,7 @@ _RUNTIME = "TF1"
 _THREAD_POOL = "batch_threads"
 # Only requests of these methods are counted.
 _INFERENCE = ("Predict", "Classify", "Regress")
-# prometheus_client adds it to the name of every counter, TensorFlow Serving to none.
+# prometheus_client adds it to the name of every counter; TensorFlow Serving does not.
 _TOTAL = re.compile(rb"^(# (?:HELP|TYPE) )?(:tensorflow:[\w:]+)_total\b", re.M)
 
 
@@ -86,14 +87,14 @@ class Metrics:
     def request(
         self, model: str, entrypoint: str, method: str, status: str, seconds: float
     ) -> None:
-        """A request was answered.
+        """Records an answered request.
 
         Args:
-            model: Its model's name.
+            model: The name of the model.
             entrypoint: "GRPC" or "REST".
-            method: "Predict" or another.
-            status: "OK" or an error's code.
-            seconds: From its arrival to its answer.
+            method: "Predict" or another method.
+            status: "OK" or the code of an error.
+            seconds: The time from its arrival to its answer.
         """
         is_inference = method in _INFERENCE
         if is_inference:
@@ -105,48 +106,48 @@ class Metrics:
         self._latency.labels(model, api, entrypoint).observe(1e6 * seconds)
 
     def answered(self, model: str, api: str, seconds: float) -> None:
-        """A model has answered a request of "Predict" or "Classify"."""
+        """Records that a model answered a request of "Predict" or "Classify"."""
         self._runtime.labels(model, api, _RUNTIME).observe(1e6 * seconds)
 
     def queued_for(self, rows: int, seconds: float) -> None:
-        """A request of `rows` sequences has waited for its batch."""
+        """Records how long a request of `rows` sequences waited for its batch."""
         self._input_sizes.observe(rows)
         self._queuing.labels(_THREAD_POOL).observe(1e6 * seconds)
 
     def batch(self, rows: int, filled: int) -> None:
-        """A batch of `rows` sequences runs, filled up to `filled`."""
+        """Records a batch of `rows` sequences, padded to `filled`."""
         self._batch_runs.inc()
         self._batch_sizes.observe(filled)
         self._padding.labels(str(filled)).observe(filled - rows)
 
     def ran(self, seconds: float) -> None:
-        """A graph ran."""
+        """Records a run of a graph."""
         self._graph_runs.inc()
         self._graph_time.inc(round(1e6 * seconds))
         self._graph_times.observe(1e6 * seconds)
 
     def queued(self, batches: int) -> None:
-        """So many batches wait."""
+        """Sets the number of waiting batches."""
         self._queue.set(batches)
 
     def load(self, path: str, is_loaded: bool, seconds: float) -> None:
-        """A version's folder was loaded, or could not be."""
+        """Records a successful or failed load of a version's folder."""
         self._loads.labels(path, "success" if is_loaded else "fail").inc()
         self._load_time.labels(path).inc(round(1e6 * seconds))
 
     def warmed_up(self, path: str, status: str, seconds: float) -> None:
-        """A version's warm-up requests ran; `status` is "OK" or an error's code."""
+        """Records the warm-up of a version. `status` is "OK" or the code of an error."""
         self._warm_up.labels(path, status).observe(1e6 * seconds)
 
     def loaded(self, model: str, version: int, is_loaded: bool) -> None:
-        """A version is served from now on, or no longer."""
+        """Records that a version is now served, or no longer."""
         if is_loaded:
             self._versions.labels(model, str(version)).set(1)
         else:
             self._versions.remove(model, str(version))
 
     def text(self) -> bytes:
-        """In Prometheus's text format."""
+        """The metrics in Prometheus's text format."""
         return _TOTAL.sub(rb"\1\2", generate_latest(self._registry))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -1,4 +1,4 @@
-"""The models that are served: their versions, and which of these take requests."""
+"""The served models: their versions, and which of these accept requests."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class ModelConfig:
     """A model to serve.
 
     Attributes:
-        name: What clients call it.
-        base_path: With a folder for each version, named by its number.
-        latest: How many of the newest versions are served; ignored where `specific` is given.
-        specific: The versions that are served; empty: the latest. None: all.
-        labels: Versions by names that clients may give instead of their numbers.
+        name: The model's name for clients.
+        base_path: A folder with a subfolder for each version, named by its number.
+        latest: The number of newest versions to serve; ignored if `specific` is given.
+        specific: The versions to serve; empty for the latest, None for all.
+        labels: Versions by labels that clients may use instead of numbers.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ModelConfig:
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def folders(self) -> dict[int, pathlib.Path]:
-        """The versions that exist, in rising order; names may begin with zeros.
+        """The existing versions, in increasing order. Folder names may begin with zeros.
 
         Raises:
             OSError: The base path can't be read.
@@ -70,12 +70,12 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoadRetries:
-    """When a version that could not be loaded is tried again; changed files are tried at once.
+    """When to retry loading a failed version. If its files change, it is retried immediately.
 
     Attributes:
-        first_pause: Seconds after the first failure; each pause is twice the one before it.
+        first_pause: The pause after the first failure, in seconds; later pauses double.
         max_pause: The longest pause, in seconds.
-        max_retries: How often; None: as long as the version exists.
+        max_retries: The maximum number of retries; None to retry as long as the version exists.
     """
 
     first_pause: float = 1.0
@@ -83,10 +83,10 @@ class LoadRetries:
     max_retries: int | None = None
 
     def pause(self, failures: int) -> float:
-        """Seconds until the next try, after so many failures."""
+        """The time in seconds until the next attempt, after `failures` failures."""
         if self.max_retries is not None and failures > self.max_retries:
             return math.inf
-        # A larger power does not fit into a float.
+        # A larger power would overflow.
         return min(self.first_pause * 2.0 ** min(failures - 1, 60), self.max_pause)
 
 
@@ -95,12 +95,12 @@ class Version:
     """A version of a model.
 
     Attributes:
-        number: Its number.
-        state: See above.
+        number: The version's number.
+        state: One of the states above.
         error: Why it could not be loaded.
-        servable: If it is AVAILABLE or UNLOADING.
-        in_flight: How many requests it is answering.
-        idle: Set while it has no requests.
+        servable: The loaded version, if it is AVAILABLE or UNLOADING.
+        in_flight: The number of requests that it is answering.
+        idle: An event that is set while there are no requests.
     """
 
     number: int
@@ -111,21 +111,21 @@ class Version:
     idle: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        """Starts without requests."""
+        """Marks the version as idle."""
         self.idle.set()
 
 
 @dataclasses.dataclass
 class _Folder:
-    """What is known of a version's folder.
+    """What is known about a version's folder.
 
     Attributes:
         seen: Its files at the last look.
         served: Its files when the served version was loaded.
-        digest: Of the files that are served; "" for none.
-        failures: How often these files could not be loaded.
-        next_try: When they are tried again, by `time.monotonic`.
-        logged: The reason that was logged last.
+        digest: The digest of the served files; "" for none.
+        failures: How many times these files could not be loaded.
+        next_try: The time of the next attempt, see `time.monotonic`.
+        logged: The last reason that was logged.
     """
 
     seen: content.Look | None = None
@@ -139,7 +139,7 @@ class _Folder:
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
     digest: str
-    servable: Servable | None = None  # None: the one that is served already.
+    servable: Servable | None = None  # None: the one that is already served.
     warmed: int = 0
 
 
@@ -157,9 +157,9 @@ class Models:
 
         Args:
             configs: The models.
-            loader: Where versions are loaded, beside the threads that answer requests.
+            loader: Loads versions, separately from the threads that answer requests.
             metrics: Counts the loaded versions.
-            retries: When a version is loaded again.
+            retries: When to retry loading a version.
         """
         self._configs = {config.name: config for config in configs}
         self._loader = loader
@@ -172,17 +172,17 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        """Of the models."""
+        """The names of the models."""
         return list(self._configs)
 
     def versions(self, name: str) -> list[Version]:
-        """All known versions, the newest first. Raises ServingError: no such model."""
+        """All known versions, newest first. Raises ServingError if the model does not exist."""
         if name not in self._versions:
             raise ServingError("NOT_FOUND", f"Could not find any versions of model {name}")
         return [v for _, v in sorted(self._versions[name].items(), reverse=True)]
 
     def available(self, name: str) -> list[int]:
-        """The versions of a model that take requests, in rising order."""
+        """The versions of a model that accept requests, in increasing order."""
         return sorted(n for n, v in self._versions[name].items() if v.state == AVAILABLE)
 
     def labelled(self, name: str, label: str) -> int:
@@ -197,11 +197,11 @@ class Models:
         """A servable that stays loaded until the block ends.
 
         Args:
-            name: The model's.
-            version: Its number; None: the newest that takes requests.
+            name: The model's name.
+            version: The number of the version; None for the newest that accepts requests.
 
         Raises:
-            ServingError: There is none.
+            ServingError: There is no such version.
         """
         request = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         known = self._versions.get(name, {})
@@ -220,10 +220,10 @@ class Models:
                 found.idle.set()
 
     async def start(self, pause: float) -> None:
-        """Loads all versions; waits for one that is still being copied if a model has no other.
+        """Loads all versions. Waits for one that is being copied if a model has no other.
 
         Args:
-            pause: Seconds between looks.
+            pause: The time in seconds between checks.
         """
         await self.poll()
         waiting: set[str] = set()
@@ -236,11 +236,11 @@ class Models:
             await self.poll()
 
     async def poll(self) -> None:
-        """Looks for versions once: loads new ones, then unloads those they replace."""
+        """Checks for versions once: loads new ones, then unloads those that they replace."""
         for name, config in self._configs.items():
             try:
                 folders = await self._in_loader(config.folders)
-            except OSError as error:  # What is loaded stays loaded.
+            except OSError as error:  # Loaded versions stay loaded.
                 reason = str(error.strerror or error)
                 if self._unreadable.get(name) != reason:
                     logging.warning("Can't read the versions of %s: %s.", name, reason)
@@ -251,7 +251,7 @@ class Models:
             for number, directory in wanted.items():
                 await self._ensure(config, number, directory)
             tried = set(wanted)
-            # If the newest can't be loaded at the start, an older one is served.
+            # If the newest one can't be loaded at the start, an older one is served.
             if config.specific == ():
                 for number in sorted(folders.keys() - tried, reverse=True):
                     if self.available(name):
@@ -270,7 +270,7 @@ class Models:
         await asyncio.gather(*self._unloading)
 
     def check(self) -> None:
-        """Raises UserError for a model of which no version could be loaded."""
+        """Raises UserError if no version of a model could be loaded."""
         for name, config in self._configs.items():
             if self.available(name):
                 continue
@@ -291,7 +291,7 @@ class Models:
         return await loop.run_in_executor(self._loader, function, *arguments)
 
     async def _ensure(self, config: ModelConfig, number: int, directory: pathlib.Path) -> None:
-        """Serves a version's folder, unless it is served already, incomplete, or has failed."""
+        """Serves a version's folder, unless it is already served, incomplete, or has failed."""
         name = config.name
         folder = self._folders.setdefault((name, number), _Folder())
         version = self._versions[name].get(number)
@@ -339,18 +339,18 @@ class Models:
         """Loads a version's folder, if it is complete.
 
         Args:
-            name: The model's.
-            number: The version's.
+            name: The model's name.
+            number: The version's number.
             directory: The version's folder.
-            seen: Its files.
+            seen: The files of the version.
             is_quiet: Whether they have not changed since the last look.
-            served: The digest of the files that are served already, or "".
+            served: The digest of the files that are already served, or "".
 
         Returns:
-            What was loaded; None where it is still being copied.
+            The loaded version; None if it is still being copied.
 
         Raises:
-            ServingError: It is incomplete and has stopped changing, or can't be loaded.
+            ServingError: The version is incomplete and has stopped changing, or can't be loaded.
         """
         found = content.read(directory, seen)
         if not is_quiet and not found.is_proven:
@@ -366,7 +366,7 @@ class Models:
             if content.look(directory).files != seen.files:
                 return None
             raise
-        # Files that changed during the load may be of two versions.
+        # Files that changed during loading may be a mixture of two versions.
         return loaded if content.look(directory) == seen else None
 
     def _load_now(self, name: str, number: int, directory: pathlib.Path, digest: str) -> _Loaded:
@@ -388,12 +388,12 @@ class Models:
         return _Loaded(digest, servable, warmed)
 
     def _failed(self, name: str, number: int, folder: _Folder, error: ServingError) -> None:
-        """Notes that a version's folder could not be loaded; logs a reason once."""
+        """Records that a version's folder could not be loaded, and logs each reason once."""
         folder.failures += 1
         folder.next_try = time.monotonic() + self._retries.pause(folder.failures)
         version = self._versions[name][number]
         if version.state == AVAILABLE:
-            more = "What was loaded before remains in service."
+            more = "The version that was loaded before remains in service."
         else:
             version.state, version.error = END, error
             more = "It is retried as long as its folder exists."
@@ -416,7 +416,7 @@ class Models:
             self._metrics.loaded(name, number, False)
 
     def _retire(self, name: str, version: Version) -> None:
-        """New requests no longer get the version; it is unloaded after those in flight."""
+        """Stops sending requests to a version, and unloads it after those in flight."""
         version.state = UNLOADING
 
         async def unload() -> None:

@@ -1,4 +1,4 @@
-"""How the server handles a request, over either protocol."""
+"""The handling of requests, which is the same for both protocols."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from t2aux.serving.servable import Servable
 from t2aux.serving.signature import CLASSIFY, Signature
 from t2aux.serving.status import ServingError, invalid
 
-# The name in metrics of a model that is not served: clients must not be able to add names.
+# The name for unknown models in metrics, since clients must not be able to add names.
 _UNKNOWN = "unknown"
 _CODES = {"OK": 0, "INVALID_ARGUMENT": 3, "FAILED_PRECONDITION": 9, "INTERNAL": 13}
 
@@ -33,10 +33,10 @@ class RequestHandler:
         self._batcher = batcher
 
     def version(self, spec: model_pb2.ModelSpec) -> int | None:
-        """The version that a request names, by number or label; None: the newest.
+        """The version that a request names by number or label; None for the newest.
 
         Raises:
-            ServingError: It names no model, or a label that the model does not have.
+            ServingError: The request names no model, or a label that the model does not have.
         """
         if not spec.name:
             raise invalid("Missing ModelSpec: give the model's name.")
@@ -53,18 +53,18 @@ class RequestHandler:
         """Runs a signature.
 
         Args:
-            spec: The model, its version, a label of it or neither, and the signature or none.
-            inputs: By name.
-            wanted: The outputs to give; None or empty: all.
+            spec: The model, optionally with a version or a label, and optionally with a signature.
+            inputs: The inputs by name.
+            wanted: The outputs to return; None or empty for all.
 
         Returns:
             The model's version and signature, and the outputs by name.
 
         Raises:
-            ServingError: There is no such model, the request is wrong, or too many wait.
+            ServingError: The model does not exist, the request is invalid, or too many are waiting.
         """
         async with self.models.using(spec.name, self.version(spec)) as servable:
-            # TensorFlow Serving's code for it here, and here alone.
+            # TensorFlow Serving uses this code only here.
             signature = servable.signature(spec.signature_name, missing="FAILED_PRECONDITION")
             outputs = await self.run(servable, signature, inputs, wanted)
             return _answered(servable, signature), outputs
@@ -76,10 +76,10 @@ class RequestHandler:
         inputs: dict[str, np.ndarray],
         wanted: list[str] | None = None,
     ) -> dict[str, np.ndarray]:
-        """As `predict`, on a servable that the caller keeps loaded.
+        """Like `predict`, but with a servable that the caller keeps loaded.
 
-        For a caller that needs the signature to read the request: the version may be replaced
-        before a second call finds it.
+        This is for callers that need the signature to parse the request: the version might be
+        replaced before it is looked up a second time.
         """
         unknown = sorted(set(wanted or ()) - set(signature.outputs))
         if unknown:
@@ -97,7 +97,7 @@ class RequestHandler:
             scores [B, K].
 
         Raises:
-            ServingError: As `predict`; or the signature is not for classification.
+            ServingError: As for `predict`, or if the signature is not for classification.
         """
         async with self.models.using(spec.name, self.version(spec)) as servable:
             signature = servable.signature(spec.signature_name)
@@ -115,7 +115,7 @@ class RequestHandler:
     async def _checked(
         self, api: str, servable: Servable, signature: Signature, inputs: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        if signature.reads_examples:  # They are parsed, which takes time.
+        if signature.reads_examples:  # Parsing them takes time.
             await asyncio.to_thread(signature.check, inputs)
         else:
             signature.check(inputs)
@@ -126,7 +126,7 @@ class RequestHandler:
         return outputs
 
     def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of a model's versions, the newest first, or of one. Raises ServingError."""
+        """The states of one or all versions of a model, newest first. Raises ServingError."""
         response = get_model_status_pb2.GetModelStatusResponse()
         wanted = self.version(spec)
         for version in self.models.versions(spec.name):
@@ -146,12 +146,12 @@ class RequestHandler:
     async def counted(
         self, entrypoint: str, method: str, model: str, answer: Callable[[], Awaitable]
     ) -> Any:
-        """Awaits `answer()`, counts and times it. Any failure becomes a ServingError.
+        """Awaits, counts and times `answer()`. Any failure becomes a ServingError.
 
         Args:
             entrypoint: "GRPC" or "REST".
             method: "Predict", "Classify", "Regress", "GetModelStatus" or "GetModelMetadata".
-            model: Its name in the request.
+            model: The model's name in the request.
             answer: Returns the response.
 
         Raises:

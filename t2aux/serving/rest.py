@@ -1,4 +1,4 @@
-"""The REST API of TensorFlow Serving, and the page that Prometheus reads."""
+"""TensorFlow Serving's REST API, and the page with metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from t2aux.serving.status import ServingError, invalid
 _MODEL = re.compile(
     r"/v1/models(?:/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(?::(\w+)|(/metadata))?)?", re.I
 )
-# Bodies above this are parsed in a thread, so that others needn't wait.
+# Larger bodies are parsed in a thread, so that other requests need not wait.
 _LARGE = 1 << 16
 
 
@@ -38,11 +38,11 @@ class RestHandlers:
         """Wraps the handler.
 
         Args:
-            handler: Without a protocol.
-            timeout: Seconds in which a request must have arrived, and must be answered.
-            max_bytes: Of a request's body; larger ones are refused.
-            monitoring_path: Where Prometheus reads; None: nowhere.
-            budget: For the bytes of all requests; None: for one of the largest size.
+            handler: The handler, which is independent of the protocol.
+            timeout: The time in seconds to receive and answer a request.
+            max_bytes: The maximum size of a request's body; larger ones are rejected.
+            monitoring_path: The path of the metrics for Prometheus, or None.
+            budget: The budget for the bytes of all requests; None for one request of maximum size.
         """
         self._budget = budget or Budget(max_bytes)
         self._handler = handler
@@ -51,7 +51,7 @@ class RestHandlers:
         self._monitoring_path = monitoring_path
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answers a request; an error is JSON, too."""
+        """Answers a request. Errors are JSON, too."""
         if request.method == "GET" and request.path == self._monitoring_path:
             headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
             return web.Response(body=self._handler.metrics.text(), headers=headers)
@@ -61,12 +61,12 @@ class RestHandlers:
         except ServingError as error:
             response = error_response(error.message, error.http_status)
             if error.http_status in (413, 417, 503, 504):
-                # The rest of a body that was not read would be read as the next request.
+                # The unread rest of a body would be read as the next request.
                 response.force_close()
             return response
 
     async def _answer(self, request: web.BaseRequest) -> Any:
-        # Not decoded yet: a model's name may have any character.
+        # Not decoded yet, since a model's name may contain any character.
         path = request.rel_url.raw_path
         found = _MODEL.fullmatch(path)
         method = request.method
@@ -152,7 +152,7 @@ class RestHandlers:
             model_spec=spec, metadata_field=["signature_def"]
         )
         answer = _of_message(await grpc_services.metadata(self._handler, request))
-        # TensorFlow Serving's JSON is that of the map, not of the Any that it travels in over gRPC.
+        # TensorFlow Serving's JSON is that of the map, not of the Any that contains it in gRPC.
         del answer["metadata"]["signature_def"]["@type"]
         return answer
 
@@ -176,7 +176,7 @@ async def _continue(request: web.BaseRequest) -> None:
 
 
 def _decoded(part: str | None) -> str | None:
-    """A part of a path as people read it."""
+    """A part of a path in readable form."""
     if part is None:
         return None
     raw = urllib.parse.unquote_to_bytes(part.encode("utf-8", "surrogateescape"))

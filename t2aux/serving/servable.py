@@ -19,9 +19,9 @@ from t2aux.serving.status import ServingError, invalid
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 
-# An export's own signature that says what it reads.
+# The signature of an export that returns its description.
 _DESCRIBE = "describe"
-# What surrounds the reason in TensorFlow's messages: whole lines, and parts of its line.
+# The text around the reason in TensorFlow's messages: whole lines, and parts of the reason's line.
 _NO_REASON = (
     "Graph execution error",
     "Detected at",
@@ -46,22 +46,22 @@ class Servable:
     """A loaded version.
 
     Attributes:
-        name: The model's.
-        version: Its number.
-        signature_defs: The SavedModel's messages, by name.
-        signatures: What can be called.
+        name: The model's name.
+        version: The version's number.
+        signature_defs: The SignatureDefs of the SavedModel, by name.
+        signatures: The signatures that can be called.
     """
 
     def __init__(self, name: str, version: int, directory: pathlib.Path) -> None:
         """Loads a SavedModel.
 
         Args:
-            name: The model's.
-            version: Its number.
-            directory: With saved_model.pb.
+            name: The model's name.
+            version: The version's number.
+            directory: The folder with saved_model.pb.
 
         Raises:
-            ServingError: It is missing or damaged.
+            ServingError: The SavedModel is missing or damaged.
         """
         self.name = name
         self.version = version
@@ -83,7 +83,7 @@ class Servable:
         }
 
     def _info(self) -> DatasetInfo | None:
-        """What the model reads, where its graph says so."""
+        """The description of the model's data, if its graph contains it."""
         if _DESCRIBE not in self.signature_defs:
             return None
         try:
@@ -97,11 +97,11 @@ class Servable:
         """A signature by its name.
 
         Args:
-            name: The signature's; the default one for "".
+            name: The signature's name; "" for the default one.
             missing: The code of the error if the signature does not exist.
 
         Raises:
-            ServingError: There is none.
+            ServingError: The signature does not exist.
         """
         name = name or DEFAULT_SIGNATURE
         if name not in self.signatures:
@@ -112,7 +112,7 @@ class Servable:
         """Runs a signature on checked inputs.
 
         Raises:
-            ServingError: The graph refuses them, or fails.
+            ServingError: The graph rejects the inputs, or fails.
         """
         tensors = {n: tf.constant(v, signature.inputs[n].dtype) for n, v in inputs.items()}
         try:
@@ -127,10 +127,10 @@ class Servable:
             ) from error
 
     def warm_up(self) -> int:
-        """Runs the warm-up requests that came with the SavedModel; returns how many.
+        """Runs the warm-up requests of the SavedModel, and returns their number.
 
         Raises:
-            ServingError: One fails, or they can't be read.
+            ServingError: A request fails, or the requests can't be read.
         """
         path = self._directory / tf_serving.WARM_UP
         if not path.is_file():
@@ -167,7 +167,7 @@ def _load(directory: str) -> Any:
     try:
         return tf.saved_model.load(directory)
     except (RuntimeError, tf.errors.NotFoundError) as error:
-        # A text classifier has operations of tensorflow-text, which takes seconds to import.
+        # A text classifier needs the operations of tensorflow-text, which takes seconds to import.
         if "registered" not in str(error) and "Op type" not in str(error):
             raise
         import tensorflow_text  # noqa: F401
@@ -185,8 +185,8 @@ def _failed(what: str, error: Exception) -> ServingError:
 
 
 def _first_sentence(message: str) -> str:
-    """The reason in an operation's error, without the names of nodes; "" for none."""
-    # An assertion's own words come first in what it prints.
+    """The reason in an operation's error, without the names of nodes; "" if there is none."""
+    # The message of an assertion comes first in its output.
     found = re.search(r"assertion failed: \[(.*?)\]", message)
     if found:
         return found[1].rstrip(". ") + "."

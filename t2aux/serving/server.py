@@ -1,4 +1,4 @@
-"""The server: models, protocols and how they start and stop."""
+"""The server: its models and protocols, and how they start and stop."""
 
 from __future__ import annotations
 
@@ -28,25 +28,28 @@ from t2aux.serving.ssl_config import ServerTls
 
 @dataclasses.dataclass(frozen=True)
 class ServerOptions:
-    """How to serve.
+    """The options of a server.
 
     Attributes:
-        host: The address to listen at; the default is reachable from this machine alone.
-        port: Of gRPC; 0 for any that is free.
-        rest_api_port: Of REST; 0 for any that is free.
+        host: The address to listen on; the default is only reachable from this machine.
+        port: The port of gRPC; 0 for any free one.
+        rest_api_port: The port of REST; 0 for any free one.
         batching: See `BatchingOptions`.
-        poll_seconds: Between looks for new versions.
-        retries: When a version that could not be loaded is tried again.
-        rest_timeout: Seconds for a REST request to arrive and be answered.
-        max_request_bytes: Of a gRPC message, of a tensor in it, or of a REST body.
-        max_pending_bytes: Of all requests that are being received and answered; others are refused.
-        max_connections: REST connections, and gRPC requests, at once; others are refused.
-        grpc_connection_seconds: After these, a gRPC connection may begin no more requests, and ends
-            when those it has are answered, or after `rest_timeout`; clients make another. So a
-            client that begins requests and never sends them can't keep others out for ever.
-        tls: Of both ports; None: no TLS.
-        grace_seconds: For requests in flight when the server stops.
-        monitoring_path: Where Prometheus reads, on the REST port; None: nowhere.
+        poll_seconds: The time in seconds between checks for new versions.
+        retries: When to retry loading a failed version.
+        rest_timeout: The time in seconds to receive and answer a REST request.
+        max_request_bytes: The maximum size of a gRPC message, of a tensor in it, or of a REST body.
+        max_pending_bytes: The maximum size of all requests that are being received and answered;
+            others are rejected.
+        max_connections: The maximum number of REST connections, and of gRPC requests, at once;
+            others are rejected.
+        grpc_connection_seconds: After this time, a gRPC connection can't begin more requests, and
+            is closed when those in flight are answered, or after `rest_timeout`; clients then make
+            a new connection. So a client that begins requests but never sends them can't block
+            others forever.
+        tls: The TLS settings of both ports; None for no TLS.
+        grace_seconds: The time in seconds for requests in flight when the server stops.
+        monitoring_path: The path of the metrics for Prometheus on the REST port, or None.
     """
 
     host: str = "127.0.0.1"
@@ -69,13 +72,13 @@ class Server:
     """A server in the running event loop.
 
     Attributes:
-        port: Of gRPC, once started.
-        rest_api_port: Of REST, once started.
-        models: What it serves.
+        port: The port of gRPC, once started.
+        rest_api_port: The port of REST, once started.
+        models: The served models.
     """
 
     def __init__(self, configs: Sequence[ModelConfig], options: ServerOptions) -> None:
-        """Prepares; see `start`.
+        """Prepares the server; see `start`.
 
         Args:
             configs: The models.
@@ -85,7 +88,7 @@ class Server:
         self.rest_api_port = options.rest_api_port
         self._options = options
         self._loader = ThreadPoolExecutor(1, "t2aux-load")
-        # Two more, for requests that can't be batched.
+        # Two more threads, for requests that can't be batched.
         self._threads = ThreadPoolExecutor(options.batching.num_batch_threads + 2, "t2aux-run")
         metrics = Metrics()
         self.models = Models(configs, self._loader, metrics, options.retries)
@@ -99,7 +102,7 @@ class Server:
         self._poller: asyncio.Task | None = None
 
     async def start(self) -> None:
-        """Loads the models, and listens.
+        """Loads the models and starts listening.
 
         Raises:
             UserError: A model can't be loaded, or a port is taken.
@@ -115,7 +118,7 @@ class Server:
         self._poller = asyncio.ensure_future(self._poll())
 
     async def stop(self) -> None:
-        """Takes no more requests, answers those in flight, and unloads the models."""
+        """Stops accepting requests, answers those in flight, and unloads the models."""
         if self._poller is not None:
             self._poller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -140,7 +143,7 @@ class Server:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_connection_age_ms", int(options.grpc_connection_seconds * 1000)),
                 ("grpc.max_connection_age_grace_ms", int(options.rest_timeout * 1000)),
-                # Otherwise two servers would share a port, and each get some of the requests.
+                # Otherwise two servers could share a port, and each would get some of the requests.
                 ("grpc.so_reuseport", 0),
             ],
         )
@@ -197,7 +200,7 @@ class Server:
             try:
                 await self.models.poll()
                 logged = ""
-            except Exception as error:  # The server continues, whatever a version's files are.
+            except Exception as error:  # The server continues whatever the files of a version are.
                 if repr(error) != logged:
                     logging.exception("Looking for new versions failed.")
                 logged = repr(error)
@@ -213,7 +216,7 @@ def serve(
     Args:
         configs: The models.
         options: See `ServerOptions`.
-        started: Called once it listens.
+        started: Called when the server is listening.
 
     Raises:
         UserError: See `Server.start`.
@@ -243,5 +246,5 @@ def serve(
 
 def _taken(host: str, port: int, flag: str) -> UserError:
     return ServerError(
-        f"Can't listen at {with_port(host, port)}: give another --{flag} (0 for any) or --host."
+        f"Can't listen on {with_port(host, port)}: give another --{flag} (0 for any) or --host."
     )

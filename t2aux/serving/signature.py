@@ -1,4 +1,4 @@
-"""What a client can call, and the checks that a request must pass before it joins a batch."""
+"""The signatures that clients can call, and the checks of a request before it joins a batch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY = "tensorflow/serving/classify"
 # Methods whose input is serialized tf.Examples.
 _OF_EXAMPLES = (CLASSIFY, "tensorflow/serving/regress")
-# Its segments may be empty for sequences that have ended.
+# The segments of its input may be empty for sequences that have ended.
 _SEGMENTS = "step_segment"
-# By the field of a tf.Example's feature.
+# Keyed by the field of a tf.Example's feature.
 _KINDS = {
     "bytes_list": "strings (bytes)",
     "float_list": "numbers with a decimal point (float)",
@@ -29,14 +29,14 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What a client can call.
+    """A signature that clients can call.
 
     Attributes:
-        name: Its name.
-        method_name: What it is for: TensorFlow Serving's predict or classify.
-        inputs: By name.
-        outputs: By name.
-        info: What the model reads, where it says so, as exports of t2aux do.
+        name: The name of the signature.
+        method_name: Its method: TensorFlow Serving's predict or classify.
+        inputs: The inputs by name.
+        outputs: The outputs by name.
+        info: The description of the model's data, if the model provides it, as exports of t2aux do.
     """
 
     name: str
@@ -53,17 +53,17 @@ class Signature:
 
     @property
     def pads(self) -> bool:
-        """Whether sequences of different lengths may be put together, since lengths are sent."""
+        """Whether sequences of different lengths may share a batch: lengths are an input."""
         return "lengths" in self.inputs
 
     @property
     def reads_examples(self) -> bool:
-        """Whether its input is serialized tf.Examples."""
+        """Whether the input is serialized tf.Examples."""
         return self.method_name in _OF_EXAMPLES
 
     @property
     def sequences(self) -> str | None:
-        """The input [B, T, ...] that `lengths` is of; None where there is none."""
+        """The name of the input [B, T, ...] that `lengths` refers to, or None."""
         if not (self.pads and self.batches):
             return None
         found = [n for n, s in self.inputs.items() if s.shape[:2].as_list() == [None, None]]
@@ -73,8 +73,8 @@ class Signature:
         """Checks a request's tensors.
 
         Args:
-            inputs: By name; strings as arrays of objects. Steps after a sequence's length
-                become 0.
+            inputs: The inputs by name; strings are arrays of objects. Steps after a sequence's
+                length are set to 0.
 
         Raises:
             ServingError: Names, types, shapes or lengths are wrong, or a value is NaN or infinite.
@@ -105,7 +105,7 @@ class Signature:
         self._check_steps(inputs)
 
     def check_answer(self, outputs: dict[str, np.ndarray]) -> None:
-        """Refuses outputs that are not finite: JSON has no such number.
+        """Checks that outputs are finite, as required by JSON.
 
         Raises:
             ServingError: A number is NaN or infinite.
@@ -118,7 +118,7 @@ class Signature:
                 )
 
     def _check_lengths(self, inputs: dict[str, np.ndarray]) -> None:
-        """Checks lengths before the batch runs with others' requests; sets the padding to 0."""
+        """Checks lengths before the request joins a batch, and sets the padding to 0."""
         name = self.sequences
         if name is None:
             return
@@ -129,15 +129,15 @@ class Signature:
         if lengths.max() > steps:
             raise invalid(f"A length is {lengths.max()}, more than the steps given, {steps}.")
         if lengths.min() < steps:
-            # Padding may hold any value; NaN would be refused.
+            # Padding may hold any value, but NaN would be rejected.
             sequences = sequences.copy()
             sequences[np.arange(steps) >= lengths[:, np.newaxis]] = 0
             inputs[name] = sequences
 
     def _check_steps(self, inputs: dict[str, np.ndarray]) -> None:
-        """Checks that sequences have the length that the model was made for, if it has one.
+        """Checks that sequences have the length that the model requires, if any.
 
-        Of a sequence that comes in segments, a segment may at most be as long as the whole.
+        A segment of a sequence must not be longer than that.
         """
         if self.info is None or self.info.length is None or self.sequences is None:
             return
@@ -166,12 +166,13 @@ def check_examples(contents: Iterable[bytes], info: DatasetInfo | None) -> None:
     """Checks serialized tf.Examples, with more helpful messages than TensorFlow's.
 
     Args:
-        contents: One example each.
-        info: What the model reads; None: unknown, so only NaN is refused.
+        contents: The serialized examples.
+        info: The description of the model's data. None if unknown; then only non-finite values are
+            rejected.
 
     Raises:
-        ServingError: It is not a tf.Example, a feature has the wrong type, holds NaN or an infinite
-            value, or does not have the length that the model was made for.
+        ServingError: A content is not a tf.Example, or a feature has the wrong type, holds NaN or
+            an infinite value, or does not have the length that the model requires.
     """
     kinds = {} if info is None else {"inputs": "int64_list" if info.reads_ids else "float_list"}
     if info is not None and info.is_text:
@@ -183,7 +184,7 @@ def check_examples(contents: Iterable[bytes], info: DatasetInfo | None) -> None:
             raise invalid("Could not parse example input: it is not a tf.Example.") from error
         for name in features if info is None else kinds:
             if name not in features:
-                continue  # The graph says what it needs.
+                continue  # The graph will report a missing feature.
             feature = features[name]
             kind = feature.WhichOneof("kind")
             wanted = kinds.get(name, kind)

@@ -21,9 +21,9 @@ class ServerTls:
 
     Attributes:
         key: The server's private key.
-        certificates: Its certificate, and those between it and a root.
-        authority: The certificates that clients' must be signed by; "": the system's.
-        verifies_clients: Whether clients must show a certificate.
+        certificates: The server's certificate, and the intermediate ones.
+        authority: The CA certificates that may sign those of clients; "" for the system's.
+        verifies_clients: Whether clients must present a certificate.
     """
 
     key: str = dataclasses.field(repr=False)
@@ -32,10 +32,14 @@ class ServerTls:
     verifies_clients: bool = False
 
     def context(self) -> ssl.SSLContext:
-        """For the REST port. Raises UserError: key, certificate or authority is not valid."""
+        """The context for the REST port.
+
+        Raises:
+            UserError: The key, a certificate or the authority is not valid.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Python's ssl reads them only from files; only this user can enter the folder.
+        # Python's ssl reads them only from files. Only this user can access the folder.
         with tempfile.TemporaryDirectory(prefix="t2aux-tls-") as folder:
             key, certificates = pathlib.Path(folder, "key"), pathlib.Path(folder, "certificates")
             key.write_text(self.key)
@@ -53,7 +57,7 @@ class ServerTls:
         return context
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For the gRPC port."""
+        """The credentials for the gRPC port."""
         return grpc.ssl_server_credentials(
             [(self.key.encode(), self.certificates.encode())],
             self.authority.encode() or None,
@@ -62,10 +66,10 @@ class ServerTls:
 
 
 def read_ssl_config(path: str) -> ServerTls:
-    """Reads --ssl_config_file, an SSLConfig. Warns where others may read the key.
+    """Reads --ssl_config_file, an SSLConfig. Warns if other users can read the key.
 
     Raises:
-        UserError: It can't be read, or something in it is missing or wrong.
+        UserError: The file can't be read, or a setting is missing or wrong.
     """
     message = configuration.parse(path, "SSLConfig")
     for name in ("server_key", "server_cert"):

@@ -1,4 +1,4 @@
-"""The errors that a request may end with, by the names that gRPC and TensorFlow share."""
+"""The errors of requests, with the codes that gRPC and TensorFlow share."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from t2aux_ondevice.errors import printable
 
 
 class ServingError(Exception):
-    """A request's failure.
+    """The failure of a request.
 
     Attributes:
         code: A key of `HTTP_STATUS`.
         message: One clear sentence for the client, on one line.
-        http_status: Of the REST response.
+        http_status: The status of the REST response.
     """
 
     def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
-        """Makes the error; `http_status` is by default what the code stands for."""
-        # It may quote names from the request.
+        """Makes the error. `http_status` defaults to that of the code."""
+        # The message may quote names from the request.
         message = printable(message)
         super().__init__(message)
         self.code = code
@@ -26,5 +26,5 @@ class ServingError(Exception):
 
 
 def invalid(message: str) -> ServingError:
-    """An error of the client."""
+    """The error for an invalid request."""
     return ServingError("INVALID_ARGUMENT", message)

@@ -1,4 +1,4 @@
-"""TensorProto messages to arrays and back, as TF Serving reads and writes them."""
+"""Converts between TensorProto messages and arrays, like TF Serving."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from t2aux.serving.status import ServingError, invalid
 
-# The types that are read, by the field that holds their values one by one.
+# The supported types, with the field that holds their individual values.
 _FIELDS = {
     "half_val": (tf.float16,),
     "float_val": (tf.float32,),
@@ -23,24 +23,24 @@ _FIELDS = {
     "string_val": (tf.string,),
 }
 _FIELD_OF_TYPE = {t.as_datatype_enum: field for field, types in _FIELDS.items() for t in types}
-# numpy's arrays have at least so many dimensions, in every version of it.
+# Every version of numpy supports at least this many dimensions.
 _MAX_RANK = 32
 
 
 def to_array(tensor: tensor_pb2.TensorProto, name: str, max_bytes: int) -> np.ndarray:
-    """Reads a tensor with `tf.make_ndarray`, which itself allocates any size.
+    """Reads a tensor with `tf.make_ndarray`, which itself does not limit the size.
 
     Args:
-        tensor: Values in `tensor_content` or one by one; where there are fewer than the shape says,
-            the last one is repeated.
-        name: What to call it in messages.
-        max_bytes: The most bytes that the array may take.
+        tensor: A tensor with `tensor_content` or with individual values; if these are fewer than
+            the shape requires, the last one is repeated.
+        name: The name of the tensor in messages.
+        max_bytes: The maximum size of the array in bytes.
 
     Returns:
-        The values; strings as bytes in an array of objects.
+        The values; strings are bytes in an array of objects.
 
     Raises:
-        ServingError: INVALID_ARGUMENT: it is not a tensor, or too large.
+        ServingError: INVALID_ARGUMENT: the message is not a valid tensor, or is too large.
     """
     if tensor.dtype not in _FIELD_OF_TYPE:
         raise _wrong(name, f"its type is {_type_name(tensor.dtype)}")
@@ -59,7 +59,7 @@ def to_array(tensor: tensor_pb2.TensorProto, name: str, max_bytes: int) -> np.nd
     if len(values) > count:
         raise _wrong(name, f"it has {len(values)} values, its shape {count}")
     if tensor.dtype == types_pb2.DT_STRING and not values:
-        return np.full(shape, b"", object)  # `make_ndarray` gives str here.
+        return np.full(shape, b"", object)  # `make_ndarray` would return str.
     try:
         return tf.make_ndarray(tensor)
     except OverflowError as error:
@@ -67,7 +67,7 @@ def to_array(tensor: tensor_pb2.TensorProto, name: str, max_bytes: int) -> np.nd
 
 
 def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """Writes an array, value by value, as TF Serving does: clients may read `float_val`."""
+    """Writes an array as individual values, like TF Serving, since clients may read `float_val`."""
     proto = tensor_pb2.TensorProto(
         dtype=tf.as_dtype(array.dtype).as_datatype_enum,
         tensor_shape=tf.TensorShape(array.shape).as_proto(),
@@ -78,7 +78,7 @@ def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
 
 
 def _type_name(number: int) -> str:
-    """A DataType as TensorFlow writes it in messages: "float", "int32"."""
+    """The name of a DataType in TensorFlow's messages: "float", "int32"."""
     name = types_pb2.DataType.Name(number) if number in types_pb2.DataType.values() else "unknown"
     return name.removeprefix("DT_").lower()
 

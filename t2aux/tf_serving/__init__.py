@@ -1,11 +1,11 @@
 """TensorFlow Serving's messages and files, for `t2aux.export`, `t2aux.serving`, `t2aux.client`."""
 
-# Requests that it runs before a new version gets its first one, and how many it accepts.
+# The requests that it runs before a new version gets its first one, and their maximum number.
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 MAX_WARM_UP_REQUESTS = 1000
-# The sizes of batches that servers form, and that exports have requests for.
+# The batch sizes that servers form, and that exports have warm-up requests for.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-# Its status codes as HTTP's; of several with the same, the client reads the first.
+# The HTTP statuses of its codes. The client maps a status back to the first code that has it.
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,

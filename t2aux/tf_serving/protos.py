@@ -1,8 +1,8 @@
-"""TF Serving's messages, as far as a client and warm-up requests need them.
+"""The messages of TF Serving that a client and warm-up requests need.
 
-`tensorflow-serving-api` has the same, but importing it imports TensorFlow, which takes seconds, and
-`t2aux export` must work without it. The messages here have the same fields with the same numbers,
-and so the same bytes; tests compare them. They are in a separate pool and don't clash.
+`tensorflow-serving-api` has the same messages, but importing it imports TensorFlow, which takes
+seconds, and `t2aux export` must work without it. The messages here have the same fields with the
+same numbers, and therefore the same bytes; tests compare them. A separate pool avoids conflicts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = ("int32", "int64", "float", "double", "string", "bytes", "bool")
-# See `message_classes`. An enumeration is an int32 on the wire, and a message may be `bytes` where
-# its fields are not needed.
+# See `message_classes`. On the wire, an enumeration is an int32, and a message whose fields are not
+# needed may be `bytes`.
 _MESSAGES = {
     "Dim": ("int64 size 1",),
     "TensorShape": ("repeated Dim dim 2",),
@@ -65,8 +65,8 @@ def message_classes(messages: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Makes classes of messages, in a separate pool.
 
     Args:
-        messages: By name, the fields of each: "[repeated | map] TYPE NAME NUMBER", where TYPE is a
-            scalar type or another of the messages; a map's keys are strings.
+        messages: The fields of each message, by its name. A field is "[repeated | map] TYPE NAME
+            NUMBER", where TYPE is a scalar type or one of the messages; a map's keys are strings.
 
     Returns:
         The classes by name.
@@ -118,7 +118,7 @@ GetModelStatusResponse = _classes["GetModelStatusResponse"]
 
 
 def to_tensor(array: np.ndarray) -> Any:
-    """A `Tensor` of an array: of float32, float64, int32 or int64, or of str or bytes objects."""
+    """Makes a `Tensor` from an array of float32, float64, int32, int64, or str or bytes objects."""
     array = np.asarray(array)
     tensor = Tensor()
     for size in array.shape:
@@ -134,24 +134,24 @@ def to_tensor(array: np.ndarray) -> Any:
 
 
 def filled_tensor(shape: tuple[int, ...], value: int | float, dtype: type) -> Any:
-    """A `Tensor` that holds one value everywhere, of the size of that value alone."""
+    """Makes a `Tensor` filled with one value, which is stored only once."""
     tensor = Tensor(dtype=next(n for n, d in _NUMPY_OF_DTYPE.items() if d == dtype))
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
-    # Where there are fewer values than elements, the last one stands for the rest.
+    # If there are fewer values than elements, the last one is repeated.
     getattr(tensor, _VALUES[tensor.dtype]).append(value)
     return tensor
 
 
 def to_array(tensor: Any) -> np.ndarray:
-    """The array of a `Tensor`; strings are bytes objects.
+    """Converts a `Tensor` to an array; strings are bytes objects.
 
     Raises:
-        ValueError: Its type is not one of `to_tensor`, its values do not fill its shape, or they
-            are more than any response has.
+        ValueError: The type is not supported by `to_tensor`, the number of values does not match
+            the shape, or the array would be larger than that of any response.
     """
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    # One value may stand for all, so a server could ask for any amount of memory.
+    # One value may be repeated, so a server could request any amount of memory.
     if min(shape, default=0) < 0 or math.prod(shape) > _MAX_VALUES:
         raise ValueError(f"a tensor of the shape {shape[:10]}")
     if tensor.dtype not in _VALUES:

@@ -1,11 +1,11 @@
-"""Tables as people have them: CSV and its relatives, JSON lines and Parquet, in constant memory.
+"""Reads tables in constant memory: CSV and similar formats, JSON lines and Parquet.
 
     table = tables.open_table("reviews.csv.gz")
     chosen = tables.choose_columns(table, label="stars")
     for batch in table.batches():
         labels, texts = tables.strings(batch, chosen.label), tables.joined(batch, chosen.texts)
 
-What was guessed of a table (format, separator, encoding, header) is in its `notes`.
+What was guessed about a table (format, separator, encoding, header) is in its `notes`.
 """
 
 from t2aux.data.tables.base import TableReader, joined, strings

@@ -1,4 +1,4 @@
-"""`TableReader`: what all formats of tables have in common, and its columns as texts."""
+"""`TableReader`, the base class for all table formats, and the conversion of columns to texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from t2aux.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A batch has at most so many rows, and about so many characters.
+# The maximum number of rows of a batch, and its approximate number of characters.
 ROWS, CHARACTERS = 1024, 1 << 20
 
 
@@ -19,8 +19,8 @@ class Numbered(NamedTuple):
     """Some rows of a table.
 
     Attributes:
-        lines: Where each begins in the file, counted from 1: its line, or in Parquet its row.
-        batch: The rows, with all of the table's columns.
+        lines: The line at which each row begins, or in Parquet the row's number, counted from 1.
+        batch: The rows, with all columns of the table.
     """
 
     lines: Sequence[int]
@@ -28,13 +28,13 @@ class Numbered(NamedTuple):
 
 
 class TableReader(abc.ABC):
-    """A table whose beginning was read.
+    """A table whose beginning has been read.
 
     Attributes:
         name: The file's path, or another name for messages.
-        columns: The names of the columns, all different. Without a header "0", "1", ...
+        columns: The unique names of the columns. Without a header, they are "0", "1", ...
         has_header: Whether the table itself names its columns.
-        index: The column that numbers the rows, as pandas writes it; None: no column does.
+        index: The column that numbers the rows, as written by pandas; None if there is none.
         unit: What `Numbered.lines` counts: "line" or "row".
     """
 
@@ -57,30 +57,30 @@ class TableReader(abc.ABC):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was guessed or skipped so far, a sentence each; more may come while it is read."""
+        """What was guessed or skipped so far, one sentence each. Reading may add more."""
         return self._notes
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yields the rows: strings, but for Parquet, whose columns keep their types.
+        """Yields the rows: strings, except for Parquet, whose columns keep their types.
 
-        A table from a file can be read several times, one from a stream once.
+        A table from a file can be read several times, one from a stream only once.
 
         Raises:
-            UserError: The file is damaged or changed; a row is not what the format wants. The
-                message names the file and the line.
+            UserError: The file is damaged or has changed, or a row does not conform to the format.
+                The message names the file and the line.
         """
         for numbered in self.numbered():
             yield numbered.batch
 
     @abc.abstractmethod
     def numbered(self) -> Iterator[Numbered]:
-        """Yields the rows and where they begin; see `batches`."""
+        """Yields the rows and the lines at which they begin; see `batches`."""
 
 
 def strings(batch: pa.RecordBatch, column: str) -> pa.StringArray:
-    """A column of any simple type as strings, without white space around them; "" for null.
+    """A column of any simple type as strings, without surrounding white space; "" for null.
 
-    Numbers without a fraction are whole numbers: 2.0 is "2".
+    Numbers without a fraction become whole numbers: 2.0 becomes "2".
 
     Raises:
         UserError: The column holds lists, records or bytes that are not UTF-8.
@@ -95,8 +95,8 @@ def strings(batch: pa.RecordBatch, column: str) -> pa.StringArray:
         texts = compute.cast(values, pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise DataError(
-            f"The column {column!r} holds values of the type {values.type}, which are not texts "
-            "or numbers: choose another column, or convert it."
+            f"The column {column!r} holds values of the type {values.type}, which are neither "
+            "texts nor numbers: choose another column, or convert it."
         ) from error
     if pa.types.is_floating(values.type):
         whole = compute.equal(values, compute.floor(values))
@@ -109,7 +109,7 @@ def strings(batch: pa.RecordBatch, column: str) -> pa.StringArray:
 
 
 def joined(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.StringArray:
-    """Several columns as one text, joined by a space; those that are empty are left out.
+    """Joins several columns into one text, separated by spaces. Empty values are left out.
 
     Raises:
         UserError: As for `strings`.
@@ -118,7 +118,7 @@ def joined(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.StringArray:
 
     text, *parts = (strings(batch, column) for column in columns)
     for part in parts:
-        # Not by null_handling="skip", which leaves out rows that have nothing but nulls.
+        # null_handling="skip" would leave out rows that contain only nulls.
         one_is_empty = compute.or_(compute.equal(text, ""), compute.equal(part, ""))
         space = compute.if_else(one_is_empty, "", " ")
         text = compute.binary_join_element_wise(text, part, space)

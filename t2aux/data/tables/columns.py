@@ -1,4 +1,4 @@
-"""What the columns of a table are, by their names: the class, the texts, a number of the row."""
+"""Identifies the columns of a table by their names: the class, the texts, the row number."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 from t2aux.data.tables.base import TableReader
 from t2aux.errors import SettingError, listing, nearest
 
-# Headers of the class that need no other evidence.
+# Headers that identify the class column without further evidence.
 HEADERS = frozenset({"class", "label", "category"})
-# Names that data sets give the columns, lower case, with spaces for "_" and "-".
+# Column names in common data sets, in lower case, with spaces for "_" and "-".
 CLASS_COLUMNS = HEADERS.union(
     ("classes", "labels", "categories", "target", "targets", "sentiment", "polarity", "topic"),
     (
@@ -35,18 +35,18 @@ TEXT_COLUMNS = frozenset().union(
     ("comment text", "full text", "tweet text", "short description"),
 )
 _INDEX_COLUMNS = frozenset({"", "id", "ids", "index", "idx", "row", "no", "#", "uid"})
-# What pandas calls a column without a name.
+# pandas' name for a column without a name.
 _UNNAMED = re.compile(r"unnamed: \d+|index level \d+")
 _POSITION = re.compile(r"-?\d+")
 
 
 class Chosen(NamedTuple):
-    """Which columns of a table are what.
+    """The roles of a table's columns.
 
     Attributes:
-        label: The column of the classes; None: there is none.
-        texts: Those of the text, which are to be joined.
-        notes: What was guessed, a sentence each.
+        label: The column of the classes; None if there is none.
+        texts: The columns of the text, to be joined.
+        notes: What was guessed, one sentence each.
     """
 
     label: str | None
@@ -59,19 +59,19 @@ def choose_columns(
 ) -> Chosen:
     """Chooses the columns of the class and of the text.
 
-    What is not given is found by the usual names. A table without a header has the class first and
-    then the text. So has one whose header names a class first and no text columns are given: all
-    other columns are its text.
+    Columns that are not given are found by their usual names. In a table without a header, the
+    class comes first and then the text. The same holds if the header names a class first and no
+    text columns are given: all other columns are then the text.
 
     Args:
         table: The table.
-        label: The column of the classes: its name, or its position, counted from 0, or from -1 for
-            the last one backwards.
-        texts: Likewise those of the text.
+        label: The column of the classes: its name, or its position, counted from 0 or, backwards
+            from the last column, from -1.
+        texts: Likewise, the columns of the text.
 
     Raises:
-        UserError: A column does not exist, is given twice, or it is not clear which one is the
-            text. That there is no class is not an error.
+        UserError: A column does not exist or is given twice, or the text column is ambiguous. A
+            missing class column is not an error.
     """
     texts = tuple(_find(table, text) for text in texts)
     given = label is not None
@@ -93,33 +93,33 @@ def choose_columns(
 
 
 def is_class_name(name: str) -> bool:
-    """Whether a column is called as the class usually is."""
+    """Whether a column has a usual name of the class."""
     return normalised(name) in CLASS_COLUMNS
 
 
 def is_text_name(name: str) -> bool:
-    """Whether a column is called as texts usually are."""
+    """Whether a column has a usual name of a text."""
     return normalised(name) in TEXT_COLUMNS
 
 
 def is_index_name(name: str) -> bool:
-    """Whether a column is called as the number of a row usually is."""
+    """Whether a column has a usual name of the row number."""
     name = normalised(name)
     return name in _INDEX_COLUMNS or name.endswith(" id") or bool(_UNNAMED.fullmatch(name))
 
 
 def is_position(name: str | int) -> bool:
-    """Whether what names a column may be its position."""
+    """Whether the given name of a column may be its position."""
     return isinstance(name, int) or bool(_POSITION.fullmatch(name))
 
 
 def normalised(name: str) -> str:
-    """Returns a column's name as the lists above have it."""
+    """Returns a column's name in the form of the lists above."""
     return " ".join(re.split(r"[\s_-]+", name.lower())).strip()
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns names that are all different, as pandas makes them: "x.1", and "Unnamed: 3"."""
+    """Makes names unique in the way of pandas: "x.1", and "Unnamed: 3"."""
     found: dict[str, None] = {}
     for position, name in enumerate(names):
         name = name or f"Unnamed: {position}"
@@ -131,7 +131,7 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _find(table: TableReader, wanted: str | int) -> str:
-    """The column that is meant. Raises UserError: there is none."""
+    """The column with a name or position. Raises UserError if there is none."""
     columns = table.columns
     if str(wanted) in columns and not (isinstance(wanted, int) and table.has_header):
         return str(wanted)

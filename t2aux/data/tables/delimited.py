@@ -1,8 +1,8 @@
-"""CSV and its relatives, by the standard library's csv.
+"""Reads CSV and similar formats with the standard library's csv.
 
-pyarrow's reader is faster, but reading is a tenth of what it takes to make ids of texts. And it
-takes all that follows a quote that is not closed for one value and says nothing, reads `"a"b` as
-ab, has no lines for errors, no spaces before quotes, and no rows with fewer columns.
+pyarrow's reader is faster, but reading takes only a tenth of the time of converting texts to ids.
+Moreover, it silently reads everything after an unclosed quote as one value, reads `"a"b` as ab,
+gives no lines in errors, and does not support spaces before quotes or rows with fewer columns.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from t2aux.errors import DataError, listing
 class DelimitedReader(TableReader):
     """A text table.
 
-    Columns that a row lacks are empty, and empty ones that it has too many are dropped. Rows of
-    empty columns and rows that repeat the header are skipped.
+    Missing columns of a row are empty, and extra empty ones are dropped. Rows with only empty
+    columns and rows that repeat the header are skipped.
 
     Attributes:
         header: The cells of the first row, if it is a header.
-        blank_rows: The number of rows of empty columns so far.
-        repeated_headers: The number of later rows so far that are the header again.
-        repeated_first_rows: The number of later rows so far that are the same as a first row that
-            is not a header.
-        least_columns: The smallest number of columns of a row so far; and `most_columns`.
+        blank_rows: The number of rows so far with only empty columns.
+        repeated_headers: The number of later rows so far that repeat the header.
+        repeated_first_rows: The number of later rows so far that repeat a first row that is not a
+            header.
+        least_columns: The smallest number of columns of a row so far; likewise `most_columns`.
         filled: The largest number of columns of a row so far, without empty ones at its end.
     """
 
@@ -51,19 +51,19 @@ class DelimitedReader(TableReader):
         options: Options,
         notes: Sequence[str],
     ) -> None:
-        """Finds out how the table is written.
+        """Detects the dialect of the table.
 
         Args:
-            name: For messages.
+            name: The table's name for messages.
             opened: Opens the file.
-            encoding: The file's.
+            encoding: The file's encoding.
             rows: See `dialect.sample_rows`.
             separator: See `dialect.detect`.
             wanted: See `dialect.is_header`.
-            usual: Likewise.
-            known: Likewise.
-            options: `allow` is read.
-            notes: What is already to be said.
+            usual: See `dialect.is_header`.
+            known: See `dialect.is_header`.
+            options: `allow` is used.
+            notes: The notes so far.
 
         Raises:
             UserError: See `dialect.detect`.
@@ -95,7 +95,7 @@ class DelimitedReader(TableReader):
                 notes.append(f"{short}: the column {index!r} numbers the rows.")
         has_header = self.header is not None
         super().__init__(name, columns, has_header=has_header, index=index, notes=notes)
-        # Where the last column is a text, these are commas of texts that are not in quotes.
+        # If the last column is a text, extra commas belong to a text without quotes.
         self.joins_rest = not has_header
         self._begin()
 
@@ -132,7 +132,7 @@ class DelimitedReader(TableReader):
                     first = _stripped(cells)
                     if first != self.header:
                         self._add(line, cells, lines, rows)
-                # Joined files repeat it. Cell by cell is slow.
+                # Concatenated files repeat it. Comparing all cells of every row would be slow.
                 elif not (cells[0].strip() == first[0] and _stripped(cells) == first):
                     self._add(line, cells, lines, rows)
                 elif self.header is not None:
@@ -147,8 +147,8 @@ class DelimitedReader(TableReader):
                 yield Numbered(lines, pa.RecordBatch.from_arrays(arrays, list(self.columns)))
 
     def _blocks(self) -> Iterator[list[tuple[int, list[str]]]]:
-        """Yields some rows at a time, with their lines."""
-        csv.field_size_limit(2**31 - 1)  # By default 128 KiB.
+        """Yields blocks of rows with their lines."""
+        csv.field_size_limit(2**31 - 1)  # The default is 128 KiB.
         line = 1
         try:
             with (
@@ -188,10 +188,10 @@ class DelimitedReader(TableReader):
         rows.append(self._fitted(line, cells))
 
     def _fitted(self, line: int, cells: list[str]) -> list[str]:
-        """Returns the cells of a row, as many as the table has columns. Raises UserError."""
+        """Fits the cells of a row to the table's columns. Raises UserError if they do not fit."""
         width, count = len(self.columns), len(cells)
         if count == width == self.filled == self.least_columns:
-            return cells  # As almost all rows are.
+            return cells  # The case of almost all rows.
         filled = count if cells[-1].strip() else _filled(_stripped(cells))
         self.least_columns = min(self.least_columns, count)
         self.most_columns = max(self.most_columns, count)

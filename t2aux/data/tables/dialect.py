@@ -1,7 +1,7 @@
-"""What separates the columns of a text table, what its quotes are, and whether it has a header.
+"""Detects the separator and the quotes of a text table, and whether it has a header.
 
-The standard library's csv.Sniffer takes letters for separators; this asks which of four separators
-gives rows of equally many columns.
+The standard library's csv.Sniffer mistakes letters for separators. This module checks which of four
+separators gives rows with the same number of columns.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from t2aux.errors import SettingError
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars (|)"}
 _SUFFIXES = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
-_ENOUGH = 0.9  # Of the first rows.
-# The first field of a row, in quotes or not, and what ends it.
+_ENOUGH = 0.9  # The required fraction of the first rows.
+# The first field of a row, with or without quotes, and the separator after it.
 _FIRST_FIELD = re.compile(r' *(?:"(?:[^"]|"")*" *|[^,;|\t"][^,;|\t]*|)([,;|\t])')
-# Single and typographic quotes. Of these only the single ones can be read.
+# Single and typographic quotes. Only the single ones can be read.
 _SINGLE_QUOTES = re.compile(r"\s*'(?:[^']|'')*'\s*[,;|\t]")
 _OTHER_QUOTES = re.compile(r"\s*(?:‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*[,;|\t]")
 # A row all of whose commas are followed by a space.
 _IN_SENTENCES = re.compile(r"(?:[^,]|, )*")
 _FASTTEXT = "__label__"
-# What Excel needs as a first line to open a file with another separator than its own.
+# The first line that makes Excel open a file with a separator other than its default.
 _SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.)"?\r?\n?', re.IGNORECASE)
 # A byte order mark within concatenated files, and other invisible characters.
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 
 
 class Dialect(NamedTuple):
-    """How a text table is written.
+    """The format of a text table.
 
     Attributes:
         separator: One character.
-        quote: Likewise; within quotes it is written twice.
-        escape: The character before a quote within quotes, where it is not written twice.
-        separator_line: Whether Excel's line `sep=;` comes first.
-        notes: What was guessed, a sentence each.
+        quote: One character, which is doubled within quotes.
+        escape: The character before a quote within quotes, if it is not doubled.
+        separator_line: Whether the first line is Excel's `sep=;`.
+        notes: What was guessed, one sentence each.
     """
 
     separator: str
@@ -65,11 +65,11 @@ class Dialect(NamedTuple):
 
 
 def sample_rows(text: str, *, whole: bool) -> list[str]:
-    """Returns the rows of the beginning of a file that are not blank: a quote may hold lines.
+    """Returns the rows at the beginning of a file, without blank ones; quotes may span lines.
 
     Args:
-        text: The beginning.
-        whole: Whether that is the whole file; otherwise the end of the last row is missing.
+        text: The beginning of the file.
+        whole: Whether this is the whole file; otherwise the last row is incomplete.
     """
     found, row = [], ""
     for line in text.splitlines(keepends=True):
@@ -84,18 +84,18 @@ def sample_rows(text: str, *, whole: bool) -> list[str]:
 def detect(
     path: str, short: str, rows: Sequence[str], separator: str | None, options: Options
 ) -> Dialect:
-    """Finds out how a table is written, from its first rows.
+    """Detects the dialect of a table from its first rows.
 
     Args:
         path: The file's name, for errors.
-        short: Likewise, for notes.
+        short: The file's name, for notes.
         rows: See `sample_rows`.
-        separator: What the user says of it; None: nothing.
-        options: `allow` is read.
+        separator: The separator given by the user, or None.
+        options: `allow` is used.
 
     Raises:
-        UserError: The rows are in another format, or in quotes that can't be read; or two
-            separators are possible (unless `options.allow` has "separator", which means commas).
+        UserError: The rows are in another format, or their quotes can't be read; or two separators
+            are possible (unless `options.allow` has "separator", which means commas).
     """
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         raise SettingError(
@@ -130,7 +130,7 @@ def detect(
 
 
 def cells_of(rows: Sequence[str], dialect: Dialect) -> list[list[str]]:
-    """Returns the cells of the first rows, without white space around them, up to an error."""
+    """Returns the cells of the first rows without surrounding white space, up to an error."""
     found = []
     lines = io.StringIO("".join(rows), newline="")
     if dialect.separator_line:
@@ -143,7 +143,7 @@ def cells_of(rows: Sequence[str], dialect: Dialect) -> list[list[str]]:
             if any(cells):
                 found.append(cells)
     except csv.Error:
-        pass  # Reading fails there again, and names the line.
+        pass  # Reading the table will fail there again, with the line in the message.
     return found
 
 
@@ -157,11 +157,11 @@ def is_header(
     """Whether the first row is certainly a header.
 
     Args:
-        cells: Those of the first rows; see `cells_of`.
-        wanted: What the user calls columns. Where these are names, there is a header.
-        usual: What columns may be called.
-        known: Names of classes.
-        options: `allow` is read.
+        cells: The cells of the first rows; see `cells_of`.
+        wanted: The columns given by the user. If these are names, there is a header.
+        usual: The usual names of columns.
+        known: The names of classes.
+        options: `allow` is used.
     """
     if checks.FIRST_ROW in options.allow or not cells:
         return False
@@ -185,7 +185,7 @@ def is_header(
 
 
 def numbers_rows(cells: Sequence[Sequence[str]], first: int) -> bool:
-    """Whether the first column has a number for each row from `first` on, each another one."""
+    """Whether the first column has a different number in each row from `first` on."""
     numbers = [row[0] for row in cells[first:]]
     return (
         len(numbers) > 0
@@ -195,9 +195,10 @@ def numbers_rows(cells: Sequence[Sequence[str]], first: int) -> bool:
 
 
 def _quote(path: str, rows: Sequence[str], options: Options) -> str:
-    """The quotes. Raises UserError for some that can't be read.
+    """Detects the quotes. Raises UserError if they can't be read.
 
-    They are other characters, or there is white space other than spaces between them and the comma.
+    This is the case for other characters, and for white space other than spaces between a quote and
+    the comma.
     """
 
     def are_most(found: int) -> bool:
@@ -217,8 +218,8 @@ def _quote(path: str, rows: Sequence[str], options: Options) -> str:
         checks.refuse(
             options,
             checks.SEPARATOR,
-            f"{path}: there is white space between the commas and the quotes that follow, which "
-            "are then not read as quotes: delete it",
+            f"{path}: there is white space between the commas and the quotes that follow, so that "
+            "these are not read as quotes: delete it",
         )
     return '"'
 
@@ -244,8 +245,8 @@ def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> 
             return max(regular, key=lambda s: (s == first, regular[s]))
         return first if first is not None and ends_most else ","
     if first in regular and ends_most:
-        # Each row has commas and others alike. Tabs are not typed, commas of sentences have a space
-        # behind them, and a header tells.
+        # Each row has both commas and another separator. Tabs do not occur in typed texts, commas
+        # in sentences are followed by a space, and a header is unambiguous.
         in_sentences = sum(map(bool, map(_IN_SENTENCES.fullmatch, rows)))
         if first == "\t" or in_sentences >= _ENOUGH * len(rows):
             return first
@@ -262,7 +263,7 @@ def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> 
 
 
 def _widths(rows: Sequence[str], dialect: Dialect) -> list[int] | None:
-    """The number of columns of each of the first rows; None where they can't be read so."""
+    """The number of columns of each of the first rows; None if they can't be read this way."""
     try:
         lines = io.StringIO("".join(rows), newline="")
         return [len(cells) for cells in dialect.reader(lines) if cells]

@@ -1,8 +1,8 @@
-"""JSON lines: an object a line.
+"""Reads JSON lines: one object per line.
 
-By the standard library's json. pyarrow's streaming reader settles the types by the first block: a
-class that is 1 here and "1" there, a field that comes later, a text that looks like a date at first
-and a line longer than a block are errors in it, and it does not name their lines.
+This uses the standard library's json. pyarrow's streaming reader fixes the types in the first
+block, so it fails if a class is sometimes 1 and sometimes "1", if a field appears later, if the
+first texts look like dates, or if a line is longer than a block; and its errors do not name lines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 class JsonLinesReader(TableReader):
-    """A file of JSON objects, one a line; the values as strings, null as null."""
+    """A file of JSON objects, one per line. Values become strings; null stays null."""
 
     def __init__(
         self,
@@ -30,14 +30,14 @@ class JsonLinesReader(TableReader):
         start: str,
         notes: Sequence[str],
     ) -> None:
-        """Finds the columns: the fields of the objects in the beginning.
+        """Finds the columns: the fields of the objects at the beginning of the file.
 
         Args:
-            name: For messages.
+            name: The file's name for messages.
             opened: Opens the file.
-            encoding: The file's.
-            start: Its beginning, of whole lines.
-            notes: What is already to be said.
+            encoding: The file's encoding.
+            start: The beginning of the file, as whole lines.
+            notes: The notes so far.
 
         Raises:
             UserError: A line of the beginning is not a JSON object.
@@ -110,7 +110,7 @@ class JsonLinesReader(TableReader):
 
 
 def not_of_encoding(name: str, line: int, encoding: str) -> UserError:
-    """The error for a file whose bytes are not of its encoding."""
+    """The error for a file whose bytes are invalid in its encoding."""
     called = "UTF-8" if encoding == "utf-8-sig" else encoding
     return DataError(
         f"{name} is not {called} text near line {line}: save it as UTF-8, or say what it is, such "
@@ -119,13 +119,13 @@ def not_of_encoding(name: str, line: int, encoding: str) -> UserError:
 
 
 def _object(name: str, number: int, line: str) -> dict[str, Any] | None:
-    """Reads a line; None: it is blank. Raises UserError."""
+    """Parses a line; None if it is blank. Raises UserError if it is not a JSON object."""
     line = line.strip().lstrip(_BYTE_ORDER_MARK)
     if not line:
         return None
     try:
         found = json.loads(line)
-        # A half of a pair of surrogates has no UTF-8.
+        # Half of a surrogate pair can't be encoded in UTF-8.
         if "\\ud" in line or "\\uD" in line:
             json.dumps(found, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:

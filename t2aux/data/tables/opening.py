@@ -1,4 +1,4 @@
-"""`open_table`: what a file or a stream is, by how it begins, and its reader."""
+"""`open_table`: detects the format of a file or a stream from its beginning, and opens it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from t2aux.data.tables.parquet import ParquetReader
 from t2aux.errors import DataError, FileError, SettingError, nearest
 from t2aux_ondevice import kinds
 
-# What tables are called, without and with compression.
+# The suffixes of tables, without and with compression.
 STEMS = (".csv", ".tsv", ".tab", ".psv", ".jsonl", ".ndjson", ".jsonlines", ".parquet")
 _PACKED = (".gz", ".xz", ".bz2")
 SUFFIXES = tuple(stem + packed for packed in ("", *_PACKED) for stem in STEMS)
@@ -66,20 +66,21 @@ def open_table(
     known: frozenset[str] = frozenset(),
     allow: Sequence[str] = (),
 ) -> TableReader:
-    """Opens a table and reads its beginning, which shows what it is; its name does not matter.
+    """Opens a table and detects its format from its beginning; its name does not matter.
 
-    It is CSV, with commas, tabs, semicolons or vertical bars, JSON lines or Parquet, possibly
-    compressed with gzip, xz or bzip2.
+    The table may be CSV (with commas, tabs, semicolons or vertical bars), JSON lines or Parquet,
+    optionally compressed with gzip, xz or bzip2.
 
     Args:
-        source: A file's path; or a binary stream such as `sys.stdin.buffer`, which need not be
-            seekable, and whose rows can be read once.
-        name: What messages call a stream.
-        encoding: Of texts; any of Python's codecs. None: UTF-8, or what a byte order mark says.
-        separator: Of the columns of a text table; None: it is found out.
-        columns: What the user calls columns. Where these are names, the first row is a header.
-        usual: What columns may be called: a first row that has one of these is a header.
-        known: Names of classes, in NFC: a first row that begins with one is not a header.
+        source: The path of a file; or a binary stream such as `sys.stdin.buffer`, which need not be
+            seekable, and whose rows can be read only once.
+        name: The name of a stream in messages.
+        encoding: The encoding of texts, any of Python's codecs. None for UTF-8, or the encoding of
+            a byte order mark.
+        separator: The separator of the columns of a text table; None to detect it.
+        columns: The columns given by the user. If these are names, the first row is a header.
+        usual: The usual names of columns: a first row that has one of these is a header.
+        known: The names of classes, in NFC: a first row that begins with one is not a header.
         allow: As `dataset.allow`: "first_row" means that there is no header, "separator" that
             commas separate the columns.
 
@@ -124,7 +125,7 @@ def open_table(
 
 
 def codec_of(encoding: str | None) -> str | None:
-    """An encoding's name as Python has it. Raises UserError: it has none."""
+    """Python's name of an encoding. Raises UserError if the encoding is unknown."""
     if encoding is None:
         return None
     try:
@@ -150,7 +151,7 @@ def _short(name: str) -> str:
 def _unpacked(
     source: str | os.PathLike[str] | IO[bytes], name: str | None
 ) -> tuple[Callable[[], IO[bytes]], str, bytes]:
-    """What opens a source, its name, and how its unpacked content begins."""
+    """A function that opens a source, its name, and the beginning of its unpacked content."""
     is_path = isinstance(source, (str, os.PathLike))
     name = name or (os.fspath(source) if is_path else str(getattr(source, "name", "the stream")))
     try:
@@ -177,7 +178,7 @@ def _unpacker(start: bytes) -> Callable[..., IO[bytes]] | None:
 
 
 class _Begun(io.RawIOBase):
-    """A stream whose beginning was read already."""
+    """A stream whose beginning has already been read."""
 
     def __init__(self, start: bytes, rest: IO[bytes]) -> None:
         self._start = start
@@ -194,16 +195,16 @@ class _Begun(io.RawIOBase):
 
 
 def _begun(stream: IO[bytes]) -> tuple[IO[bytes], bytes]:
-    """A stream as it was, and its beginning."""
+    """Reads the beginning of a stream. Returns the whole stream, and the beginning."""
     start = b""
-    # A pipe gives what it has.
+    # A pipe may return fewer bytes than requested.
     while len(start) < _SAMPLE_BYTES and (part := stream.read(_SAMPLE_BYTES - len(start))):
         start += part
     return io.BufferedReader(_Begun(start, stream)), start
 
 
 def _once(stream: IO[bytes], name: str) -> Callable[[], IO[bytes]]:
-    """What opens a stream, once."""
+    """Returns a function that opens a stream once."""
     streams = [stream]
 
     def opened() -> IO[bytes]:
@@ -215,9 +216,9 @@ def _once(stream: IO[bytes], name: str) -> Callable[[], IO[bytes]]:
 
 
 def _seekable(opened: Callable[[], IO[bytes]]) -> Callable[[], IO[bytes]]:
-    """What opens a file in which one can seek: itself, or a temporary copy of it."""
+    """Returns a function that opens a seekable file: the file itself, or a temporary copy."""
     with opened() as file:
-        # In what is compressed one can seek, but slowly.
+        # Seeking in a compressed file is possible, but slow.
         if isinstance(file, io.BufferedReader) and file.seekable():
             return opened
         copy = tempfile.TemporaryFile()  # noqa: SIM115
@@ -233,7 +234,7 @@ def _seekable(opened: Callable[[], IO[bytes]]) -> Callable[[], IO[bytes]]:
 
 
 def _check_content(name: str, start: bytes, encoding: str) -> None:
-    """Raises UserError for what is not a text table."""
+    """Raises UserError if the content is not a text table."""
     for signature, what in _OTHERS:
         if start.startswith(signature):
             raise DataError(f"{name} {what}.")

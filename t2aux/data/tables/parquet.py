@@ -28,8 +28,8 @@ class ParquetReader(TableReader):
         """Reads the schema.
 
         Args:
-            name: For messages.
-            opened: Opens the file, which can be sought in.
+            name: The file's name for messages.
+            opened: Opens the file, which must be seekable.
 
         Raises:
             UserError: The file is damaged or has no columns.
@@ -59,7 +59,7 @@ def _opened(name: str, opened: Callable[[], IO[bytes]]) -> Iterator[parquet.Parq
 
     with opened() as file:
         try:
-            # Pages are read as they are needed: pandas writes a million rows in one group.
+            # Pages are read when they are needed, since pandas writes a million rows in one group.
             yield parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
         except (pa.ArrowException, OSError) as error:
             raise damaged(name, error) from error

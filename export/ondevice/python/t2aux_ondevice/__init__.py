@@ -1,4 +1,4 @@
-"""t2aux_ondevice: runs a classifier that `t2aux export` made, on numpy and LiteRT alone.
+"""t2aux_ondevice: runs a classifier exported by `t2aux export` with only numpy and LiteRT.
 
 from t2aux_ondevice import litert
 classifier = litert.LiteRTClassifier("classifier.tflite")  # metadata.json lies beside it.

@@ -18,7 +18,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the program; returns its status."""
+    """Runs the program. Returns the exit status."""
     streams.prepare()
     try:
         try:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader has closed the pipe.
+        # The reader closed the pipe.
         streams.drop_output()
         return 1
     except OSError as error:
@@ -55,11 +55,11 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes the model and the inputs before, between and after the options."""
+    """Accepts the model and the inputs before, between and after the options."""
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parses the command line; exits with status 2 where it is wrong."""
-        # After "--" there are no options; argparse's own handling of it depends on its version.
+        """Parses the command line. Exits with status 2 if it is wrong."""
+        # No options follow "--". argparse's own handling of it depends on its version.
         end = arguments.index("--") if "--" in arguments else len(arguments)
         options, left = self.parse_known_args([*arguments[:end]])
         number = self._negative_number_matcher.match
@@ -76,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """One line, without the usage."""
+        """Prints the message on one line, without the usage, and exits."""
         self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -97,7 +97,7 @@ def _parser() -> _Parser:
         "files",
         nargs="*",
         metavar="MODEL.tflite INPUT",
-        help="the model, with the export's metadata.json beside it; then images (which need "
+        help="the model, with the export's metadata.json beside it; then images (these need "
         "Pillow), .txt files, or .npz files of arrays",
     )
     parser.add_argument("--text", action="append", default=[], help="a text; repeatable")
@@ -107,12 +107,12 @@ def _parser() -> _Parser:
     parser.add_argument(
         "--stream",
         action="store_true",
-        help="read by segments, and show how the prediction changes",
+        help="read each input by segments, and show how the prediction changes",
     )
     parser.add_argument(
-        "--segment", type=_positive, default=28, help="steps of a segment (%(default)s)"
+        "--segment", type=_positive, default=28, help="steps per segment (%(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 

@@ -17,7 +17,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 from t2aux_ondevice.reading import Input, named
 
 _BAR = 20
-# A file of so many lines may have been meant as many texts.
+# A file with at least this many lines may have been meant as many texts.
 _MANY_LINES = 100
 
 
@@ -25,7 +25,7 @@ class SequenceClassifier(Protocol):
     """The interface of every classifier.
 
     Attributes:
-        info: Its classes and its preprocessing.
+        info: The classes and the preprocessing.
     """
 
     info: DatasetInfo
@@ -51,16 +51,20 @@ class SequenceClassifier(Protocol):
             The number of steps read and the probabilities so far, float32 [K].
 
         Raises:
-            UserError: As `probabilities`.
+            UserError: As for `probabilities`.
         """
         ...
 
 
 class BatchClassifier(SequenceClassifier, Protocol):
-    """A classifier for which several sequences at once are less work."""
+    """A classifier that is more efficient on several sequences at once."""
 
     def batch_probabilities(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        """Classifies sequences [T, C] or [T] of any lengths; float32 [B, K]. Raises UserError."""
+        """Classifies sequences [T, C] or [T] of any lengths. Returns float32 [B, K].
+
+        Raises:
+            UserError: As for `probabilities`.
+        """
         ...
 
 
@@ -69,15 +73,15 @@ class Answer:
     """A classifier's prediction.
 
     Attributes:
-        name: What was classified; see `Input`.
-        title: What to call it on a terminal.
-        classes: The names of the best classes, best first.
-        labels: Their numbers.
-        probabilities: Their probabilities.
-        steps: How many steps were read.
-        total: How many steps it has.
-        cut: Whether the input was longer and was cut; see `Input`.
-        text_lines: How many lines a file of text has; see `Input`.
+        name: The name of the input; see `Input`.
+        title: The name of the input on a terminal.
+        classes: The names of the most probable classes, most probable first.
+        labels: The numbers of these classes.
+        probabilities: The probabilities of these classes.
+        steps: The number of steps read.
+        total: The number of steps of the input.
+        cut: Whether the input was too long and was cut; see `Input`.
+        text_lines: The number of lines of a text file; see `Input`.
     """
 
     name: str
@@ -91,7 +95,7 @@ class Answer:
     text_lines: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """What --json prints."""
+        """The output of --json."""
         best = zip(self.classes, self.labels, self.probabilities, strict=True)
         return {
             "input": self.name,
@@ -107,7 +111,7 @@ class Answer:
         }
 
     def lines(self) -> str:
-        """For a terminal: the input's name, and a line for each of the best classes."""
+        """The output for a terminal: the input's name, and one line per class."""
         names = [printable(name) for name in self.classes]
         width = max(map(len, names))
         best = zip(names, self.probabilities, strict=True)
@@ -120,11 +124,11 @@ class Answer:
         )
 
     def heading(self) -> str:
-        """For a terminal, before the lines of a stream."""
+        """The heading for a terminal, before the lines of a stream."""
         return f"{printable(self.title)}, {'its first ' if self.cut else ''}{self.total} steps"
 
     def line(self) -> str:
-        """For a terminal, while a sequence is read: the steps and the best classes so far."""
+        """A line for a terminal while a sequence is read: the steps, and the classes so far."""
         best = zip(self.classes[1:], self.probabilities[1:], strict=True)
         others = ", ".join(f"{printable(name)} {p:.1%}" for name, p in best)
         p = self.probabilities[0]
@@ -137,9 +141,9 @@ def classify(classifier: SequenceClassifier, item: Input, top: int = 5) -> Answe
     """Classifies a whole sequence.
 
     Args:
-        classifier: In any form.
-        item: What to classify.
-        top: How many of the best classes to return.
+        classifier: The classifier, in any form.
+        item: The input to classify.
+        top: How many of the most probable classes to return.
 
     Returns:
         The answer.
@@ -155,7 +159,7 @@ def classify(classifier: SequenceClassifier, item: Input, top: int = 5) -> Answe
 def classify_batch(
     classifier: BatchClassifier, items: Sequence[Input], top: int = 5
 ) -> list[Answer]:
-    """Classifies whole sequences at once. See `classify`."""
+    """Classifies several whole sequences at once. See `classify`."""
     with named(items[0].title if len(items) == 1 else f"{items[0].title} to {items[-1].title}"):
         rows = classifier.batch_probabilities([item.sequence for item in items])
         return [
@@ -175,13 +179,13 @@ def stream(
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """How predictions are printed.
+    """Prints predictions.
 
     Attributes:
-        top: How many of the best classes to return.
-        segment: Steps of a segment, after each of which the prediction is printed; None to read
-            each input whole.
-        as_json: Print one JSON object a line.
+        top: How many of the most probable classes to show.
+        segment: Steps per segment, after each of which the prediction is printed; None to read each
+            input as a whole.
+        as_json: Whether to print one JSON object per line.
         batch: How many inputs to classify at once; more than 1 for a `BatchClassifier` only.
     """
 
@@ -193,15 +197,15 @@ class Show:
     def __call__(
         self, classifier: SequenceClassifier | BatchClassifier, items: Iterable[Input]
     ) -> None:
-        """Classifies inputs and prints each prediction at once.
+        """Classifies inputs and prints each prediction immediately.
 
         Args:
-            classifier: In any form.
-            items: The inputs, as `reading.read_inputs` gives them.
+            classifier: The classifier, in any form.
+            items: The inputs, from `reading.read_inputs`.
 
         Raises:
-            UserError: An input is missing, damaged or not for this classifier. Those before it are
-                classified.
+            UserError: An input is missing, damaged or not for this classifier. The inputs before it
+                have been classified.
         """
         if self.segment is not None:
             for item in items:
@@ -226,7 +230,7 @@ class Show:
 
 
 def _batches(items: Iterable[Input], size: int) -> Iterator[list[Input]]:
-    """Yields lists of `size` inputs; those before one that can't be read, before the error."""
+    """Yields lists of `size` inputs. Inputs before a read error are yielded before it is raised."""
     batch: list[Input] = []
     try:
         for item in items:
@@ -244,7 +248,7 @@ def _batches(items: Iterable[Input], size: int) -> Iterator[list[Input]]:
 
 @contextlib.contextmanager
 def without_notes() -> Iterator[None]:
-    """Hides what LiteRT, or TensorFlow, writes while it is loaded; errors are exceptions, too."""
+    """Hides the output of LiteRT or TensorFlow while loading; errors are also exceptions."""
     sys.stderr.flush()
     stderr = os.dup(2)
     try:

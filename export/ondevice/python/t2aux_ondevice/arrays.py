@@ -1,4 +1,4 @@
-"""Reads arrays in numpy's formats from files that are not trusted."""
+"""Reads arrays in numpy's formats from untrusted files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import numpy as np
 from t2aux_ondevice import limits
 from t2aux_ondevice.errors import DataError, UserError, reason
 
-# What numpy writes. Others decompress without a limit.
+# The methods that numpy writes. Others decompress without a limit.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# How to save a ragged list, or pandas' strings, instead.
+# How to save ragged lists or pandas' strings instead.
 _INSTEAD_OF_OBJECTS = {
     "inputs": "pad sequences of various lengths to one array [N, T, C] of numbers, and save their "
     "lengths as `lengths` [N]",
@@ -30,18 +30,18 @@ _OTHER_INSTEAD = "save it with a dtype of whole numbers"
 def read_npz(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np.ndarray]:
     """Reads the named arrays that exist.
 
-    Not with `numpy.load`, which takes memory for as many values as a header claims. Pickled
-    objects, which could run code, are refused.
+    `numpy.load` is not used, because it allocates memory for as many values as a header claims.
+    Pickled objects, which could run code, are rejected.
 
     Args:
         path: The file.
-        names: Of the arrays; others are ignored.
+        names: The names of the arrays; others are ignored.
 
     Returns:
-        The arrays by name. They can be written to.
+        The arrays by name. They are writable.
 
     Raises:
-        UserError: The file is missing or damaged, or holds more than it may (`limits`).
+        UserError: The file is missing or damaged, or exceeds the limits (`limits`).
     """
     arrays = {}
     try:
@@ -61,7 +61,7 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np
         raise limits.too_much(path, error.args[0]) from error
     except UserError:
         raise
-    except Exception as error:  # zipfile and numpy report damage by any of Python's exceptions.
+    except Exception as error:  # zipfile and numpy may raise any exception for damaged files.
         raise DataError(
             f"{path} is damaged or not an .npz file ({reason(error)}): save it with numpy.savez."
         ) from error
@@ -69,7 +69,7 @@ def read_npz(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, np
 
 
 def read_npy(content: bytes) -> np.ndarray:
-    """Reads the content of an `.npy` file as `read_npz` reads an array. Raises ValueError."""
+    """Reads the content of an `.npy` file, like an array in `read_npz`. Raises ValueError."""
     try:
         return _read_array(io.BytesIO(content), len(content), "it")
     except _ObjectsError as error:
@@ -79,11 +79,11 @@ def read_npy(content: bytes) -> np.ndarray:
 
 
 class _ObjectsError(ValueError):
-    """An array, whose name it is given, holds Python objects."""
+    """An array contains Python objects. The argument is the array's name."""
 
 
 class _Large(Exception):
-    """An array is larger than the limit, which it is given."""
+    """An array is larger than the limit, which is the argument."""
 
 
 def _read(archive: zipfile.ZipFile, member: str, most: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def _read_array(file: IO[bytes], file_size: int, name: str) -> np.ndarray:
     else:
         raise ValueError(f"{name} has a format of arrays of records")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # About headers that Python 2 wrote.
+        warnings.simplefilter("ignore")  # About headers written by Python 2.
         shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
         raise _ObjectsError(name.removesuffix(".npy"))

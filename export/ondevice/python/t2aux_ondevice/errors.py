@@ -1,4 +1,4 @@
-"""The exception for mistakes that a user can repair, and how messages are shown."""
+"""The exceptions for mistakes that a user can fix, and the formatting of messages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ _MAX_LENGTH = 2000
 
 
 class UserError(Exception):
-    """A mistake that a user can repair; its subclasses say of which kind.
+    """A mistake that a user can fix. The subclasses are kinds of mistakes.
 
     The message is one clear sentence that says what was wrong, where, and what to do. The command
     line prints it without a traceback and exits with a non-zero status.
     """
 
     def with_message(self, message: str) -> UserError:
-        """An error of the same kind. Its class may be gin's, which takes no message."""
+        """An error of the same kind, whose own class may be gin's, which accepts no message."""
         return KINDS.get(type(self).__name__, UserError)(message)
 
 
@@ -22,7 +22,7 @@ class SettingError(UserError):
 
 
 class DataError(UserError):
-    """Data can't be used as it is: the content of a file, a row, an array or a label."""
+    """Data can't be used: the content of a file, a row, an array or a label."""
 
 
 class FileError(UserError):
@@ -30,11 +30,11 @@ class FileError(UserError):
 
 
 class ModelError(UserError):
-    """A model, checkpoint, run or export is damaged, or can't do what is asked of it."""
+    """A model, checkpoint, run or export is damaged, or does not support the request."""
 
 
 class DivergenceError(UserError):
-    """Training or a trained model gives NaN or infinite values."""
+    """Training or a trained model produced NaN or infinite values."""
 
 
 class ServerError(UserError):
@@ -42,10 +42,10 @@ class ServerError(UserError):
 
 
 class DependencyError(UserError):
-    """A package or program is missing, or of a version that can't be used."""
+    """A package or program is missing, or has an unsupported version."""
 
 
-# As another process or TensorFlow names them in a text.
+# The classes by name, as they appear in messages of other processes or TensorFlow.
 KINDS = {kind.__name__: kind for kind in (UserError, *UserError.__subclasses__())}
 
 
@@ -56,7 +56,7 @@ def reason(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """A text on one line, with control characters escaped: names in files may contain any."""
+    """A text on one line, with control characters escaped, since names may contain any."""
     if len(text) > _MAX_LENGTH:
         text = f"{text[:_MAX_LENGTH]}..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

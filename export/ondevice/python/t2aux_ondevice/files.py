@@ -10,7 +10,7 @@ from typing import Any
 
 from t2aux_ondevice.errors import DataError, FileError, UserError, reason
 
-# Byte order marks of other encodings, the longer ones first.
+# Byte order marks of other encodings, longer ones first.
 _OTHER = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -20,7 +20,7 @@ _OTHER = {
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Reads a file. Raises UserError where it can't be read."""
+    """Reads a file. Raises UserError if it can't be read."""
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:
@@ -32,18 +32,18 @@ def read_text(path: str | os.PathLike[str], what: str = "The file") -> str:
 
     Args:
         path: The file.
-        what: What it is, for messages.
+        what: A description of the file, for messages.
 
     Raises:
-        UserError: It can't be read, or is in another encoding.
+        UserError: The file can't be read, or is in another encoding.
     """
     return decode(read_bytes(path), f"{what} {path}")
 
 
 def decode(content: bytes, name: str) -> str:
-    """Decodes a text file's content, and raises UserError as `read_text`."""
+    """Decodes a text file's content. Raises UserError like `read_text`."""
     encoding = next((name for mark, name in _OTHER.items() if content.startswith(mark)), None)
-    # No text has a NUL character; ASCII in UTF-16 has one in each character.
+    # Texts do not contain NUL characters, but in UTF-16, each ASCII character has a NUL byte.
     if encoding is None and b"\0" in content:
         encoding = "UTF-16 or binary" if len(content) % 2 == 0 else "binary"
     if encoding is not None:
@@ -60,10 +60,10 @@ def read_json(path: str | os.PathLike[str], kind: type[UserError] = DataError) -
 
     Args:
         path: The file.
-        kind: The error where it is damaged: `ModelError` for a part of a run or an export.
+        kind: The error if it is damaged: `ModelError` for a part of a run or an export.
 
     Raises:
-        UserError: The file can't be read, is not JSON, or nested too deeply.
+        UserError: The file can't be read, is not JSON, or is nested too deeply.
     """
     content = read_bytes(path)
     try:

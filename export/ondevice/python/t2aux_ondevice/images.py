@@ -1,4 +1,4 @@
-"""Reads images, and makes the pixels of a sequence of them. Needs Pillow."""
+"""Reads images and converts them to the pixels of sequences. Needs Pillow."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from t2aux_ondevice import kinds, limits
 from t2aux_ondevice.errors import DataError, FileError, reason
 from t2aux_ondevice.preprocessing import raster
 
-# Modes that Pillow converts to 8-bit grey or RGB without losing the scale of the values. The others
-# (I, I;16, F) hold wider values that `convert` would clip.
+# Modes that Pillow converts to 8-bit grey or RGB without changing the scale of the values. The
+# others (I, I;16, F) hold larger values, which `convert` would clip.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-# Read from files with any name.
+# Formats that are read from files with any name.
 _FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "AVIF", "TIFF", "PPM")
-# Read only from files with the right suffix: some have so little of a signature that a damaged file
-# of another format could be read as one.
+# Formats that are only read from files with the right suffix: some have such short signatures that
+# a damaged file of another format could be mistaken for them.
 _NAMED_FORMATS = ("BLP", "CUR", "DCX", "DDS", "FLI", "FTEX", "GBR", "ICNS", "ICO", "IM", "JPEG2000")
 _NAMED_FORMATS += ("MSP", "PCX", "PIXAR", "PSD", "QOI", "SGI", "SUN", "TGA", "XBM", "XPM")
-# Not the others that Pillow knows: EPS is a program, which it has Ghostscript run; IPTC can hold an
-# EPS; a compressed FITS file unpacks without a bound; the rest need another library, or hold values
-# that are not 8-bit. Files called .pcd are clouds of points today, not photos on a CD.
+# The other formats of Pillow are not read: EPS is a program, which is run in Ghostscript; IPTC can
+# contain an EPS; a compressed FITS file unpacks without a limit; the rest need another library, or
+# have values that are not 8-bit. Today, .pcd files are point clouds, not photos on a CD.
 _TRANSPARENT_MODES = frozenset({"LA", "PA", "RGBA"})
-# How many bytes `is_image` needs to be sure: a BMP file's header and its palette.
+# The number of bytes that `is_image` needs: a BMP file's header and its palette.
 BEGINNING = 2048
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # EXIF's tag.
@@ -45,16 +45,16 @@ _TRANSPOSITIONS = {
 }
 
 
-# A file name, or a binary file open for reading, which can be sought in.
+# A file name, or a seekable binary file that is open for reading.
 _Source = str | os.PathLike[str] | IO[bytes]
 
 
 @functools.cache
 def image_suffixes() -> dict[str, str]:
-    """The suffixes of the image files that are read: Pillow's format of each, such as ".png"."""
-    known = Image.registered_extensions()  # Loads Pillow's plugins, too.
+    """The suffixes of readable image files, such as ".png", with Pillow's format of each."""
+    known = Image.registered_extensions()  # Also loads Pillow's plugins.
     read = {kind for kind in (*_FORMATS, *_NAMED_FORMATS) if kind in Image.OPEN} | {"MPO"}
-    # What a .pfm file holds is float32.
+    # A .pfm file holds float32 values.
     return {suffix: kind for suffix, kind in known.items() if kind in read and suffix != ".pfm"}
 
 
@@ -67,8 +67,8 @@ def is_image(name: str, read_beginning: Callable[[], bytes]) -> bool:
     """Whether a file is an image: by its suffix or, if that is ambiguous, by its content.
 
     Args:
-        name: Its name.
-        read_beginning: Returns its first `BEGINNING` bytes; called if they are needed.
+        name: The name of the file.
+        read_beginning: Returns the first `BEGINNING` bytes; only called if they are needed.
     """
     if image_suffixes().get(_suffix(name)) in _FORMATS:
         return True
@@ -76,24 +76,25 @@ def is_image(name: str, read_beginning: Callable[[], bytes]) -> bool:
     return bool(beginning) and any(
         _begins_as(kind, beginning)
         for kind in _formats(_suffix(name))
-        # Cameras' raw files, and others that Pillow misreads, are TIFF inside.
+        # Raw files of cameras, and others that Pillow misreads, are TIFF internally.
         if kind != "TIFF" or not _suffix(name)
     )
 
 
 def read_image(path: _Source, name: str | None = None, suffix: str | None = None) -> Image.Image:
-    """Reads an image file whole, upright (its EXIF orientation is applied).
+    """Reads a whole image file and applies its EXIF orientation.
 
-    Of an animation the first frame is read. Damaged texts, colour profiles and EXIF blocks are
+    For an animation, the first frame is read. Damaged texts, colour profiles and EXIF blocks are
     ignored.
 
     Args:
-        path: A file name, or a binary file open for reading, with `seek`.
-        name: What to call the image in error messages; the file name if None.
-        suffix: Decides the format where the content does not, such as ".tga"; by default `name`'s.
+        path: A file name, or a seekable binary file that is open for reading.
+        name: The name of the image in error messages; the file name if None.
+        suffix: Determines the format if the content does not, such as ".tga"; defaults to that of
+            `name`.
 
     Returns:
-        The decoded image, of a mode that converts to 8-bit grey or RGB.
+        The decoded image, in a mode that converts to 8-bit grey or RGB.
 
     Raises:
         UserError: The file is missing, damaged, not an image, larger than `limits` allow, or of an
@@ -119,8 +120,8 @@ def read_image(path: _Source, name: str | None = None, suffix: str | None = None
             f"The image {name} has more than {most:,} pixels: make it smaller, or increase the "
             f"environment variable {limits.IMAGE_PIXELS}."
         ) from error
-    except Exception as error:  # Pillow's decoders report damage by any of Python's exceptions.
-        # Those have no number, errors of the file system have one.
+    except Exception as error:  # Pillow's decoders may raise any exception for damaged files.
+        # Only errors of the file system have a number.
         kind = FileError if getattr(error, "errno", None) else DataError
         raise kind(
             f"Can't read the image {name} ({reason(error)}): replace it, or remove it."
@@ -134,20 +135,20 @@ def image_pixels(
 ) -> np.ndarray:
     """Converts and resizes one image to the pixels of a sequence, in raster order.
 
-    The whole image is squeezed to a square (bilinear, antialiased when it shrinks). Transparent
-    parts show white.
+    The whole image is resized to a square (bilinear, antialiased when it shrinks). Transparent
+    parts become white.
 
     Args:
         image: A Pillow image, or a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGBA).
         side: Height and width after the resize.
         channels: 1 for grey, 3 for RGB.
-        border: Black pixels that are then put around it.
+        border: Number of black pixels to add on each side after the resize.
 
     Returns:
         uint8 [T, channels], T = (side + 2 * border) ** 2.
 
     Raises:
-        UserError: The array has another shape or type, or the image an unsupported mode.
+        UserError: The array has a wrong shape or type, or the image has an unsupported mode.
     """
     if isinstance(image, np.ndarray):
         image = _image_of_array(image)
@@ -156,8 +157,8 @@ def image_pixels(
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if channels == 1 else "RGB")
-    # Rows first, whatever the picture's shape: with both at once, Pillow's versions differ in what
-    # comes first, and so in the last bit.
+    # Always the rows first: if both are resized in one call, versions of Pillow differ in the
+    # order, and therefore in the last bit.
     for size in ((side, image.height), (side, side)):
         image = image.resize(size, Image.Resampling.BILINEAR)
     return raster(np.asarray(image, dtype=np.uint8).reshape(side, side, channels), border)
@@ -176,7 +177,7 @@ def _suffix(name: str) -> str:
 
 
 def _formats(suffix: str) -> list[str]:
-    """The formats that a file may have whose name ends in `suffix`."""
+    """The possible formats of a file whose name ends in `suffix`."""
     named = image_suffixes().get(suffix)
     tried = _FORMATS if named in _FORMATS or named is None else (*_FORMATS, named)
     return [kind for kind in tried if kind in Image.OPEN]
@@ -184,12 +185,12 @@ def _formats(suffix: str) -> list[str]:
 
 def _begins_as(kind: str, beginning: bytes) -> bool:
     accepts = Image.OPEN[kind][1]
-    # AVIF's function may also return a reason why not. A DIB file has no signature.
+    # AVIF's function may also return a reason as a string. A DIB file has no signature.
     if kind == "DIB" or (accepts is not None and accepts(beginning[:16]) is not True):
         return False
     if kind == "AVIF":
         return beginning[8:12] in (b"avif", b"avis")
-    # The former have no signature; a text may begin with the two letters of the latter.
+    # The former have no signature, and a text may begin with the two letters of the latter.
     if accepts is None or kind in ("BMP", "PPM"):
         try:
             with Image.open(io.BytesIO(beginning), formats=[kind]) as image:
@@ -220,13 +221,13 @@ def _open(source: _Source, formats: list[str], most: int) -> Image.Image:
             raise Image.DecompressionBombError
         transparency = _transparency(image)
         image.load()
-        # Icons hold images of other sizes than their headers say.
+        # Icons may hold images of other sizes than their headers say.
         if image.width * image.height > most:
             raise Image.DecompressionBombError
         orientation = 1
-        with contextlib.suppress(Exception):  # A damaged EXIF block says nothing.
+        with contextlib.suppress(Exception):  # A damaged EXIF block is ignored.
             orientation = image.getexif().get(_ORIENTATION, 1)
-        # Not ImageOps.exif_transpose, which then writes all of EXIF, and fails on odd tags.
+        # ImageOps.exif_transpose is not used: it rewrites all of EXIF, and fails on unusual tags.
         method = _TRANSPOSITIONS.get(orientation)
         upright = image.copy() if method is None else image.transpose(method)
     upright.info = {} if transparency is None else {"transparency": transparency}
@@ -234,10 +235,10 @@ def _open(source: _Source, formats: list[str], most: int) -> Image.Image:
 
 
 def _transparency(image: Image.Image) -> int | tuple[int, ...] | bytes | None:
-    """The transparent value, in the values of the loaded pixels.
+    """The transparent value, in the scale of the loaded pixels.
 
-    Pillow scales the grey values of fewer than 8 bits, and the colours of 16, but not the one that
-    a PNG file names as transparent.
+    Pillow scales grey values of fewer than 8 bits and colours of 16 bits, but not the value that a
+    PNG file declares as transparent.
     """
     transparency = image.info.get("transparency")
     if image.format == "PNG" and image.tile:
@@ -249,14 +250,14 @@ def _transparency(image: Image.Image) -> int | tuple[int, ...] | bytes | None:
             return tuple(value >> 8 for value in transparency)
         if isinstance(transparency, tuple):
             return tuple(value & 255 for value in transparency)
-    # A PNG file's text may be called so, too.
+    # A text in a PNG file may have the same name.
     return transparency if isinstance(transparency, (int, tuple, bytes)) else None
 
 
 def _bare_png(source: _Source) -> io.BytesIO | None:
     """A PNG file without texts and profiles; None if it can't be read or is not PNG.
 
-    Pillow refuses a file for a text or a colour profile that is damaged, or of megabytes.
+    Pillow rejects files with damaged or very large texts or colour profiles.
     """
     try:
         content = _beginning(source, limits.most_image_bytes())
@@ -271,7 +272,7 @@ def _bare_png(source: _Source) -> io.BytesIO | None:
         # A chunk: the length of its data, its kind, the data, and the CRC of kind and data.
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
         kind, chunk = bytes(content[place + 4 : place + 8]), content[place:end]
-        # The kinds that every reader needs begin with a capital letter.
+        # The names of the critical kinds begin with a capital letter.
         needed = kind[:1].isupper() or kind == b"tRNS"
         if kind == b"eXIf":
             needed = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")

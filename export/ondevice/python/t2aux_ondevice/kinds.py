@@ -1,4 +1,4 @@
-"""Recognises files that a classifier does not read, by their names and first bytes."""
+"""Recognises files that a classifier can't read, by their names and first bytes."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ _BEGINNINGS = {
     b"\xff\xd8\xff": "a JPEG image",
     b"\x93NUMPY": "an array",
 }
-# A text with at least so many rows of equally many columns is a table. Commas are common in prose.
+# A text with at least this many rows with the same number of columns is a table. The number is
+# larger for commas, which are common in prose.
 _MIN_ROWS = {"\t": 5, ";": 8, "|": 5, ",": 10}
 _MAX_CHARACTERS = 1 << 18
-# What failed downloads leave instead of a file.
+# Content that failed downloads leave instead of a file.
 _PLACEHOLDERS = {
     b"version https://git-lfs": "is a pointer of Git LFS, not the file: run `git lfs pull`",
     b"<!doctype html": "is a web page: download the file again",
@@ -57,15 +58,15 @@ _PLACEHOLDERS = {
 
 
 def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
-    """Raises UserError for a file with the suffix of a kind that this classifier does not read.
+    """Raises UserError for a file with the suffix of a kind that this classifier can't read.
 
     Args:
-        info: What the classifier reads.
+        info: The description of the classifier's data.
         path: The file; not an `.npz` file.
 
     Raises:
-        UserError: It is a table, an archive, a document, or an input of another kind; the message
-            says what to give instead.
+        UserError: The file is a table, an archive, a document, or an input of another kind. The
+            message says what to give instead.
     """
     what = _SUFFIXES.get(path.suffix.lower())
     if what == _TABLE:
@@ -79,10 +80,10 @@ def check_name(info: DatasetInfo, path: pathlib.Path) -> None:
 
 
 def placeholder(beginning: bytes) -> str | None:
-    """What a file is instead of an image, and what to do; None if that is not known.
+    """Says what a file is instead of an image, and what to do; returns None if unknown.
 
     Args:
-        beginning: The first bytes of a file that can't be read; none if it is empty.
+        beginning: The first bytes of an unreadable file; empty if the file is.
     """
     if not beginning:
         return "is empty: restore the file, or remove it"
@@ -91,7 +92,7 @@ def placeholder(beginning: bytes) -> str | None:
 
 
 def check_kind(info: DatasetInfo, kind: str, name: str) -> None:
-    """Raises UserError if an input is an "image" or a "text", and the classifier reads others."""
+    """Raises UserError if an input is an "image" or a "text" but the classifier reads others."""
     if kind != info.kind:
         found = {"image": "an image", "text": "a text"}[kind]
         raise DataError(f"{name} is {found}, and the classifier reads {_WANTED[info.kind]}.")
@@ -101,15 +102,15 @@ def decode_text(info: DatasetInfo, content: bytes, path: str | os.PathLike[str])
     """Decodes the content of a file that should be one text in UTF-8.
 
     Args:
-        info: What the classifier reads.
-        content: Of the file.
+        info: The description of the classifier's data.
+        content: The content of the file.
         path: The file, for messages.
 
     Returns:
         The text, without a byte order mark and without a line break at its end.
 
     Raises:
-        UserError: It is not a text, not in UTF-8, or a table of many.
+        UserError: The content is not a text, not in UTF-8, or a table of many texts.
     """
     for beginning, what in _BEGINNINGS.items():
         if content.startswith(beginning):
@@ -129,7 +130,7 @@ def _table(info: DatasetInfo, name: str, otherwise: str = "") -> UserError:
 
 
 def _is_table(text: str) -> bool:
-    """Whether a text is JSON Lines, or rows of equally many columns."""
+    """Whether a text is JSON Lines, or has rows with the same number of columns."""
     # Code and poems may be indented.
     lines = [line.lstrip() for line in text.splitlines() if line.strip()]
     if _is_json(text) or (len(lines) >= 2 and all(_is_json(line, dict) for line in lines[:3])):
@@ -141,7 +142,7 @@ def _is_table(text: str) -> bool:
             rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=separator))
         except csv.Error:  # A field of more than 128 kB.
             continue
-        # The last one may be cut.
+        # The last row may be cut.
         columns = {len(row) for row in rows[:-1]}
         if len(rows) >= min_rows and len(columns) == 1 and columns.pop() > 1:
             return True
@@ -149,7 +150,7 @@ def _is_table(text: str) -> bool:
 
 
 def _is_json(text: str, *kinds: type) -> bool:
-    """Whether a text is a JSON list of several values, or of one of these kinds."""
+    """Whether a text is a JSON list of several values, or JSON of one of the given types."""
     if not text.lstrip().startswith(("[", "{")):
         return False
     try:

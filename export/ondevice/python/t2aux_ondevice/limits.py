@@ -1,7 +1,7 @@
-"""Limits of the memory that a file may take, whatever its header says.
+"""Limits for the memory that a file may need, whatever its header says.
 
-A few bytes can stand for gigabytes: an image's size, compressed zeros, the shape of an array.
-Environment variables raise the limits.
+A few bytes can require gigabytes: an image's size, compressed zeros, the shape of an array. The
+limits can be raised with environment variables.
 """
 
 from __future__ import annotations
@@ -13,34 +13,38 @@ from t2aux_ondevice.errors import DataError, SettingError, UserError
 
 IMAGE_PIXELS = "T2AUX_MAX_IMAGE_PIXELS"
 UNPACKED_MB = "T2AUX_MAX_UNPACKED_MB"
-# Pillow warns above this.
+# Pillow warns about larger images.
 _PIXELS = 89_478_485
 _MEGABYTES = 4096
-# Real data compresses less; zeros in gzip shrink more than 1,000 times.
+# Real data compresses less, whereas gzip compresses zeros by a factor of more than 1,000.
 _RATIO = 20
-# A pixel of an image file: four channels of 16 bits, not compressed.
+# The size of a pixel in an image file: four channels of 16 bits, uncompressed.
 _PIXEL_BYTES = 8
 _AT_ONCE = 1 << 20
 
 
 def most_pixels() -> int:
-    """Pixels of an image: T2AUX_MAX_IMAGE_PIXELS, or 89,478,485. Raises UserError: not a number."""
+    """The maximum number of pixels of an image: T2AUX_MAX_IMAGE_PIXELS, or 89,478,485.
+
+    Raises:
+        UserError: The environment variable is not a number.
+    """
     return _limit(IMAGE_PIXELS, _PIXELS)
 
 
 def most_image_bytes() -> int:
-    """Bytes of an image's file in an archive. Raises UserError as `most_pixels`."""
+    """The maximum size of an image file in an archive. Raises UserError like `most_pixels`."""
     return _PIXEL_BYTES * most_pixels() + _AT_ONCE
 
 
 def most_unpacked(packed: int) -> int:
-    """Bytes that a compressed file may unpack to.
+    """The maximum size in bytes to which a compressed file may unpack.
 
     Args:
-        packed: Its size in bytes.
+        packed: The size of the compressed file in bytes.
 
     Returns:
-        T2AUX_MAX_UNPACKED_MB, or 4,096 MB; or 20 times `packed`, where that is more.
+        T2AUX_MAX_UNPACKED_MB, or 4,096 MB; or 20 times `packed`, if that is more.
 
     Raises:
         UserError: The environment variable is not a number.
@@ -49,7 +53,7 @@ def most_unpacked(packed: int) -> int:
 
 
 def too_much(what: object, most: int) -> UserError:
-    """The error for a file that unpacks to more than it may."""
+    """The error for a file that unpacks to more than the limit."""
     return DataError(
         f"{what} unpacks to more than {most:,} bytes, as an attack would: to read it, set the "
         f"environment variable {UNPACKED_MB} to more megabytes."
@@ -57,7 +61,7 @@ def too_much(what: object, most: int) -> UserError:
 
 
 def read_most(file: IO[bytes], most: int) -> bytearray:
-    """Reads up to `most` bytes; takes memory only for what the file has."""
+    """Reads up to `most` bytes, allocating memory only for the actual content."""
     content = bytearray()
     while len(content) < most and (part := file.read(min(most - len(content), _AT_ONCE))):
         content += part

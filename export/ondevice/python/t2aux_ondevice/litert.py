@@ -1,7 +1,7 @@
-"""Classifies sequences with an exported `.tflite` file, through LiteRT alone.
+"""Classifies sequences with an exported `.tflite` file in LiteRT.
 
-Needs numpy and ai-edge-litert. The classes and the preprocessing are in the `metadata.json` beside
-the file.
+Needs only numpy and ai-edge-litert. The classes and the preprocessing are in the `metadata.json`
+beside the file.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FORMAT = "t2aux-export"
 FORMAT_VERSION = 1
 METADATA = "metadata.json"
 # The forms of a `.tflite` file: whole sequences; segments with the state as input and output; and
-# segments with a state that the file keeps.
+# segments with the state kept inside the interpreter.
 WHOLE_FORM, STREAM_FORM, STATEFUL_FORM = FORMS = ("whole", "stream", "stateful")
 
 
 def file_name(form: str, variant: str = "float32") -> str:
-    """The name of an export's `.tflite` file of a form and a variant."""
+    """The name of an export's `.tflite` file for a form and a variant."""
     parts = ["classifier", *([form] if form != WHOLE_FORM else [])]
     return "_".join([*parts, *([variant] if variant != "float32" else [])]) + ".tflite"
 
@@ -43,9 +43,9 @@ STREAM = file_name(STREAM_FORM)
 _IDENTIFIER = b"TFL3"
 _VARIANT = re.compile(r"[a-z0-9_]{1,40}")
 _REPAIR = "copy it again from the export, or export again."
-# The input that holds a sequence or a segment; the streaming form's others are the state.
+# The input for a sequence or a segment. The other inputs of the streaming form are the state.
 INPUTS = {WHOLE_FORM: "inputs", STREAM_FORM: "segment", STATEFUL_FORM: "segment"}
-# Exports that do not name the tensors of the state are of LSTMs.
+# Exports that do not name the tensors of the state are LSTMs.
 _STATE = ("h", "c")
 
 
@@ -53,13 +53,13 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads an export's metadata.json.
 
     Args:
-        directory: A version's directory of an export, or the folder where its files were copied.
+        directory: The directory of an exported version, or the folder of a copy of its files.
 
     Returns:
         The metadata; see `t2aux.export.metadata`.
 
     Raises:
-        UserError: The file is missing, damaged, or of another format than this program reads.
+        UserError: The file is missing, damaged, or in a format that this program can't read.
     """
     path = pathlib.Path(directory) / METADATA
     if not path.is_file():
@@ -78,11 +78,11 @@ def description(
 ) -> dict[str, Any]:
     """The part of metadata.json that describes a classifier's inputs and outputs.
 
-    It has no normalisation, which the exported network itself computes.
+    It does not contain the normalisation, which is computed by the exported network itself.
 
     Args:
         info: The classes and the preprocessing.
-        state: The shapes of the state's tensors by name, without the batch; None for an LSTM's.
+        state: The shapes of the state's tensors by name, without the batch; None for an LSTM.
     """
     named = {} if state is None else {"state": {n: list(shape) for n, shape in state.items()}}
     return {
@@ -96,26 +96,26 @@ def description(
 
 
 def state_shapes(described: dict[str, Any]) -> dict[str, list[int] | None]:
-    """The state's tensors by name, of a description that `check_description` has checked.
+    """The state's tensors by name, in a description that was checked by `check_description`.
 
     Returns:
-        Their shapes without the batch; None where the description does not say.
+        Their shapes without the batch; None if the description does not contain them.
     """
     return described.get("state") or dict.fromkeys(_STATE)
 
 
 def check_description(value: Any, source: str | os.PathLike[str]) -> DatasetInfo:
-    """Reads what `description` made.
+    """Reads a description made by `description`.
 
     Args:
-        value: As JSON was read; may hold more.
-        source: What the JSON is called, for the message.
+        value: The parsed JSON; may contain more.
+        source: The name of the JSON in messages.
 
     Returns:
         The classes and the preprocessing.
 
     Raises:
-        UserError: It is damaged, or of another format than this program reads.
+        UserError: The description is damaged, or in a format that this program can't read.
     """
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise ModelError(f"{source} does not describe an export of t2aux: {_REPAIR}")
@@ -155,11 +155,11 @@ def check_content(path: pathlib.Path, content: bytes, entry: dict[str, Any]) -> 
 
     Args:
         path: The file, for the message.
-        content: What is in it.
-        entry: With `bytes` and `sha256`, as `digest` makes them.
+        content: The content of the file.
+        entry: The entry with `bytes` and `sha256`, see `digest`.
 
     Raises:
-        UserError: They differ.
+        UserError: The content does not match the entry.
     """
     found = digest(content)
     for name in ("bytes", "sha256"):
@@ -174,7 +174,7 @@ def read_tflite(path: pathlib.Path) -> bytes:
     """Reads a `.tflite` file and checks its identifier.
 
     Raises:
-        UserError: It is missing, can't be read, or does not begin as such a file.
+        UserError: The file is missing, can't be read, or does not have the identifier.
     """
     if not os.path.lexists(path):
         raise FileError(f"Can't find the file {path}: check the path.")
@@ -190,8 +190,8 @@ class LiteRTModel:
 
     Attributes:
         path: The file.
-        inputs: The inputs' details by name, as LiteRT gives them.
-        outputs: The outputs' details by name.
+        inputs: LiteRT's details of the inputs by name.
+        outputs: LiteRT's details of the outputs by name.
     """
 
     def __init__(self, path: str | os.PathLike[str], entry: dict[str, Any] | None = None) -> None:
@@ -199,17 +199,18 @@ class LiteRTModel:
 
         Args:
             path: The file.
-            entry: Its entry in metadata.json (`bytes`, `sha256`). A file that differs is refused
-                before LiteRT reads it: damage can make LiteRT crash, hang or compute wrongly.
+            entry: Its entry in metadata.json (`bytes`, `sha256`). A file that does not match is
+                rejected before LiteRT reads it, since a damaged file can make LiteRT crash, hang or
+                compute wrong results.
 
         Raises:
-            UserError: The file is missing, damaged, or holds what this LiteRT can't run.
+            UserError: The file is missing or damaged, or this version of LiteRT can't run it.
         """
         self.path = pathlib.Path(path)
         content = read_tflite(self.path)
         if entry is not None:
             check_content(self.path, content, entry)
-        # Imported here, since it takes a while and checking a file does not need it.
+        # Imported here because it is slow, and checking a file does not need it.
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
@@ -217,24 +218,24 @@ class LiteRTModel:
                 f"LiteRT can't be imported ({error}): run `pip install ai-edge-litert`."
             ) from error
         with self._failing("load"):
-            # A sequence is one long chain of small steps: threads have nothing to share.
+            # A sequence is one long chain of small steps, so more threads would not help.
             self._interpreter = Interpreter(model_content=content, num_threads=1)
-            # Now rather than at the first call, so that errors are raised here.
+            # Done now rather than at the first call, so that errors are raised here.
             self._interpreter.allocate_tensors()
             self._runner = self._interpreter.get_signature_runner()
             self.inputs: dict[str, dict[str, Any]] = self._runner.get_input_details()
             self.outputs: dict[str, dict[str, Any]] = self._runner.get_output_details()
 
     def reset(self) -> None:
-        """Forgets the state that a file of the stateful form keeps."""
+        """Resets the state of a file of the stateful form."""
         with self._failing("reset"):
             self._interpreter.reset_all_variables()
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs the model once on arrays by the inputs' names; returns arrays by the outputs'.
+        """Runs the model once. Inputs and outputs are arrays by name.
 
         Raises:
-            UserError: LiteRT can't run it on these.
+            UserError: LiteRT can't run the model on these inputs.
         """
         with self._failing("run"):
             return self._runner(**inputs)
@@ -243,7 +244,7 @@ class LiteRTModel:
     def _failing(self, what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # LiteRT reports damage by any of Python's exceptions.
+        except Exception as error:  # LiteRT may raise any exception for damaged files.
             raise ModelError(
                 f"LiteRT can't {what} {self.path} ({reason(error)}): {_REPAIR}"
             ) from error
@@ -255,8 +256,8 @@ class LiteRTClassifier:
     Attributes:
         info: The classes and the preprocessing.
         metadata: The whole metadata.json.
-        form: Of the file: one of `FORMS`.
-        variant: Of the file, such as "float32" or "dynamic_int8".
+        form: The form of the file, one of `FORMS`.
+        variant: The variant of the file, such as "float32" or "dynamic_int8".
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -266,7 +267,7 @@ class LiteRTClassifier:
             path: A `.tflite` file of the export. It may have been renamed.
 
         Raises:
-            UserError: A file is missing or damaged, or they are not of one export.
+            UserError: A file is missing or damaged, or the files are from different exports.
         """
         path = pathlib.Path(path)
         content = read_tflite(path)
@@ -274,7 +275,7 @@ class LiteRTClassifier:
         self.info = DatasetInfo.from_json(self.metadata["preprocessing"])
         self._directory = path.parent
         entries = {n: e for n, e in self.metadata["files"].items() if n.endswith(".tflite")}
-        # By its content first: the file may have been renamed.
+        # Look it up by content first, since the file may have been renamed.
         found = digest(content)
         same = [name for name, entry in entries.items() if entry == found]
         name = (same or [path.name if path.name in entries else WHOLE])[0]
@@ -285,10 +286,10 @@ class LiteRTClassifier:
 
     @property
     def streaming(self) -> LiteRTModel:
-        """The model of the streaming file of the same variant; loaded at the first use.
+        """The model of the streaming file of the same variant, loaded on first use.
 
         Raises:
-            UserError: It is not beside the whole-sequence file, or damaged.
+            UserError: The file is damaged, or not beside the file for whole sequences.
         """
         if self._stream is None:
             name = file_name(STREAM_FORM, self.variant)
@@ -319,18 +320,18 @@ class LiteRTClassifier:
         return check_probabilities(self.info, self._model.path, answer)
 
     def stream(self, sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Reads a whole sequence segment by segment, with the state.
+        """Reads a whole sequence segment by segment, carrying the state.
 
         Args:
             sequence: Real values [T, C] or ids [T].
-            segment: Steps of a segment; the last may have fewer.
+            segment: Steps per segment; the last segment may have fewer.
 
         Yields:
             The number of steps read and the probabilities so far, float32 [K].
 
         Raises:
-            UserError: See `probabilities`; there is no streaming file; or the file is of the
-                stateful form, and `segment` is not a multiple of the steps that it takes at once.
+            UserError: See `probabilities`; the streaming file is missing; or the file is of the
+                stateful form, and `segment` is not a multiple of the steps that it reads at once.
         """
         sequence = check_sequence(self.info, sequence)
         stream = self.start()
@@ -338,12 +339,12 @@ class LiteRTClassifier:
             yield steps, stream.read(part)
 
     def start(self) -> Stream:
-        """Begins a sequence that comes in piece by piece.
+        """Starts a sequence that arrives in parts.
 
-        With a file of the stateful form, which keeps the state itself, this ends the one before.
+        With a file of the stateful form, which has a single state, this ends the previous sequence.
 
         Raises:
-            UserError: There is no streaming file beside one for whole sequences.
+            UserError: The file is for whole sequences, and the streaming file is missing.
         """
         if self.form == STATEFUL_FORM:
             self._model.reset()
@@ -352,11 +353,11 @@ class LiteRTClassifier:
         return Stream(self, self.streaming)
 
     def is_current(self, stream: Stream) -> bool:
-        """Whether the state that a file of the stateful form keeps is this stream's."""
+        """Whether the state of a file of the stateful form belongs to this stream."""
         return self._started is stream
 
     def _described(self, name: str) -> tuple[str, str, int]:
-        """The form, the variant and the stateful form's steps of a file of the export."""
+        """The form, the variant and (for the stateful form) the steps of a file of the export."""
         entry = self.metadata["artefacts"].get(name, {})
         form, variant, segment = (entry.get(key) for key in ("form", "variant", "segment"))
         if (

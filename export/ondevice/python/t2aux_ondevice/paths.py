@@ -1,4 +1,4 @@
-"""Checks paths that a user gave, before anything is read or written.
+"""Checks paths given by a user, before anything is read or written.
 
 Any name that the system accepts is valid, except a URL.
 """
@@ -12,20 +12,20 @@ import re
 from t2aux_ondevice.errors import FileError, SettingError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-# Path joins and normalisations make one slash of two, and Databricks writes dbfs:/ to begin with.
+# Joining and normalising paths turns two slashes into one, and Databricks itself writes dbfs:/.
 _REMOTE = re.compile(
     r"(gs|gcs|s3[an]?|hdfs|viewfs|webhdfs|https?|ftps?|sftp|ssh|file|dbfs|az|adl|abfss?|wasbs?|oss|"
     r"cos|obs|swift|ram|tfds|memory):/",
     re.IGNORECASE,
 )
 _SHOWN = 100
-# In bytes, of a name and of a path; with space for the files of a run in it.
+# Limits of a name and a path in bytes, with space for the files of a run.
 _MAX_NAME = 255
 _MAX_PATH = 3800
 
 
 def home() -> str | None:
-    """The user's home folder; None where neither HOME nor the password database has one."""
+    """The user's home folder; None if neither HOME nor the password database has one."""
     if os.environ.get("HOME") == "":
         return None
     found = os.path.expanduser("~")
@@ -33,18 +33,18 @@ def home() -> str | None:
 
 
 def local(value: str | os.PathLike[str], what: str) -> str:
-    """Checks a path of this machine's and replaces "~" and "~user" at its beginning.
+    """Checks a local path, and expands "~" and "~user" at its beginning.
 
     Args:
         value: The path. It need not exist.
-        what: What it was given as, such as "--model_dir", for messages.
+        what: The name of the flag or argument for messages, such as "--model_dir".
 
     Returns:
         The path.
 
     Raises:
-        UserError: It is empty, a URL (gs://, s3://, ...), names a home folder that does not exist,
-            or can't be a path: a name in it is too long, or holds a NUL character.
+        UserError: The path is empty or a URL (gs://, s3://, ...), refers to a home folder that does
+            not exist, or is invalid: a name in it is too long, or contains a NUL character.
     """
     path = os.fspath(value)
     if not path:
@@ -60,7 +60,7 @@ def local(value: str | os.PathLike[str], what: str) -> str:
             path = _expanded(path, what)
         parts = os.fsencode(path).split(os.fsencode(os.sep))
         os.lstat(path)
-    except ValueError as error:  # A NUL character; or what this system's names can't be written in.
+    except ValueError as error:  # A NUL character, or one that this system's names can't contain.
         raise SettingError(f"{what} is {shown}, which can't be a path: {error}.") from error
     except OSError as error:
         # The system checks a name's length only if its folder exists.
@@ -76,7 +76,7 @@ def _expanded(path: str, what: str) -> str:
     if found != path:
         return found
     if user and os.path.lexists(path):
-        # A file of that name, such as an editor's copy, and not a user's folder.
+        # A file of that name, such as an editor's backup, rather than a user's folder.
         return os.path.join(os.curdir, path)
     why = f"{user} is not a user here" if user else "HOME is not set, and this user has no home"
     raise FileError(f"Can't find the folder {path} ({what}): {why}; give the whole path.")

@@ -1,7 +1,7 @@
-"""What turns an image, a text or an array into the sequence that a classifier reads.
+"""Converts an image, a text or an array to the sequence that a classifier reads.
 
 The same code runs in training (through `t2aux.data`), in evaluation and on a device. Needs numpy;
-images that are not of the classifier's size need Pillow, too.
+images that must be resized also need Pillow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 KINDS = ("image", "text", "vectors", "ids")
-# Entries that older descriptions do not have.
+# Entries that are missing in older descriptions.
 _OPTIONAL = ("ids", "mean", "deviation")
 TOKENS = ("characters", "bytes")
 UNKNOWN = "\ufffd"  # Has the id 0 in every vocabulary of characters.
@@ -29,26 +29,26 @@ UNKNOWN = "\ufffd"  # Has the id 0 in every vocabulary of characters.
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a classifier knows of the data that it was trained on; saved with its weights.
+    """The description of the data that a classifier was trained on, saved with its weights.
 
     Attributes:
         name: The data set, such as "digits", "mnist" or "csv".
         kind: "image", "text", "vectors", or "ids" of any other origin.
         classes: The names of the classes, by label.
         channels: C of real-valued input [T, C]: 1 or 3 for images; None for text and ids.
-        length: The number of steps T that every sequence has, or None where lengths vary.
-        max_length: The longest text allowed, in tokens (a longer one is cut), or None.
+        length: The number of steps T of every sequence, or None if lengths vary.
+        max_length: The maximum length of a text in tokens (longer ones are cut), or None.
         side: Height and width of the images after the resize; None if the input is not an image.
         border: Black pixels around the resized images.
         permutation_seed: Seed of the fixed pixel permutation, or None for raster order.
-        tokens: What a step of text is, "characters" or "bytes"; None for other kinds.
+        tokens: The kind of tokens of a text, "characters" or "bytes"; None for other kinds.
         vocabulary: The characters by id, with U+FFFD, the unknown character, at id 0; None for
             bytes, whose ids are their values, and for other kinds.
-        ids: How many ids there are, for the kind "ids"; None for others.
-        mean: For vectors, what the network subtracts from the values of each channel, C numbers;
-            None: nothing. Sequences are stored and given as they are: the network itself, and every
-            export of it, computes (value - mean) / deviation.
-        deviation: For vectors, what it then divides them by, C numbers above 0; None with `mean`.
+        ids: The number of ids, for the kind "ids"; None for others.
+        mean: For vectors, the C numbers that the network subtracts from the values of each channel,
+            or None. Sequences are stored and passed without normalisation: the network itself, and
+            every export of it, computes (value - mean) / deviation.
+        deviation: For vectors, the C positive numbers that it then divides by; None if `mean` is.
     """
 
     name: str
@@ -104,18 +104,18 @@ class DatasetInfo:
         return table
 
     def image_sequence(self, image: Image.Image | np.ndarray) -> np.ndarray:
-        """Turns an image of any size into the sequence that the classifier reads.
+        """Converts an image of any size to the sequence that the classifier reads.
 
         Args:
             image: A Pillow image, or a uint8 array [H, W] or [H, W, C].
 
         Returns:
-            float32 [T, C] in [0, 1], T = (side + 2 * border) ** 2: one pixel a step, in raster
+            float32 [T, C] in [0, 1], T = (side + 2 * border) ** 2: one pixel per step, in raster
             order or in that of the fixed permutation.
 
         Raises:
-            UserError: This data is not images; the image has the wrong shape, type or mode; or it
-                needs a resize, and Pillow is missing.
+            UserError: The classifier does not read images; the image has a wrong shape, type or
+                mode; or it must be resized, but Pillow is missing.
         """
         if self.kind != "image" or self.side is None or self.channels is None:
             raise DataError(f"The classifier reads {self.kind}, not images: give it {self.kind}.")
@@ -131,7 +131,7 @@ class DatasetInfo:
         return scale_pixels(pixels)
 
     def text_ids(self, text: str) -> np.ndarray:
-        """Turns a text into token ids, cut at `max_length`.
+        """Converts a text to token ids, cut at `max_length`.
 
         Args:
             text: The text. Characters outside the vocabulary become id 0.
@@ -140,13 +140,13 @@ class DatasetInfo:
             int32 [T], T >= 1.
 
         Raises:
-            UserError: The text is empty or only white space, or this data is not text.
+            UserError: The text is empty or only white space, or the classifier does not read text.
         """
         if not self.is_text:
             raise DataError(f"The classifier reads {self.kind}, not text: give it {self.kind}.")
         if not text.strip():
             raise DataError("The text is empty: give at least one visible character.")
-        # A limit of n tokens never needs more than n characters.
+        # n tokens never need more than n characters.
         text = text[: self.max_length]
         if self.tokens == "bytes":
             try:
@@ -162,7 +162,7 @@ class DatasetInfo:
         """Whether a text has more tokens than `max_length`, so that `text_ids` cuts it."""
         if self.max_length is None:
             return False
-        # A character has one token or, in bytes, up to four.
+        # A character is one token or, in bytes, up to four.
         return len(text) > self.max_length or (
             self.tokens == "bytes"
             and len(text.encode("utf-8", "surrogateescape")) > self.max_length
@@ -180,8 +180,8 @@ class DatasetInfo:
         """Checks one sequence of real vectors.
 
         Args:
-            array: [T, C], or [T] where C is 1, of any real or integer type, as the data is stored:
-                the network normalises it (see `mean`). Any T >= 1 is accepted.
+            array: [T, C], or [T] if C is 1, of any real or integer type, not normalised, since the
+                network does that (see `mean`). Any T >= 1 is accepted.
 
         Returns:
             float32 [T, C].
@@ -197,7 +197,7 @@ class DatasetInfo:
         return check_steps(self, array)
 
     def without_normalization(self) -> DatasetInfo:
-        """The description for clients: the network itself normalises the values."""
+        """The description for clients, without the normalisation, which the network computes."""
         return dataclasses.replace(self, mean=None, deviation=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -206,13 +206,13 @@ class DatasetInfo:
             field.name: list(value) if isinstance(value, tuple) else value
             for field in dataclasses.fields(self)
             for value in [getattr(self, field.name)]
-            # Left out where they are None, as in older descriptions.
+            # Left out if they are None, as in older descriptions.
             if field.name not in _OPTIONAL or value is not None
         }
 
     @classmethod
     def from_json(cls, value: Any) -> DatasetInfo:
-        """Reads what `to_json` wrote.
+        """Reads a description written by `to_json`.
 
         Raises:
             UserError: An entry is missing, unknown, of the wrong type, or contradicts another.
@@ -297,7 +297,7 @@ def raster(pixels: np.ndarray, border: int) -> np.ndarray:
 
 
 def with_pillow() -> Any:
-    """The module `t2aux_ondevice.images`. Raises UserError where Pillow is not installed."""
+    """The module `t2aux_ondevice.images`. Raises UserError if Pillow is not installed."""
     try:
         from t2aux_ondevice import images
     except ImportError as error:

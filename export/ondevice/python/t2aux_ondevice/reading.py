@@ -1,4 +1,4 @@
-"""Reads what a user wants classified: images, texts and arrays become sequences, one by one.
+"""Reads the inputs to classify: converts images, texts and arrays to sequences, one by one.
 
 Needs numpy, and Pillow for image files.
 """
@@ -28,14 +28,14 @@ _MAX_NAME = 255
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Input:
-    """One sequence to be classified.
+    """One sequence to classify.
 
     Attributes:
-        name: The file, with the number of the sequence where it holds several; or the text.
-        sequence: As the classifier reads it: float32 [T, C] or int32 [T].
-        title: What to call it in messages: the name, or the beginning of the text.
+        name: The file, with the number of the sequence if it contains several; or the text.
+        sequence: The sequence in the classifier's form: float32 [T, C] or int32 [T].
+        title: The name in messages: the file, or the beginning of the text.
         cut: Whether it was longer than the classifier's `max_length`, and was cut.
-        text_lines: How many lines a file of text has, all of which are one text.
+        text_lines: The number of lines of a text file, which is read as one text.
     """
 
     name: str
@@ -48,21 +48,21 @@ class Input:
 def read_inputs(
     info: DatasetInfo, paths: Iterable[str], texts: Iterable[str] = ()
 ) -> Iterator[Input]:
-    """Reads what is to be classified, one sequence after the other.
+    """Reads inputs, one sequence at a time.
 
     Args:
-        info: What the classifier reads.
-        paths: Image files; `.txt` files (UTF-8, one text each, without the line break at its end);
-            or `.npz` files, see `read_npz`. A file with any other name is read as what the
-            classifier reads; a table, an archive or a document is refused.
-        texts: Texts given as such; they come first.
+        info: The description of the classifier's data.
+        paths: Image files; `.txt` files (UTF-8, one text each, without the final line break); or
+            `.npz` files, see `read_npz`. A file with any other name is read as the kind of data
+            that the classifier reads; tables, archives and documents are rejected.
+        texts: Texts that are given directly; they come first.
 
     Yields:
         The sequences, one at a time.
 
     Raises:
-        UserError: An input is missing, damaged, empty or not of the kind that the classifier
-            reads; the message names it.
+        UserError: An input is missing, damaged, empty or not of the kind that the classifier reads.
+            The message names the input.
     """
     for text in texts:
         title = repr(_shortened(text))
@@ -73,9 +73,9 @@ def read_inputs(
     for given in paths:
         if not given:
             raise SettingError("An input is an empty name: give the name of a file.")
-        # A longer one may be a text, given by mistake.
+        # A longer name may be a text that was given by mistake.
         path = pathlib.Path(given if len(str(given)) > _MAX_NAME else local(given, "An input"))
-        # Not Path's methods, which raise OSError for a name that is too long, such as a text.
+        # Path's methods would raise OSError for a name that is too long, such as a text.
         if os.path.isdir(path):
             raise FileError(
                 f"{path} is a directory: give its files, or use `t2aux predict --data={path}`."
@@ -104,18 +104,19 @@ def read_inputs(
 def read_npz(info: DatasetInfo, path: pathlib.Path) -> Iterator[Input]:
     """Reads the sequences of an `.npz` file.
 
-    Its array `inputs` is [N, T, C] real values (or [N, T] where C is 1) as the classifier reads
-    them: in its order, and pixels in [0, 1]. For an image classifier it may also be uint8: pixel
+    The array `inputs` contains real values [N, T, C] (or [N, T] if C is 1) in the classifier's
+    form: in its order of steps, with pixels in [0, 1]. For an image classifier, it may also be
+        uint8: pixel
     sequences of the same shape, which are scaled, or images [N, H, W] or [N, H, W, C] of any size,
-    which are treated as files are. For a classifier of text or ids it is integer ids [N, T]. The
-    optional `lengths` [N] has the number of steps of each sequence, without padding.
+    which are treated like files. For a classifier of text or ids, it contains integer ids [N, T].
+    The optional `lengths` [N] contains the number of steps of each sequence, without padding.
 
     Yields:
-        The sequences in their order.
+        The sequences in order.
 
     Raises:
-        UserError: The file or an array in it is missing or damaged, has another shape or type than
-            the classifier reads, or holds NaN; the message names the file.
+        UserError: The file or an array in it is missing or damaged, has a wrong shape or type, or
+            contains NaN. The message names the file.
     """
     for index, true in enumerate(npz_sequences(info, path)):
         yield read_array(info, true, f"{path}[{index}]")
@@ -125,10 +126,10 @@ def npz_sequences(info: DatasetInfo, path: pathlib.Path) -> NpzSequences:
     """Reads the arrays of an `.npz` file, see `read_npz`.
 
     Returns:
-        The sequences as `read_array` takes them, without padding.
+        The sequences in the form for `read_array`, without padding.
 
     Raises:
-        UserError: As `read_npz`, except for errors in a single sequence.
+        UserError: As for `read_npz`, except for errors in a single sequence.
     """
     inputs, lengths = _read_arrays(path)
     if inputs.ndim == 2 and not info.reads_ids:
@@ -157,18 +158,18 @@ class NpzSequences(Sequence[np.ndarray]):
 
 
 def read_array(info: DatasetInfo, array: np.ndarray, name: str) -> Input:
-    """One sequence of an array.
+    """Converts an array to one sequence.
 
     Args:
-        info: What the classifier reads.
-        array: Real values [T, C], or [T] where C is 1, or ids [T]. For an image classifier it may
+        info: The description of the classifier's data.
+        array: Real values [T, C], or [T] if C is 1, or ids [T]. For an image classifier, it may
             also be uint8: a sequence of pixels, which is scaled, or an image [H, W] or [H, W, C] of
-            any size. What is longer than the classifier's `max_length` is cut.
-        name: What to call it.
+            any size. An array that is longer than the classifier's `max_length` is cut.
+        name: The name of the array.
 
     Raises:
-        UserError: It has another shape or type than the classifier reads, or holds NaN or an
-            invalid id or pixel; the message names it.
+        UserError: The array has a wrong shape or type, or contains NaN or an invalid id or pixel.
+            The message names the array.
     """
     if array.ndim == 1 and info.channels == 1:
         array = array[:, np.newaxis]
@@ -199,7 +200,7 @@ def _is_read_as_text(info: DatasetInfo, path: pathlib.Path) -> bool:
 
 
 def _names(path: pathlib.Path, kind: str) -> bool:
-    """Whether a file's name says that it is an "image" or a "text"."""
+    """Whether a file has the name of an "image" or a "text"."""
     return (mimetypes.guess_type(path.name)[0] or "").startswith(f"{kind}/")
 
 
@@ -210,7 +211,7 @@ def _shortened(text: str) -> str:
 
 
 def _are_images(info: DatasetInfo, array: np.ndarray) -> bool:
-    """Whether an array of an image classifier's input is an image and not a sequence of pixels."""
+    """Whether an input array of an image classifier is an image, not a sequence of pixels."""
     is_bytes = info.kind == "image" and array.dtype == np.uint8
     return is_bytes and (array.ndim > 2 or array.shape[-1:] != (info.channels,))
 

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def check_sequence(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
-    """Checks one whole sequence against what a classifier reads.
+    """Checks one whole sequence against the description of a classifier's data.
 
     Args:
-        info: Of the classifier.
+        info: The description of the classifier's data.
         sequence: Real values [T, C], or ids [T].
 
     Returns:
         The sequence as float32 [T, C] or int32 [T].
 
     Raises:
-        UserError: As `check_steps`; or T is not the classifier's.
+        UserError: As for `check_steps`, or if T is not the classifier's length.
     """
     sequence = check_steps(info, sequence)
     if info.length is not None and len(sequence) != info.length:
@@ -71,10 +71,10 @@ def check_steps(info: DatasetInfo, sequence: np.ndarray) -> np.ndarray:
 
 
 def padded(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """A batch of sequences.
+    """Makes a batch of sequences.
 
     Args:
-        sequences: [T, C] or [T] each, of any lengths; at least one.
+        sequences: At least one sequence [T, C] or [T]; lengths may differ.
 
     Returns:
         [B, longest T, ...], padded with zeros on the right, and the lengths, int32 [B].
@@ -93,21 +93,21 @@ def check_probabilities(
     """Checks a model's output for one sequence.
 
     Args:
-        info: Of the classifier.
-        model: What to call the model in the message.
-        probabilities: Its output, [1, K].
+        info: The description of the classifier's data.
+        model: The name of the model in messages.
+        probabilities: The model's output, [1, K].
 
     Returns:
         float32 [K].
 
     Raises:
-        UserError: It has another number of classes, or holds NaN: the model is damaged, or its
-            metadata is another model's.
+        UserError: The output has a wrong number of classes, or contains NaN: the model is damaged,
+            or its metadata belongs to another model.
     """
     if probabilities.shape != (1, info.num_classes):
         raise ModelError(
             f"{model} returns the shape {list(probabilities.shape)}, but its description names "
-            f"{info.num_classes} classes: copy both again from one export."
+            f"{info.num_classes} classes: copy both again from the same export."
         )
     if not np.isfinite(probabilities).all():
         raise DivergenceError(f"{model} returns NaN: its weights are damaged, or diverged.")
@@ -118,7 +118,7 @@ def segments(sequence: np.ndarray, segment: int) -> Iterator[tuple[int, np.ndarr
     """Cuts a sequence [T, ...] into segments of `segment` steps; the last may be shorter.
 
     Yields:
-        The number of steps up to the segment's end, and the segment.
+        The number of steps up to the end of the segment, and the segment.
 
     Raises:
         UserError: `segment` is less than 1.

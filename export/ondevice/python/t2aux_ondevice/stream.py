@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class BaseStream(abc.ABC):
-    """A sequence that arrives in parts, of any length, in constant memory.
+    """A sequence that arrives in parts of any length, and is read in constant memory.
 
     Attributes:
-        steps: How many steps were read.
+        steps: The number of steps read.
     """
 
     def __init__(self, info: DatasetInfo, name: str | os.PathLike[str]) -> None:
-        """Begins with no step read.
+        """Starts with no step read.
 
         Args:
-            info: What the classifier reads.
-            name: What to call the model, for messages.
+            info: The description of the classifier's data.
+            name: The name of the model in messages.
         """
         self.steps = 0
         self._info = info
@@ -38,15 +38,15 @@ class BaseStream(abc.ABC):
         """Reads the next steps.
 
         Args:
-            steps: Real values [n, C] or ids [n], n >= 1; for the stateful form a multiple of what
-                it takes at once. An error leaves the state as it was.
+            steps: Real values [n, C] or ids [n], n >= 1; for the stateful form, n must be a
+                multiple of its segment. An error does not change the state.
 
         Returns:
-            float32 [K]: the classes' probabilities, should the sequence end here.
+            float32 [K]: the classes' probabilities if the sequence ended here.
 
         Raises:
-            UserError: See `sequences.check_steps`; the sequence becomes longer than the classifier
-                reads; or another stream was started on a file of the stateful form.
+            UserError: See `sequences.check_steps`; the sequence becomes too long for the
+                classifier; or another stream was started on a file of the stateful form.
         """
         steps = check_steps(self._info, steps)
         length = self._info.length
@@ -62,17 +62,17 @@ class BaseStream(abc.ABC):
 
 
 class Stream(BaseStream):
-    """A sequence that a `.tflite` file reads, see `LiteRTClassifier.start`."""
+    """A sequence that is read by a `.tflite` file, see `LiteRTClassifier.start`."""
 
     def __init__(
         self, classifier: LiteRTClassifier, model: LiteRTModel, segment: int | None = None
     ) -> None:
-        """Begins with no step read.
+        """Starts with no step read.
 
         Args:
-            classifier: Of the sequence.
-            model: Of its streaming or stateful form.
-            segment: How many steps the stateful form takes at once; None for explicit states.
+            classifier: The classifier.
+            model: The model of its streaming or stateful form.
+            segment: The number of steps per call of the stateful form; None for explicit states.
         """
         super().__init__(classifier.info, model.path)
         self._classifier = classifier
@@ -95,7 +95,7 @@ class Stream(BaseStream):
             raise ModelError(f"Another sequence was started on {path}, which has a single state.")
         if len(steps) % segment:
             raise DataError(
-                f"{path} takes {segment} steps at once, or a multiple of it: give such a segment."
+                f"{path} reads {segment} steps at once, or a multiple of it: give such a segment."
             )
         for _, part in segments(steps, segment):
             answer = self._model(segment=part[np.newaxis])

@@ -1,4 +1,4 @@
-"""Standard input, output and error, which may be closed, full, or without UTF-8."""
+"""Handles standard input, output and error that are closed, full, or without UTF-8."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import TextIO
 def prepare() -> None:
     """Makes the three streams usable. Call it before anything is opened.
 
-    A closed stream becomes /dev/null: otherwise the next file that is opened would take its number,
-    and get what libraries write to the terminal. Characters that a terminal lacks are escaped.
+    A closed stream is replaced by /dev/null: otherwise the next opened file would get its number,
+    and receive what libraries write to the terminal. Characters that a terminal can't show are
+    escaped.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest that is free, which is this one.
+            # Opens with the lowest free number, which is this one.
             os.open(os.devnull, os.O_RDWR)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -30,7 +31,7 @@ def prepare() -> None:
 
 
 def complain(message: str) -> None:
-    """Writes a line to standard error, if that can be written."""
+    """Writes a line to standard error, if possible."""
     try:
         print(message, file=sys.stderr, flush=True)
     except (OSError, ValueError):
@@ -38,7 +39,7 @@ def complain(message: str) -> None:
 
 
 def drop_output() -> None:
-    """Drops what standard output could not write; Python would try again at its end."""
+    """Drops unwritten standard output, which Python would otherwise try to write at exit."""
     _drop(sys.stdout)
 
 
