@@ -145,7 +145,7 @@ class Batcher:
 
     @property
     def _waiting(self) -> int:
-        """The number of batches that wait. One that is due but may still grow is in both places."""
+        """The number of waiting batches. A due batch that may still grow is ready and open."""
         return len({*self._ready, *self._open.values()})
 
     def _due(self, batch: _Batch) -> None:
