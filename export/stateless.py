@@ -59,17 +59,9 @@ class StatelessClassifier(tf.Module):
         # Also in functions, since a SavedModel must not have Keras layers, see `saved_model.write`.
         self.logits = lambda h: classifier.head(h)
         # Traced once for both halves of the batches of all signatures.
-        scan = tf.function(
-            lambda tokens, lengths, *state: self.recurrence.scan(
-                time_major(tokens), self.packed(state), lengths
-            ),
-            input_signature=[
-                self.tokens_spec(None, None, "tokens"),
-                tf.TensorSpec([None], tf.int32, "lengths"),
-                *self.state_specs(None),
-            ],
-            autograph=False,
-        )
+        lengths = tf.TensorSpec([None], tf.int32)
+        specs = [self.tokens_spec(None, None, "tokens"), lengths, *self.state_specs(None)]
+        scan = tf.function(self._scan_rows, specs, autograph=False)
         self._scan = lambda *tensors: scan(*tensors)
 
     def tokens_spec(self, batch: int | None, steps: int | None, name: str) -> tf.TensorSpec:
@@ -115,6 +107,9 @@ class StatelessClassifier(tf.Module):
             for rows in (slice(first), slice(first, None))
         ]
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *states)
+
+    def _scan_rows(self, tokens: tf.Tensor, lengths: tf.Tensor, *state: tf.Tensor) -> State:
+        return self.recurrence.scan(time_major(tokens), self.packed(state), lengths)
 
     def probabilities(self, h: tf.Tensor) -> tf.Tensor:
         """The classes' probabilities [B, K] from the core's output h [B, H]."""

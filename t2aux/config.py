@@ -371,9 +371,7 @@ def _check_calls() -> None:
         if key in callers:
             short = gin_config._REGISTRY.minimal_selector(selector)
             name = scope if selector == MACRO else short
-            raise SettingError(
-                f"The setting of {name} refers to {name} itself: remove one of the references."
-            )
+            raise SettingError(f"{name} refers to itself: remove one of the references.")
         if key in done:
             return
         parts = scope.split("/") if scope else []

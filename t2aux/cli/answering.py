@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from t2aux_ondevice import answers
 
 _TEXT = flags.DEFINE_multi_string("text", [], "A text to classify. Repeatable.")
-_TOP = flags.DEFINE_integer(
-    "top", 5, "How many of the most probable classes to show.", lower_bound=1
-)
+_TOP = flags.DEFINE_integer("top", 5, "Most probable classes to show.", lower_bound=1)
 _STREAM = flags.DEFINE_bool(
     "stream", False, "Read each input segment by segment and show how the prediction changes."
 )

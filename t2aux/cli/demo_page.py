@@ -27,10 +27,7 @@ from t2aux.cli import common
 from t2aux.errors import SettingError
 
 _EXPORT_DIR = common.define_path(
-    "export_dir",
-    None,
-    "A folder written by `t2aux export`, with TensorFlow Lite files.",
-    required=True,
+    "export_dir", None, "An export with TensorFlow Lite files.", required=True
 )
 _VERSION = flags.DEFINE_integer("version", None, "The version; the newest by default.")
 _OUTPUT_DIR = common.define_path(

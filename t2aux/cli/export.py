@@ -39,10 +39,7 @@ from t2aux.errors import ModelError
 common.define_model_dir("Folder of the run to export.")
 common.define_data_dir()
 _EXPORT_DIR = common.define_path(
-    "export_dir",
-    None,
-    "Folder of the versions; each gets a subfolder named by its number.",
-    required=True,
+    "export_dir", None, "Folder of the versions, one subfolder each.", required=True
 )
 _VERSION = flags.DEFINE_integer(
     "version", None, "The version; by default the newest plus one.", lower_bound=1
@@ -82,12 +79,10 @@ _SERVING_BATCH_SIZES = flags.DEFINE_list(
     "powers of 2 up to 128, as in export/deploy/batching.config.",
 )
 _ACCURACY = flags.DEFINE_float(
-    "accuracy_tolerance", 0.2, "How far the accuracy of a float32 artefact may be off, in points."
+    "accuracy_tolerance", 0.2, "Points that a float32 artefact's accuracy may be off."
 )
 _QUANTISED_ACCURACY = flags.DEFINE_float(
-    "quantised_accuracy_tolerance",
-    1.0,
-    "How far the accuracy of another variant may be off, in points.",
+    "quantised_accuracy_tolerance", 1.0, "Points that another variant's accuracy may be off."
 )
 _QUANTISED_PROBABILITY = flags.DEFINE_float(
     "quantised_probability_tolerance",

@@ -84,9 +84,7 @@ _LABEL_COLUMN = flags.DEFINE_string(
 _TEXT_COLUMNS = flags.DEFINE_multi_string(
     "text_column", [], "For a table: a column of the text, by name or position. Repeatable."
 )
-_ENCODING = flags.DEFINE_string(
-    "encoding", None, "The encoding of a table or a .txt file, such as cp1252."
-)
+_ENCODING = flags.DEFINE_string("encoding", None, "Of a table or .txt file, such as cp1252.")
 _KEEP_COLUMNS = flags.DEFINE_bool(
     "keep_columns", False, "Write the table's columns instead of `input` and `label`."
 )
@@ -101,15 +99,10 @@ _OUTPUT = common.define_path(
     urls=True,
 )
 _OUTPUT_FORMAT = flags.DEFINE_enum(
-    "output_format",
-    None,
-    ["csv", "jsonl", "parquet"],
-    "The format, if the output's name does not imply it.",
+    "output_format", None, ["csv", "jsonl", "parquet"], "Its format, if the name doesn't imply it."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
-_TOP = flags.DEFINE_integer(
-    "top", 1, "How many of the most probable classes to write.", lower_bound=1
-)
+_TOP = flags.DEFINE_integer("top", 1, "Most probable classes to write.", lower_bound=1)
 _PROBABILITIES = flags.DEFINE_bool(
     "probabilities", False, "Write the probabilities of all classes, one column each."
 )

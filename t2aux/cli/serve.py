@@ -39,9 +39,7 @@ _BASE_PATH = common.define_path("model_base_path", None, "Folder with a subfolde
 _NAME = flags.DEFINE_string(
     "model_name", None, "The model's name for clients; by default the folder's name."
 )
-_MODELS = common.define_path(
-    "model_config_file", None, "A ModelServerConfig file, for several models."
-)
+_MODELS = common.define_path("model_config_file", None, "ModelServerConfig of several models.")
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "The address to listen on; by default reachable only from this machine."
 )
@@ -51,36 +49,23 @@ _REST_PORT = flags.DEFINE_integer(
 )
 _BATCHING = flags.DEFINE_bool("enable_batching", True, "Batch requests.")
 _BATCHING_FILE = common.define_path(
-    "batching_parameters_file",
-    None,
-    "A BatchingParameters file, instead of the flags --max_batch_size to --num_batch_threads.",
+    "batching_parameters_file", None, "A BatchingParameters file, instead of the batching flags."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "max_batch_size", 128, "Sequences per batch; batches are padded to powers of 2.", lower_bound=1
 )
 _BATCH_TIMEOUT = flags.DEFINE_integer(
-    "batch_timeout_micros",
-    2000,
-    "Longest wait of a request for others, in microseconds.",
-    lower_bound=0,
+    "batch_timeout_micros", 2000, "Longest wait for others, in microseconds.", lower_bound=0
 )
 _ENQUEUED = flags.DEFINE_integer(
-    "max_enqueued_batches",
-    100,
-    "Batches that may wait; further requests are rejected.",
-    lower_bound=1,
+    "max_enqueued_batches", 100, "Batches that may wait; more are rejected.", lower_bound=1
 )
-_THREADS = flags.DEFINE_integer(
-    "num_batch_threads", 2, "Number of batches to run at once.", lower_bound=1
-)
+_THREADS = flags.DEFINE_integer("num_batch_threads", 2, "Batches to run at once.", lower_bound=1)
 _INTRA = flags.DEFINE_integer(
     "tensorflow_intra_op_parallelism", 0, "Threads per operation; 0: all cores.", lower_bound=0
 )
 _POLL = flags.DEFINE_float(
-    "file_system_poll_wait_seconds",
-    1.0,
-    "Seconds between checks for new versions.",
-    lower_bound=0.01,
+    "file_system_poll_wait_seconds", 1.0, "Seconds between version checks.", lower_bound=0.01
 )
 _RETRY_INTERVAL = flags.DEFINE_integer(
     "load_retry_interval_micros",
@@ -103,20 +88,13 @@ _REQUEST_MB = flags.DEFINE_integer(
 _SSL = common.define_path(
     "ssl_config_file",
     None,
-    "An SSLConfig file like TensorFlow Serving's: enables TLS on both ports, with its key and "
-    "certificate.",
+    "An SSLConfig file like TensorFlow Serving's: TLS on both ports, with its certificate.",
 )
 _PENDING_MB = flags.DEFINE_integer(
-    "max_pending_mb",
-    256,
-    "Maximum size of all pending requests, in MB; others are rejected.",
-    lower_bound=1,
+    "max_pending_mb", 256, "Limit for all pending requests, in MB.", lower_bound=1
 )
 _CONNECTIONS = flags.DEFINE_integer(
-    "max_connections",
-    1000,
-    "Maximum number of REST connections, and of gRPC requests, at once.",
-    lower_bound=1,
+    "max_connections", 1000, "Limit for REST connections, and for gRPC requests.", lower_bound=1
 )
 _GRACE = flags.DEFINE_float(
     "grace_seconds", 10.0, "Time to finish the requests in flight after SIGTERM.", lower_bound=0.0

@@ -129,9 +129,7 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
                 tf.shape(tokens)[1],
                 "A sequence's length exceeds the number of steps.",
             ),
-            tf.debugging.assert_positive(
-                lengths, "A sequence has no steps: each needs at least one."
-            ),
+            tf.debugging.assert_positive(lengths, "A sequence has no steps: it needs at least 1."),
         ]
     # In eager mode, checks have already run and are None.
     with tf.control_dependencies([check for check in checks if check is not None]):

@@ -238,9 +238,7 @@ def _together(replicas: distribution.Replicas) -> Iterator[None]:
     if problem is not None:
         raise problem
     if failed:
-        raise ModelError(
-            "The chief, worker 0, can't resume the run: see its output for the reason."
-        )
+        raise ModelError("The chief, worker 0, can't resume the run: its output says why.")
 
 
 def _with_absolute_data_dir(source: Source, config_text: str) -> tuple[pathlib.Path | None, str]:

@@ -28,7 +28,7 @@ def test_a_file_is_explained_with_all_that_it_configures():
         "  train.batch_size = 16  (%BATCH_SIZE, quickstart; default 128)",
         "  train.clip_norm = 1.0",
         "  pretrain/Phase.epochs = 15  (%PRETRAIN_EPOCHS, quickstart; default 1000)",
-        "      A whole number. l, predicted tokens a segment.",
+        "      A whole number. l, the number of predicted tokens per segment.",
         "  digits.border = 1  (quickstart; default 0)",
         "Set, but not used by this configuration: Prediction.",
     ):
@@ -50,11 +50,11 @@ def test_files_are_taken_together_and_may_be_a_users_own(tmp_path):
 
 def test_a_configurable_a_parameter_and_a_macro():
     shown = t2aux("configs", "Reconstruction").stdout
-    assert shown.startswith("Reconstruction: r-LSTM: from the state at an anchor")
+    assert shown.startswith("Reconstruction: r-LSTM: reconstructs, from the state")
     assert "\n  Reconstruction.weight = 1.0\n" in shown
     assert t2aux("configs", "Phase.epochs").stdout.splitlines()[1:] == [
         "  Phase.epochs = 1000",
-        "      A whole number. Passes over the training set.",
+        "      A whole number. The number of passes over the training set.",
     ]
     macro = t2aux("configs", "SIDE").stdout
     assert "datasets/stanford_dogs\n  SIDE = %gin.REQUIRED\n" in macro

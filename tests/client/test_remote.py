@@ -212,7 +212,7 @@ def test_a_stream_does_not_mix_versions(served, connect, scheme):
     stream = classifier.stream(sequences("vectors")[1], 4)
     next(stream)
     it.model.states = {2: "AVAILABLE"}
-    with pytest.raises(ServerError, match=r"version 1 .*version 2 "):
+    with pytest.raises(ServerError, match=r"version 1 .*version 2"):
         next(stream)
 
 
