@@ -11,8 +11,8 @@ from tests import cli_helpers
 # As in `t2aux train`: runs are compared bit by bit.
 tf.config.experimental.enable_op_determinism()
 keras.utils.set_random_seed(0)
-# The tests' tolerances are float32's. XLA's own products heed this alone, cuDNN's the variable of
-# the environment that the Makefile sets, too.
+# The tests' tolerances are float32's. XLA ignores NVIDIA_TF32_OVERRIDE, which the Makefile sets for
+# cuBLAS and cuDNN.
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
@@ -31,5 +31,6 @@ def _in_a_new_process(*arguments, check=True, timeout=300, code=None, bare=False
     return done
 
 
-# TensorFlow with a GPU starts threads when it is imported, so that its process can't be forked.
+# On the machine with an H100, the fork server had several threads after importing TensorFlow, and
+# only a process with one thread can be forked safely.
 cli_helpers.t2aux = _in_a_new_process
