@@ -97,8 +97,7 @@ def server(base_paths):
     """A server of all kinds, which most tests share."""
     configs = [ModelConfig(name, path) for name, (path, _) in base_paths.items()]
     batching = BatchingOptions(max_batch_size=32, allowed_batch_sizes=(1, 2, 4, 8, 16, 32))
-    limits = {"rest_timeout": 5.0, "max_request_bytes": 1_000_000}
-    with running(configs, batching=batching, **limits) as found:
+    with running(configs, batching=batching, max_request_bytes=1_000_000) as found:
         yield found
 
 

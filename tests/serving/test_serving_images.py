@@ -47,7 +47,7 @@ def post(server, **body):
     return server.post("images:predict", {"signature_name": "serving_image", **body})
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="There is no curl.")
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_command_of_the_readme_on_deploying(server, wanted, tmp_path):
     readme = (ROOT / "export" / "deploy" / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^```\n(\(printf .*?)^```$", readme, re.MULTILINE | re.DOTALL)
@@ -58,6 +58,7 @@ def test_the_command_of_the_readme_on_deploying(server, wanted, tmp_path):
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
+    assert "predictions" in done.stdout, done.stdout
     (answer,) = json.loads(done.stdout)["predictions"]
     np.testing.assert_allclose(answer["probabilities"], wanted[0], rtol=0, atol=1e-5)
 
