@@ -53,6 +53,9 @@ def main(argv: Sequence[str]) -> int:
     from t2aux.reproduce import experiments, report, results, runner
     from t2aux.training import stopping
 
+    # Its processes, from Python 3.11 on, don't import a folder t2aux of the working directory.
+    os.environ["PYTHONSAFEPATH"] = "1"
+
     name = _experiment(argv[1:], experiments.EXPERIMENTS)
     try:
         chosen = [row for row in experiments.rows_of(name) if re.search(_ROWS.value, row.id)]

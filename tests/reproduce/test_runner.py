@@ -388,3 +388,18 @@ def test_the_commit_is_that_of_the_checkout_and_of_no_repository_around_it(tmp_p
     monkeypatch.setattr(runner.t2aux, "__file__", str(package))
     monkeypatch.setenv("PATH", "")
     assert runner.commit() == ""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH is of Python 3.11")
+def test_a_folder_t2aux_of_the_working_directory_is_not_imported(tmp_path):
+    (tmp_path / "t2aux").mkdir()
+    variables = environment()
+    del variables["PYTHONPATH"]  # With it, the checkout would be found first.
+    command = [pathlib.Path(sys.executable).with_name("t2aux"), "reproduce", "table4"]
+    flags = ["--budget=smoke", "--rows=/lstm_trunc", "--output_dir=out"]
+    done = subprocess.run(
+        [*command, *flags], cwd=tmp_path, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert result_file(tmp_path / "out", LSTM).is_file()
