@@ -7,7 +7,7 @@ are those of TensorFlow Serving, so you can keep them when you move there. Only 
 Some of TensorFlow Serving's flags are missing, among them --tensorflow_inter_op_parallelism,
 --enable_model_warmup (warm-up is always on) and --grpc_channel_arguments. New versions in a model's
 base path are loaded while serving, once all of their files exist. After SIGTERM, the server
-completes the requests in flight and exits. It needs `pip install 't2aux[serving]'`.
+completes the requests in flight and exits. It needs the extra `serving`.
 
 Examples:
   t2aux serve --model_base_path=exports/digits
