@@ -43,7 +43,7 @@ def check_batch_sizes(sizes: Sequence[int]) -> None:
 
 
 def lengths_of(info: DatasetInfo) -> np.ndarray:
-    """Lengths [N] to warm up for if there is no data."""
+    """Lengths [N] to warm up for without data."""
     return np.array([info.length or info.max_length or _UNKNOWN_STEPS], np.int32)
 
 

@@ -57,9 +57,9 @@ def test_links_lead_to_files_and_headings(page):
     for link in links:
         path, _, heading = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        assert target.is_file(), f"{link}: there is no such file"
+        assert target.is_file(), f"{link}: the file does not exist"
         assert target.is_relative_to(ROOT), link
-        assert not heading or heading in headings(target), f"{link}: there is no such heading"
+        assert not heading or heading in headings(target), f"{link}: the heading does not exist"
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)

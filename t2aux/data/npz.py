@@ -259,7 +259,7 @@ def _class_numbers(
         int32 [N], and the notes.
 
     Raises:
-        UserError: A label is none of the classes.
+        UserError: A label is not one of the classes.
     """
     by_name = labels.dtype.kind in _NAME_KINDS
     if not by_name and not numbered:

@@ -160,7 +160,7 @@ def find(
         wanted: The name of a split's data, with "{}" for the name of the split, for messages.
 
     Raises:
-        UserError: There is no data, or no such split.
+        UserError: The data or the split is missing.
     """
     place = require_data_dir(options.source, options, or_file=True)
     if place.is_file():

@@ -46,8 +46,8 @@ def load(path: str | os.PathLike[str], *, checkpoint: str | None = None) -> Load
         The classifier.
 
     Raises:
-        UserError: The path is none of these, a file is missing or damaged, or a checkpoint is given
-            although the path is not a run.
+        UserError: The path is not one of these, a file is missing or damaged, or a checkpoint is
+            given although the path is not a run.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise SettingError(f"The path is a {type(path).__name__}: give a file or a directory.")

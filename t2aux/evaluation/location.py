@@ -75,7 +75,7 @@ def locate(model: str | os.PathLike[str]) -> Location:
         The form and the path. An export without a SavedModel runs in LiteRT.
 
     Raises:
-        UserError: The path does not exist, or is none of these.
+        UserError: The path does not exist, or is not one of these.
     """
     path = pathlib.Path(model)
     if os.path.isfile(path):

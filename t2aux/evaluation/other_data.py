@@ -213,7 +213,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _is_of(path: pathlib.Path, other: OtherData) -> bool:
-    """Whether there is no result, as after Ctrl-C, or one on this data."""
+    """Whether the result is missing, as after Ctrl-C, or is on this data."""
     if not path.exists():
         return True
     try:

@@ -108,7 +108,7 @@ def as_core(given: Any) -> core.Core:
         given: A core, a Keras recurrent layer or an RNN cell.
 
     Raises:
-        UserError: `given` is none of these.
+        UserError: `given` is not one of these.
     """
     refused = ("kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "go_backwards")
     for name in (*refused, "activity_regularizer", "stateful"):

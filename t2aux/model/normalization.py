@@ -23,7 +23,7 @@ def normalized(info: DatasetInfo | None, tokens: tf.Tensor) -> tf.Tensor:
         tokens: [..., C] float32, or ids, which are returned unchanged.
 
     Returns:
-        The same shape and type as `tokens`. Padding is no longer zero; its values have no effect.
+        The same shape and type as `tokens`. Padding may not be zero, without effect.
     """
     if info is None or info.mean is None:
         return tokens

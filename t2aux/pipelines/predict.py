@@ -199,7 +199,7 @@ class _Finish(beam.DoFn):
         with runners.failing(self._folder, runners.OF_OUTPUT):
             storage.write(summary, pickle.dumps(tally))
             if tally.rows == tally.skipped:
-                return  # The waiting process reports why there is no output.
+                return  # The waiting process reports why the output is missing.
             for number, path, _ in joined:
                 # On a second attempt, some files already have their final names.
                 if storage.exists(path):

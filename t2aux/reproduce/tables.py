@@ -162,7 +162,7 @@ def _texts(cell: Cell | None, experiment: Experiment, rows: Rows, dataset: str) 
 
 
 def seeds(experiment: Experiment, rows: Rows) -> str | None:
-    """The numbers of seeds of rows with several seeds; None if there is no such row."""
+    """The numbers of seeds of rows with several seeds; None without such rows."""
     counts = {
         len(rows[cell.row.id].runs)
         for cell in experiment.cells

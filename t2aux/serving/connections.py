@@ -63,7 +63,7 @@ class HttpServer(web.Server):
 
         Args:
             handler: Answers a request.
-            max_connections: The maximum number of connections; others are told to try again.
+            max_connections: The maximum number of connections; others are refused.
             **options: The options of connections for `web.Server`.
         """
         cancels = options.pop("handler_cancellation", False)

@@ -201,7 +201,7 @@ class Models:
             version: The number of the version; None for the newest that accepts requests.
 
         Raises:
-            ServingError: There is no such version.
+            ServingError: The version does not exist.
         """
         request = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         known = self._versions.get(name, {})

@@ -154,7 +154,7 @@ def restore(model_dir: pathlib.Path, **objects: tf.Module) -> Evaluated | None:
         **objects: See `restoring.restore`.
 
     Returns:
-        Its evaluation; None if there is no best checkpoint yet or the run has no validation set.
+        Its evaluation; None before the first best checkpoint, or if the run has no validation set.
 
     Raises:
         UserError: The checkpoint is missing or damaged, or has another architecture.

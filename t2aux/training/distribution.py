@@ -300,7 +300,7 @@ def mirrored(cpus: int = 1) -> Replicas:
     """Creates a replica for each GPU of this machine; they share every batch.
 
     Args:
-        cpus: The number of replicas on the CPU if there is no GPU, for trying it out. They share
+        cpus: The number of replicas on the CPU if no GPU is found, for trying it out. They share
             the CPU's cores, so more than 1 is not faster.
 
     Returns:

@@ -277,7 +277,7 @@ def splits_of(directory: pathlib.Path) -> tuple[str, ...] | None:
         directory: The run directory.
 
     Returns:
-        The names of the splits; None if unknown, because there is no run.json.
+        The names of the splits; None if unknown, because run.json is missing.
 
     Raises:
         UserError: run.json is damaged.

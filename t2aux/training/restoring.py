@@ -26,7 +26,7 @@ def restore_latest(model_dir: pathlib.Path, **objects: tf.Module) -> str | None:
         **objects: See `restore`.
 
     Returns:
-        The checkpoint's path, without a suffix, or None if there is no checkpoint.
+        The checkpoint's path, without a suffix, or None without a checkpoint.
 
     Raises:
         UserError: All checkpoints are damaged, or the newest one has another architecture.
