@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
@@ -64,6 +64,7 @@ class Model:
             )
         inference.initial_state(classifier.core)
         name = printable(run.model_dir.resolve().name)
+        losses = [make().name for make in gin.get_bindings("train").get("auxiliary_losses", ())]
         checkpoint = {"run": name, "name": pathlib.Path(run.checkpoint).name, "step": run.step}
         if run.note:
             checkpoint["note"] = run.note
@@ -71,8 +72,7 @@ class Model:
             classifier,
             run.info,
             _dataset(run),
-            "trained by t2aux with truncated backpropagation and, where the run asked for it, an "
-            f"auxiliary loss {_PAPER}",
+            f"trained by t2aux with truncated backpropagation and {_with(losses)} {_PAPER}",
             source=f"{run.described}{',' if run.note else ''} of the run {name}",
             reference="checkpoint",
             origin={"checkpoint": checkpoint, "configuration": run.config},
@@ -103,11 +103,9 @@ class Model:
             )
         info = info_of(model, name=dataset, length=length)
         inference.initial_state(model.core)
-        names = [loss.name for loss in model.auxiliary]
-        what = f"the auxiliary loss{'es' * (len(names) > 1)} {', '.join(names)}"
         trained = (
             "made with t2aux.SequenceClassifier for training with truncated backpropagation and "
-            f"{what if names else 'no auxiliary loss'} {_PAPER}"
+            f"{_with([loss.name for loss in model.auxiliary])} {_PAPER}"
         )
         return cls(model, info, dataset, trained)
 
@@ -142,3 +140,10 @@ def _dataset(run: Run) -> str:
     except (ValueError, UserError):  # Not configured, or a reference.
         folder = folder_of(None)
     return name if folder is None else f"{pathlib.Path(folder).resolve().name} ({name})"
+
+
+def _with(losses: Sequence[str]) -> str:
+    """The names of the auxiliary losses for the card."""
+    if not losses:
+        return "no auxiliary loss"
+    return f"the auxiliary loss{'es' * (len(losses) > 1)} {', '.join(losses)}"

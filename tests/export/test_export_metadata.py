@@ -11,14 +11,29 @@ import numpy as np
 import pytest
 
 import t2aux
+from t2aux.export.model import Model
 from t2aux_ondevice import litert
 from t2aux_ondevice.preprocessing import DatasetInfo
 from tests.cli_helpers import environment
+from tests.export.conftest import load, make_run
 
 
 @pytest.fixture
 def metadata(exported):
     return litert.read_metadata(exported.directory)
+
+
+@pytest.mark.parametrize(
+    ("losses", "named"),
+    [
+        ("[@Reconstruction, @Prediction]", "the auxiliary losses reconstruction, prediction"),
+        ("[@Prediction]", "the auxiliary loss prediction"),
+        ("[]", "no auxiliary loss"),
+    ],
+)
+def test_a_run_s_auxiliary_losses(losses, named, tmp_path):
+    model_dir = make_run("characters", tmp_path / "data", f"train.auxiliary_losses = {losses}")
+    assert named in Model.of_run(load(model_dir)).trained
 
 
 def test_data_and_model(exported, metadata):
