@@ -6,7 +6,6 @@ Nothing here downloads unless `prepare` is called.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from t2aux.data.characters import (
 from t2aux.data.pixels import image_info, image_rows
 from t2aux.data.split import untuned
 from t2aux.data.table import Examples, Options, Rows, choose, subset
-from t2aux.errors import DataError, FileError, SettingError
+from t2aux.errors import DataError, FileError, SettingError, did_you_mean
 from t2aux.progress import Progress
 from t2aux_ondevice import paths
 from t2aux_ondevice.preprocessing import DatasetInfo
@@ -36,7 +35,6 @@ os.environ.setdefault("NO_GCE_CHECK", "true")
 import tensorflow_datasets as tfds
 
 _COLOUR_CHANNELS = (1, 3)
-_NEAREST_NAMES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,18 +110,10 @@ def _source(name: str, data_dir: pathlib.Path | None, own_names: tuple[str, ...]
         )
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except tfds.core.DatasetNotFoundError as error:
-        names = sorted({*own_names, *tfds.list_builders(with_community_datasets=False)})
-        nearest = difflib.get_close_matches(name.split("/")[0], names, n=_NEAREST_NAMES)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see `t2aux data`."
-        raise SettingError(f"Unknown data set {name!r}: {hint}") from error
     # The errors for unknown configurations and versions, for builders that need a package and for
     # damaged metadata have no common base class.
     except Exception as error:
-        raise SettingError(
-            f"tensorflow-datasets can't make the data set {name!r} ({_first_line(error)}): check "
-            "its name and its folder."
-        ) from error
+        raise SettingError(_why_not(name, error, own_names)) from error
     features = builder.info.features
     if isinstance(features, tfds.features.FeaturesDict):
         inputs = [key for key in features if _is_input(features[key])]
@@ -287,3 +277,21 @@ def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     line = lines[0].rstrip(".") if lines else type(error).__name__
     return line if len(line) <= 240 else f"{line[:110]} ... {line[-110:]}"
+
+
+def _why_not(name: str, error: Exception, own_names: tuple[str, ...]) -> str:
+    """The message for a name for which tensorflow-datasets has no builder."""
+    if os.path.exists(name):
+        reader = "image_folder" if os.path.isdir(name) else "csv"
+        return (
+            f"{name} is a file or folder, not the name of a data set: give it as --data_dir of its "
+            f"format, such as `t2aux data {reader} --data_dir={name}`."
+        )
+    if not isinstance(error, tfds.core.DatasetNotFoundError):
+        return (
+            f"tensorflow-datasets can't make the data set {name!r} ({_first_line(error)}): check "
+            "its name and its folder."
+        )
+    names = sorted({*own_names, *tfds.list_builders(with_community_datasets=False)})
+    hint = did_you_mean(name.split("/")[0], names, "see `t2aux data`.")
+    return f"Unknown data set {name!r}: {hint}"

@@ -195,6 +195,16 @@ def test_wrong_names_are_user_errors(name, message, tmp_path):
         load("train", name, str(tmp_path))
 
 
+@pytest.mark.parametrize(("name", "reader"), [("photos", "image_folder"), ("reviews.csv", "csv")])
+def test_a_path_instead_of_a_name_says_where_it_belongs(name, reader, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "reviews.csv").touch()
+    for given in (name, str(tmp_path / name)):
+        with pytest.raises(SettingError, match=f"`t2aux data {reader} --data_dir={given}`"):
+            prepare(given)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "steps", "channels", "classes"),
     [
