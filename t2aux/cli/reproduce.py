@@ -8,7 +8,7 @@ contains results.md and results.html.
 Examples:
   t2aux reproduce all --output_dir=runs/paper --budget=smoke     (minutes; needs no data)
   t2aux reproduce table2 --output_dir=runs/paper --data_dir=data --rows=^mnist/
-  t2aux reproduce table2 --output_dir=runs/paper --list
+  t2aux reproduce table2 --list
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ _SEEDS = flags.DEFINE_list("seeds", ["0"], "The seeds to train each row with.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Number of rows to train at once.", lower_bound=1)
 _LIST = flags.DEFINE_bool("list", False, "List the rows and their commands without training.")
 common.define_data_dir()
-flags.mark_flag_as_required("output_dir")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +68,9 @@ def main(argv: Sequence[str]) -> int:
         data_dir = paths.local(os.environ["T2AUX_DATA_DIR"], "T2AUX_DATA_DIR")
     if data_dir is not None and not os.path.isdir(data_dir):
         raise FileError(f"{data_dir} is not a folder: check --data_dir and T2AUX_DATA_DIR.")
-    root = pathlib.Path(_OUTPUT_DIR.value)
+    if not (_OUTPUT_DIR.value or _LIST.value):
+        raise SettingError("--output_dir must be given; --help describes it.")
+    root = pathlib.Path(_OUTPUT_DIR.value or "RUNS")
     running = runner.Runner(root, _BUDGET.value, _JOBS.value)
     jobs = running.jobs(chosen, seeds, data_dir)
     if _LIST.value:

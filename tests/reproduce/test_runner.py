@@ -228,6 +228,14 @@ def test_mistakes_are_one_sentence(tmp_path, arguments, parts):
     assert_one_sentence(done, *parts)
 
 
+def test_rows_are_listed_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = t2aux("reproduce", "table2", "--list", "--rows=^mnist/lstm_full$")
+    assert "--model_dir=RUNS/short/mnist/lstm_full/seed0" in done.stdout
+    assert_one_sentence(t2aux("reproduce", "table2", check=False), "--output_dir")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "how",
     [
