@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 YOUR_DATA = "YOUR_DATA"
 # The flags that select the data; training on it needs them, too.
 _OF_DATA = ("gin_search_path", "gin_param", "data_dir", "label_column", "text_column", "encoding")
-# The complete configuration to start with, by the kind of the data.
-_STARTS = {"image": "images", "text": "texts", "vectors": "sequences"}
-_OTHER_START = "quickstart"
+# The complete configuration to start with and the source that it reads, by the kind of the data.
+_STARTS = {
+    "image": ("images", "image_folder"),
+    "text": ("texts", "csv"),
+    "vectors": ("sequences", "series"),
+}
+_OTHER_START = ("quickstart", "digits")
 
 
 def command(name: str, **given: object) -> str:
@@ -29,8 +33,8 @@ def command(name: str, **given: object) -> str:
 
     Args:
         name: The name of the command.
-        **given: The flags and their values: a list for a repeated flag, and None or an empty list
-            for one to leave out.
+        **given: The flags and their values: a list for a repeated flag, True for a flag without a
+            value, and None or an empty list for one to leave out.
 
     Returns:
         "t2aux NAME --FLAG=VALUE ...", quoted where a shell needs it.
@@ -38,7 +42,9 @@ def command(name: str, **given: object) -> str:
     words = ["t2aux", name]
     for flag, value in given.items():
         values = value if isinstance(value, (list, tuple)) else [value]
-        words += [f"--{flag}={_quoted(str(v))}" for v in values if v is not None]
+        for v in values:
+            if v is not None:
+                words.append(f"--{flag}" if v is True else f"--{flag}={_quoted(str(v))}")
     return " ".join(words)
 
 
@@ -114,12 +120,12 @@ def _training(
     # Imported here because most commands do not need gin.
     from t2aux import config
 
-    bundled = config.list_bundled()
-    start = _STARTS.get(info.kind)
-    configured = list(gin_files) or [start if start in bundled else _OTHER_START]
+    start, its_source = _STARTS.get(info.kind, _OTHER_START)
+    configured = list(gin_files) or [start]
     settings = []
-    if source is not None and f"datasets/{source}" in bundled:
-        configured.append(f"datasets/{source}")
+    if f"datasets/{source}" in config.list_bundled():
+        if gin_files or source != its_source:
+            configured.append(f"datasets/{source}")
     elif source is not None:
         settings = naming(source)
     given_settings = given.pop("gin_param", None) or []

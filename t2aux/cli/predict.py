@@ -241,6 +241,4 @@ def _show_next(is_evaluated: bool) -> None:
         return
     given = {flag.name: flag.value for flag in common.own_flags() if flag.present}
     report = os.path.splitext(output)[0] + "_report"
-    next_steps.show(
-        next_steps.command("predict", **{**given, "overwrite": "true", "report": report})
-    )
+    next_steps.show(next_steps.command("predict", **{**given, "overwrite": True, "report": report}))

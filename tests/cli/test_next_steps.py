@@ -102,6 +102,19 @@ def test_shards_are_trained_on_with_the_files_that_are_there(tmp_path, monkeypat
     t2aux(*train, "--gin_param=PRETRAIN_EPOCHS = 0", "--gin_param=JOINT_EPOCHS = 0")
 
 
+def test_a_configuration_that_reads_the_data_is_enough(tmp_path):
+    write_series(tmp_path / "series")
+    for source, files in (("series", ["sequences"]), ("npz", ["sequences", "datasets/npz"])):
+        done = t2aux("data", source, f"--data_dir={tmp_path / 'series'}", "--nobaseline")
+        ((*train,),) = commands(done.stdout)
+        given = [word for word in train if word.startswith("--gin_file")]
+        assert given == [f"--gin_file={file}" for file in files]
+
+
+def test_a_flag_without_a_value():
+    assert next_steps.command("predict", overwrite=True) == "t2aux predict --overwrite"
+
+
 def test_a_data_set_without_a_gin_file_is_named_by_parameters():
     assert next_steps.naming("fashion_mnist") == ["train.data = @fashion_mnist()"]
     assert next_steps.naming("svhn") == ["train.data = @tfds()", "tfds.name = 'svhn'"]
