@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,6 +19,9 @@ from t2aux.training.position import Position
 from t2aux.training.progress import RunLog
 from t2aux.training.schedule import Phase
 from t2aux.training.validation import Splits
+
+# Between lines about evaluations that are not the best so far.
+_SECONDS_BETWEEN_LINES = 3.0
 
 
 @dataclasses.dataclass
@@ -51,6 +56,7 @@ class Evaluator:
     check_weights: Callable[[], None]
     stop: Callable[[], int | None]
     quiet_seconds: float
+    _logged_at: float = dataclasses.field(default=-math.inf, init=False)
 
     def evaluate_if_due(self, log: RunLog, total: int) -> bool:
         """Evaluates at the end of an epoch, unless already done. Returns whether it did.
@@ -132,10 +138,13 @@ class Evaluator:
         compared = "the best so far"
         if not is_better:
             compared = f"best {100 * before.accuracy:.2f} % at step {before.step}"
-        logging.info(
-            "validation accuracy %.2f %%  loss %.4f  (%s)",
-            *(100 * result.accuracy, result.loss, compared),
-        )
+        # Short epochs would fill the terminal; validation.json has them all.
+        if is_better or time.monotonic() - self._logged_at >= _SECONDS_BETWEEN_LINES:
+            logging.info(
+                "validation accuracy %.2f %%  loss %.4f  (%s)",
+                *(100 * result.accuracy, result.loss, compared),
+            )
+            self._logged_at = time.monotonic()
         if self.is_over(step):
             logging.info("Stopping early, at step %d: %s.", step, self.why_over())
         return True
