@@ -89,7 +89,7 @@ def read_members(path: pathlib.Path, files: Sequence[tuple[int, str]]) -> Iterat
         UserError: The archive is damaged or has changed.
     """
     places = [place for place, _ in files]
-    contents = (_read_zip if path.suffix == ".zip" else _read_tar)(path, places)
+    contents = (_read_zip if path.suffix.lower() == ".zip" else _read_tar)(path, places)
     for _, file in files:
         name = f"{shown(file)} in {path}"
         try:
@@ -106,7 +106,7 @@ def _list(path: pathlib.Path, key: tuple[int, int]) -> Listing:
     del key  # Only used by the cache.
     try:
         members = _Members(path)
-        (_list_zip if path.suffix == ".zip" else _list_tar)(path, members)
+        (_list_zip if path.suffix.lower() == ".zip" else _list_tar)(path, members)
     except ARCHIVE_DAMAGE as error:
         raise damaged(path, error) from error
     return members.listing()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from t2aux.data.listing import is_system_name
 from t2aux.data.table import Options, find_file, require_data_dir, subset, unread
-from t2aux.errors import DataError, SettingError
+from t2aux.errors import DataError, SettingError, listing
 
 # The possible names of a split's files and folders; the first name is the split's own.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -18,6 +20,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
     "validation": ("validation", "valid", "val", "dev"),
 }
+# A part of a name that says that it is a test set.
+_TEST = re.compile(r"(?<![a-z])test(ing|set)?(?![a-z])", re.IGNORECASE)
 # Makes the choice independent of that of a validation set with the same seed.
 _STREAM = 0x74657374
 # A tolerance for rounding: 100 * 0.29 is slightly less than 29.
@@ -48,9 +52,9 @@ class Division:
     def note(self) -> str:
         """The note about the division."""
         return (
-            f"{self.path.name} has no test set beside it: {len(self.test):,} of its "
-            f"{self.examples:,} examples, about the same share of each class, are held out as "
-            f"the test set (dataset.test_fraction = {self.test_fraction:g}, dataset.split_seed = "
+            f"{self.path.name} is divided: {len(self.test):,} of its {self.examples:,} examples, "
+            "about the same share of each class, are held out as the test set "
+            f"(dataset.test_fraction = {self.test_fraction:g}, dataset.split_seed = "
             f"{self.split_seed})."
         )
 
@@ -101,8 +105,8 @@ class Place:
             is_test = held_out(labels, classes, options.test_fraction, options.split_seed, _STREAM)
             if not is_test.any():
                 raise DataError(
-                    f"{self.path} has no test set beside it, and too few examples to hold some of "
-                    f"them out: {len(labels):,}, of which dataset.test_fraction = "
+                    f"{self.path} has too few examples to hold some of them out as a test set: "
+                    f"{len(labels):,}, of which dataset.test_fraction = "
                     f"{options.test_fraction:g} takes none, as at least one of each class stays. "
                     "Give more examples or a larger fraction."
                 )
@@ -172,10 +176,11 @@ def find(
             whole = _first(place, "train", suffixes) or single(place)
     if whole is not None and split in ("train", "test"):
         if options.test_fraction or split == "train":
-            return Place(whole, split, unread(whole, _names("train", suffixes)))
+            notes = unread(whole, _names("train", suffixes)) + _unread_test(whole, place, suffixes)
+            return Place(whole, split, notes)
         if place.is_file():
             raise SettingError(
-                f"{place} has no test set beside it, and dataset.test_fraction is 0: give a "
+                f"{place} is one file, and dataset.test_fraction is 0: give a "
                 "fraction, or a folder with both."
             )
     if name is not None:
@@ -251,5 +256,33 @@ def _names(split: str, suffixes: Sequence[str]) -> list[str]:
 
 
 def _first(folder: pathlib.Path, split: str, suffixes: Sequence[str]) -> pathlib.Path | None:
-    paths = (folder / name for name in _names(split, suffixes))
-    return next((path for path in paths if path.exists()), None)
+    names = _names(split, suffixes)
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    # Test.csv is a test set, too.
+    paths = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+    return next((paths[name] for name in names if name in paths), None)
+
+
+def _unread_test(
+    whole: pathlib.Path, place: pathlib.Path, suffixes: Sequence[str]
+) -> tuple[str, ...]:
+    """A note on test sets, by their names, beside data that is divided."""
+    if whole == place and whole.is_dir() and whole.name.lower() not in NAMES["train"]:
+        return ()  # The folder beside it may be about anything.
+    others = [
+        path.name
+        for path in sorted(whole.parent.iterdir())
+        if path != whole
+        and _TEST.search(path.name)
+        and path.name.lower().endswith((*suffixes, ".json"))
+        and path.is_dir() == whole.is_dir()
+        and not is_system_name(path.name)
+    ]
+    if not others:
+        return ()
+    return (
+        f"{whole.name}: {listing(others)} in the same folder is not read; to use a test set, give "
+        f"the folder, and name the test set test{''.join(whole.suffixes)}.",
+    )

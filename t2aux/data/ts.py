@@ -94,7 +94,9 @@ class Ts(Source):
         """The location of a split, with a note on other files."""
         folder = require_data_dir("ts", options, or_file=True)
         if folder.is_file():
-            return places.find(options, split, (), single=lambda _: None, wanted=f"{{}}{SUFFIX}")
+            return places.find(
+                options, split, (SUFFIX,), single=lambda _: None, wanted=f"{{}}{SUFFIX}"
+            )
         files = ts_files(folder)
         wanted = f"NAME_{split.upper()}{SUFFIX} or {split}{SUFFIX}"
         if not files:
@@ -177,7 +179,9 @@ class TsFile:
         varies = len(lengths) > 1 or self._header.get("equallength", "").lower() == "false"
         self.length = None if varies else lengths.pop()
         named = self._header.get("classlabel", "").split()[1:]
-        self.classes = tuple(map(class_key, named)) or tuple(sorted(set(self.labels)))
+        self.classes = tuple(dict.fromkeys(map(class_key, named))) or tuple(
+            sorted(set(self.labels))
+        )
         self._check_header()
 
     def table(self, info: DatasetInfo, place: places.Place, options: Options) -> Table:

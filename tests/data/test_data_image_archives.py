@@ -69,6 +69,12 @@ def test_links_in_a_zip_are_read(tmp_path):
     refused(tmp_path, "dog/9.png", "/etc/passwd")
 
 
+@pytest.mark.parametrize("name", ["TRAIN.ZIP", "Train.Zip"])
+def test_names_in_capitals(tmp_path, name):
+    zipped(tmp_path / name, "cat/1.png", "dog/2.png")
+    assert found(tmp_path)[0] == {"cat": [1], "dog": [2]}
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("suffix", ARCHIVES)
 def test_the_last_member_of_a_name_counts(tmp_path, suffix):

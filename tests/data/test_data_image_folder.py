@@ -204,11 +204,18 @@ def test_a_run_needs_no_training_tree(folder):
     assert read(folder, "test", info=info).labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_splits_in_capitals(tmp_path):
+    write(tmp_path, files("cat/0.png", "dog/0.png"), "Train")
+    write(tmp_path, files("dog/1.png"), "TEST")
+    assert load("train", name="image_folder", data_dir=str(tmp_path)).labels.tolist() == [0, 1]
+    assert load("test", name="image_folder", data_dir=str(tmp_path)).labels.tolist() == [1]
+
+
 def test_what_is_there_instead_of_the_data_is_said(tmp_path):
     tree = tmp_path / "photos"
-    write(tree, files("cat/0.png", "dog/0.png"), "Train")
+    write(tree, files("cat/0.png", "dog/0.png"), "Test")
     (tree / "train.tar.bz2").write_bytes(b"BZh9")
-    with pytest.raises(FileError, match=r"train\.zip .*Train, train\.tar\.bz2.*--data_dir"):
+    with pytest.raises(FileError, match=r"train\.zip .*Test, train\.tar\.bz2.*--data_dir"):
         load("train", name="image_folder", data_dir=str(tree))
     write(tree, files("cat/0.png", "dog/0.png"), "train")
     with pytest.raises(FileError, match=r"train\.zip .*/photos.*--data_dir"):

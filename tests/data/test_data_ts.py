@@ -79,6 +79,18 @@ def test_one_file_is_the_training_data(tmp_path):
         read(tmp_path, "test")
 
 
+def test_a_test_file_that_is_not_read_is_named(tmp_path):
+    path = write(tmp_path)
+    write(tmp_path, "TEST")
+    train = read(path, test_fraction=0.5)
+    assert any("Vowels_TEST.ts in the same folder is not read" in note for note in train.notes)
+
+
+def test_a_class_that_the_header_names_twice_is_one(tmp_path):
+    write(tmp_path, header=HEADER.replace("true b a", "true b a b"))
+    assert read(tmp_path).info.classes == ("b", "a")
+
+
 def test_other_splits(tmp_path):
     write(tmp_path)
     write(tmp_path, "VALIDATION", ROWS[:1])

@@ -62,10 +62,46 @@ def test_one_table_is_divided_with_the_same_share_of_each_class(tmp_path):
     assert [rows[index][0] for index in division.test] == texts_of(test)
     assert np.array_equal(division.test, train.division.test)
     assert (division.examples, division.to_json()["test"]) == (50, division.test.tolist())
-    (note,) = [note for note in train.notes if "no test set" in note]
+    (note,) = [note for note in train.notes if "held out" in note]
     assert "10 of its 50 examples" in note
     assert note in test.notes
     assert not any("reviews" in n for n in notes({"train": train, "test": test}) if "in the" in n)
+
+
+@pytest.mark.parametrize("name", ["Test.csv", "TEST.CSV", "Testing.tsv"])
+def test_a_test_set_in_capitals(tmp_path, name):
+    write(tmp_path / "Train.csv", rows_of(COUNTS))
+    write(tmp_path / name, rows_of({"good": 1, "bad": 2}, start=100))
+    train, test = both(tmp_path)
+    assert counts_of(train) == COUNTS
+    assert counts_of(test) == {"good": 1, "bad": 2, "ugly": 0}
+    assert (train.division, test.division) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["test.csv", "test_set.tsv", "reviews-test.csv.gz", "test.json"])
+def test_a_test_set_that_is_not_read_is_named(tmp_path, name):
+    path = write(tmp_path / "train.csv", rows_of(COUNTS))
+    for other in (name, "latest.csv", "._test.csv", "test.py"):
+        (tmp_path / other).touch()
+    (note,) = [note for note in both(path)[0].notes if "not read; to use a test set" in note]
+    assert f"train.csv: {name} in the same folder" in note
+    if name != "test.csv":
+        assert note in both(tmp_path)[1].notes
+
+
+def test_names_of_the_classes_beside_a_single_file(tmp_path):
+    rows = [(text, {"good": 1, "bad": 2, "ugly": 3}[name]) for text, name in rows_of(COUNTS)]
+    (tmp_path / "classes.txt").write_text("good\nbad\nugly\n")
+    train, test = both(write(tmp_path / "reviews.csv", rows))
+    assert counts_of(train) == {"good": 24, "bad": 12, "ugly": 4}
+    assert test.info == both(tmp_path)[1].info
+
+
+def test_files_of_the_system_are_not_tables(tmp_path):
+    write(tmp_path / "reviews.csv", rows_of(COUNTS))
+    for name in ("._reviews.csv", "~$reviews.csv", ".reviews.tsv"):
+        (tmp_path / name).write_bytes(b"\0")
+    assert counts_of(both(tmp_path)[0]) == {"good": 24, "bad": 12, "ugly": 4}
 
 
 def test_it_is_a_function_of_the_data_and_the_seed(tmp_path):
