@@ -19,6 +19,7 @@ import numpy as np
 
 from t2aux.data import checks, places, tables
 from t2aux.data.characters import CharacterCounts, Texts, count_tokens, needs_counts, text_info
+from t2aux.data.listing import is_system_name
 from t2aux.data.source import TextSource
 from t2aux.data.table import Options, choose, class_key, read_class_names
 from t2aux.data.tables.columns import is_class_name, is_index_name
@@ -93,9 +94,8 @@ class Csv(TextSource):
             places.find, options, suffixes=tables.SUFFIXES, single=_single, wanted=_WANTED
         )
         place = find(split=split)
-        names = None
-        if options.data_dir.is_dir():
-            names = read_class_names(options.data_dir / "classes.txt")
+        folder = options.data_dir if options.data_dir.is_dir() else options.data_dir.parent
+        names = read_class_names(folder / "classes.txt")
         trained = options.info.classes if options.info else ()
         known = frozenset(map(class_key, (*(names or ()), *trained)))
 
@@ -306,7 +306,10 @@ def _single(folder: pathlib.Path) -> pathlib.Path | None:
     found = [
         path
         for path in sorted(folder.iterdir())
-        if tables.is_table(path) and path.is_file() and path.name.split(".")[0] not in splits
+        if tables.is_table(path)
+        and path.is_file()
+        and path.name.split(".")[0] not in splits
+        and not is_system_name(path.name)
     ]
     if len(found) > 1:
         raise FileError(
