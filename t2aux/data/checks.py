@@ -40,6 +40,8 @@ _PLACEHOLDERS = frozenset(
 _FEWEST_CLASSES = 4  # Fewer classes may be a trial, such as two classes of one example each.
 _LONGEST_NAME = 40
 _NARROW = 0.01
+# Values that differ by fewer of float32's steps are noted.
+_STEPS = 1000
 # Values that lie outside the training range by more than this many times its width are considered
 # to be scaled differently.
 _FAR = 10
@@ -190,6 +192,15 @@ class ValueRange:
             notes.append(
                 f"The {_name(split)} values hardly vary ({self._show(narrow)}): pixels should use "
                 "all of 0 to 255."
+            )
+        step = np.spacing(np.maximum(abs(least), abs(largest)).astype(np.float32))
+        coarse = np.flatnonzero((spread > 0) & (spread < _STEPS * step))
+        if len(coarse) and info.kind == "vectors":
+            notes.append(
+                f"The {_name(split)} values differ little for their size ({self._show(coarse)}): "
+                f"float32, which the network uses, rounds them to multiples of "
+                f"{listing(f'{value:.1g}' for value in step[coarse])}, so subtract a constant "
+                "before you save them."
             )
         constant = np.flatnonzero(spread == 0)
         if len(constant):

@@ -12,6 +12,7 @@ import gin
 import numpy as np
 
 from t2aux.data import places
+from t2aux.data.listing import is_system_name
 from t2aux.data.source import Source
 from t2aux.data.table import Options, Table, class_key
 from t2aux.errors import DataError, listing
@@ -20,6 +21,7 @@ from t2aux_ondevice.preprocessing import DatasetInfo
 
 _REAL_KINDS = "fiub"
 _INTEGER_KINDS = "iu"
+_INTEGER = re.compile(r"-?\d+")
 _SUFFIX = ".npz"
 _NAME_KINDS = "US"
 _ARRAYS = ("inputs", "labels", "lengths", "classes")
@@ -113,7 +115,8 @@ class Npz(Source):
 def _single(folder: pathlib.Path) -> pathlib.Path | None:
     """The only .npz file of a folder that is not named like a split; None if there is none."""
     splits = {name for names in places.NAMES.values() for name in names}
-    found = [path for path in folder.glob(f"*{_SUFFIX}") if path.stem not in splits]
+    paths = (path for path in folder.glob(f"*{_SUFFIX}") if not is_system_name(path.name))
+    found = [path for path in paths if path.stem not in splits]
     return found[0] if len(found) == 1 else None
 
 
@@ -203,7 +206,7 @@ def _classes(train: dict[str, np.ndarray], path: pathlib.Path) -> tuple[str, ...
             f"{path}: the label {found[-1]} is larger than the number of sequences: correct the "
             "labels, or save the names of all classes as `classes`."
         )
-    return tuple(map(str, range(found[-1] + 1)))
+    return tuple(map(str, range(int(found[-1]) + 1)))
 
 
 def _check_same_classes(
@@ -264,7 +267,7 @@ def _class_numbers(
     by_name = labels.dtype.kind in _NAME_KINDS
     if not by_name and not numbered:
         # The classes of a run may have names, with labels that are their positions.
-        numbered = not all(re.fullmatch(r"-?\d+", name) for name in classes)
+        numbered = not all(map(_INTEGER.fullmatch, classes))
     if not by_name and numbered:
         wrong = (labels < 0) | (labels >= len(classes))
         meant = f"there are {len(classes)} classes: labels run from 0 to {len(classes) - 1}"
@@ -282,6 +285,11 @@ def _class_numbers(
             f"{path}: the label of sequence {index} (counted from 0) is {labels[index]}, but "
             f"{meant}: correct it."
         )
+    if not by_name and numbered and all(map(_INTEGER.fullmatch, classes)) and classes[0] != "0":
+        return numbers, [
+            f"{path.name}: the labels are positions in `classes`, from 0, although the names there "
+            "are numbers; a file without `classes` is read by the names."
+        ]
     if by_name or numbered or classes[0] == "0":
         return numbers, []
     return numbers, [

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from t2aux.data.summary import notes
 from t2aux.errors import DataError, UserError
 from tests.sources import load
 
@@ -50,6 +51,36 @@ def test_lengths_and_what_lies_behind_them(tmp_path):
         np.testing.assert_array_equal(
             split.example(index), inputs[index, :length].astype(np.float32)
         )
+
+
+@pytest.mark.parametrize(("dtype", "count"), [(np.int8, 128), (np.uint8, 256)])
+def test_labels_up_to_the_largest_of_their_type(tmp_path, dtype, count):
+    labels = np.arange(2 * count) % count
+    save(tmp_path, inputs=np.zeros([2 * count, 2]), labels=labels.astype(dtype))
+    split = read(tmp_path, test_fraction=0, allow=["class_per_example"])
+    np.testing.assert_array_equal(split.labels, labels)
+    assert split.info.classes == tuple(map(str, range(count)))
+
+
+def test_a_file_of_the_system_is_not_read(tmp_path):
+    save(tmp_path, "mine")
+    (tmp_path / "._mine.npz").write_bytes(b"\0")
+    np.testing.assert_array_equal(read(tmp_path).labels, LABELS)
+
+
+def test_positions_of_classes_whose_names_are_numbers_are_noted(tmp_path):
+    save(tmp_path, classes=np.array(["2019", "2020", "2021"]))
+    split = read(tmp_path)
+    np.testing.assert_array_equal(split.labels, LABELS)
+    assert any("positions in `classes`" in note for note in split.notes)
+
+
+@pytest.mark.parametrize(("offset", "noted"), [(1.7e9, True), (1e4, False)])
+def test_values_that_float32_rounds_much_are_noted(tmp_path, offset, noted):
+    save(tmp_path, inputs=INPUTS * 100 + offset)
+    assert (
+        any("channel 0" in n and "float32" in n for n in notes({"train": read(tmp_path)})) is noted
+    )
 
 
 def test_names_of_the_classes(tmp_path):
