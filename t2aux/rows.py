@@ -77,7 +77,11 @@ def labels(y: Any, classes: int, what: str = "y") -> np.ndarray:
         UserError: `y` has another form, or a label is not below K.
     """
     y = _array(y, what)
-    if y.ndim == 2 and y.shape[1] == classes and classes > 1:
+    if y.ndim == 2 and y.shape[1] == classes > 1:
+        if not (((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()):
+            raise DataError(
+                f"{what} has the shape {y.shape}, but is not one-hot: give numbers of classes [N]."
+            )
         return y.argmax(axis=1).astype(np.int32)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

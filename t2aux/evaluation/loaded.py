@@ -173,8 +173,8 @@ class LoadedClassifier:
         return self._probabilities(checked, batch_size)
 
     def _probabilities(self, sequences: list[np.ndarray], batch_size: int) -> np.ndarray:
-        if batch_size < 1:
-            raise SettingError(f"batch_size must be at least 1, but is {batch_size}.")
+        if batch_size < 1 or batch_size % 1:
+            raise SettingError(f"batch_size must be a whole number from 1, but is {batch_size}.")
         probabilities = np.zeros([len(sequences), self.info.num_classes], np.float32)
         if isinstance(self._classifier, litert.LiteRTClassifier):
             for row, sequence in zip(probabilities, sequences, strict=True):

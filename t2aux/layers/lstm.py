@@ -119,6 +119,8 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
         if self.go_backwards:
             sequences = tf.reverse(sequences, [1])
             mask = None if mask is None else tf.reverse(mask, [1])
+        # Keras multiplies integers, too.
+        sequences = tf.cast(sequences, self.compute_dtype)
         weights = (self.kernel, self.bias, self.recurrent_kernel)
         weights = ops.Weights(*map(tf.convert_to_tensor, weights))
         lengths = None
@@ -142,6 +144,10 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
                 done = tf.cumsum(tf.cast(mask, tf.int32), axis=1)
                 outputs = tf.gather(outputs, tf.maximum(done - 1, 0), axis=1, batch_dims=1)
                 outputs = tf.where(done[..., tf.newaxis] > 0, outputs, 0.0)
+            if self.zero_output_for_mask:  # Bidirectional sets it.
+                output = tf.where(mask[:, -1:], output, 0.0)
+                if self.return_sequences:
+                    outputs = tf.where(mask[..., tf.newaxis], outputs, 0.0)
         if not self.return_sequences:
             outputs = output[:, tf.newaxis]
         return output, outputs, [last, cell_state]

@@ -35,6 +35,10 @@ class MinGRU(MinGRURecurrence):
         units] each.
     """
 
+    # Keras's Bidirectional reads them.
+    stateful = False
+    states = None
+
     def __init__(
         self,
         units: int,
@@ -134,7 +138,7 @@ class MinGRU(MinGRURecurrence):
         batch, steps, _ = sequences_shape
         last = (batch, self.units)
         own = (batch, steps, self.units) if self.return_sequences else last
-        return [own, *[last] * self._layers_count] if self.return_state else own
+        return (own, *[last] * self._layers_count) if self.return_state else own
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

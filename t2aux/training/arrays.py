@@ -14,6 +14,8 @@ from t2aux import rows
 from t2aux.errors import DataError, SettingError, listing
 from t2aux_ondevice.sequences import padded
 
+_NO_LABELS = "Labels are missing: give y, or a dataset of pairs of inputs and labels."
+
 
 def shape_of_inputs(shape: Any) -> tuple[int | None, ...]:
     """The shape of the inputs, without that of lengths or a mask that come with them."""
@@ -26,6 +28,11 @@ def shape_of_inputs(shape: Any) -> tuple[int | None, ...]:
 
 def check_shape(shape: tuple[int | None, ...], *, is_text: bool) -> None:
     """Raises UserError if the inputs do not have the shape of a batch of sequences."""
+    if not is_text and len(shape) == 3 and shape[2] is None:
+        raise DataError(
+            "The dataset does not say how many channels its inputs have: use tf.ensure_shape in a "
+            "map."
+        )
     if len(shape) != (2 if is_text else 3):
         wanted = "ids [batch, steps]" if is_text else "[batch, steps, channels]"
         hint = "" if is_text else "; give ids a vocabulary_size, and single values one channel"
@@ -33,7 +40,11 @@ def check_shape(shape: tuple[int | None, ...], *, is_text: bool) -> None:
 
 
 def shapes(x: Any) -> Any:
-    """The shapes of arrays, tensors or tensor specifications."""
+    """The shapes of the inputs: of arrays, tensors, tensor specifications or a dataset."""
+    if isinstance(x, tf.data.Dataset):
+        if not isinstance(x.element_spec, tuple):
+            raise DataError(_NO_LABELS)
+        x = x.element_spec[0]
     if isinstance(x, (tf.RaggedTensor, tf.RaggedTensorSpec)):
         return tuple(x.shape)
 
@@ -107,8 +118,13 @@ def checked_labels(tokens: tf.Tensor, lengths: Any, y: Any, *, classes: int) -> 
         UserError: The labels are missing, or their shape is unknown.
     """
     if y is None:
-        raise DataError("Labels are missing: give y, or a dataset of pairs of inputs and labels.")
+        raise DataError(_NO_LABELS)
     y = tf.convert_to_tensor(y)  # A NumPy array in eager mode.
+    if y.dtype == tf.string:
+        raise DataError(
+            "The labels are strings, but must be numbers of classes: map them with "
+            "keras.layers.StringLookup(vocabulary=..., num_oov_indices=0)."
+        )
     if y.shape.rank is None:
         raise DataError(
             "The dataset does not say which shape its labels have: give from_generator an "
@@ -191,6 +207,8 @@ def prepared(x: Any, y: Any, *, classes: int, sizes: dict[str, Any]) -> tuple[An
     if isinstance(x, tuple) and len(x) == 2 and hasattr(x[0], "__array__"):
         x = (np.asarray(x[0]), np.asarray(x[1]))
         rows.check_lengths(*x)
+    if isinstance(x, tf.Tensor) and tf.executing_eagerly():
+        x = np.asarray(x)
     inputs = x[0] if isinstance(x, tuple) else x
     if isinstance(inputs, np.ndarray):
         _check_values(inputs, sizes["vocabulary_size"], sizes["channels"])
@@ -221,6 +239,8 @@ def _check_values(inputs: np.ndarray, vocabulary_size: int | None, channels: int
                 f"The inputs have the shape {inputs.shape}, but the model reads [batch, steps, "
                 f"{channels}]."
             )
+        if inputs.dtype.kind not in "fiub":
+            raise DataError(f"The inputs must be real numbers, but are {inputs.dtype}.")
         if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
             raise DataError("The inputs hold NaN or an infinite value: correct the data.")
         return

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Pretrain"]
 
+# A number of steps that training does not come near to.
+_UNKNOWN = 1 << 40
+
 
 class Pretrain(keras.callbacks.Callback):
     """Trains on the auxiliary losses only, before the epochs of `fit` begin (paper, section 4).
@@ -37,18 +40,42 @@ class Pretrain(keras.callbacks.Callback):
         self.epochs = epochs
         self.history: keras.callbacks.History | None = None
 
+    def check_data(self, x: Any, steps_per_epoch: int | None) -> None:
+        """Raises UserError if the training would find no data after the pretraining."""
+        if hasattr(x, "__next__") and not steps_per_epoch:
+            raise SettingError(
+                "Pretrain reads the data before the epochs of fit do, but a generator can be read "
+                "only once: give a tf.data.Dataset or a keras.utils.PyDataset."
+            )
+
 
 class PhaseProgress(keras.callbacks.Callback):
-    """Tells the model the length of the phase, if it is known."""
+    """Tells the model the length of the phase.
+
+    The length of a generator is known after its first epoch. Until then the progress is 0.
+    """
 
     def __init__(self, model: SequenceClassifier) -> None:
         super().__init__()
         self._classifier = model
-        self._begun = False
+        self._steps: int | None = None
+        self._last_batch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        steps = self.params.get("steps")
-        if self._begun or not steps:
-            return
-        self._begun = True
-        self._classifier.begin_phase(steps * self.params["epochs"], steps * epoch)
+        if self._steps is None:
+            self._steps = self.params.get("steps")
+            if self._steps is None:
+                self._classifier.begin_phase(_UNKNOWN, 0)
+            else:
+                self._begin_phase(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._last_batch = batch
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self._steps is None:
+            self._steps = self._last_batch + 1
+            self._begin_phase(epoch + 1)
+
+    def _begin_phase(self, epochs: int) -> None:
+        self._classifier.begin_phase(self._steps * self.params["epochs"], self._steps * epochs)

@@ -30,7 +30,7 @@ from tensorflow.python.eager import context
 from t2aux import data
 from t2aux.errors import ServerError, SettingError, StartAgainError
 from t2aux.model.share import Share
-from t2aux.training import cluster
+from t2aux.training import cluster, optimizers
 from t2aux.training.trainer import Step, Trainer
 from t2aux.training.transformer_trainer import TransformerTrainer
 
@@ -185,9 +185,9 @@ class Replicas:
     ) -> None:
         """Applies a step's gradients on every replica; to be called in a `tf.function`."""
         if self._strategy is None:
-            optimizer.apply(gradients, variables)
+            optimizers.apply(optimizer, gradients, variables)
         else:
-            self._strategy.run(lambda: optimizer.apply(gradients, variables))
+            self._strategy.run(lambda: optimizers.apply(optimizer, gradients, variables))
 
     def total(self, values: np.ndarray) -> np.ndarray:
         """Sums [N] float64 over the processes, all of which must call it."""

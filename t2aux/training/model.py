@@ -18,7 +18,7 @@ from t2aux.model import inputs
 from t2aux.model.cell import as_core
 from t2aux.model.classifier import BaseClassifier, check_parameters
 from t2aux.model.heads import Head
-from t2aux.training import arrays, trainer, truncation
+from t2aux.training import arrays, optimizers, trainer, truncation
 from t2aux.training.callbacks import PhaseProgress, Pretrain
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -323,6 +323,7 @@ class SequenceClassifier(BaseClassifier):
         for pretrain in [c for c in callbacks if isinstance(c, Pretrain)]:
             if not self.auxiliary:
                 raise SettingError("Pretraining needs auxiliary losses, and the model has none.")
+            pretrain.check_data(x, kwargs.get("steps_per_epoch"))
             # With the same training examples, and without evaluation.
             left_out = ("validation_data", "validation_freq", "initial_epoch")
             without = {name: v for name, v in kwargs.items() if name not in left_out}
@@ -352,7 +353,7 @@ class SequenceClassifier(BaseClassifier):
     ) -> keras.callbacks.History:
         if self.trainer is None and (isinstance(x, tf.data.Dataset) or y is not None):
             # Before the callbacks, because BackupAndRestore needs existing weights.
-            self.build(arrays.shapes(x.element_spec[0] if isinstance(x, tf.data.Dataset) else x))
+            self.build(arrays.shapes(x))
         self._pretraining = pretraining
         # The compiled function is specific to the kind of phase.
         self.train_function = None
@@ -370,14 +371,14 @@ class SequenceClassifier(BaseClassifier):
             done: How many of them were already made.
         """
         self._phase_steps.assign(max(steps, 1))
-        self._phase_begin.assign(int(self.optimizer.iterations.numpy()) - done)
+        self._phase_begin.assign(int(optimizers.steps_made(self.optimizer)) - done)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Makes one training step with the truncated gradients of all losses."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         tokens, lengths = self._sequences(x)
         y = arrays.checked_labels(tokens, lengths, y, classes=self.num_classes)
-        number = tf.convert_to_tensor(self.optimizer.iterations, tf.int64)
+        number = tf.cast(optimizers.steps_made(self.optimizer), tf.int64)
         done = tf.cast(number - self._phase_begin, tf.float32)
         padded = lengths is not None
         if lengths is None:
@@ -400,8 +401,7 @@ class SequenceClassifier(BaseClassifier):
         if not self.optimizer.built:
             # In the order in which Keras builds the optimizer of a loaded model.
             self.optimizer.build(self.trainable_variables)
-        if variables:
-            self.optimizer.apply(gradients, variables)
+        optimizers.apply(self.optimizer, gradients, variables)
         self._loss_tracker.update_state(step.metrics["loss"], sample_weight=tf.shape(tokens)[0])
         for name, mean in self._means.items():
             if name in step.metrics:

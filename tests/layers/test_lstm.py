@@ -71,6 +71,8 @@ def assert_close(ours, theirs):
         {"return_sequences": True, "return_state": True},
         {"return_sequences": True, "return_state": True, "go_backwards": True},
         {"return_state": True, "use_bias": False, "unit_forget_bias": False},
+        {"return_sequences": True, "return_state": True, "zero_output_for_mask": True},
+        {"return_state": True, "go_backwards": True, "zero_output_for_mask": True},
     ],
 )
 def test_values_and_gradients_are_keras_s(arguments, mask):
@@ -83,6 +85,31 @@ def test_values_and_gradients_are_keras_s(arguments, mask):
             values_and_gradients(layer, x, state, masks(mask), training) for layer in (ours, theirs)
         )
         assert_close(got, want)
+
+
+@pytest.mark.parametrize("mask", [None, "right", "left", "anywhere", "everything"])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_bidirectional_is_keras_s(sequences, mask):
+    layers = pair(return_sequences=sequences)
+    x = tf.constant(np.random.default_rng(2).normal(size=(BATCH, STEPS, 3)), tf.float32)
+    want, got = [
+        keras.layers.Bidirectional(layer, backward_layer=layer.__class__.from_config(config))
+        for layer in layers
+        if (config := {**layer.get_config(), "go_backwards": True})
+    ]
+    for both in (want, got):
+        both.build(x.shape)
+    got.set_weights(want.get_weights())
+    for training in (False, True):
+        made = (both(x, mask=masks(mask), training=training) for both in (got, want))
+        np.testing.assert_allclose(*made, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8, bool])
+def test_integers_are_numbers(dtype):
+    theirs, ours = pair()
+    x = np.random.default_rng(0).integers(0, 2, (BATCH, STEPS, 3)).astype(dtype)
+    np.testing.assert_allclose(ours(x), theirs(x.astype(np.float32)), atol=1e-6)
 
 
 @pytest.mark.parametrize("features", [1, 4, 5, 70])

@@ -335,6 +335,14 @@ def distributed():
     fitted(model)
 
 
+def dataset(*parts):
+    return tf.data.Dataset.from_tensor_slices(parts[0] if len(parts) == 1 else parts).batch(3)
+
+
+def unknown_channels():
+    return dataset(X, Y).map(lambda x, y: (tf.ensure_shape(tf.transpose(x), [None] * 3), y))
+
+
 def unknown_shapes():
     return tf.data.Dataset.from_generator(lambda: [(X, Y)], output_types=(tf.float32, tf.int32))
 
@@ -357,6 +365,16 @@ WRONG_DATA = {
     "dictionary": (lambda: fitted(x={"a": X}), ' a: .*"inputs"'),
     "channels": (lambda: built().predict(X[..., :1]), r"steps, 2\]"),
     "unknown shapes": (lambda: fitted(x=unknown_shapes(), y=False), "output_signature"),
+    "unknown channels": (lambda: fitted(x=unknown_channels(), y=False), "channels .*ensure_shape"),
+    "dataset without labels": (lambda: fitted(x=dataset(X), y=False), "Labels .*pairs"),
+    "dataset of dictionaries": (lambda: fitted(x=dataset({"x": X}), y=False), "Labels .*pairs"),
+    "names in a dataset": (
+        lambda: fitted(x=dataset(X, [str(label) for label in Y]), y=False),
+        "labels are strings",
+    ),
+    "strings": (lambda: fitted(x=X.astype(str)), "real numbers, .*<U"),
+    "complex": (lambda: fitted(x=X.astype(complex)), "real numbers, .*complex"),
+    "tensor with NaN": (lambda: fitted(x=tf.fill(X.shape, np.nan)), "NaN"),
 }
 WRONG_SETTINGS = {
     "segment": (
@@ -392,6 +410,10 @@ WRONG_SETTINGS = {
     "negative bptt": (lambda: fitted(make(supervised_bptt=-1)), "supervised_bptt"),
     "classes": (lambda: SequenceClassifier(classes=["a", "a"]), r"classes .*\['a', 'a'\]"),
     "number of classes": (lambda: SequenceClassifier(classes=3.0), r"classes .*3\.0"),
+    "generator to pretrain on": (
+        lambda: fitted(x=iter([(X, Y)]), y=False, callbacks=[t2aux.callbacks.Pretrain(1)]),
+        "generator .*Dataset",
+    ),
     "nothing to pretrain": (
         lambda: fitted(make(auxiliary=[]), callbacks=[t2aux.callbacks.Pretrain(1)]),
         "auxiliary losses",
