@@ -228,7 +228,8 @@ def _named(part: Part, opened: Source) -> Source:
 
     def rows() -> Iterator[Row]:
         for row in opened.rows():
-            yield dataclasses.replace(row, name=f"{file}:{row.name}")
+            name = pa.scalar(row.name, opened.name_type).cast(pa.string())
+            yield dataclasses.replace(row, name=f"{file}:{name}")
 
     return dataclasses.replace(opened, rows=rows, name_type=pa.string())
 

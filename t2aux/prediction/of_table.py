@@ -114,8 +114,8 @@ class _Rows:
                 ]
             names = range(number, number + len(batch))
             if opened.index is not None:
-                names = batch.column(opened.index).to_pylist()
-            kept = [batch.column(column).to_pylist() for column in self._kept]
+                names = _values(opened.name, batch, opened.index)
+            kept = [_values(opened.name, batch, column) for column in self._kept]
             columns = zip(*kept, strict=True) if kept else itertools.repeat((), len(batch))
             for line, name, text, label, values in zip(
                 lines, names, texts, labels, columns, strict=True
@@ -126,6 +126,21 @@ class _Rows:
             self._read = number
             # A separator or a line end for each value.
             self._bytes += batch.nbytes - 3 * batch.num_columns * len(batch)
+
+
+def _values(name: str, batch: pa.RecordBatch, column: str) -> list[Any]:
+    """The values of a column, in the form in which `pa.array` takes them for its type."""
+    values = batch.column(column)
+    if pa.types.is_temporal(values.type):
+        # As numbers: Python's own types lack nanoseconds, years after 9999 and long durations.
+        values = values.view(pa.int32() if values.type.bit_width == 32 else pa.int64())
+    try:
+        return values.to_pylist()
+    except (ValueError, OverflowError, LookupError) as error:
+        raise DataError(
+            f"{name}: the column {column!r} holds values of the type {values.type} that can't be "
+            "kept: convert or delete it, or leave out --keep_columns."
+        ) from error
 
 
 def _label(label: str, names: tuple[str, ...] | None) -> str | None:

@@ -226,14 +226,25 @@ def open_writer(
 def _json_lines(batch: pa.RecordBatch) -> bytes:
     names: Sequence[str] = batch.schema.names
     columns = [_python(column) for column in batch.columns]
-    lines = (
-        json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, default=str)
-        for row in zip(*columns, strict=True)
-    )
+    lines = (_json(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True))
     return "".join(f"{line}\n" for line in lines).encode("utf-8")
 
 
+def _json(row: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        return value.decode("utf-8", "backslashreplace") if type(value) is bytes else str(value)
+
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=text)
+    except ValueError:  # JSON has no NaN and no infinity: they become null, as in pandas.
+        row = json.loads(json.dumps(row, default=text), parse_constant=lambda _: None)
+        return json.dumps(row, ensure_ascii=False)
+
+
 def _python(column: pa.Array) -> list[Any]:
+    if pa.types.is_temporal(column.type):
+        # As in CSV. Python's own types lack nanoseconds, years after 9999 and long durations.
+        return column.cast(pa.string()).to_pylist()
     if not pa.types.is_float32(column.type):
         return column.to_pylist()
     # The shortest decimals of the float32, as in CSV, rather than the digits of a float64.

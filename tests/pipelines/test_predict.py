@@ -144,6 +144,19 @@ def test_buckets_hold_the_model_the_data_and_the_predictions(exports, tmp_path, 
     assert set(bucket.files) == {*before, output}
 
 
+def test_times_that_name_the_rows_of_many_files(exports, tmp_path):
+    for number in range(2):
+        times = pyarrow.array([number], pyarrow.timestamp("ns"))
+        index = {"pandas": json.dumps({"index_columns": ["time"]})}
+        table = pyarrow.table({"text": ["abc"], "time": times}).replace_schema_metadata(index)
+        pyarrow.parquet.write_table(table, tmp_path / f"part-{number}.parquet")
+    by_pipeline(exports("texts"), tmp_path / "part-*.parquet", tmp_path / "one.csv")
+    lines = (tmp_path / "one.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == [
+        f'"part-{number}.parquet:1970-01-01 00:00:00.00000000{number}"' for number in range(2)
+    ]
+
+
 def test_many_files_have_one_output_or_as_many(exports, tmp_path):
     for number in range(3):
         write_table(tmp_path / f"part-{number}.csv", 10, 10 * number)

@@ -71,6 +71,81 @@ def test_parquet_says_how_many_rows_it_has(tmp_path):
     assert rows[0].columns == ("abc", "class 1", "4")
 
 
+NANOSECOND = "1970-01-01 00:00:00.000000001"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "text"),
+    [
+        (1, pa.timestamp("ns"), NANOSECOND),
+        (1, pa.timestamp("ns", "+02:00"), "1970-01-01 02:00:00.000000001+0200"),
+        (1, pa.time64("ns"), "00:00:00.000000001"),
+        (1, pa.duration("ns"), "1"),
+        (10**15, pa.duration("s"), str(10**15)),
+        (10**8, pa.date32(), "<value out of range: 100000000>"),
+        (10**4, pa.date32(), "1997-05-19"),
+        (1, pa.timestamp("us"), "1970-01-01 00:00:00.000001"),
+    ],
+)
+@pytest.mark.parametrize("is_index", [False, True])
+def test_times_that_python_can_t_hold_are_kept(models, tmp_path, number, kind, text, is_index):
+    place = models("texts").place["tflite"]
+    times = pa.array([number, None], kind)
+    table = pa.table({"text": ["abc", "de"], "time": times})
+    if is_index:
+        pandas = json.dumps({"index_columns": ["time"]})
+        table = table.replace_schema_metadata({"pandas": pandas})
+    pa.parquet.write_table(table, tmp_path / "t.parquet")
+    for suffix in ("parquet", "jsonl", "csv"):
+        output = tmp_path / f"o.{suffix}"
+        t2aux.predict(place, tmp_path / "t.parquet", output, keep_columns=not is_index)
+    name = "input" if is_index else "time"
+    found = pa.parquet.read_table(tmp_path / "o.parquet")[name]
+    assert found.combine_chunks().equals(times)
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").open()]
+    assert [row[name] for row in rows] == [text, None]
+    assert f"{text}," in (tmp_path / "o.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[1], None], pa.list_(pa.timestamp("ns"))),
+        pa.array([b"\xff", b"a"]).view(pa.string()),
+    ],
+)
+def test_columns_that_can_t_be_kept_are_an_error(tmp_path, column):
+    pa.parquet.write_table(
+        pa.table({"text": ["abc", "de"], "more": column}), tmp_path / "t.parquet"
+    )
+    with pytest.raises(DataError, match=r"t\.parquet: .*'more' .*can't be kept.*--keep_columns"):
+        read(tmp_path / "t.parquet", keep_columns=True)
+    _, rows = read(tmp_path / "t.parquet")
+    assert shown(rows) == [(0, "abc", None), (1, "de", None)]
+
+
+def test_json_lines_are_valid_json(models, tmp_path):
+    place = models("texts").place["tflite"]
+    nan, infinity = float("nan"), float("inf")
+    columns = {
+        "text": ["abc", "\u00e9"],
+        "x": [nan, 1.5],
+        "single": pa.array([infinity, 1.5], pa.float32()),
+        "list": [[1.0, nan], [2.0, -infinity]],
+        "bytes": [b"\xffa", "\u00e9".encode()],
+    }
+    table = pa.table([*columns.values(), ["1", "2"]], names=[*columns, "x"])
+    pa.parquet.write_table(table, tmp_path / "t.parquet")
+    t2aux.predict(place, tmp_path / "t.parquet", tmp_path / "o.jsonl", keep_columns=True)
+    lines = (tmp_path / "o.jsonl").read_text().splitlines()
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [list(row.values())[:6] for row in rows] == [
+        ["abc", None, None, [1.0, None], "\\xffa", "1"],
+        ["\u00e9", 1.5, 1.5, [2.0, None], "\u00e9", "2"],
+    ]
+    assert list(rows[0])[:6] == [*columns, "x.1"]
+
+
 def test_columns_are_found_or_named(tmp_path):
     (tmp_path / "a.csv").write_text("id,text,stars\nx7,abc,class 0\nx8,def,\n")
     source, rows = read(tmp_path / "a.csv")
