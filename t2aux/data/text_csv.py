@@ -291,7 +291,7 @@ class _Scan:
             where = f"{self.path}, {self.table.unit} {line}"
             if label in missing:
                 what = f"{label!r}, a missing value" if label else "empty"
-                if line == 1 and not label:
+                if line == 1 and not label and isinstance(self.table, DelimitedReader):
                     what += " (is it a header, with the column of pandas' index first?)"
                 checks.refuse(
                     self._options,

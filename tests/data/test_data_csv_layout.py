@@ -213,6 +213,17 @@ def test_missing_classes_are_errors(tmp_path, name):
         read(tmp_path, csv_of(rows), "test", info=info)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_only_a_first_row_of_csv_may_be_a_header(tmp_path, kind):
+    write_table(tmp_path / f"train.{kind}", ["label", "text"], [("", "x"), *ROWS], False)
+    if kind == "csv":
+        (tmp_path / "train.csv").write_text(csv_of([("", "klasse"), *ROWS]))
+    message = "empty .is it a header" if kind == "csv" else "empty: correct or delete the row"
+    where = "row" if kind == "parquet" else "line"
+    with pytest.raises(DataError, match=rf"train\.{kind}, {where} 1: the class is {message}"):
+        load("train", "csv", data_dir=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("separator", "said"), [("\t", "tabs"), (";", "semicolons"), ("|", "vertical bars")]
 )

@@ -238,58 +238,6 @@ def test_texts_are_joined_without_empty_ones():
     assert tables.joined(batch, ["a"]).to_pylist() == ["x", "", "", "u"]
 
 
-def test_types_of_parquet_become_texts():
-    columns = {
-        "label": pa.array([1.0, None, 2.5]),
-        "big": pa.array([1, 2, 10**15]),
-        "flag": pa.array([True, False, None]),
-        "category": pa.array(["a", None, "b"]).dictionary_encode(),
-        "bytes": pa.array([b"x", b"y", b"z"]),
-        "list": pa.array([[1], [2], [3]]),
-    }
-    file = io.BytesIO()
-    parquet.write_table(pa.table(columns), file)
-    table = tables.open_table(io.BytesIO(file.getvalue()), name="t.parquet")
-    (batch,) = table.batches()
-    texts = {name: tables.strings(batch, name).to_pylist() for name in columns if name != "list"}
-    assert texts == {
-        "label": ["1", "", "2.5"],
-        "big": ["1", "2", "1000000000000000"],
-        "flag": ["true", "false", ""],
-        "category": ["a", "", "b"],
-        "bytes": ["x", "y", "z"],
-    }
-    with pytest.raises(DataError, match=r"'list' .*list<element: int64>"):
-        tables.strings(batch, "list")
-
-
-def test_the_index_that_pandas_keeps_in_parquet():
-    table = pa.table({"text": ["a"], "__index_level_0__": [0]})
-    pandas = {b"pandas": json.dumps({"index_columns": ["__index_level_0__"]}).encode()}
-    file = io.BytesIO()
-    parquet.write_table(table.replace_schema_metadata(pandas), file)
-    table = tables.open_table(io.BytesIO(file.getvalue()), name="t.parquet")
-    assert table.index == "__index_level_0__"
-    assert tables.choose_columns(table).texts == ("text",)
-
-
-def test_values_of_json_lines():
-    lines = [
-        {"label": 1, "text": "2024-01-01"},
-        {"text": "\ud83d\ude00 \u00e9", "label": "x"},
-        {"label": 1.0, "text": None, "more": [1, "\u00e9"]},
-        {"label": True, "text": "z"},
-    ]
-    table = opened("\n".join(map(json.dumps, lines)))
-    assert table.columns == ("label", "text", "more")
-    (batch,) = table.batches()
-    assert batch.column("label").to_pylist() == ["1", "x", "1", "true"]
-    assert batch.column("more").to_pylist() == [None, None, '[1, "\u00e9"]', None]
-    later = opened("".join(['{"a": 1}\n'] * 20_000 + ['{"a": 1, "b": 2}\n']))
-    assert sum(map(len, later.batches())) == 20_001
-    assert any("'b'" in note for note in later.notes)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -297,6 +245,10 @@ def test_values_of_json_lines():
         ('{"a": 1}\n[1]\n', r"line 2: .*JSON .*\[1\]:"),
         ('{"a": "\\ud800"}\n', r"line 1: .*JSON .surrogates"),
         ('[{"a": 1},\n{"a": 2}]', "JSON array.*lines=True"),
+        ('{"label":{"0":"a","1":"b"},"text":{"0":"x","1":"y"}}\n', "JSON object.*lines=True"),
+        ('{"label": ["a", "b"], "text": ["x", "y"]}', "JSON object.*lines=True"),
+        ('{"columns":["label"],"index":[0],"data":[["a"]]}', "JSON object.*lines=True"),
+        (json.dumps({"a": {str(n): "b" for n in range(9999)}}), "JSON object.*lines=True"),
         ('a,b\nc,"d\ne,f\n', "line 2: .*CSV"),
         ('a,b\nc,"d"d\ne,f\n', "line 2: .*CSV"),
         ("a,b\nc\n", "line 2: .*column.* 2:"),

@@ -36,9 +36,11 @@ class TableReader(abc.ABC):
         has_header: Whether the table itself names its columns.
         index: The column that numbers the rows, as written by pandas; None if there is none.
         unit: What `Numbered.lines` counts: "line" or "row".
+        chosen: The columns of the class and of the text, once `choose_columns` has chosen them.
     """
 
     unit = "line"
+    chosen: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -89,6 +89,7 @@ def choose_columns(
         label = table.columns[0]
     if not texts:
         texts = _guess_texts(table, label, label_is_given=given)
+    table.chosen = texts if label is None else (label, *texts)
     return Chosen(label, texts, tuple(_notes(table, label, texts)))
 
 

@@ -20,7 +20,11 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 class JsonLinesReader(TableReader):
-    """A file of JSON objects, one per line. Values become strings; null stays null."""
+    """A file of JSON objects, one per line. Values become strings; null stays null.
+
+    In the columns of the class and of the text, a list of one value is that value, and empty lists
+    and objects are null. Other lists and objects there are errors, since they are not texts.
+    """
 
     def __init__(
         self,
@@ -73,7 +77,12 @@ class JsonLinesReader(TableReader):
         size = 0
 
         def take() -> Numbered:
-            arrays = [pa.array([_text(r.get(c)) for r in rows], pa.string()) for c in self.columns]
+            arrays = [
+                pa.array(
+                    [self._text(*cell, c) for cell in zip(lines, rows, strict=True)], pa.string()
+                )
+                for c in self.columns
+            ]
             made = Numbered(list(lines), pa.RecordBatch.from_arrays(arrays, list(self.columns)))
             lines.clear()
             rows.clear()
@@ -93,6 +102,24 @@ class JsonLinesReader(TableReader):
                 size = 0
         if rows:
             yield take()
+
+    def _text(self, line: int, row: Mapping[str, Any], column: str) -> str | None:
+        value = row.get(column)
+        if column in self.chosen and isinstance(value, (list, dict)):
+            one = value[0] if isinstance(value, list) and len(value) == 1 else value or None
+            if isinstance(one, (list, dict)):
+                shown = shorten(json.dumps(value, ensure_ascii=False), 40)
+                raise DataError(
+                    f"{self.name}, line {line}: the column {column!r} holds {shown}, which is "
+                    "neither a text nor a number: convert it, or choose another column "
+                    "(--label_column, --text_column)."
+                )
+            value = one
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return json.dumps(value, ensure_ascii=False)
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         number = 0
@@ -140,11 +167,3 @@ def _object(name: str, number: int, line: str) -> dict[str, Any] | None:
             'an object on each line, such as {"label": "good", "text": "..."}.'
         )
     return found
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value, ensure_ascii=False)

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ _UNPACKERS = {
     b"BZh": bz2.open,
 }
 _PARQUET = b"PAR1"
+# An object whose first value is an object or a list, such as pandas' {"text":{"0":"abc", ...
+_CONTAINER_FIRST = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[{\[]')
 # Longer ones first.
 _MARKS = (
     (b"\xff\xfe\0\0", "utf-32"),
@@ -102,10 +105,17 @@ def open_table(
     whole = len(start) < _SAMPLE_BYTES
     text = codecs.getincrementaldecoder(encoding)("replace").decode(bytes(start), whole)
     beginning = text.lstrip()
-    if beginning.startswith(("[{", "[\n", "[\r", "[ ")) and '"' in beginning:
+    is_array = beginning.startswith(("[{", "[\n", "[\r", "[ ")) and '"' in beginning
+    line = beginning.rstrip()
+    if is_array or (
+        "\n" not in line
+        and _CONTAINER_FIRST.match(line)
+        and (not whole or line.endswith(("}}", "]}")))
+    ):
         raise DataError(
-            f"{name} is a JSON array: save the table as JSON lines, an object a line (with pandas: "
-            "DataFrame.to_json(FILE, orient='records', lines=True)), or as CSV."
+            f"{name} is a JSON {'array' if is_array else 'object with all rows in it'}: save the "
+            "table as JSON lines, an object a line (with pandas: DataFrame.to_json(FILE, "
+            "orient='records', lines=True)), or as CSV."
         )
     if beginning.startswith("{") and beginning[1:].lstrip().startswith(('"', "}")):
         sample = text if whole else text[: text.rfind("\n") + 1] or text
