@@ -93,12 +93,15 @@ def strings(batch: pa.RecordBatch, column: str) -> pa.StringArray:
     values = batch.column(column)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
+    if pa.types.is_float16(values.type):  # It can't be rounded.
+        values = values.cast(pa.float32())
     try:
         texts = compute.cast(values, pa.string())
+        texts.validate(full=True)  # A column of strings may hold any bytes.
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise DataError(
             f"The column {column!r} holds values of the type {values.type}, which are neither "
-            "texts nor numbers: choose another column, or convert it."
+            "texts in UTF-8 nor numbers: choose another column, or convert it."
         ) from error
     if pa.types.is_floating(values.type):
         whole = compute.equal(values, compute.floor(values))

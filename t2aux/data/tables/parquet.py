@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from t2aux.data.table import damaged
 from t2aux.data.tables.base import ROWS, Numbered, TableReader
+from t2aux.data.tables.columns import distinct
 from t2aux.errors import DataError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ParquetReader(TableReader):
         """
         self._opened = opened
         with _opened(name, opened) as file:
-            columns = file.schema_arrow.names
+            columns = distinct(file.schema_arrow.names)
             index = _index_of(file)
             self.num_rows = file.metadata.num_rows
         if not columns:
@@ -48,6 +49,7 @@ class ParquetReader(TableReader):
         first = 1
         with _opened(self.name, self._opened) as file:
             for batch in file.iter_batches(batch_size=ROWS, use_threads=False):
+                batch = batch.rename_columns(self.columns)
                 yield Numbered(range(first, first + len(batch)), batch)
                 first += len(batch)
 
@@ -74,5 +76,6 @@ def _index_of(file: parquet.ParquetFile) -> str | None:
         index = json.loads(metadata)["index_columns"]
     except (ValueError, KeyError, TypeError):
         return None
-    names = [name for name in index if isinstance(name, str) and name in file.schema_arrow.names]
-    return names[0] if names else None
+    names = file.schema_arrow.names
+    found = next((name for name in index if isinstance(name, str) and name in names), None)
+    return None if found is None else distinct(names)[names.index(found)]
