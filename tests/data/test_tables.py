@@ -337,3 +337,21 @@ def test_every_row_that_is_not_empty_is_read(rows, quoting):
 
 def _columns(batch):
     return [tables.strings(batch, name).to_pylist() for name in batch.schema.names]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda text, label: json.dumps({"text": text, "label": label}),
+        lambda text, label: f"{label},{text}",
+        lambda text, label: f'"{label}";"{text}"',
+    ],
+)
+def test_rows_of_more_characters_than_the_sample(write, rows):
+    texts = [f"{number} " + "long " * 40_000 + "end" for number in range(rows)]
+    content = "".join(write(text, "ab"[i % 2]) + "\n" for i, text in enumerate(texts))
+    table = tables.open_table(io.BytesIO(content.encode()), name="t")
+    chosen = tables.choose_columns(table)
+    found = [text for b in table.batches() for text in tables.joined(b, chosen.texts).to_pylist()]
+    assert found == texts

@@ -28,6 +28,8 @@ STEMS = (".csv", ".tsv", ".tab", ".psv", ".jsonl", ".ndjson", ".jsonlines", ".pa
 _PACKED = (".gz", ".xz", ".bz2")
 SUFFIXES = tuple(stem + packed for packed in ("", *_PACKED) for stem in STEMS)
 _SAMPLE_BYTES = 1 << 16
+# More is not read in search of the end of the first line.
+_LONGEST_LINE = 1 << 24
 _UNPACKERS = {
     b"\x1f\x8b": gzip.open,
     b"\xfd7zXZ": lzma.open,
@@ -180,7 +182,19 @@ def _unpacked(
 
 def _start(opener: Callable[..., IO[bytes]], path: str | os.PathLike[str]) -> bytes:
     with opener(path, "rb") as file:
-        return file.read(_SAMPLE_BYTES)
+        return _sample(file)
+
+
+def _sample(file: IO[bytes]) -> bytes:
+    """The beginning of a file, with its whole first line."""
+    start = b""
+    # A pipe may return fewer bytes than requested.
+    while len(start) < _SAMPLE_BYTES or (b"\n" not in start and len(start) < _LONGEST_LINE):
+        part = file.read(_SAMPLE_BYTES)
+        if not part:
+            break
+        start += part
+    return start
 
 
 def _unpacker(start: bytes) -> Callable[..., IO[bytes]] | None:
@@ -206,10 +220,7 @@ class _Begun(io.RawIOBase):
 
 def _begun(stream: IO[bytes]) -> tuple[IO[bytes], bytes]:
     """Reads the beginning of a stream. Returns the whole stream, and the beginning."""
-    start = b""
-    # A pipe may return fewer bytes than requested.
-    while len(start) < _SAMPLE_BYTES and (part := stream.read(_SAMPLE_BYTES - len(start))):
-        start += part
+    start = _sample(stream)
     return io.BufferedReader(_Begun(start, stream)), start
 
 
