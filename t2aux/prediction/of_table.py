@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from t2aux.data import tables
 from t2aux.data.table import class_key, read_class_names
+from t2aux.data.tables.columns import is_position
 from t2aux.errors import DataError, UserError, shorten
 from t2aux.prediction.rows import Row
 from t2aux.prediction.source import Reading, Source
@@ -40,11 +41,16 @@ def table(
         usual=[str(column) for column in trained if column is not None],
         known=frozenset(map(class_key, info.classes)),
     )
+    if not opened.has_header:
+        names, width = opened.columns, len(opened.columns)
+        trained = tuple(
+            names[int(c)] if c is not None and is_position(c, width) else c for c in trained
+        )
     label, texts = reading.label_column, reading.text_columns
     if label is None and str(trained[0]) in set(opened.columns).difference(texts):
         label = trained[0]
-    if not texts and set(map(str, reading.trained_texts)) <= set(opened.columns) - {label}:
-        texts = reading.trained_texts
+    if not texts and set(map(str, trained[1:])) <= set(opened.columns) - {label}:
+        texts = trained[1:]
     chosen = tables.choose_columns(opened, label, texts)
     batches = opened.numbered()
     first = next(batches, None)

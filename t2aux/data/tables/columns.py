@@ -109,9 +109,10 @@ def is_index_name(name: str) -> bool:
     return name in _INDEX_COLUMNS or name.endswith(" id") or bool(_UNNAMED.fullmatch(name))
 
 
-def is_position(name: str | int) -> bool:
-    """Whether the given name of a column may be its position."""
-    return isinstance(name, int) or bool(_POSITION.fullmatch(name))
+def is_position(name: str | int, width: int | None = None) -> bool:
+    """Whether the given name of a column may be its position, in a table of `width` columns."""
+    is_number = isinstance(name, int) or bool(_POSITION.fullmatch(name))
+    return is_number and (width is None or -width <= int(name) < width)
 
 
 def normalised(name: str) -> str:
@@ -134,12 +135,12 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 def _find(table: TableReader, wanted: str | int) -> str:
     """The column with a name or position. Raises UserError if there is none."""
     columns = table.columns
-    if str(wanted) in columns and not (isinstance(wanted, int) and table.has_header):
+    fits = is_position(wanted, len(columns))
+    if str(wanted) in columns and not (fits and isinstance(wanted, int) and table.has_header):
         return str(wanted)
+    if fits:
+        return columns[int(wanted)]
     if is_position(wanted):
-        position = int(wanted)
-        if -len(columns) <= position < len(columns):
-            return columns[position]
         raise SettingError(
             f"{table.name} has no column {wanted}: it has {len(columns)} ({_listed(table)}), and "
             "the first one is 0."

@@ -158,7 +158,8 @@ def is_header(
 
     Args:
         cells: The cells of the first rows; see `cells_of`.
-        wanted: The columns given by the user. If these are names, there is a header.
+        wanted: The columns given by the user. If these are names, there is a header. A number that
+            may be a position is a name only in pandas' header 0, 1, ...
         usual: The usual names of columns.
         known: The names of classes.
         options: `allow` is used.
@@ -166,9 +167,12 @@ def is_header(
     if checks.FIRST_ROW in options.allow or not cells:
         return False
     first = cells[0]
-    if any(str(name) in first or not columns.is_position(name) for name in wanted):
+    if not all(map(columns.is_position, wanted)):
         return True
-    if not {name for name in usual if not columns.is_position(name)}.isdisjoint(first):
+    numbers = first if first[0] else first[1:]
+    width = 0 if numbers == [str(number) for number in range(len(numbers))] else len(first)
+    names = {str(name) for name in (*wanted, *usual) if not columns.is_position(name, width)}
+    if not names.isdisjoint(first):
         return True
     if columns.normalised(first[0]) in columns.HEADERS:
         return True
