@@ -268,10 +268,13 @@ class _Scan:
     def _rows(self) -> Iterator[tuple[Sequence[int], list[str], list[str]]]:
         """Yields blocks of rows: their lines, classes and texts."""
         keys: dict[str, str] = {}
-        for lines, batch in self.table.numbered():
+        for numbered in self.table.numbered():
+            lines, batch = numbered
             labels = tables.strings(batch, self._chosen.label).to_pylist()
             for label in set(labels) - keys.keys():
                 keys[label] = class_key(label)
+            if isinstance(self.table, DelimitedReader):
+                self.table.check_quotes(numbered, self._chosen.label, keys, self._options)
             texts = tables.joined(batch, self._chosen.texts).to_pylist()
             yield lines, [keys[label] for label in labels], texts
 

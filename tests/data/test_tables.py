@@ -289,6 +289,60 @@ def test_other_quotes(quote):
     assert any("quotes" in note for note in table.notes)
 
 
+def test_only_escaped_quotes_and_backslashes_are_unescaped():
+    """As MySQL and Spark write them, with \\N for a null."""
+    lines = [
+        "label,text",
+        r'"pos","He said \"hi\"\nnext C:\\new"',
+        r'\N,"caf\u00e9"',
+        r'"neg",\N',
+        r"neg,c:\temp",
+        r"neg,one\, two",
+    ]
+    assert rows_of(opened("\n".join(lines))) == [
+        ["pos", r'He said "hi"\nnext C:\new'],
+        ["", r"caf\u00e9"],
+        ["neg", ""],
+        ["neg", r"c:\temp"],
+        ["neg", "one, two"],
+    ]
+
+
+LOOSE = [
+    [["pos", '"Great movie'], ["neg", "Bad"], ["pos", 'He said: "'], ["neg", "poor"]],
+    [["pos", '"Great" movie, yes'], ["neg", "Bad, movie"], ["neg", "poor"]],
+    [['"Great" movie, yes', "1"], ["Bad, movie", "0"], ["poor", "0"]],
+    [["pos", 'He said "hi"'], ["neg", "Bad, movie"], ["neg", 'No ""']],
+]
+
+
+@pytest.mark.parametrize("rows", LOOSE)
+@pytest.mark.parametrize("separator", [None, "\t"])
+def test_quotes_that_belong_to_the_texts(rows, separator):
+    table = opened("".join("\t".join(row) + "\n" for row in rows), separator=separator)
+    assert rows_of(table) == rows
+    assert any("tabs; quotes belong to the texts" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('a\t"two\nlines ""x"""\nb\t"c"\n', [["a", 'two\nlines "x"'], ["b", "c"]]),
+        ('a\tx\nb\t"c \\"d\\""\n', [["a", "x"], ["b", 'c "d"']]),
+        ('a\tx\nb\t"c"\n', [["a", "x"], ["b", "c"]]),
+        ('a,"x\ty"\nb,"z\tw"\n', [["a", "x\ty"], ["b", "z\tw"]]),
+    ],
+)
+def test_quotes_that_enclose_columns(content, rows):
+    assert rows_of(opened(content)) == rows
+
+
+@pytest.mark.parametrize("first", ['"label" ,"text"', '"a" b,c', '"label" "text"', '"a'])
+def test_a_first_row_that_is_not_valid_is_an_error(first):
+    with pytest.raises(DataError, match=r"t\.csv, line 1: .*CSV .*quotes"):
+        opened(f"{first}\nb,c\n")
+
+
 def test_spaces_before_quotes():
     table = opened('1, "The river rose, said the mayor."\n2, "b ""c"""\n')
     assert rows_of(table) == [["1", "The river rose, said the mayor."], ["2", 'b "c"']]

@@ -10,15 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import IO
 
+from t2aux.data import checks
 from t2aux.data.table import DAMAGE, Options, damaged
 from t2aux.data.tables import dialect as dialects
 from t2aux.data.tables.base import CHARACTERS, ROWS, Numbered, TableReader
 from t2aux.data.tables.columns import distinct, is_index_name
 from t2aux.data.tables.json_lines import not_of_encoding
-from t2aux.errors import DataError, listing
+from t2aux.errors import DataError, listing, shorten
 
 
 class DelimitedReader(TableReader):
@@ -98,6 +99,8 @@ class DelimitedReader(TableReader):
         # If the last column is a text, extra commas belong to a text without quotes.
         self.joins_rest = not has_header
         self._begin()
+        if rows and not cells:
+            next(self._blocks(), None)  # Raises the error of a first row that is not valid.
 
     def _begin(self) -> None:
         self.blank_rows = self.repeated_headers = self.repeated_first_rows = 0
@@ -126,6 +129,8 @@ class DelimitedReader(TableReader):
             for line, cells in block:
                 if cells and cells[0] and cells[0][0] in dialects.INVISIBLE:
                     cells[0] = cells[0].strip(dialects.INVISIBLE)
+                if self._dialect.escape:
+                    cells = ["" if cell == r"\N" else cell for cell in cells]  # MySQL's NULL.
                 if not any(map(str.strip, cells)):
                     self.blank_rows += len(cells) > 1
                 elif first is None:
@@ -145,6 +150,33 @@ class DelimitedReader(TableReader):
                 self._check_characters(lines, columns)
                 arrays = [pa.array(column, pa.string()) for column in columns]
                 yield Numbered(lines, pa.RecordBatch.from_arrays(arrays, list(self.columns)))
+
+    def check_quotes(
+        self, numbered: Numbered, label: str, classes: Container[str], options: Options
+    ) -> None:
+        """Raises UserError if a cell holds rows with one of the classes in the column `label`."""
+        from pyarrow import compute
+
+        place, width = self.columns.index(label), len(self.columns)
+
+        def is_row(line: str) -> bool:
+            cells = line.split(self._dialect.separator)
+            fits = len(cells) == width or (len(cells) > width and self.joins_rest)
+            # In a sentence, a space follows a comma.
+            return fits and cells[place].strip() in classes and cells[max(place, 1)][:1] != " "
+
+        for column in numbered.batch.columns:
+            for row in compute.indices_nonzero(compute.match_substring(column, "\n")).to_pylist():
+                lines = column[row].as_py().splitlines()
+                if len(found := list(filter(is_row, lines))) >= max(1, len(lines) - 1):
+                    checks.refuse(
+                        options,
+                        checks.SEPARATOR,
+                        f"{self.name}, line {numbered.lines[row]}: a quote is open over several "
+                        f"lines, and {shorten(found[0])!r} within it looks like another row: close "
+                        "the quote or, if it belongs to the text, put the text in quotes and write "
+                        "its own quotes twice",
+                    )
 
     def _blocks(self) -> Iterator[list[tuple[int, list[str]]]]:
         """Yields blocks of rows with their lines."""

@@ -23,6 +23,7 @@ _SUFFIXES = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _ENOUGH = 0.9  # The required fraction of the first rows.
 # The first field of a row, with or without quotes, and the separator after it.
 _FIRST_FIELD = re.compile(r' *(?:"(?:[^"]|"")*" *|[^,;|\t"][^,;|\t]*|)([,;|\t])')
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # Single and typographic quotes. Only the single ones can be read.
 _SINGLE_QUOTES = re.compile(r"\s*'(?:[^']|'')*'\s*[,;|\t]")
 _OTHER_QUOTES = re.compile(r"\s*(?:‘[^’,]+’|“[^”,]+”|„[^“”,]+[“”]|«[^»,]+»|`[^`,]+`)\s*[,;|\t]")
@@ -40,26 +41,31 @@ class Dialect(NamedTuple):
 
     Attributes:
         separator: One character.
-        quote: One character, which is doubled within quotes.
+        quote: One character, which is doubled within quotes; None if quotes are part of the texts.
         escape: The character before a quote within quotes, if it is not doubled.
         separator_line: Whether the first line is Excel's `sep=;`.
         notes: What was guessed, one sentence each.
     """
 
     separator: str
-    quote: str = '"'
+    quote: str | None = '"'
     escape: str | None = None
     separator_line: bool = False
     notes: tuple[str, ...] = ()
 
     def reader(self, lines: io.TextIOBase) -> csv.reader:
         """Reads rows, strictly."""
+        if self.escape:
+            # csv deletes every backslash, such as those of `C:\new` and of `\N`, MySQL's NULL.
+            escaped = re.compile(rf"\\([\\\r\n{re.escape(self.quote + self.separator)}]?)")
+            lines = (escaped.sub(lambda m: m[0] if m[1] else r"\\", line) for line in lines)
         return csv.reader(
             lines,
             strict=True,
             skipinitialspace=True,
             delimiter=self.separator,
             quotechar=self.quote,
+            quoting=csv.QUOTE_NONE if self.quote is None else csv.QUOTE_MINIMAL,
             escapechar=self.escape,
         )
 
@@ -116,6 +122,9 @@ def detect(
     quote = _quote(path, rows, options)
     if quote != '"':
         notes.append(f"{short}: the fields are in single quotes.")
+    elif _has_loose_quotes(rows) and (separator or _separator(path, rows, None, options)) == "\t":
+        quote, separator = None, "\t"
+        notes.append(f"{short}: the columns are separated by tabs; quotes belong to the texts.")
     if separator is None:
         separator = _separator(path, rows, quote, options)
         if separator != ",":
@@ -228,7 +237,20 @@ def _quote(path: str, rows: Sequence[str], options: Options) -> str:
     return '"'
 
 
-def _separator(path: str, rows: Sequence[str], quote: str, options: Options) -> str:
+def _has_loose_quotes(rows: Sequence[str]) -> bool:
+    """Whether each line is a row with tabs, in which quotes do not enclose whole columns."""
+    text = "".join(rows)
+    lines = [line.split("\t") for line in re.split(r"[\r\n]+", text) if line.strip()]
+    cells = [cell.strip(" ") for line in lines for cell in line]
+    if '\\"' in text or len(set(map(len, lines))) != 1 or len(lines[0]) == 1:
+        return False
+    if not any(cell.startswith('"') for cell in cells):
+        return '"' in text
+    quoted = sum(bool(_QUOTED.fullmatch(cell)) for cell in cells)
+    return 2 * quoted <= len(lines) and _widths(rows, Dialect("\t")) != [len(lines[0])] * len(lines)
+
+
+def _separator(path: str, rows: Sequence[str], quote: str | None, options: Options) -> str:
     regular = {}
     for separator in SEPARATORS:
         widths = _widths(rows, Dialect(separator, quote))
