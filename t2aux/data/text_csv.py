@@ -241,14 +241,17 @@ class _Scan:
         """Returns what was skipped or guessed, one sentence each."""
         table, short = self.table, self.path.name
         notes = [*table.notes, *self._chosen.notes]
-        is_first = self._guessed and self._chosen.label == table.columns[0]
-        if isinstance(table, DelimitedReader) and table.filled > 2 and is_first:
-            least, most = table.least_columns, table.most_columns
-            varying = f"{least} to {most}" if least != most else f"{most}"
-            lost = "; commas of texts without quotes are lost" if least != most else ""
+        is_first = self._guessed and self._chosen.texts == table.columns[1:]
+        is_regular = table.has_header or table.least_columns >= table.filled
+        if (
+            isinstance(table, DelimitedReader)
+            and len(table.columns) > 2
+            and is_first
+            and is_regular
+        ):
             notes.append(
-                f"{short}: the rows have {varying} columns, and all but the first are joined by a "
-                f"space into one text{lost}: put a text with commas in quotes."
+                f"{short}: the rows have {len(table.columns)} columns, and all but the first are "
+                "joined by a space into one text: put a text with commas in quotes."
             )
         if self._are_numbers:
             notes.append(

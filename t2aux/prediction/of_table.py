@@ -52,6 +52,7 @@ def table(
     if not texts and set(map(str, trained[1:])) <= set(opened.columns) - {label}:
         texts = trained[1:]
     chosen = tables.choose_columns(opened, label, texts)
+    opened.joins_rest = opened.columns[-1] in chosen.texts
     batches = opened.numbered()
     first = next(batches, None)
     if first is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from t2aux.data.tables.base import TableReader
-from t2aux.errors import SettingError, listing, nearest
+from t2aux.errors import DataError, SettingError, listing, nearest
 
 # Headers that identify the class column without further evidence.
 HEADERS = frozenset({"class", "label", "category"})
@@ -73,6 +73,8 @@ def choose_columns(
         UserError: A column does not exist or is given twice, or the text column is ambiguous. A
             missing class column is not an error.
     """
+    if not table.columns:
+        raise DataError(f"{table.name} has no rows: write a header and a row for each text.")
     texts = tuple(_find(table, text) for text in texts)
     given = label is not None
     if given:

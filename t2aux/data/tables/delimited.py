@@ -36,6 +36,8 @@ class DelimitedReader(TableReader):
             header.
         least_columns: The smallest number of columns of a row so far; likewise `most_columns`.
         filled: The largest number of columns of a row so far, without empty ones at its end.
+        joins_rest: Whether the last column takes the cells after it, as those of a text with
+            unquoted commas. Such rows are noted; otherwise they are errors.
     """
 
     def __init__(
@@ -77,7 +79,8 @@ class DelimitedReader(TableReader):
         self.header: list[str] | None = None
         if dialects.is_header(cells, wanted, usual, known, options):
             self.header = cells[0]
-            columns = distinct(cells[0])
+            # A cell beyond the last name belongs to an unquoted text.
+            columns = distinct(cells[0][: _filled(cells[0])])
         else:
             filled = max(map(_filled, cells), default=0)
             width = max(filled, min(2, max(map(len, cells), default=0)))
@@ -96,7 +99,6 @@ class DelimitedReader(TableReader):
                 notes.append(f"{short}: the column {index!r} numbers the rows.")
         has_header = self.header is not None
         super().__init__(name, columns, has_header=has_header, index=index, notes=notes)
-        # If the last column is a text, extra commas belong to a text without quotes.
         self.joins_rest = not has_header
         self._begin()
         if rows and not cells:
@@ -105,6 +107,7 @@ class DelimitedReader(TableReader):
     def _begin(self) -> None:
         self.blank_rows = self.repeated_headers = self.repeated_first_rows = 0
         self.least_columns, self.most_columns, self.filled = sys.maxsize, 0, 0
+        self._joined = self._first_joined = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -113,6 +116,18 @@ class DelimitedReader(TableReader):
         if self.repeated_headers:
             found.append(
                 f"{short}: rows that repeat the header: {self.repeated_headers:,}, skipped."
+            )
+        if self._joined:
+            found.append(
+                f"{short}: rows with more than {len(self.columns)} columns: {self._joined:,}, the "
+                f"first in line {self._first_joined}; the rest is joined to the text, and commas "
+                "of texts without quotes are lost: put a text with commas in quotes."
+            )
+        elif not self.has_header and self.least_columns < self.filled:
+            found.append(
+                f"{short}: the rows have {self.least_columns} to {self.filled} columns; commas of "
+                "texts without quotes are lost, and so is the text in columns that are not read: "
+                "put a text with commas in quotes."
             )
         if self.blank_rows:
             found.append(f"{short}: rows of empty columns: {self.blank_rows:,}, skipped.")
@@ -237,10 +252,11 @@ class DelimitedReader(TableReader):
             )
         if filled > width and not self.joins_rest:
             raise DataError(
-                f"{self.name}, line {line}: the row has {count} columns where the header has "
+                f"{self.name}, line {line}: the row has {filled} columns where the table has "
                 f"{width}: put a text with commas in quotes."
             )
         if filled > width:
+            self._joined, self._first_joined = self._joined + 1, self._first_joined or line
             rest = " ".join(filter(None, map(str.strip, cells[width - 1 :])))
             return [*cells[: width - 1], rest]
         return [*cells[:width], *[""] * (width - count)]
