@@ -37,11 +37,11 @@ def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
     return f"did you mean {near}?" if near else otherwise
 
 
-def listing(items: Iterable[str], shown: int = 5) -> str:
+def listing(items: Iterable[str], shown: int = 5, between: str = ", ") -> str:
     """The first few items for a message, and the number of the others."""
     items = list(items)
     more = len(items) - shown
-    return ", ".join(items[:shown]) + (f" and {more:,} more" if more > 0 else "")
+    return between.join(items[:shown]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def shorten(text: str, longest: int = 60) -> str:

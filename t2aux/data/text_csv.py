@@ -22,9 +22,9 @@ from t2aux.data.characters import CharacterCounts, Texts, count_tokens, needs_co
 from t2aux.data.listing import is_system_name
 from t2aux.data.source import TextSource
 from t2aux.data.table import Options, choose, class_key, read_class_names
-from t2aux.data.tables.columns import is_class_name, is_index_name
+from t2aux.data.tables.columns import is_class_name, is_index_name, same_columns
 from t2aux.data.tables.delimited import DelimitedReader
-from t2aux.errors import DataError, FileError, SettingError, listing
+from t2aux.errors import DataError, FileError, SettingError, UserError, listing
 from t2aux.progress import Progress
 from t2aux_ondevice.preprocessing import DatasetInfo
 
@@ -84,6 +84,8 @@ class Csv(TextSource):
         classes are those in the training data. A first row with usual column names is treated as a
         header (unless `options.allow` has "first_row").
 
+        Another split has the columns of the training data, by name if both have headers.
+
         Raises:
             UserError: A file is missing or damaged, or lacks the columns; a row lacks a column, has
                 an empty text, or has a missing or unknown class; or, in a table without a header,
@@ -99,12 +101,30 @@ class Csv(TextSource):
         trained = options.info.classes if options.info else ()
         known = frozenset(map(class_key, (*(names or ()), *trained)))
 
+        opened = functools.partial(self._open, options=options, known=known)
+
+        def of_training(path: pathlib.Path) -> tuple[str, ...]:
+            """The names of the training data's columns, if it is in another table."""
+            try:
+                train = find(split="train").path
+                if train == path or (self.label_column is not None and self.text_columns):
+                    return ()
+                table = opened(train)
+                chosen = tables.choose_columns(table, self.label_column, self.text_columns)
+            except UserError:  # Data to evaluate needs no training data.
+                return ()
+            return (chosen.label, *chosen.texts) if table.has_header and chosen.label else ()
+
         def scanned(place: places.Place, split: str) -> _Scan:
-            table = self._open(place.path, options, known)
+            wanted = () if split == "train" else of_training(place.path)
+            table, source = opened(place.path, usual=wanted), self
+            if wanted and table.has_header:
+                label, *texts = same_columns(table, wanted)
+                source = dataclasses.replace(self, label_column=label, text_columns=texts)
             # If the data is divided, only the training examples count, which are not known yet.
             is_whole = not (place.part and options.test_fraction)
             counts = needs_counts(options) and split == "train" and is_whole
-            return _Scan(table, self, options, known, counts=counts)
+            return _Scan(table, source, options, known, counts=counts)
 
         scan = scanned(place, split)
         train, train_scan = place, scan
@@ -145,7 +165,7 @@ class Csv(TextSource):
         return info, texts
 
     def _open(
-        self, path: pathlib.Path, options: Options, known: frozenset[str]
+        self, path: pathlib.Path, options: Options, known: frozenset[str], usual: Sequence[str] = ()
     ) -> tables.TableReader:
         given = () if self.label_column is None else (self.label_column,)
         return tables.open_table(
@@ -153,6 +173,7 @@ class Csv(TextSource):
             encoding=self.encoding,
             separator=self.separator,
             columns=(*given, *self.text_columns),
+            usual=usual,
             known=known,
             allow=options.allow,
         )

@@ -36,7 +36,7 @@ def test_preparing_what_needs_none():
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["mnst"], ["'mnst'", " mnist or pmnist"]),
+        (["mnst"], ["'mnst'", " mnist?"]),
         (["csv", "--data_dir=none"], [" none: ", "--data_dir"]),
         (["digits", "mnist"], ["2: digits mnist"]),
         (["--picture=a.png"], ["t2aux data NAME"]),

@@ -25,6 +25,11 @@ def read(folder, split="train", **arguments):
     return load(split, name="csv", data_dir=str(folder), **arguments)
 
 
+def read_rows(folder, content, split="train", **arguments):
+    (folder / f"{split}.csv").write_text(content)
+    return read(folder, split, **arguments)
+
+
 def texts_of(split):
     vocabulary = split.info.vocabulary
     return ["".join(vocabulary[i] for i in split.example(n)) for n in range(len(split))]
@@ -253,3 +258,142 @@ def test_class_names_that_differ_only_in_unicode_s_form_are_one(tmp_path):
     test = load("test", "csv", data_dir=str(tmp_path))
     assert test.info.classes == (nfc, "tea")
     assert np.bincount(test.labels).tolist() == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "label", "texts"),
+    [
+        ([("0", "dull bad"), ("1", "nice")], "0", "1"),
+        ([("1", "bad one"), ("0", "fine")], 0, 1),
+        ([("1", "bad one"), ("0", "fine")], "0", "-1"),
+        ([("2", "ok"), ("1", "no")], 0, -1),
+    ],
+)
+def test_positions_do_not_make_the_first_row_a_header(tmp_path, rows, label, texts):
+    rows = [(name, f"{text}{number // 5}") for number in range(10) for name, text in rows]
+    split = read_rows(
+        tmp_path, "".join(f"{a},{b}\n" for a, b in rows), label_column=label, text_columns=texts
+    )
+    assert texts_of(split) == [text for _, text in rows]
+    assert [split.info.classes[label] for label in split.labels] == [name for name, _ in rows]
+    assert split.notes == ()
+
+
+def test_several_positions_of_texts(tmp_path):
+    content = "2,t,ok\n1,u,no\n2,1,2\n1,2,0\n"
+    split = read_rows(tmp_path, content, label_column="0", text_columns=["1", "2"])
+    assert texts_of(split) == ["t ok", "u no", "1 2", "2 0"]
+
+
+@pytest.mark.parametrize(
+    ("header", "label", "text"),
+    [("0,1", 0, 1), ("0,1", "0", "1"), ("2019,2020", 2019, "2020"), (",0,1", "0", "1")],
+)
+def test_numbers_that_are_the_names_of_columns(tmp_path, header, label, text):
+    rows = ["2,bad one", "7,fine", "2,bad"]
+    if header.startswith(","):
+        rows = [f"{number},{row}" for number, row in enumerate(rows)]
+    content = "\n".join([header, *rows])
+    split = read_rows(tmp_path, content, label_column=label, text_columns=text)
+    assert texts_of(split) == ["bad one", "fine", "bad"]
+    assert (split.info.classes, split.labels.tolist()) == (("2", "7"), [0, 1, 0])
+
+
+def test_the_test_data_has_the_columns_of_the_training_data(tmp_path):
+    read_rows(tmp_path, "label,author,text\npos,ann,nice\nneg,bob,can\n")
+    for content in ("text,label,author\nice,pos,can\n", "author,Label,Text\ncan,pos,ice\n"):
+        test = read_rows(tmp_path, content, "test")
+        assert (texts_of(test), test.labels.tolist()) == (["can ice"], [1])
+    assert texts_of(read_rows(tmp_path, content, "validation")) == ["can ice"]
+    with pytest.raises(
+        SettingError, match=r"test\.csv .*'author': .*'text', 'label', .*'label', 'author', 'text';"
+    ):
+        read_rows(tmp_path, "text,label\nok,pos\n", "test")
+    (tmp_path / "train.csv").unlink()
+    alone = load("test", "csv", data_dir=str(tmp_path), info=test.info)
+    assert alone.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "texts"),
+    [
+        ("id,label,text\n7,1,Hello, world\n8,2,a\n", {}, ["Hello world", "a"]),
+        (
+            "label,text\n1,Hello, world\n2,a\n",
+            {"label_column": "label", "text_columns": "text"},
+            ["Hello world", "a"],
+        ),
+        # As the spam collection on Kaggle.
+        (
+            "v1,v2,,,\n1,Hello, world,,\n2,a,,,\n",
+            {"label_column": "v1", "text_columns": "v2"},
+            ["Hello world", "a"],
+        ),
+        ("1,Hello, world\n2,a\n", {"label_column": 0, "text_columns": 1}, ["Hello", "a"]),
+    ],
+)
+def test_commas_are_reported_wherever_the_columns_are(tmp_path, content, given, texts):
+    split = read_rows(tmp_path, content, **given)
+    assert texts_of(split) == texts
+    assert sum("commas of texts without quotes are lost" in note for note in split.notes) == 1
+    if "text_columns" not in given or given["text_columns"] != 1:
+        line = content.count("\n", 0, content.index("Hello")) + 1
+        assert any(f"columns: 1, the first in line {line};" in note for note in split.notes)
+
+
+def test_a_cell_beyond_the_names_of_the_header(tmp_path):
+    with pytest.raises(DataError, match=r"line 2: .* 3 columns .* 2: .*quotes"):
+        read_rows(tmp_path, "text,label,\nwell, nice,pos\nbad,neg,\n")
+    split = read_rows(tmp_path, "text,label,\nnice,pos,\nbad,neg,\n")
+    assert (texts_of(split), split.info.classes) == (["nice", "bad"], ("neg", "pos"))
+
+
+def test_a_second_column_of_the_label_s_name_is_not_a_text(tmp_path):
+    split = read_rows(tmp_path, "label,text,label\na,x,q\nb,y,w\n")
+    assert texts_of(split) == ["x", "y"]
+    assert any("not read: 'label.1'" in note for note in split.notes)
+
+
+def test_notes_name_a_few_of_many_columns(tmp_path):
+    more = "".join(f",c{number}" for number in range(2000))
+    split = read_rows(tmp_path, f"label,text{more}\na,x\nb,y\n")
+    assert any("'text' + 'c0' + 'c1' + 'c2' + 'c3' and 1,996 more" in n for n in split.notes)
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("text,category,target", "'category', 'target'"),
+        ("text,category,label", "'category', 'label'"),
+        ("sentiment,text,topic", "'sentiment', 'topic'"),
+    ],
+)
+def test_two_usual_names_of_the_class_are_an_error(tmp_path, header, names):
+    content = f"{header}\n" + "a,b,x\nc,d,y\nc,d,x\na,d,y\n"
+    with pytest.raises(SettingError, match=rf"train\.csv: .*{names}: .*--label_column"):
+        read_rows(tmp_path, content)
+    name = header.split(",")[2]
+    split = read_rows(tmp_path, content, label_column=name)
+    assert (split.info.classes, split.labels.tolist()) == (("x", "y"), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("label,text", "{1},{0}"),
+        ("text,label", "{0},{1}"),
+        ("id,label,text", "5,{1},{0}"),
+        ("label,title,text", "{1},a title,{0}"),
+    ],
+)
+def test_quotes_around_several_rows_are_errors(tmp_path, header, row):
+    texts = [("Good", "pos"), ('"Great', "pos"), ("Bad, bad", "neg"), ('No"', "pos"), ("x", "neg")]
+    if not header.endswith("text"):
+        texts[2:4] = ("Bad", "neg"), ('"', "pos")
+    content = "\n".join([header, *(row.format(*cells) for cells in texts)])
+    with pytest.raises(DataError, match=r"train\.csv, line 3: .*quote.*another row.*separator"):
+        read_rows(tmp_path, content)
+    # Sentences are not rows.
+    texts = [('"One\nneg, two\nthree, neg"', "pos"), ("x", "neg")]
+    content = "\n".join([header, *(row.format(*cells) for cells in texts)])
+    assert texts_of(read_rows(tmp_path, content))[0].endswith("One\nneg, two\nthree, neg")

@@ -176,6 +176,33 @@ def test_a_table_without_a_header(tmp_path):
     assert not source.labelled
 
 
+def test_positions_in_a_table_without_a_header(tmp_path):
+    (tmp_path / "a.csv").write_text("ab,0\ncd,1\n")
+    for given in (
+        {"text_columns": ("0",), "label_column": "1"},
+        {"trained_texts": (0,), "trained_label": 1},
+        {"trained_texts": (-2,), "trained_label": "-1"},
+    ):
+        assert shown(read(tmp_path / "a.csv", **given)[1]) == [(0, "ab", "0"), (1, "cd", "1")]
+
+
+def test_commas_of_texts_without_quotes(tmp_path):
+    (tmp_path / "a.csv").write_text("id,label,text\n7,class 1,ab, cd\n7,class 0,d\n")
+    source, rows = read(tmp_path / "a.csv")
+    assert shown(rows) == [(0, "ab cd", "class 1"), (1, "d", "class 0")]
+    assert any("the first in line 2;" in note and "lost" in note for note in source.notes())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "no rows"), (",,\n", "no rows"), ('"text" ,"label"\na,b\n', "line 1: .*CSV")],
+)
+def test_tables_without_a_valid_row_are_errors(tmp_path, content, message):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(DataError, match=rf"a\.csv.* {message}"):
+        read(tmp_path / "a.csv")
+
+
 def test_an_index_column_names_the_rows(tmp_path):
     (tmp_path / "a.csv").write_text(",text\n10,abc\n11,def\n")
     assert [row.name for row in read(tmp_path / "a.csv")[1]] == ["10", "11"]

@@ -86,13 +86,26 @@ def choose_columns(
             )
         label = found
     elif table.has_header:
-        label = _guess_label(table.columns, texts)
+        label = _guess_label(table.name, table.columns, texts)
     elif len(table.columns) > 1 and table.columns[0] not in texts:
         label = table.columns[0]
     if not texts:
         texts = _guess_texts(table, label, label_is_given=given)
     table.chosen = texts if label is None else (label, *texts)
     return Chosen(label, texts, tuple(_notes(table, label, texts)))
+
+
+def same_columns(table: TableReader, wanted: Sequence[str]) -> list[str]:
+    """The columns with the names of the training data's. Raises UserError if any is missing."""
+    same = {normalised(c): c for c in table.columns} | {c: c for c in table.columns}
+    found = [same.get(name, same.get(normalised(name))) for name in wanted]
+    if None in found:
+        raise SettingError(
+            f"{table.name} has no column {wanted[found.index(None)]!r}: its columns are "
+            f"{_listed(table)}, and the training data's are {listing(map(repr, wanted), 12)}; name "
+            "the columns alike, or give --label_column and --text_column."
+        )
+    return found
 
 
 def is_class_name(name: str) -> bool:
@@ -160,14 +173,25 @@ def _listed(table: TableReader) -> str:
     return listing(map(repr, table.columns), 12)
 
 
-def _guess_label(columns: Sequence[str], texts: Sequence[str]) -> str | None:
+def _guess_label(name: str, columns: Sequence[str], texts: Sequence[str]) -> str | None:
     free = [column for column in columns if column not in texts]
-    certain = [column for column in free if normalised(column) in HEADERS]
-    return next(iter([*certain, *filter(is_class_name, free)]), None)
+    usual = list(filter(is_class_name, free))
+    certain = [column for column in usual if normalised(column) in HEADERS]
+    first, *others = certain or usual or [None]
+    if others or (first and normalised(first) == "category"):
+        # "label_id" and "label_text" hold the same.
+        start = normalised(first).split()[0]
+        others = [c for c in others or usual if normalised(c).split()[0] != start]
+    if others:
+        names = listing(map(repr, (first, *others)))
+        raise SettingError(f"{name}: the class may be any of {names}: give --label_column=NAME.")
+    return first
 
 
 def _guess_texts(table: TableReader, label: str | None, *, label_is_given: bool) -> tuple[str, ...]:
-    others = tuple(column for column in table.columns if column != label)
+    # "label.1" is a second column of the label's name, see `distinct`.
+    labels = re.compile("$^" if label is None else rf"{re.escape(label)}(\.\d+)?")
+    others = tuple(column for column in table.columns if not labels.fullmatch(column))
     if not table.has_header or (label == table.columns[0] and not label_is_given):
         found = others
     else:
@@ -189,7 +213,7 @@ def _guess_texts(table: TableReader, label: str | None, *, label_is_given: bool)
 def _notes(table: TableReader, label: str | None, texts: Sequence[str]) -> list[str]:
     if not table.has_header:
         return []
-    what = f"the text is {' + '.join(map(repr, texts))}"
+    what = f"the text is {listing(map(repr, texts), between=' + ')}"
     if label is not None:
         what = f"the class is the column {label!r}, and {what}"
     unread = [c for c in table.columns if c not in (label, *texts)]

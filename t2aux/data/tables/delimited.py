@@ -195,7 +195,6 @@ class DelimitedReader(TableReader):
 
     def _blocks(self) -> Iterator[list[tuple[int, list[str]]]]:
         """Yields blocks of rows with their lines."""
-        csv.field_size_limit(2**31 - 1)  # The default is 128 KiB.
         line = 1
         try:
             with (

@@ -55,6 +55,7 @@ class Dialect(NamedTuple):
 
     def reader(self, lines: io.TextIOBase) -> csv.reader:
         """Reads rows, strictly."""
+        csv.field_size_limit(2**31 - 1)  # The default is 128 KiB.
         if self.escape:
             # csv deletes every backslash, such as those of `C:\new` and of `\N`, MySQL's NULL.
             escaped = re.compile(rf"\\([\\\r\n{re.escape(self.quote + self.separator)}]?)")
