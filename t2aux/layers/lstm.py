@@ -42,7 +42,8 @@ class LSTM(OnCell, LSTMRecurrence, keras.layers.LSTM):
     without dropout in training. It is compiled on first use, which needs a C++ compiler. In all
     other cases (other activations, dropout, float16, bfloat16, GPUs) Keras computes the layer.
     Exported graphs (`model.export`, `tf.saved_model.save`, TensorFlow Lite) are Keras's own and
-    run without t2aux. The environment variable T2AUX_KERNEL=off turns the kernel off.
+    run without t2aux. The environment variable T2AUX_KERNEL=off turns the kernel off, which second
+    derivatives (a gradient penalty) need.
 
     With `precision="bfloat16"`, the operands of the kernel's products are rounded to bfloat16 in
     training if the processor supports it (AVX512-BF16); otherwise they are float32, and the log

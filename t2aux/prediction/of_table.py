@@ -41,10 +41,12 @@ def table(
         usual=[str(column) for column in trained if column is not None],
         known=frozenset(map(class_key, info.classes)),
     )
-    if not opened.has_header:
-        names, width = opened.columns, len(opened.columns)
+    names, width = opened.columns, len(opened.columns)
+    positions = {c for c in trained if c is not None and str(c) not in names}
+    # A table with a header that lacks one of the positions has other columns.
+    if not opened.has_header or all(is_position(c, width) for c in positions):
         trained = tuple(
-            names[int(c)] if c is not None and is_position(c, width) else c for c in trained
+            names[int(c)] if c in positions and is_position(c, width) else c for c in trained
         )
     label, texts = reading.label_column, reading.text_columns
     if label is None and str(trained[0]) in set(opened.columns).difference(texts):

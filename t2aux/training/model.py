@@ -46,7 +46,8 @@ class SequenceClassifier(BaseClassifier):
 
     Sequences of different lengths can be a list of arrays, a `tf.RaggedTensor`, or a pair (inputs,
     lengths) with padding at the end. Instead of lengths [batch], a mask [batch, steps] can be
-    given, with padding anywhere. A `tf.data.Dataset` can contain such pairs, too.
+    given, with padding anywhere. A `tf.data.Dataset` can contain such pairs, too, as (pair, label)
+    or, for `predict`, (pair,).
 
     `t2aux.load(path).model` loads what `save` wrote. `keras.saving.load_model(path)` does, too, if
     Keras was imported before t2aux or `t2aux.SequenceClassifier` was used. The default `loss` of
@@ -355,8 +356,7 @@ class SequenceClassifier(BaseClassifier):
             # Before the callbacks, because BackupAndRestore needs existing weights.
             self.build(arrays.shapes(x))
         self._pretraining = pretraining
-        # The compiled function is specific to the kind of phase.
-        self.train_function = None
+        self.train_function = None  # It is specific to the kind of phase.
         try:
             return super().fit(x, y, callbacks=[PhaseProgress(self), *callbacks], **kwargs)
         finally:

@@ -186,6 +186,20 @@ def test_positions_in_a_table_without_a_header(tmp_path):
         assert shown(read(tmp_path / "a.csv", **given)[1]) == [(0, "ab", "0"), (1, "cd", "1")]
 
 
+def test_positions_in_a_table_with_a_header(tmp_path):
+    (tmp_path / "a.csv").write_text("title,text,label\nx,ab,0\ny,cd,1\n")
+    for given in (
+        {"trained_texts": (1,), "trained_label": 2},
+        {"trained_texts": ("1",), "trained_label": "label"},
+        {"trained_texts": (1,)},
+    ):
+        assert shown(read(tmp_path / "a.csv", **given)[1]) == [(0, "ab", "0"), (1, "cd", "1")]
+    # It lacks the class, so the positions are of other columns.
+    (tmp_path / "b.csv").write_text("title,text\nx,ab\n")
+    given = {"trained_texts": (0,), "trained_label": 2}
+    assert shown(read(tmp_path / "b.csv", **given)[1]) == [(0, "x ab", None)]
+
+
 def test_commas_of_texts_without_quotes(tmp_path):
     (tmp_path / "a.csv").write_text("id,label,text\n7,class 1,ab, cd\n7,class 0,d\n")
     source, rows = read(tmp_path / "a.csv")
