@@ -68,11 +68,14 @@ def _values(
 ) -> dict[str, Any]:
     """The variables of the template for a budget's report."""
     runs = [run for summary in rows.values() for run in summary.runs]
-    shown = [
-        experiment
-        for experiment in EXPERIMENTS.values()
-        if any(tables.shown(cell, experiment.measure, rows) for cell in experiment.cells)
-    ]
+    shown, before = [], set()
+    for experiment in EXPERIMENTS.values():
+        # Rows of an experiment above do not make a section of their own.
+        own = set(experiment.rows) - before or set(experiment.rows)
+        before |= own
+        cells = [cell for cell in experiment.cells if cell.row in own]
+        if any(tables.shown(cell, experiment.measure, rows) for cell in cells):
+            shown.append(experiment)
     claims = [claim for claim in found if claim.verdict != findings.NOT_RUN]
     # Older results say "1 cores".
     machines = {re.sub(r"\b1 cores", "1 core", run.hardware) for run in runs if run.hardware}

@@ -124,9 +124,13 @@ def test_what_was_not_run_is_a_dash(tmp_path):
 
 
 def test_a_figure_whose_only_row_is_another_tables_is_left_out(tmp_path):
-    markdown, _ = write(tmp_path, result(Row("cifar10", "r_lstm"), 0.6))
-    assert "## Figure 4" in markdown
+    r_lstm = result(Row("cifar10", "r_lstm"), 0.6)
+    markdown, _ = write(tmp_path, r_lstm)
+    assert "## Table 2" in markdown
+    assert "## Figure 4" not in markdown
     assert "## Figure 6" not in markdown
+    markdown, _ = write(tmp_path, r_lstm, result(Row("cifar10", "r_lstm", bptt=50), 0.5))
+    assert "## Figure 4" in markdown
     full = result(Row("cifar10", "rp_lstm"), 0.61)
     markdown, _ = write(tmp_path, full)
     assert "The full setting: 61.00 %." in markdown
@@ -147,8 +151,8 @@ def test_an_unfinished_row_says_how_far_it_is(tmp_path):
     markdown, _ = write(tmp_path, *found)
     here = cells_of(markdown, "r-LSTM, truncated 300")[:3]
     assert here == ["96.4", "90.0 after 200 of 2,000", "–"]
-    # Under Table 2 and Truncation; the rows of Table 3 and Figure 6 are dashes, or done.
-    assert markdown.count("row which is not finished") == 2
+    # Under Table 2; the rows of Table 3 and Figure 6 are dashes, or done.
+    assert markdown.count("row which is not finished") == 1
     # A seed that is done counts alone.
     assert cells_of(markdown, "LSTM, truncated 300")[1] == "40.0"
     assert cells_of(markdown, "without pretraining")[:3] == ["2.90", "–", "–"]
