@@ -53,7 +53,7 @@ def table(
         label = trained[0]
     if not texts and set(map(str, trained[1:])) <= set(opened.columns) - {label}:
         texts = trained[1:]
-    chosen = tables.choose_columns(opened, label, texts)
+    chosen = tables.choose_columns(opened, label, texts, needs_label=False)
     opened.joins_rest = opened.columns[-1] in chosen.texts
     batches = opened.numbered()
     first = next(batches, None)

@@ -200,6 +200,16 @@ def test_positions_in_a_table_with_a_header(tmp_path):
     assert shown(read(tmp_path / "b.csv", **given)[1]) == [(0, "x ab", None)]
 
 
+def test_several_columns_that_may_be_the_class(tmp_path):
+    (tmp_path / "a.csv").write_text("category,topic,text\nx,0,ab\ny,1,cd\n")
+    source, rows = read(tmp_path / "a.csv")
+    assert shown(rows) == [(0, "ab", None), (1, "cd", None)]
+    (note,) = [note for note in source.notes() if "any of" in note]
+    assert "'category', 'topic': give --label_column=NAME" in note
+    given = {"label_column": "topic"}
+    assert shown(read(tmp_path / "a.csv", **given)[1]) == [(0, "ab", "0"), (1, "cd", "1")]
+
+
 def test_commas_of_texts_without_quotes(tmp_path):
     (tmp_path / "a.csv").write_text("id,label,text\n7,class 1,ab, cd\n7,class 0,d\n")
     source, rows = read(tmp_path / "a.csv")

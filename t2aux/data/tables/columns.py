@@ -55,7 +55,11 @@ class Chosen(NamedTuple):
 
 
 def choose_columns(
-    table: TableReader, label: str | int | None = None, texts: Sequence[str | int] = ()
+    table: TableReader,
+    label: str | int | None = None,
+    texts: Sequence[str | int] = (),
+    *,
+    needs_label: bool = True,
 ) -> Chosen:
     """Chooses the columns of the class and of the text.
 
@@ -68,15 +72,18 @@ def choose_columns(
         label: The column of the classes: its name, or its position, counted from 0 or, backwards
             from the last column, from -1.
         texts: Likewise, the columns of the text.
+        needs_label: Whether several columns with usual names of a class are an error; otherwise
+            none is chosen, with a note.
 
     Raises:
-        UserError: A column does not exist or is given twice, or the text column is ambiguous. A
-            missing class column is not an error.
+        UserError: A column does not exist or is given twice, or a column is ambiguous. A missing
+            class column is not an error.
     """
     if not table.columns:
         raise DataError(f"{table.name} has no rows: write a header and a row for each text.")
     texts = tuple(_find(table, text) for text in texts)
     given = label is not None
+    notes = []
     if given:
         found = _find(table, label)
         if found in texts:
@@ -86,13 +93,19 @@ def choose_columns(
             )
         label = found
     elif table.has_header:
-        label = _guess_label(table.name, table.columns, texts)
+        label, *others = _usual_labels(table.columns, texts)
+        if others:
+            names = listing(map(repr, (label, *others)))
+            message = f"{table.name}: the class may be any of {names}: give --label_column=NAME"
+            if needs_label:
+                raise SettingError(f"{message}.")
+            label, notes = None, [f"{message} to measure the accuracy."]
     elif len(table.columns) > 1 and table.columns[0] not in texts:
         label = table.columns[0]
     if not texts:
         texts = _guess_texts(table, label, label_is_given=given)
     table.chosen = texts if label is None else (label, *texts)
-    return Chosen(label, texts, tuple(_notes(table, label, texts)))
+    return Chosen(label, texts, (*notes, *_notes(table, label, texts)))
 
 
 def same_columns(table: TableReader, wanted: Sequence[str]) -> list[str]:
@@ -173,7 +186,8 @@ def _listed(table: TableReader) -> str:
     return listing(map(repr, table.columns), 12)
 
 
-def _guess_label(name: str, columns: Sequence[str], texts: Sequence[str]) -> str | None:
+def _usual_labels(columns: Sequence[str], texts: Sequence[str]) -> list[str | None]:
+    """The column of the class by its usual name, or None, and the others that may be it."""
     free = [column for column in columns if column not in texts]
     usual = list(filter(is_class_name, free))
     certain = [column for column in usual if normalised(column) in HEADERS]
@@ -182,10 +196,7 @@ def _guess_label(name: str, columns: Sequence[str], texts: Sequence[str]) -> str
         # "label_id" and "label_text" hold the same.
         start = normalised(first).split()[0]
         others = [c for c in others or usual if normalised(c).split()[0] != start]
-    if others:
-        names = listing(map(repr, (first, *others)))
-        raise SettingError(f"{name}: the class may be any of {names}: give --label_column=NAME.")
-    return first
+    return [first, *others]
 
 
 def _guess_texts(table: TableReader, label: str | None, *, label_is_given: bool) -> tuple[str, ...]:
