@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import t2aux
+from t2aux.training import distribution
 from tests.training.test_model import examples, make
 
 X, LENGTHS, Y = examples()
@@ -22,13 +23,21 @@ def weights_after_fit(optimizer):
     return model.get_weights()
 
 
-@pytest.mark.parametrize(
-    "scaled",
-    [
-        lambda sgd: keras.optimizers.LossScaleOptimizer(sgd(0.5)),
-        lambda sgd: sgd(0.5, loss_scale_factor=1024.0),
-    ],
-)
+SCALED = [
+    lambda sgd: keras.optimizers.LossScaleOptimizer(sgd(0.5)),
+    lambda sgd: sgd(0.5, loss_scale_factor=1024.0),
+]
+
+
+@pytest.mark.parametrize("scaled", SCALED)
+def test_the_training_loop_applies_the_gradients_of_the_loss(scaled):
+    variable, optimizer = keras.Variable(1.0), scaled(keras.optimizers.SGD)
+    optimizer.build([variable])
+    distribution.Replicas().apply(optimizer, [tf.constant(1.0)], [variable])
+    np.testing.assert_allclose(variable, 0.5)
+
+
+@pytest.mark.parametrize("scaled", SCALED)
 def test_a_loss_scale_changes_nothing(scaled):
     want = weights_after_fit(keras.optimizers.SGD(0.5))
     for a, b in zip(weights_after_fit(scaled(keras.optimizers.SGD)), want, strict=True):
