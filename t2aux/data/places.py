@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from t2aux.data.listing import is_system_name
-from t2aux.data.table import Options, find_file, require_data_dir, subset, unread
+from t2aux.data.table import Options, damaged, find_file, require_data_dir, subset, unread
 from t2aux.errors import DataError, SettingError, listing
 
 # The possible names of a split's files and folders; the first name is the split's own.
@@ -260,9 +261,14 @@ def _first(folder: pathlib.Path, split: str, suffixes: Sequence[str]) -> pathlib
     for name in names:
         if (folder / name).exists():
             return folder / name
-    # Test.csv is a test set, too.
-    paths = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
-    return next((paths[name] for name in names if name in paths), None)
+    # Test.csv is a test set, too. A folder of a class may have millions of files.
+    wanted = set(names)
+    try:
+        entries = sorted(entry for entry in os.listdir(folder) if entry.lower() in wanted)
+    except OSError as error:
+        raise damaged(folder, error) from error
+    found = {entry.lower(): folder / entry for entry in reversed(entries)}
+    return next((found[name] for name in names if name in found), None)
 
 
 def _unread_test(
