@@ -184,13 +184,19 @@ def test_wrong_inputs(vectors, name):
     ):
         with pytest.raises(DataError, match=message):
             loaded.predict(given)
-    for labels, message in (([0], "x .* 4 .*y 1 "), ([0, 1, 2, 3], " 0 to 2, .* 3 .*y .* 3")):
+    for labels, message in (
+        ([0], "x .* 4 .*y 1 "),
+        ([0, 1, 2, 3], " 0 to 2, .* 3 .*y .* 3"),
+        (np.full([4, 3], 1 / 3), "y .*not one-hot"),
+        ([[1, 1, 0]] * 4, "y .*not one-hot"),
+    ):
         with pytest.raises(DataError, match=message):
             loaded.evaluate(x, labels)
     with pytest.raises(DataError, match=r"x .*empty"):
         loaded.evaluate([], [])
-    with pytest.raises(SettingError, match=r"batch_size .* 1, .* 0"):
-        loaded.predict(x, batch_size=0)
+    for size in (0, 2.5):
+        with pytest.raises(SettingError, match=rf"batch_size .* 1, .* {size}"):
+            loaded.predict(x, batch_size=size)
     with pytest.raises(DataError, match=r"texts\[0\]: .*vectors, not text"):
         loaded.predict_texts(["a"])
     stream = loaded.stream()
