@@ -277,15 +277,19 @@ def _unread_test(
     """A note on test sets, by their names, beside data that is divided."""
     if whole == place and whole.is_dir() and whole.name.lower() not in NAMES["train"]:
         return ()  # The folder beside it may be about anything.
-    others = [
-        path.name
-        for path in sorted(whole.parent.iterdir())
-        if path != whole
-        and _TEST.search(path.name)
-        and path.name.lower().endswith((*suffixes, ".json"))
-        and path.is_dir() == whole.is_dir()
-        and not is_system_name(path.name)
-    ]
+    try:
+        beside = os.listdir(whole.parent)
+    except OSError:  # The file itself can be read, and the note is only a hint.
+        return ()
+    others = sorted(
+        name
+        for name in beside
+        if name != whole.name
+        and _TEST.search(name)
+        and name.lower().endswith((*suffixes, ".json"))
+        and (whole.parent / name).is_dir() == whole.is_dir()
+        and not is_system_name(name)
+    )
     if not others:
         return ()
     return (

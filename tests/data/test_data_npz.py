@@ -72,7 +72,7 @@ def test_positions_of_classes_whose_names_are_numbers_are_noted(tmp_path):
     save(tmp_path, classes=np.array(["2019", "2020", "2021"]))
     split = read(tmp_path)
     np.testing.assert_array_equal(split.labels, LABELS)
-    assert any("positions in `classes`" in note for note in split.notes)
+    assert any("`classes`" in note for note in split.notes)
 
 
 @pytest.mark.parametrize(("offset", "noted"), [(1.7e9, True), (1e4, False)])

@@ -83,10 +83,22 @@ def test_a_test_set_that_is_not_read_is_named(tmp_path, name):
     path = write(tmp_path / "train.csv", rows_of(COUNTS))
     for other in (name, "latest.csv", "._test.csv", "test.py"):
         (tmp_path / other).touch()
-    (note,) = [note for note in both(path)[0].notes if "not read; to use a test set" in note]
-    assert f"train.csv: {name} in the same folder" in note
+    (note,) = [note for note in both(path)[0].notes if name in note]
+    assert note.startswith("train.csv: ")
     if name != "test.csv":
         assert note in both(tmp_path)[1].notes
+
+
+def test_a_file_in_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    path = write(tmp_path / "train.csv", rows_of(COUNTS))
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(places.os, "listdir", refuse)
+    assert counts_of(both(path)[1]) == {"good": 6, "bad": 3, "ugly": 1}
+    with pytest.raises(FileError, match=r"folder .*Permission denied"):
+        both(tmp_path / "folder")
 
 
 def test_names_of_the_classes_beside_a_single_file(tmp_path):
